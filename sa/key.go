@@ -1,0 +1,57 @@
+package sa
+
+import (
+	"crypto/subtle"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Key is secret bytes. Whatever formats, logs or encodes it sees their number
+// only. The zero Key is empty.
+type Key struct {
+	// Behind a pointer, so that fmt finds no bytes even where it reaches a Key
+	// through an unexported field and cannot call its methods.
+	secret *[]byte
+}
+
+// NewKey makes a Key of a copy of b.
+func NewKey(b []byte) Key {
+	own := append([]byte(nil), b...)
+	return Key{&own}
+}
+
+// ParseKey reads hexadecimal digits, with or without 0x in front. The error
+// does not quote them.
+func ParseKey(s string) (Key, error) {
+	digits := strings.TrimPrefix(strings.TrimPrefix(s, "0x"), "0X")
+	b, err := hex.DecodeString(digits)
+	if err != nil || len(b) == 0 {
+		return Key{}, fmt.Errorf("expected an even number of hexadecimal digits, found %d characters", len(digits))
+	}
+	return Key{&b}, nil
+}
+
+// Bytes is the secret itself; the caller must not change it.
+func (k Key) Bytes() []byte {
+	if k.secret == nil {
+		return nil
+	}
+	return *k.secret
+}
+
+// Len is the number of bytes.
+func (k Key) Len() int { return len(k.Bytes()) }
+
+// Equal compares in constant time.
+func (k Key) Equal(o Key) bool { return subtle.ConstantTimeCompare(k.Bytes(), o.Bytes()) == 1 }
+
+// String gives the length only.
+func (k Key) String() string { return fmt.Sprintf("<key, %d bytes>", k.Len()) }
+
+// Format writes String for every verb.
+func (k Key) Format(f fmt.State, _ rune) { io.WriteString(f, k.String()) }
+
+// MarshalText writes String, so that neither JSON nor YAML ever holds the key.
+func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }

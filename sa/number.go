@@ -1,0 +1,76 @@
+package sa
+
+import "sync/atomic"
+
+// Number completes the 32-bit sequence number of an ESN packet: of the 64-bit
+// numbers that end in low it returns the one nearest to t, the highest number
+// authenticated so far, never below 0; a tie goes ahead (RFC 4303 appendix A2
+// with W = 2^31).
+func Number(t uint64, low uint32) uint64 {
+	ahead := low - uint32(t) // distance from t modulo 2^32
+	if ahead <= 1<<31 {
+		if n := t + uint64(ahead); n >= t {
+			return n
+		}
+		return t&^0xffffffff | uint64(low) // past the last number of all
+	}
+	if behind := uint64(-ahead); behind <= t {
+		return t - behind
+	}
+	return t + uint64(ahead)
+}
+
+// Mark is what one side knows of an SA's sequence numbers: T, the highest
+// number authenticated, or the high half to begin with. It may be used by
+// several goroutines at once.
+type Mark struct {
+	t    atomic.Uint64 // 0: nothing authenticated yet
+	high atomic.Uint32
+	esn  bool
+}
+
+// NewMark starts the mark of an SA, at SeqHigh and SeqLow where it has them.
+func NewMark(s *SA) *Mark {
+	m := &Mark{esn: s.ESN}
+	m.high.Store(s.SeqHigh)
+	if s.SeqLow != nil {
+		m.t.Store(uint64(s.SeqHigh)<<32 | uint64(*s.SeqLow))
+	}
+	return m
+}
+
+// Number is the whole sequence number of a packet whose header carries low.
+func (m *Mark) Number(low uint32) uint64 {
+	if !m.esn {
+		return uint64(low)
+	}
+	if t := m.t.Load(); t != 0 {
+		return Number(t, low)
+	}
+	return uint64(m.high.Load())<<32 | uint64(low)
+}
+
+// Authenticated raises T to n. Only numbers behind a valid ICV may come here.
+func (m *Mark) Authenticated(n uint64) {
+	if !m.esn {
+		return
+	}
+	for t := m.t.Load(); n > t; t = m.t.Load() {
+		if m.t.CompareAndSwap(t, n) {
+			return
+		}
+	}
+}
+
+// Update sets the high half: before the first authenticated number it replaces
+// SeqHigh, afterwards it raises T to h<<32 if that is higher.
+func (m *Mark) Update(h uint32) {
+	if m.t.Load() == 0 {
+		m.high.Store(h)
+		return
+	}
+	m.Authenticated(uint64(h) << 32)
+}
+
+// T is the highest number authenticated, 0 before the first.
+func (m *Mark) T() uint64 { return m.t.Load() }

@@ -1,0 +1,141 @@
+package sa
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Flags are the capabilities that a NIC advertises, named as NDIS names them.
+type Flags uint32
+
+// The capabilities. The UDP ones say which part is encapsulated.
+const (
+	IPv4 Flags = 1 << iota
+	IPv6
+	IPv4Options
+	IPv6ExtensionHeaders
+	CapAH
+	CapESP
+	AHESPCombined
+	CapTransport
+	CapTunnel
+	TransportTunnelCombined
+	CapESN
+	UDPTransport           // UDP-encapsulated transport portion, alone
+	UDPTunnel              // UDP-encapsulated tunnel portion, alone
+	TransportOverUDPTunnel // plain transport inside a UDP-encapsulated tunnel
+	UDPTransportOverTunnel // UDP-encapsulated transport inside a plain tunnel
+	AllFlags               = iota
+)
+
+var flagNames = [AllFlags]string{
+	"IPv4", "IPv6", "IPv4Options", "IPv6ExtensionHeaders", "Ah", "Esp", "AhEspCombined",
+	"Transport", "Tunnel", "TransportTunnelCombined", "Esn", "UdpEsp.Transport", "UdpEsp.Tunnel",
+	"UdpEsp.TransportOverUdpTunnel", "UdpEsp.UdpTransportOverTunnel",
+}
+
+const everything Flags = 1<<AllFlags - 1
+
+// String lists the flags' names.
+func (f Flags) String() string {
+	var names []string
+	for i, n := range flagNames {
+		if f&(1<<i) != 0 {
+			names = append(names, n)
+		}
+	}
+	return strings.Join(names, " ")
+}
+
+// Profile says what the modelled NIC advertises; what it does not advertise it
+// does not do.
+type Profile struct {
+	Name       string
+	Flags      Flags
+	Algorithms []string // suite keywords (Suite.Algorithms); nil is every one
+	Capacity   int      // SA bundles; 0 sets no bound
+	Legacy     bool     // has nothing but legacy algorithms to offer
+}
+
+// Has tells whether the profile has all these flags.
+func (p Profile) Has(f Flags) bool { return p.Flags&f == f }
+
+var (
+	v1Algorithms = []string{"des", "3des", "null", "md5", "sha1"}
+	v2Algorithms = append([]string{
+		"aes128", "aes192", "aes256", "aes128gcm16", "aes192gcm16", "aes256gcm16",
+		"aes128gmac", "aes192gmac", "aes256gmac", "sha256",
+	}, v1Algorithms...)
+)
+
+// Profiles are the profiles that a configuration can name.
+var Profiles = []Profile{
+	{Name: "full", Flags: everything},
+	{Name: "ndis-v1", Flags: everything &^ (IPv6 | IPv6ExtensionHeaders | CapESN), Algorithms: v1Algorithms, Legacy: true},
+	{Name: "ndis-v2", Flags: everything, Algorithms: v2Algorithms},
+	{Name: "ixgbe-82599", Flags: IPv4 | IPv6 | CapAH | CapESP | CapTransport,
+		Algorithms: []string{"aes128gcm16", "aes128gmac"}, Capacity: 1024},
+	{Name: "mlx5-crypto", Flags: IPv4 | IPv6 | CapESP | CapTransport | CapTunnel | CapESN,
+		Algorithms: []string{"aes128gcm16", "aes256gcm16"}},
+}
+
+// ProfileByName finds a profile; the empty name is "full".
+func ProfileByName(name string) (Profile, error) {
+	if name == "" {
+		name = "full"
+	}
+	var names []string
+	for _, p := range Profiles {
+		if p.Name == name {
+			return p, nil
+		}
+		names = append(names, p.Name)
+	}
+	return Profile{}, fmt.Errorf("expected one of %s, found %q", strings.Join(names, ", "), name)
+}
+
+// Supports tells whether the NIC can hold the SA, alone or with the partner of
+// its bundle. The error names the missing flag or algorithm.
+func (p Profile) Supports(s, partner *SA) error {
+	need := need(s)
+	if partner != nil {
+		need |= AHESPCombined
+	}
+	if missing := need &^ p.Flags; missing != 0 {
+		return fmt.Errorf("profile %s lacks %s", p.Name, missing)
+	}
+	for _, a := range s.Suite.Algorithms() {
+		if p.Algorithms != nil && !slices.Contains(p.Algorithms, a) {
+			return fmt.Errorf("profile %s lacks the algorithm %s", p.Name, a)
+		}
+	}
+	return nil
+}
+
+// need is what an SA asks of a NIC by itself.
+func need(s *SA) Flags {
+	f := CapESP
+	if s.Protocol == AH {
+		f = CapAH
+	}
+	encap := UDPTransport
+	if s.Mode == Tunnel {
+		f |= CapTunnel
+		encap = UDPTunnel
+	} else {
+		f |= CapTransport
+	}
+	if s.Encap {
+		f |= encap
+	}
+	if s.Dst.Is4() {
+		f |= IPv4
+	} else if s.Dst.IsValid() {
+		f |= IPv6
+	}
+	if s.ESN {
+		f |= CapESN
+	}
+	return f
+}

@@ -1,0 +1,204 @@
+// Package sa holds security associations as data: what one is, which suites
+// and capability profiles there are, the table that finds the SA of a packet,
+// and the sequence number that an ESN packet only half carries.
+//
+// It knows no cryptography (esp and ah make ciphers of the keys) and no
+// packets. A Table may be used by any number of goroutines; everything else is
+// a value that nobody changes once it is in a table, but for Mark.
+package sa
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// Protocol is the IP protocol number of an IPsec header.
+type Protocol uint8
+
+// The IPsec protocols.
+const (
+	ESP Protocol = 50 // RFC 4303
+	AH  Protocol = 51 // RFC 4302
+)
+
+// String names the protocol in lower case, as configurations do.
+func (p Protocol) String() string {
+	switch p {
+	case ESP:
+		return "esp"
+	case AH:
+		return "ah"
+	}
+	return fmt.Sprintf("protocol %d", uint8(p))
+}
+
+// UnmarshalText reads "esp" or "ah".
+func (p *Protocol) UnmarshalText(b []byte) error {
+	return pick(p, string(b), map[string]Protocol{"esp": ESP, "ah": AH})
+}
+
+// Mode says which portion of a frame an SA protects.
+type Mode uint8
+
+// The modes (RFC 4301 section 4.1).
+const (
+	Transport Mode = 1 // the end-to-end SA: transport portion
+	Tunnel    Mode = 2 // the SA with tunnel endpoints: tunnel portion
+)
+
+// String names the mode.
+func (m Mode) String() string {
+	switch m {
+	case Transport:
+		return "transport"
+	case Tunnel:
+		return "tunnel"
+	}
+	return "no mode"
+}
+
+// UnmarshalText reads "transport" or "tunnel".
+func (m *Mode) UnmarshalText(b []byte) error {
+	return pick(m, string(b), map[string]Mode{"transport": Transport, "tunnel": Tunnel})
+}
+
+// Offload says whether the NIC is to hold the SA.
+type Offload uint8
+
+// The offload wishes. The zero value is Required.
+const (
+	Required  Offload = iota // an SA that the NIC cannot hold is an error
+	Preferred                // stays with the transport where the NIC cannot hold it
+	Never                    // always the transport's
+)
+
+// String names the wish.
+func (o Offload) String() string { return [...]string{"required", "preferred", "never"}[o%3] }
+
+// UnmarshalText reads "required", "preferred" or "never".
+func (o *Offload) UnmarshalText(b []byte) error {
+	return pick(o, string(b), map[string]Offload{"required": Required, "preferred": Preferred, "never": Never})
+}
+
+// EncapPort is the one UDP port on which ESP may be encapsulated (RFC 3948).
+const EncapPort = 4500
+
+// SA is one inbound security association. Src and Dst may be invalid (the zero
+// Addr), which matches any address.
+type SA struct {
+	Name     string
+	SPI      uint32
+	Dst, Src netip.Addr
+	Protocol Protocol
+	Mode     Mode
+	Suite    Suite
+
+	EncryptionKey Key // ESP: cipher key, with the salt at its end where the suite has one
+	IntegrityKey  Key // AH, and ESP suites with a separate integrity algorithm
+
+	ESN      bool
+	SeqHigh  uint32  // the high half until a number has been authenticated
+	SeqLow   *uint32 // with SeqHigh the highest number so far, where a running SA is taken over
+	Encap    bool    // UDP-encapsulated on EncapPort
+	Bundle   string  // on an AH SA: the name of the ESP SA beneath it
+	Offload  Offload
+	PadCheck bool // pad bytes must be 1, 2, 3 ... (RFC 4303 section 2.4)
+
+	Window    uint32 // the transport's replay window in packets
+	Selector  *Selector
+	Lifetimes Lifetimes
+}
+
+// String names the SA without any key.
+func (s *SA) String() string {
+	return fmt.Sprintf("%s (%s %s, SPI %#08x, to %s)", s.Name, s.Protocol, s.Mode, s.SPI, s.Dst)
+}
+
+// Problem is a mistake in an SA: the configuration field and what is wrong.
+type Problem struct {
+	Field string // the field's name in the configuration
+	Msg   string // what was expected and what was found
+}
+
+// Error gives field and message.
+func (p Problem) Error() string { return p.Field + ": " + p.Msg }
+
+// Check returns everything that is wrong with the SA by itself. A cipher
+// without integrity is accepted only where bundled says that an AH covers it.
+func (s *SA) Check(bundled, allowLegacy bool) []Problem {
+	var bad []Problem
+	say := func(field, format string, args ...any) {
+		bad = append(bad, Problem{field, fmt.Sprintf(format, args...)})
+	}
+	if s.SPI == 0 {
+		say("spi", "0 is reserved and never on the wire (RFC 4303 section 2.1)")
+	}
+	if s.Mode != Transport && s.Mode != Tunnel {
+		say("mode", "expected transport or tunnel")
+	}
+	if s.Src.IsValid() && !s.Dst.IsValid() {
+		say("dst", "is needed where src is given")
+	} else if s.Src.IsValid() && s.Src.Is4() != s.Dst.Is4() {
+		say("src", "%s and dst %s are of different IP versions", s.Src, s.Dst)
+	}
+	s.checkSuite(bundled, allowLegacy, say)
+	if s.SeqHigh != 0 && !s.ESN {
+		say("seq_high", "needs esn: true")
+	}
+	if s.Protocol == AH && s.Encap {
+		say("encap", "AH is never UDP-encapsulated (RFC 3948)")
+	}
+	if s.Protocol == ESP && s.Bundle != "" {
+		say("bundle", "belongs on the AH SA and names the ESP SA beneath it")
+	}
+	if s.Window != 0 && (s.Window < 32 || s.Window > 65536) {
+		say("window", "expected 32 to 65536, found %d", s.Window)
+	}
+	return bad
+}
+
+func (s *SA) checkSuite(bundled, allowLegacy bool, say func(field, format string, args ...any)) {
+	su := s.Suite
+	if su.Name == "" || su.Protocol != s.Protocol {
+		say("suite", "expected a suite for %s, found %q", s.Protocol, su.Name)
+		return
+	}
+	if su.Legacy() && !allowLegacy {
+		say("suite", "%s is obsolete (RFC 8221); say allow_legacy: true to use it all the same", su.Name)
+	}
+	if su.ICVLen == 0 && !bundled {
+		say("suite", "%s has no integrity; it is accepted only as the ESP of a bundle", su.Name)
+	}
+	want := func(field string, k Key, n int) {
+		if k.Len() != n {
+			say(field, "%s needs %d bytes%s, found %d", su.Name, n, su.saltNote(field), k.Len())
+		}
+	}
+	want("encryption_key", s.EncryptionKey, su.EncryptionKeyLen())
+	want("integrity_key", s.IntegrityKey, su.IntegrityKeyLen())
+}
+
+// Same tells whether two SAs are the same association, so that what is known
+// of its sequence numbers can be kept: identity, mode, suite and keys agree.
+func (s *SA) Same(o *SA) bool {
+	return s.id() == o.id() && s.Mode == o.Mode && s.ESN == o.ESN && s.Suite == o.Suite &&
+		s.EncryptionKey.Equal(o.EncryptionKey) && s.IntegrityKey.Equal(o.IntegrityKey)
+}
+
+// identity is what no two SAs of a table may share.
+type identity struct {
+	protocol Protocol
+	spi      uint32
+	dst, src netip.Addr
+}
+
+func (s *SA) id() identity { return identity{s.Protocol, s.SPI, s.Dst, s.Src} }
+
+// pick sets *v to the value that text names, or says which names there are.
+func pick[V any](v *V, text string, names map[string]V) error {
+	if found, ok := names[text]; ok {
+		*v = found
+		return nil
+	}
+	return fmt.Errorf("expected %s, found %q", oneOf(names), text)
+}
