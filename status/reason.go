@@ -57,6 +57,7 @@ const (
 	Dummy           Reason = 25 // row 32
 	InnerNotIP      Reason = 26 // row 32
 	InnerLength     Reason = 27 // row 32
+	NoFamily        Reason = 28 // row 3
 )
 
 // Reasons of frames whose IPsec was checked.
@@ -105,6 +106,7 @@ var reasons = [...]reasonText{
 	EncapTwice:      {"encap-twice", "UDP-encapsulated IPsec inside a UDP-encapsulated tunnel is not supported"},
 	Dummy:           {"dummy", "the tunnel carries a dummy packet (next header 59)"},
 	InnerNotIP:      {"inner-not-ip", "the tunnel's payload is no IP packet of the kind announced"},
+	NoFamily:        {"no-family", "the profile does not take this IP version"},
 	InnerLength:     {"inner-length", "the packet inside the tunnel is longer than the tunnel's payload"},
 
 	Verified:         {"verified", "every IPsec portion checked is good"},

@@ -1,0 +1,168 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+)
+
+// IP protocol and next-header numbers.
+const (
+	ProtoHopByHop = 0
+	ProtoIPv4     = 4
+	ProtoUDP      = 17
+	ProtoIPv6     = 41
+	ProtoRouting  = 43
+	ProtoFragment = 44
+	ProtoESP      = 50
+	ProtoAH       = 51
+	ProtoNoNext   = 59
+	ProtoDestOpts = 60
+)
+
+const (
+	ipv4MinLen = 20
+	ipv6Len    = 40
+)
+
+// Packet says where things lie in one IP packet of a frame. Offsets count from
+// the first byte of the frame.
+type Packet struct {
+	Version uint8
+	Proto   uint8 // what lies at Header: upper protocol, AH or ESP
+	Start   int   // the IP header
+	ProtoAt int   // the byte that names Proto
+	Header  int   // behind options and extension headers
+	End     int   // behind the packet by its own length field; Short where that is not there
+	Src     netip.Addr
+	Dst     netip.Addr
+
+	Short    bool // the length field reaches beyond the bytes there are
+	Fragment bool // a fragment, or an atomic one (RFC 6946)
+	Later    bool // a fragment that is not the first: Header holds no header
+	Options  bool // IPv4 options
+	Extended bool // IPv6 extension headers in front of Header
+	Routed   bool // a routing header with segments left
+	OddRoute bool // a routing header of another type than 0
+	Jumbo    bool // IPv6 payload length 0; End is then the end of the bytes
+}
+
+// Errors of ParseIP.
+var (
+	ErrVersion = errors.New("wire: no IP packet of the version announced")
+	ErrHeader  = errors.New("wire: the IP header or its chain of extension headers does not fit")
+)
+
+// ParseIP parses the IP packet of the announced version (4 or 6) that starts at
+// frame[start] and may reach to frame[limit]. The IPv4 checksum is not looked
+// at. The packet is as far as the parser came where the error is ErrHeader.
+func ParseIP(frame []byte, start, limit int, version uint8) (Packet, error) {
+	b := frame[start:limit]
+	if len(b) == 0 || b[0]>>4 != version {
+		return Packet{}, ErrVersion
+	}
+	if version == 4 {
+		return parseIPv4(b, start)
+	}
+	return parseIPv6(b, start)
+}
+
+// parseIPv4 follows RFC 791 section 3.1.
+func parseIPv4(b []byte, start int) (Packet, error) {
+	if len(b) < ipv4MinLen {
+		return Packet{}, ErrHeader
+	}
+	header, total := int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
+	if header < ipv4MinLen || total < header || header > len(b) {
+		return Packet{}, ErrHeader
+	}
+	const more, offset = 0x2000, 0x1fff
+	frag := binary.BigEndian.Uint16(b[6:])
+	return Packet{
+		Version: 4, Proto: b[9],
+		Start: start, ProtoAt: start + 9, Header: start + header, End: start + total,
+		Src:      netip.AddrFrom4([4]byte(b[12:])),
+		Dst:      netip.AddrFrom4([4]byte(b[16:])),
+		Short:    total > len(b),
+		Fragment: frag&(more|offset) != 0,
+		Later:    frag&offset != 0,
+		Options:  header > ipv4MinLen,
+	}, nil
+}
+
+// parseIPv6 follows RFC 8200 sections 3 and 4.
+func parseIPv6(b []byte, start int) (Packet, error) {
+	if len(b) < ipv6Len {
+		return Packet{}, ErrHeader
+	}
+	length := ipv6Len + int(binary.BigEndian.Uint16(b[4:]))
+	p := Packet{
+		Version: 6, Proto: b[6],
+		Start: start, ProtoAt: start + 6, Header: start + ipv6Len, End: start + length,
+		Src:   netip.AddrFrom16([16]byte(b[8:])),
+		Dst:   netip.AddrFrom16([16]byte(b[24:])),
+		Short: length > len(b),
+		Jumbo: length == ipv6Len,
+	}
+	if p.Jumbo {
+		p.End = start + len(b)
+	}
+	if length < len(b) && !p.Jumbo {
+		b = b[:length]
+	}
+	return p, p.walk(b)
+}
+
+// walk steps over the extension headers in front of IPsec or the upper layer.
+// Hop-by-hop options may only stand directly behind the IPv6 header; the
+// others may come in any order. b is the packet.
+func (p *Packet) walk(b []byte) error {
+	for at := ipv6Len; ; at = p.Header - p.Start {
+		switch p.Proto {
+		case ProtoHopByHop:
+			if at != ipv6Len {
+				return ErrHeader
+			}
+		case ProtoRouting, ProtoDestOpts, ProtoFragment:
+		default:
+			return nil
+		}
+		if at+8 > len(b) {
+			return ErrHeader
+		}
+		length := 8 + int(b[at+1])*8
+		switch p.Proto {
+		case ProtoRouting:
+			p.Routed = p.Routed || b[at+3] != 0
+			p.OddRoute = p.OddRoute || b[at+2] != 0
+		case ProtoFragment:
+			length = 8
+			p.Fragment = true
+			p.Later = binary.BigEndian.Uint16(b[at+2:])&0xfff8 != 0
+		}
+		if at+length > len(b) {
+			return ErrHeader
+		}
+		p.Extended = true
+		p.Proto, p.ProtoAt, p.Header = b[at], p.Start+at, p.Start+at+length
+		if p.Later {
+			return nil
+		}
+	}
+}
+
+// Reach is the end of the bytes that are both in the packet and in the frame.
+func (p *Packet) Reach(frame []byte) int { return min(p.End, len(frame)) }
+
+// UDPLen is the length of a UDP header in bytes (RFC 768).
+const UDPLen = 8
+
+// UDP reads ports and length of the UDP header at b[0]. ok is false where the
+// header is not all there.
+func UDP(b []byte) (src, dst uint16, length int, ok bool) {
+	if len(b) < UDPLen {
+		return 0, 0, 0, false
+	}
+	be := binary.BigEndian
+	return be.Uint16(b), be.Uint16(b[2:]), int(be.Uint16(b[4:])), true
+}

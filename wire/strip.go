@@ -1,0 +1,68 @@
+package wire
+
+import "encoding/binary"
+
+// StripTunnel leaves of a frame its Ethernet header with tags and the packet
+// inside the tunnel, cut to its own length. The EtherType becomes the inner
+// version's; the inner header is not changed. l3 is the offset behind the
+// EtherType.
+func StripTunnel(frame []byte, l3 int, inner Packet) []byte {
+	etherType := uint16(EtherIPv4)
+	if inner.Version == 6 {
+		etherType = EtherIPv6
+	}
+	binary.BigEndian.PutUint16(frame[l3-2:], etherType)
+	n := copy(frame[l3:], frame[inner.Start:inner.End])
+	return frame[:l3+n]
+}
+
+// StripTransport takes the bytes from p.Header up to payload (UDP
+// encapsulation, AH, ESP header and IV) out of packet p, and what lies behind
+// payload+n (pad, ICV, anything behind the packet) off the frame. The IP
+// header then announces next: protocol, length, and the IPv4 checksum by
+// incremental update, so that a wrong one stays wrong (RFC 1624). It returns
+// the shorter frame and the packet as it lies in it.
+func StripTransport(frame []byte, p Packet, payload, n int, next uint8) ([]byte, Packet) {
+	copy(frame[p.Header:], frame[payload:payload+n])
+	p.End = p.Header + n
+	p.Proto = next
+	ip := frame[p.Start:]
+	be := binary.BigEndian
+	if p.Version == 6 {
+		be.PutUint16(ip[4:], uint16(p.End-p.Start-ipv6Len))
+		frame[p.ProtoAt] = next
+		return frame[:p.End], p
+	}
+	lengthWas, protoWas := be.Uint16(ip[2:]), be.Uint16(ip[8:])
+	be.PutUint16(ip[2:], uint16(p.End-p.Start))
+	ip[9] = next
+	sum := be.Uint16(ip[10:])
+	sum = updateChecksum(sum, lengthWas, be.Uint16(ip[2:]))
+	sum = updateChecksum(sum, protoWas, be.Uint16(ip[8:]))
+	be.PutUint16(ip[10:], sum)
+	return frame[:p.End], p
+}
+
+// updateChecksum is RFC 1624 equation 3: HC' = ~(~HC + ~m + m').
+func updateChecksum(sum, was, is uint16) uint16 {
+	s := uint32(^sum) + uint32(^was) + uint32(is)
+	s = s&0xffff + s>>16
+	s = s&0xffff + s>>16
+	return ^uint16(s)
+}
+
+// Checksum is the Internet checksum of b on top of the partial sum start (RFC
+// 1071), complemented and ready to be stored.
+func Checksum(start uint32, b []byte) uint16 {
+	s := uint64(start)
+	for ; len(b) >= 2; b = b[2:] {
+		s += uint64(b[0])<<8 | uint64(b[1])
+	}
+	if len(b) == 1 {
+		s += uint64(b[0]) << 8
+	}
+	for s > 0xffff {
+		s = s&0xffff + s>>16
+	}
+	return ^uint16(s)
+}
