@@ -1,0 +1,140 @@
+package tap
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Drops are the kernel's own drop counters of an interface, in frames, named from the kernel's side:
+// Tx counts frames that it wanted to hand to the program while the queue was full.
+type Drops struct {
+	Rx, Tx uint64
+}
+
+// Drops reads the kernel's drop counters, in whatever namespace the interface is now.
+func (d *Device) Drops() (Drops, error) {
+	var got Drops
+	err := d.where(func(ifr *unix.Ifreq) error {
+		table, err := os.ReadFile("/proc/thread-self/net/dev")
+		if err != nil {
+			return err
+		}
+		got, err = findDrops(string(table), ifr.Name())
+		return err
+	})
+	return got, err
+}
+
+// findDrops picks an interface's line out of net/dev: after the name eight receive and eight
+// transmit counters, the drops fourth of each.
+func findDrops(table, name string) (Drops, error) {
+	for line := range strings.Lines(table) {
+		who, counters, _ := strings.Cut(strings.TrimSpace(line), ":")
+		if who != name {
+			continue
+		}
+		var rx, tx [8]uint64
+		_, err := fmt.Sscan(counters, &rx[0], &rx[1], &rx[2], &rx[3], &rx[4], &rx[5], &rx[6], &rx[7],
+			&tx[0], &tx[1], &tx[2], &tx[3])
+		return Drops{Rx: rx[3], Tx: tx[3]}, err
+	}
+	return Drops{}, ErrGone
+}
+
+// Up brings the interface up, in whatever namespace it is now.
+func (d *Device) Up() error {
+	return d.where(func(ifr *unix.Ifreq) error {
+		if err := interfaceIoctl(unix.SIOCGIFFLAGS, ifr); err != nil {
+			return err
+		}
+		ifr.SetUint16(ifr.Uint16() | unix.IFF_UP)
+		return interfaceIoctl(unix.SIOCSIFFLAGS, ifr)
+	})
+}
+
+func (d *Device) setMTU(mtu int) error {
+	if mtu == 0 {
+		return nil
+	}
+	err := d.where(func(ifr *unix.Ifreq) error {
+		ifr.SetUint32(uint32(mtu))
+		return interfaceIoctl(unix.SIOCSIFMTU, ifr)
+	})
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("interface %s: the kernel refuses an MTU of %d: give 68 to 65521", d.name, mtu)
+	}
+	return err
+}
+
+// where runs do on a thread that is in the interface's namespace, with a request that carries the
+// interface's present name.
+func (d *Device) where(do func(ifr *unix.Ifreq) error) error {
+	err := control(d.queues[0], func(fd int) error {
+		ifr, err := unix.NewIfreq("")
+		if err != nil {
+			return err
+		}
+		if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr); err != nil {
+			return err
+		}
+		again, err := unix.NewIfreq(ifr.Name())
+		if err != nil {
+			return err
+		}
+		return inNamespace(fd, func() error { return do(again) })
+	})
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EBADFD), errors.Is(err, unix.ENODEV), errors.Is(err, ErrGone):
+		return d.gone()
+	case errors.Is(err, unix.EPERM):
+		return explain(d.name, err)
+	}
+	return fmt.Errorf("interface %s: %w", d.name, err)
+}
+
+// inNamespace runs do in the namespace of the TAP behind fd. Entering another namespace needs
+// privileges, so it is left out where the interface never moved, or where the kernel does not tell.
+func inNamespace(fd int, do func() error) error {
+	theirs, err := unix.IoctlRetInt(fd, unix.TUNGETDEVNETNS)
+	if errors.Is(err, unix.EBADFD) {
+		return err
+	}
+	if err != nil {
+		return do()
+	}
+	defer unix.Close(theirs)
+
+	runtime.LockOSThread()
+	ours, err := unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		runtime.UnlockOSThread()
+		return err
+	}
+	defer unix.Close(ours)
+	if sameFile(ours, theirs) {
+		runtime.UnlockOSThread()
+		return do()
+	}
+	if err := unix.Setns(theirs, unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
+		return fmt.Errorf("enter its network namespace: %w", err)
+	}
+	err = do()
+	if back := unix.Setns(ours, unix.CLONE_NEWNET); back != nil {
+		return errors.Join(err, fmt.Errorf("leave its network namespace: %w", back)) // the thread stays locked: it is no longer fit for others
+	}
+	runtime.UnlockOSThread()
+	return err
+}
+
+func sameFile(a, b int) bool {
+	var s, t unix.Stat_t
+	return unix.Fstat(a, &s) == nil && unix.Fstat(b, &t) == nil && s.Dev == t.Dev && s.Ino == t.Ino
+}

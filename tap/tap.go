@@ -1,0 +1,141 @@
+// Package tap opens TAP interfaces and moves Ethernet frames between two of them.
+//
+// A Device is one interface with one or more queues. Open makes it, or attaches to one that
+// `ip tuntap add` made; only the former disappears with Close. The kernel's side of a Device may be
+// moved into another network namespace at any time: what is asked of the interface is asked where it
+// lives.
+//
+// A Link is one direction of a queue pair: it reads batches from a queue of one Device into its own
+// slots and writes them to the same queue of the other. Frames are whole Ethernet frames without a
+// packet-information or vnet header. The package knows nothing of what a frame holds.
+package tap
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+
+	"github.com/songgao/water"
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrGone says that the interface was deleted; every later call on it says so too.
+	ErrGone = errors.New("interface is gone: somebody deleted it")
+	// ErrStopped is what Receive returns after Stop.
+	ErrStopped = errors.New("link was stopped")
+)
+
+// Config says which interface to open.
+type Config struct {
+	Name   string // 1 to 15 bytes; made if there is no such interface
+	Queues int    // 0 means 1
+	MTU    int    // in bytes, without the Ethernet header; 0 leaves it as it is
+}
+
+// Device is an open TAP interface. Its methods may be used from several goroutines.
+type Device struct {
+	name   string
+	queues []*os.File
+}
+
+// Open makes the interface, or attaches to it where it exists already. The interface is not brought
+// up: see Up. An error is one sentence that says what to do.
+func Open(c Config) (*Device, error) {
+	if err := checkName(c.Name); err != nil {
+		return nil, err
+	}
+	queues := max(c.Queues, 1)
+	found, err := probe(c.Name)
+	if err != nil {
+		return nil, err
+	}
+	if found.exists && queues > 1 && !found.multi {
+		return nil, fmt.Errorf("interface %s has one queue, not %d: make it with `ip tuntap add dev %s mode tap multi_queue`",
+			c.Name, queues, c.Name)
+	}
+	d := &Device{name: c.Name}
+	for range queues {
+		f, err := openQueue(c.Name, found.exists, found.multi || queues > 1)
+		if err != nil {
+			d.Close()
+			return nil, explain(c.Name, err)
+		}
+		d.queues = append(d.queues, f)
+	}
+	if err := d.setMTU(c.MTU); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// openQueue attaches one more descriptor. Water opens without close-on-exec and writes the
+// persistence it is given even when it only attaches, hence the lock and the flag.
+func openQueue(name string, persist, multi bool) (*os.File, error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	w, err := water.New(water.Config{
+		DeviceType:             water.TAP,
+		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, Persist: persist, MultiQueue: multi},
+	})
+	if err != nil {
+		return nil, err
+	}
+	f, ok := w.ReadWriteCloser.(*os.File)
+	if !ok {
+		w.Close()
+		return nil, errors.New("the TAP library hands out no file")
+	}
+	err = control(f, func(fd int) error {
+		unix.CloseOnExec(fd)
+		return nil
+	})
+	return f, err
+}
+
+// Name returns the name the interface had when it was opened.
+func (d *Device) Name() string { return d.name }
+
+// Queues returns the number of queues.
+func (d *Device) Queues() int { return len(d.queues) }
+
+// Close lets go of the interface and unblocks every reader. An interface that Open made disappears;
+// one that it attached to stays.
+func (d *Device) Close() error {
+	var all error
+	for _, f := range d.queues {
+		all = errors.Join(all, f.Close())
+	}
+	return all
+}
+
+// gone wraps ErrGone with the interface's name.
+func (d *Device) gone() error { return fmt.Errorf("%s: %w", d.name, ErrGone) }
+
+func checkName(name string) error {
+	switch {
+	case name == "" || name == "." || name == "..":
+		return fmt.Errorf("interface name %q: give 1 to %d characters", name, unix.IFNAMSIZ-1)
+	case len(name) >= unix.IFNAMSIZ:
+		return fmt.Errorf("interface name %q is %d bytes long, the kernel takes %d: shorten it", name, len(name), unix.IFNAMSIZ-1)
+	case strings.ContainsAny(name, "/:% \t\n\v\f\r"):
+		return fmt.Errorf("interface name %q: leave out slashes, colons, percent signs and spaces", name)
+	}
+	return nil
+}
+
+// control runs f on the file's descriptor without waiting for readiness.
+func control(f *os.File, do func(fd int) error) error {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var inner error
+	if err := raw.Control(func(fd uintptr) { inner = do(int(fd)) }); err != nil {
+		return os.ErrClosed
+	}
+	return inner
+}
