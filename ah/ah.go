@@ -1,0 +1,127 @@
+// Package ah is the IP Authentication Header of RFC 4302: it verifies the
+// header of a received packet and makes that of a sent one.
+//
+// It works on a packet inside a frame and never changes it: the fields that may
+// have changed on the way are zeroed in a copy of the headers. What lies behind
+// the AH is read where it is.
+package ah
+
+import (
+	"crypto/subtle"
+	"encoding/binary"
+	"hash"
+
+	"tapsec/mac"
+	"tapsec/sa"
+	"tapsec/status"
+	"tapsec/wire"
+)
+
+// FixedLen is the AH in front of its ICV field: next header, length in 32-bit
+// words less 2, two reserved bytes, SPI, sequence number.
+const FixedLen = 12
+
+// Len is the length in bytes of the AH whose first bytes are b, by its own
+// length field.
+func Len(b []byte) int { return (int(b[1]) + 2) * 4 }
+
+// Scratch is what verifying needs to write to beside the packet. One worker
+// owns it.
+type Scratch struct {
+	headers [1 << 16]byte
+	tag     [64]byte
+	high    [4]byte
+}
+
+// zeros stands for the ICV field in the MAC's input; no ICV field is longer.
+var zeros [64]byte
+
+// Inbound verifies the packets of one SA. Workers share an Inbound, each under
+// its number.
+type Inbound struct {
+	suite   sa.Suite
+	key     sa.Key
+	esn     bool
+	workers []hash.Hash // each made by its worker at first use
+}
+
+// NewInbound keys the SA's algorithm for that many workers. An error names the
+// suite and what is wrong with its key's length.
+func NewInbound(s *sa.SA, workers int) (*Inbound, error) {
+	m, err := mac.New(s.Suite, s.IntegrityKey)
+	if err != nil {
+		return nil, err
+	}
+	in := &Inbound{suite: s.Suite, key: s.IntegrityKey, esn: s.ESN, workers: make([]hash.Hash, workers)}
+	in.workers[0] = m
+	return in, nil
+}
+
+// Fits tells whether the length field of the AH that begins with header is one that the SA's ICV field
+// can have: rounded up to 4 or to 8 octets in IPv4, where both are in use, and
+// to 8 in IPv6 (RFC 4302 section 3.3.3.2.1).
+func (in *Inbound) Fits(header []byte, version uint8) bool {
+	n, field := Len(header), FixedLen+in.suite.IVLen+in.suite.ICVLen
+	return n == (field+7)&^7 || version == 4 && n == (field+3)&^3
+}
+
+// Verify checks the AH at p.Header of the packet p in frame (RFC 4302 section
+// 3.4), whose 64-bit sequence number is number. The caller has checked that the
+// fixed part is there. The reason is Verified, AHLength, OptionSyntax or AHICV.
+//
+//  1. Does the AH's length fit the SA and the packet?
+//  2. Copy IP header, options and extension headers, the mutable parts zeroed.
+//  3. MAC that, the AH with a zero ICV field, the rest of the packet as it is,
+//     and ESN's high half. Padding of the ICV field counts as it was sent.
+//  4. Compare.
+func (in *Inbound) Verify(worker int, frame []byte, p *wire.Packet, number uint64, s *Scratch) status.Reason {
+	head := frame[p.Header:p.End]
+	if !in.Fits(head, p.Version) || Len(head) > len(head) {
+		return status.AHLength
+	}
+	tag, ok := digest(in.mac(worker), frame, p, &in.suite, in.esn, number, s)
+	if !ok {
+		return status.OptionSyntax
+	}
+	icv := head[FixedLen+in.suite.IVLen:][:in.suite.ICVLen]
+	if subtle.ConstantTimeCompare(tag[:len(icv)], icv) != 1 {
+		return status.AHICV
+	}
+	return status.Verified
+}
+
+// digest is steps 2 and 3 of Verify: the whole tag over the packet and, with
+// ESN, the number's high half behind it. ok is false for options that do not
+// parse.
+func digest(m hash.Hash, frame []byte, p *wire.Packet, su *sa.Suite, esn bool, number uint64, s *Scratch) (tag []byte, ok bool) {
+	headers := append(s.headers[:0], frame[p.Start:p.Header+FixedLen]...)
+	if !zeroMutable(headers, p.Version) {
+		return nil, false
+	}
+	behind := frame[p.Header+FixedLen : p.End]
+	field := su.IVLen + su.ICVLen
+	m.Reset()
+	m.Write(headers)
+	m.Write(zeros[:field])
+	m.Write(behind[field:])
+	if esn {
+		binary.BigEndian.PutUint32(s.high[:], uint32(number>>32))
+		m.Write(s.high[:])
+	}
+	if g, ok := m.(*mac.GMAC); ok {
+		g.SetIV(behind[:su.IVLen])
+	}
+	return m.Sum(s.tag[:0]), true
+}
+
+func (in *Inbound) mac(worker int) hash.Hash {
+	if m := in.workers[worker]; m != nil {
+		return m
+	}
+	m, err := mac.New(in.suite, in.key)
+	if err != nil {
+		panic("ah: a suite was keyed once but not twice")
+	}
+	in.workers[worker] = m
+	return m
+}

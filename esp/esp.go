@@ -1,0 +1,129 @@
+// Package esp is the Encapsulating Security Payload of RFC 4303 on bare bytes:
+// it verifies and opens what it receives, and seals what is sent.
+//
+// It works on one ESP packet, from its SPI to the end of its ICV, and knows
+// neither IP nor Ethernet, nor which SA a packet belongs to. Each suite is a
+// cipher.AEAD (aead.go), so that nothing here depends on the algorithm.
+package esp
+
+import (
+	"crypto/cipher"
+	"encoding/binary"
+
+	"tapsec/sa"
+	"tapsec/status"
+)
+
+// HeaderLen is SPI and sequence number, 4 bytes each.
+const HeaderLen = 8
+
+const trailerLen = 2 // pad length and next header
+
+// Scratch is what opening needs to write to beside the packet. One worker owns
+// it: what is handed to a cipher through an interface would otherwise escape
+// to the heap once a packet.
+type Scratch struct {
+	plain [1 << 16]byte
+	aad   [12]byte
+}
+
+// Inbound opens the packets of one SA. Everything that follows from the SA is
+// derived at construction; workers share an Inbound, each under its number.
+type Inbound struct {
+	ivLen, icvLen, align int
+	esn, padCheck        bool
+	suite                sa.Suite
+	enc, auth            sa.Key
+	workers              []cipher.AEAD // each made by its worker at first use
+}
+
+// NewInbound keys the SA's suite for that many workers. An error names the
+// suite and what is wrong with its keys' lengths.
+func NewInbound(s *sa.SA, workers int) (*Inbound, error) {
+	in := &Inbound{
+		ivLen: s.Suite.IVLen, icvLen: s.Suite.ICVLen, align: s.Suite.Block,
+		esn: s.ESN, padCheck: s.PadCheck,
+		suite: s.Suite, enc: s.EncryptionKey, auth: s.IntegrityKey,
+		workers: make([]cipher.AEAD, workers),
+	}
+	first, err := newAEAD(s.Suite, s.EncryptionKey, s.IntegrityKey)
+	if err != nil {
+		return nil, err
+	}
+	in.workers[0] = first
+	return in, nil
+}
+
+// Opened is what an opened packet holds. Len bytes of payload begin behind
+// header and IV, where the ciphertext was.
+type Opened struct {
+	Len        int
+	PadLen     uint8
+	NextHeader uint8
+}
+
+// Open verifies packet and decrypts it in place (RFC 4303 section 3.4). number
+// is the 64-bit sequence number. A packet that fails is left as it is; the
+// reason is Verified, ESPLength, ESPICV, PadLength or PadBytes.
+//
+//  1. Is there room for pad length and next header, in whole blocks?
+//  2. Verify the ICV and decrypt, into scratch.
+//  3. Look at pad length and pad bytes there (section 2.4).
+//  4. Put the plaintext in the place of the ciphertext.
+func (in *Inbound) Open(worker int, packet []byte, number uint64, scratch *Scratch) (Opened, status.Reason) {
+	start, end := HeaderLen+in.ivLen, len(packet)-in.icvLen
+	if end-start < trailerLen || (end-start)%in.align != 0 {
+		return Opened{}, status.ESPLength
+	}
+	plain, err := in.aead(worker).Open(scratch.plain[:0], packet[HeaderLen:start], packet[start:], in.aad(packet, number, scratch))
+	if err != nil {
+		return Opened{}, status.ESPICV
+	}
+	o, reason := in.trailer(plain)
+	if reason == status.Verified {
+		copy(packet[start:], plain)
+	}
+	return o, reason
+}
+
+// trailer reads pad, pad length and next header at the end of the plaintext.
+func (in *Inbound) trailer(plain []byte) (Opened, status.Reason) {
+	n := len(plain) - trailerLen
+	pad := int(plain[n])
+	if pad > n {
+		return Opened{}, status.PadLength
+	}
+	if in.padCheck {
+		for i, b := range plain[n-pad : n] {
+			if b != byte(i+1) {
+				return Opened{}, status.PadBytes
+			}
+		}
+	}
+	return Opened{Len: n - pad, PadLen: plain[n], NextHeader: plain[n+1]}, status.Verified
+}
+
+// aad is SPI and sequence number as they are in the packet; with ESN the high
+// half stands between them (RFC 4106 section 5).
+func (in *Inbound) aad(packet []byte, number uint64, s *Scratch) []byte {
+	if !in.esn {
+		return packet[:HeaderLen]
+	}
+	copy(s.aad[:4], packet)
+	binary.BigEndian.PutUint64(s.aad[4:], number)
+	return s.aad[:]
+}
+
+// aead is the worker's own cipher. A second construction from keys that the
+// first one took cannot fail.
+func (in *Inbound) aead(worker int) cipher.AEAD {
+	if c := in.workers[worker]; c != nil {
+		return c
+	}
+	c, err := newAEAD(in.suite, in.enc, in.auth)
+	if err != nil {
+		panic("esp: a suite was keyed once but not twice")
+	}
+	in.workers[worker] = c
+	return c
+}

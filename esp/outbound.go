@@ -1,0 +1,87 @@
+package esp
+
+import (
+	"crypto/cipher"
+	"encoding/binary"
+	"fmt"
+	"io"
+
+	"tapsec/sa"
+)
+
+// Outbound seals the packets of one SA. It is unsafe for concurrent use.
+type Outbound struct {
+	aead  cipher.AEAD
+	suite sa.Suite
+	spi   uint32
+	esn   bool
+	rand  io.Reader
+	aad   [12]byte
+	iv    [16]byte
+	plain []byte
+}
+
+// NewOutbound keys the SA's suite. CBC takes its IVs from rand; the other
+// suites use the sequence number, which never repeats under one key.
+func NewOutbound(s *sa.SA, rand io.Reader) (*Outbound, error) {
+	aead, err := newAEAD(s.Suite, s.EncryptionKey, s.IntegrityKey)
+	if err != nil {
+		return nil, err
+	}
+	return &Outbound{aead: aead, suite: s.Suite, spi: s.SPI, esn: s.ESN, rand: rand}, nil
+}
+
+// Len is how many bytes Seal makes of n bytes of payload.
+func (out *Outbound) Len(n int) int {
+	return HeaderLen + out.suite.IVLen + n + out.pad(n) + trailerLen + out.suite.ICVLen
+}
+
+func (out *Outbound) pad(n int) int {
+	over := (n + trailerLen) % out.suite.Block
+	return (out.suite.Block - over) % out.suite.Block
+}
+
+// Seal appends the ESP packet that carries payload (RFC 4303 section 3.3) to
+// dst. The error is that of the source of randomness.
+func (out *Outbound) Seal(dst, payload []byte, next uint8, number uint64) ([]byte, error) {
+	pad := out.pad(len(payload))
+	out.plain = append(out.plain[:0], payload...)
+	for i := range pad {
+		out.plain = append(out.plain, byte(i+1))
+	}
+	out.plain = append(out.plain, byte(pad), next)
+	return out.SealPlain(dst, out.plain, number)
+}
+
+// SealPlain is Seal for a plaintext that already ends in its pad, pad length
+// and next header, right or wrong; its length must be a multiple of the block.
+func (out *Outbound) SealPlain(dst, plain []byte, number uint64) ([]byte, error) {
+	dst = binary.BigEndian.AppendUint32(dst, out.spi)
+	dst = binary.BigEndian.AppendUint32(dst, uint32(number))
+	header := dst[len(dst)-HeaderLen:]
+	iv, err := out.nextIV(number)
+	if err != nil {
+		return nil, err
+	}
+	aad := append(out.aad[:0], header[:4]...)
+	if out.esn {
+		aad = binary.BigEndian.AppendUint64(aad, number)
+	} else {
+		aad = append(aad, header[4:]...)
+	}
+	return out.aead.Seal(append(dst, iv...), iv, plain, aad), nil
+}
+
+func (out *Outbound) nextIV(number uint64) ([]byte, error) {
+	iv := out.iv[:out.suite.IVLen]
+	switch out.suite.Cipher {
+	case sa.Null:
+	case sa.DESCBC, sa.TripleDESCBC, sa.AESCBC:
+		if _, err := io.ReadFull(out.rand, iv); err != nil {
+			return nil, fmt.Errorf("random IV: %w", err)
+		}
+	default:
+		binary.BigEndian.PutUint64(iv, number)
+	}
+	return iv, nil
+}
