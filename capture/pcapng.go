@@ -1,0 +1,229 @@
+package capture
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math/bits"
+	"time"
+)
+
+// Block types (draft-ietf-opsawg-pcapng, section 11.1).
+const (
+	blockSection   = 0x0a0d0d0a // the same in both byte orders
+	blockInterface = 1
+	blockPacket    = 2 // obsolete
+	blockSimple    = 3
+	blockEnhanced  = 6
+)
+
+// Options.
+const (
+	optEnd       = 0
+	optComment   = 1
+	optUserAppl  = 4  // of a section: the program that wrote it
+	optName      = 2  // of an interface, as the ones below
+	optDescribed = 3  //
+	optTimeUnit  = 9  // if_tsresol
+	optTimeShift = 14 // if_tsoffset, in seconds
+)
+
+const (
+	byteOrderMagic = 0x1a2b3c4d
+	maxMetadata    = 1 << 20 // bytes of a section header or interface description
+	maxInterfaces  = 1 << 16 // in one section
+)
+
+// pcapng is the newer format: blocks in sections, each section with a byte
+// order and interfaces of its own.
+type pcapng struct {
+	order      binary.ByteOrder
+	interfaces []ngInterface
+}
+
+type ngInterface struct {
+	name      string
+	link      uint32
+	snap      uint32 // 0: no limit
+	perSecond uint64 // timestamp units in a second
+	shift     int64  // seconds
+}
+
+// header skips blocks until one that holds a frame. Sections and interfaces
+// are remembered on the way.
+func (p *pcapng) header(in *bufio.Reader) (record, error) {
+	for {
+		kind, body, err := p.block(in)
+		if err != nil {
+			return record{}, err
+		}
+		switch kind {
+		case blockEnhanced, blockPacket, blockSimple:
+			return p.packet(in, kind, body)
+		case blockSection:
+			err = p.section(in, body)
+		case blockInterface:
+			err = p.describe(in, body)
+		default:
+			err = skip(in, body+4)
+		}
+		if err != nil {
+			return record{}, err
+		}
+	}
+}
+
+// block reads the head of a block: body is the number of bytes that follow it,
+// without the length repeated behind them. A section header's byte order is
+// taken from the magic that follows.
+func (p *pcapng) block(in *bufio.Reader) (kind uint32, body int64, err error) {
+	var h [8]byte
+	if _, err := io.ReadFull(in, h[:]); err != nil {
+		return 0, 0, err
+	}
+	if binary.LittleEndian.Uint32(h[:]) == blockSection {
+		magic, err := in.Peek(4)
+		if err != nil {
+			return 0, 0, unexpected(err)
+		}
+		switch uint32(byteOrderMagic) {
+		case binary.LittleEndian.Uint32(magic):
+			p.order = binary.LittleEndian
+		case binary.BigEndian.Uint32(magic):
+			p.order = binary.BigEndian
+		default:
+			return 0, 0, fmt.Errorf("expected a section's byte-order magic, found % x", magic)
+		}
+	}
+	length := p.order.Uint32(h[4:])
+	if length < 12 || length%4 != 0 {
+		return 0, 0, fmt.Errorf("expected a block length that is a multiple of 4 and at least 12, found %d", length)
+	}
+	return p.order.Uint32(h[:]), int64(length) - 12, nil
+}
+
+// metadata reads the body of a block that is no packet, at least min bytes,
+// and the length behind it.
+func metadata(in *bufio.Reader, body, min int64) ([]byte, error) {
+	if body < min || body > maxMetadata {
+		return nil, fmt.Errorf("expected a block body of %d to %d bytes, found %d", min, maxMetadata, body)
+	}
+	b := make([]byte, body+4)
+	if _, err := io.ReadFull(in, b); err != nil {
+		return nil, unexpected(err)
+	}
+	return b[:body], nil
+}
+
+func (p *pcapng) section(in *bufio.Reader, body int64) error {
+	b, err := metadata(in, body, 16)
+	if err != nil {
+		return err
+	}
+	if major := p.order.Uint16(b[4:]); major != 1 {
+		return fmt.Errorf("expected pcapng version 1, found %d", major)
+	}
+	p.interfaces = nil
+	return nil
+}
+
+func (p *pcapng) describe(in *bufio.Reader, body int64) error {
+	b, err := metadata(in, body, 8)
+	if err != nil {
+		return err
+	}
+	if len(p.interfaces) == maxInterfaces {
+		return fmt.Errorf("expected at most %d interfaces in a section", maxInterfaces)
+	}
+	i := ngInterface{link: uint32(p.order.Uint16(b)), snap: p.order.Uint32(b[4:]), perSecond: 1e6}
+	for b = b[8:]; len(b) >= 4; {
+		code, n := p.order.Uint16(b), int(p.order.Uint16(b[2:]))
+		if code == optEnd {
+			break
+		}
+		if n > len(b)-4 {
+			return fmt.Errorf("an option of %d bytes reaches beyond its block", n)
+		}
+		if err := i.option(code, b[4:4+n], p.order); err != nil {
+			return err
+		}
+		b = b[min(4+(n+3)&^3, len(b)):]
+	}
+	p.interfaces = append(p.interfaces, i)
+	return nil
+}
+
+func (i *ngInterface) option(code uint16, v []byte, order binary.ByteOrder) error {
+	switch {
+	case code == optName:
+		i.name = string(v)
+	case code == optTimeShift && len(v) == 8:
+		i.shift = int64(order.Uint64(v))
+	case code == optTimeUnit && len(v) == 1:
+		i.perSecond = 1
+		base, exponent := uint64(10), v[0]
+		if exponent&0x80 != 0 {
+			base, exponent = 2, exponent&0x7f
+		}
+		for range exponent {
+			high, low := bits.Mul64(i.perSecond, base)
+			if high != 0 {
+				return fmt.Errorf("a timestamp unit of %d^-%d seconds is too small", base, exponent)
+			}
+			i.perSecond = low
+		}
+	}
+	return nil
+}
+
+// time converts a timestamp of the interface.
+func (i *ngInterface) time(stamp uint64) time.Time {
+	high, low := bits.Mul64(stamp%i.perSecond, 1e9)
+	nanos, _ := bits.Div64(high, low, i.perSecond)
+	return time.Unix(int64(stamp/i.perSecond)+i.shift, int64(nanos)).UTC()
+}
+
+// packet reads the fixed part of a block that holds a frame. A Simple Packet
+// Block has the frame's length only: interface 0, no time.
+func (p *pcapng) packet(in *bufio.Reader, kind uint32, body int64) (record, error) {
+	h := make([]byte, 20)
+	if kind == blockSimple {
+		h = h[:4]
+	}
+	body -= int64(len(h))
+	if body < 0 {
+		return record{}, fmt.Errorf("block type %d ends inside its header", kind)
+	}
+	if _, err := io.ReadFull(in, h); err != nil {
+		return record{}, unexpected(err)
+	}
+	id := uint32(0)
+	switch kind {
+	case blockEnhanced:
+		id = p.order.Uint32(h)
+	case blockPacket:
+		id = uint32(p.order.Uint16(h))
+	}
+	if int64(id) >= int64(len(p.interfaces)) {
+		return record{}, fmt.Errorf("interface %d is not among the %d described", id, len(p.interfaces))
+	}
+	i := &p.interfaces[id]
+	rec := record{Info: Info{Interface: i.name}, link: i.link}
+	var length uint32
+	if kind == blockSimple {
+		length = p.order.Uint32(h)
+		rec.captured = length
+		if i.snap != 0 {
+			rec.captured = min(length, i.snap)
+		}
+	} else {
+		rec.Time = i.time(uint64(p.order.Uint32(h[4:]))<<32 | uint64(p.order.Uint32(h[8:])))
+		rec.captured, length = p.order.Uint32(h[12:]), p.order.Uint32(h[16:])
+	}
+	if int64(rec.captured) > body {
+		return record{}, fmt.Errorf("%d captured bytes do not fit a block with %d left", rec.captured, body)
+	}
+	rec.Missing, rec.rest = missing(rec.captured, length), body-int64(rec.captured)+4
+	return rec, nil
+}
