@@ -1,0 +1,100 @@
+package rig
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+)
+
+const namesDir = "/run/netns"
+
+// Namespace is a network namespace. It is the caller's until Close.
+type Namespace struct {
+	handle netns.NsHandle
+	made   string // its name, if NewNamespace gave it one
+}
+
+// NewNamespace makes a namespace with lo up; with a name, `ip netns` and OpenNamespace know it too.
+func NewNamespace(name string) (*Namespace, error) {
+	n := &Namespace{handle: netns.None(), made: name}
+	err := returning(func() (err error) {
+		if name == "" {
+			n.handle, err = netns.New()
+		} else {
+			n.handle, err = netns.NewNamed(name)
+		}
+		if err != nil {
+			return err
+		}
+		return Up("lo")
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make network namespace %s: %w", name, err), n.Close())
+	}
+	return n, nil
+}
+
+// OpenNamespace opens a namespace that `ip netns add` or NewNamespace named.
+func OpenNamespace(name string) (*Namespace, error) {
+	handle, err := netns.GetFromName(name)
+	if err != nil {
+		return nil, fmt.Errorf("network namespace %s: make it with `ip netns add %s` (%w)", name, name, err)
+	}
+	return &Namespace{handle: handle}, nil
+}
+
+// Close lets go of the namespace, and takes away the name that NewNamespace gave it. The kernel ends
+// it, and its interfaces, with its last user.
+func (n *Namespace) Close() error {
+	if !n.handle.IsOpen() {
+		return nil
+	}
+	err := n.handle.Close()
+	if n.made != "" {
+		err = errors.Join(err, netns.DeleteNamed(n.made))
+	}
+	return err
+}
+
+// Do runs f inside the namespace. What f makes there stays there: sockets, files, and processes that
+// f itself starts. Goroutines that f starts run outside.
+func (n *Namespace) Do(f func() error) error {
+	return returning(func() error {
+		if err := netns.Set(n.handle); err != nil {
+			return fmt.Errorf("enter network namespace: %w", err)
+		}
+		return f()
+	})
+}
+
+// Take moves an interface of the current namespace into this one, where it is down.
+func (n *Namespace) Take(name string) error {
+	return change(name, "move", func(link netlink.Link) error { return netlink.LinkSetNsFd(link, int(n.handle)) })
+}
+
+// returning runs f on a thread of its own and brings the thread back to the namespace it came from.
+// A thread that cannot go back stays locked, and so ends with its goroutine.
+func returning(f func() error) error {
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		ours, err := netns.Get()
+		if err != nil {
+			runtime.UnlockOSThread()
+			result <- err
+			return
+		}
+		defer ours.Close()
+		err = f()
+		if back := netns.Set(ours); back != nil {
+			result <- errors.Join(err, fmt.Errorf("leave network namespace: %w", back))
+			return
+		}
+		runtime.UnlockOSThread()
+		result <- err
+	}()
+	return <-result
+}

@@ -1,0 +1,86 @@
+package rig
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+
+	"golang.org/x/sys/unix"
+)
+
+// Need is one thing that a rig takes, and whether this process has it.
+type Need struct {
+	Name   string
+	Met    bool
+	Detail string // what was found, one sentence
+	Remedy string // what to do about it; empty if met
+}
+
+// Needs looks for what a rig takes: the tun device, user namespaces and CAP_NET_ADMIN. Of the last
+// two one suffices.
+func Needs() []Need {
+	return []Need{tunDevice(), userNamespaces(), netAdmin()}
+}
+
+func tunDevice() Need {
+	n := Need{Name: "tun device"}
+	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	switch {
+	case err == nil:
+		f.Close()
+		n.Met, n.Detail = true, "/dev/net/tun can be opened."
+	case errors.Is(err, os.ErrPermission):
+		n.Detail = "/dev/net/tun is there, but this user may not open it."
+		n.Remedy = "Run as root, or let root do: chmod 0666 /dev/net/tun."
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
+		n.Detail = "/dev/net/tun is not there."
+		n.Remedy = "Load the module (modprobe tun); start a container with --device /dev/net/tun."
+	default:
+		n.Detail = fmt.Sprintf("/dev/net/tun cannot be opened: %v.", err)
+		n.Remedy = "Ask whoever runs this machine or container for the tun device."
+	}
+	return n
+}
+
+// userNamespaces starts a program that does not exist: the namespaces are made first, so that
+// "not found" means that they were granted.
+func userNamespaces() Need {
+	n := Need{Name: "user namespaces"}
+	cmd := exec.Command("/nonexistent/tapsec")
+	cmd.SysProcAttr = fresh(false)
+	err := cmd.Start()
+	if errors.Is(err, unix.ENOENT) {
+		n.Met, n.Detail = true, "A user, network and mount namespace can be made."
+		return n
+	}
+	n.Detail = fmt.Sprintf("The kernel refuses them: %v.", errors.Unwrap(err))
+	n.Remedy = "Run as root, or ask for what this says: " + refusal(err).Error() + "."
+	return n
+}
+
+func netAdmin() Need {
+	n := Need{Name: "CAP_NET_ADMIN", Met: hasCapability(unix.CAP_NET_ADMIN)}
+	if n.Met {
+		n.Detail = "This process may set up interfaces."
+		return n
+	}
+	n.Detail = "This process may not set up interfaces in the namespace it runs in."
+	n.Remedy = "Run as root, or: setcap cap_net_admin+ep on the program; demo and tests need it only where user namespaces are missing."
+	return n
+}
+
+// privileged tells whether namespaces can be made without a user namespace around them.
+func privileged() bool {
+	return hasCapability(unix.CAP_SYS_ADMIN) && hasCapability(unix.CAP_NET_ADMIN)
+}
+
+// hasCapability looks at the effective set, which version 3 of the call gives as two words.
+func hasCapability(number int) bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		return false
+	}
+	return sets[number/32].Effective&(1<<(number%32)) != 0
+}

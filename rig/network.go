@@ -1,0 +1,133 @@
+package rig
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// addressModeNone is IN6_ADDR_GEN_MODE_NONE of linux/if_link.h: no link-local address of its own.
+const addressModeNone = 1
+
+// Setup readies a fresh rig, once: mounts are cut off from the machine's, /run/netns is empty and its
+// own, lo is up.
+func Setup() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := ownNames(); err != nil {
+		return err
+	}
+	return Up("lo")
+}
+
+// ownNames mounts an empty /run/netns. Without root the directory cannot be made; then /run is
+// replaced whole.
+func ownNames() error {
+	err := os.MkdirAll(namesDir, 0o755)
+	if err == nil {
+		return mountEmpty(namesDir)
+	}
+	if err := mountEmpty("/run"); err != nil {
+		return err
+	}
+	return os.MkdirAll(namesDir, 0o755)
+}
+
+func mountEmpty(dir string) error {
+	if err := unix.Mount("tapsec", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
+		return fmt.Errorf("mount an empty %s: %w", dir, err)
+	}
+	return nil
+}
+
+// AddTAP makes a persistent TAP, as `ip tuntap add` does.
+func AddTAP(name string, multiQueue bool) error {
+	tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: name}, Mode: netlink.TUNTAP_MODE_TAP,
+		Flags: netlink.TUNTAP_NO_PI | netlink.TUNTAP_ONE_QUEUE}
+	if multiQueue {
+		tap.Queues, tap.Flags = 1, netlink.TUNTAP_NO_PI|netlink.TUNTAP_MULTI_QUEUE
+	}
+	if err := netlink.LinkAdd(tap); err != nil {
+		return fmt.Errorf("add TAP %s: %w", name, err)
+	}
+	for _, f := range tap.Fds {
+		f.Close()
+	}
+	return nil
+}
+
+// Delete deletes an interface, whoever holds it.
+func Delete(name string) error { return change(name, "delete", netlink.LinkDel) }
+
+// Up brings an interface up and keeps it quiet: it makes itself no IPv6 address, so it solicits
+// nothing and nobody.
+func Up(name string) error {
+	return change(name, "bring up", func(link netlink.Link) error {
+		err := netlink.LinkSetIP6AddrGenMode(link, addressModeNone)
+		if err != nil && !errors.Is(err, unix.EAFNOSUPPORT) && !errors.Is(err, unix.EOPNOTSUPP) {
+			return err
+		}
+		return netlink.LinkSetUp(link)
+	})
+}
+
+// Down takes an interface down.
+func Down(name string) error { return change(name, "take down", netlink.LinkSetDown) }
+
+// SetMTU sets an interface's MTU in bytes, without the Ethernet header.
+func SetMTU(name string, mtu int) error {
+	return change(name, "set the MTU of", func(link netlink.Link) error { return netlink.LinkSetMTU(link, mtu) })
+}
+
+// SetMAC sets an interface's hardware address.
+func SetMAC(name string, mac net.HardwareAddr) error {
+	return change(name, "set the address of", func(link netlink.Link) error { return netlink.LinkSetHardwareAddr(link, mac) })
+}
+
+// Address gives an interface an address with its prefix length; IPv6 ones work at once, without
+// duplicate detection.
+func Address(name string, prefix netip.Prefix) error {
+	return change(name, "give an address to", func(link netlink.Link) error {
+		addr := &netlink.Addr{IPNet: ipNet(prefix)}
+		if prefix.Addr().Is6() {
+			addr.Flags = unix.IFA_F_NODAD
+		}
+		return netlink.AddrAdd(link, addr)
+	})
+}
+
+// Neighbour says for good which hardware address an address behind the interface has.
+func Neighbour(name string, addr netip.Addr, mac net.HardwareAddr) error {
+	return change(name, "add a neighbour to", func(link netlink.Link) error {
+		return netlink.NeighSet(&netlink.Neigh{LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT,
+			IP: addr.AsSlice(), HardwareAddr: mac})
+	})
+}
+
+// Route sends a destination through an interface, by way of a gateway unless that is the zero Addr.
+func Route(name string, to netip.Prefix, gateway netip.Addr) error {
+	return change(name, "route through", func(link netlink.Link) error {
+		return netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(to.Masked()), Gw: gateway.AsSlice()})
+	})
+}
+
+func change(name, what string, do func(netlink.Link) error) error {
+	link, err := netlink.LinkByName(name)
+	if err == nil {
+		err = do(link)
+	}
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", what, name, err)
+	}
+	return nil
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}

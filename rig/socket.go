@@ -1,0 +1,128 @@
+package rig
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"os"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	receiveBuffer = 32 << 20 // bytes of frames that may wait while nobody receives
+	largestFrame  = 1 << 17
+)
+
+// Socket sends and receives whole Ethernet frames on one interface, from the kernel's side. What is
+// sent through it, or by anyone else out of the interface, it does not receive. One goroutine may
+// send and one receive.
+type Socket struct {
+	file  *os.File
+	raw   syscall.RawConn
+	frame []byte
+	aux   []byte
+}
+
+// OpenSocket opens a packet socket on an interface of the current namespace.
+func OpenSocket(name string) (*Socket, error) {
+	ifi, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("interface %s: %w", name, err)
+	}
+	// Protocol 0 keeps other interfaces' frames out until the socket is bound.
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("packet socket: %w", err)
+	}
+	if err := prepare(fd, ifi.Index); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("packet socket on %s: %w", name, err)
+	}
+	s := &Socket{file: os.NewFile(uintptr(fd), name), frame: make([]byte, largestFrame),
+		aux: make([]byte, unix.CmsgSpace(int(unsafe.Sizeof(unix.TpacketAuxdata{}))))}
+	s.raw, err = s.file.SyscallConn()
+	return s, err
+}
+
+func prepare(fd, index int) error {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer); err != nil {
+			return err
+		}
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
+		return err
+	}
+	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
+		return err
+	}
+	all := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.ETH_P_ALL))
+	return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index})
+}
+
+// Send sends one frame, which begins with its Ethernet header. It waits while the interface is busy.
+func (s *Socket) Send(frame []byte) error {
+	var inner error
+	err := s.raw.Write(func(fd uintptr) bool {
+		_, inner = unix.Write(int(fd), frame)
+		return inner != unix.EAGAIN
+	})
+	if err == nil {
+		err = inner
+	}
+	return err
+}
+
+// Receive waits for a frame, for so long. The frame is valid until the next call. Its end is the
+// frame's own, so padding and trailers are in it. After the time os.ErrDeadlineExceeded is returned.
+func (s *Socket) Receive(timeout time.Duration) ([]byte, error) {
+	if err := s.file.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+		return nil, err
+	}
+	var frame []byte
+	var inner error
+	err := s.raw.Read(func(fd uintptr) bool {
+		frame, inner = s.read(int(fd))
+		return inner != unix.EAGAIN
+	})
+	if err == nil {
+		err = inner
+	}
+	return frame, err
+}
+
+// read receives one frame. The kernel takes the outer VLAN tag out of a frame and tells it apart;
+// here it is put back behind the two addresses.
+func (s *Socket) read(fd int) ([]byte, error) {
+	const addresses, tag = 12, 4
+	n, oobn, _, _, err := unix.Recvmsg(fd, s.frame[tag:], s.aux, 0)
+	if err != nil {
+		return nil, err
+	}
+	frame := s.frame[tag : tag+n]
+	messages, err := unix.ParseSocketControlMessage(s.aux[:oobn])
+	if err != nil || n < addresses {
+		return frame, err
+	}
+	for _, m := range messages {
+		if m.Header.Level != unix.SOL_PACKET || m.Header.Type != unix.PACKET_AUXDATA {
+			continue
+		}
+		aux := (*unix.TpacketAuxdata)(unsafe.Pointer(&m.Data[0]))
+		if aux.Status&unix.TP_STATUS_VLAN_VALID == 0 {
+			continue
+		}
+		copy(s.frame, frame[:addresses])
+		frame = s.frame[:tag+n]
+		binary.BigEndian.PutUint16(frame[addresses:], aux.Vlan_tpid)
+		binary.BigEndian.PutUint16(frame[addresses+2:], aux.Vlan_tci)
+	}
+	return frame, nil
+}
+
+// Close closes the socket and wakes whoever waits on it.
+func (s *Socket) Close() error { return s.file.Close() }
