@@ -1,0 +1,215 @@
+package configs
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"tapsec/sa"
+)
+
+// check finds what each field by itself cannot tell, and finishes the SAs.
+func (c *Config) check(d *decoder, fields []saFields) {
+	for i := range fields {
+		c.SAs = append(c.SAs, fields[i].finish(d, at(i, "")))
+	}
+	c.checkInterfaces(d)
+	if c.Profile.Legacy && !c.AllowLegacy {
+		d.mistake("profile", "%s has nothing but obsolete algorithms (RFC 8221); say allow_legacy: true to use it all the same", c.Profile.Name)
+	}
+	bundled := c.checkBundles(d)
+	for i, s := range c.SAs {
+		for _, p := range s.Check(bundled[s], c.AllowLegacy) {
+			d.mistake(at(i, p.Field), "%s", p.Msg)
+		}
+	}
+	c.checkUnique(d)
+	c.checkPolicy(d)
+	c.checkWarnings(d, bundled)
+	if len(d.bad) == 0 {
+		c.checkPlaces(d)
+	}
+}
+
+// at is the path of an SA's field; of the SA itself where field is empty.
+func at(i int, field string) string {
+	return strings.TrimSuffix(fmt.Sprintf("sas[%d].%s", i, field), ".")
+}
+
+// finish makes the SA of its fields.
+func (f *saFields) finish(d *decoder, path string) *sa.SA {
+	s := f.SA
+	if s.Protocol == 0 {
+		d.mistake(path+".protocol", "is missing; say esp or ah")
+		d.failed[path+".suite"] = true // means nothing without the protocol
+	} else if f.Suite == "" {
+		d.mistake(path+".suite", "is missing; say for instance aes128gcm16, aes256-sha256 or, for ah, sha256")
+	} else if suite, err := sa.ParseSuite(s.Protocol, f.Suite); err != nil {
+		d.mistake(path+".suite", "%v", err)
+	} else {
+		s.Suite = suite
+	}
+	if s.Name == "" {
+		s.Name = fmt.Sprintf("%s-%08x", s.Protocol, s.SPI)
+	}
+	if d.nodes[path+".spi"] == nil {
+		d.mistake(path+".spi", "is missing; say the SPI that the packets carry")
+	}
+	if f.Encap != nil {
+		s.Encap = true
+		if f.Encap.Port != sa.EncapPort {
+			d.mistake(path+".encap.port", "expected %d, the one port on which ESP is encapsulated, found %d", sa.EncapPort, f.Encap.Port)
+		}
+	}
+	if s.Window == 0 {
+		d.mistake(path+".window", "expected 32 to 65536, found 0, which would let every replay pass")
+	}
+	return &s
+}
+
+func (c *Config) checkInterfaces(d *decoder) {
+	if c.Host.MTU == 0 && d.nodes["host.mtu"] == nil {
+		c.Host.MTU = c.Wire.MTU
+	}
+	for path, i := range map[string]Interface{"wire": c.Wire, "host": c.Host.Interface} {
+		if n := i.Name; n == "" || len(n) > 15 || n == "." || n == ".." || strings.ContainsAny(n, "/:% \t") {
+			d.mistake(path+".name", "expected an interface name of 1 to 15 characters without / : %% and blanks, found %q", n)
+		}
+		if i.MTU < 68 || i.MTU > 65521 {
+			d.mistake(path+".mtu", "expected 68 to 65521, found %d", i.MTU)
+		}
+		if strings.Contains(i.Netns, "/") {
+			d.mistake(path+".netns", "expected the name of a network namespace as ip netns shows it, found %q", i.Netns)
+		}
+	}
+	if c.Wire.Name == c.Host.Name && c.Wire.Netns == c.Host.Netns {
+		d.mistake("host.name", "expected another name than the wire interface's, %q", c.Wire.Name)
+	}
+	if c.Host.MTU > c.Wire.MTU {
+		d.warn("host.mtu", "is above the wire's %d: the host may send frames that the wire cannot carry", c.Wire.MTU)
+	}
+	if c.Queues < 1 || c.Queues > 256 {
+		d.mistake("queues", "expected 1 to 256, found %d", c.Queues)
+	}
+	switch limit := c.Profile.Capacity; {
+	case c.SACapacity < 0:
+		d.mistake("sa_capacity", "expected a number of SA bundles, found %d", c.SACapacity)
+	case limit > 0 && c.SACapacity > limit:
+		d.mistake("sa_capacity", "expected at most the %d of profile %s, found %d", limit, c.Profile.Name, c.SACapacity)
+	}
+	c.annotate = d.problem(d.node("host.annotate"), "", "")
+}
+
+// checkBundles checks what AH SAs say of the ESP SAs beneath them, and returns
+// these ESP SAs.
+func (c *Config) checkBundles(d *decoder) map[*sa.SA]bool {
+	bundled := map[*sa.SA]bool{}
+	for i, s := range c.SAs {
+		if s.Protocol != sa.AH || s.Bundle == "" {
+			continue
+		}
+		path := at(i, "bundle")
+		esp := c.find(s.Bundle)
+		switch {
+		case esp == nil:
+			d.mistake(path, "there is no SA named %q", s.Bundle)
+		case esp.Protocol != sa.ESP:
+			d.mistake(path, "expected an ESP SA, but %q is %s", esp.Name, esp.Protocol)
+		case esp.Dst != s.Dst:
+			d.mistake(path, "the SAs of a bundle share dst, but %q goes to %s and this one to %s", esp.Name, esp.Dst, s.Dst)
+		case esp.Mode != s.Mode:
+			d.mistake(path, "the SAs of a bundle share mode, but %q is %s and this one %s", esp.Name, esp.Mode, s.Mode)
+		case esp.Offload != s.Offload:
+			d.mistake(path, "the SAs of a bundle share offload, but %q is %s and this one %s", esp.Name, esp.Offload, s.Offload)
+		case esp.Encap:
+			d.mistake(path, "%q is UDP-encapsulated, and nothing beneath AH can be", esp.Name)
+		case bundled[esp]:
+			d.mistake(path, "%q is in another bundle already", esp.Name)
+		}
+		if esp != nil {
+			bundled[esp] = true
+		}
+	}
+	return bundled
+}
+
+func (c *Config) find(name string) *sa.SA {
+	for _, s := range c.SAs {
+		if s.Name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+func (c *Config) checkUnique(d *decoder) {
+	type identity struct {
+		protocol sa.Protocol
+		spi      uint32
+		dst, src netip.Addr
+	}
+	names, ids := map[string]int{}, map[identity]int{}
+	for i, s := range c.SAs {
+		if first, ok := names[s.Name]; ok {
+			d.mistake(at(i, "name"), "%q is the name of sas[%d] too", s.Name, first)
+		} else {
+			names[s.Name] = i
+		}
+		id := identity{s.Protocol, s.SPI, s.Dst, s.Src}
+		if first, ok := ids[id]; ok {
+			d.mistake(at(i, "spi"), "sas[%d] has the same protocol, SPI, dst and src", first)
+		} else {
+			ids[id] = i
+		}
+	}
+}
+
+func (c *Config) checkPolicy(d *decoder) {
+	for i, p := range c.Policy {
+		path := fmt.Sprintf("policy[%d]", i)
+		switch {
+		case p.Action == 0:
+			d.mistake(path+".action", "is missing; say protect, bypass or discard")
+		case p.Action == sa.Protect && p.SA == "":
+			d.mistake(path+".sa", "is missing; say which SA must have carried the packet")
+		case p.Action != sa.Protect && p.SA != "":
+			d.mistake(path+".sa", "belongs to action: protect, found %s", p.Action)
+		case p.SA != "" && c.find(p.SA) == nil:
+			d.mistake(path+".sa", "there is no SA named %q", p.SA)
+		}
+	}
+}
+
+// checkWarnings names what is allowed and unwise.
+func (c *Config) checkWarnings(d *decoder, bundled map[*sa.SA]bool) {
+	for i, s := range c.SAs {
+		if s.SPI >= 1 && s.SPI <= 255 {
+			d.warn(at(i, "spi"), "%d is reserved (RFC 4303 section 2.1: 1 to 255)", s.SPI)
+		}
+		if bundled[s] && s.Suite.Name != "" && s.Suite.ICVLen == 0 {
+			d.warn(at(i, "suite"), "%s has no integrity of its own; only the AH of the bundle protects it", s.Suite.Name)
+		}
+		if s.Suite.Legacy() && c.AllowLegacy {
+			d.warn(at(i, "suite"), "%s is obsolete (RFC 8221)", s.Suite.Name)
+		}
+		if len(c.Local) > 0 && s.Dst.IsValid() && !slices.Contains(c.Local, s.Dst) {
+			d.warn(at(i, "dst"), "%s is none of the local addresses: the transport leaves such packets alone", s.Dst)
+		}
+	}
+	if c.InsecureKeyFiles {
+		d.warn("insecure_key_files", "key files that others can read are accepted")
+	}
+}
+
+// checkPlaces finds the SAs that the NIC should hold and cannot.
+func (c *Config) checkPlaces(d *decoder) {
+	c.place(func(s *sa.SA, err error) {
+		path := at(slices.Index(c.SAs, s), "offload")
+		if s.Offload == sa.Required {
+			d.mistake(path, "%v; say offload: preferred to leave it to the transport, or choose another profile", err)
+			return
+		}
+		d.warn(path, "%s stays with the transport: %v", s.Name, err)
+	})
+}

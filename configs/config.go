@@ -1,0 +1,283 @@
+// Package configs holds the sample configurations and the loader for them.
+//
+// A configuration is one YAML (or JSON) document, decoded strictly into types
+// that are already parsed: addresses, prefixes, suites, keys that never print.
+// Every mistake is collected, each with its place; no message and no quoted
+// line ever shows a key. What is unwise but allowed becomes a warning.
+//
+// The package opens nothing but the file it is given and the key files that
+// this one names.
+package configs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"go.yaml.in/yaml/v3"
+
+	"tapsec/sa"
+)
+
+// Form says how opened frames are delivered (contract, section 3).
+type Form string
+
+// The forms.
+const (
+	InPlace Form = "inplace" // same length as on the wire, plaintext in the place of the ciphertext
+	Decap   Form = "decap"   // verified portions removed, for hosts without a transport
+)
+
+// UnmarshalText reads "inplace" or "decap".
+func (f *Form) UnmarshalText(b []byte) error { return oneOf(f, b, InPlace, Decap) }
+
+// Annotate says how the verdict travels with the frame.
+type Annotate string
+
+// The ways.
+const (
+	Trailer Annotate = "trailer" // behind the frame (docs/trailer.md)
+	None    Annotate = "none"    // not at all
+)
+
+// UnmarshalText reads "trailer" or "none".
+func (a *Annotate) UnmarshalText(b []byte) error { return oneOf(a, b, Trailer, None) }
+
+func oneOf[S ~string](v *S, text []byte, names ...S) error {
+	for _, n := range names {
+		if string(n) == string(text) {
+			*v = n
+			return nil
+		}
+	}
+	return fmt.Errorf("expected one of %v, found %q", names, text)
+}
+
+// Interface is one TAP.
+type Interface struct {
+	Name  string
+	MTU   int    // bytes, without the Ethernet header
+	Netns string // named network namespace of the kernel's side; empty: where tapsec runs
+}
+
+// Host is the TAP towards the transport, and what is delivered on it.
+type Host struct {
+	Interface
+	Form     Form
+	Annotate Annotate
+}
+
+// Switches say what the NIC does once it runs.
+type Switches struct {
+	Active  bool // receive offload is activated at start
+	AH, ESP bool // each protocol can be switched off by itself
+}
+
+// Config is one configuration.
+type Config struct {
+	Profile          sa.Profile
+	SACapacity       int // SA bundles that the NIC holds, where that is fewer than the profile's; 0 sets no bound
+	AllowLegacy      bool
+	InsecureKeyFiles bool
+	Queues           int
+	Wire             Interface
+	Host             Host
+	Offload          Switches
+	SAs              []*sa.SA     `yaml:"sas"`
+	Policy           []sa.Policy  // the transport's
+	Local            []netip.Addr // the transport's own addresses; none: any
+	Warnings         []Problem    `yaml:"-"` // sorted by place
+
+	annotate Problem // the place of host.annotate, for Live
+}
+
+// document is a Config as it stands in the file.
+type document struct {
+	Config
+	SAs []saFields `yaml:"sas"`
+}
+
+// saFields is an SA as it stands in the file: the suite cannot be read without
+// the protocol, and the port of encap is written out.
+type saFields struct {
+	sa.SA
+	Suite string
+	Encap *struct{ Port uint16 }
+}
+
+func (f *saFields) defaults() { f.Window, f.PadCheck = defaultWindow, true }
+
+const (
+	defaultWindow = 64
+	defaultMTU    = 1500
+)
+
+// Default is the configuration of an empty file: profile full, one queue, TAPs
+// wire0 and host0, offload active, no SA.
+func Default() *Config {
+	full, _ := sa.ProfileByName("full")
+	return &Config{
+		Profile: full,
+		Queues:  1,
+		Wire:    Interface{Name: "wire0", MTU: defaultMTU},
+		Host:    Host{Interface{Name: "host0"}, InPlace, Trailer},
+		Offload: Switches{true, true, true},
+	}
+}
+
+// Load reads the configuration file at path. Mistakes in it are of type Errors.
+func Load(path string) (*Config, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("configuration: %w", err)
+	}
+	return Parse(path, data)
+}
+
+// Parse reads a configuration. The name stands in messages, and key files are
+// looked for relative to its directory. Mistakes are of type Errors.
+func Parse(name string, data []byte) (*Config, error) {
+	d := newDecoder(name, data)
+	root := d.parse(data)
+	if root == nil {
+		return nil, d.errors()
+	}
+	doc := document{Config: *Default()}
+	d.insecureKeyFiles = scalarOf(root, "insecure_key_files") == "true"
+	d.learnSecrets(root, false)
+	d.value(root, valueOf(&doc), "")
+	c := &doc.Config
+	c.check(d, doc.SAs)
+	if len(d.bad) > 0 {
+		return nil, d.errors()
+	}
+	c.Warnings = d.warnings
+	sortProblems(c.Warnings)
+	return c, nil
+}
+
+// parse makes the tree of a file's one document; nil where it did not.
+func (d *decoder) parse(data []byte) *yaml.Node {
+	var doc, more yaml.Node
+	stream := yaml.NewDecoder(bytes.NewReader(data))
+	switch err := stream.Decode(&doc); {
+	case errors.Is(err, io.EOF):
+		d.bad = append(d.bad, Problem{File: d.file, Line: 1, Col: 1, Msg: "the file is empty; start from a sample in configs/"})
+		return nil
+	case err != nil:
+		d.syntax(err)
+		return nil
+	}
+	switch err := stream.Decode(&more); {
+	case err == nil:
+		d.say(&more, "", "expected one document, found a second one; leave out the line ---")
+	case !errors.Is(err, io.EOF):
+		d.syntax(err)
+	}
+	return doc.Content[0]
+}
+
+// Capacity is the number of SA bundles that the NIC holds; 0 sets no bound.
+func (c *Config) Capacity() int {
+	if c.SACapacity > 0 {
+		return c.SACapacity
+	}
+	return c.Profile.Capacity
+}
+
+// Live returns what forbids this configuration on TAPs, though not for
+// captures: frames delivered in place without a word on their fate.
+func (c *Config) Live() error {
+	if c.Host.Form != InPlace || c.Host.Annotate != None {
+		return nil
+	}
+	p := c.annotate
+	p.Field = "host.annotate"
+	p.Msg = "with form: inplace nobody could tell good frames from bad ones; use annotate: trailer, or form: decap"
+	return Errors{p}
+}
+
+// Bundles gives the SAs that the NIC is to hold, as it takes them: each one SA,
+// or an AH and the ESP SA beneath it. Required ones come first.
+func (c *Config) Bundles() [][]*sa.SA {
+	nic, _ := c.place(nil)
+	return nic
+}
+
+// Unoffloaded gives the SAs that stay with the transport: those that are never
+// offloaded, and preferred ones that the NIC cannot hold.
+func (c *Config) Unoffloaded() []*sa.SA {
+	_, rest := c.place(nil)
+	return rest
+}
+
+// place divides the SAs between NIC and transport. It calls refuse for each SA
+// that the NIC should hold and cannot, with the reason.
+func (c *Config) place(refuse func(*sa.SA, error)) (nic [][]*sa.SA, rest []*sa.SA) {
+	all := c.bundles()
+	for _, wish := range []sa.Offload{sa.Required, sa.Preferred, sa.Never} {
+		for _, b := range all {
+			if b[0].Offload != wish {
+				continue
+			}
+			err := errNever
+			if wish != sa.Never {
+				err = c.room(b, len(nic))
+			}
+			if err == nil {
+				nic = append(nic, b)
+				continue
+			}
+			rest = append(rest, b...)
+			if refuse != nil && wish != sa.Never {
+				refuse(b[0], err)
+			}
+		}
+	}
+	return nic, rest
+}
+
+var errNever = errors.New("offload: never")
+
+// room tells whether a NIC that holds n bundles can take this one too.
+func (c *Config) room(b []*sa.SA, n int) error {
+	for i, s := range b {
+		var partner *sa.SA
+		if len(b) == 2 {
+			partner = b[1-i]
+		}
+		if err := c.Profile.Supports(s, partner); err != nil {
+			return err
+		}
+	}
+	if limit := c.Capacity(); limit > 0 && n >= limit {
+		return fmt.Errorf("the NIC holds %d SA bundles and no more", limit)
+	}
+	return nil
+}
+
+// bundles groups the SAs, in the order of the file.
+func (c *Config) bundles() [][]*sa.SA {
+	beneath := map[string]bool{}
+	byName := map[string]*sa.SA{}
+	for _, s := range c.SAs {
+		byName[s.Name] = s
+		beneath[s.Bundle] = s.Bundle != ""
+	}
+	var all [][]*sa.SA
+	for _, s := range c.SAs {
+		switch esp := byName[s.Bundle]; {
+		case s.Bundle != "" && esp != nil:
+			all = append(all, []*sa.SA{s, esp})
+		case !beneath[s.Name]:
+			all = append(all, []*sa.SA{s})
+		}
+	}
+	return all
+}
+
+func (d *decoder) dir() string { return filepath.Dir(d.file) }

@@ -1,0 +1,438 @@
+package configs
+
+import (
+	"encoding"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+
+	"go.yaml.in/yaml/v3"
+
+	"tapsec/sa"
+)
+
+// decoder fills structs from a tree of YAML nodes. A struct's fields are named
+// in snake case, or by their yaml tag.
+type decoder struct {
+	file             string
+	lines            []string
+	nodes            map[string]*yaml.Node // every field that was given, by path
+	failed           map[string]bool       // paths that have a problem already
+	secrets          []string              // the values of key fields
+	bad, warnings    []Problem
+	insecureKeyFiles bool
+}
+
+func newDecoder(file string, data []byte) *decoder {
+	return &decoder{
+		file:   file,
+		lines:  strings.Split(string(data), "\n"),
+		nodes:  map[string]*yaml.Node{},
+		failed: map[string]bool{},
+	}
+}
+
+func (d *decoder) errors() Errors {
+	sortProblems(d.bad)
+	return d.bad
+}
+
+// problem describes a mistake at a node.
+func (d *decoder) problem(n *yaml.Node, path, format string, args ...any) Problem {
+	p := Problem{File: d.file, Line: n.Line, Col: n.Column, Field: redact(path), Msg: redact(fmt.Sprintf(format, args...))}
+	if n.Line > 0 && n.Line <= len(d.lines) {
+		p.Text = redactLine(d.lines[n.Line-1], d.secrets)
+	}
+	return p
+}
+
+// say records a mistake, the first one of each path.
+func (d *decoder) say(n *yaml.Node, path, format string, args ...any) {
+	if d.failed[path] && path != "" {
+		return
+	}
+	d.failed[path] = true
+	d.bad = append(d.bad, d.problem(n, path, format, args...))
+}
+
+// node is the node of a path, or of the nearest path above it that was given.
+func (d *decoder) node(path string) *yaml.Node {
+	for ; path != ""; path = path[:max(strings.LastIndexAny(path, ".["), 0)] {
+		if n := d.nodes[path]; n != nil {
+			return n
+		}
+	}
+	return d.nodes[""]
+}
+
+func (d *decoder) mistake(path, format string, args ...any) {
+	d.say(d.node(path), path, format, args...)
+}
+
+func (d *decoder) warn(path, format string, args ...any) {
+	d.warnings = append(d.warnings, d.problem(d.node(path), path, format, args...))
+}
+
+var yamlLine = regexp.MustCompile(`^line (\d+): `)
+
+// syntax records that the text is no YAML. What the parser quotes of it is left
+// out, and the line is only shown where it begins like a field.
+func (d *decoder) syntax(err error) {
+	msg := quoted.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml: "), "")
+	line := 1
+	if m := yamlLine.FindStringSubmatch(msg); m != nil {
+		line, _ = strconv.Atoi(m[1])
+		msg = strings.TrimPrefix(msg, m[0])
+	}
+	p := d.problem(&yaml.Node{Line: line, Column: 1}, "", "expected YAML: %s; mend this line or the one above it", msg)
+	if line <= len(d.lines) && !fieldStart.MatchString(d.lines[line-1]) {
+		p.Text = ""
+	}
+	d.bad = append(d.bad, p)
+}
+
+// learnSecrets remembers the values of key fields, so that no quoted line can
+// show them, however they are laid out. Aliases are not followed: what they
+// stand for is in the tree by itself.
+func (d *decoder) learnSecrets(n *yaml.Node, inKey bool) {
+	if n.Kind == yaml.ScalarNode && inKey && !strings.HasPrefix(n.Value, "file:") {
+		for _, part := range strings.Fields(n.Value) {
+			if len(part) > 3 {
+				d.secrets = append(d.secrets, part)
+			}
+		}
+	}
+	for i, child := range n.Content {
+		if n.Kind == yaml.MappingNode {
+			if i%2 == 1 {
+				d.learnSecrets(child, isKeyField(n.Content[i-1].Value))
+			}
+			continue
+		}
+		d.learnSecrets(child, inKey)
+	}
+}
+
+// scalarOf is the text of a mapping's field; empty where it has none.
+func scalarOf(n *yaml.Node, field string) string {
+	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == field {
+			return n.Content[i+1].Value
+		}
+	}
+	return ""
+}
+
+func valueOf(v any) reflect.Value { return reflect.ValueOf(v).Elem() }
+
+// value sets v from a node.
+func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
+	if n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	d.nodes[path] = n
+	switch parse, ok := parsers[v.Type()]; {
+	case v.Type() == reflect.TypeFor[sa.Key]():
+		d.key(n, v, path)
+		return
+	case ok:
+		d.scalar(n, path, func(text string) error { return parse(text, v) })
+		return
+	}
+	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		d.scalar(n, path, func(text string) error { return u.UnmarshalText([]byte(text)) })
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		v.Set(reflect.New(v.Type().Elem()))
+		d.value(n, v.Elem(), path)
+	case reflect.Struct:
+		d.mapping(n, v, path)
+	case reflect.Slice:
+		d.list(n, v, path)
+	case reflect.String:
+		d.scalar(n, path, func(text string) error { v.SetString(text); return nil })
+	case reflect.Bool:
+		if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" {
+			d.say(n, path, "expected true or false, found %s", describe(n))
+			return
+		}
+		v.SetBool(strings.EqualFold(n.Value, "true"))
+	default:
+		d.scalar(n, path, func(text string) error { return number(text, v) })
+	}
+}
+
+// describe names what a node holds.
+func describe(n *yaml.Node) string {
+	switch {
+	case n.Kind == yaml.MappingNode:
+		return "fields"
+	case n.Kind == yaml.SequenceNode:
+		return "a list"
+	case n.Tag == "!!null":
+		return "nothing"
+	}
+	return strconv.Quote(n.Value)
+}
+
+// scalar hands the raw text of a node to set: 0x11... is a number to YAML, and
+// text to us. JSON has no hexadecimal numbers, so quotes do not matter.
+func (d *decoder) scalar(n *yaml.Node, path string, set func(string) error) {
+	if n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
+		d.say(n, path, "expected a single value, found %s", describe(n))
+		return
+	}
+	if err := set(n.Value); err != nil {
+		d.say(n, path, "%v", err)
+	}
+}
+
+func number(text string, v reflect.Value) error {
+	if v.CanUint() {
+		n, err := strconv.ParseUint(text, 0, v.Type().Bits())
+		if err != nil {
+			return fmt.Errorf("expected a number from 0 to %d, found %q", ^uint64(0)>>(64-v.Type().Bits()), text)
+		}
+		v.SetUint(n)
+		return nil
+	}
+	n, err := strconv.ParseInt(text, 0, 32)
+	if err != nil {
+		return fmt.Errorf("expected a number, found %q", text)
+	}
+	v.SetInt(n)
+	return nil
+}
+
+func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
+	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+		return // every item is commented out
+	}
+	if n.Kind != yaml.SequenceNode {
+		d.say(n, path, "expected a list, found %s", describe(n))
+		return
+	}
+	for i, item := range n.Content {
+		v.Set(reflect.Append(v, reflect.Zero(v.Type().Elem())))
+		d.value(item, v.Index(i), fmt.Sprintf("%s[%d]", path, i))
+	}
+}
+
+func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
+	if n.Kind != yaml.MappingNode {
+		d.say(n, path, "expected fields (%s), found %s", strings.Join(fieldNames(v.Type()), ", "), describe(n))
+		return
+	}
+	if s, ok := v.Addr().Interface().(interface{ defaults() }); ok {
+		s.defaults()
+	}
+	fields := fieldsOf(v.Type())
+	seen := map[string]int{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		name := n.Content[i]
+		at := strings.TrimPrefix(path+"."+name.Value, ".")
+		index, ok := fields[name.Value]
+		switch first := seen[name.Value]; {
+		case !ok:
+			d.say(name, at, "there is no such field; %s", hint(name.Value, fieldNames(v.Type())))
+		case first > 0:
+			d.bad = append(d.bad, d.problem(name, at, "the field is given twice, first in line %d; keep one", first))
+		default:
+			d.value(n.Content[i+1], v.FieldByIndex(index), at)
+		}
+		seen[name.Value] = name.Line
+	}
+}
+
+// fieldsOf gives the fields of a struct by their names in the file. A field of
+// the struct hides one of the same name in what it embeds.
+func fieldsOf(t reflect.Type) map[string][]int {
+	fields := map[string][]int{}
+	for _, f := range reflect.VisibleFields(t) {
+		name := f.Tag.Get("yaml")
+		if !f.IsExported() || f.Anonymous || name == "-" {
+			continue
+		}
+		if name == "" {
+			name = snake(f.Name)
+		}
+		fields[name] = f.Index
+		if name == "dst_ports" {
+			fields["ports"] = f.Index // inbound, ports without a word are our own
+		}
+	}
+	return fields
+}
+
+func fieldNames(t reflect.Type) []string {
+	var names []string
+	for name := range fieldsOf(t) {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// snake turns SeqHigh into seq_high and SACapacity into sa_capacity.
+func snake(name string) string {
+	var b strings.Builder
+	for i, r := range name {
+		newWord := i > 0 && unicode.IsUpper(r) &&
+			(unicode.IsLower(rune(name[i-1])) || i+1 < len(name) && unicode.IsLower(rune(name[i+1])))
+		if newWord {
+			b.WriteByte('_')
+		}
+		b.WriteRune(unicode.ToLower(r))
+	}
+	return b.String()
+}
+
+// hint finds the name that was probably meant.
+func hint(found string, names []string) string {
+	best, at := 3, ""
+	for _, n := range names {
+		if dist := distance(found, n); dist < best && dist < len(n) {
+			best, at = dist, n
+		}
+	}
+	if at != "" {
+		return fmt.Sprintf("did you mean %s?", at)
+	}
+	return "there are " + strings.Join(names, ", ")
+}
+
+// distance counts the insertions, deletions and substitutions between two
+// names (Levenshtein).
+func distance(a, b string) int {
+	if len(a) > 40 {
+		return len(a)
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		corner := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := corner
+			if a[i] != b[j] {
+				cost++
+			}
+			corner = row[j+1]
+			row[j+1] = min(cost, row[j]+1, corner+1)
+		}
+	}
+	return row[len(b)]
+}
+
+// parsers read the types that cannot read themselves, or whose errors say too
+// little.
+var parsers = map[reflect.Type]func(string, reflect.Value) error{
+	reflect.TypeFor[sa.Profile]():    parser(sa.ProfileByName),
+	reflect.TypeFor[netip.Addr]():    parser(parseAddr),
+	reflect.TypeFor[netip.Prefix]():  parser(parsePrefix),
+	reflect.TypeFor[time.Duration](): parser(parseDuration),
+	reflect.TypeFor[uint8]():         parser(parseIPProtocol), // selectors have the only one
+}
+
+func parser[T any](parse func(string) (T, error)) func(string, reflect.Value) error {
+	return func(text string, v reflect.Value) error {
+		t, err := parse(text)
+		if err == nil {
+			v.Set(reflect.ValueOf(t))
+		}
+		return err
+	}
+}
+
+func parseAddr(text string) (netip.Addr, error) {
+	a, err := netip.ParseAddr(text)
+	if err != nil || a.Zone() != "" || a.Is4In6() {
+		return a, fmt.Errorf("expected an IPv4 or IPv6 address without a zone, found %q", text)
+	}
+	return a, nil
+}
+
+func parsePrefix(text string) (netip.Prefix, error) {
+	if a, err := parseAddr(text); err == nil {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil || p.Addr().Is4In6() {
+		return p, fmt.Errorf("expected a prefix like 192.0.2.0/24 or an address, found %q", text)
+	}
+	return p.Masked(), nil
+}
+
+func parseDuration(text string) (time.Duration, error) {
+	t, err := time.ParseDuration(text)
+	if err != nil || t < 0 {
+		return 0, fmt.Errorf("expected a time like 30s or 8h, found %q", text)
+	}
+	return t, nil
+}
+
+func parseIPProtocol(text string) (uint8, error) {
+	names := map[string]uint8{"any": 0, "icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
+	if p, ok := names[strings.ToLower(text)]; ok {
+		return p, nil
+	}
+	p, err := strconv.ParseUint(text, 0, 8)
+	if err != nil {
+		return 0, fmt.Errorf("expected tcp, udp, icmp, icmpv6, sctp, any or a number up to 255, found %q", text)
+	}
+	return uint8(p), nil
+}
+
+// key reads a key, or the file that holds it. It never says what it found.
+func (d *decoder) key(n *yaml.Node, v reflect.Value, path string) {
+	if n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
+		d.say(n, path, "expected a key as 0x and hexadecimal digits, or file:PATH")
+		return
+	}
+	text := n.Value
+	if name, ok := strings.CutPrefix(text, "file:"); ok {
+		var err error
+		if text, err = d.keyFile(name); err != nil {
+			d.say(n, path, "%v", err)
+			return
+		}
+	}
+	k, err := sa.ParseKey(strings.TrimSpace(text))
+	if err != nil {
+		d.say(n, path, "%v", err)
+		return
+	}
+	v.Set(reflect.ValueOf(k))
+}
+
+const maxKeyFile = 4096
+
+// keyFile reads a key file that nobody else can.
+func (d *decoder) keyFile(name string) (string, error) {
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(d.dir(), name)
+	}
+	st, err := os.Stat(name)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("key file: %w", err)
+	case !st.Mode().IsRegular() || st.Size() > maxKeyFile:
+		return "", fmt.Errorf("key file %s: expected a file of at most %d bytes with hexadecimal digits", name, maxKeyFile)
+	case st.Mode()&0o066 != 0 && !d.insecureKeyFiles:
+		return "", fmt.Errorf("key file %s is open to others (mode %04o): chmod 600 it, or say insecure_key_files: true", name, st.Mode().Perm())
+	}
+	b, err := os.ReadFile(name)
+	return string(b), err
+}

@@ -1,0 +1,118 @@
+package configs
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// Problem is a mistake, or a warning, at one place of a file. None of its
+// fields holds a key.
+type Problem struct {
+	File  string `json:"file"`
+	Line  int    `json:"line"`            // from 1
+	Col   int    `json:"col"`             // from 1
+	Field string `json:"field,omitempty"` // path, for instance sas[0].spi
+	Text  string `json:"text,omitempty"`  // the line itself, key values masked
+	Msg   string `json:"msg"`             // what was expected, what was found, what to do
+}
+
+// String gives place, field and message on one line, the quoted line beneath.
+func (p Problem) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s:%d:%d: ", p.File, p.Line, p.Col)
+	if p.Field != "" {
+		b.WriteString(p.Field + ": ")
+	}
+	b.WriteString(p.Msg)
+	if p.Text != "" {
+		b.WriteString("\n    " + p.Text)
+	}
+	return b.String()
+}
+
+// Errors is every mistake of a configuration, sorted by place.
+type Errors []Problem
+
+// Error prints all of them.
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i, p := range e {
+		lines[i] = p.String()
+	}
+	return strings.Join(lines, "\n")
+}
+
+func sortProblems(p []Problem) {
+	slices.SortStableFunc(p, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Col, b.Col))
+	})
+}
+
+var (
+	// hexRun is what looks like a key wherever it stands: 16 or more
+	// hexadecimal digits, in one piece or byte by byte.
+	hexRun = regexp.MustCompile(`(?i)(0x)?([0-9a-f]{16,}|[0-9a-f]{2}([ :_-][0-9a-f]{2}){7,})`)
+	// keyField is the name of a field that holds a key.
+	keyField = regexp.MustCompile(`(?i)(key|secret|psk|passw)`)
+	// keyValue is such a field with its value: to the end of the line, or to the
+	// next comma or brace where a brace stands in front.
+	keyValue     = regexp.MustCompile(`(?i)([\w-]*(?:key|secret|psk|passw)[\w-]*["']?\s*[:=]\s*)(.+)`)
+	flowKeyValue = regexp.MustCompile(`(?i)([\w-]*(?:key|secret|psk|passw)[\w-]*["']?\s*[:=]\s*)([^,}\s][^,}]*)`)
+	fieldStart   = regexp.MustCompile(`^[\s{-]*["']?\w+["']?\s*:`)
+	quoted       = regexp.MustCompile(`'[^']*'`)
+)
+
+// isKeyField tells whether the field of that name holds a key.
+func isKeyField(name string) bool { return keyField.MatchString(name) && name != "insecure_key_files" }
+
+// masked shows how long a key is and nothing else.
+func masked(value string) string {
+	digits := 0
+	for _, c := range strings.TrimPrefix(strings.ToLower(strings.Trim(value, `"' `)), "0x") {
+		if strings.ContainsRune("0123456789abcdef", c) {
+			digits++
+		}
+	}
+	return fmt.Sprintf("<key, %d bytes>", digits/2)
+}
+
+// redact makes text fit for messages: anything that looks like a key is masked,
+// whatever could move a terminal's cursor is gone, and it is not endless.
+func redact(text string) string {
+	text = hexRun.ReplaceAllStringFunc(text, masked)
+	text = strings.Map(func(r rune) rune {
+		if r == '\t' || !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text)
+	if runes := []rune(text); len(runes) > 240 {
+		text = string(runes[:240]) + " ..."
+	}
+	return text
+}
+
+// redactLine is redact for a line of the file, in which the values of key
+// fields are known by the fields' names.
+func redactLine(line string, secrets []string) string {
+	fields := keyValue
+	if strings.Contains(line, "{") {
+		fields = flowKeyValue
+	}
+	line = fields.ReplaceAllStringFunc(line, func(m string) string {
+		parts := fields.FindStringSubmatch(m)
+		value := strings.Trim(parts[2], `"'`)
+		if strings.Contains(parts[1], "key_files") || strings.HasPrefix(value, "file:") {
+			return m
+		}
+		return parts[1] + masked(value)
+	})
+	for _, s := range secrets {
+		line = strings.ReplaceAll(line, s, masked(s))
+	}
+	return redact(strings.TrimSpace(line))
+}
