@@ -26,17 +26,16 @@ func Setup() error {
 	return Up("lo")
 }
 
-// ownNames mounts an empty /run/netns. Without root the directory cannot be made; then /run is
-// replaced whole.
+// ownNames mounts an empty /run/netns. Where the machine has no such directory none is made there, in
+// its file system: /run is replaced whole.
 func ownNames() error {
-	err := os.MkdirAll(namesDir, 0o755)
-	if err == nil {
+	if _, err := os.Stat(namesDir); err == nil {
 		return mountEmpty(namesDir)
 	}
 	if err := mountEmpty("/run"); err != nil {
 		return err
 	}
-	return os.MkdirAll(namesDir, 0o755)
+	return os.Mkdir(namesDir, 0o755)
 }
 
 func mountEmpty(dir string) error {
