@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -74,6 +75,27 @@ func Up(name string) error {
 		}
 		return netlink.LinkSetUp(link)
 	})
+}
+
+// Ready waits until interfaces that are up really send. One that came up before its other end did, a
+// veth or a TAP that nobody held, drops what is sent for up to a second longer.
+func Ready(names ...string) error {
+	for _, name := range names {
+		for deadline := time.Now().Add(3 * time.Second); ; time.Sleep(time.Millisecond) {
+			link, err := netlink.LinkByName(name)
+			if err != nil {
+				return fmt.Errorf("wait for %s: %w", name, err)
+			}
+			state := link.Attrs().OperState
+			if link.Attrs().Flags&net.FlagUp != 0 && (state == netlink.OperUp || state == netlink.OperUnknown) {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("wait for %s: it is %s after three seconds: bring it up, and have its other end held", name, state)
+			}
+		}
+	}
+	return nil
 }
 
 // Down takes an interface down.

@@ -206,6 +206,9 @@ func TestSocketWholeFrames(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	if err := Ready("va", "vb"); err != nil {
+		t.Fatal(err)
+	}
 	a, b := openSocket(t, "va"), openSocket(t, "vb")
 	header := []byte("\x02\x00\x00\x00\x00\x0b\x02\x00\x00\x00\x00\x0a")
 	for name, rest := range map[string][]byte{
