@@ -58,6 +58,7 @@ const (
 	InnerNotIP      Reason = 26 // row 32
 	InnerLength     Reason = 27 // row 32
 	NoFamily        Reason = 28 // row 3
+	NotTried        Reason = 29 // row 19, of the ESP record
 )
 
 // Reasons of frames whose IPsec was checked.
@@ -106,6 +107,7 @@ var reasons = [...]reasonText{
 	EncapTwice:      {"encap-twice", "UDP-encapsulated IPsec inside a UDP-encapsulated tunnel is not supported"},
 	Dummy:           {"dummy", "the tunnel carries a dummy packet (next header 59)"},
 	InnerNotIP:      {"inner-not-ip", "the tunnel's payload is no IP packet of the kind announced"},
+	NotTried:        {"not-tried", "the header in front of it failed, so it was not tried"},
 	NoFamily:        {"no-family", "the profile does not take this IP version"},
 	InnerLength:     {"inner-length", "the packet inside the tunnel is longer than the tunnel's payload"},
 

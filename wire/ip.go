@@ -33,7 +33,8 @@ type Packet struct {
 	Start   int   // the IP header
 	ProtoAt int   // the byte that names Proto
 	Header  int   // behind options and extension headers
-	End     int   // behind the packet by its own length field; Short where that is not there
+	End     int   // behind the packet by its own length field
+	Reach   int   // behind those of its bytes that are there: End, or less where Short
 	Src     netip.Addr
 	Dst     netip.Addr
 
@@ -81,6 +82,7 @@ func parseIPv4(b []byte, start int) (Packet, error) {
 	return Packet{
 		Version: 4, Proto: b[9],
 		Start: start, ProtoAt: start + 9, Header: start + header, End: start + total,
+		Reach:    start + min(total, len(b)),
 		Src:      netip.AddrFrom4([4]byte(b[12:])),
 		Dst:      netip.AddrFrom4([4]byte(b[16:])),
 		Short:    total > len(b),
@@ -107,10 +109,8 @@ func parseIPv6(b []byte, start int) (Packet, error) {
 	if p.Jumbo {
 		p.End = start + len(b)
 	}
-	if length < len(b) && !p.Jumbo {
-		b = b[:length]
-	}
-	return p, p.walk(b)
+	p.Reach = min(p.End, start+len(b))
+	return p, p.walk(b[:p.Reach-start])
 }
 
 // walk steps over the extension headers in front of IPsec or the upper layer.
@@ -150,9 +150,6 @@ func (p *Packet) walk(b []byte) error {
 		}
 	}
 }
-
-// Reach is the end of the bytes that are both in the packet and in the frame.
-func (p *Packet) Reach(frame []byte) int { return min(p.End, len(frame)) }
 
 // UDPLen is the length of a UDP header in bytes (RFC 768).
 const UDPLen = 8

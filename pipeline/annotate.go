@@ -1,0 +1,49 @@
+package pipeline
+
+import (
+	"tapsec/status"
+	"tapsec/wire"
+)
+
+// annotate brings the frame into the form asked for and appends the trailer.
+func (p *Pipeline) annotate() []byte {
+	t := &p.trailer
+	if t.N > 0 && p.sad.table.UnderPressure() {
+		t.Word |= status.SADeleteReq
+		t.Records[0].DeleteSA = true
+	}
+	p.counters.count(t)
+	if p.opt.Form == status.Decap {
+		p.decap()
+	}
+	if p.opt.NoTrailer {
+		return p.frame
+	}
+	return status.Annotate(p.frame, t)
+}
+
+// decap takes the verified portions off the frame, the inner one first so that
+// offsets still hold, and counts them. A tunnel that carries no whole IP packet
+// stays.
+func (p *Pipeline) decap() {
+	tunnel := p.outer.verified && p.outer.kind == status.TunnelPortion
+	last := &p.outer
+	if tunnel {
+		last = &p.inner
+		if last.packet.Version == 0 || last.packet.Short {
+			return
+		}
+	}
+	packet := last.packet
+	if last.verified {
+		p.frame, packet = wire.StripTransport(p.frame, packet, last.payload, last.length, last.next)
+		p.trailer.Removed++
+	}
+	if tunnel {
+		p.frame = wire.StripTunnel(p.frame, p.l3, packet)
+		p.trailer.Removed++
+	}
+	if p.trailer.Removed > 0 {
+		p.trailer.Form = status.Decap
+	}
+}

@@ -1,0 +1,129 @@
+package pipeline
+
+import (
+	"encoding/binary"
+
+	"tapsec/ah"
+	"tapsec/esp"
+	"tapsec/sa"
+	"tapsec/status"
+)
+
+// check verifies a portion, AH before ESP, up to the first failure, and writes
+// a record for each of its headers. It reports whether all of it is good; what
+// failed is then as it came in.
+func (p *Pipeline) check(po *portion) bool {
+	verdict := po.fault
+	if verdict == 0 {
+		verdict = lengths(po)
+	}
+	for i := range po.headers[:po.n] {
+		h := &po.headers[i]
+		r := p.record(po, h)
+		if i == 0 || verdict == status.Verified {
+			if verdict == status.Verified {
+				verdict = p.open(po, h, &r)
+			}
+			settle(&r, verdict)
+		}
+		p.trailer.Add(r)
+	}
+	po.verified = verdict == status.Verified
+	p.trailer.Reason = verdict
+	p.trailer.Word = p.trailer.Word.WithCode(verdict.Code(po.kind)) | status.CryptoDone
+	return po.verified
+}
+
+// leave writes the records of a portion that is left alone although an SA
+// matched.
+func (p *Pipeline) leave(po *portion) {
+	for i := range po.headers[:po.n] {
+		r := p.record(po, &po.headers[i])
+		r.Reason = po.skip
+		p.trailer.Add(r)
+	}
+}
+
+// lengths compares the portion's IP and UDP length with what was received
+// (contract row 23 a).
+func lengths(po *portion) status.Reason {
+	switch {
+	case po.packet.Short:
+		return status.IPLength
+	case po.end > po.packet.End:
+		return status.UDPLength
+	}
+	return status.Verified
+}
+
+// open verifies one header's ICV, decrypts behind it, and tells the SA's mark
+// of the number that proved authentic.
+func (p *Pipeline) open(po *portion, h *header, r *status.Record) status.Reason {
+	var verdict status.Reason
+	if h.protocol == sa.AH {
+		verdict = p.openAH(po, h, r)
+	} else {
+		verdict = p.openESP(po, h, r)
+	}
+	if verdict.Authentic() {
+		h.sa.Mark.Authenticated(r.Number)
+	}
+	return verdict
+}
+
+func (p *Pipeline) openAH(po *portion, h *header, r *status.Record) status.Reason {
+	if h.at+ah.FixedLen > po.end {
+		return status.AHLength
+	}
+	verdict := h.sa.Value.ah.Verify(p.opt.Worker, p.frame, &po.packet, r.Number, &p.ah)
+	po.payload, po.length, po.next = int(r.Payload), int(r.PayloadLen), r.NextHeader
+	return verdict
+}
+
+func (p *Pipeline) openESP(po *portion, h *header, r *status.Record) status.Reason {
+	o, verdict := h.sa.Value.esp.Open(p.opt.Worker, p.frame[h.at:po.end], r.Number, &p.esp)
+	if verdict == status.Verified {
+		r.PayloadLen, r.PadLen, r.NextHeader = uint16(o.Len), o.PadLen, o.NextHeader
+		po.payload, po.length, po.next = int(r.Payload), o.Len, o.NextHeader
+	}
+	return verdict
+}
+
+// record begins the account of one header as if it were left alone. A number
+// that is not all there counts as 0.
+func (p *Pipeline) record(po *portion, h *header) status.Record {
+	su := &h.sa.Suite
+	r := status.Record{
+		Portion: po.kind, Protocol: uint8(h.protocol), SPI: h.sa.SPI, Handle: h.sa.Handle,
+		State: status.NotProcessed, Reason: status.NotTried,
+		IP: uint16(po.packet.Start), IPsec: uint16(h.at),
+		IVLen: uint8(su.IVLen), ICVLen: uint8(su.ICVLen),
+	}
+	end := min(po.end, po.packet.Reach)
+	numberEnd, payload := h.at+esp.HeaderLen, h.at+esp.HeaderLen+su.IVLen
+	behind := su.ICVLen
+	if h.protocol == sa.AH {
+		numberEnd, payload = h.at+ah.FixedLen, h.at+ah.Len(p.frame[h.at:])
+		behind = 0
+		r.NextHeader = p.frame[h.at]
+	}
+	if numberEnd <= end {
+		r.Number = h.sa.Mark.Number(binary.BigEndian.Uint32(p.frame[numberEnd-4:]))
+	}
+	payload = min(payload, end)
+	r.Payload, r.PayloadLen = uint16(payload), uint16(max(0, end-behind-payload))
+	return r
+}
+
+// settle writes down how far the work on a header came.
+func settle(r *status.Record, verdict status.Reason) {
+	r.Reason, r.Code = verdict, verdict.Code(r.Portion)
+	switch {
+	case verdict == status.Verified:
+		r.State = status.ICVValid
+	case verdict.Authentic():
+		r.State = status.FailedAfter
+	default:
+		r.State = status.FailedBefore
+	}
+}

@@ -1,0 +1,128 @@
+// Package pipeline is the NIC's receive path as a function of a frame: parse,
+// tunnel-layer crypto, transport-layer crypto, annotate. It checks and decrypts
+// AH and ESP as NDIS IPsec task offload asks of a miniport, and hands on every
+// frame, one out for one in, with the trailer that says what was found.
+//
+// It knows no interfaces, drops nothing, keeps no sequence window and no
+// policy: those are the transport's. A Pipeline belongs to one worker; the SAD
+// is shared by all of them.
+package pipeline
+
+import (
+	"time"
+
+	"tapsec/ah"
+	"tapsec/esp"
+	"tapsec/status"
+	"tapsec/wire"
+)
+
+// maxFrame bounds what is looked at of a frame in bytes, because the trailer's
+// offsets have 16 bits. No TAP delivers more.
+const maxFrame = 1<<16 - 1
+
+// Options are what one pipeline is to do besides checking.
+type Options struct {
+	Worker    int         // this pipeline's number among the SAD's workers
+	Queue     uint16      // the receive queue, for the trailer
+	Form      status.Form // of the delivered frames
+	NoTrailer bool        // deliver frames without their annotation
+}
+
+// Pipeline handles the frames of one queue, one after the other. It is unsafe
+// for concurrent use.
+type Pipeline struct {
+	sad      *SAD
+	opt      Options
+	counters Counters
+	now      int64
+	ordinal  uint64
+
+	// The frame in work.
+	frame   []byte
+	l3      int // offset behind the EtherType
+	trailer status.Trailer
+	outer   portion
+	inner   portion
+
+	// What ciphers write to, here because it would escape to the heap.
+	esp esp.Scratch
+	ah  ah.Scratch
+}
+
+// New makes the pipeline of one worker.
+func New(sad *SAD, opt Options) *Pipeline {
+	if opt.Worker < 0 || opt.Worker >= sad.workers {
+		panic("pipeline: worker number outside the SAD's workers")
+	}
+	return &Pipeline{sad: sad, opt: opt}
+}
+
+// At sets the receive time of the frames that follow.
+func (p *Pipeline) At(t time.Time) { p.now = t.UnixNano() }
+
+// Counters may be read by any goroutine; they move once a batch.
+func (p *Pipeline) Counters() *Counters { return &p.counters }
+
+// Batch processes the frames of one batch, in order and in place.
+func (p *Pipeline) Batch(frames [][]byte) [][]byte {
+	p.At(time.Now())
+	for i, f := range frames {
+		frames[i] = p.Process(f)
+	}
+	p.counters.publish()
+	return frames
+}
+
+// Process checks one frame and returns it with its trailer. The frame is
+// written to; the trailer goes into its spare capacity, so that a frame with
+// status.Tailroom bytes of it costs no allocation.
+func (p *Pipeline) Process(frame []byte) []byte {
+	p.parse(frame)
+	p.tunnel()
+	p.transport()
+	return p.annotate()
+}
+
+// begin forgets the frame before.
+func (p *Pipeline) begin(frame []byte) {
+	p.frame = frame
+	p.ordinal++
+	p.outer, p.inner = portion{}, portion{}
+	p.trailer = status.Trailer{
+		Queue: p.opt.Queue, Ordinal: p.ordinal, Received: p.now, WireLen: uint32(len(frame)),
+	}
+}
+
+// parse finds the frame's IP packet and the outermost IPsec portion in it.
+func (p *Pipeline) parse(frame []byte) {
+	p.begin(frame)
+	etherType, l3, ok := wire.Ethernet(frame)
+	version := versionOf(etherType)
+	if !ok || version == 0 {
+		p.trailer.Reason = status.NotIP
+		return
+	}
+	p.l3 = l3
+	packet, err := wire.ParseIP(frame, l3, min(len(frame), maxFrame), version)
+	if err != nil {
+		p.trailer.Reason = status.BadIPHeader
+		return
+	}
+	p.outer.packet = packet
+	p.find(&p.outer)
+	if !p.outer.wanted() {
+		p.trailer.Reason = p.outer.skip
+		p.leave(&p.outer)
+	}
+}
+
+func versionOf(etherType uint16) uint8 {
+	switch etherType {
+	case wire.EtherIPv4:
+		return 4
+	case wire.EtherIPv6:
+		return 6
+	}
+	return 0
+}

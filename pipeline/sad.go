@@ -1,0 +1,141 @@
+package pipeline
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"tapsec/ah"
+	"tapsec/esp"
+	"tapsec/sa"
+)
+
+// SAD is what the modelled NIC holds and shares between its queues: the
+// offloaded SAs with their ciphers, the capabilities in force, and the switches
+// of receive offload. All of it may be changed beside traffic.
+type SAD struct {
+	profile sa.Profile
+	workers int
+	table   *sa.Table[inbound]
+
+	inactive, ahOff, espOff atomic.Bool
+}
+
+// inbound is what one SA's protocol package derived from its keys: one of the
+// two is set.
+type inbound struct {
+	esp *esp.Inbound
+	ah  *ah.Inbound
+}
+
+type entry = sa.Entry[inbound]
+
+// NewSAD makes an empty database for a profile and a number of workers (one
+// Pipeline each). Offload is active, for AH and ESP.
+func NewSAD(profile sa.Profile, workers int) *SAD {
+	return &SAD{profile: profile, workers: workers, table: sa.NewTable[inbound](profile.Capacity)}
+}
+
+// Add offloads one SA, or the AH and the ESP SA of a bundle in this order, all
+// or nothing, and returns the first one's handle. An error names the SA and
+// what the profile lacks, what is wrong with its keys, or is sa.ErrFull or
+// sa.ErrExists.
+func (d *SAD) Add(bundle ...*sa.SA) (handle uint32, err error) {
+	entries, err := d.entries(bundle)
+	if err != nil {
+		return 0, err
+	}
+	if err := d.table.Add(entries...); err != nil {
+		return 0, err
+	}
+	return entries[0].Handle, nil
+}
+
+// Replace makes bundles the whole content of the database in one step. What is
+// unchanged keeps its handle and ESN mark. On an error nothing has changed.
+func (d *SAD) Replace(bundles [][]*sa.SA) error {
+	all := make([][]*entry, 0, len(bundles))
+	for _, b := range bundles {
+		entries, err := d.entries(b)
+		if err != nil {
+			return err
+		}
+		all = append(all, entries)
+	}
+	return d.table.Replace(all)
+}
+
+func (d *SAD) entries(bundle []*sa.SA) ([]*entry, error) {
+	var entries []*entry
+	for i, s := range bundle {
+		var partner *sa.SA
+		if len(bundle) == 2 {
+			partner = bundle[1-i]
+		}
+		if err := d.profile.Supports(s, partner); err != nil {
+			return nil, fmt.Errorf("%s: %w", s, err)
+		}
+		in, err := d.key(s)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", s, err)
+		}
+		entries = append(entries, &entry{SA: s, Value: in})
+	}
+	return entries, nil
+}
+
+func (d *SAD) key(s *sa.SA) (in inbound, err error) {
+	if s.Protocol == sa.AH {
+		in.ah, err = ah.NewInbound(s, d.workers)
+	} else {
+		in.esp, err = esp.NewInbound(s, d.workers)
+	}
+	return in, err
+}
+
+// Delete takes an SA, and its bundle partner, out of the database. The error is
+// sa.ErrUnknown.
+func (d *SAD) Delete(handle uint32) error { return d.table.Delete(handle) }
+
+// Update gives the SA the high half of its ESN (sa.Mark.Update). The error is
+// sa.ErrUnknown.
+func (d *SAD) Update(handle, high uint32) error { return d.table.Update(handle, high) }
+
+// Flush empties the database.
+func (d *SAD) Flush() { d.table.Flush() }
+
+// Holding is one offloaded SA as List shows it.
+type Holding struct {
+	*sa.SA
+	Handle uint32
+	Top    uint64 // highest number authenticated on an ESN SA
+}
+
+// List returns the offloaded SAs in no particular order.
+func (d *SAD) List() []Holding {
+	var all []Holding
+	for _, e := range d.table.List() {
+		all = append(all, Holding{e.SA, e.Handle, e.Mark.T()})
+	}
+	return all
+}
+
+// Activate switches receive offload as a whole.
+func (d *SAD) Activate(on bool) { d.inactive.Store(!on) }
+
+// Switch switches the offload of the two protocols apart.
+func (d *SAD) Switch(ah, esp bool) {
+	d.ahOff.Store(!ah)
+	d.espOff.Store(!esp)
+}
+
+// ForcePressure makes the NIC ask for the deletion of every SA that a frame
+// comes in on (SaDeleteReq), as it does by itself when the table is nearly full.
+func (d *SAD) ForcePressure(on bool) { d.table.ForcePressure(on) }
+
+// off tells whether a protocol is switched off.
+func (d *SAD) off(protocol sa.Protocol) bool {
+	if protocol == sa.AH {
+		return d.ahOff.Load()
+	}
+	return d.espOff.Load()
+}

@@ -1,0 +1,82 @@
+package pipeline
+
+import (
+	"tapsec/sa"
+	"tapsec/status"
+	"tapsec/wire"
+)
+
+// tunnel checks the tunnel portion, if the frame has one, and looks for a
+// transport portion inside what it opened. Behind a failed tunnel nothing is
+// looked at.
+func (p *Pipeline) tunnel() {
+	if !p.outer.wanted() || p.outer.kind != status.TunnelPortion {
+		return
+	}
+	if !p.check(&p.outer) {
+		return
+	}
+	if reason := p.inside(); reason != 0 {
+		p.trailer.Reason = reason
+	}
+}
+
+// inside parses what the tunnel carried. The reason, if any, says why the frame
+// ends here though the tunnel is good.
+func (p *Pipeline) inside() status.Reason {
+	version := uint8(0)
+	switch p.outer.next {
+	case wire.ProtoIPv4:
+		version = 4
+	case wire.ProtoIPv6:
+		version = 6
+	case wire.ProtoNoNext:
+		return status.Dummy
+	default:
+		return status.InnerNotIP
+	}
+	packet, err := wire.ParseIP(p.frame, p.outer.payload, p.outer.payload+p.outer.length, version)
+	if err != nil {
+		return status.InnerNotIP
+	}
+	p.inner.packet = packet
+	p.find(&p.inner)
+	if p.inner.n > 0 && p.inner.skip == 0 {
+		p.inner.skip = p.uncombined()
+	}
+	if p.inner.wanted() {
+		return 0
+	}
+	p.leave(&p.inner)
+	return p.innerReason()
+}
+
+// uncombined says why a portion inside the tunnel is left to the transport,
+// though it would be checked if it stood alone; 0 if it is not.
+func (p *Pipeline) uncombined() status.Reason {
+	has := p.sad.profile.Has
+	switch {
+	case p.inner.kind == status.TunnelPortion:
+		return status.InnerTunnelSA
+	case p.inner.encap && p.outer.encap:
+		return status.EncapTwice
+	case !has(sa.TransportTunnelCombined),
+		p.outer.encap && !has(sa.TransportOverUDPTunnel),
+		p.inner.encap && !has(sa.UDPTransportOverTunnel):
+		return status.NoCombined
+	}
+	return 0
+}
+
+// innerReason is the frame's reason where nothing inside the tunnel is checked:
+// the tunnel's own verdict if there is no IPsec in there.
+func (p *Pipeline) innerReason() status.Reason {
+	switch p.inner.skip {
+	case status.NoIPsec, status.IKE, status.KeepAlive, status.UDPTooShort:
+		if p.inner.packet.Short {
+			return status.InnerLength
+		}
+		return status.Verified
+	}
+	return p.inner.skip
+}
