@@ -1,6 +1,6 @@
 module tapsec
 
-go 1.26.0
+go 1.26.4
 
 require (
 	github.com/c2sp/wycheproof v0.0.0-20260902155932-3fa63dd0344a // indirect

@@ -9,12 +9,12 @@ import (
 
 // Lengths of the trailer's parts in bytes, version 1 (docs/trailer.md).
 const (
-	BaseLen    = 44                            // the fixed base, last in the frame
-	RecordLen  = 40                            // one record in front of the base
-	MaxRecords = 4                             // records in one trailer
+	BaseLen    = 44                             // the fixed base, last in the frame
+	RecordLen  = 40                             // one record in front of the base
+	MaxRecords = 4                              // records in one trailer
 	MaxTrailer = BaseLen + MaxRecords*RecordLen // the longest trailer
-	MinFrame   = 60                            // a shorter frame is padded with zeros before its trailer
-	Tailroom   = MinFrame + MaxTrailer         // spare capacity that annotating any frame can need
+	MinFrame   = 60                             // a shorter frame is padded with zeros before its trailer
+	Tailroom   = MinFrame + MaxTrailer          // spare capacity that annotating any frame can need
 )
 
 const (
