@@ -65,8 +65,8 @@ type bucket[T any] struct {
 }
 
 const (
-	firstBuckets = 64 // a power of two, as every number of buckets
-	keepGone     = 4  // deleted identities remembered per bucket
+	firstBuckets = 64
+	keepGone     = 4 // deleted identities remembered per bucket
 )
 
 // NewTable makes a table for that many SA bundles; 0 sets no bound.
@@ -78,10 +78,11 @@ func NewTable[T any](capacity int) *Table[T] {
 
 func (t *Table[T]) store(b []atomic.Pointer[bucket[T]]) { t.buckets.Store(&b) }
 
-// at is the bucket of an SPI. The multiplier spreads SPIs that count upwards
-// or differ in their high bits only (Fibonacci hashing).
+// at is the bucket of an SPI. The product's high bits choose it: they spread
+// SPIs that count upwards and those that differ in their high bits only
+// (Fibonacci hashing), which the low bits do not.
 func at[T any](buckets []atomic.Pointer[bucket[T]], spi uint32) *atomic.Pointer[bucket[T]] {
-	return &buckets[(spi*0x9e3779b1>>7)&uint32(len(buckets)-1)]
+	return &buckets[uint64(spi*0x9e3779b1)*uint64(len(buckets))>>32]
 }
 
 // Lookup finds the SAs of a packet (RFC 4301 section 4.1): the most specific
@@ -218,16 +219,24 @@ func (t *Table[T]) grow(entries int) {
 			continue
 		}
 		for _, e := range b.entries {
-			slot := at(wider, e.SPI)
-			into := slot.Load()
-			if into == nil {
-				into = &bucket[T]{}
-				slot.Store(into)
-			}
+			into := fresh(wider, e.SPI)
 			into.entries = append(into.entries, e)
+		}
+		for _, id := range b.gone {
+			into := fresh(wider, id.spi)
+			into.gone = append(into.gone, id)
 		}
 	}
 	t.store(wider)
+}
+
+// fresh is the bucket of spi in an array that no reader sees yet.
+func fresh[T any](buckets []atomic.Pointer[bucket[T]], spi uint32) *bucket[T] {
+	slot := at(buckets, spi)
+	if slot.Load() == nil {
+		slot.Store(&bucket[T]{})
+	}
+	return slot.Load()
 }
 
 func (t *Table[T]) find(id identity) *Entry[T] {
@@ -269,7 +278,11 @@ func (b *bucket[T]) remove(e *Entry[T]) {
 			break
 		}
 	}
-	b.gone = append(b.gone, e.id())
+	b.bury(e.id())
+}
+
+func (b *bucket[T]) bury(id identity) {
+	b.gone = append(b.gone, id)
 	if len(b.gone) > keepGone {
 		b.gone = b.gone[1:]
 	}
@@ -311,12 +324,24 @@ func (t *Table[T]) Replace(bundles [][]*Entry[T]) error {
 	return nil
 }
 
-// remember marks as deleted what was in old and is not in t.
+// remember marks as deleted what was in old, or deleted from it, and is not in t.
 func (t *Table[T]) remember(old *Table[T]) {
-	for _, e := range old.byHandle {
-		if t.find(e.id()) == nil {
-			t.edit(e.SPI, func(b *bucket[T]) { b.remove(e) })
+	buckets := *old.buckets.Load()
+	for i := range buckets {
+		if b := buckets[i].Load(); b != nil {
+			for _, id := range b.gone {
+				t.bury(id)
+			}
+			for _, e := range b.entries {
+				t.bury(e.id())
+			}
 		}
+	}
+}
+
+func (t *Table[T]) bury(id identity) {
+	if t.find(id) == nil {
+		t.edit(id.spi, func(b *bucket[T]) { b.bury(id) })
 	}
 }
 

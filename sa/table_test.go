@@ -1,0 +1,403 @@
+package sa
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+var (
+	testAddrs = []netip.Addr{
+		{},
+		netip.MustParseAddr("192.0.2.1"),
+		netip.MustParseAddr("192.0.2.2"),
+		netip.MustParseAddr("2001:db8::1"),
+	}
+	testSPIs = []uint32{0x100, 0x101, 0xc0010000}
+)
+
+// model is the table as a list that is searched from end to end.
+type model struct {
+	capacity int
+	bundles  [][]*Entry[int]
+	gone     []identity
+}
+
+func (m *model) entries() []*Entry[int] { return slices.Concat(m.bundles...) }
+
+func (m *model) has(id identity) bool {
+	return slices.ContainsFunc(m.entries(), func(e *Entry[int]) bool { return e.id() == id })
+}
+
+func (m *model) add(bundle []*Entry[int]) error {
+	if m.capacity > 0 && len(m.bundles) == m.capacity {
+		return ErrFull
+	}
+	for _, e := range bundle {
+		if m.has(e.id()) {
+			return ErrExists
+		}
+	}
+	m.bundles = append(m.bundles, bundle)
+	return nil
+}
+
+// best is the most specific SA of a protocol (contract, lookup).
+func (m *model) best(p Protocol, spi uint32, dst, src netip.Addr, encap bool) *Entry[int] {
+	for _, want := range []identity{{p, spi, dst, src}, {p, spi, dst, netip.Addr{}}, {p, spi, netip.Addr{}, netip.Addr{}}} {
+		for _, e := range m.entries() {
+			if e.id() == want && e.Encap == encap {
+				return e
+			}
+		}
+	}
+	return nil
+}
+
+func (m *model) lookup(spi uint32, dst, src netip.Addr, encap bool) (found Match[int]) {
+	found.ESP = m.best(ESP, spi, dst, src, encap)
+	found.AH = m.best(AH, spi, dst, src, encap)
+	if found.ESP != nil || found.AH != nil {
+		return found
+	}
+	found.Miss = MissSPI
+	if slices.ContainsFunc(m.entries(), func(e *Entry[int]) bool { return e.SPI == spi }) {
+		found.Miss = MissAddress
+	}
+	for _, id := range m.gone {
+		dstFits := !id.dst.IsValid() || id.dst == dst
+		srcFits := !id.src.IsValid() || id.src == src
+		if id.spi == spi && dstFits && srcFits && !m.has(id) {
+			found.Miss = MissDeleted
+		}
+	}
+	if m.best(ESP, spi, dst, src, !encap) != nil || m.best(AH, spi, dst, src, !encap) != nil {
+		found.Miss = MissEncap
+	}
+	return found
+}
+
+func drawSA(t *rapid.T, p Protocol) *SA {
+	s := &SA{
+		SPI:      rapid.SampledFrom(testSPIs).Draw(t, "spi"),
+		Dst:      rapid.SampledFrom(testAddrs).Draw(t, "dst"),
+		Protocol: p,
+		Mode:     Transport,
+		ESN:      true,
+		SeqHigh:  rapid.Uint32Max(3).Draw(t, "high"),
+		Encap:    p == ESP && rapid.Bool().Draw(t, "encap"),
+	}
+	if s.Dst.IsValid() {
+		s.Src = rapid.SampledFrom(testAddrs).Draw(t, "src")
+	}
+	return s
+}
+
+func drawBundle(t *rapid.T) []*Entry[int] {
+	switch rapid.IntRange(0, 3).Draw(t, "kind") {
+	case 0:
+		return []*Entry[int]{{SA: drawSA(t, AH)}, {SA: drawSA(t, ESP)}}
+	case 1:
+		return []*Entry[int]{{SA: drawSA(t, AH)}}
+	}
+	return []*Entry[int]{{SA: drawSA(t, ESP)}}
+}
+
+// machine drives a table and its model with the same operations. The number of
+// deletions is bounded by keepGone, up to which a miss can be told apart.
+type machine struct {
+	table   *Table[int]
+	model   model
+	handles map[uint32]bool
+}
+
+func (m *machine) add(t *rapid.T) {
+	bundle := drawBundle(t)
+	got, want := m.table.Add(bundle...), m.model.add(bundle)
+	if !errors.Is(got, want) {
+		t.Fatalf("Add: %v, expected %v", got, want)
+	}
+	if want != nil {
+		return
+	}
+	for i, e := range bundle {
+		if e.Handle == 0 || m.handles[e.Handle] {
+			t.Fatalf("Add gave the handle %d, which is 0 or was used before", e.Handle)
+		}
+		m.handles[e.Handle] = true
+		if e.Mark == nil || len(bundle) == 2 && e.Partner != bundle[1-i] || len(bundle) == 1 && e.Partner != nil {
+			t.Fatalf("Add left mark %v and partner %v", e.Mark, e.Partner)
+		}
+	}
+}
+
+func (m *machine) remove(t *rapid.T) {
+	if len(m.model.bundles) == 0 || len(m.model.gone)+2 > keepGone {
+		if err := m.table.Delete(0); err != ErrUnknown {
+			t.Fatalf("Delete(0): %v", err)
+		}
+		return
+	}
+	i := rapid.IntRange(0, len(m.model.bundles)-1).Draw(t, "bundle")
+	bundle := m.model.bundles[i]
+	handle := rapid.SampledFrom(bundle).Draw(t, "entry").Handle
+	if err := m.table.Delete(handle); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.table.Delete(handle); err != ErrUnknown {
+		t.Fatalf("second Delete: %v", err)
+	}
+	m.model.bundles = slices.Delete(m.model.bundles, i, i+1)
+	for _, e := range bundle {
+		m.model.gone = append(m.model.gone, e.id())
+	}
+}
+
+// reload replaces some SAs by themselves and keeps one in two of the others.
+func (m *machine) reload(t *rapid.T) {
+	next := model{capacity: m.model.capacity, gone: m.model.gone}
+	old := map[*Entry[int]]*Entry[int]{}
+	for _, bundle := range m.model.bundles {
+		if len(next.gone)+len(bundle) <= keepGone && rapid.Bool().Draw(t, "drop") {
+			for _, e := range bundle {
+				next.gone = append(next.gone, e.id())
+			}
+			continue
+		}
+		var again []*Entry[int]
+		for _, e := range bundle {
+			copied := *e.SA
+			again = append(again, &Entry[int]{SA: &copied})
+			old[again[len(again)-1]] = e
+		}
+		next.bundles = append(next.bundles, again)
+	}
+	if err := m.table.Replace(next.bundles); err != nil {
+		t.Fatal(err)
+	}
+	for now, before := range old {
+		if now.Mark != before.Mark || now.Handle != before.Handle {
+			t.Fatalf("%v: Replace changed mark or handle of an unchanged SA", now.SA)
+		}
+	}
+	m.model = next
+}
+
+func (m *machine) check(t *rapid.T) {
+	for _, spi := range append(testSPIs, 0x999) {
+		for _, dst := range testAddrs[1:] {
+			for _, src := range testAddrs[1:] {
+				for _, encap := range []bool{false, true} {
+					got, want := m.table.Lookup(spi, dst, src, encap), m.model.lookup(spi, dst, src, encap)
+					if got != want {
+						t.Fatalf("Lookup(%#x, %s, %s, %v) = %+v, expected %+v", spi, dst, src, encap, got, want)
+					}
+				}
+			}
+		}
+	}
+	if got, want := len(m.table.List()), len(m.model.entries()); got != want {
+		t.Fatalf("List has %d entries, expected %d", got, want)
+	}
+	n, limit := len(m.model.bundles), m.model.capacity
+	if got, want := m.table.UnderPressure(), limit > 0 && 16*(limit-n) <= limit; got != want {
+		t.Fatalf("UnderPressure = %v with %d of %d bundles", got, n, limit)
+	}
+}
+
+// Contract, lookup, lifecycle and rows 2, 4, 27.
+func TestTableAgainstModel(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		capacity := rapid.SampledFrom([]int{0, 1, 3, 16}).Draw(t, "capacity")
+		m := &machine{NewTable[int](capacity), model{capacity: capacity}, map[uint32]bool{}}
+		t.Repeat(map[string]func(*rapid.T){
+			"add": m.add, "delete": m.remove, "reload": m.reload, "": m.check,
+		})
+	})
+}
+
+func testEntry(spi uint32) *Entry[int] {
+	return &Entry[int]{SA: &SA{Name: fmt.Sprintf("sa-%x", spi), SPI: spi, Dst: testAddrs[1], Protocol: ESP, Mode: Tunnel, ESN: true}}
+}
+
+// Replace is all or nothing: a table too small, or an SA twice, changes nothing.
+func TestTableReplaceFails(t *testing.T) {
+	table := NewTable[int](2)
+	kept := testEntry(0x100)
+	if err := table.Add(kept); err != nil {
+		t.Fatal(err)
+	}
+	for want, bundles := range map[error][][]*Entry[int]{
+		ErrFull:   {{testEntry(1)}, {testEntry(2)}, {testEntry(3)}},
+		ErrExists: {{testEntry(1)}, {testEntry(1)}},
+	} {
+		if err := table.Replace(bundles); !errors.Is(err, want) {
+			t.Errorf("Replace: %v, expected %v", err, want)
+		}
+	}
+	if m := table.Lookup(0x100, testAddrs[1], testAddrs[2], false); m.ESP != kept || len(table.List()) != 1 {
+		t.Errorf("after a refused Replace the table holds %v", table.List())
+	}
+}
+
+// A reloaded SA whose key changed is another SA: its mark and handle are new.
+func TestTableReplaceNewKey(t *testing.T) {
+	table := NewTable[int](0)
+	old := testEntry(0x100)
+	if err := table.Add(old); err != nil {
+		t.Fatal(err)
+	}
+	old.Mark.Authenticated(77)
+	next := testEntry(0x100)
+	next.EncryptionKey = NewKey([]byte{1})
+	if err := table.Replace([][]*Entry[int]{{next}}); err != nil {
+		t.Fatal(err)
+	}
+	if next.Handle == old.Handle || next.Mark == old.Mark || next.Mark.T() != 0 {
+		t.Errorf("handle %d mark %d, before %d %d", next.Handle, next.Mark.T(), old.Handle, old.Mark.T())
+	}
+}
+
+// What was deleted is remembered when the table grows and when it is reloaded
+// (contract row 27).
+func TestTableRemembersDeleted(t *testing.T) {
+	table := NewTable[int](0)
+	gone := testEntry(0xdead)
+	if err := errors.Join(table.Add(gone), table.Delete(gone.Handle)); err != nil {
+		t.Fatal(err)
+	}
+	miss := func() Miss { return table.Lookup(0xdead, testAddrs[1], testAddrs[2], false).Miss }
+	for spi := range uint32(2*firstBuckets + 1) {
+		if err := table.Add(testEntry(0x10000 + spi)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := miss(); got != MissDeleted {
+		t.Errorf("after growing: %d", got)
+	}
+	table.Flush()
+	if got := miss(); got != MissDeleted {
+		t.Errorf("after a flush: %d", got)
+	}
+	if err := table.Add(testEntry(0xdead)); err != nil || miss() != Found {
+		t.Errorf("added again: %v, %d", err, miss())
+	}
+}
+
+// However SPIs are chosen, no bucket holds much more than the average of two.
+func TestTableSpreadsSPIs(t *testing.T) {
+	for name, spi := range map[string]func(i uint32) uint32{
+		"counting":      func(i uint32) uint32 { return 0xc0000000 + i },
+		"byte-swapped":  func(i uint32) uint32 { return i<<24 | i<<8&0xff0000 },
+		"high half":     func(i uint32) uint32 { return i << 16 },
+		"steps of 4096": func(i uint32) uint32 { return i << 12 },
+	} {
+		table := NewTable[int](0)
+		for i := range uint32(1000) {
+			if err := table.Add(testEntry(spi(i + 1))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		buckets, longest := *table.buckets.Load(), 0
+		for i := range buckets {
+			if b := buckets[i].Load(); b != nil {
+				longest = max(longest, len(b.entries))
+			}
+		}
+		if longest > 8 {
+			t.Errorf("%s: %d of 1000 SAs in one of %d buckets", name, longest, len(buckets))
+		}
+	}
+}
+
+func TestTablePressureAndUpdate(t *testing.T) {
+	table := NewTable[int](0)
+	e := testEntry(0x100)
+	if err := table.Add(e); err != nil || table.UnderPressure() {
+		t.Fatalf("%v, under pressure: %v", err, table.UnderPressure())
+	}
+	table.ForcePressure(true)
+	if table.Flush(); !table.UnderPressure() {
+		t.Error("a flush ended the forced pressure")
+	}
+	if table.ForcePressure(false); table.UnderPressure() {
+		t.Error("pressure stayed on")
+	}
+	if err := table.Update(e.Handle, 5); err != ErrUnknown {
+		t.Errorf("Update of a flushed SA: %v", err)
+	}
+	if err := errors.Join(table.Add(e), table.Update(e.Handle, 5)); err != nil || e.Mark.Number(1) != 5<<32|1 {
+		t.Errorf("Update: %v, number %#x", err, e.Mark.Number(1))
+	}
+}
+
+func TestTableLookupDoesNotAllocate(t *testing.T) {
+	table := NewTable[int](0)
+	gone := testEntry(0x200)
+	if err := errors.Join(table.Add(testEntry(0x100)), table.Add(gone), table.Delete(gone.Handle)); err != nil {
+		t.Fatal(err)
+	}
+	for _, spi := range []uint32{0x100, 0x200, 0x300} {
+		if n := testing.AllocsPerRun(100, func() { table.Lookup(spi, testAddrs[1], testAddrs[2], false) }); n != 0 {
+			t.Errorf("Lookup(%#x) allocates %v times", spi, n)
+		}
+	}
+}
+
+// Readers beside changes find an SA that stays at every moment, and never one
+// half of a bundle that does not know the other. Run with -race.
+func TestTableConcurrently(t *testing.T) {
+	table := NewTable[int](0)
+	stays := testEntry(0x100)
+	if err := table.Add(stays); err != nil {
+		t.Fatal(err)
+	}
+	var readers sync.WaitGroup
+	stop := make(chan struct{})
+	for range 2 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if m := table.Lookup(0x100, testAddrs[1], testAddrs[2], false); m.ESP == nil || m.ESP.Mark != stays.Mark {
+					t.Error("an SA that was never deleted was not found")
+					return
+				}
+				if m := table.Lookup(0x900, testAddrs[1], testAddrs[2], false); m.AH != nil && m.AH.Partner.Protocol != ESP {
+					t.Error("found a bundle without its partner")
+					return
+				}
+				table.UnderPressure()
+			}
+		})
+	}
+	churn(t, table)
+	close(stop)
+	readers.Wait()
+}
+
+func churn(t *testing.T, table *Table[int]) {
+	for i := range uint32(300) {
+		ah := testEntry(0x900)
+		ah.SA.Protocol = AH
+		if err := errors.Join(table.Add(ah, testEntry(0x901)), table.Add(testEntry(0x1000+i))); err != nil {
+			t.Error(err)
+		}
+		if err := table.Delete(ah.Handle); err != nil {
+			t.Error(err)
+		}
+		if i%100 == 99 {
+			if err := table.Replace([][]*Entry[int]{{testEntry(0x100)}, {testEntry(0x200)}}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
