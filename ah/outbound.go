@@ -2,6 +2,7 @@ package ah
 
 import (
 	"encoding/binary"
+	"errors"
 	"hash"
 
 	"tapsec/mac"
@@ -45,14 +46,17 @@ func (out *Outbound) Append(dst []byte, next uint8, number uint64) []byte {
 	return dst
 }
 
+// ErrOptions says that the AH cannot be made of this packet.
+var ErrOptions = errors.New("ah: the options in front of the AH do not parse")
+
 // Sign computes the ICV of the AH at p.Header of the complete packet p in frame
-// and stores it (RFC 4302 section 3.3.3). It panics where the headers in front
-// do not parse, which are the caller's own.
-func (out *Outbound) Sign(frame []byte, p *wire.Packet, number uint64) {
+// and stores it (RFC 4302 section 3.3.3). The error is ErrOptions.
+func (out *Outbound) Sign(frame []byte, p *wire.Packet, number uint64) error {
 	tag, ok := digest(out.mac, frame, p, &out.s.Suite, out.s.ESN, number, &out.scratch)
 	if !ok {
-		panic("ah: signing a packet whose options do not parse")
+		return ErrOptions
 	}
 	icv := frame[p.Header+FixedLen+out.s.Suite.IVLen:][:out.s.Suite.ICVLen]
 	copy(icv, tag)
+	return nil
 }

@@ -44,13 +44,19 @@ func (out *Outbound) pad(n int) int {
 // Seal appends the ESP packet that carries payload (RFC 4303 section 3.3) to
 // dst. The error is that of the source of randomness.
 func (out *Outbound) Seal(dst, payload []byte, next uint8, number uint64) ([]byte, error) {
-	pad := out.pad(len(payload))
-	out.plain = append(out.plain[:0], payload...)
-	for i := range pad {
-		out.plain = append(out.plain, byte(i+1))
-	}
-	out.plain = append(out.plain, byte(pad), next)
+	out.plain = out.AppendPlain(out.plain[:0], payload, next)
 	return out.SealPlain(dst, out.plain, number)
+}
+
+// AppendPlain appends what Seal encrypts: payload, pad bytes 1, 2, 3 ..., pad
+// length and next header (RFC 4303 section 2.4).
+func (out *Outbound) AppendPlain(dst, payload []byte, next uint8) []byte {
+	pad := out.pad(len(payload))
+	dst = append(dst, payload...)
+	for i := range pad {
+		dst = append(dst, byte(i+1))
+	}
+	return append(dst, byte(pad), next)
 }
 
 // SealPlain is Seal for a plaintext that already ends in its pad, pad length
