@@ -1,0 +1,69 @@
+package seal
+
+// Mangle falsifies what one SA seals, so that a packet is wrong although its
+// ICV is good. For ESP it gets payload | pad | pad length | next header before
+// encryption and returns what to encrypt instead, a multiple of the suite's
+// block long. For AH it gets the AH with a zero ICV and all that follows it,
+// and returns what to sign, at least an AH long. It may change its argument.
+type Mangle func(b []byte) []byte
+
+// widest is a multiple of every suite's block: adding that many bytes to a
+// plaintext keeps it whole.
+const widest = 16
+
+// Of an ESP plaintext.
+func padLen(plain []byte) int { return int(plain[len(plain)-2]) }
+
+// insert makes room for n zero bytes behind the payload, in front of the pad.
+func insert(plain []byte, n int) []byte {
+	at := len(plain) - 2 - padLen(plain)
+	tail := append(make([]byte, n), plain[at:]...)
+	return append(plain[:at], tail...)
+}
+
+// NextHeader gives ESP another next header; 59 makes it a dummy (RFC 4303
+// section 2.6).
+func NextHeader(next uint8) Mangle {
+	return func(plain []byte) []byte {
+		plain[len(plain)-1] = next
+		return plain
+	}
+}
+
+// PadLength claims a pad length; 255 is more than a short payload leaves.
+func PadLength(n uint8) Mangle {
+	return func(plain []byte) []byte {
+		plain[len(plain)-2] = n
+		return plain
+	}
+}
+
+// ZeroPad pads ESP with at least 16 bytes, all zero, as some implementations
+// do instead of counting (RFC 4303 section 2.4).
+func ZeroPad(plain []byte) []byte {
+	pad := padLen(plain) + widest
+	plain = insert(plain, widest)
+	plain[len(plain)-2] = byte(pad)
+	clear(plain[len(plain)-2-pad : len(plain)-2])
+	return plain
+}
+
+// TFC puts at least n zero bytes behind ESP's payload, rounded up to a multiple
+// of 16: traffic flow confidentiality padding (RFC 4303 section 2.7), which only
+// a tunnel's inner length tells from payload.
+func TFC(n int) Mangle {
+	return func(plain []byte) []byte { return insert(plain, (n+widest-1)/widest*widest) }
+}
+
+// Payload has ESP carry other bytes, rightly padded.
+func Payload(payload []byte) Mangle {
+	return func(plain []byte) []byte {
+		next := plain[len(plain)-1]
+		plain = append(plain[:0], payload...)
+		pad := 0
+		for ; (len(plain)+2)%widest != 0; pad++ {
+			plain = append(plain, byte(pad+1))
+		}
+		return append(plain, byte(pad), next)
+	}
+}
