@@ -11,7 +11,8 @@ import (
 // Ports is an inclusive range of ports. The zero value is every port.
 type Ports struct{ First, Last uint16 }
 
-// UnmarshalText reads "80" or "1024-2047".
+// UnmarshalText reads "80" or "1024-2047". A lone 0 is refused, since it would
+// mean every port.
 func (p *Ports) UnmarshalText(b []byte) error {
 	first, last, ranged := strings.Cut(string(b), "-")
 	if !ranged {
@@ -19,7 +20,7 @@ func (p *Ports) UnmarshalText(b []byte) error {
 	}
 	lo, err1 := strconv.ParseUint(first, 10, 16)
 	hi, err2 := strconv.ParseUint(last, 10, 16)
-	if err1 != nil || err2 != nil || lo > hi {
+	if err1 != nil || err2 != nil || lo > hi || hi == 0 {
 		return fmt.Errorf("expected a port or a range FIRST-LAST, found %q", b)
 	}
 	p.First, p.Last = uint16(lo), uint16(hi)
