@@ -1,0 +1,335 @@
+package nic
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"tapsec/rig"
+	"tapsec/tap"
+)
+
+const frames = 20000
+
+// running is a NIC between two fresh interfaces, wire and host, that are up.
+type running struct {
+	*NIC
+	wire, host *tap.Device
+	cancel     context.CancelFunc
+	ended      chan error
+}
+
+func run(t *testing.T, queues int, chain Chain) *running {
+	t.Helper()
+	rig.Require(t)
+	r := &running{wire: open(t, "wire", queues), host: open(t, "host", queues), ended: make(chan error, 1)}
+	n, err := New(Config{Wire: r.wire, Host: r.host, Room: 1518, Tail: 64, Chain: chain})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.NIC = n
+	ctx, cancel := context.WithCancel(t.Context())
+	r.cancel = cancel
+	go func() { r.ended <- n.Run(ctx) }()
+	t.Cleanup(cancel)
+	return r
+}
+
+func open(t *testing.T, name string, queues int) *tap.Device {
+	t.Helper()
+	d, err := tap.Open(tap.Config{Name: name, Queues: queues})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	if err := errors.Join(rig.Up(name), rig.Ready(name)); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// wait returns what Run returned, which must be soon.
+func (r *running) wait(t *testing.T) error {
+	t.Helper()
+	select {
+	case err := <-r.ended:
+		return err
+	case <-time.After(3 * time.Second):
+		t.Fatal("Run goes on")
+		return nil
+	}
+}
+
+func (r *running) stop(t *testing.T) {
+	t.Helper()
+	r.cancel()
+	if err := r.wait(t); err != nil {
+		t.Errorf("Run: %v, want nil after cancel", err)
+	}
+}
+
+// conserved checks the contract's equation against the NIC's own counters.
+func conserved(t *testing.T, side string, c tap.Tally) {
+	t.Helper()
+	if c.In != c.Out+c.HostDown {
+		t.Errorf("%s: in %d is not out %d + host_down %d", side, c.In, c.Out, c.HostDown)
+	}
+}
+
+// Contract 1: in = out + host_down, order kept, and towards the wire bytes untouched.
+func TestConservationAndOrder(t *testing.T) {
+	for side, o := range map[string]order{"to host": {From: "wire", To: "host"}, "to wire": {From: "host", To: "wire"}} {
+		t.Run(side, func(t *testing.T) {
+			r := run(t, 1, nil)
+			o.Count, o.Window, o.Flows = frames, 300, 1
+			a := start(t, o)()
+			r.stop(t)
+			if want := (account{Sent: frames, Received: frames}); a != want {
+				t.Errorf("peer saw %+v, want %+v", a, want)
+			}
+			there, back := r.Summary().ToHost, r.Summary().ToWire
+			if side == "to wire" {
+				there, back = back, there
+			}
+			if there.In != frames || there.Out != frames || there.InBytes != there.OutBytes || back.In != 0 {
+				t.Errorf("there %+v, back %+v", there, back)
+			}
+		})
+	}
+}
+
+// Under a burst that it cannot follow, the NIC loses nothing; the wire's own queue does, and says so.
+func TestBurstIsTheQueuesLoss(t *testing.T) {
+	r := run(t, 1, func(int) []Stage { return []Stage{slow{}} })
+	a := start(t, order{From: "wire", To: "host", Count: frames, Flows: 1})()
+	r.stop(t)
+	c := r.Summary().ToHost
+	conserved(t, "to host", c)
+	drops, err := r.wire.Drops()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lost := uint64(frames) - c.In; lost == 0 || lost != drops.Tx {
+		t.Errorf("%d frames did not come in, the kernel counts %d", lost, drops.Tx)
+	}
+	if a.Received != int(c.Out) || a.Disordered+a.Damaged != 0 {
+		t.Errorf("peer saw %+v, NIC wrote %d", a, c.Out)
+	}
+}
+
+type slow struct{}
+
+func (slow) Batch(frames [][]byte) [][]byte {
+	time.Sleep(2 * time.Millisecond)
+	return frames
+}
+
+func TestHostDown(t *testing.T) {
+	r := run(t, 1, nil)
+	finish := start(t, order{From: "wire", To: "host", Count: frames, Flows: 1})
+	for r.Summary().ToHost.Out < 500 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := rig.Down("host"); err != nil {
+		t.Fatal(err)
+	}
+	for r.Summary().ToHost.HostDown < 500 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := rig.Up("host"); err != nil {
+		t.Fatal(err)
+	}
+	a := finish()
+	r.stop(t)
+	c := r.Summary().ToHost
+	conserved(t, "to host", c)
+	drops, err := r.wire.Drops()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.HostDown == 0 || c.In+drops.Tx != frames || a.Received != int(c.Out) || a.Disordered+a.Damaged != 0 {
+		t.Errorf("NIC %+v, peer %+v, kernel %+v", c, a, drops)
+	}
+}
+
+func TestInterfaceDeletedUnderLoad(t *testing.T) {
+	for _, name := range []string{"wire", "host"} {
+		for side, o := range map[string]order{"to host": {From: "wire", To: "host"}, "to wire": {From: "host", To: "wire"}} {
+			t.Run(name+" "+side, func(t *testing.T) {
+				r := run(t, 1, nil)
+				o.Count, o.Flows = frames, 1
+				finish := start(t, o)
+				for r.Summary().ToHost.Out+r.Summary().ToWire.Out < 500 {
+					time.Sleep(time.Millisecond)
+				}
+				if err := rig.Delete(name); err != nil {
+					t.Fatal(err)
+				}
+				err := r.wait(t)
+				if !errors.Is(err, tap.ErrGone) || !strings.Contains(err.Error(), name) {
+					t.Errorf("Run: %v", err)
+				}
+				conserved(t, "to host", r.Summary().ToHost)
+				conserved(t, "to wire", r.Summary().ToWire)
+				finish()
+			})
+		}
+	}
+}
+
+// An interface that goes while nothing happens is noticed too.
+func TestInterfaceDeletedWhileIdle(t *testing.T) {
+	r := run(t, 2, nil)
+	time.Sleep(20 * time.Millisecond)
+	if err := rig.Delete("host"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.wait(t); !errors.Is(err, tap.ErrGone) || !strings.Contains(err.Error(), "host") {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+func TestTwoQueues(t *testing.T) {
+	r := run(t, 2, nil)
+	a := start(t, order{From: "wire", To: "host", Count: frames, Window: 300, Flows: 32})()
+	r.stop(t)
+	if want := (account{Sent: frames, Received: frames}); a != want {
+		t.Errorf("peer saw %+v, want %+v", a, want)
+	}
+	for i, w := range r.inbound {
+		if w.link.Tally().In == 0 {
+			t.Errorf("queue %d saw nothing", i)
+		}
+	}
+}
+
+func TestQueuesMustMatch(t *testing.T) {
+	rig.Require(t)
+	_, err := New(Config{Wire: open(t, "wire", 1), Host: open(t, "host", 2), Room: 100})
+	if err == nil || !strings.Contains(err.Error(), "same number") {
+		t.Error(err)
+	}
+}
+
+// The host's kernel side lives in a namespace of its own, as `run` can place it.
+func TestHostInNamedNamespace(t *testing.T) {
+	r := run(t, 1, nil)
+	ns, err := rig.NewNamespace("hostside")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	if err := errors.Join(ns.Take("host"), r.host.Up()); err != nil {
+		t.Fatal(err)
+	}
+	const count = 2000
+	a := start(t, order{From: "wire", To: "host", Namespace: "hostside", Count: count, Window: 300, Flows: 1})()
+	r.stop(t)
+	if want := (account{Sent: count, Received: count}); a != want {
+		t.Errorf("peer saw %+v, want %+v", a, want)
+	}
+}
+
+// stamp writes one of the two bytes that must agree in the end.
+type stamp struct {
+	at    int
+	value byte
+}
+
+func (s stamp) Batch(frames [][]byte) [][]byte {
+	for _, f := range frames {
+		f[s.at] = s.value
+	}
+	return frames
+}
+
+// A frame goes through one chain whole, whenever chains are swapped, and none is lost by it.
+func TestSwapUnderLoad(t *testing.T) {
+	chain := func(value byte) Chain {
+		return func(int) []Stage { return []Stage{stamp{stampAt, value}, stamp{stampAt + 1, value}} }
+	}
+	r := run(t, 1, chain(0))
+	finish := start(t, order{From: "wire", To: "host", Count: frames, Window: 300, Flows: 1})
+	done := make(chan account)
+	go func() { done <- finish() }()
+	swaps := 0
+	for ended := false; !ended; swaps++ {
+		select {
+		case a := <-done:
+			ended = true
+			if want := (account{Sent: frames, Received: frames}); a != want {
+				t.Errorf("peer saw %+v, want %+v", a, want)
+			}
+		case <-time.After(200 * time.Microsecond):
+			r.Swap(chain(byte(swaps)))
+		}
+	}
+	if swaps < 100 {
+		t.Errorf("only %d swaps", swaps)
+	}
+	r.stop(t)
+}
+
+// suffix lengthens every frame into its spare capacity.
+type suffix struct{ what []byte }
+
+func (s suffix) Batch(frames [][]byte) [][]byte {
+	for i, f := range frames {
+		frames[i] = append(f, s.what...)
+	}
+	return frames
+}
+
+func TestStagesRunInOrderAndMayLengthen(t *testing.T) {
+	r := run(t, 1, func(queue int) []Stage {
+		return []Stage{suffix{[]byte{byte(queue)}}, suffix{bytes.Repeat([]byte{1}, 31)}, suffix{bytes.Repeat([]byte{2}, 32)}}
+	})
+	in, out := socket(t, "wire"), socket(t, "host")
+	for number := range 200 {
+		sent := numbered(0, number)
+		if err := in.Send(sent); err != nil {
+			t.Fatal(err)
+		}
+		want := append(append(append(sent, 0), bytes.Repeat([]byte{1}, 31)...), bytes.Repeat([]byte{2}, 32)...)
+		if got, err := out.Receive(time.Second); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("frame %d: got %x, %v", number, got, err)
+		}
+	}
+	r.stop(t)
+}
+
+func socket(t *testing.T, name string) *rig.Socket {
+	t.Helper()
+	s, err := rig.OpenSocket(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// The peer is another process, so what is allocated meanwhile is the NIC's, and the test's few.
+func TestFramesAllocateNothing(t *testing.T) {
+	r := run(t, 1, func(int) []Stage { return []Stage{stamp{stampAt, 0}} })
+	finish := start(t, order{From: "wire", To: "host", Count: frames, Window: 300, Flows: 1})
+	for r.Summary().ToHost.Out < 100 {
+		time.Sleep(time.Millisecond)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	first := r.Summary().ToHost.Out
+	for r.Summary().ToHost.Out < frames-1000 {
+		time.Sleep(5 * time.Millisecond)
+	}
+	moved := r.Summary().ToHost.Out - first
+	runtime.ReadMemStats(&after)
+	finish()
+	r.stop(t)
+	if allocs := after.Mallocs - before.Mallocs; allocs > moved/100 {
+		t.Errorf("%d allocations over %d frames", allocs, moved)
+	}
+}
