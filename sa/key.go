@@ -11,26 +11,31 @@ import (
 // Key is secret bytes. Whatever formats, logs or encodes it sees their number
 // only. The zero Key is empty.
 type Key struct {
-	// Behind a pointer, so that fmt finds no bytes even where it reaches a Key
-	// through an unexported field and cannot call its methods.
-	secret *[]byte
+	// Behind two pointers, so that fmt finds no bytes even where it reaches a
+	// Key through an unexported field and cannot call its methods. One is not
+	// enough: a verb that does not fit, %s for instance, shows what a pointer
+	// points to.
+	secret **[]byte
 }
 
 // NewKey makes a Key of a copy of b.
 func NewKey(b []byte) Key {
-	own := append([]byte(nil), b...)
+	own := new(append([]byte(nil), b...))
 	return Key{&own}
 }
 
 // ParseKey reads hexadecimal digits, with or without 0x in front. The error
 // does not quote them.
 func ParseKey(s string) (Key, error) {
-	digits := strings.TrimPrefix(strings.TrimPrefix(s, "0x"), "0X")
+	digits := strings.TrimPrefix(s, "0x")
+	if digits == s {
+		digits = strings.TrimPrefix(s, "0X")
+	}
 	b, err := hex.DecodeString(digits)
 	if err != nil || len(b) == 0 {
 		return Key{}, fmt.Errorf("expected an even number of hexadecimal digits, found %d characters", len(digits))
 	}
-	return Key{&b}, nil
+	return NewKey(b), nil
 }
 
 // Bytes is the secret itself; the caller must not change it.
@@ -38,7 +43,7 @@ func (k Key) Bytes() []byte {
 	if k.secret == nil {
 		return nil
 	}
-	return *k.secret
+	return **k.secret
 }
 
 // Len is the number of bytes.
