@@ -1,0 +1,274 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"tapsec/capture"
+	"tapsec/configs"
+	"tapsec/keys"
+	"tapsec/pipeline"
+	"tapsec/status"
+)
+
+// replayOptions are the flags of replay.
+type replayOptions struct {
+	config   string
+	keys     string
+	in, out  string
+	json     bool
+	form     configs.Form
+	annotate configs.Annotate
+
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+func newReplay() *cobra.Command {
+	o := replayOptions{}
+	var form, annotate string
+	cmd := &cobra.Command{
+		Use:   "replay {-c FILE | -k FILE} IN.pcap",
+		Short: "Say what happened to each frame of a capture, and why",
+		Long: `replay leads every frame of a capture through the appliance, without a TAP and
+without privileges. The SAs come from a configuration (-c), or from what another
+tool knows (-k): the text of ip xfrm state, a Wireshark esp_sa table, or a
+configuration. IN and the key file may be - for standard input.`,
+		Example: `  ip xfrm state | tapsec replay -k - trace.pcap
+  tapsec replay -c site.yaml trace.pcap -o annotated.pcapng
+  tcpdump -i eth0 -w - | tapsec replay -c site.yaml --json -`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			o.in = given[0]
+			o.stdin, o.stdout, o.stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
+			if err := errors.Join(setText(&o.form, form, "--form"), setText(&o.annotate, annotate, "--annotate")); err != nil {
+				return inputError(err)
+			}
+			return replay(o)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&o.config, "config", "c", "", "configuration `FILE` with the SAs")
+	f.StringVarP(&o.keys, "keys", "k", "", "`FILE` with SAs in another tool's form")
+	f.StringVarP(&o.out, "output", "o", "", "write the delivered frames to this pcapng `FILE`")
+	f.BoolVar(&o.json, "json", false, "print one JSON object per frame and nothing else")
+	f.StringVar(&form, "form", "", "deliver frames `inplace|decap` (default: the configuration's)")
+	f.StringVar(&annotate, "annotate", "", "write frames with `trailer|none` behind them (default: the configuration's)")
+	return cmd
+}
+
+// setText reads a flag's text into v, where the flag was given.
+func setText(v interface{ UnmarshalText([]byte) error }, text, flag string) error {
+	if text == "" {
+		return nil
+	}
+	if err := v.UnmarshalText([]byte(text)); err != nil {
+		return fmt.Errorf("%s: %w", flag, err)
+	}
+	return nil
+}
+
+// replay runs a capture through the appliance.
+//
+//  1. Read the SAs, and key a NIC with them.
+//  2. Open the capture, and the file for the delivered frames.
+//  3. Process frame by frame; say what the trailer says.
+func replay(o replayOptions) (err error) {
+	c, err := o.load()
+	if err != nil {
+		return err
+	}
+	say := newReporter(o.stdout, o.json)
+	pipe, err := offline(c, say)
+	if err != nil {
+		return inputError(err)
+	}
+	in, err := openInput(o.in, o.stdin)
+	if err != nil {
+		return inputError(err)
+	}
+	defer in.Close()
+	frames, err := capture.NewReader(in)
+	if err != nil {
+		return inputError(fmt.Errorf("%s: %w", o.in, err))
+	}
+	out, err := newFrameFile(o.out, c)
+	if err != nil {
+		return inputError(err)
+	}
+	err = each(frames, pipe, func(frame []byte, info capture.Info) error {
+		line, err := say.frame(frame, info)
+		return errors.Join(err, out.write(frame, info, line))
+	})
+	if errors.Is(err, errCapture) {
+		err = inputError(fmt.Errorf("%s: %w", o.in, err))
+	}
+	fmt.Fprintln(o.stderr, say.summary())
+	return errors.Join(err, out.Close())
+}
+
+// errCapture marks what is wrong with the capture, rather than with the output.
+var errCapture = errors.New("the capture cannot be read further")
+
+// each leads all frames of a capture through the pipeline, each at the time at
+// which it was captured.
+func each(frames *capture.Reader, pipe *pipeline.Pipeline, do func([]byte, capture.Info) error) error {
+	for {
+		frame, info, err := frames.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", errCapture, err)
+		}
+		pipe.At(info.Time)
+		if err := do(pipe.Process(frame), info); err != nil {
+			return err
+		}
+	}
+}
+
+// load reads the SAs and everything else that a configuration says.
+func (o *replayOptions) load() (*configs.Config, error) {
+	switch {
+	case (o.config == "") == (o.keys == ""):
+		return nil, inputError(errors.New("give the SAs with -c FILE or with -k FILE, one of the two"))
+	case o.keys == "-" && o.in == "-":
+		return nil, inputError(errors.New("SAs and capture cannot both come from standard input; save one of them"))
+	}
+	c, err := o.read()
+	if err != nil {
+		return nil, inputError(err)
+	}
+	if o.form != "" {
+		c.Host.Form = o.form
+	}
+	if o.annotate != "" {
+		c.Host.Annotate = o.annotate
+	}
+	return c, nil
+}
+
+func (o *replayOptions) read() (*configs.Config, error) {
+	if o.config != "" {
+		return configs.Load(o.config)
+	}
+	in, err := openInput(o.keys, o.stdin)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	text, err := io.ReadAll(in)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.keys, err)
+	}
+	return o.parseKeys(text)
+}
+
+// parseKeys reads the text given with -k. What it cannot use of it is said and
+// left out, since the frames may not need it.
+func (o *replayOptions) parseKeys(text []byte) (*configs.Config, error) {
+	if keys.Detect(text) == keys.YAML {
+		return configs.Parse(o.keys, text)
+	}
+	sas, notes, err := keys.Read(o.keys, text)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range notes {
+		fmt.Fprintln(o.stderr, "note:", n)
+	}
+	c := configs.Default()
+	c.SAs = sas
+	return c, nil
+}
+
+// offline keys one pipeline that runs on no interface.
+func offline(c *configs.Config, say *reporter) (*pipeline.Pipeline, error) {
+	profile := c.Profile
+	profile.Capacity = c.Capacity()
+	sad := pipeline.NewSAD(profile, 1)
+	sad.Activate(c.Offload.Active)
+	sad.Switch(c.Offload.AH, c.Offload.ESP)
+	for _, bundle := range c.Bundles() {
+		if _, err := sad.Add(bundle...); err != nil {
+			return nil, err
+		}
+	}
+	for _, held := range sad.List() {
+		say.names[held.Handle] = held.Name
+	}
+	return pipeline.New(sad, pipeline.Options{Form: formOf(c.Host.Form)}), nil
+}
+
+func formOf(f configs.Form) status.Form {
+	if f == configs.Decap {
+		return status.Decap
+	}
+	return status.InPlace
+}
+
+// openInput opens a file; - is standard input.
+func openInput(path string, stdin io.Reader) (io.ReadCloser, error) {
+	if path == "-" {
+		return io.NopCloser(stdin), nil
+	}
+	return os.Open(path)
+}
+
+// frameFile is the pcapng file of the delivered frames; the zero frameFile
+// writes nothing.
+type frameFile struct {
+	file      *os.File
+	writer    *capture.Writer
+	noTrailer bool
+}
+
+func newFrameFile(path string, c *configs.Config) (*frameFile, error) {
+	if path == "" {
+		return &frameFile{}, nil
+	}
+	file, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	w, err := capture.NewWriter(file)
+	if err == nil {
+		_, err = w.Interface(c.Host.Name, "frames as the host receives them")
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &frameFile{file, w, c.Host.Annotate == configs.None}, nil
+}
+
+func (f *frameFile) write(frame []byte, info capture.Info, comment string) error {
+	if f.file == nil {
+		return nil
+	}
+	if f.noTrailer {
+		frame = withoutTrailer(frame)
+	}
+	return f.writer.Frame(0, info.Time, frame, comment)
+}
+
+// withoutTrailer is the frame as it is delivered with annotate: none.
+func withoutTrailer(frame []byte) []byte {
+	body, t, err := status.Split(frame)
+	if err == nil && t.Form == status.InPlace {
+		body = body[:t.WireLen]
+	}
+	return body
+}
+
+// Close closes the file, if there is one.
+func (f *frameFile) Close() error {
+	if f.file == nil {
+		return nil
+	}
+	return f.file.Close()
+}

@@ -1,0 +1,10 @@
+// Tapsec is a software NIC with IPsec receive offload, on Linux TAP devices.
+package main
+
+import (
+	"os"
+
+	"tapsec/cli"
+)
+
+func main() { os.Exit(cli.Main()) }
