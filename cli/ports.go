@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"errors"
+	"net"
+
+	"tapsec/configs"
+	"tapsec/nic"
+	"tapsec/rig"
+	"tapsec/status"
+	"tapsec/tap"
+)
+
+// linkHeader is what a frame is longer than its interface's MTU: addresses and
+// EtherType, and up to two VLAN tags.
+const linkHeader = 14 + 2*4
+
+// ports are the two open TAPs.
+type ports struct {
+	wire, host *tap.Device
+}
+
+// openPorts makes the two interfaces, or attaches to them, puts them where the
+// configuration wants them, and brings them up. On an error nothing is left
+// behind.
+func openPorts(c *configs.Config) (*ports, error) {
+	wire, err := openPort(c.Wire, c.Queues)
+	if err != nil {
+		return nil, err
+	}
+	host, err := openPort(c.Host.Interface, c.Queues)
+	if err != nil {
+		return nil, errors.Join(err, wire.Close())
+	}
+	p := &ports{wire, host}
+	if err := errors.Join(host.Up(), wire.Up()); err != nil {
+		return nil, errors.Join(err, p.close())
+	}
+	return p, nil
+}
+
+// openPort opens one TAP with its kernel side in the namespace asked for: there
+// it is attached to if that namespace has it already, otherwise it is opened
+// here and moved.
+func openPort(i configs.Interface, queues int) (*tap.Device, error) {
+	want := tap.Config{Name: i.Name, Queues: queues, MTU: i.MTU}
+	if i.Netns == "" {
+		return tap.Open(want)
+	}
+	ns, err := rig.OpenNamespace(i.Netns)
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	var d *tap.Device
+	there := false
+	err = ns.Do(func() (err error) {
+		if _, missing := net.InterfaceByName(i.Name); missing != nil {
+			return nil
+		}
+		there = true
+		d, err = tap.Open(want)
+		return err
+	})
+	if there || err != nil {
+		return d, err
+	}
+	if d, err = tap.Open(want); err != nil {
+		return nil, err
+	}
+	if err := ns.Take(i.Name); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// join makes the NIC between the two ports.
+func (p *ports) join(c *configs.Config, chain nic.Chain) (*nic.NIC, error) {
+	return nic.New(nic.Config{
+		Wire: p.wire, Host: p.host, Chain: chain,
+		Room: max(c.Wire.MTU, c.Host.MTU) + linkHeader, Tail: status.Tailroom,
+	})
+}
+
+// ready waits until the kernel sends through both ports, which for one that was
+// up before it was opened takes a moment.
+func (p *ports) ready(c *configs.Config) error {
+	return errors.Join(portReady(c.Wire), portReady(c.Host.Interface))
+}
+
+func portReady(i configs.Interface) error {
+	if i.Netns == "" {
+		return rig.Ready(i.Name)
+	}
+	ns, err := rig.OpenNamespace(i.Netns)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return ns.Do(func() error { return rig.Ready(i.Name) })
+}
+
+func (p *ports) close() error { return errors.Join(p.host.Close(), p.wire.Close()) }
