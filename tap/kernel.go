@@ -46,10 +46,11 @@ func findDrops(table, name string) (Drops, error) {
 	return Drops{}, ErrGone
 }
 
-// Up brings the interface up, in whatever namespace it is now.
+// Up brings the interface up, in whatever namespace it is now. One that is up already is left alone,
+// so that a user without privileges can use what root has made ready.
 func (d *Device) Up() error {
 	return d.where(func(ifr *unix.Ifreq) error {
-		if err := interfaceIoctl(unix.SIOCGIFFLAGS, ifr); err != nil {
+		if err := interfaceIoctl(unix.SIOCGIFFLAGS, ifr); err != nil || ifr.Uint16()&unix.IFF_UP != 0 {
 			return err
 		}
 		ifr.SetUint16(ifr.Uint16() | unix.IFF_UP)
@@ -62,6 +63,9 @@ func (d *Device) setMTU(mtu int) error {
 		return nil
 	}
 	err := d.where(func(ifr *unix.Ifreq) error {
+		if err := interfaceIoctl(unix.SIOCGIFMTU, ifr); err != nil || ifr.Uint32() == uint32(mtu) {
+			return err
+		}
 		ifr.SetUint32(uint32(mtu))
 		return interfaceIoctl(unix.SIOCSIFMTU, ifr)
 	})
