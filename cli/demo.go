@@ -1,0 +1,208 @@
+package cli
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tapsec/conformance"
+	"tapsec/rig"
+	"tapsec/status"
+)
+
+// demoOptions are the flags of demo.
+type demoOptions struct {
+	memory  bool
+	traffic time.Duration
+	out     io.Writer
+}
+
+func newDemo() *cobra.Command {
+	o := demoOptions{}
+	cmd := &cobra.Command{
+		Use:   "demo",
+		Short: "Show the whole appliance at work in a throw-away rig",
+		Long: `demo makes a network of its own that ends with it, opens the appliance's two
+TAPs there, sends one frame for each row of the contract's table into the wire
+TAP, and shows what arrives on the host TAP. A few seconds of mixed traffic
+follow. Root is not needed where the kernel grants user namespaces; where no TAP
+can be had, the same frames go through the pipeline in memory.
+
+The first line says which rig it is. Exit code 4 means that an answer was not
+the expected one.`,
+		Args: args(cobra.NoArgs),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.out = cmd.OutOrStdout()
+			if o.traffic < 0 || o.traffic > time.Minute {
+				return inputError(fmt.Errorf("--traffic: expected 0s to 1m, found %s", o.traffic))
+			}
+			return demo(o)
+		},
+	}
+	cmd.Flags().BoolVar(&o.memory, "memory", false, "no TAPs: run the frames through the pipeline in memory")
+	cmd.Flags().DurationVar(&o.traffic, "traffic", 3*time.Second, "`time` of mixed traffic after the table, up to 1m")
+	return cmd
+}
+
+// demo finds a rig and shows the table in it: inside one it is at work already,
+// outside it runs itself again in one. What is missing for that leaves memory.
+func demo(o demoOptions) error {
+	switch {
+	case rig.Inside():
+		bench, err := newTAPBench()
+		if err != nil {
+			return demoInMemory(o, err.Error())
+		}
+		fmt.Fprintln(o.out, "rig: taps")
+		return errors.Join(show(o, bench), bench.close())
+	case o.memory:
+		return demoInMemory(o, "asked for with --memory")
+	}
+	for _, need := range rig.Needs() {
+		if need.Name == "tun device" && !need.Met {
+			return demoInMemory(o, need.Detail+" "+need.Remedy)
+		}
+	}
+	code, err := rig.Reexec("demo", "--traffic", o.traffic.String())
+	switch {
+	case errors.Is(err, rig.ErrRefused):
+		return demoInMemory(o, err.Error())
+	case err != nil:
+		return err
+	case code != exitOK:
+		return exitError{code, errors.New("the demo in the rig ended with exit code " + strconv.Itoa(code))}
+	}
+	return nil
+}
+
+func demoInMemory(o demoOptions, why string) error {
+	fmt.Fprintf(o.out, "rig: memory (%s)\n", why)
+	return show(o, &memoryBench{})
+}
+
+// bench is a NIC to which frames can be sent and that answers with what a host
+// would receive.
+type bench interface {
+	arrange(*conformance.Lab) error
+	exchange(frame []byte) ([]byte, error)
+	load(l *conformance.Lab, d time.Duration) (loadResult, error)
+	close() error
+}
+
+// show sends every case to the bench, prints what came back in the order of
+// the contract's table, and then sends mixed traffic.
+func show(o demoOptions, b bench) error {
+	labs := conformance.Labs()
+	answers, err := ask(b, labs)
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(answers, func(x, y answer) int { return cmp.Compare(rowNumber(x.Row), rowNumber(y.Row)) })
+	fmt.Fprintf(o.out, "\n%-4s %-44s %-9s %-9s %-5s %-5s %-32s %s\n",
+		"row", "frame", "expected", "seen", "Done", "Next", "CryptoStatus", "reason")
+	wrong := 0
+	for _, a := range answers {
+		fmt.Fprintln(o.out, a)
+		if !a.right() {
+			wrong++
+		}
+	}
+	fmt.Fprintf(o.out, "\n%d of %d frames annotated as expected.\n", len(answers)-wrong, len(answers))
+	good, err := showLoad(o, b, labs)
+	if err == nil && (wrong > 0 || !good) {
+		err = exitError{exitDisagree, fmt.Errorf("%d of %d frames, or the mixed traffic, were not annotated as the contract says", wrong, len(answers))}
+	}
+	return err
+}
+
+// answer is what came back for one case.
+type answer struct {
+	conformance.Case
+	seen status.Trailer
+}
+
+// ask sends all cases, lab by lab.
+func ask(b bench, labs []conformance.Lab) ([]answer, error) {
+	var answers []answer
+	for i := range labs {
+		l := &labs[i]
+		if err := b.arrange(l); err != nil {
+			return nil, fmt.Errorf("lab %s: %w", l.Name, err)
+		}
+		for _, c := range l.Cases {
+			frame, err := b.exchange(c.Frame)
+			if err != nil {
+				return nil, fmt.Errorf("row %s, %s: %w", c.Row, c.Title, err)
+			}
+			_, t, err := status.Split(frame)
+			if err != nil {
+				return nil, fmt.Errorf("row %s, %s: %w", c.Row, c.Title, err)
+			}
+			answers = append(answers, answer{c, t})
+		}
+	}
+	return answers, nil
+}
+
+func (a answer) right() bool { return a.seen.Word == a.Word && a.seen.Reason == a.Reason }
+
+// String is the answer's line in the table.
+func (a answer) String() string {
+	w, mark := a.seen.Word, ""
+	if !a.right() {
+		mark = fmt.Sprintf("   <-- expected %s, %s", a.Word, a.Reason)
+	}
+	return fmt.Sprintf("%-4s %-44s %-9s %-9s %-5d %-5d %-32s %s%s",
+		a.Row, a.Title, a.Word, w, bit(w.Done()), bit(w.Next()), w.Code(), a.seen.Reason.Error(), mark)
+}
+
+// rowNumber is the number in front of a row's letter, if it has one.
+func rowNumber(row string) int {
+	n, _ := strconv.Atoi(strings.TrimRight(row, "b"))
+	return n
+}
+
+func bit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// loadResult is what mixed traffic came to.
+type loadResult struct {
+	sent, received uint64
+	wrong          uint64 // answers with another word than expected, or out of order
+	took           time.Duration
+}
+
+// showLoad sends mixed traffic: the cases of the lab with both layers, over and
+// over.
+func showLoad(o demoOptions, b bench, labs []conformance.Lab) (good bool, err error) {
+	if o.traffic == 0 {
+		return true, nil
+	}
+	for i := range labs {
+		if labs[i].Name != "layers" {
+			continue
+		}
+		if err := b.arrange(&labs[i]); err != nil {
+			return false, err
+		}
+		r, err := b.load(&labs[i], o.traffic)
+		if err != nil {
+			return false, err
+		}
+		fmt.Fprintf(o.out, "Mixed traffic: %d frames sent in %.1f s, %d received, %d wrong or out of order.\n",
+			r.sent, r.took.Seconds(), r.received, r.wrong)
+		return r.sent == r.received && r.wrong == 0, nil
+	}
+	return false, errors.New("no lab with both layers in the table")
+}
