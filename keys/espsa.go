@@ -1,0 +1,240 @@
+package keys
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"tapsec/sa"
+)
+
+// The columns of Wireshark's table esp_sa. Newer versions add the last two.
+const (
+	colVersion = iota
+	colSrc
+	colDst
+	colSPI
+	colCipher
+	colCipherKey
+	colIntegrity
+	colIntegrityKey
+	colNumberLen
+	colNumberHigh
+)
+
+// noChecking is an ICV that Wireshark skips without looking at it.
+const noChecking = "ANY %d bit authentication [no checking]"
+
+// parseESPSA reads a table: one line of quoted, comma-separated columns each.
+// It says nothing about modes; tunnel is assumed, under which a transport
+// packet is opened and verified all the same.
+func parseESPSA(text string) []parsed {
+	var all []parsed
+	for i, line := range strings.Split(text, "\n") {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		p := parsed{SA: newSA(), line: i + 1}
+		p.Protocol, p.Mode = sa.ESP, sa.Tunnel
+		p.err = readRow(&p, columns(line))
+		all = append(all, p)
+	}
+	return all
+}
+
+// columns splits a row. Inside quotes \xHH stands for a byte.
+func columns(line string) []string {
+	var cols []string
+	var b strings.Builder
+	inside := false
+	for i := 0; i < len(line); i++ {
+		switch c := line[i]; {
+		case c == '"':
+			inside = !inside
+		case c == ',' && !inside:
+			cols = append(cols, strings.TrimSpace(b.String()))
+			b.Reset()
+		case c == '\\' && inside && i+3 < len(line) && line[i+1] == 'x':
+			n, err := strconv.ParseUint(line[i+2:i+4], 16, 8)
+			if err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+			}
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return append(cols, strings.TrimSpace(b.String()))
+}
+
+func readRow(p *parsed, cols []string) error {
+	if len(cols) < colIntegrityKey+1 {
+		return fmt.Errorf("expected %d columns, found %d", colIntegrityKey+1, len(cols))
+	}
+	p.Src, p.Dst = address(cols[colSrc]), address(cols[colDst])
+	if !p.Dst.IsValid() {
+		p.Src = netip.Addr{}
+	}
+	if strings.Contains(cols[colSPI], "*") {
+		return errors.New("an SPI with a wildcard is not supported")
+	}
+	spi, err := strconv.ParseUint(cols[colSPI], 0, 32)
+	if err != nil {
+		return errors.New("expected an SPI of 32 bits like 0x0000c001")
+	}
+	p.SPI = uint32(spi)
+	if p.EncryptionKey, err = tableKey(cols[colCipherKey]); err != nil {
+		return fmt.Errorf("encryption key: %w", err)
+	}
+	if p.IntegrityKey, err = tableKey(cols[colIntegrityKey]); err != nil {
+		return fmt.Errorf("authentication key: %w", err)
+	}
+	word, err := tableSuite(cols[colCipher], cols[colIntegrity], p.EncryptionKey.Len())
+	if err != nil {
+		return err
+	}
+	if p.Suite, err = sa.ParseSuite(sa.ESP, word); err != nil {
+		return err
+	}
+	if p.Suite.AuthLen == 0 {
+		p.IntegrityKey = sa.Key{} // Wireshark does not care what stands there
+	}
+	return readNumbers(p, cols)
+}
+
+// readNumbers reads the columns on extended sequence numbers, where there are.
+func readNumbers(p *parsed, cols []string) error {
+	if len(cols) <= colNumberLen || !strings.HasPrefix(cols[colNumberLen], "64") {
+		return nil
+	}
+	p.ESN = true
+	if len(cols) > colNumberHigh && cols[colNumberHigh] != "" {
+		high, err := strconv.ParseUint(strings.TrimPrefix(cols[colNumberHigh], "0x"), 16, 32)
+		if err != nil {
+			return errors.New("expected the high half of the sequence number in hexadecimal")
+		}
+		p.SeqHigh = uint32(high)
+	}
+	return nil
+}
+
+// address is the address of a column; none where it has a wildcard.
+func address(text string) netip.Addr {
+	a, err := netip.ParseAddr(text)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return a.Unmap().WithZone("")
+}
+
+// tableKey reads a key as Wireshark does: hexadecimal behind 0x, else the
+// characters themselves.
+func tableKey(text string) (sa.Key, error) {
+	switch {
+	case text == "":
+		return sa.Key{}, nil
+	case strings.HasPrefix(text, "0x"), strings.HasPrefix(text, "0X"):
+		return sa.ParseKey(text)
+	}
+	return sa.NewKey([]byte(text)), nil
+}
+
+// tableSuite gives the suite of two columns.
+func tableSuite(cipher, integrity string, keyLen int) (string, error) {
+	// The old name of GCM leaves the ICV's length to the other column.
+	if cipher == "AES-GCM [RFC4106]" {
+		bits := 128
+		_, _ = fmt.Sscanf(integrity, noChecking, &bits)
+		cipher, integrity = fmt.Sprintf("AES-GCM with %d octet ICV [RFC4106]", bits/8), "NULL"
+	}
+	var word string
+	for _, c := range ciphers {
+		for _, icv := range []int{8, 12, 16} {
+			if c.espTable != "" && fill(c.espTable, 0, icv) == cipher {
+				word = fill(c.word, keyLen-c.salt, icv)
+			}
+		}
+	}
+	if word == "" {
+		return "", fmt.Errorf("the algorithm %q is not supported", cipher)
+	}
+	if integrity == "NULL" {
+		return word, nil
+	}
+	for _, i := range integrities {
+		if i.espTable == integrity {
+			return word + "-" + i.word, nil
+		}
+	}
+	return "", fmt.Errorf("the authentication %q cannot be checked", integrity)
+}
+
+// WriteESPSA prints Wireshark's table esp_sa, as version 4.0 reads it, keys
+// included. What it cannot hold becomes a comment: AH and the suites that it
+// does not know. Errors are the writer's.
+func WriteESPSA(w io.Writer, sas []*sa.SA) error {
+	for _, s := range sas {
+		line, err := tableRow(s)
+		if err != nil {
+			line = fmt.Sprintf("# %s: %v", oneLine(s.Name), err)
+		}
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func tableRow(s *sa.SA) (string, error) {
+	if s.Protocol != sa.ESP {
+		return "", errors.New("the table holds ESP only")
+	}
+	cipher, integrity := tableNames(s.Suite)
+	if cipher == "" {
+		return "", fmt.Errorf("Wireshark 4.0 does not know %s", s.Suite.Name)
+	}
+	version := "IPv4"
+	if s.Dst.Is6() {
+		version = "IPv6"
+	}
+	row := []string{version, tableAddress(s.Src), tableAddress(s.Dst), fmt.Sprintf("0x%08x", s.SPI),
+		cipher, hexKey(s.EncryptionKey), integrity, hexKey(s.IntegrityKey)}
+	return `"` + strings.Join(row, `","`) + `"`, nil
+}
+
+func tableAddress(a netip.Addr) string {
+	if !a.IsValid() {
+		return "*"
+	}
+	return a.String()
+}
+
+func hexKey(k sa.Key) string {
+	if k.Len() == 0 {
+		return ""
+	}
+	return fmt.Sprintf("0x%x", k.Bytes())
+}
+
+// tableNames gives the names of a suite's algorithms in the table.
+func tableNames(s sa.Suite) (cipher, integrity string) {
+	for _, c := range ciphers {
+		if c.cipher == s.Cipher {
+			cipher = fill(c.espTable, 0, s.ICVLen)
+		}
+	}
+	integrity = "NULL"
+	for _, i := range integrities {
+		if i.word != integrityWord(s) {
+			continue
+		}
+		if integrity = i.espTable; integrity == "" {
+			integrity = fmt.Sprintf(noChecking, i.bits)
+		}
+	}
+	return cipher, integrity
+}

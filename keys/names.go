@@ -1,0 +1,107 @@
+package keys
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"tapsec/sa"
+)
+
+// The algorithms as each tool spells them; empty where it has none. In words
+// {k} stands for the bits of the key and {i} for the bytes of the ICV.
+var (
+	ciphers = []struct {
+		cipher          sa.Cipher
+		word            string // the suite's keyword
+		salt            int    // bytes of the key that are salt
+		linux, espTable string
+	}{
+		{sa.Null, "null", 0, "ecb(cipher_null)", "NULL"},
+		{sa.DESCBC, "des", 0, "cbc(des)", "DES-CBC [RFC2405]"},
+		{sa.TripleDESCBC, "3des", 0, "cbc(des3_ede)", "TripleDES-CBC [RFC2451]"},
+		{sa.AESCBC, "aes{k}", 0, "cbc(aes)", "AES-CBC [RFC3602]"},
+		{sa.AESCTR, "aes{k}ctr", 4, "rfc3686(ctr(aes))", "AES-CTR [RFC3686]"},
+		{sa.AESGCM, "aes{k}gcm{i}", 4, "rfc4106(gcm(aes))", "AES-GCM with {i} octet ICV [RFC4106]"},
+		{sa.AESCCM, "aes{k}ccm{i}", 3, "rfc4309(ccm(aes))", ""},
+		{sa.NullGMAC, "aes{k}gmac", 4, "rfc4543(gcm(aes))", ""},
+		{sa.ChaCha20Poly1305, "chacha20poly1305", 4, "rfc7539esp(chacha20,poly1305)", ""},
+	}
+	integrities = []struct {
+		word            string
+		bits            int // of the ICV
+		linux, espTable string
+	}{
+		{"sha256_96", 96, "hmac(sha256)", "HMAC-SHA-256-96 [draft-ietf-ipsec-ciph-sha-256-00]"}, // Linux's own default
+		{"sha256", 128, "hmac(sha256)", "HMAC-SHA-256-128 [RFC4868]"},
+		{"md5", 96, "hmac(md5)", "HMAC-MD5-96 [RFC2403]"},
+		{"sha1", 96, "hmac(sha1)", "HMAC-SHA-1-96 [RFC2404]"},
+		{"sha384", 192, "hmac(sha384)", "HMAC-SHA-384-192 [RFC4868]"},
+		{"sha512", 256, "hmac(sha512)", "HMAC-SHA-512-256 [RFC4868]"},
+		{"aesxcbc", 96, "xcbc(aes)", ""},
+		{"aescmac", 96, "cmac(aes)", ""},
+	}
+	// linuxAliases are names that Linux also takes.
+	linuxAliases = map[string]string{
+		"cipher_null": "ecb(cipher_null)", "aes": "cbc(aes)", "des": "cbc(des)", "des3_ede": "cbc(des3_ede)",
+		"md5": "hmac(md5)", "sha1": "hmac(sha1)", "sha256": "hmac(sha256)",
+	}
+)
+
+// linuxCipher gives the keyword of a cipher in Linux's words; icvBits is 0
+// where it has no ICV of its own.
+func linuxCipher(name string, keyLen, icvBits int) (string, error) {
+	if full, ok := linuxAliases[name]; ok {
+		name = full
+	}
+	for _, c := range ciphers {
+		if c.linux == name {
+			return fill(c.word, keyLen-c.salt, icvBits/8), nil
+		}
+	}
+	return "", fmt.Errorf("the algorithm %q is not supported", name)
+}
+
+// linuxIntegrity gives the keyword of an integrity algorithm; with icvBits 0
+// the ICV has the length that Linux uses without auth-trunc.
+func linuxIntegrity(name string, icvBits int) (string, error) {
+	if full, ok := linuxAliases[name]; ok {
+		name = full
+	}
+	for _, i := range integrities {
+		if i.linux == name && (icvBits == 0 || icvBits == i.bits) {
+			return i.word, nil
+		}
+	}
+	return "", fmt.Errorf("the algorithm %q with an ICV of %d bits is not supported", name, icvBits)
+}
+
+// fill puts lengths into a word.
+func fill(word string, keyLen, icvLen int) string {
+	return strings.NewReplacer("{k}", strconv.Itoa(keyLen*8), "{i}", strconv.Itoa(icvLen)).Replace(word)
+}
+
+// linuxNames gives the names of a suite's algorithms in Linux; empty where it
+// has none.
+func linuxNames(s sa.Suite) (cipher, integrity string) {
+	for _, c := range ciphers {
+		if c.cipher == s.Cipher {
+			cipher = c.linux
+		}
+	}
+	for _, i := range integrities {
+		if i.word == integrityWord(s) {
+			integrity = i.linux
+		}
+	}
+	return cipher, integrity
+}
+
+// integrityWord is the keyword of the integrity algorithm that stands apart.
+func integrityWord(s sa.Suite) string {
+	words := s.Algorithms()
+	if s.Integrity == sa.NoIntegrity || len(words) == 0 {
+		return ""
+	}
+	return words[len(words)-1]
+}

@@ -1,0 +1,321 @@
+package keys
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"tapsec/sa"
+)
+
+// state is one block of `ip xfrm state` while it is read.
+type state struct {
+	parsed
+	cipher, integrity string // keywords
+	seq, oseq         uint64 // highest number received, sent
+	window            uint64
+	skip              bool // statistics: words that mean something else above
+}
+
+// parseXFRM reads the output of `ip xfrm state`: a line with the addresses for
+// each SA, and below it lines that begin with a tab and a word.
+func parseXFRM(text string) []parsed {
+	var all []parsed
+	var cur *state
+	for i, line := range strings.Split(strings.ReplaceAll(text, `\`, "\n"), "\n") {
+		words := strings.Fields(line)
+		if len(words) == 0 {
+			continue
+		}
+		if words[0] == "src" && line[0] == 's' {
+			if cur != nil {
+				all = append(all, cur.finish())
+			}
+			cur = &state{parsed: parsed{SA: newSA(), line: i + 1}}
+		}
+		if cur == nil || cur.skip {
+			continue
+		}
+		if err := cur.read(words); err != nil && cur.err == nil {
+			cur.err = err
+		}
+	}
+	if cur != nil {
+		all = append(all, cur.finish())
+	}
+	return all
+}
+
+// read takes one line.
+func (s *state) read(words []string) error {
+	switch words[0] {
+	case "src":
+		return s.addresses(words)
+	case "proto":
+		return s.header(words)
+	case "replay-window":
+		s.window, _ = strconv.ParseUint(after(words, "replay-window"), 10, 32)
+		s.ESN = slices.Contains(words, "esn")
+	case "replay_window":
+		s.window, _ = strconv.ParseUint(after(words, "replay_window"), 10, 32)
+	case "aead", "enc", "auth", "auth-trunc":
+		return s.algorithm(words)
+	case "encap":
+		return s.encap(words)
+	case "anti-replay", "seq-hi":
+		s.seq = max(s.seq, number(words, "seq-hi")<<32|number(words, "seq"))
+		s.oseq = max(s.oseq, number(words, "oseq-hi")<<32|number(words, "oseq"))
+	case "sel":
+		s.selector(words)
+	case "lifetime", "stats:":
+		s.skip = true
+	}
+	return nil
+}
+
+// after is the word behind another one, without what ip -s puts behind it in
+// brackets, and without a comma.
+func after(words []string, word string) string {
+	for i := 0; i+1 < len(words); i++ {
+		if words[i] == word {
+			value, _, _ := strings.Cut(words[i+1], "(")
+			return strings.TrimSuffix(value, ",")
+		}
+	}
+	return ""
+}
+
+func number(words []string, word string) uint64 {
+	n, _ := strconv.ParseUint(after(words, word), 0, 32)
+	return n
+}
+
+func (s *state) addresses(words []string) error {
+	src, err1 := netip.ParseAddr(after(words, "src"))
+	dst, err2 := netip.ParseAddr(after(words, "dst"))
+	if err1 != nil || err2 != nil {
+		return errors.New("expected src ADDRESS dst ADDRESS")
+	}
+	if !dst.IsUnspecified() {
+		s.Dst = dst
+	}
+	if !src.IsUnspecified() && s.Dst.IsValid() {
+		s.Src = src
+	}
+	return nil
+}
+
+func (s *state) header(words []string) error {
+	spi, err := strconv.ParseUint(after(words, "spi"), 0, 32)
+	if err != nil {
+		return errors.New("expected an SPI of 32 bits")
+	}
+	s.SPI = uint32(spi)
+	if proto := after(words, "proto"); s.Protocol.UnmarshalText([]byte(proto)) != nil {
+		return fmt.Errorf("proto %s is not supported", proto)
+	}
+	if mode := after(words, "mode"); s.Mode.UnmarshalText([]byte(mode)) != nil {
+		return fmt.Errorf("mode %s is not supported", mode)
+	}
+	return nil
+}
+
+// algorithm reads `aead NAME KEY BITS`, `auth-trunc NAME KEY BITS`,
+// `enc NAME KEY` or `auth NAME KEY`. A null cipher has no key; behind a key
+// ip -s puts "(160 bits)".
+func (s *state) algorithm(words []string) error {
+	if slices.Contains(words, "<<Keys") {
+		return errors.New("its key is hidden; leave out nokeys, and run ip as root")
+	}
+	if len(words) < 2 {
+		return fmt.Errorf("%s: expected the name of an algorithm", words[0])
+	}
+	var key sa.Key
+	var err error
+	rest := words[2:]
+	if len(rest) > 0 && strings.HasPrefix(rest[0], "0x") && len(rest[0]) > 2 {
+		if key, err = sa.ParseKey(rest[0]); err != nil {
+			return fmt.Errorf("%s: %w", words[0], err)
+		}
+	}
+	var bits int
+	if words[0] == "aead" || words[0] == "auth-trunc" {
+		if bits, err = strconv.Atoi(words[len(words)-1]); err != nil {
+			return fmt.Errorf("%s: expected the bits of the ICV behind the key", words[0])
+		}
+	}
+	if words[0] == "aead" || words[0] == "enc" {
+		s.EncryptionKey = key
+		s.cipher, err = linuxCipher(words[1], key.Len(), bits)
+		return err
+	}
+	s.IntegrityKey = key
+	s.integrity, err = linuxIntegrity(words[1], bits)
+	return err
+}
+
+func (s *state) encap(words []string) error {
+	if t := after(words, "type"); t != "espinudp" {
+		return fmt.Errorf("encapsulation %q is not supported", t)
+	}
+	if after(words, "dport") != strconv.Itoa(sa.EncapPort) {
+		return fmt.Errorf("UDP encapsulation is supported on port %d only", sa.EncapPort)
+	}
+	s.Encap = true
+	s.Src = netip.Addr{} // a NAT may change it, and Linux does not look at it
+	return nil
+}
+
+// selector takes what differs from "any".
+func (s *state) selector(words []string) {
+	sel := sa.Selector{Src: prefix(after(words, "src")), Dst: prefix(after(words, "dst"))}
+	if name := after(words, "proto"); name != "" {
+		named := map[string]uint8{"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58, "sctp": 132}
+		if n, err := strconv.ParseUint(name, 10, 8); err == nil {
+			sel.Protocol = uint8(n)
+		} else {
+			sel.Protocol = named[name]
+		}
+	}
+	// An error means no port, or a mask: any port, then.
+	_ = sel.SrcPorts.UnmarshalText([]byte(after(words, "sport")))
+	_ = sel.DstPorts.UnmarshalText([]byte(after(words, "dport")))
+	if sel != (sa.Selector{}) {
+		s.Selector = &sel
+	}
+}
+
+func prefix(text string) netip.Prefix {
+	p, err := netip.ParsePrefix(text)
+	if err != nil || p.Bits() == 0 {
+		return netip.Prefix{}
+	}
+	return p.Masked()
+}
+
+// finish puts the SA together.
+func (s *state) finish() parsed {
+	if s.err != nil {
+		return s.parsed
+	}
+	if s.cipher == "" && s.Protocol == sa.ESP {
+		s.cipher = "null" // a state with an auth alone
+	}
+	s.Suite, s.err = sa.ParseSuite(s.Protocol, strings.Trim(s.cipher+"-"+s.integrity, "-"))
+	if s.window >= 32 && s.window <= 65536 {
+		s.Window = uint32(s.window)
+	}
+	// The numbers are those of whichever direction the SA serves.
+	if t := max(s.seq, s.oseq); s.ESN && t > 0 {
+		low := uint32(t)
+		s.SeqHigh, s.SeqLow = uint32(t>>32), &low
+	}
+	return s.parsed
+}
+
+// WriteXFRM prints the commands that make these SAs in Linux, keys included.
+// What Linux cannot hold becomes a comment. Errors are the writer's.
+func WriteXFRM(w io.Writer, sas []*sa.SA) error {
+	for _, s := range sas {
+		line, err := xfrmCommand(s)
+		if err != nil {
+			line = fmt.Sprintf("# %s: %v", oneLine(s.Name), err)
+		}
+		if _, err := fmt.Fprintln(w, line); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func xfrmCommand(s *sa.SA) (string, error) {
+	_, integrity := linuxNames(s.Suite)
+	if !s.Dst.IsValid() {
+		return "", errors.New("a destination is needed")
+	}
+	if s.Suite.Integrity != sa.NoIntegrity && integrity == "" {
+		return "", fmt.Errorf("%s %s is unknown to Linux", s.Protocol, s.Suite.Name)
+	}
+	any := netip.IPv6Unspecified()
+	if s.Dst.Is4() {
+		any = netip.IPv4Unspecified()
+	}
+	src := s.Src
+	if !src.IsValid() {
+		src = any
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "ip xfrm state add src %s dst %s proto %s spi 0x%08x mode %s", src, s.Dst, s.Protocol, s.SPI, s.Mode)
+	if s.Window > 0 {
+		fmt.Fprintf(&b, " replay-window %d", s.Window)
+	}
+	if s.Mode == sa.Tunnel {
+		b.WriteString(" flag af-unspec")
+	}
+	if s.ESN {
+		b.WriteString(" flag esn")
+	}
+	if s.SeqLow != nil {
+		fmt.Fprintf(&b, " replay-seq-hi 0x%x replay-seq 0x%x", s.SeqHigh, *s.SeqLow)
+	}
+	b.WriteString(xfrmAlgorithms(s))
+	if s.Encap {
+		fmt.Fprintf(&b, " encap espinudp %d %d %s", sa.EncapPort, sa.EncapPort, any)
+	}
+	b.WriteString(xfrmSelector(s.Selector))
+	return b.String(), nil
+}
+
+func xfrmAlgorithms(s *sa.SA) string {
+	var b strings.Builder
+	cipher, integrity := linuxNames(s.Suite)
+	switch {
+	case s.Protocol == sa.ESP && s.Suite.ICVLen > 0 && integrity == "":
+		fmt.Fprintf(&b, " aead '%s' 0x%x %d", cipher, s.EncryptionKey.Bytes(), s.Suite.ICVLen*8)
+	case s.Protocol == sa.ESP && s.EncryptionKey.Len() == 0:
+		fmt.Fprintf(&b, " enc '%s' ''", cipher)
+	case s.Protocol == sa.ESP:
+		fmt.Fprintf(&b, " enc '%s' 0x%x", cipher, s.EncryptionKey.Bytes())
+	}
+	if integrity != "" {
+		fmt.Fprintf(&b, " auth-trunc '%s' 0x%x %d", integrity, s.IntegrityKey.Bytes(), s.Suite.ICVLen*8)
+	}
+	return b.String()
+}
+
+// xfrmSelector prints a selector. Linux has no ranges of ports; such a range
+// is left out, and the selector is wider.
+func xfrmSelector(s *sa.Selector) string {
+	if s == nil {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString(" sel")
+	for _, p := range []struct {
+		word string
+		netip.Prefix
+	}{{"src", s.Src}, {"dst", s.Dst}} {
+		if p.IsValid() {
+			fmt.Fprintf(&b, " %s %s", p.word, p.Prefix)
+		}
+	}
+	if s.Protocol != 0 {
+		fmt.Fprintf(&b, " proto %d", s.Protocol)
+	}
+	for _, p := range []struct {
+		word string
+		sa.Ports
+	}{{"sport", s.SrcPorts}, {"dport", s.DstPorts}} {
+		if p.First != 0 && p.First == p.Last {
+			fmt.Fprintf(&b, " %s %d", p.word, p.First)
+		}
+	}
+	return b.String()
+}
+
+// oneLine keeps a name from ending the comment that it stands in.
+func oneLine(name string) string { return strings.Trim(strconv.Quote(name), `"`) }
