@@ -54,7 +54,7 @@ func start(t *testing.T, o order) (finish func() account) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), peerVar+"="+string(job))
+	cmd.Env = append(os.Environ(), peerVar+"="+string(job), "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	out, err := cmd.StdoutPipe()
@@ -179,11 +179,17 @@ func numbered(flow, number int) []byte {
 	binary.BigEndian.PutUint16(f[38:], uint16(size-34))
 	binary.BigEndian.PutUint32(f[42:], uint32(flow))
 	binary.BigEndian.PutUint32(f[46:], uint32(number))
-	for i := stampAt + 2; i < size; i++ {
-		f[i] = byte(number + i)
-	}
+	copy(f[stampAt+2:], filler[number%251:])
 	return f
 }
+
+// filler is what numbered frames are filled with, from an offset that tells neighbours apart.
+var filler = func() (b [2048]byte) {
+	for i := range b {
+		b[i] = byte(i % 251)
+	}
+	return b
+}()
 
 // stampAt is where stages under test may write two bytes.
 const stampAt = 50

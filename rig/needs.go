@@ -32,7 +32,7 @@ func tunDevice() Need {
 		n.Met, n.Detail = true, "/dev/net/tun can be opened."
 	case errors.Is(err, os.ErrPermission):
 		n.Detail = "/dev/net/tun is there, but this user may not open it."
-		n.Remedy = "Run as root, or let root do: chmod 0666 /dev/net/tun."
+		n.Remedy = "Run as root, or let root do: chmod 0666 /dev/net/tun; start a container with --device /dev/net/tun."
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		n.Detail = "/dev/net/tun is not there."
 		n.Remedy = "Load the module (modprobe tun); start a container with --device /dev/net/tun."
@@ -55,7 +55,7 @@ func userNamespaces() Need {
 		return n
 	}
 	n.Detail = fmt.Sprintf("The kernel refuses them: %v.", errors.Unwrap(err))
-	n.Remedy = "Run as root, or ask for what this says: " + refusal(err).Error() + "."
+	n.Remedy = "Mend this: " + refusal(err).Error() + "."
 	return n
 }
 

@@ -80,22 +80,32 @@ func Up(name string) error {
 // Ready waits until interfaces that are up really send. One that came up before its other end did, a
 // veth or a TAP that nobody held, drops what is sent for up to a second longer.
 func Ready(names ...string) error {
+	deadline := time.Now().Add(3 * time.Second)
 	for _, name := range names {
-		for deadline := time.Now().Add(3 * time.Second); ; time.Sleep(time.Millisecond) {
-			link, err := netlink.LinkByName(name)
+		for {
+			sends, err := sends(name)
 			if err != nil {
 				return fmt.Errorf("wait for %s: %w", name, err)
 			}
-			state := link.Attrs().OperState
-			if link.Attrs().Flags&net.FlagUp != 0 && (state == netlink.OperUp || state == netlink.OperUnknown) {
+			if sends {
 				break
 			}
 			if time.Now().After(deadline) {
-				return fmt.Errorf("wait for %s: it is %s after three seconds: bring it up, and have its other end held", name, state)
+				return fmt.Errorf("%s still does not send: bring it up, and have its other end held", name)
 			}
+			time.Sleep(time.Millisecond)
 		}
 	}
 	return nil
+}
+
+func sends(name string) (bool, error) {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return false, err
+	}
+	a := link.Attrs()
+	return a.Flags&net.FlagUp != 0 && (a.OperState == netlink.OperUp || a.OperState == netlink.OperUnknown), nil
 }
 
 // Down takes an interface down.

@@ -76,7 +76,7 @@ func interfaceIoctl(request uint, ifr *unix.Ifreq) error {
 func explainControl(err error) error {
 	switch {
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
-		return fmt.Errorf("%s may not be opened: run as root, or let this user read and write it (%w)", controlFile, os.ErrPermission)
+		return fmt.Errorf("%s may not be opened: run as root, or let this user read and write it; in a container pass the device in (%w)", controlFile, os.ErrPermission)
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		return fmt.Errorf("%s is not there: load the tun module (modprobe tun); in a container pass the device in (%w)", controlFile, os.ErrNotExist)
 	}
