@@ -75,7 +75,7 @@ appliance, 4 a frame of the demo was not annotated as expected.`,
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return inputError(err) })
-	root.AddCommand(newDemo(), newReplay(), newRun(), newValidate(), newVersion())
+	root.AddCommand(newDemo(), newDoctor(), newMan(), newReplay(), newRun(), newValidate(), newVersion())
 	return root
 }
 

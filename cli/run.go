@@ -38,8 +38,8 @@ func newRun() *cobra.Command {
 		Short: "Be the NIC between two TAP interfaces, until stopped",
 		Long: `run makes the wire's and the host's TAP, or attaches to those that ip tuntap add
 made, and leads every frame from wire to host through the appliance; from host
-to wire bytes pass untouched. The log line that begins with msg=ready says that
-frames flow.
+to wire bytes pass untouched. The log line with msg=ready says that frames
+flow.
 
 SIGINT and SIGTERM end it, with a summary on standard output. SIGHUP rereads the
 SAs and the offload switches without losing a frame; a file with a mistake

@@ -1,0 +1,175 @@
+package cli
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"tapsec/status"
+)
+
+// limits are the switches by which distributions forbid user namespaces, those
+// that this kernel has.
+func limits() []finding {
+	var all []finding
+	for _, l := range []struct {
+		name string
+		good func(value int) bool
+		set  int
+	}{
+		{"kernel.unprivileged_userns_clone", func(v int) bool { return v == 1 }, 1},
+		{"kernel.apparmor_restrict_unprivileged_userns", func(v int) bool { return v == 0 }, 0},
+		{"user.max_user_namespaces", func(v int) bool { return v > 0 }, 10000},
+	} {
+		value, ok := sysctl(l.name)
+		if !ok {
+			continue
+		}
+		f := finding{Name: l.name, Met: l.good(value), Detail: fmt.Sprintf("It is %d.", value)}
+		if !f.Met {
+			f.Remedy = fmt.Sprintf("For use without root: sysctl %s=%d.", l.name, l.set)
+		}
+		all = append(all, f)
+	}
+	return all
+}
+
+// sysctl reads a number of the kernel's; false where there is none.
+func sysctl(name string) (int, bool) {
+	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
+	if err != nil {
+		return 0, false
+	}
+	value, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	return value, err == nil
+}
+
+// release is the running kernel's, for instance 6.18.3-generic and 6, 18.
+func release() (name string, major, minor int) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "unknown", 0, 0
+	}
+	name = unix.ByteSliceToString(u.Release[:])
+	fmt.Sscanf(name, "%d.%d", &major, &minor) // what does not parse counts as old
+	return name, major, minor
+}
+
+// kernel tells whether an interface that was moved to another namespace can be
+// asked where it is (TUNGETDEVNETNS, Linux 5.2).
+func kernel() finding {
+	name, major, minor := release()
+	f := finding{Name: "kernel", Met: atLeast(major, minor, 5, 2), Detail: "Linux " + name + "."}
+	if !f.Met {
+		f.Remedy = "Leave netns out of the configuration, or take Linux 5.2 or newer."
+	}
+	return f
+}
+
+func atLeast(major, minor, wantMajor, wantMinor int) bool {
+	return major > wantMajor || major == wantMajor && minor >= wantMinor
+}
+
+// ring tells whether an io_uring can be set up.
+func ring() finding {
+	const entries, paramsLen = 4, 120 // struct io_uring_params
+	var params [paramsLen]byte
+	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, entries, uintptr(unsafe.Pointer(&params)), 0)
+	f := finding{Name: "io_uring", Met: errno == 0}
+	switch disabled, _ := sysctl("kernel.io_uring_disabled"); {
+	case f.Met:
+		unix.Close(int(fd))
+		_, major, minor := release()
+		f.Detail = fmt.Sprintf("A ring can be set up (multishot reads: %s; deferred task work: %s).",
+			choose(atLeast(major, minor, 6, 7), "yes", "from Linux 6.7"), choose(atLeast(major, minor, 6, 1), "yes", "from Linux 6.1"))
+	case errno == unix.ENOSYS:
+		f.Detail, f.Remedy = "This kernel has none.", "Nothing: the plain engine needs none."
+	case disabled != 0:
+		f.Detail = fmt.Sprintf("It is switched off (kernel.io_uring_disabled is %d).", disabled)
+		f.Remedy = "Nothing for the plain engine; sysctl kernel.io_uring_disabled=0 switches it on."
+	default:
+		f.Detail = fmt.Sprintf("It is refused, perhaps by a container's seccomp filter: %v.", errno)
+		f.Remedy = "Nothing: the plain engine needs none."
+	}
+	return f
+}
+
+// bridges looks for what would strip the trailer off a frame that is forwarded
+// behind the host's TAP, or drop the frame: netfilter on bridges cuts frames to
+// their IP length, and a port whose MTU is full has no room for a trailer.
+func bridges() []finding {
+	const enough = 1500 + status.MaxTrailer
+	var there, small []string
+	isBridge := false
+	for _, i := range forwarders() {
+		there = append(there, i.Name)
+		isBridge = isBridge || i.bridge
+		if i.MTU < enough {
+			small = append(small, i.Name)
+		}
+	}
+	mtu := finding{Name: "bridge MTU", Met: len(small) == 0, Detail: "No bridge and no veth in this namespace."}
+	if len(there) > 0 {
+		mtu.Detail = fmt.Sprintf("Bridges and veths: %s.", strings.Join(there, ", "))
+	}
+	if len(small) > 0 {
+		mtu.Detail = fmt.Sprintf("Full-size frames with a trailer would be dropped by: %s.", strings.Join(small, ", "))
+		mtu.Remedy = fmt.Sprintf("Where annotated frames are to pass: ip link set dev NAME mtu %d, for a bridge and all its ports.", enough)
+	}
+	return []finding{bridgeFilter(isBridge), mtu}
+}
+
+func bridgeFilter(isBridge bool) finding {
+	f := finding{Name: "bridge filter", Met: true, Detail: "Bridges leave trailers alone."}
+	var on []string
+	for _, name := range []string{"net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"} {
+		if value, _ := sysctl(name); value != 0 && isBridge {
+			on = append(on, name)
+		}
+	}
+	if len(on) > 0 {
+		f.Met = false
+		f.Detail = "Netfilter cuts trailers off what a bridge forwards: " + strings.Join(on, " and ") + " set to 1."
+		f.Remedy = "Where annotated frames are to pass a bridge: sysctl " + strings.Join(on, "=0 ") + "=0."
+	}
+	return f
+}
+
+// forwarder is a bridge or a veth.
+type forwarder struct {
+	net.Interface
+	bridge bool
+}
+
+// forwarders asks each interface for its driver. One that cannot be asked is
+// neither.
+func forwarders() []forwarder {
+	all, err := net.Interfaces()
+	if err != nil {
+		return nil
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil
+	}
+	defer unix.Close(fd)
+	var found []forwarder
+	for _, i := range all {
+		info, err := unix.IoctlGetEthtoolDrvinfo(fd, i.Name)
+		if err != nil {
+			continue
+		}
+		switch unix.ByteSliceToString(info.Driver[:]) {
+		case "bridge":
+			found = append(found, forwarder{i, true})
+		case "veth":
+			found = append(found, forwarder{i, false})
+		}
+	}
+	return found
+}

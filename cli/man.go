@@ -1,0 +1,30 @@
+package cli
+
+import (
+	"os"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
+)
+
+func newMan() *cobra.Command {
+	return &cobra.Command{
+		Use:   "man DIR",
+		Short: "Write the man pages into a folder",
+		Long: `man writes a page for each command. To read one: man -l DIR/tapsec-run.1. To
+install them for everyone, give /usr/local/share/man/man1 as DIR.`,
+		Args: args(cobra.ExactArgs(1)),
+		RunE: func(cmd *cobra.Command, given []string) error { return man(cmd.Root(), given[0]) },
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			return nil, cobra.ShellCompDirectiveFilterDirs
+		},
+	}
+}
+
+func man(root *cobra.Command, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	root.DisableAutoGenTag = true // a page says the same whenever it is made
+	return doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "tapsec", Manual: "tapsec"}, dir)
+}
