@@ -1,0 +1,77 @@
+package status
+
+import (
+	"strings"
+	"testing"
+)
+
+// Every reason has a name, a sentence and a number of its own; the numbers are
+// part of the trailer's format, so that the ends of both ranges are pinned.
+func TestReasons(t *testing.T) {
+	names, sentences := map[string]Reason{}, map[string]Reason{}
+	for _, r := range Reasons() {
+		name, sentence := r.String(), r.Error()
+		if other, twice := names[name]; twice || name == "" || strings.ContainsAny(name, " _ABCDEFGHIJKLMNOPQRSTUVWXYZ") {
+			t.Errorf("reason %d is named %q, as is %d", r, name, other)
+		}
+		if other, twice := sentences[sentence]; twice || len(sentence) < 15 {
+			t.Errorf("reason %d says %q, as does %d", r, sentence, other)
+		}
+		names[name], sentences[sentence] = r, r
+		if int(r) >= NumReasons {
+			t.Errorf("reason %d is not below NumReasons", r)
+		}
+	}
+	if NotIP != 1 || InnerLength != 27 || Verified != 32 || Injected != 44 {
+		t.Errorf("reasons were renumbered: %d %d %d %d", NotIP, InnerLength, Verified, Injected)
+	}
+	for _, r := range []Reason{0, 31, Reason(NumReasons), 0xffff} {
+		if !strings.HasPrefix(r.String(), "reason-") || !strings.Contains(r.Error(), "does not know") {
+			t.Errorf("unknown reason %d: %q, %q", r, r, r.Error())
+		}
+	}
+}
+
+// The code that each reason gives in each portion (contract rows 1 to 33).
+func TestReasonCode(t *testing.T) {
+	type codes struct{ tunnel, transport Code }
+	want := map[Reason]codes{
+		AHICV:            {TunnelAHAuthFailed, TransportAHAuthFailed},   // rows 7, 9, 12, 14, 19
+		ESPICV:           {TunnelESPAuthFailed, TransportESPAuthFailed}, // rows 8, 10, 13, 14, 20
+		ProtocolMismatch: {InvalidProtocol, InvalidProtocol},            // rows 22, 28
+		BundleMismatch:   {InvalidProtocol, InvalidProtocol},
+		IPLength:         {InvalidPacketSyntax, InvalidPacketSyntax}, // rows 23, 28
+		UDPLength:        {InvalidPacketSyntax, InvalidPacketSyntax},
+		ESPLength:        {InvalidPacketSyntax, InvalidPacketSyntax},
+		AHLength:         {InvalidPacketSyntax, InvalidPacketSyntax},
+		PadLength:        {InvalidPacketSyntax, InvalidPacketSyntax},
+		OptionSyntax:     {InvalidPacketSyntax, InvalidPacketSyntax},
+		PadBytes:         {GenericError, GenericError}, // rows 24, 28
+		Injected:         {GenericError, GenericError},
+	}
+	for r := range Reason(NumReasons + 5) {
+		got := codes{r.Code(TunnelPortion), r.Code(TransportPortion)}
+		if got != want[r] {
+			t.Errorf("%s: %v, expected %v", r, got, want[r])
+		}
+		if _, failed := want[r]; r.Failed() != failed {
+			t.Errorf("%s: Failed %v", r, r.Failed())
+		}
+		if authentic := r == Verified || r == PadLength || r == PadBytes; r.Authentic() != authentic {
+			t.Errorf("%s: Authentic %v", r, r.Authentic())
+		}
+	}
+}
+
+func TestNames(t *testing.T) {
+	for got, want := range map[string]string{
+		NoPortion.String(): "none", TunnelPortion.String(): "tunnel", TransportPortion.String(): "transport", Portion(9).String(): "none",
+		InPlace.String(): "inplace", Decap.String(): "decap",
+		ICVValid.String(): "icv-valid", FailedBefore.String(): "failed", FailedAfter.String(): "failed-after-icv",
+		NotProcessed.String(): "not-processed", State(0).String(): "unknown", State(5).String(): "unknown",
+	} {
+		if got != want {
+			t.Errorf("%q, expected %q", got, want)
+		}
+	}
+}
