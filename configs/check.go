@@ -12,7 +12,11 @@ import (
 // check finds what each field by itself cannot tell, and finishes the SAs.
 func (c *Config) check(d *decoder, fields []saFields) {
 	for i := range fields {
-		c.SAs = append(c.SAs, fields[i].finish(d, at(i, "")))
+		s := &fields[i].SA
+		if !d.failed[at(i, "")] { // it has fields at all
+			s = fields[i].finish(d, at(i, ""))
+		}
+		c.SAs = append(c.SAs, s)
 	}
 	c.checkInterfaces(d)
 	if c.Profile.Legacy && !c.AllowLegacy {
@@ -20,6 +24,9 @@ func (c *Config) check(d *decoder, fields []saFields) {
 	}
 	bundled := c.checkBundles(d)
 	for i, s := range c.SAs {
+		if d.failed[at(i, "")] {
+			continue
+		}
 		for _, p := range s.Check(bundled[s], c.AllowLegacy) {
 			d.mistake(at(i, p.Field), "%s", p.Msg)
 		}
@@ -35,6 +42,17 @@ func (c *Config) check(d *decoder, fields []saFields) {
 // at is the path of an SA's field; of the SA itself where field is empty.
 func at(i int, field string) string {
 	return strings.TrimSuffix(fmt.Sprintf("sas[%d].%s", i, field), ".")
+}
+
+// broken tells whether an SA has a mistake already, so that comparing it with
+// others would only tell of consequences.
+func (d *decoder) broken(i int) bool {
+	for path := range d.failed {
+		if path == at(i, "") || strings.HasPrefix(path, at(i, "")+".") {
+			return true
+		}
+	}
+	return false
 }
 
 // finish makes the SA of its fields.
@@ -105,17 +123,22 @@ func (c *Config) checkInterfaces(d *decoder) {
 // these ESP SAs.
 func (c *Config) checkBundles(d *decoder) map[*sa.SA]bool {
 	bundled := map[*sa.SA]bool{}
+	index := c.index()
 	for i, s := range c.SAs {
 		if s.Protocol != sa.AH || s.Bundle == "" {
 			continue
 		}
 		path := at(i, "bundle")
-		esp := c.find(s.Bundle)
-		switch {
-		case esp == nil:
+		j, found := index[s.Bundle]
+		if !found {
 			d.mistake(path, "there is no SA named %q", s.Bundle)
-		case esp.Protocol != sa.ESP:
+			continue
+		}
+		esp := c.SAs[j]
+		switch {
+		case esp.Protocol != sa.ESP && esp.Protocol != 0:
 			d.mistake(path, "expected an ESP SA, but %q is %s", esp.Name, esp.Protocol)
+		case d.broken(i) || d.broken(j):
 		case esp.Dst != s.Dst:
 			d.mistake(path, "the SAs of a bundle share dst, but %q goes to %s and this one to %s", esp.Name, esp.Dst, s.Dst)
 		case esp.Mode != s.Mode:
@@ -127,20 +150,18 @@ func (c *Config) checkBundles(d *decoder) map[*sa.SA]bool {
 		case bundled[esp]:
 			d.mistake(path, "%q is in another bundle already", esp.Name)
 		}
-		if esp != nil {
-			bundled[esp] = true
-		}
+		bundled[esp] = true
 	}
 	return bundled
 }
 
-func (c *Config) find(name string) *sa.SA {
-	for _, s := range c.SAs {
-		if s.Name == name {
-			return s
-		}
+// index finds SAs by name, the first of each.
+func (c *Config) index() map[string]int {
+	index := map[string]int{}
+	for i, s := range slices.Backward(c.SAs) {
+		index[s.Name] = i
 	}
-	return nil
+	return index
 }
 
 func (c *Config) checkUnique(d *decoder) {
@@ -151,10 +172,16 @@ func (c *Config) checkUnique(d *decoder) {
 	}
 	names, ids := map[string]int{}, map[identity]int{}
 	for i, s := range c.SAs {
+		if d.failed[at(i, "")] {
+			continue
+		}
 		if first, ok := names[s.Name]; ok {
 			d.mistake(at(i, "name"), "%q is the name of sas[%d] too", s.Name, first)
 		} else {
 			names[s.Name] = i
+		}
+		if d.broken(i) {
+			continue
 		}
 		id := identity{s.Protocol, s.SPI, s.Dst, s.Src}
 		if first, ok := ids[id]; ok {
@@ -166,16 +193,19 @@ func (c *Config) checkUnique(d *decoder) {
 }
 
 func (c *Config) checkPolicy(d *decoder) {
+	index := c.index()
 	for i, p := range c.Policy {
 		path := fmt.Sprintf("policy[%d]", i)
+		_, found := index[p.SA]
 		switch {
+		case d.failed[path]:
 		case p.Action == 0:
 			d.mistake(path+".action", "is missing; say protect, bypass or discard")
 		case p.Action == sa.Protect && p.SA == "":
 			d.mistake(path+".sa", "is missing; say which SA must have carried the packet")
 		case p.Action != sa.Protect && p.SA != "":
 			d.mistake(path+".sa", "belongs to action: protect, found %s", p.Action)
-		case p.SA != "" && c.find(p.SA) == nil:
+		case p.SA != "" && !found:
 			d.mistake(path+".sa", "there is no SA named %q", p.SA)
 		}
 	}

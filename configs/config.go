@@ -20,6 +20,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"tapsec/keys"
 	"tapsec/sa"
 )
 
@@ -157,6 +158,26 @@ func Parse(name string, data []byte) (*Config, error) {
 	}
 	c.Warnings = d.warnings
 	sortProblems(c.Warnings)
+	return c, nil
+}
+
+// ParseKeys reads SAs from whatever holds some: a configuration, the output of
+// `ip xfrm state`, or Wireshark's table esp_sa. With the latter two everything
+// else is as in Default, obsolete algorithms are allowed, and what was left out
+// is among the warnings.
+func ParseKeys(name string, data []byte) (*Config, error) {
+	if keys.Detect(data) == keys.YAML {
+		return Parse(name, data)
+	}
+	sas, notes, err := keys.Read(name, data)
+	if err != nil {
+		return nil, err
+	}
+	c := Default()
+	c.SAs, c.AllowLegacy = sas, true
+	for _, n := range notes {
+		c.Warnings = append(c.Warnings, Problem{File: name, Msg: n})
+	}
 	return c, nil
 }
 

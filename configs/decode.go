@@ -86,13 +86,13 @@ var yamlLine = regexp.MustCompile(`^line (\d+): `)
 // syntax records that the text is no YAML. What the parser quotes of it is left
 // out, and the line is only shown where it begins like a field.
 func (d *decoder) syntax(err error) {
-	msg := quoted.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml: "), "")
+	msg := fromText.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml: "), "${1}")
 	line := 1
 	if m := yamlLine.FindStringSubmatch(msg); m != nil {
 		line, _ = strconv.Atoi(m[1])
 		msg = strings.TrimPrefix(msg, m[0])
 	}
-	p := d.problem(&yaml.Node{Line: line, Column: 1}, "", "expected YAML: %s; mend this line or the one above it", msg)
+	p := d.problem(&yaml.Node{Line: line, Column: 1}, "", "expected YAML: %s; mend this line or one next to it", msg)
 	if line <= len(d.lines) && !fieldStart.MatchString(d.lines[line-1]) {
 		p.Text = ""
 	}
@@ -172,6 +172,9 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
+// isNothing tells whether a field has no value. The word null is one: a suite.
+func isNothing(n *yaml.Node) bool { return n.Tag == "!!null" && (n.Value == "" || n.Value == "~") }
+
 // describe names what a node holds.
 func describe(n *yaml.Node) string {
 	switch {
@@ -179,7 +182,7 @@ func describe(n *yaml.Node) string {
 		return "fields"
 	case n.Kind == yaml.SequenceNode:
 		return "a list"
-	case n.Tag == "!!null":
+	case isNothing(n):
 		return "nothing"
 	}
 	return strconv.Quote(n.Value)
@@ -188,7 +191,7 @@ func describe(n *yaml.Node) string {
 // scalar hands the raw text of a node to set: 0x11... is a number to YAML, and
 // text to us. JSON has no hexadecimal numbers, so quotes do not matter.
 func (d *decoder) scalar(n *yaml.Node, path string, set func(string) error) {
-	if n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
+	if n.Kind != yaml.ScalarNode || isNothing(n) {
 		d.say(n, path, "expected a single value, found %s", describe(n))
 		return
 	}
@@ -215,7 +218,7 @@ func number(text string, v reflect.Value) error {
 }
 
 func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
-	if n.Kind == yaml.ScalarNode && n.Tag == "!!null" {
+	if isNothing(n) {
 		return // every item is commented out
 	}
 	if n.Kind != yaml.SequenceNode {
@@ -397,7 +400,7 @@ func parseIPProtocol(text string) (uint8, error) {
 
 // key reads a key, or the file that holds it. It never says what it found.
 func (d *decoder) key(n *yaml.Node, v reflect.Value, path string) {
-	if n.Kind != yaml.ScalarNode || n.Tag == "!!null" {
+	if n.Kind != yaml.ScalarNode || isNothing(n) {
 		d.say(n, path, "expected a key as 0x and hexadecimal digits, or file:PATH")
 		return
 	}

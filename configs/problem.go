@@ -7,13 +7,15 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"tapsec/keys"
 )
 
 // Problem is a mistake, or a warning, at one place of a file. None of its
 // fields holds a key.
 type Problem struct {
 	File  string `json:"file"`
-	Line  int    `json:"line"`            // from 1
+	Line  int    `json:"line"`            // from 1; 0 where a message concerns no line
 	Col   int    `json:"col"`             // from 1
 	Field string `json:"field,omitempty"` // path, for instance sas[0].spi
 	Text  string `json:"text,omitempty"`  // the line itself, key values masked
@@ -23,7 +25,11 @@ type Problem struct {
 // String gives place, field and message on one line, the quoted line beneath.
 func (p Problem) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s:%d:%d: ", p.File, p.Line, p.Col)
+	b.WriteString(p.File)
+	if p.Line > 0 {
+		fmt.Fprintf(&b, ":%d:%d", p.Line, p.Col)
+	}
+	b.WriteString(": ")
 	if p.Field != "" {
 		b.WriteString(p.Field + ": ")
 	}
@@ -53,9 +59,6 @@ func sortProblems(p []Problem) {
 }
 
 var (
-	// hexRun is what looks like a key wherever it stands: 16 or more
-	// hexadecimal digits, in one piece or byte by byte.
-	hexRun = regexp.MustCompile(`(?i)(0x)?([0-9a-f]{16,}|[0-9a-f]{2}([ :_-][0-9a-f]{2}){7,})`)
 	// keyField is the name of a field that holds a key.
 	keyField = regexp.MustCompile(`(?i)(key|secret|psk|passw)`)
 	// keyValue is such a field with its value: to the end of the line, or to the
@@ -63,27 +66,17 @@ var (
 	keyValue     = regexp.MustCompile(`(?i)([\w-]*(?:key|secret|psk|passw)[\w-]*["']?\s*[:=]\s*)(.+)`)
 	flowKeyValue = regexp.MustCompile(`(?i)([\w-]*(?:key|secret|psk|passw)[\w-]*["']?\s*[:=]\s*)([^,}\s][^,}]*)`)
 	fieldStart   = regexp.MustCompile(`^[\s{-]*["']?\w+["']?\s*:`)
-	quoted       = regexp.MustCompile(`'[^']*'`)
+	// fromText is what the YAML parser's messages repeat of the text.
+	fromText = regexp.MustCompile("(?s)(anchor )'.*'|`.*`")
 )
 
 // isKeyField tells whether the field of that name holds a key.
 func isKeyField(name string) bool { return keyField.MatchString(name) && name != "insecure_key_files" }
 
-// masked shows how long a key is and nothing else.
-func masked(value string) string {
-	digits := 0
-	for _, c := range strings.TrimPrefix(strings.ToLower(strings.Trim(value, `"' `)), "0x") {
-		if strings.ContainsRune("0123456789abcdef", c) {
-			digits++
-		}
-	}
-	return fmt.Sprintf("<key, %d bytes>", digits/2)
-}
-
 // redact makes text fit for messages: anything that looks like a key is masked,
 // whatever could move a terminal's cursor is gone, and it is not endless.
 func redact(text string) string {
-	text = hexRun.ReplaceAllStringFunc(text, masked)
+	text = keys.Redact(text)
 	text = strings.Map(func(r rune) rune {
 		if r == '\t' || !unicode.IsPrint(r) {
 			return ' '
@@ -109,10 +102,10 @@ func redactLine(line string, secrets []string) string {
 		if strings.Contains(parts[1], "key_files") || strings.HasPrefix(value, "file:") {
 			return m
 		}
-		return parts[1] + masked(value)
+		return parts[1] + keys.Mask(value)
 	})
 	for _, s := range secrets {
-		line = strings.ReplaceAll(line, s, masked(s))
+		line = strings.ReplaceAll(line, s, keys.Mask(s))
 	}
 	return redact(strings.TrimSpace(line))
 }

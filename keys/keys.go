@@ -29,7 +29,7 @@ const (
 )
 
 // ErrFormat says that a text is in none of the formats that Read knows.
-var ErrFormat = errors.New("expected the output of ip xfrm state or a Wireshark esp_sa table")
+var ErrFormat = errors.New("expected a configuration, the output of ip xfrm state or a Wireshark esp_sa table")
 
 var (
 	xfrmStart  = regexp.MustCompile(`(?m)^src \S+ dst \S+`)
@@ -63,7 +63,7 @@ func Read(name string, data []byte) ([]*sa.SA, []string, error) {
 		found = parseESPSA(string(data))
 		l.notes = append(l.notes, "the table does not say the modes of its SAs; tunnel is assumed")
 	case YAML:
-		return nil, nil, fmt.Errorf("%s: %w, found a configuration", name, ErrFormat)
+		return nil, nil, fmt.Errorf("%s: %w; this is a configuration, which package configs reads", name, ErrFormat)
 	default:
 		return nil, nil, fmt.Errorf("%s: %w, found no SA in %d bytes (ip xfrm state shows SAs to root alone)", name, ErrFormat, len(data))
 	}
