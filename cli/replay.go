@@ -187,22 +187,19 @@ func (o *replayOptions) parseKeys(text []byte) (*configs.Config, error) {
 	return c, nil
 }
 
-// offline keys one pipeline that runs on no interface.
+// offline is the appliance with one pipeline, on no interface. Its frames carry
+// trailers whatever is to be written in the end: they are what is reported.
 func offline(c *configs.Config, say *reporter) (*pipeline.Pipeline, error) {
-	profile := c.Profile
-	profile.Capacity = c.Capacity()
-	sad := pipeline.NewSAD(profile, 1)
-	sad.Activate(c.Offload.Active)
-	sad.Switch(c.Offload.AH, c.Offload.ESP)
-	for _, bundle := range c.Bundles() {
-		if _, err := sad.Add(bundle...); err != nil {
-			return nil, err
-		}
+	one := *c
+	one.Queues, one.Host.Annotate = 1, configs.Trailer
+	a, err := newAppliance(&one)
+	if err != nil {
+		return nil, err
 	}
-	for _, held := range sad.List() {
+	for _, held := range a.sad.List() {
 		say.names[held.Handle] = held.Name
 	}
-	return pipeline.New(sad, pipeline.Options{Form: formOf(c.Host.Form)}), nil
+	return a.pipelines[0], nil
 }
 
 func formOf(f configs.Form) status.Form {
