@@ -11,7 +11,7 @@ type Mangle func(b []byte) []byte
 // plaintext keeps it whole.
 const widest = 16
 
-// Of an ESP plaintext.
+// padLen reads the pad length of an ESP plaintext.
 func padLen(plain []byte) int { return int(plain[len(plain)-2]) }
 
 // insert makes room for n zero bytes behind the payload, in front of the pad.

@@ -129,8 +129,9 @@ func parse(packet []byte) (wire.Packet, error) {
 	if len(packet) == 0 {
 		return wire.Packet{}, ErrPacket
 	}
-	p, err := wire.ParseIP(packet, 0, len(packet), packet[0]>>4)
-	if err != nil || p.Short {
+	version := packet[0] >> 4
+	p, err := wire.ParseIP(packet, 0, len(packet), version)
+	if err != nil || p.Short || version != 4 && version != 6 {
 		return wire.Packet{}, ErrPacket
 	}
 	return p, nil
@@ -167,7 +168,7 @@ func (l *layer) seal(packet []byte) ([]byte, error) {
 	if err := mend(l.out); err != nil {
 		return nil, err
 	}
-	p.End = len(l.out)
+	p.End, p.Reach = len(l.out), len(l.out)
 	switch {
 	case l.ah != nil:
 		err = l.ah.Sign(l.out, &p, number)

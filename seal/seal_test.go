@@ -279,6 +279,7 @@ func TestSealRefuses(t *testing.T) {
 	}{
 		{"nothing", tunnel, nil, ErrPacket},
 		{"ARP", tunnel, make([]byte, 46), ErrPacket},
+		{"IPv3", tunnel, append([]byte{0x30, 0, 0, 0, 0, 6, wire.ProtoUDP, 64}, make([]byte, 38)...), ErrPacket},
 		{"a packet cut short", tunnel, udp4[:len(udp4)-1], ErrPacket},
 		{"a fragment", transport(sa.ESP, "aes128gcm16"), fragment, ErrFragment},
 		{"the other version", transport(sa.ESP, "aes128gcm16"), udp6, ErrFamily},
