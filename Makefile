@@ -1,0 +1,50 @@
+# Two commands do all: make demo, make test. The rest is for who works on it.
+
+GO ?= go
+PEERS = python3-scapy tshark tcpdump iproute2
+FUZZTIME ?= 10m
+
+.PHONY: build demo test race lint fuzz bench check peers help
+
+help:
+	@echo 'make demo   show the appliance at work in a throw-away rig'
+	@echo 'make test   every test; what a missing peer would have judged is skipped aloud'
+	@echo 'make build  bin/tapsec        make race   tests under the race detector'
+	@echo 'make lint   vet, staticcheck  make fuzz   every fuzz target for FUZZTIME ($(FUZZTIME))'
+	@echo 'make bench  microbenchmarks   make check  lint, test and race'
+	@echo 'make peers  install the peers that judge in the tests (Debian, root)'
+
+build:
+	$(GO) build -trimpath -o bin/tapsec .
+
+demo: build
+	bin/tapsec demo
+
+test:
+	$(GO) test ./...
+
+race:
+	$(GO) test -race ./...
+
+lint:
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+# One after the other, since each takes all cores.
+fuzz:
+	@for package in $$($(GO) list ./...); do \
+		for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz'); do \
+			echo "$$package $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
+		done; \
+	done
+
+bench:
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+check: lint test race
+
+peers:
+	apt-get update -qq
+	apt-get install -y --no-install-recommends $(PEERS)
