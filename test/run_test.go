@@ -1,0 +1,544 @@
+package test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tapsec/rig"
+	"tapsec/seal"
+	"tapsec/status"
+)
+
+// TestVerdicts sends a frame of each kind through a running appliance: contract
+// rows 1, 2, 5, 6, 8, 10, 11 and 13.
+func TestVerdicts(t *testing.T) {
+	rig.Require(t)
+	p := start(t, write(t, moreSAs))
+	wire, host := listen(t, "wire0"), listen(t, "host0")
+	m := newMixer(t)
+	for kind := range kinds {
+		for _, size := range []int{8, 256, 1372} {
+			s := m.sample(kind, size)
+			wire.send(s.frame)
+			host.check(s)
+		}
+	}
+	p.stop()
+}
+
+// TestInactive: contract row 3, receive offload not activated.
+func TestInactive(t *testing.T) {
+	rig.Require(t)
+	start(t, write(t, moreSAs), "--inactive")
+	wire, host := listen(t, "wire0"), listen(t, "host0")
+	s := newMixer(t).sample(2, 100)
+	s.word, s.reason, s.payload = 0, status.OffloadInactive, nil
+	wire.send(s.frame)
+	host.check(s)
+}
+
+// TestPlainHost delivers to a host that knows nothing of trailers.
+func TestPlainHost(t *testing.T) {
+	rig.Require(t)
+	start(t, write(t, moreSAs), "--form", "decap", "--annotate", "none", "--wire", "w7", "--host", "h7")
+	wire, host := listen(t, "w7"), listen(t, "h7")
+	packet := plain(server, 1, 500)
+	sas := sasOf(t, moreSAs)
+	wire.send(framed(sealed(t, sealer(t, sas["web"], sas["site"]), packet)))
+	if got := host.next(); !bytes.Equal(got, framed(packet)) {
+		t.Errorf("got\n%x, want\n%x", got, framed(packet))
+	}
+}
+
+// TestHostToWire: bytes from the host pass untouched, whatever they are.
+func TestHostToWire(t *testing.T) {
+	rig.Require(t)
+	p := start(t, write(t, moreSAs))
+	wire, host := listen(t, "wire0"), listen(t, "host0")
+	s := newMixer(t).sample(2, 800)
+	tagged := seal.AppendFrame(nil, plain(server, 1, 100), 0x81000064)
+	var want [][]byte
+	want = append(want, ours[:12:12], s.frame, tagged, spoiled(bytes.Clone(s.frame)))
+	want[0] = append(want[0], 0x88, 0xb5) // a frame of nothing
+	for size := 15; size <= 1514; size += 37 {
+		frame := append(ours[:12:12], 0x88, 0xb5)
+		for len(frame) < size {
+			frame = append(frame, byte(size))
+		}
+		want = append(want, frame)
+	}
+	for i, frame := range want {
+		host.send(frame)
+		if got := wire.next(); !bytes.Equal(got, frame) {
+			t.Fatalf("frame %d: sent\n%x, received\n%x", i, frame, got)
+		}
+	}
+	p.stop()
+}
+
+// TestConservation sends a long mixture, compares every frame, and then the
+// summary with what was sent: in = out + host_down, and each reason's count.
+func TestConservation(t *testing.T) {
+	rig.Require(t)
+	const frames, window = 5000, 100
+	p := start(t, write(t, moreSAs))
+	wire, host := listen(t, "wire0"), listen(t, "host0")
+	m := newMixer(t)
+	var samples []sample
+	reasons, bytesIn := map[status.Reason]int{}, 0
+	for i := range frames {
+		s := m.sample(i*7%kinds, 8+i*13%1300)
+		samples = append(samples, s)
+		reasons[s.reason]++
+		bytesIn += len(s.frame)
+	}
+	var seen atomic.Int64
+	go func() {
+		for i, s := range samples {
+			for int64(i) >= seen.Load()+window {
+				time.Sleep(50 * time.Microsecond)
+			}
+			if err := wire.Send(s.frame); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	for i, s := range samples {
+		if got := host.check(s); got.Ordinal < uint64(i+1) {
+			t.Fatalf("frame %d has ordinal %d", i, got.Ordinal)
+		}
+		seen.Store(int64(i + 1))
+	}
+	host.silent(50 * time.Millisecond)
+	text := p.stop()
+	sum := readSummary(t, text)
+	in := sum["wire0 to host0"]
+	if in[0] < frames || in[1] < bytesIn || in[0] != in[2]+in[4] {
+		t.Errorf("wire0 to host0: %v, sent %d frames with %d bytes", in, frames, bytesIn)
+	}
+	for r, n := range reasons {
+		if got := sum[r.String()]; len(got) == 0 || got[0] < n || r.Failed() && got[0] != n {
+			t.Errorf("%s: %v, want %d", r, got, n)
+		}
+		if !strings.Contains(text, r.Error()) {
+			t.Errorf("the summary lacks %q", r.Error())
+		}
+	}
+	for _, line := range []string{"CRYPTO_SUCCESS", "CRYPTO_TRANSPORT_ESP_AUTH_FAILED", "CRYPTO_TUNNEL_ESP_AUTH_FAILED", "wire0", "host0"} {
+		if len(sum[line]) == 0 {
+			t.Errorf("no line %s in\n%s", line, text)
+		}
+	}
+}
+
+// readSummary finds the lines that are a name and numbers.
+func readSummary(t *testing.T, text string) map[string][]int {
+	t.Helper()
+	lines := map[string][]int{}
+	columns := regexp.MustCompile(` {2,}`)
+	for line := range strings.Lines(text) {
+		var numbers []int
+		cells := columns.Split(strings.TrimSpace(line), -1)
+		for _, cell := range cells[1:] {
+			n, err := strconv.Atoi(cell)
+			if err != nil {
+				break
+			}
+			numbers = append(numbers, n)
+		}
+		lines[cells[0]] = numbers
+	}
+	return lines
+}
+
+const esnSA = `
+  - {name: long, spi: 0xe001, dst: 198.51.100.10, protocol: esp, mode: transport, suite: aes256gcm16, esn: true, seq_high: 5,
+     encryption_key: 0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1fa1a2a3a4}
+`
+
+// TestReload rereads the file again and again beside traffic on an ESN SA that
+// goes over a wrap: no frame is lost or out of order, none fails, and so the
+// mark is kept; the file alone would set it back by 2^32 (contract, ESN).
+func TestReload(t *testing.T) {
+	rig.Require(t)
+	const frames, window, reloads = 4000, 100, 12
+	with, without := moreSAs+esnSA, headSA+esnSA
+	path := write(t, with)
+	p := start(t, path)
+	wire, host := listen(t, "wire0"), listen(t, "host0")
+	s := sealer(t, sasOf(t, with)["long"])
+	const first = 6<<32 - 1000
+	s.SetNumber(0, first)
+	var stream [][]byte
+	for i := range frames {
+		stream = append(stream, framed(sealed(t, s, plain(server, uint64(i), 200))))
+	}
+	var seen atomic.Int64
+	go func() {
+		for i, frame := range stream {
+			for int64(i) >= seen.Load()+window {
+				time.Sleep(50 * time.Microsecond)
+			}
+			if err := wire.Send(frame); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	for i := range stream {
+		if i%(frames/reloads) == frames/reloads/2 {
+			rewrite(t, path, []string{with, without}[i/(frames/reloads)%2])
+			p.signal(unix.SIGHUP)
+		}
+		body, trailer := host.delivered()
+		r := trailer.Records[0]
+		if trailer.Word != 0x2 || r.Number != first+uint64(i) {
+			t.Fatalf("frame %d: word %s, %s, number %#x, want %#x", i, trailer.Word, trailer.Reason, r.Number, uint64(first+i))
+		}
+		if got := binary.BigEndian.Uint64(body[r.Payload+8:]); got != uint64(i) {
+			t.Fatalf("frame %d came in the place of %d", got, i)
+		}
+		seen.Store(int64(i + 1))
+	}
+	p.waitLog("msg=reloaded")
+	p.stop()
+}
+
+// TestReloadChanges: SAs come and go with the file, switches are obeyed, what
+// needs a restart is said so.
+func TestReloadChanges(t *testing.T) {
+	rig.Require(t)
+	path := write(t, headSA)
+	p := start(t, path)
+	wire, host := listen(t, "wire0"), listen(t, "host0")
+	m := newMixer(t)
+	round := func(kind int, word status.Word, reason status.Reason) {
+		t.Helper()
+		s := m.sample(kind, 100)
+		s.word, s.reason = word, reason
+		if reason != status.Verified {
+			s.payload = nil
+		}
+		wire.send(s.frame)
+		host.check(s)
+	}
+	reload := func(text string) string {
+		t.Helper()
+		rewrite(t, path, text)
+		p.signal(unix.SIGHUP)
+		return p.waitLog("msg=reloaded")
+	}
+	round(0, 0, status.NoSA)
+	reload(moreSAs)
+	round(0, 0x2, status.Verified)
+	reload("offload: {esp: false}" + moreSAs)
+	round(0, 0, status.ProtocolOff)
+	reload("offload: {active: false}" + moreSAs)
+	round(0, 0, status.OffloadInactive)
+	said := reload("queues: 2\nprofile: ndis-v2\nwire: {name: other0}" + headSA)
+	for _, field := range []string{"field=queues", "field=profile", "field=wire"} {
+		if !strings.Contains(said, field) {
+			t.Errorf("log lacks %s:\n%s", field, said)
+		}
+	}
+	if strings.Contains(said, "field=host") {
+		t.Errorf("the host did not change:\n%s", said)
+	}
+	round(0, 0, status.SADeleted)
+	round(1, 0x2, status.Verified)
+}
+
+// TestReloadMistake: a wrong file changes nothing, every mistake is logged, and
+// no key is.
+func TestReloadMistake(t *testing.T) {
+	rig.Require(t)
+	path := write(t, headSA)
+	p := start(t, path)
+	wire, host := listen(t, "wire0"), listen(t, "host0")
+	m := newMixer(t)
+	wrong := strings.NewReplacer("0xc002", "0", "mode: transport", "mode: sideways").Replace(moreSAs)
+	for _, text := range []string{wrong, "sas: [", "host: {annotate: none}" + moreSAs, "profile: ixgbe-82599\nsas: []\nx: 1"} {
+		rewrite(t, path, text)
+		p.signal(unix.SIGHUP)
+		said := p.waitLog("reload refused")
+		if text == wrong && (!strings.Contains(said, "spi") || !strings.Contains(said, "sideways")) {
+			t.Errorf("not every mistake is logged:\n%s", said)
+		}
+		if strings.Contains(said, "101112131415") {
+			t.Errorf("a key is logged:\n%s", said)
+		}
+		s := m.sample(1, 100)
+		wire.send(s.frame)
+		host.check(s)
+		s = m.sample(0, 100)
+		s.word, s.reason, s.payload = 0, status.NoSA, nil
+		wire.send(s.frame)
+		host.check(s)
+	}
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	p.signal(unix.SIGHUP)
+	p.waitLog("reload refused")
+	p.stop()
+}
+
+// TestReloadBeyondCapacity: a file whose SAs fit its own capacity, but not the
+// running one's, is refused.
+func TestReloadBeyondCapacity(t *testing.T) {
+	rig.Require(t)
+	path := write(t, "sa_capacity: 1"+headSA)
+	p := start(t, path)
+	rewrite(t, path, "sa_capacity: 2"+moreSAs)
+	p.signal(unix.SIGHUP)
+	if said := p.waitLog("reload refused"); !strings.Contains(said, "web") || !strings.Contains(said, "restart") {
+		t.Errorf("the log does not say which SA has no room:\n%s", said)
+	}
+}
+
+// TestPreferred: an SA that the NIC has no room for stays with the transport,
+// said once at start.
+func TestPreferred(t *testing.T) {
+	rig.Require(t)
+	preferred := strings.Replace(moreSAs, "name: web,", "name: web, offload: preferred,", 1)
+	p := launch(t, write(t, "sa_capacity: 1"+preferred))
+	if said := p.waitLog("msg=ready"); strings.Count(said, "web stays with the transport") != 1 {
+		t.Errorf("want one line on web:\n%s", said)
+	}
+	wire, host := listen(t, "wire0"), listen(t, "host0")
+	s := newMixer(t).sample(0, 100)
+	s.word, s.reason, s.payload = 0, status.NoSA, nil
+	wire.send(s.frame)
+	host.check(s)
+	p.stop()
+	if said := p.logged(); strings.Contains(said, "transport") {
+		t.Errorf("said again:\n%s", said)
+	}
+}
+
+// TestDeleted: an interface deleted under the appliance ends it with exit code
+// 3, one sentence and the summary; the other interface vanishes.
+func TestDeleted(t *testing.T) {
+	rig.Require(t)
+	for _, name := range []string{"wire0", "host0"} {
+		p := start(t, write(t, headSA))
+		if err := rig.Delete(name); err != nil {
+			t.Fatal(err)
+		}
+		sum := readSummary(t, p.end(3))
+		if _, ok := sum["wire0 to host0"]; !ok {
+			t.Error("no summary")
+		}
+		if said := p.logged(); strings.Count(said, name+": interface is gone") != 1 {
+			t.Errorf("want one sentence on %s:\n%s", name, said)
+		}
+		absent(t, "wire0", "host0")
+	}
+}
+
+func absent(t *testing.T, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		if _, err := net.InterfaceByName(name); err == nil {
+			t.Errorf("%s is still there", name)
+		}
+	}
+}
+
+// TestNamespaces puts the kernel's sides into two named namespaces; they vanish
+// from there too.
+func TestNamespaces(t *testing.T) {
+	rig.Require(t)
+	outside, inside := namespace(t, "outside"), namespace(t, "inside")
+	p := start(t, write(t, moreSAs), "--wire-netns", "outside", "--host-netns", "inside", "--host", "wire0")
+	absent(t, "wire0")
+	wire, host := listenIn(t, "outside", "wire0"), listenIn(t, "inside", "wire0")
+	m := newMixer(t)
+	for kind := range kinds {
+		s := m.sample(kind, 1372)
+		wire.send(s.frame)
+		host.check(s)
+	}
+	if sum := readSummary(t, p.stop()); len(sum["wire0"]) != 2 {
+		t.Errorf("no drop counters from other namespaces: %v", sum)
+	}
+	for _, ns := range []*rig.Namespace{outside, inside} {
+		ns.Do(func() error {
+			absent(t, "wire0")
+			return nil
+		})
+	}
+}
+
+func namespace(t *testing.T, name string) *rig.Namespace {
+	t.Helper()
+	ns, err := rig.NewNamespace(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() })
+	return ns
+}
+
+// TestAttach uses interfaces that were there before; they outlive the
+// appliance, also where it moved one, and it finds that one again.
+func TestAttach(t *testing.T) {
+	rig.Require(t)
+	home := namespace(t, "home")
+	for _, name := range []string{"wire0", "host0"} {
+		if err := errors.Join(rig.AddTAP(name, false), rig.Up(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() { rig.Delete("wire0") })
+	m := newMixer(t)
+	for range 2 {
+		p := start(t, write(t, moreSAs), "--host-netns", "home")
+		wire, host := listen(t, "wire0"), listenIn(t, "home", "host0")
+		s := m.sample(2, 300)
+		wire.send(s.frame)
+		host.check(s)
+		p.stop()
+		if _, err := net.InterfaceByName("wire0"); err != nil {
+			t.Errorf("wire0: %v", err)
+		}
+		if err := home.Do(func() error { _, err := net.InterfaceByName("host0"); return err }); err != nil {
+			t.Errorf("host0: %v", err)
+		}
+	}
+}
+
+// TestQueues spreads SAs over two queues: order holds on each SA, ordinals
+// count on each queue.
+func TestQueues(t *testing.T) {
+	rig.Require(t)
+	const flows, each = 16, 100
+	text := "sas:\n"
+	for i := range flows {
+		text += fmt.Sprintf("  - {name: f%d, spi: %#x, dst: 198.51.100.10, protocol: esp, mode: transport, suite: aes128gcm16,\n"+
+			"     encryption_key: 0x101112131415161718191a1b1c1d1e1fb1b2b3b4}\n", i, 0x5000+i)
+	}
+	p := start(t, write(t, text), "--queues", "2")
+	wire, host := listen(t, "wire0"), listen(t, "host0")
+	var sealers []*seal.Sealer
+	for i := range flows {
+		sealers = append(sealers, sealer(t, sasOf(t, text)[fmt.Sprintf("f%d", i)]))
+	}
+	next, ordinals := map[uint32]uint64{}, map[uint16]uint64{}
+	for range each {
+		for _, s := range sealers {
+			wire.send(framed(sealed(t, s, plain(server, 0, 100))))
+		}
+		for range sealers {
+			_, trailer := host.delivered()
+			r := trailer.Records[0]
+			if trailer.Word != 0x2 || r.Number != next[r.SPI]+1 {
+				t.Fatalf("SPI %#x: word %s, number %d after %d", r.SPI, trailer.Word, r.Number, next[r.SPI])
+			}
+			next[r.SPI] = r.Number
+			if trailer.Ordinal <= ordinals[trailer.Queue] {
+				t.Fatalf("queue %d: ordinal %d after %d", trailer.Queue, trailer.Ordinal, ordinals[trailer.Queue])
+			}
+			ordinals[trailer.Queue] = trailer.Ordinal
+		}
+	}
+	if len(ordinals) != 2 {
+		t.Errorf("frames on the queues %v, want two", ordinals)
+	}
+	if sum := readSummary(t, p.stop()); sum["verified"][0] != flows*each {
+		t.Errorf("verified %v, want %d over both queues", sum["verified"], flows*each)
+	}
+}
+
+// TestNothingLeft: where the second interface cannot be had the first vanishes,
+// from another namespace too.
+func TestNothingLeft(t *testing.T) {
+	rig.Require(t)
+	away := namespace(t, "away")
+	for _, flags := range [][]string{{"--host", "lo"}, {"--host", "lo", "--wire-netns", "away"}, {"--host-netns", "nowhere"}} {
+		p := launch(t, write(t, headSA), flags...)
+		p.end(1)
+		if said := p.logged(); !strings.Contains(said, "lo is not a TAP") && !strings.Contains(said, "ip netns add nowhere") {
+			t.Errorf("%v: %s", flags, said)
+		}
+		absent(t, "wire0", "host0")
+		away.Do(func() error {
+			absent(t, "wire0")
+			return nil
+		})
+	}
+}
+
+// TestUnprivileged: without CAP_NET_ADMIN over its namespace it says so.
+func TestUnprivileged(t *testing.T) {
+	rig.Require(t)
+	p := launchAs(t, userNamespace(0), write(t, headSA))
+	p.end(1)
+	if said := p.logged(); !strings.Contains(said, "needs CAP_NET_ADMIN") {
+		t.Errorf("got %q", said)
+	}
+	absent(t, "wire0", "host0")
+}
+
+// userNamespace makes a child root in a user namespace of its own, and there
+// alone.
+func userNamespace(more uintptr) *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER | more,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}},
+	}
+}
+
+// TestRootless runs other tests once more where nobody is root but inside the
+// rig.
+func TestRootless(t *testing.T) {
+	rig.Require(t)
+	cmd := exec.Command("/proc/self/exe", "-test.run=^(TestVerdicts|TestNamespaces)$", "-test.v")
+	cmd.SysProcAttr = userNamespace(unix.CLONE_NEWNET | unix.CLONE_NEWNS)
+	cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
+	said, err := cmd.CombinedOutput()
+	if err != nil || bytes.Count(said, []byte("--- PASS")) != 2 {
+		t.Errorf("%v\n%s", err, said)
+	}
+}
+
+// TestRefused: what the user can mend is exit code 2, and makes no interface.
+func TestRefused(t *testing.T) {
+	rig.Require(t)
+	for _, refused := range []struct {
+		text  string
+		flags []string
+		want  string
+	}{
+		{"x: 1" + headSA, nil, "no such field"},
+		{headSA, []string{"--annotate", "none"}, "nobody could tell"},
+		{headSA, []string{"--form", "upside-down"}, "--form"},
+		{headSA, []string{"--queues", "257"}, "expected 1 to 256"},
+		{headSA, []string{"--host", "wire0"}, "different names"},
+		{headSA, []string{"--no-such-flag"}, "unknown flag"},
+		{headSA, []string{"argument"}, "unknown command"},
+	} {
+		p := launch(t, write(t, refused.text), refused.flags...)
+		p.end(2)
+		if said := p.logged(); !strings.Contains(said, refused.want) || strings.Contains(said, "000102030405") {
+			t.Errorf("%v: %s", refused.flags, said)
+		}
+		absent(t, "wire0", "host0")
+	}
+}
