@@ -152,6 +152,7 @@ type placed struct {
 	sa                   *sa.SA
 	ip, at, payload, end int
 	plain                []byte // ESP's plaintext with its trailer
+	next                 uint8  // AH's next header
 }
 
 // sealed is a frame with the knowledge of what lies where in it.
@@ -219,11 +220,11 @@ func (s *sealed) place(c *frameCase, plains map[*sa.SA][]byte) {
 			if c.ahLen > 0 {
 				p.payload = p.at + c.ahLen
 			}
-			end = p.end
+			end, p.next = p.end, model[p.at]
 		} else {
 			p.plain = plains[a]
 			p.payload = p.at + 8 + a.Suite.IVLen
-			copy(model[p.payload:], p.plain)
+			copy(model[min(p.payload, len(model)):], p.plain)
 			end = p.payload + len(p.plain) - 2 - int(p.plain[len(p.plain)-2])
 		}
 		s.layers = append(s.layers, p)
@@ -271,7 +272,7 @@ func (p *placed) record(o outcome, kind status.Portion, number uint64) status.Re
 	n := len(p.plain)
 	switch {
 	case p.sa.Protocol == sa.AH:
-		r.PayloadLen = uint16(p.end - p.payload)
+		r.PayloadLen, r.NextHeader = uint16(p.end-p.payload), p.next
 	case o.state == status.ICVValid:
 		r.PadLen, r.NextHeader = p.plain[n-2], p.plain[n-1]
 		r.PayloadLen = uint16(n - 2 - int(r.PadLen))
@@ -295,7 +296,7 @@ func (s *sealed) kind(i int) status.Portion {
 }
 
 // expected builds the trailer's records from the outcomes.
-func (c *frameCase) expected(s *sealed, handles map[string]uint32) []status.Record {
+func (c *frameCase) expected(s *sealed, sad *pipeline.SAD) []status.Record {
 	var all []status.Record
 	for i, o := range c.records {
 		l := s.layers[i]
@@ -308,13 +309,7 @@ func (c *frameCase) expected(s *sealed, handles map[string]uint32) []status.Reco
 			kind = status.TransportPortion // an AH over ESP that matches no SA
 		}
 		r := l.record(o, kind, number)
-		r.Handle = handles[l.sa.Name]
-		if l.sa.Protocol == sa.AH {
-			r.NextHeader = s.opened(i)[l.at]
-		}
-		if i == 0 {
-			r.DeleteSA = c.word.DeleteSA()
-		}
+		r.Handle = handle(sad, l.sa)
 		if c.fix != nil {
 			c.fix(i, &r)
 		}
@@ -376,12 +371,18 @@ func offload(t testing.TB, sad *pipeline.SAD, sas ...*sa.SA) {
 	}
 }
 
-func handles(sad *pipeline.SAD) map[string]uint32 {
-	all := map[string]uint32{}
-	for _, h := range sad.List() {
-		all[h.Name] = h.Handle
+// handle is that of an SA, or where it is not offloaded, of one with its SPI.
+func handle(sad *pipeline.SAD, a *sa.SA) uint32 {
+	all := sad.List()
+	for _, same := range []func(pipeline.Holding) bool{
+		func(h pipeline.Holding) bool { return h.SA == a },
+		func(h pipeline.Holding) bool { return h.SPI == a.SPI },
+	} {
+		if i := slices.IndexFunc(all, same); i >= 0 {
+			return all[i].Handle
+		}
 	}
-	return all
+	return 0
 }
 
 var received = time.Unix(1700000000, 42)
@@ -420,12 +421,26 @@ func (c *frameCase) check(t *testing.T) {
 		Word: c.word, Reason: c.reason, Queue: 3, WireLen: uint32(len(s.frame)), Ordinal: 1,
 		Received: received.UnixNano(), N: uint8(len(c.records)),
 	}
-	copy(want.Records[:], c.expected(s, handles(sad)))
+	copy(want.Records[:], c.expected(s, sad))
 	compare(t, trailer, want)
 	sameBytes(t, body, padded(s.opened(c.verified())))
+	c.checkPressure(t, s, &want)
 	if !c.noDecap {
 		c.checkDecap(t, s)
 	}
+}
+
+// checkPressure runs the case with the table under pressure: contract row 26.
+func (c *frameCase) checkPressure(t *testing.T, s *sealed, want *status.Trailer) {
+	t.Helper()
+	sad := c.nic(t)
+	sad.ForcePressure(true)
+	_, trailer := process(t, sad, pipeline.Options{Queue: 3}, s.frame)
+	if want.N > 0 {
+		want.Word |= status.SADeleteReq
+		want.Records[0].DeleteSA = true
+	}
+	compare(t, trailer, *want)
 }
 
 func (c *frameCase) checkDecap(t *testing.T, s *sealed) {
@@ -440,7 +455,7 @@ func (c *frameCase) checkDecap(t *testing.T, s *sealed) {
 	if removed > 0 {
 		want.Form = status.Decap
 	}
-	copy(want.Records[:], c.expected(s, handles(sad)))
+	copy(want.Records[:], c.expected(s, sad))
 	compare(t, trailer, want)
 	sameBytes(t, body, padded(frame))
 }
@@ -506,7 +521,11 @@ func compare(t *testing.T, got, want status.Trailer) {
 	}
 	got.Records, want.Records = [4]status.Record{}, [4]status.Record{}
 	if got != want {
-		t.Errorf("trailer:\n got %s %s %+v\nwant %s %s %+v", got.Word, got.Reason, got, want.Word, want.Reason, want)
+		show := func(x status.Trailer) string {
+			return fmt.Sprintf("%s %s, %s, %d removed, %d records, queue %d, frame %d of %d bytes at %d",
+				x.Word, x.Reason.String(), x.Form, x.Removed, x.N, x.Queue, x.Ordinal, x.WireLen, x.Received)
+		}
+		t.Errorf("trailer:\n got %s\nwant %s", show(got), show(want))
 	}
 }
 
