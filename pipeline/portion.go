@@ -247,10 +247,12 @@ func (p *Pipeline) incapable(po *portion) status.Reason {
 	return 0
 }
 
-// switchedOff tells whether one of the portion's protocols is switched off.
+// switchedOff tells whether one of the portion's protocols is switched off. The
+// protocols of a bundle are two, also where the frame lacks one of them.
 func (p *Pipeline) switchedOff(po *portion) bool {
 	for _, h := range po.headers[:po.n] {
-		if p.sad.off(h.sa.Protocol) {
+		partner := h.sa.Partner
+		if p.sad.off(h.sa.Protocol) || partner != nil && p.sad.off(partner.Protocol) {
 			return true
 		}
 	}
