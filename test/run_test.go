@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -99,25 +98,15 @@ func TestConservation(t *testing.T) {
 	wire, host := listen(t, "wire0"), listen(t, "host0")
 	m := newMixer(t)
 	var samples []sample
+	var stream [][]byte
 	reasons, bytesIn := map[status.Reason]int{}, 0
 	for i := range frames {
 		s := m.sample(i*7%kinds, 8+i*13%1300)
-		samples = append(samples, s)
+		samples, stream = append(samples, s), append(stream, s.frame)
 		reasons[s.reason]++
 		bytesIn += len(s.frame)
 	}
-	var seen atomic.Int64
-	go func() {
-		for i, s := range samples {
-			for int64(i) >= seen.Load()+window {
-				time.Sleep(50 * time.Microsecond)
-			}
-			if err := wire.Send(s.frame); err != nil {
-				t.Error(err)
-				return
-			}
-		}
-	}()
+	seen := wire.pour(stream, window)
 	for i, s := range samples {
 		if got := host.check(s); got.Ordinal < uint64(i+1) {
 			t.Fatalf("frame %d has ordinal %d", i, got.Ordinal)
@@ -188,18 +177,7 @@ func TestReload(t *testing.T) {
 	for i := range frames {
 		stream = append(stream, framed(sealed(t, s, plain(server, uint64(i), 200))))
 	}
-	var seen atomic.Int64
-	go func() {
-		for i, frame := range stream {
-			for int64(i) >= seen.Load()+window {
-				time.Sleep(50 * time.Microsecond)
-			}
-			if err := wire.Send(frame); err != nil {
-				t.Error(err)
-				return
-			}
-		}
-	}()
+	seen := wire.pour(stream, window)
 	for i := range stream {
 		if i%(frames/reloads) == frames/reloads/2 {
 			rewrite(t, path, []string{with, without}[i/(frames/reloads)%2])

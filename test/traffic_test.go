@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -179,6 +180,27 @@ func (p port) send(frame []byte) {
 	if err := p.Send(frame); err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+// pour sends frames in the background, never more than window ahead of the
+// number that the caller stores as seen.
+func (p port) pour(frames [][]byte, window int64) (seen *atomic.Int64) {
+	seen = new(atomic.Int64)
+	go func() {
+		for i, frame := range frames {
+			for int64(i) >= seen.Load()+window {
+				if p.t.Context().Err() != nil {
+					return // the test has failed
+				}
+				time.Sleep(50 * time.Microsecond)
+			}
+			if err := p.Send(frame); err != nil && p.t.Context().Err() == nil {
+				p.t.Error(err)
+				return
+			}
+		}
+	}()
+	return seen
 }
 
 // ours begins every frame that these tests send; anything else is the kernel's.
