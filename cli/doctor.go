@@ -103,9 +103,9 @@ func printTable(out io.Writer, d diagnosis) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\nengine\t%s\t%s\n", d.Engine, d.Why)
-	fmt.Fprintf(w, "run\t%s\t\n", choose(d.Run, "works", "cannot make interfaces here (those that root made for this user and brought up will do, and so will unshare -Urn)"))
-	fmt.Fprintf(w, "demo\t%s\t\n", choose(d.Demo, "works on real TAPs", "works in memory only"))
+	fmt.Fprintf(w, "\nengine\t%s: %s\n", d.Engine, d.Why)
+	fmt.Fprintf(w, "run\t%s\n", choose(d.Run, "works", "cannot make interfaces here; those that root made for this user and brought up will do, and so will unshare -Urn"))
+	fmt.Fprintf(w, "demo\t%s\n", choose(d.Demo, "works on real TAPs", "works in memory only"))
 	return w.Flush()
 }
 
