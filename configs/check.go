@@ -44,17 +44,6 @@ func at(i int, field string) string {
 	return strings.TrimSuffix(fmt.Sprintf("sas[%d].%s", i, field), ".")
 }
 
-// broken tells whether an SA has a mistake already, so that comparing it with
-// others would only tell of consequences.
-func (d *decoder) broken(i int) bool {
-	for path := range d.failed {
-		if path == at(i, "") || strings.HasPrefix(path, at(i, "")+".") {
-			return true
-		}
-	}
-	return false
-}
-
 // finish makes the SA of its fields.
 func (f *saFields) finish(d *decoder, path string) *sa.SA {
 	s := f.SA
@@ -138,7 +127,7 @@ func (c *Config) checkBundles(d *decoder) map[*sa.SA]bool {
 		switch {
 		case esp.Protocol != sa.ESP && esp.Protocol != 0:
 			d.mistake(path, "expected an ESP SA, but %q is %s", esp.Name, esp.Protocol)
-		case d.broken(i) || d.broken(j):
+		case d.broken[at(i, "")] || d.broken[at(j, "")]:
 		case esp.Dst != s.Dst:
 			d.mistake(path, "the SAs of a bundle share dst, but %q goes to %s and this one to %s", esp.Name, esp.Dst, s.Dst)
 		case esp.Mode != s.Mode:
@@ -180,7 +169,7 @@ func (c *Config) checkUnique(d *decoder) {
 		} else {
 			names[s.Name] = i
 		}
-		if d.broken(i) {
+		if d.broken[at(i, "")] { // comparing it would only tell of consequences
 			continue
 		}
 		id := identity{s.Protocol, s.SPI, s.Dst, s.Src}

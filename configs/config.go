@@ -16,7 +16,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"path/filepath"
 
 	"go.yaml.in/yaml/v3"
 
@@ -300,5 +299,3 @@ func (c *Config) bundles() [][]*sa.SA {
 	}
 	return all
 }
-
-func (d *decoder) dir() string { return filepath.Dir(d.file) }

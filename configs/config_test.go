@@ -106,69 +106,73 @@ const (
 	ah    = "  - name: two\n    spi: 0xc002\n    dst: 192.0.2.2\n    protocol: ah\n    mode: tunnel\n    suite: aesxcbc\n    integrity_key: 0x000102030405060708090a0b0c0d0e0f\n"
 )
 
+// replace changes the good configuration.
+func replace(old, new string) string {
+	if !strings.Contains(good+ah, old) {
+		panic(old + " is not in the good configuration")
+	}
+	return strings.Replace(good+ah, old, new, 1)
+}
+
 // Each row changes a good configuration into one with the mistakes listed, as
 // LINE:COL FIELD and a part of the message. There are no others.
+var mistakes = map[string]struct {
+	text string
+	want []string
+}{
+	"unknown field":    {replace("suite:", "siute:"), []string{"7:5 sas[0].siute: did you mean suite?", "2:5 sas[0].suite: is missing"}},
+	"unknown top":      {good + "color: red\n", []string{"9:1 color: there is no such field; there are allow_legacy"}},
+	"twice":            {replace("spi: 0xc001", "spi: 0xc001\n    spi: 2"), []string{"4:5 sas[0].spi: given twice, first in line 3"}},
+	"wrong types":      {replace("spi: 0xc001", "spi: [1]\n    esn: maybe\n    window: {}"), []string{"3:10 sas[0].spi: expected a single value, found a list", "4:10 sas[0].esn: expected true or false, found \"maybe\"", "5:13 sas[0].window: found fields"}},
+	"not a number":     {replace("0xc001", "4294967296"), []string{"3:10 sas[0].spi: expected a number from 0 to 4294967295"}},
+	"spi zero":         {replace("0xc001", "0"), []string{"3:10 sas[0].spi: reserved"}},
+	"address":          {replace("192.0.2.2", "192.0.2.256"), []string{"4:10 sas[0].dst: expected an IPv4 or IPv6 address"}},
+	"zone":             {replace("192.0.2.2", "fe80::1%eth0"), []string{"4:10 sas[0].dst: without a zone"}},
+	"families":         {replace("dst:", "src: 2001:db8::1\n    dst:"), []string{"4:10 sas[0].src: different IP versions"}},
+	"protocol":         {replace("esp", "espp"), []string{"5:15 sas[0].protocol: expected ah, esp, found \"espp\""}},
+	"no protocol":      {replace("    protocol: esp\n", ""), []string{"2:5 sas[0].protocol: is missing"}},
+	"no spi":           {replace("    spi: 0xc001\n", ""), []string{"2:5 sas[0].spi: is missing"}},
+	"mode":             {replace("tunnel", "beet"), []string{"6:11 sas[0].mode: expected transport, tunnel, found \"beet\""}},
+	"suite":            {replace("aes128gcm16", "aes129gcm16"), []string{"7:12 sas[0].suite: expected a cipher"}},
+	"legacy":           {replace("aes128gcm16", "des-md5"), []string{"7:12 sas[0].suite: allow_legacy: true", "8:21 sas[0].encryption_key: needs 8 bytes, found 20", "2:5 sas[0].integrity_key: needs 16 bytes, found 0"}},
+	"no integrity":     {replace("aes128gcm16", "aes128ctr"), []string{"7:12 sas[0].suite: has no integrity"}},
+	"short key":        {replace(key20, "0x0001"), []string{"8:21 sas[0].encryption_key: needs 20 bytes (its 4-byte salt last), found 2"}},
+	"odd key":          {replace(key20, key20+"0"), []string{"8:21 sas[0].encryption_key: even number"}},
+	"seq_high":         {replace("mode:", "seq_high: 1\n    mode:"), []string{"6:15 sas[0].seq_high: needs esn: true"}},
+	"encap port":       {replace("mode:", "encap: {port: 500}\n    mode:"), []string{"6:19 sas[0].encap.port: expected 4500"}},
+	"encap on ah":      {good + ah + "    encap: {port: 4500}\n", []string{"16:12 sas[1].encap: never UDP-encapsulated"}},
+	"window zero":      {replace("mode:", "window: 0\n    mode:"), []string{"6:13 sas[0].window: expected 32 to 65536, found 0"}},
+	"same name":        {replace("two", "one"), []string{"9:11 sas[1].name: \"one\" is the name of sas[0] too"}},
+	"same identity":    {good + strings.Replace(strings.TrimPrefix(good, "sas:\n"), "one", "copy", 1), []string{"10:10 sas[1].spi: sas[0] has the same"}},
+	"bundle unknown":   {good + ah + "    bundle: nobody\n", []string{"16:13 sas[1].bundle: there is no SA named \"nobody\""}},
+	"bundle to itself": {good + ah + "    bundle: two\n", []string{"16:13 sas[1].bundle: expected an ESP SA"}},
+	"bundle on esp":    {replace("mode:", "bundle: two\n    mode:"), []string{"6:13 sas[0].bundle: belongs on the AH SA"}},
+	"bundle dst":       {replace("192.0.2.2", "192.0.2.3") + "    bundle: one\n", []string{"16:13 sas[1].bundle: share dst"}},
+	"bundle mode":      {replace("tunnel", "transport") + "    bundle: one\n", []string{"16:13 sas[1].bundle: share mode"}},
+	"bundle offload":   {good + ah + "    bundle: one\n    offload: never\n", []string{"16:13 sas[1].bundle: share offload"}},
+	"bundle encap":     {replace("mode:", "encap: {port: 4500}\n    mode:") + "    bundle: one\n", []string{"17:13 sas[1].bundle: UDP-encapsulated"}},
+	"bundled twice":    {good + ah + "    bundle: one\n" + strings.NewReplacer("two", "three", "c002", "c003").Replace(ah) + "    bundle: one\n", []string{"24:13 sas[2].bundle: in another bundle already"}},
+	"profile":          {"profile: full2\n" + good, []string{"1:10 profile: expected one of full, ndis-v1"}},
+	"ndis-v1":          {"profile: ndis-v1\n", []string{"1:10 profile: allow_legacy: true"}},
+	"beyond profile":   {"profile: mlx5-crypto\n" + good + ah, []string{"10:5 sas[1].offload: profile mlx5-crypto lacks Ah"}},
+	"capacity":         {"sa_capacity: 1\n" + good + ah, []string{"10:5 sas[1].offload: the NIC holds 1 SA bundles"}},
+	"capacity itself":  {"profile: ixgbe-82599\nsa_capacity: 1025\n", []string{"2:14 sa_capacity: at most the 1024"}},
+	"interfaces":       {"wire: {name: a/b, mtu: 67}\nhost: {name: a-name-that-is-too-long}\nqueues: 0\n", []string{"1:14 wire.name: expected an interface name", "1:24 wire.mtu: expected 68", "2:14 host.name: expected an interface name", "2:7 host.mtu: expected 68 to 65521, found 67", "3:9 queues: expected 1 to 256, found 0"}},
+	"same interface":   {"wire: {name: a}\nhost: {name: a}\n", []string{"2:14 host.name: another name than"}},
+	"form":             {"host: {form: both, annotate: maybe}\n", []string{"1:14 host.form: expected one of [inplace decap]", "1:30 host.annotate: expected one of [trailer none]"}},
+	"policy":           {"policy:\n  - {match: {dst: 10.0.0.0/33}, action: bypass}\n  - {action: protect}\n  - {action: discard, sa: x}\n  - {action: protect, sa: x}\n  - {}\n  - no\n", []string{"2:19 policy[0].match.dst: expected a prefix", "3:5 policy[1].sa: is missing", "4:27 policy[2].sa: belongs to action: protect", "5:27 policy[3].sa: there is no SA named \"x\"", "6:5 policy[4].action: is missing", "7:5 policy[5]: expected fields"}},
+	"selector":         {replace("mode:", "selector: {protocol: tpc, ports: 5-4}\n    mode:"), []string{"6:26 sas[0].selector.protocol: expected tcp", "6:38 sas[0].selector.ports: expected a port"}},
+	"lifetimes":        {replace("mode:", "lifetimes: {soft: {time: never}}\n    mode:"), []string{"6:30 sas[0].lifetimes.soft.time: expected a time like 30s"}},
+	"no fields":        {"sas: [5]\n", []string{"1:7 sas[0]: expected fields"}},
+	"no list":          {"sas: 5\n", []string{"1:6 sas: expected a list"}},
+	"empty":            {"", []string{"1:1 : the file is empty"}},
+	"two documents":    {good + "---\nsas: []\n", []string{"9:1 : one document"}},
+	"no YAML":          {"sas:\n\t- name: x\n", []string{"2:1 : expected YAML"}},
+	"a list":           {"- a\n", []string{"1:1 : expected fields"}},
+}
+
 func TestMistakes(t *testing.T) {
-	replace := func(old, new string) string {
-		if !strings.Contains(good+ah, old) {
-			t.Fatalf("%q is not in the good configuration", old)
-		}
-		return strings.Replace(good+ah, old, new, 1)
-	}
-	for name, c := range map[string]struct {
-		text string
-		want []string
-	}{
-		"unknown field":    {replace("suite:", "siute:"), []string{"7:5 sas[0].siute: did you mean suite?", "2:5 sas[0].suite: is missing"}},
-		"unknown top":      {good + "color: red\n", []string{"9:1 color: there is no such field; there are allow_legacy"}},
-		"twice":            {replace("spi: 0xc001", "spi: 0xc001\n    spi: 2"), []string{"4:5 sas[0].spi: given twice, first in line 3"}},
-		"wrong types":      {replace("spi: 0xc001", "spi: [1]\n    esn: maybe\n    window: {}"), []string{"3:10 sas[0].spi: expected a single value, found a list", "4:10 sas[0].esn: expected true or false, found \"maybe\"", "5:13 sas[0].window: found fields"}},
-		"not a number":     {replace("0xc001", "4294967296"), []string{"3:10 sas[0].spi: expected a number from 0 to 4294967295"}},
-		"spi zero":         {replace("0xc001", "0"), []string{"3:10 sas[0].spi: reserved"}},
-		"address":          {replace("192.0.2.2", "192.0.2.256"), []string{"4:10 sas[0].dst: expected an IPv4 or IPv6 address"}},
-		"zone":             {replace("192.0.2.2", "fe80::1%eth0"), []string{"4:10 sas[0].dst: without a zone"}},
-		"families":         {replace("dst:", "src: 2001:db8::1\n    dst:"), []string{"4:10 sas[0].src: different IP versions"}},
-		"protocol":         {replace("esp", "espp"), []string{"5:15 sas[0].protocol: expected ah, esp, found \"espp\""}},
-		"no protocol":      {replace("    protocol: esp\n", ""), []string{"2:5 sas[0].protocol: is missing"}},
-		"no spi":           {replace("    spi: 0xc001\n", ""), []string{"2:5 sas[0].spi: is missing"}},
-		"mode":             {replace("tunnel", "beet"), []string{"6:11 sas[0].mode: expected transport, tunnel, found \"beet\""}},
-		"suite":            {replace("aes128gcm16", "aes129gcm16"), []string{"7:12 sas[0].suite: expected a cipher"}},
-		"legacy":           {replace("aes128gcm16", "des-md5"), []string{"7:12 sas[0].suite: allow_legacy: true", "8:21 sas[0].encryption_key: needs 8 bytes, found 20", "2:5 sas[0].integrity_key: needs 16 bytes, found 0"}},
-		"no integrity":     {replace("aes128gcm16", "aes128ctr"), []string{"7:12 sas[0].suite: has no integrity"}},
-		"short key":        {replace(key20, "0x0001"), []string{"8:21 sas[0].encryption_key: needs 20 bytes (its 4-byte salt last), found 2"}},
-		"odd key":          {replace(key20, key20+"0"), []string{"8:21 sas[0].encryption_key: even number"}},
-		"seq_high":         {replace("mode:", "seq_high: 1\n    mode:"), []string{"6:15 sas[0].seq_high: needs esn: true"}},
-		"encap port":       {replace("mode:", "encap: {port: 500}\n    mode:"), []string{"6:19 sas[0].encap.port: expected 4500"}},
-		"encap on ah":      {good + ah + "    encap: {port: 4500}\n", []string{"16:12 sas[1].encap: never UDP-encapsulated"}},
-		"window zero":      {replace("mode:", "window: 0\n    mode:"), []string{"6:13 sas[0].window: expected 32 to 65536, found 0"}},
-		"same name":        {replace("two", "one"), []string{"9:11 sas[1].name: \"one\" is the name of sas[0] too"}},
-		"same identity":    {good + strings.Replace(strings.TrimPrefix(good, "sas:\n"), "one", "copy", 1), []string{"10:10 sas[1].spi: sas[0] has the same"}},
-		"bundle unknown":   {good + ah + "    bundle: nobody\n", []string{"16:13 sas[1].bundle: there is no SA named \"nobody\""}},
-		"bundle to itself": {good + ah + "    bundle: two\n", []string{"16:13 sas[1].bundle: expected an ESP SA"}},
-		"bundle on esp":    {replace("mode:", "bundle: two\n    mode:"), []string{"6:13 sas[0].bundle: belongs on the AH SA"}},
-		"bundle dst":       {replace("192.0.2.2", "192.0.2.3") + "    bundle: one\n", []string{"16:13 sas[1].bundle: share dst"}},
-		"bundle mode":      {replace("tunnel", "transport") + "    bundle: one\n", []string{"16:13 sas[1].bundle: share mode"}},
-		"bundle offload":   {good + ah + "    bundle: one\n    offload: never\n", []string{"16:13 sas[1].bundle: share offload"}},
-		"bundle encap":     {replace("mode:", "encap: {port: 4500}\n    mode:") + "    bundle: one\n", []string{"17:13 sas[1].bundle: UDP-encapsulated"}},
-		"bundled twice":    {good + ah + "    bundle: one\n" + strings.NewReplacer("two", "three", "c002", "c003").Replace(ah) + "    bundle: one\n", []string{"24:13 sas[2].bundle: in another bundle already"}},
-		"profile":          {"profile: full2\n" + good, []string{"1:10 profile: expected one of full, ndis-v1"}},
-		"ndis-v1":          {"profile: ndis-v1\n", []string{"1:10 profile: allow_legacy: true"}},
-		"beyond profile":   {"profile: mlx5-crypto\n" + good + ah, []string{"10:5 sas[1].offload: profile mlx5-crypto lacks Ah"}},
-		"capacity":         {"sa_capacity: 1\n" + good + ah, []string{"10:5 sas[1].offload: the NIC holds 1 SA bundles"}},
-		"capacity itself":  {"profile: ixgbe-82599\nsa_capacity: 1025\n", []string{"2:14 sa_capacity: at most the 1024"}},
-		"interfaces":       {"wire: {name: a/b, mtu: 67}\nhost: {name: a-name-that-is-too-long}\nqueues: 0\n", []string{"1:14 wire.name: expected an interface name", "1:24 wire.mtu: expected 68", "2:14 host.name: expected an interface name", "2:7 host.mtu: expected 68 to 65521, found 67", "3:9 queues: expected 1 to 256, found 0"}},
-		"same interface":   {"wire: {name: a}\nhost: {name: a}\n", []string{"2:14 host.name: another name than"}},
-		"form":             {"host: {form: both, annotate: maybe}\n", []string{"1:14 host.form: expected one of [inplace decap]", "1:30 host.annotate: expected one of [trailer none]"}},
-		"policy":           {"policy:\n  - {match: {dst: 10.0.0.0/33}, action: bypass}\n  - {action: protect}\n  - {action: discard, sa: x}\n  - {action: protect, sa: x}\n  - {}\n  - no\n", []string{"2:19 policy[0].match.dst: expected a prefix", "3:5 policy[1].sa: is missing", "4:27 policy[2].sa: belongs to action: protect", "5:27 policy[3].sa: there is no SA named \"x\"", "6:5 policy[4].action: is missing", "7:5 policy[5]: expected fields"}},
-		"selector":         {replace("mode:", "selector: {protocol: tpc, ports: 5-4}\n    mode:"), []string{"6:26 sas[0].selector.protocol: expected tcp", "6:38 sas[0].selector.ports: expected a port"}},
-		"lifetimes":        {replace("mode:", "lifetimes: {soft: {time: never}}\n    mode:"), []string{"6:30 sas[0].lifetimes.soft.time: expected a time like 30s"}},
-		"no fields":        {"sas: [5]\n", []string{"1:7 sas[0]: expected fields"}},
-		"no list":          {"sas: 5\n", []string{"1:6 sas: expected a list"}},
-		"empty":            {"", []string{"1:1 : the file is empty"}},
-		"two documents":    {good + "---\nsas: []\n", []string{"9:1 : one document"}},
-		"no YAML":          {"sas:\n\t- name: x\n", []string{"2:1 : expected YAML"}},
-		"a list":           {"- a\n", []string{"1:1 : expected fields"}},
-	} {
+	for name, c := range mistakes {
 		t.Run(name, func(t *testing.T) {
 			_, err := Parse("f.yaml", []byte(c.text))
 			var found Errors

@@ -3,19 +3,16 @@ package configs
 import (
 	"encoding"
 	"fmt"
-	"net/netip"
-	"os"
-	"path/filepath"
 	"reflect"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 	"unicode"
 
 	"go.yaml.in/yaml/v3"
 
+	"tapsec/keys"
 	"tapsec/sa"
 )
 
@@ -24,9 +21,11 @@ import (
 type decoder struct {
 	file             string
 	lines            []string
-	nodes            map[string]*yaml.Node // every field that was given, by path
-	failed           map[string]bool       // paths that have a problem already
-	secrets          []string              // the values of key fields
+	nodes            map[string]*yaml.Node             // every field that was given, by path
+	failed           map[string]bool                   // paths that have a problem already
+	broken           map[string]bool                   // list items with a problem in them, such as sas[0]
+	types            map[reflect.Type]map[string][]int // fieldsOf, remembered
+	secrets          []string                          // the values of key fields
 	bad, warnings    []Problem
 	insecureKeyFiles bool
 }
@@ -37,6 +36,8 @@ func newDecoder(file string, data []byte) *decoder {
 		lines:  strings.Split(string(data), "\n"),
 		nodes:  map[string]*yaml.Node{},
 		failed: map[string]bool{},
+		broken: map[string]bool{},
+		types:  map[reflect.Type]map[string][]int{},
 	}
 }
 
@@ -60,6 +61,9 @@ func (d *decoder) say(n *yaml.Node, path, format string, args ...any) {
 		return
 	}
 	d.failed[path] = true
+	if item, _, ok := strings.Cut(path, "]"); ok {
+		d.broken[item+"]"] = true
+	}
 	d.bad = append(d.bad, d.problem(n, path, format, args...))
 }
 
@@ -105,7 +109,7 @@ func (d *decoder) syntax(err error) {
 func (d *decoder) learnSecrets(n *yaml.Node, inKey bool) {
 	if n.Kind == yaml.ScalarNode && inKey && !strings.HasPrefix(n.Value, "file:") {
 		for _, part := range strings.Fields(n.Value) {
-			if len(part) > 3 {
+			if len(part) > 3 && strings.Contains(keys.Redact(part), part) { // else masked anyway
 				d.secrets = append(d.secrets, part)
 			}
 		}
@@ -239,7 +243,11 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 	if s, ok := v.Addr().Interface().(interface{ defaults() }); ok {
 		s.defaults()
 	}
-	fields := fieldsOf(v.Type())
+	fields := d.types[v.Type()]
+	if fields == nil {
+		fields = fieldsOf(v.Type())
+		d.types[v.Type()] = fields
+	}
 	seen := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name := n.Content[i]
@@ -337,105 +345,4 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
-}
-
-// parsers read the types that cannot read themselves, or whose errors say too
-// little.
-var parsers = map[reflect.Type]func(string, reflect.Value) error{
-	reflect.TypeFor[sa.Profile]():    parser(sa.ProfileByName),
-	reflect.TypeFor[netip.Addr]():    parser(parseAddr),
-	reflect.TypeFor[netip.Prefix]():  parser(parsePrefix),
-	reflect.TypeFor[time.Duration](): parser(parseDuration),
-	reflect.TypeFor[uint8]():         parser(parseIPProtocol), // selectors have the only one
-}
-
-func parser[T any](parse func(string) (T, error)) func(string, reflect.Value) error {
-	return func(text string, v reflect.Value) error {
-		t, err := parse(text)
-		if err == nil {
-			v.Set(reflect.ValueOf(t))
-		}
-		return err
-	}
-}
-
-func parseAddr(text string) (netip.Addr, error) {
-	a, err := netip.ParseAddr(text)
-	if err != nil || a.Zone() != "" || a.Is4In6() {
-		return a, fmt.Errorf("expected an IPv4 or IPv6 address without a zone, found %q", text)
-	}
-	return a, nil
-}
-
-func parsePrefix(text string) (netip.Prefix, error) {
-	if a, err := parseAddr(text); err == nil {
-		return netip.PrefixFrom(a, a.BitLen()), nil
-	}
-	p, err := netip.ParsePrefix(text)
-	if err != nil || p.Addr().Is4In6() {
-		return p, fmt.Errorf("expected a prefix like 192.0.2.0/24 or an address, found %q", text)
-	}
-	return p.Masked(), nil
-}
-
-func parseDuration(text string) (time.Duration, error) {
-	t, err := time.ParseDuration(text)
-	if err != nil || t < 0 {
-		return 0, fmt.Errorf("expected a time like 30s or 8h, found %q", text)
-	}
-	return t, nil
-}
-
-func parseIPProtocol(text string) (uint8, error) {
-	names := map[string]uint8{"any": 0, "icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58, "sctp": 132}
-	if p, ok := names[strings.ToLower(text)]; ok {
-		return p, nil
-	}
-	p, err := strconv.ParseUint(text, 0, 8)
-	if err != nil {
-		return 0, fmt.Errorf("expected tcp, udp, icmp, icmpv6, sctp, any or a number up to 255, found %q", text)
-	}
-	return uint8(p), nil
-}
-
-// key reads a key, or the file that holds it. It never says what it found.
-func (d *decoder) key(n *yaml.Node, v reflect.Value, path string) {
-	if n.Kind != yaml.ScalarNode || isNothing(n) {
-		d.say(n, path, "expected a key as 0x and hexadecimal digits, or file:PATH")
-		return
-	}
-	text := n.Value
-	if name, ok := strings.CutPrefix(text, "file:"); ok {
-		var err error
-		if text, err = d.keyFile(name); err != nil {
-			d.say(n, path, "%v", err)
-			return
-		}
-	}
-	k, err := sa.ParseKey(strings.TrimSpace(text))
-	if err != nil {
-		d.say(n, path, "%v", err)
-		return
-	}
-	v.Set(reflect.ValueOf(k))
-}
-
-const maxKeyFile = 4096
-
-// keyFile reads a key file that nobody else can.
-func (d *decoder) keyFile(name string) (string, error) {
-	if !filepath.IsAbs(name) {
-		name = filepath.Join(d.dir(), name)
-	}
-	st, err := os.Stat(name)
-	switch {
-	case err != nil:
-		return "", fmt.Errorf("key file: %w", err)
-	case !st.Mode().IsRegular() || st.Size() > maxKeyFile:
-		return "", fmt.Errorf("key file %s: expected a file of at most %d bytes with hexadecimal digits", name, maxKeyFile)
-	case st.Mode()&0o066 != 0 && !d.insecureKeyFiles:
-		return "", fmt.Errorf("key file %s is open to others (mode %04o): chmod 600 it, or say insecure_key_files: true", name, st.Mode().Perm())
-	}
-	b, err := os.ReadFile(name)
-	return string(b), err
 }
