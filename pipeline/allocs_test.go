@@ -1,0 +1,48 @@
+package pipeline_test
+
+import (
+	"testing"
+
+	"tapsec/pipeline"
+	"tapsec/sa"
+	"tapsec/status"
+)
+
+// Process allocates nothing per frame, for every suite of both protocols, in
+// every form, with ESN and without.
+func TestNoAllocations(t *testing.T) {
+	for _, su := range append(sa.Suites(sa.ESP), sa.Suites(sa.AH)...) {
+		mk := espSA
+		if su.Protocol == sa.AH {
+			mk = ahSA
+		}
+		for i, a := range []*sa.SA{mk(sa.Transport, suite(su.Name)), mk(sa.Tunnel, suite(su.Name), esn)} {
+			allocates(t, frameCase{sas: []*sa.SA{a}, word: 2}, status.Form(i))
+		}
+	}
+	for _, form := range []status.Form{status.InPlace, status.Decap} {
+		allocates(t, frameCase{sas: append(bundle(sa.Transport), bundle(sa.Tunnel)...), word: 6}, form)
+		allocates(t, frameCase{sas: []*sa.SA{espSA(sa.Transport)}, spoil: flipLast, word: 0x00030002}, form)
+		missing := espSA(sa.Transport)
+		allocates(t, frameCase{sas: []*sa.SA{missing}, absent: []*sa.SA{missing}, also: []*sa.SA{espSA(sa.Transport, encap)}}, form)
+	}
+}
+
+func allocates(t *testing.T, c frameCase, form status.Form) {
+	t.Helper()
+	frame := c.seal(t).frame
+	p := pipeline.New(c.nic(t), pipeline.Options{Form: form})
+	buffer := make([]byte, len(frame)+status.Tailroom)
+	var out []byte
+	n := testing.AllocsPerRun(20, func() {
+		copy(buffer, frame)
+		out = p.Process(buffer[:len(frame)])
+	})
+	_, trailer, err := status.Split(out)
+	if err != nil || trailer.Word != c.word {
+		t.Errorf("%s: %v, word %s, want %s", c.sas[0].Suite.Name, err, trailer.Word, c.word)
+	}
+	if n != 0 {
+		t.Errorf("%s, %s: %v allocations a frame", c.sas[0].Suite.Name, form, n)
+	}
+}
