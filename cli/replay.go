@@ -96,6 +96,9 @@ func replay(o replayOptions) (err error) {
 	if err != nil {
 		return inputError(fmt.Errorf("%s: %w", o.in, err))
 	}
+	if same(in, o.out) {
+		return inputError(fmt.Errorf("%s is the capture itself; give -o another name", o.out))
+	}
 	out, err := newFrameFile(o.out, c)
 	if err != nil {
 		return inputError(err)
@@ -215,6 +218,18 @@ func openInput(path string, stdin io.Reader) (io.ReadCloser, error) {
 		return io.NopCloser(stdin), nil
 	}
 	return os.Open(path)
+}
+
+// same tells whether a path names the file that is read, which creating it
+// would empty.
+func same(in io.Reader, path string) bool {
+	file, ok := in.(*os.File)
+	if !ok {
+		return false
+	}
+	a, err1 := file.Stat()
+	b, err2 := os.Stat(path)
+	return err1 == nil && err2 == nil && a.Mode().IsRegular() && os.SameFile(a, b)
 }
 
 // frameFile is the pcapng file of the delivered frames; the zero frameFile
