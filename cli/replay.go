@@ -82,6 +82,9 @@ func replay(o replayOptions) (err error) {
 	if err != nil {
 		return err
 	}
+	for _, w := range c.Warnings {
+		fmt.Fprintln(o.stderr, "warning:", w)
+	}
 	say := newReporter(o.stdout, o.json)
 	pipe, err := offline(c, say)
 	if err != nil {
