@@ -113,6 +113,9 @@ func (r *reporter) line(t *status.Trailer) string {
 	if t.N > 0 {
 		b.WriteString(": ")
 	}
+	if t.Word.Done() && t.Word.Code() == status.Success && t.Reason != status.Verified {
+		b.WriteString("the tunnel is good, what it carries is left alone: ")
+	}
 	b.WriteString(t.Reason.Error())
 	if t.Word.DeleteSA() {
 		b.WriteString("; the NIC asks for the SA's deletion")
@@ -126,7 +129,7 @@ func (r *reporter) sa(rec *status.Record) string {
 	if name := r.names[rec.Handle]; name != "" {
 		return name
 	}
-	return fmt.Sprintf("%#08x", rec.SPI)
+	return fmt.Sprintf("0x%08x", rec.SPI)
 }
 
 func (r *reporter) object(t *status.Trailer, info capture.Info) frameReport {
