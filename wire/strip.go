@@ -25,6 +25,7 @@ func StripTunnel(frame []byte, l3 int, inner Packet) []byte {
 func StripTransport(frame []byte, p Packet, payload, n int, next uint8) ([]byte, Packet) {
 	copy(frame[p.Header:], frame[payload:payload+n])
 	p.End = p.Header + n
+	p.Reach = p.End
 	p.Proto = next
 	ip := frame[p.Start:]
 	be := binary.BigEndian
