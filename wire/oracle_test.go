@@ -1,0 +1,163 @@
+package wire_test
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"testing"
+
+	"tapsec/wire"
+)
+
+// slowParse is ParseIP once more, written for the eye: it takes the packet
+// apart front to back, with one slice per header and no arithmetic on offsets.
+func slowParse(frame []byte, start int, version uint8) (p wire.Packet, err error) {
+	b := frame[start:]
+	if len(b) == 0 || b[0]>>4 != version {
+		return p, wire.ErrVersion
+	}
+	p.Version, p.Start = version, start
+	if version == 4 {
+		return slow4(b, p)
+	}
+	return slow6(b, p)
+}
+
+func slow4(b []byte, p wire.Packet) (wire.Packet, error) {
+	words := int(b[0] & 0x0f)
+	if words < 5 || len(b) < 4*words {
+		return p, wire.ErrHeader
+	}
+	total := int(b[2])*256 + int(b[3])
+	if total < 4*words {
+		return p, wire.ErrHeader
+	}
+	p.Proto, p.ProtoAt = b[9], p.Start+9
+	p.Src, _ = netip.AddrFromSlice(b[12:16])
+	p.Dst, _ = netip.AddrFromSlice(b[16:20])
+	p.Header, p.End = p.Start+4*words, p.Start+total
+	p.Reach = p.End
+	if total > len(b) {
+		p.Short, p.Reach = true, p.Start+len(b)
+	}
+	offset := int(b[6]&0x1f)*256 + int(b[7])
+	p.Later = offset > 0
+	p.Fragment = offset > 0 || b[6]&0x20 != 0
+	p.Options = words > 5
+	return p, nil
+}
+
+func slow6(b []byte, p wire.Packet) (wire.Packet, error) {
+	if len(b) < 40 {
+		return p, wire.ErrHeader
+	}
+	payload := int(b[4])*256 + int(b[5])
+	p.Src, _ = netip.AddrFromSlice(b[8:24])
+	p.Dst, _ = netip.AddrFromSlice(b[24:40])
+	p.Proto, p.ProtoAt, p.Header = b[6], p.Start+6, p.Start+40
+	rest := b[40:]
+	switch {
+	case payload == 0:
+		p.Jumbo = true
+		p.End = p.Header + len(rest)
+	case payload > len(rest):
+		p.Short = true
+		p.End = p.Header + payload
+	default:
+		rest = rest[:payload]
+		p.End = p.Header + payload
+	}
+	p.Reach = p.Header + len(rest)
+	for first := true; !p.Later; first = false {
+		if p.Proto == 0 && !first {
+			return p, wire.ErrHeader
+		}
+		if p.Proto != 0 && p.Proto != 43 && p.Proto != 44 && p.Proto != 60 {
+			break
+		}
+		if len(rest) < 8 {
+			return p, wire.ErrHeader
+		}
+		n := 8 * (1 + int(rest[1]))
+		if p.Proto == 44 {
+			n = 8
+		}
+		if len(rest) < n {
+			return p, wire.ErrHeader
+		}
+		header := rest[:n]
+		rest = rest[n:]
+		p.Extended = true
+		if p.Proto == 43 {
+			p.OddRoute = p.OddRoute || header[2] != 0
+			p.Routed = p.Routed || header[3] != 0
+		}
+		if p.Proto == 44 {
+			p.Fragment = true
+			p.Later = (int(header[2])*256+int(header[3]))/8 != 0
+		}
+		p.Proto, p.ProtoAt = header[0], p.Header
+		p.Header += n
+	}
+	return p, nil
+}
+
+// agree compares the parser with its slow twin.
+func agree(t *testing.T, frame []byte, start int, version uint8) {
+	t.Helper()
+	got, gotErr := wire.ParseIP(frame, start, len(frame), version)
+	want, wantErr := slowParse(frame, start, version)
+	if !errors.Is(gotErr, wantErr) || gotErr == nil && got != want {
+		t.Fatalf("% x\n got %+v, %v\nwant %+v, %v", frame[start:], got, gotErr, want, wantErr)
+	}
+}
+
+// slowEthernet steps over tags one after the other.
+func slowEthernet(frame []byte) (uint16, int, bool) {
+	rest := frame
+	if len(rest) < 12 {
+		return 0, 0, false
+	}
+	rest = rest[12:]
+	for tags := 0; len(rest) >= 2; tags++ {
+		etherType := binary.BigEndian.Uint16(rest)
+		if etherType != 0x8100 && etherType != 0x88a8 {
+			return etherType, len(frame) - len(rest) + 2, true
+		}
+		if tags == 2 || len(rest) < 4 {
+			break
+		}
+		rest = rest[4:]
+	}
+	return 0, 0, false
+}
+
+func FuzzParseIP(f *testing.F) {
+	for _, p := range packets(f) {
+		f.Add(p, uint8(0))
+		f.Add(append([]byte{1, 2, 3}, p...), uint8(3))
+	}
+	f.Fuzz(func(t *testing.T, frame []byte, start uint8) {
+		if int(start) > len(frame) || len(frame) > 1<<16-1 {
+			return
+		}
+		agree(t, frame, int(start), 4)
+		agree(t, frame, int(start), 6)
+	})
+}
+
+func FuzzEthernet(f *testing.F) {
+	for _, p := range packets(f) {
+		f.Add(append(append(make([]byte, 12), 8, 0), p...))
+		f.Add(append(append(make([]byte, 12), 0x81, 0, 0, 1, 0x88, 0xa8, 0, 2, 0x86, 0xdd), p...))
+	}
+	f.Add(bytes.Repeat([]byte{0x81, 0}, 20))
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		etherType, at, ok := wire.Ethernet(frame)
+		wantType, wantAt, wantOK := slowEthernet(frame)
+		if etherType != wantType || at != wantAt || ok != wantOK {
+			t.Fatalf("% x: %#x at %d, %v; want %#x at %d, %v", frame, etherType, at, ok, wantType, wantAt, wantOK)
+		}
+	})
+}
