@@ -43,13 +43,13 @@ MACS = bytes.fromhex("020000000002020000000001")
 ETHER = {4: b"\x08\x00", 6: b"\x86\xdd"}
 L3 = 14
 
-INTEGRITY = {  # keyword: scapy's name, key length, ICV length
-    "md5": ("HMAC-MD5-96", 16, 12),
-    "sha1": ("HMAC-SHA1-96", 20, 12),
-    "sha256": ("SHA2-256-128", 32, 16),
-    "sha384": ("SHA2-384-192", 48, 24),
-    "sha512": ("SHA2-512-256", 64, 32),
-    "aescmac": ("AES-CMAC-96", 16, 12),
+INTEGRITY = {  # keyword: scapy's name, key length
+    "md5": ("HMAC-MD5-96", 16),
+    "sha1": ("HMAC-SHA1-96", 20),
+    "sha256": ("SHA2-256-128", 32),
+    "sha384": ("SHA2-384-192", 48),
+    "sha512": ("SHA2-512-256", 64),
+    "aescmac": ("AES-CMAC-96", 16),
 }
 AEADS = {  # keyword: scapy's name, key and salt length, IV length, ICV length
     "aes%dgcm16" % (n * 8): ("AES-GCM", n + 4, 8, 16) for n in (16, 24, 32)
@@ -114,10 +114,10 @@ class SA:
 
     def __init__(self, name, protocol, suite, mode, version, high=None, encap=False, bundle=None, apart=True):
         ends = (GATE if mode == "tunnel" else HOST)[version]
-        self.name, self.protocol, self.mode, self.version, self.high, self.encap = name, protocol, mode, version, high, encap
+        self.name, self.protocol, self.mode, self.high = name, protocol, mode, high
         self.spi = 0x1000 + int.from_bytes(derive(name + " spi", 2), "big")
         self.fields = {
-            "name": '"%s"' % name, "protocol": protocol, "mode": mode, "spi": "0x%08x" % self.spi,
+            "protocol": protocol, "mode": mode, "spi": "0x%08x" % self.spi,
             "src": '"%s"' % ends[0], "dst": '"%s"' % ends[1], "suite": suite,
         }
         args = {}
@@ -130,23 +130,23 @@ class SA:
             self.fields |= {"esn": "true", "seq_high": high}
             args |= {"esn_en": True, "esn": high}
         if bundle:
-            self.fields["bundle"] = '"%s"' % bundle
+            self.fields["bundle"], bundle.fields["name"] = "below", "below"
         self.key(suite, args)
         self.scapy = SecurityAssociation(ESP if protocol == "esp" else AH, spi=self.spi, **args)
 
     def key(self, suite, args):
         words = suite.split("-")
-        self.iv, self.icv = 0, 0
+        self.iv = 0
         if self.protocol == "esp":
-            cipher, n, self.iv, self.icv = (AEADS | CIPHERS)[words.pop(0)]
+            cipher, n, self.iv, icv = (AEADS | CIPHERS)[words.pop(0)]
             key = derive(self.name + " encryption", n)
             args |= {"crypt_algo": cipher, "crypt_key": key}
             if cipher == "AES-CCM":
-                args["crypt_icv_size"] = self.icv
+                args["crypt_icv_size"] = icv
             if n:
                 self.fields["encryption_key"] = "0x" + key.hex()
         if words:
-            name, n, self.icv = INTEGRITY[words[0]]
+            name, n = INTEGRITY[words[0]]
             key = derive(self.name + " integrity", n)
             args |= {"auth_algo": name, "auth_key": key}
             self.fields["integrity_key"] = "0x" + key.hex()
@@ -196,6 +196,10 @@ def ipsec_at(packet):
     return at + 8 if proto == 17 else at
 
 
+# The status of a wrong ICV.
+AUTH_FAILED = {("transport", "ah"): 2, ("transport", "esp"): 3, ("tunnel", "ah"): 4, ("tunnel", "esp"): 5}
+ONE, BOTH, SYNTAX = 2, 6, 0x60002
+
 VERIFIED, FAILED, NOT_TRIED = "icv-valid", "failed", "not-processed"
 
 
@@ -206,7 +210,7 @@ class Vector:
     def __init__(self, name, packet, *sas, damage=None, first=False):
         self.name, self.sas = name, sas
         self.plain, self.records = [], []
-        self.word, self.reason = 2, "verified"
+        self.word, self.reason = ONE, "verified"
         self.wire, sealed = bytes(packet), []
         for sa in sas:
             seq, mark = number(name + sa.name), len(encrypted)
@@ -244,6 +248,10 @@ class Vector:
         self.plain = self.plain[:sum(state == VERIFIED and " esp " in head for head, state, _ in self.records)]
         return self
 
+    def wrong(self, sa, *states, flags=ONE):
+        """The ICV of one SA is wrong."""
+        return self.expect(AUTH_FAILED[sa.mode, sa.protocol] << 16 | flags, sa.protocol + "-icv", *states)
+
     def text(self):
         lines = ["name: " + self.name]
         lines += ["sa: " + sa.line() for sa in self.sas]
@@ -279,11 +287,11 @@ def shortened(p):
 
 # The files.
 
-def single(protocol, suites, layouts, prefix="", **sa):
+def single(protocol, suites, layouts, suffix="", **sa):
     """Each suite in each layout, undamaged."""
     for suite in suites:
         for layout in layouts:
-            name = " ".join(filter(None, (protocol, suite, layout, prefix)))
+            name = " ".join(filter(None, (protocol, suite, layout, suffix)))
             mode, inner, outer = LAYOUTS[layout]
             yield Vector(name, datagram(name, inner), SA(name, protocol, suite, mode, outer, **sa))
 
@@ -296,39 +304,35 @@ def esn(protocol, suites):
         name = "%s %s esn, another high half" % (protocol, suite)
         sa = SA(name, protocol, suite, "transport", 4, high=7 + i)
         sa.scapy.esn += 1
-        yield Vector(name, datagram(name, 4), sa).expect(0x30002 if protocol == "esp" else 0x20002, protocol + "-icv", FAILED)
+        yield Vector(name, datagram(name, 4), sa).wrong(sa, FAILED)
+
+
+SHORT = (("truncated", truncated, "ip-length"), ("shortened", shortened, "esp-length"))
 
 
 def damaged_esp():
-    """Each suite, damaged in several ways, in transport and in tunnel mode by turns."""
+    """Each suite, damaged in several ways; layouts and lengths by turns."""
     for i, suite in enumerate(list(AEADS) + PAIRS):
         layout = list(LAYOUTS)[i % len(LAYOUTS)]
         mode, inner, outer = LAYOUTS[layout]
-        auth = 0x30002 if mode == "transport" else 0x50002
-        ways = [("icv flipped", flip(-1), auth, "esp-icv")]
-        for way, damage, word, reason in ways + [
-            ("ciphertext flipped", None, auth, "esp-icv"),
-            [("iv flipped", flip(8), auth, "esp-icv"), ("truncated", truncated, 0x60002, "ip-length"),
-             ("shortened", shortened, 0x60002, "esp-length")][i % 3],
-        ]:
-            name = "esp %s %s, %s" % (suite, layout, way)
+        for way, at in ("icv", -1), ("ciphertext", 27), ("first byte behind the header", 8):
+            name = "esp %s %s, %s flipped" % (suite, layout, way)
             sa = SA(name, "esp", suite, mode, outer)
-            damage = damage or flip(8 + sa.iv + 3)
-            yield Vector(name, datagram(name, inner), sa, damage=damage).expect(word, reason, FAILED)
+            yield Vector(name, datagram(name, inner), sa, damage=flip(at)).wrong(sa, FAILED)
+        way, damage, reason = SHORT[i % len(SHORT)]
+        name = "esp %s %s, %s" % (suite, layout, way)
+        yield Vector(name, datagram(name, inner), SA(name, "esp", suite, mode, outer), damage=damage).expect(SYNTAX, reason, FAILED)
 
 
 def damaged_ah():
     for suite in INTEGRITY:
         for layout, (mode, inner, outer) in LAYOUTS.items():
-            auth = 0x20002 if mode == "transport" else 0x40002
-            for way, damage, word, reason in (
-                ("icv flipped", flip(12), auth, "ah-icv"),
-                ("payload flipped", flip(-1), auth, "ah-icv"),
-                ("truncated", truncated, 0x60002, "ip-length"),
-            ):
-                name = "ah %s %s, %s" % (suite, layout, way)
+            for way, at in ("icv", 12), ("payload", -1):
+                name = "ah %s %s, %s flipped" % (suite, layout, way)
                 sa = SA(name, "ah", suite, mode, outer)
-                yield Vector(name, datagram(name, inner), sa, damage=damage).expect(word, reason, FAILED)
+                yield Vector(name, datagram(name, inner), sa, damage=flip(at)).wrong(sa, FAILED)
+            name = "ah %s %s, truncated" % (suite, layout)
+            yield Vector(name, datagram(name, inner), SA(name, "ah", suite, mode, outer), damage=truncated).expect(SYNTAX, "ip-length", FAILED)
 
 
 def udp_length():
@@ -349,13 +353,13 @@ def nested():
                     _, low, high = LAYOUTS[layout]
                     a, b = suites[outer][turn % len(suites[outer])], suites[inner][turn % len(suites[inner])]
                     name = "%s %s around %s %s %s%s" % (outer, a, inner, b, layout, way)
-                    sas = SA(name + " transport", inner, b, "transport", low), SA(name + " tunnel", outer, a, "tunnel", high)
-                    v = Vector(name, datagram(name, low), *sas, damage=flip(-1) if way else None, first="transport" in way)
-                    v.word = 6
+                    host, gate = SA(name + " transport", inner, b, "transport", low), SA(name + " tunnel", outer, a, "tunnel", high)
+                    v = Vector(name, datagram(name, low), host, gate, damage=flip(-1) if way else None, first="transport" in way)
+                    v.word = BOTH
                     if "transport" in way:
-                        v.expect(0x20006 if inner == "ah" else 0x30006, inner + "-icv", VERIFIED, FAILED)
+                        v.wrong(host, VERIFIED, FAILED, flags=BOTH)
                     elif "tunnel" in way:
-                        v.expect(0x40002 if outer == "ah" else 0x50002, outer + "-icv", FAILED)
+                        v.wrong(gate, FAILED)
                     yield v
 
 
@@ -370,12 +374,12 @@ def bundles():
                 e, a = esps[turn % len(esps)], list(INTEGRITY)[turn % len(INTEGRITY)]
                 name = "ah %s over esp %s %s%s%s" % (a, e, layout, "" if bundled else ", not bundled", way)
                 below = SA(name + " esp", "esp", e, mode, high)
-                above = SA(name + " ah", "ah", a, mode, high, bundle=below.name if bundled else None, apart=False)
+                above = SA(name + " ah", "ah", a, mode, high, bundle=below if bundled else None, apart=False)
                 v = Vector(name, datagram(name, low), below, above, damage=flip(-1) if way else None, first="ESP" in way)
                 if "AH" in way:
-                    v.expect(0x20002 if mode == "transport" else 0x40002, "ah-icv", FAILED, NOT_TRIED)
+                    v.wrong(above, FAILED, NOT_TRIED)
                 elif "ESP" in way:
-                    v.expect(0x30002 if mode == "transport" else 0x50002, "esp-icv", VERIFIED, FAILED)
+                    v.wrong(below, VERIFIED, FAILED)
                 yield v
 
 
@@ -385,7 +389,7 @@ def beneath():
         name = "esp over ah transport %d" % version
         v = Vector(name, datagram(name, version), SA(name + " ah", "ah", "sha256", "transport", version),
                    SA(name + " esp", "esp", "aes128gcm16", "transport", version))
-        yield v.expect(2, "verified", VERIFIED)
+        yield v.expect(ONE, "verified", VERIFIED)
 
 
 def mutable4(p):
@@ -400,6 +404,11 @@ def mutable4(p):
 def mutable6(p):
     """What a journey may do to an IPv6 header: class, flow label, hop limit."""
     return b"\x6b\xab\xcd\xef" + p[4:7] + b"\x07" + p[8:]
+
+
+def trailing(p):
+    """Bytes behind the IP length, which are no part of the packet."""
+    return p + derive("trailing bytes", 11)
 
 
 def arrive(p):
@@ -434,6 +443,10 @@ def headers():
                 for what, chain in ({"no extension header": None} | chains).items():
                     name = "%s %s transport 6, %s%s" % (protocol, suite, what, ", changed on the way" if journey else "")
                     yield Vector(name, datagram(name, 6, chain and chain.copy()), SA(name, protocol, suite, "transport", 6), damage=journey)
+            for layout in LAYOUTS:
+                mode, low, high = LAYOUTS[layout]
+                name = "%s %s %s, bytes behind the packet" % (protocol, suite, layout)
+                yield Vector(name, datagram(name, low), SA(name, protocol, suite, mode, high), damage=trailing)
             name = "%s %s transport 6, source route at its end" % (protocol, suite)
             packet = datagram(name, 6, hop.copy() / IPv6ExtHdrRouting(addresses=[HOST[6][1]], segleft=1))
             packet.dst = "2001:db8:c::1"
