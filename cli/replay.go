@@ -99,8 +99,8 @@ func replay(o replayOptions) (err error) {
 	if err != nil {
 		return inputError(fmt.Errorf("%s: %w", o.in, err))
 	}
-	if same(in, o.out) {
-		return inputError(fmt.Errorf("%s is the capture itself; give -o another name", o.out))
+	if o.out == "-" || same(in, o.out) {
+		return inputError(fmt.Errorf("-o %s: expected a file of its own, not standard output or the capture itself", o.out))
 	}
 	out, err := newFrameFile(o.out, c)
 	if err != nil {

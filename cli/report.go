@@ -40,6 +40,7 @@ type frameReport struct {
 	Sentence       string         `json:"sentence"`
 	Form           string         `json:"form"`
 	Removed        uint8          `json:"removed"`
+	Unmatched      *unmatched     `json:"unmatched,omitempty"`
 	Records        []recordReport `json:"records"`
 }
 
@@ -63,13 +64,14 @@ type recordReport struct {
 // frame reports one delivered frame from its trailer, and returns the sentence
 // about it.
 func (r *reporter) frame(frame []byte, info capture.Info) (string, error) {
-	_, t, err := status.Split(frame)
+	body, t, err := status.Split(frame)
 	if err != nil {
 		return "", err
 	}
 	r.total++
 	r.counts[outcome(t.Word)]++
-	line := r.line(&t)
+	missing := findUnmatched(body, &t)
+	line := r.line(&t, missing)
 	if info.Missing > 0 {
 		line += fmt.Sprintf(" (the capture lacks its last %d bytes)", info.Missing)
 	}
@@ -77,7 +79,7 @@ func (r *reporter) frame(frame []byte, info capture.Info) (string, error) {
 		_, err = fmt.Fprintf(r.out, "%6d  %-10s  %s\n", info.Number, outcome(t.Word), line)
 		return line, err
 	}
-	b, err := json.Marshal(r.object(&t, info))
+	b, err := json.Marshal(r.object(&t, info, missing))
 	if err == nil {
 		_, err = r.out.Write(append(b, '\n'))
 	}
@@ -98,8 +100,8 @@ func outcome(w status.Word) string {
 }
 
 // line is the frame's account on one line: status where it failed, the SAs that
-// matched, and the reason as a sentence.
-func (r *reporter) line(t *status.Trailer) string {
+// matched and the header that matched none, and the reason as a sentence.
+func (r *reporter) line(t *status.Trailer, missing *unmatched) string {
 	var b strings.Builder
 	if t.Word.Code() != status.Success {
 		fmt.Fprintf(&b, "%s  ", t.Word.Code())
@@ -115,6 +117,9 @@ func (r *reporter) line(t *status.Trailer) string {
 	}
 	if t.Word.Done() && t.Word.Code() == status.Success && t.Reason != status.Verified {
 		b.WriteString("the tunnel is good, what it carries is left alone: ")
+	}
+	if missing != nil {
+		fmt.Fprintf(&b, "%s: ", missing)
 	}
 	b.WriteString(t.Reason.Error())
 	if t.Word.DeleteSA() {
@@ -132,13 +137,13 @@ func (r *reporter) sa(rec *status.Record) string {
 	return fmt.Sprintf("0x%08x", rec.SPI)
 }
 
-func (r *reporter) object(t *status.Trailer, info capture.Info) frameReport {
+func (r *reporter) object(t *status.Trailer, info capture.Info, missing *unmatched) frameReport {
 	f := frameReport{
 		Frame: info.Number, Interface: info.Interface, WireLength: t.WireLen, Missing: info.Missing,
 		Word:       fmt.Sprintf("0x%s", t.Word),
 		CryptoDone: t.Word.Done(), NextCryptoDone: t.Word.Next(), SADeleteReq: t.Word.DeleteSA(),
 		CryptoStatus: t.Word.Code().String(), Reason: t.Reason.String(), Sentence: t.Reason.Error(),
-		Form: t.Form.String(), Removed: t.Removed, Records: []recordReport{},
+		Form: t.Form.String(), Removed: t.Removed, Unmatched: missing, Records: []recordReport{},
 	}
 	if !info.Time.IsZero() {
 		f.Time = info.Time.UTC().Format("2006-01-02T15:04:05.000000000Z07:00")
