@@ -104,7 +104,7 @@ func replay(o replayOptions) (err error) {
 	}
 	out, err := newFrameFile(o.out, c)
 	if err != nil {
-		return inputError(err)
+		return err
 	}
 	err = each(frames, pipe, func(frame []byte, info capture.Info) error {
 		line, err := say.frame(frame, info)
@@ -249,7 +249,7 @@ func newFrameFile(path string, c *configs.Config) (*frameFile, error) {
 	}
 	file, err := os.Create(path)
 	if err != nil {
-		return nil, err
+		return nil, inputError(err)
 	}
 	w, err := capture.NewWriter(file)
 	if err == nil {
