@@ -271,11 +271,18 @@ func (f *frameFile) write(frame []byte, info capture.Info, comment string) error
 	return f.writer.Frame(0, info.Time, frame, comment)
 }
 
-// withoutTrailer is the frame as it is delivered with annotate: none.
+// withoutTrailer is the frame as it is delivered with annotate: none, without
+// the padding in front of the trailer.
 func withoutTrailer(frame []byte) []byte {
 	body, t, err := status.Split(frame)
-	if err == nil && t.Form == status.InPlace {
-		body = body[:t.WireLen]
+	if err != nil {
+		return frame
+	}
+	if t.Form == status.InPlace {
+		return body[:t.WireLen]
+	}
+	if p, ok := ownPacket(body); ok {
+		return body[:p.Reach]
 	}
 	return body
 }

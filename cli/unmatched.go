@@ -52,16 +52,29 @@ func findUnmatched(frame []byte, t *status.Trailer) *unmatched {
 // lastPacket parses the packet at which the NIC stopped: the frame's own, or the
 // one inside the tunnel that it opened in place.
 func lastPacket(frame []byte, t *status.Trailer) (wire.Packet, bool) {
+	if t.N == 0 || t.Form == status.Decap {
+		return ownPacket(frame)
+	}
+	tunnel := &t.Records[t.N-1]
+	start, end := int(tunnel.Payload), int(tunnel.Payload)+int(tunnel.PayloadLen)
+	if start >= end || end > len(frame) {
+		return wire.Packet{}, false
+	}
+	return parsePacket(frame, start, end, frame[start]>>4)
+}
+
+// ownPacket parses the packet behind the frame's Ethernet header.
+func ownPacket(frame []byte) (wire.Packet, bool) {
 	etherType, start, ok := wire.Ethernet(frame)
-	end, version := len(frame), uint8(4)
-	if etherType == wire.EtherIPv6 {
-		version = 6
+	if !ok {
+		return wire.Packet{}, false
 	}
-	if t.N > 0 && t.Form == status.InPlace {
-		tunnel := &t.Records[t.N-1]
-		start, end, version = int(tunnel.Payload), int(tunnel.Payload)+int(tunnel.PayloadLen), frame[tunnel.Payload]>>4
-	}
-	if !ok || version != 4 && version != 6 {
+	version := map[uint16]uint8{wire.EtherIPv4: 4, wire.EtherIPv6: 6}[etherType]
+	return parsePacket(frame, start, len(frame), version)
+}
+
+func parsePacket(frame []byte, start, end int, version uint8) (wire.Packet, bool) {
+	if version != 4 && version != 6 {
 		return wire.Packet{}, false
 	}
 	p, err := wire.ParseIP(frame, start, end, version)

@@ -111,7 +111,7 @@ type SA struct {
 
 // String names the SA without any key.
 func (s *SA) String() string {
-	return fmt.Sprintf("%s (%s %s, SPI %#08x, to %s)", s.Name, s.Protocol, s.Mode, s.SPI, s.Dst)
+	return fmt.Sprintf("%s (%s %s, SPI 0x%08x, to %s)", s.Name, s.Protocol, s.Mode, s.SPI, s.Dst)
 }
 
 // Problem is a mistake in an SA: the configuration field and what is wrong.
