@@ -10,7 +10,6 @@ import (
 
 	"tapsec/capture"
 	"tapsec/configs"
-	"tapsec/keys"
 	"tapsec/pipeline"
 	"tapsec/status"
 )
@@ -172,25 +171,7 @@ func (o *replayOptions) read() (*configs.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", o.keys, err)
 	}
-	return o.parseKeys(text)
-}
-
-// parseKeys reads the text given with -k. What it cannot use of it is said and
-// left out, since the frames may not need it.
-func (o *replayOptions) parseKeys(text []byte) (*configs.Config, error) {
-	if keys.Detect(text) == keys.YAML {
-		return configs.Parse(o.keys, text)
-	}
-	sas, notes, err := keys.Read(o.keys, text)
-	if err != nil {
-		return nil, err
-	}
-	for _, n := range notes {
-		fmt.Fprintln(o.stderr, "note:", n)
-	}
-	c := configs.Default()
-	c.SAs = sas
-	return c, nil
+	return configs.ParseKeys(o.keys, text)
 }
 
 // offline is the appliance with one pipeline, on no interface. Its frames carry
