@@ -42,12 +42,12 @@ func (l *Lab) offload(sas ...*sa.SA) {
 // that the NIC does not know.
 func usual(l *Lab, k *book) {
 	l.offload(
-		k.add("tunnel", sa.ESP, sa.Tunnel, "aes128gcm16", nil),
-		k.add("tunnel-ah", sa.AH, sa.Tunnel, "sha256", nil),
+		k.add("gateway", sa.ESP, sa.Tunnel, "aes128gcm16", nil),
+		k.add("gateway-ah", sa.AH, sa.Tunnel, "sha256", nil),
 		k.add("host", sa.ESP, sa.Transport, "aes128gcm16", nil),
 		k.add("host-ah", sa.AH, sa.Transport, "sha256", nil),
 	)
-	k.add("strange-tunnel", sa.ESP, sa.Tunnel, "aes128gcm16", nil)
+	k.add("strange-gateway", sa.ESP, sa.Tunnel, "aes128gcm16", nil)
 	k.add("strange-host", sa.ESP, sa.Transport, "aes128gcm16", nil)
 }
 
@@ -60,7 +60,7 @@ func plain() Lab {
 
 	l.Cases = append(l.Cases, Case{Row: "1", Title: "an ARP request", Frame: arp(), Reason: status.NotIP})
 	l.expect("1", "a datagram in the clear", hello(), 0, status.NoIPsec)
-	l.expect("2", "ESP, no such SA", k.seal(hello(), "strange-tunnel"), 0, status.NoSA)
+	l.expect("2", "ESP, no such SA", k.seal(hello(), "strange-gateway"), 0, status.NoSA)
 	l.expect("3", "a fragment of an ESP packet", fragment(k.seal(hello(), "host")), 0, status.Fragment)
 	l.expect("4", "UDP 4500: IKE", toNATPort(0, 0, 0, 0, 1, 2, 3, 4), 0, status.IKE)
 	l.expect("4", "UDP 4500: keep-alive", toNATPort(0xff), 0, status.KeepAlive)
@@ -69,12 +69,12 @@ func plain() Lab {
 	l.expect("5", "transport ESP", k.seal(hello(), "host"), one, status.Verified)
 	l.expect("5", "transport AH", k.seal(hello(), "host-ah"), one, status.Verified)
 	l.expect("5", "transport ESP in UDP", k.seal(hello(), "nat"), one, status.Verified)
-	l.expect("6", "tunnel ESP", k.seal(hello(), "tunnel"), one, status.Verified)
-	l.expect("6", "tunnel AH", k.seal(hello(), "tunnel-ah"), one, status.Verified)
+	l.expect("6", "tunnel ESP", k.seal(hello(), "gateway"), one, status.Verified)
+	l.expect("6", "tunnel AH", k.seal(hello(), "gateway-ah"), one, status.Verified)
 	l.expect("7", "transport AH, wrong ICV", corrupt(k.seal(hello(), "host-ah")), word(one, status.TransportAHAuthFailed), status.AHICV)
 	l.expect("8", "transport ESP, wrong ICV", corrupt(k.seal(hello(), "host")), word(one, status.TransportESPAuthFailed), status.ESPICV)
-	l.expect("9", "tunnel AH, wrong ICV", corrupt(k.seal(hello(), "tunnel-ah")), word(one, status.TunnelAHAuthFailed), status.AHICV)
-	l.expect("10", "tunnel ESP, wrong ICV", corrupt(k.seal(hello(), "tunnel")), word(one, status.TunnelESPAuthFailed), status.ESPICV)
+	l.expect("9", "tunnel AH, wrong ICV", corrupt(k.seal(hello(), "gateway-ah")), word(one, status.TunnelAHAuthFailed), status.AHICV)
+	l.expect("10", "tunnel ESP, wrong ICV", corrupt(k.seal(hello(), "gateway")), word(one, status.TunnelESPAuthFailed), status.ESPICV)
 	return l
 }
 
@@ -82,15 +82,15 @@ func plain() Lab {
 func layers() Lab {
 	l, k := newLab("layers", "full")
 	usual(&l, k)
-	l.expect("11", "ESP in ESP", k.seal(hello(), "host", "tunnel"), both, status.Verified)
-	l.expect("11", "AH in AH", k.seal(hello(), "host-ah", "tunnel-ah"), both, status.Verified)
-	l.expect("12", "tunnel good, transport AH wrong", k.seal(corrupt(k.seal(hello(), "host-ah")), "tunnel"), word(both, status.TransportAHAuthFailed), status.AHICV)
-	l.expect("13", "tunnel good, transport ESP wrong", k.seal(corrupt(k.seal(hello(), "host")), "tunnel"), word(both, status.TransportESPAuthFailed), status.ESPICV)
-	l.expect("14", "tunnel ESP wrong around good transport", corrupt(k.seal(hello(), "host", "tunnel")), word(one, status.TunnelESPAuthFailed), status.ESPICV)
-	l.expect("14", "tunnel AH wrong around good transport", corrupt(k.seal(hello(), "host", "tunnel-ah")), word(one, status.TunnelAHAuthFailed), status.AHICV)
-	l.expect("15", "tunnel good, inner ESP has no SA", k.seal(hello(), "strange-host", "tunnel"), one, status.NoSA)
-	l.expect("16", "outer ESP has no SA, the inner has", k.seal(hello(), "host", "strange-tunnel"), 0, status.NoSA)
-	again := k.seal(hello(), "host", "tunnel")
+	l.expect("11", "ESP in ESP", k.seal(hello(), "host", "gateway"), both, status.Verified)
+	l.expect("11", "AH in AH", k.seal(hello(), "host-ah", "gateway-ah"), both, status.Verified)
+	l.expect("12", "tunnel good, transport AH wrong", k.seal(corrupt(k.seal(hello(), "host-ah")), "gateway"), word(both, status.TransportAHAuthFailed), status.AHICV)
+	l.expect("13", "tunnel good, transport ESP wrong", k.seal(corrupt(k.seal(hello(), "host")), "gateway"), word(both, status.TransportESPAuthFailed), status.ESPICV)
+	l.expect("14", "tunnel ESP wrong around good transport", corrupt(k.seal(hello(), "host", "gateway")), word(one, status.TunnelESPAuthFailed), status.ESPICV)
+	l.expect("14", "tunnel AH wrong around good transport", corrupt(k.seal(hello(), "host", "gateway-ah")), word(one, status.TunnelAHAuthFailed), status.AHICV)
+	l.expect("15", "tunnel good, inner ESP has no SA", k.seal(hello(), "strange-host", "gateway"), one, status.NoSA)
+	l.expect("16", "outer ESP has no SA, the inner has", k.seal(hello(), "host", "strange-gateway"), 0, status.NoSA)
+	again := k.seal(hello(), "host", "gateway")
 	l.expect("25", "a frame ...", again, both, status.Verified)
 	l.expect("25", "... and the same again (replay)", again, both, status.Verified)
 	return l
@@ -120,9 +120,9 @@ func bundles() Lab {
 	l.expect("20", "tunnel AH+ESP, ESP wrong", wrongESP("gate"), word(one, status.TunnelESPAuthFailed), status.ESPICV)
 	l.expect("22", "the bundle's ESP without its AH", k.seal(hello(), "pair-esp"), word(one, status.InvalidProtocol), status.BundleMismatch)
 	l.expect("22", "the bundle's AH over another ESP", k.seal(hello(), "host", "pair-ah-alone"), word(one, status.InvalidProtocol), status.BundleMismatch)
-	l.expect("33", "tunnel, transport AH+ESP inside", k.seal(hello(), "pair-esp", "pair-ah", "tunnel"), both, status.Verified)
-	l.expect("33", "tunnel, transport AH+ESP, AH wrong", k.seal(corrupt(k.seal(hello(), "pair-esp", "pair-ah")), "tunnel"), word(both, status.TransportAHAuthFailed), status.AHICV)
-	l.expect("33", "tunnel, transport AH+ESP, ESP wrong", k.seal(wrongESP("pair"), "tunnel"), word(both, status.TransportESPAuthFailed), status.ESPICV)
+	l.expect("33", "tunnel, transport AH+ESP inside", k.seal(hello(), "pair-esp", "pair-ah", "gateway"), both, status.Verified)
+	l.expect("33", "tunnel, transport AH+ESP, AH wrong", k.seal(corrupt(k.seal(hello(), "pair-esp", "pair-ah")), "gateway"), word(both, status.TransportAHAuthFailed), status.AHICV)
+	l.expect("33", "tunnel, transport AH+ESP, ESP wrong", k.seal(wrongESP("pair"), "gateway"), word(both, status.TransportESPAuthFailed), status.ESPICV)
 	return l
 }
 
@@ -138,16 +138,16 @@ func malformed() Lab {
 	imposter(k)
 	syntax, short := word(one, status.InvalidPacketSyntax), []byte{0x45, 0, 0, 22, 0, 0, 0, 0, 64, wire.ProtoESP, 0, 0}
 	short = append(append(append(short, hostA.AsSlice()...), hostB.AsSlice()...), 0, 0)
-	truncated := k.seal(hello(), "tunnel")
+	truncated := k.seal(hello(), "gateway")
 	l.expect("22", "ESP under the SPI of an AH SA", k.seal(hello(), "imposter"), word(one, status.InvalidProtocol), status.ProtocolMismatch)
 	l.expect("23", "the frame ends before its IP length", truncated[:len(truncated)-4], syntax, status.IPLength)
-	l.expect("23", "ESP no multiple of its block", cut(k.seal(hello(), "tunnel"), 3), syntax, status.ESPLength)
+	l.expect("23", "ESP no multiple of its block", cut(k.seal(hello(), "gateway"), 3), syntax, status.ESPLength)
 	l.expect("23", "AH length that its ICV cannot have", wrongAHLength(k.seal(hello(), "host-ah")), syntax, status.AHLength)
 	l.expect("23", "ESP pad length beyond the payload", k.mangle(hello(), seal.PadLength(255), "host"), syntax, status.PadLength)
 	l.expect("23", "an IPv4 option that AH cannot read", wrongOption(k), syntax, status.OptionSyntax)
 	l.expect("23b", "the packet ends inside its SPI", short, 0, status.SPIOutside)
 	l.expect("24", "transport ESP, pad bytes wrong", k.mangle(hello(), seal.ZeroPad, "host"), word(one, status.GenericError), status.PadBytes)
-	l.expect("24", "tunnel ESP, pad bytes wrong", k.mangle(hello(), seal.ZeroPad, "tunnel"), word(one, status.GenericError), status.PadBytes)
+	l.expect("24", "tunnel ESP, pad bytes wrong", k.mangle(hello(), seal.ZeroPad, "gateway"), word(one, status.GenericError), status.PadBytes)
 	return l
 }
 
@@ -160,27 +160,27 @@ func inside() Lab {
 	l.offload(
 		k.add("second-tunnel", sa.ESP, sa.Tunnel, "aes128gcm16", func(s *sa.SA) { s.Src, s.Dst = hostA, hostB }),
 		k.add("nat", sa.ESP, sa.Transport, "aes128gcm16", encap),
-		k.add("nat-tunnel", sa.ESP, sa.Tunnel, "aes128gcm16", encap),
+		k.add("nat-gateway", sa.ESP, sa.Tunnel, "aes128gcm16", encap),
 	)
-	l.expect("28", "tunnel, transport of the other protocol", k.seal(hello(), "imposter", "tunnel"), word(both, status.InvalidProtocol), status.ProtocolMismatch)
-	l.expect("28", "tunnel, transport ESP of impossible length", k.seal(cut(k.seal(hello(), "host"), 3), "tunnel"), word(both, status.InvalidPacketSyntax), status.ESPLength)
-	l.expect("28", "tunnel, transport pad bytes wrong", k.seal(k.mangle(hello(), seal.ZeroPad, "host"), "tunnel"), word(both, status.GenericError), status.PadBytes)
-	l.expect("29", "a tunnel inside the tunnel", k.seal(hello(), "second-tunnel", "tunnel"), one, status.InnerTunnelSA)
+	l.expect("28", "tunnel, transport of the other protocol", k.seal(hello(), "imposter", "gateway"), word(both, status.InvalidProtocol), status.ProtocolMismatch)
+	l.expect("28", "tunnel, transport ESP of impossible length", k.seal(cut(k.seal(hello(), "host"), 3), "gateway"), word(both, status.InvalidPacketSyntax), status.ESPLength)
+	l.expect("28", "tunnel, transport pad bytes wrong", k.seal(k.mangle(hello(), seal.ZeroPad, "host"), "gateway"), word(both, status.GenericError), status.PadBytes)
+	l.expect("29", "a tunnel inside the tunnel", k.seal(hello(), "second-tunnel", "gateway"), one, status.InnerTunnelSA)
 	l.expect("30", "transport ESP over AH", k.seal(hello(), "host-ah", "host"), one, status.Verified)
-	l.expect("31", "tunnel, inner ESP is a fragment", k.seal(fragment(k.seal(hello(), "host")), "tunnel"), one, status.Fragment)
-	l.expect("31", "ESP in UDP inside a tunnel in UDP", k.seal(hello(), "nat", "nat-tunnel"), one, status.EncapTwice)
-	l.expect("11", "ESP in UDP inside a plain tunnel", k.seal(hello(), "nat", "tunnel"), both, status.Verified)
-	l.expect("11", "transport ESP inside a tunnel in UDP", k.seal(hello(), "host", "nat-tunnel"), both, status.Verified)
-	l.expect("32", "a dummy packet", k.mangle(hello(), seal.NextHeader(wire.ProtoNoNext), "tunnel"), one, status.Dummy)
-	l.expect("32", "the tunnel carries no IP packet", k.mangle(hello(), seal.Payload([]byte("no IP")), "tunnel"), one, status.InnerNotIP)
+	l.expect("31", "tunnel, inner ESP is a fragment", k.seal(fragment(k.seal(hello(), "host")), "gateway"), one, status.Fragment)
+	l.expect("31", "ESP in UDP inside a tunnel in UDP", k.seal(hello(), "nat", "nat-gateway"), one, status.EncapTwice)
+	l.expect("11", "ESP in UDP inside a plain tunnel", k.seal(hello(), "nat", "gateway"), both, status.Verified)
+	l.expect("11", "transport ESP inside a tunnel in UDP", k.seal(hello(), "host", "nat-gateway"), both, status.Verified)
+	l.expect("32", "a dummy packet", k.mangle(hello(), seal.NextHeader(wire.ProtoNoNext), "gateway"), one, status.Dummy)
+	l.expect("32", "the tunnel carries no IP packet", k.mangle(hello(), seal.Payload([]byte("no IP")), "gateway"), one, status.InnerNotIP)
 	return l
 }
 
 // noCombined is a NIC without TransportTunnelCombined.
 func noCombined() Lab {
 	l, k := newLab("mlx5-crypto", "mlx5-crypto")
-	l.offload(k.add("tunnel", sa.ESP, sa.Tunnel, "aes128gcm16", nil), k.add("host", sa.ESP, sa.Transport, "aes128gcm16", nil))
-	l.expect("17", "both portions, NIC takes one", k.seal(hello(), "host", "tunnel"), one, status.NoCombined)
+	l.offload(k.add("gateway", sa.ESP, sa.Tunnel, "aes128gcm16", nil), k.add("host", sa.ESP, sa.Transport, "aes128gcm16", nil))
+	l.expect("17", "both portions, NIC takes one", k.seal(hello(), "host", "gateway"), one, status.NoCombined)
 	return l
 }
 
@@ -198,7 +198,7 @@ func pressure() Lab {
 	l, k := newLab("table full", "full")
 	usual(&l, k)
 	l.Pressure = true
-	l.expect("26", "good, the SA table full", k.seal(hello(), "tunnel"), one|status.SADeleteReq, status.Verified)
+	l.expect("26", "good, the SA table full", k.seal(hello(), "gateway"), one|status.SADeleteReq, status.Verified)
 	l.expect("26", "wrong ICV, the SA table full", corrupt(k.seal(hello(), "host")), word(one|status.SADeleteReq, status.TransportESPAuthFailed), status.ESPICV)
 	l.expect("26", "a fragment, the SA table full", fragment(k.seal(hello(), "host")), status.SADeleteReq, status.Fragment)
 	l.expect("2", "no such SA, the SA table full", k.seal(hello(), "strange-host"), 0, status.NoSA)
@@ -209,8 +209,8 @@ func pressure() Lab {
 func deleted() Lab {
 	l, k := newLab("deleted", "full")
 	usual(&l, k)
-	l.Delete = []string{"tunnel"}
-	l.expect("27", "the SA has been deleted", k.seal(hello(), "tunnel"), 0, status.SADeleted)
+	l.Delete = []string{"gateway"}
+	l.expect("27", "the SA has been deleted", k.seal(hello(), "gateway"), 0, status.SADeleted)
 	return l
 }
 
@@ -221,8 +221,8 @@ func switchedOff() Lab {
 	l.ESPOff = true
 	l.expect("3", "transport ESP, switched off", k.seal(hello(), "host"), 0, status.ProtocolOff)
 	l.expect("3", "AH+ESP, one of them switched off", k.seal(hello(), "host", "host-ah"), 0, status.ProtocolOff)
-	l.expect("16", "tunnel ESP switched off, AH inside", k.seal(hello(), "host-ah", "tunnel"), 0, status.ProtocolOff)
-	l.expect("31", "tunnel AH good, ESP inside switched off", k.seal(hello(), "host", "tunnel-ah"), one, status.ProtocolOff)
+	l.expect("16", "tunnel ESP switched off, AH inside", k.seal(hello(), "host-ah", "gateway"), 0, status.ProtocolOff)
+	l.expect("31", "tunnel AH good, ESP inside switched off", k.seal(hello(), "host", "gateway-ah"), one, status.ProtocolOff)
 	return l
 }
 
@@ -231,7 +231,7 @@ func inactive() Lab {
 	l, k := newLab("inactive", "full")
 	usual(&l, k)
 	l.Inactive = true
-	l.expect("3", "receive offload is not active", k.seal(hello(), "tunnel"), 0, status.OffloadInactive)
+	l.expect("3", "receive offload is not active", k.seal(hello(), "gateway"), 0, status.OffloadInactive)
 	return l
 }
 
