@@ -195,7 +195,7 @@ func tableRow(s *sa.SA) (string, error) {
 	}
 	cipher, integrity := tableNames(s.Suite)
 	if cipher == "" {
-		return "", fmt.Errorf("Wireshark 4.0 does not know %s", s.Suite.Name)
+		return "", fmt.Errorf("no name in Wireshark 4.0 for %s", s.Suite.Name)
 	}
 	version := "IPv4"
 	if s.Dst.Is6() {
