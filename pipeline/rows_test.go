@@ -52,7 +52,7 @@ func TestRow1(t *testing.T) {
 	ip6 := func(p []byte) []byte { return seal.AppendFrame(nil, p) }
 	c := frameCase{sas: []*sa.SA{espSA(sa.Transport)}}
 	esp := c.seal(t).frame
-	routing := []byte{0, 0, 0, 0, 0, 0, 0, 0}
+	late := slices.Concat([]byte{wire.ProtoHopByHop, 0, 0, 0, 0, 0, 0, 0, wire.ProtoESP, 0, 1, 4, 0, 0, 0, 0}, esp[34:])
 	for _, f := range []struct {
 		name   string
 		frame  []byte
@@ -82,7 +82,7 @@ func TestRow1(t *testing.T) {
 		{"next header 59", seal.AppendFrame(nil, raw(wire.ProtoNoNext, host6a, host6b, 1, 2)), status.NoIPsec},
 		{"unknown header", seal.AppendFrame(nil, raw(135, host6a, host6b, esp[34:]...)), status.NoIPsec},
 		{"extension header beyond the packet", ip6(raw(wire.ProtoDestOpts, host6a, host6b, 50, 9, 0, 0, 0, 0, 0, 0)), status.BadIPHeader},
-		{"hop-by-hop behind another", ip6(raw(wire.ProtoRouting, host6a, host6b, slices.Concat(routing, routing)...)), status.BadIPHeader},
+		{"hop-by-hop behind another", ip6(raw(wire.ProtoRouting, host6a, host6b, late...)), status.BadIPHeader},
 	} {
 		t.Run(f.name, func(t *testing.T) { untouched(t, c.nic(t), f.frame, f.reason) })
 	}
@@ -356,6 +356,24 @@ func TestRow22BundleUnderFreeAH(t *testing.T) {
 	}
 	if r := trailer.Records; r[0].State != status.FailedBefore || r[1].State != status.NotProcessed || r[1].Reason != status.NotTried {
 		t.Errorf("records %+v", r[:2])
+	}
+	sameBytes(t, body, s.frame)
+}
+
+// Only a transport-mode AH and the ESP behind it are one portion: behind a
+// tunnel-mode AH there is a packet, and here is none (contract, bundles; row
+// 32).
+func TestTunnelAHOverESP(t *testing.T) {
+	esp, sealing := espSA(sa.Transport), ahSA(sa.Transport, spi(0x55))
+	tunnel := ahSA(sa.Tunnel, spi(0x55), between(host4a, host4b))
+	tunnel.IntegrityKey = sealing.IntegrityKey
+	sad := pipeline.NewSAD(sa.Profiles[0], 1)
+	offload(t, sad, esp, tunnel)
+	c := frameCase{sas: []*sa.SA{esp, sealing}}
+	s := c.seal(t)
+	body, trailer := process(t, sad, pipeline.Options{}, s.frame)
+	if trailer.Word != 2 || trailer.Reason != status.InnerNotIP || trailer.N != 1 || trailer.Records[0].Portion != status.TunnelPortion {
+		t.Errorf("%s, %s, records %+v", trailer.Word, trailer.Reason.String(), trailer.Records[:trailer.N])
 	}
 	sameBytes(t, body, s.frame)
 }
