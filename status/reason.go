@@ -46,7 +46,6 @@ const (
 	RoutingHeader   Reason = 14 // rows 3, 31
 	Jumbogram       Reason = 15 // rows 3, 31
 	NoAHESP         Reason = 16 // rows 21, 31
-	NoEngine        Reason = 17 // rows 3, 31
 	IKE             Reason = 18 // row 4
 	KeepAlive       Reason = 19 // row 4
 	UDPTooShort     Reason = 20 // row 4
@@ -75,7 +74,6 @@ const (
 	PadLength        Reason = 41 // row 23 d
 	OptionSyntax     Reason = 42 // row 23 e
 	PadBytes         Reason = 43 // row 24
-	Injected         Reason = 44 // made by fault injection
 )
 
 type reasonText struct{ name, sentence string }
@@ -97,7 +95,6 @@ var reasons = [...]reasonText{
 	RoutingHeader:   {"routing-header", "a routing header has segments left, or is of a type that AH cannot predict"},
 	Jumbogram:       {"jumbogram", "the IPv6 payload length is 0 (jumbogram)"},
 	NoAHESP:         {"no-ah-esp", "the profile does not take AH and ESP on the same portion"},
-	NoEngine:        {"no-engine", "the crypto engine could not work on this SA"},
 	IKE:             {"ike", "UDP 4500 carries an IKE message (non-ESP marker)"},
 	KeepAlive:       {"keep-alive", "UDP 4500 carries a NAT keep-alive"},
 	UDPTooShort:     {"udp-too-short", "UDP 4500 carries fewer bytes than an ESP header"},
@@ -123,7 +120,6 @@ var reasons = [...]reasonText{
 	PadLength:        {"pad-length", "the ESP pad length is larger than the payload"},
 	OptionSyntax:     {"option-syntax", "an option that AH must read does not parse"},
 	PadBytes:         {"pad-bytes", "the ESP pad bytes are not 1, 2, 3 ..."},
-	Injected:         {"injected", "the verdict was forced by fault injection"},
 }
 
 // NumReasons bounds the reasons: every Reason is below it.
@@ -175,7 +171,7 @@ func (r Reason) Code(p Portion) Code {
 		return InvalidProtocol
 	case IPLength, UDPLength, ESPLength, AHLength, PadLength, OptionSyntax:
 		return InvalidPacketSyntax
-	case PadBytes, Injected:
+	case PadBytes:
 		return GenericError
 	}
 	return Success

@@ -22,8 +22,8 @@ func TestReasons(t *testing.T) {
 			t.Errorf("reason %d is not below NumReasons", r)
 		}
 	}
-	if NotIP != 1 || InnerLength != 27 || Verified != 32 || Injected != 44 {
-		t.Errorf("reasons were renumbered: %d %d %d %d", NotIP, InnerLength, Verified, Injected)
+	if NotIP != 1 || InnerLength != 27 || Verified != 32 || PadBytes != 43 {
+		t.Errorf("reasons were renumbered: %d %d %d %d", NotIP, InnerLength, Verified, PadBytes)
 	}
 	for _, r := range []Reason{0, 31, Reason(NumReasons), 0xffff} {
 		if !strings.HasPrefix(r.String(), "reason-") || !strings.Contains(r.Error(), "does not know") {
@@ -47,7 +47,6 @@ func TestReasonCode(t *testing.T) {
 		PadLength:        {InvalidPacketSyntax, InvalidPacketSyntax},
 		OptionSyntax:     {InvalidPacketSyntax, InvalidPacketSyntax},
 		PadBytes:         {GenericError, GenericError}, // rows 24, 28
-		Injected:         {GenericError, GenericError},
 	}
 	for r := range Reason(NumReasons + 5) {
 		got := codes{r.Code(TunnelPortion), r.Code(TransportPortion)}
