@@ -1,0 +1,355 @@
+package capture
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
+	"tapsec/status"
+)
+
+type read struct {
+	Info
+	frame []byte
+}
+
+// readAll reads to the end, or to the error that is not io.EOF.
+func readAll(in io.Reader) (all []read, err error) {
+	r, err := NewReader(in)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		frame, info, err := r.Next()
+		if err == io.EOF {
+			return all, nil
+		}
+		if err != nil {
+			return all, err
+		}
+		if cap(frame)-len(frame) < status.Tailroom {
+			return all, fmt.Errorf("frame %d has room for %d bytes behind it", info.Number, cap(frame)-len(frame))
+		}
+		all = append(all, read{info, bytes.Clone(frame)})
+	}
+}
+
+func fixture(t testing.TB, name string) []byte {
+	b, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// summary is a frame as the .tshark files have it: time, length on the wire,
+// length captured, interface, IPv4 protocol, IPv6 next header. The lengths are
+// those before an Ethernet header was put in the place of what was there.
+func summary(r read, linkLen int) string {
+	captured := len(r.frame) - etherLen + linkLen
+	line := fmt.Sprintf("%d.%09d\t%d\t%d\t%s\t", r.Time.Unix(), r.Time.Nanosecond(), captured+r.Missing, captured, r.Interface)
+	packet := gopacket.NewPacket(r.frame, layers.LayerTypeEthernet, gopacket.Default)
+	if ip, ok := packet.NetworkLayer().(*layers.IPv4); ok {
+		return line + fmt.Sprintf("%d\t", ip.Protocol)
+	}
+	if len(r.frame) > etherLen+6 && binary.BigEndian.Uint16(r.frame[12:]) == etherIPv6 { // by hand: it may be cut short
+		return line + fmt.Sprintf("\t%d", r.frame[etherLen+6])
+	}
+	return line + "\t"
+}
+
+// Files made by tcpdump, dumpcap, editcap, mergecap and text2pcap read as
+// tshark reads them (testdata/make.sh).
+func TestReaderAgainstTshark(t *testing.T) {
+	wants, err := filepath.Glob("testdata/*.tshark")
+	if err != nil || len(wants) < 15 {
+		t.Fatalf("%d fixtures, %v", len(wants), err)
+	}
+	linkLens := map[string]int{"raw.pcap": 0, "rawip4.pcap": 0, "rawip6.pcap": 0, "rawbsd.pcap": 0,
+		"null.pcap": 4, "null6.pcap": 4, "loop.pcap": 4, "sll.pcap": 16, "sll2.pcap": 20}
+	for _, want := range wants {
+		name := strings.TrimSuffix(filepath.Base(want), ".tshark")
+		if name == "wifi.pcap" {
+			continue
+		}
+		all, err := readAll(bytes.NewReader(fixture(t, name)))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		lines := strings.Split(strings.TrimSuffix(string(fixture(t, name+".tshark")), "\n"), "\n")
+		if len(lines) != len(all) {
+			t.Errorf("%s: %d frames, expected %d", name, len(all), len(lines))
+			continue
+		}
+		for i, r := range all {
+			linkLen, fixed := linkLens[name]
+			line := strings.ReplaceAll(lines[i], "unknown", "")
+			got := summary(r, linkLen)
+			if !fixed { // several link types in one file, or Ethernet
+				got = ""
+				for _, n := range []int{etherLen, 0, 20} {
+					if s := summary(r, n); got == "" || s == line {
+						got = s
+					}
+				}
+			}
+			if got != line || r.Number != i+1 {
+				t.Errorf("%s: frame %d\n got %q\nwant %q", name, r.Number, got, line)
+			}
+		}
+	}
+}
+
+func TestReaderRefusesLinkTypes(t *testing.T) {
+	all, err := readAll(bytes.NewReader(fixture(t, "wifi.pcap")))
+	if len(all) != 0 || err == nil || !strings.Contains(err.Error(), "frame 1: link type 105") {
+		t.Errorf("%d frames, %v", len(all), err)
+	}
+}
+
+// A file cut short anywhere is an error of the io.ErrUnexpectedEOF kind, but
+// for the places where a record or a block ends.
+func TestReaderCutShort(t *testing.T) {
+	for _, name := range []string{"ether.pcap", "nano.pcap", "sll2.pcap", "merged.pcapng", "comment.pcapng", "named.pcapng", "ether.pcap.gz"} {
+		file := fixture(t, name)
+		whole, err := readAll(bytes.NewReader(file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		clean := 0
+		for n := range file {
+			all, err := readAll(bytes.NewReader(file[:n]))
+			switch {
+			case err == nil:
+				clean++
+			case !errors.Is(err, io.ErrUnexpectedEOF):
+				t.Errorf("%s, %d bytes: %v", name, n, err)
+			case n > 24 && len(all) > 0 && !strings.Contains(err.Error(), fmt.Sprintf("frame %d: ", len(all)+1)):
+				t.Errorf("%s, %d bytes: %v, after %d frames", name, n, err, len(all))
+			}
+			if len(all) > len(whole) {
+				t.Errorf("%s, %d bytes: %d frames", name, n, len(all))
+			}
+		}
+		blocks := len(whole)
+		if strings.HasSuffix(name, "ng") { // its header, interfaces and statistics, too
+			blocks += 10
+		}
+		if clean > blocks {
+			t.Errorf("%s: %d of %d cuts went unnoticed", name, clean, len(file))
+		}
+	}
+}
+
+// pcapFile makes a pcap file in either byte order, in which no tool here writes
+// the big one.
+func pcapFile(order binary.AppendByteOrder, magic, link uint32, records ...[]byte) []byte {
+	b := order.AppendUint32(nil, magic)
+	b = order.AppendUint16(order.AppendUint16(b, 2), 4)
+	for _, v := range []uint32{0, 0, 65535, link} {
+		b = order.AppendUint32(b, v)
+	}
+	for _, r := range records {
+		for _, v := range []uint32{1000, 5, uint32(len(r)), uint32(len(r)) + 3} {
+			b = order.AppendUint32(b, v)
+		}
+		b = append(b, r...)
+	}
+	return b
+}
+
+func TestReaderByteOrders(t *testing.T) {
+	frame := bytes.Repeat([]byte{7}, 60)
+	for magic, at := range map[uint32]time.Time{0xa1b2c3d4: time.Unix(1000, 5000).UTC(), 0xa1b23c4d: time.Unix(1000, 5).UTC()} {
+		for _, order := range []binary.AppendByteOrder{binary.BigEndian, binary.LittleEndian} {
+			all, err := readAll(bytes.NewReader(pcapFile(order, magic, 0x14000001, frame, frame)))
+			if err != nil || len(all) != 2 {
+				t.Fatalf("%v %#x: %d frames, %v", order, magic, len(all), err)
+			}
+			if r := all[1]; r.Number != 2 || r.Missing != 3 || r.Time != at || !bytes.Equal(r.frame, frame) {
+				t.Errorf("%v %#x: %+v", order, magic, r)
+			}
+		}
+	}
+}
+
+// ngBlock makes a pcapng block of 32-bit words and bytes, which it pads.
+func ngBlock(order binary.AppendByteOrder, kind uint32, words []uint32, tail ...byte) []byte {
+	tail = append(tail, make([]byte, -len(tail)&3)...)
+	n := uint32(12 + 4*len(words) + len(tail))
+	b := order.AppendUint32(order.AppendUint32(nil, kind), n)
+	for _, w := range words {
+		b = order.AppendUint32(b, w)
+	}
+	return order.AppendUint32(append(b, tail...), n)
+}
+
+func ngHeader(order binary.AppendByteOrder, options ...byte) []byte {
+	version, link := order.AppendUint16(order.AppendUint16(nil, 1), 0), order.AppendUint16(order.AppendUint16(nil, 1), 0)
+	section := ngBlock(order, blockSection, []uint32{byteOrderMagic, binaryWord(order, version), 0xffffffff, 0xffffffff})
+	return append(section, ngBlock(order, blockInterface, []uint32{binaryWord(order, link), 4}, options...)...)
+}
+
+func binaryWord(order binary.AppendByteOrder, b []byte) uint32 {
+	if order == binary.AppendByteOrder(binary.BigEndian) {
+		return binary.BigEndian.Uint32(b)
+	}
+	return binary.LittleEndian.Uint32(b)
+}
+
+// Blocks that no tool here writes: big-endian, simple and obsolete packets,
+// other timestamp units and offsets, unknown blocks.
+func TestReaderBlocks(t *testing.T) {
+	for _, order := range []binary.AppendByteOrder{binary.BigEndian, binary.LittleEndian} {
+		option := func(code, n uint16, v ...byte) []byte {
+			return append(order.AppendUint16(order.AppendUint16(nil, code), n), v...)
+		}
+		shift := order.AppendUint64(option(optTimeShift, 8), 100)
+		file := slices.Concat(
+			ngHeader(order, slices.Concat(option(optName, 3, 'e', 't', 'h', 0), option(optTimeUnit, 1, 0x80|4, 0, 0, 0), shift, option(optEnd, 0))...),
+			ngBlock(order, 0xbad, []uint32{1, 2, 3}),
+			ngBlock(order, blockSimple, []uint32{9}, 1, 2, 3, 4), // snap length 4
+			ngBlock(order, blockPacket, []uint32{0, 0, 1<<4 | 8, 2, 2}, 5, 6),
+			ngBlock(order, blockEnhanced, []uint32{0, 0, 1<<4 | 4, 3, 8}, 7, 8, 9),
+		)
+		all, err := readAll(bytes.NewReader(file))
+		want := []read{
+			{Info{1, time.Time{}, "eth", 5}, []byte{1, 2, 3, 4}},
+			{Info{2, time.Unix(101, 5e8).UTC(), "eth", 0}, []byte{5, 6}},
+			{Info{3, time.Unix(101, 25e7).UTC(), "eth", 5}, []byte{7, 8, 9}},
+		}
+		if err != nil || fmt.Sprint(all) != fmt.Sprint(want) {
+			t.Errorf("%v: %v, %v\nexpected %v", order, all, err, want)
+		}
+	}
+}
+
+// Damaged files are refused with the number of the frame they were read up to,
+// and nobody allocates what a length field claims.
+func TestReaderRefuses(t *testing.T) {
+	le := binary.LittleEndian
+	huge := pcapFile(le, 0xa1b2c3d4, 1, []byte{1})
+	le.PutUint32(huge[24+8:], 0xfffffff0)
+	ng := func(blocks ...[]byte) []byte { return slices.Concat(append([][]byte{ngHeader(le)}, blocks...)...) }
+	version := pcapFile(le, 0xa1b2c3d4, 1)
+	version[4] = 3
+	ngVersion := ngHeader(le)
+	ngVersion[12] = 2
+	unit := func(v byte) []byte { return ngHeader(le, optTimeUnit, 0, 1, 0, v, 0, 0, 0) }
+	packet := ngBlock(le, blockEnhanced, []uint32{0, 0, 0, 1, 1}, 1)
+	for _, c := range []struct {
+		name string
+		file []byte
+		want string
+	}{
+		{"empty", nil, "no pcap or pcapng header"},
+		{"text", []byte("hello, world"), "starts with 0x6c6c6568"},
+		{"pcap version", version, "expected pcap version 2, found 3"},
+		{"pcapng version", ngVersion, "expected pcapng version 1, found 2"},
+		{"huge frame", huge, "frame 1: expected at most 262144 captured bytes, found 4294967280"},
+		{"huge frame in a block", ng(ngBlock(le, blockEnhanced, []uint32{0, 0, 0, 0xfffffff0, 0}, 1)), "frame 1: 4294967280 captured bytes do not fit"},
+		{"huge block", ng([]byte{1, 0, 0, 0, 0xfc, 0xff, 0xff, 0xff}), "expected a block body"},
+		{"short block", ng([]byte{6, 0, 0, 0, 8, 0, 0, 0}), "at least 12, found 8"},
+		{"odd block", ng([]byte{6, 0, 0, 0, 33, 0, 0, 0}), "multiple of 4"},
+		{"packet block without room", ng(ngBlock(le, blockEnhanced, []uint32{0, 0, 0})), "ends inside its header"},
+		{"interface unknown", ng(packet, ngBlock(le, blockEnhanced, []uint32{1, 0, 0, 1, 1}, 1)), "frame 2: interface 1 is not among the 1"},
+		{"option beyond its block", ngHeader(le, 2, 0, 9, 0), "an option of 9 bytes"},
+		{"unit too small", unit(20), "too small"},
+		{"binary unit too small", unit(0x80 | 64), "too small"},
+		{"byte-order magic", append([]byte{0x0a, 0x0d, 0x0d, 0x0a, 28, 0, 0, 0}, make([]byte, 20)...), "byte-order magic"},
+		{"gzip of nothing", []byte{0x1f, 0x8b, 8}, "reading gzip"},
+	} {
+		if _, err := readAll(bytes.NewReader(c.file)); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, expected %q", c.name, err, c.want)
+		}
+	}
+	for _, v := range []byte{0, 19, 0x80, 0x80 | 63} {
+		if _, err := readAll(bytes.NewReader(slices.Concat(unit(v), packet))); err != nil {
+			t.Errorf("unit %#x: %v", v, err)
+		}
+	}
+}
+
+// Frames too short for their link header are handed on, too.
+func TestReaderShortLinkHeaders(t *testing.T) {
+	for link, b := range map[uint32][]byte{linkRaw: {}, linkNull: {2, 0, 0}, linkSLL: make([]byte, 15), linkSLL2: make([]byte, 19), 14: nil} {
+		all, err := readAll(bytes.NewReader(pcapFile(binary.LittleEndian, 0xa1b2c3d4, link, b)))
+		if link == 14 {
+			if err == nil {
+				t.Error("link type 14 was taken")
+			}
+		} else if err != nil || !bytes.Equal(all[0].frame, make([]byte, etherLen)) {
+			t.Errorf("link type %d: %v, %v", link, all, err)
+		}
+	}
+}
+
+func TestReaderReusesItsBuffer(t *testing.T) {
+	file := pcapFile(binary.LittleEndian, 0xa1b2c3d4, 1, slices.Repeat([][]byte{make([]byte, 1400)}, 300)...)
+	r, err := NewReader(bytes.NewReader(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := func() {
+		if _, _, err := r.Next(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	next()
+	if n := testing.AllocsPerRun(200, next); n > 1 { // the record header
+		t.Errorf("%v allocations per frame", n)
+	}
+}
+
+// FuzzReader: never a panic, numbers in order, and room behind each frame.
+func FuzzReader(f *testing.F) {
+	for _, name := range []string{"ether.pcap", "sll.pcap", "sll2.pcap", "raw.pcap", "null6.pcap", "comment.pcapng", "named.pcapng", "merged.pcapng", "ether.pcap.gz"} {
+		f.Add(fixture(f, name))
+	}
+	f.Add(pcapFile(binary.BigEndian, 0xa1b23c4d, 1, []byte{1, 2, 3}))
+	f.Add(ngHeader(binary.BigEndian, 0, 9, 0, 1, 0x84, 0, 0, 0))
+	f.Fuzz(func(t *testing.T, file []byte) {
+		if bytes.HasPrefix(file, []byte{0x1f, 0x8b}) && tooLong(file) {
+			return
+		}
+		r, err := NewReader(bytes.NewReader(file))
+		if err != nil {
+			return
+		}
+		for n := 1; ; n++ {
+			frame, info, err := r.Next()
+			if err != nil {
+				if err != io.EOF && !strings.Contains(err.Error(), fmt.Sprintf("frame %d: ", n)) {
+					t.Fatalf("frame %d: %v", n, err)
+				}
+				return
+			}
+			if info.Number != n || info.Missing < 0 || cap(frame)-len(frame) < status.Tailroom || len(frame) > MaxFrame+etherLen {
+				t.Fatalf("frame %d: %+v, %d of %d bytes", n, info, len(frame), cap(frame))
+			}
+		}
+	})
+}
+
+// tooLong keeps the fuzzer from compressing megabytes.
+func tooLong(file []byte) bool {
+	z, err := gzip.NewReader(bytes.NewReader(file))
+	if err != nil {
+		return false
+	}
+	n, _ := io.CopyN(io.Discard, z, 1<<20)
+	return n == 1<<20
+}
