@@ -335,6 +335,29 @@ func opened(t *testing.T, wire []byte, v *verdict, datagram []byte) {
 	}
 }
 
+// The captures hold what Linux is known to do: bytes left over in the padding of
+// an AH, which its ICV covers, and packets filled up for traffic flow
+// confidentiality (RFC 4303 section 2.7).
+func TestPeculiarities(t *testing.T) {
+	const shortest, padding = 24, 4 // of an AH, with an ICV of 12 bytes; longer ones are padded
+	wire, stale := frames(t, path("ah", ".pcap")), 0
+	for i, v := range replay(t, path("ah", ".xfrm"), path("ah", ".pcap"), "inplace") {
+		r := v.Records[0]
+		pad := wire[i][r.PayloadOffset-padding : r.PayloadOffset]
+		if r.PayloadOffset-r.IPsecOffset > shortest && !bytes.Equal(pad, make([]byte, padding)) {
+			stale++
+		}
+	}
+	if stale == 0 {
+		t.Error("no AH has anything but zeros in its padding")
+	}
+	for _, v := range replay(t, path("tfc", ".xfrm"), path("tfc", ".pcap"), "inplace") {
+		if n := v.Records[0].PayloadLength; n < 256 {
+			t.Errorf("frame %d was filled up to %d bytes, want 256 or more", v.Frame, n)
+		}
+	}
+}
+
 // A byte that the outermost ICV covers is changed in each frame. None is good
 // any more; the status names the outermost portion and its first protocol
 // (contract rows 7-10, 14 and 19), and the frame comes back as it went in.
