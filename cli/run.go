@@ -16,6 +16,7 @@ import (
 	"tapsec/configs"
 	"tapsec/nic"
 	"tapsec/sa"
+	"tapsec/tap"
 )
 
 // runOptions are the flags of run. What is empty or 0 leaves the configuration
@@ -103,7 +104,12 @@ func (o *runOptions) load() (*configs.Config, error) {
 	case c.Wire.Name == c.Host.Name && c.Wire.Netns == c.Host.Netns:
 		return nil, fmt.Errorf("wire and host are both %s: give them different names", c.Wire.Name)
 	}
-	return c, c.Live()
+	return c, errors.Join(checkNames(c), c.Live())
+}
+
+// checkNames tells whether the kernel takes the interfaces' names.
+func checkNames(c *configs.Config) error {
+	return errors.Join(tap.CheckName(c.Wire.Name), tap.CheckName(c.Host.Name))
 }
 
 const maxQueues = 256 // of a TAP

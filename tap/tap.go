@@ -44,7 +44,7 @@ type Device struct {
 // Open makes the interface, or attaches to it where it exists already. The interface is not brought
 // up: see Up. An error is one sentence that says what to do.
 func Open(c Config) (*Device, error) {
-	if err := checkName(c.Name); err != nil {
+	if err := CheckName(c.Name); err != nil {
 		return nil, err
 	}
 	queues := max(c.Queues, 1)
@@ -115,7 +115,9 @@ func (d *Device) Close() error {
 // gone wraps ErrGone with the interface's name.
 func (d *Device) gone() error { return fmt.Errorf("%s: %w", d.name, ErrGone) }
 
-func checkName(name string) error {
+// CheckName tells whether the kernel takes a name for an interface. The error is
+// one sentence that says what to do.
+func CheckName(name string) error {
 	switch {
 	case name == "" || name == "." || name == "..":
 		return fmt.Errorf("interface name %q: give 1 to %d characters", name, unix.IFNAMSIZ-1)
