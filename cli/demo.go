@@ -37,7 +37,7 @@ can be had, the same frames go through the pipeline in memory.
 
 The first line says which rig it is. Exit code 4 means that an answer was not
 the expected one.`,
-		Args: args(cobra.NoArgs),
+		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.out = cmd.OutOrStdout()
 			if o.traffic < 0 || o.traffic > time.Minute {
@@ -77,7 +77,7 @@ func demo(o demoOptions) error {
 	case err != nil:
 		return err
 	case code != exitOK:
-		return exitError{code, errors.New("the demo in the rig ended with exit code " + strconv.Itoa(code))}
+		return exitError{code, errSaid}
 	}
 	return nil
 }

@@ -28,6 +28,7 @@ type diagnosis struct {
 	Engine   string    `json:"engine"`
 	Why      string    `json:"engine_why"`
 	Findings []finding `json:"findings"`
+	tun      bool      // the tun device can be opened
 }
 
 func newDoctor() *cobra.Command {
@@ -38,7 +39,7 @@ func newDoctor() *cobra.Command {
 		Long: `doctor looks at everything that the appliance needs or can stumble over, and
 changes nothing. Lines marked NO keep run or demo from working; a note matters
 only to what it speaks of. Exit code 0: both work; 1: one of them does not.`,
-		Args: args(cobra.NoArgs),
+		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return doctor(cmd.OutOrStdout(), diagnose(), asJSON)
 		},
@@ -57,7 +58,7 @@ func diagnose() diagnosis {
 		d.Findings = append(d.Findings, finding{n.Name, n.Met, true, n.Detail, n.Remedy})
 	}
 	tun, admin := met["tun device"], met["CAP_NET_ADMIN"]
-	d.Run = tun && admin
+	d.tun, d.Run = tun, tun && admin
 	d.Demo = tun && (admin || met["user namespaces"])
 	for i := range d.Findings {
 		if f := &d.Findings[i]; f.Name == "user namespaces" {
@@ -104,9 +105,22 @@ func printTable(out io.Writer, d diagnosis) error {
 		return err
 	}
 	fmt.Fprintf(w, "\nengine\t%s: %s\n", d.Engine, d.Why)
-	fmt.Fprintf(w, "run\t%s\n", choose(d.Run, "works", "cannot make interfaces here; those that root made for this user and brought up will do, and so will unshare -Urn"))
+	fmt.Fprintf(w, "run\t%s\n", d.runs())
 	fmt.Fprintf(w, "demo\t%s\n", choose(d.Demo, "works on real TAPs", "works in memory only"))
 	return w.Flush()
+}
+
+// runs says whether run works here, and what does without the privilege.
+func (d diagnosis) runs() string {
+	switch {
+	case d.Run:
+		return "works"
+	case !d.tun:
+		return "needs the tun device"
+	case d.Demo:
+		return "cannot make interfaces here; those that root made for this user and brought up will do, and so will unshare -Urn"
+	}
+	return "cannot make interfaces here; those that root made for this user and brought up will do"
 }
 
 func (f finding) state() string {

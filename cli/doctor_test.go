@@ -45,7 +45,7 @@ func TestDoctor(t *testing.T) {
 		want []string
 	}{
 		{good, exitOK, []string{"tun device  yes", "bridge MTU  note", "Do: Raise it."}},
-		{bad, exitMachine, []string{"tun device  NO", "Do: Load it.", "cannot make interfaces"}},
+		{bad, exitMachine, []string{"tun device  NO", "Do: Load it.", "needs the tun device"}},
 	} {
 		var table, object bytes.Buffer
 		if code := exitCode(doctor(&table, c.diagnosis, false)); code != c.code {

@@ -13,7 +13,7 @@ func newMan() *cobra.Command {
 		Short: "Write the man pages into a folder",
 		Long: `man writes a page for each command. To read one: man -l DIR/tapsec-run.1. To
 install them for everyone, give /usr/local/share/man/man1 as DIR.`,
-		Args: args(cobra.ExactArgs(1)),
+		Args: args(1),
 		RunE: func(cmd *cobra.Command, given []string) error { return man(cmd.Root(), given[0]) },
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveFilterDirs
@@ -25,6 +25,6 @@ func man(root *cobra.Command, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	root.DisableAutoGenTag = true // a page says the same whenever it is made
+	root.DisableAutoGenTag = true
 	return doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "tapsec", Manual: "tapsec"}, dir)
 }

@@ -1,12 +1,15 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"tapsec/capture"
 	"tapsec/configs"
@@ -36,11 +39,16 @@ func newReplay() *cobra.Command {
 		Long: `replay leads every frame of a capture through the appliance, without a TAP and
 without privileges. The SAs come from a configuration (-c), or from what another
 tool knows (-k): the text of ip xfrm state, a Wireshark esp_sa table, or a
-configuration. IN and the key file may be - for standard input.`,
+configuration. IN and the key file may be - for standard input.
+
+A frame is "good" where every portion checked is; "good, both" where these are a
+tunnel and a transport portion; "FAILED" where a check was not passed; "left
+alone" where nothing was checked. Exit code 0 says that the capture was read to
+its end, whatever the verdicts.`,
 		Example: `  ip xfrm state | tapsec replay -k - trace.pcap
   tapsec replay -c site.yaml trace.pcap -o annotated.pcapng
-  tcpdump -i eth0 -w - | tapsec replay -c site.yaml --json -`,
-		Args: args(cobra.ExactArgs(1)),
+  tcpdump -U -i eth0 -w - | tapsec replay -c site.yaml --json -`,
+		Args: args(1),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			o.in = given[0]
 			o.stdin, o.stdout, o.stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
@@ -55,8 +63,9 @@ configuration. IN and the key file may be - for standard input.`,
 	f.StringVarP(&o.keys, "keys", "k", "", "`FILE` with SAs in another tool's form")
 	f.StringVarP(&o.out, "output", "o", "", "write the delivered frames to this pcapng `FILE`")
 	f.BoolVar(&o.json, "json", false, "print one JSON object per frame and nothing else")
-	f.StringVar(&form, "form", "", "deliver frames `inplace|decap` (default: the configuration's)")
-	f.StringVar(&annotate, "annotate", "", "write frames with `trailer|none` behind them (default: the configuration's)")
+	f.StringVar(&form, "form", "", "`inplace`: frames as on the wire; decap: opened headers taken off (default: the configuration's)")
+	f.StringVar(&annotate, "annotate", "", "`trailer`: the verdict behind each frame that is written; none (default: the configuration's)")
+	completeFlags(cmd)
 	return cmd
 }
 
@@ -89,6 +98,9 @@ func replay(o replayOptions) (err error) {
 	if err != nil {
 		return inputError(err)
 	}
+	if o.in == "-" {
+		defer outliveInterrupt()()
+	}
 	in, err := openInput(o.in, o.stdin)
 	if err != nil {
 		return inputError(err)
@@ -96,7 +108,7 @@ func replay(o replayOptions) (err error) {
 	defer in.Close()
 	frames, err := capture.NewReader(in)
 	if err != nil {
-		return inputError(fmt.Errorf("%s: %w", o.in, err))
+		return inputError(fmt.Errorf("%s: %w", inputName(o.in), err))
 	}
 	if o.out == "-" || same(in, o.out) {
 		return inputError(fmt.Errorf("-o %s: expected a file of its own, not standard output or the capture itself", o.out))
@@ -110,10 +122,19 @@ func replay(o replayOptions) (err error) {
 		return errors.Join(err, out.write(frame, info, line))
 	})
 	if errors.Is(err, errCapture) {
-		err = inputError(fmt.Errorf("%s: %w", o.in, err))
+		err = inputError(fmt.Errorf("%s: %w", inputName(o.in), err))
 	}
 	fmt.Fprintln(o.stderr, say.summary())
 	return errors.Join(err, out.Close())
+}
+
+// outliveInterrupt lets the first SIGINT pass, until the function that it
+// returns is called. A terminal gives it to tcpdump at the pipe's other end too,
+// whose last frames and end of file are still to come. The second one kills.
+func outliveInterrupt() func() {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT)
+	context.AfterFunc(ctx, stop)
+	return stop
 }
 
 // errCapture marks what is wrong with the capture, rather than with the output.
@@ -169,9 +190,9 @@ func (o *replayOptions) read() (*configs.Config, error) {
 	defer in.Close()
 	text, err := io.ReadAll(in)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", o.keys, err)
+		return nil, fmt.Errorf("%s: %w", inputName(o.keys), err)
 	}
-	return configs.ParseKeys(o.keys, text)
+	return configs.ParseKeys(inputName(o.keys), text)
 }
 
 // offline is the appliance with one pipeline, on no interface. Its frames carry
@@ -202,6 +223,14 @@ func openInput(path string, stdin io.Reader) (io.ReadCloser, error) {
 		return io.NopCloser(stdin), nil
 	}
 	return os.Open(path)
+}
+
+// inputName is what messages call an input.
+func inputName(path string) string {
+	if path == "-" {
+		return "standard input"
+	}
+	return path
 }
 
 // same tells whether a path names the file that is read, which creating it

@@ -162,6 +162,18 @@ func (r *reporter) object(t *status.Trailer, info capture.Info, missing *unmatch
 
 // summary counts the frames by outcome.
 func (r *reporter) summary() string {
-	return fmt.Sprintf("%d frames: %d good (%d of them in both portions), %d failed, %d left alone",
-		r.total, r.counts["good"]+r.counts["good, both"], r.counts["good, both"], r.counts["FAILED"], r.counts["left alone"])
+	both := ""
+	if n := r.counts["good, both"]; n > 0 {
+		both = fmt.Sprintf(" (%d of them in both portions)", n)
+	}
+	return fmt.Sprintf("%s: %d good%s, %d failed, %d left alone",
+		count(r.total, "frame"), r.counts["good"]+r.counts["good, both"], both, r.counts["FAILED"], r.counts["left alone"])
+}
+
+// count is a number of things.
+func count(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }

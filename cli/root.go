@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -35,14 +36,40 @@ func (e exitError) Unwrap() error { return e.error }
 // inputError marks an error as one that the user can mend in what they gave.
 func inputError(err error) error { return exitError{exitInput, err} }
 
+// errSaid stands for an error that another process has told the user already.
+var errSaid = errors.New("said already")
+
 // Main runs the command line and returns the exit code.
 func Main() int {
 	root := newRoot()
-	err := root.ExecuteContext(context.Background())
-	if err != nil {
+	out := &output{Writer: os.Stdout}
+	root.SetOut(out)
+	cmd, err := root.ExecuteContextC(context.Background())
+	switch {
+	case err == nil:
+		err = out.err
+	case cmd == root: // which does nothing by itself
+		err = inputError(err)
+	}
+	if err != nil && !errors.Is(err, errSaid) {
 		fmt.Fprintln(os.Stderr, "tapsec:", err)
 	}
 	return exitCode(err)
+}
+
+// output is standard output, and remembers the first failure for commands that
+// print many lines and look at none.
+type output struct {
+	io.Writer
+	err error
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.Writer.Write(b)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
 }
 
 func exitCode(err error) int {
@@ -71,20 +98,24 @@ task offload does, and hands on every frame with its verdict behind it.
 Exit codes: 0 done, 1 the machine lacks something or failed, 2 a flag, a
 configuration or a capture is wrong, 3 an interface was deleted under the
 appliance, 4 a frame of the demo was not annotated as expected.`,
+		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return inputError(err) })
 	root.AddCommand(newDemo(), newDoctor(), newMan(), newReplay(), newRun(), newValidate(), newVersion())
 	return root
 }
 
-// args wraps a check of positional arguments, so that its error counts as the
-// user's.
-func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+// args demands that many positional arguments.
+func args(want int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, given []string) error {
-		if err := check(cmd, given); err != nil {
-			return inputError(fmt.Errorf("%w; see %s --help", err, cmd.CommandPath()))
+		switch {
+		case len(given) > want:
+			return inputError(fmt.Errorf("unexpected argument %q; usage: %s", given[want], cmd.UseLine()))
+		case len(given) < want:
+			return inputError(fmt.Errorf("an argument is missing; usage: %s", cmd.UseLine()))
 		}
 		return nil
 	}

@@ -48,7 +48,7 @@ changes nothing. A deleted interface ends it with exit code 3. Interfaces that
 it made vanish with it.`,
 		Example: `  tapsec run -c configs/example.yaml
   tapsec run -c site.yaml --host plain0 --host-netns ids --form decap`,
-		Args: args(cobra.NoArgs),
+		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := errors.Join(setText(&o.form, form, "--form"), setText(&o.annotate, annotate, "--annotate")); err != nil {
 				return inputError(err)
@@ -63,14 +63,14 @@ it made vanish with it.`,
 	f.StringVar(&o.wireNetns, "wire-netns", "", "network namespace `NAME` for the kernel's side of the wire")
 	f.StringVar(&o.hostNetns, "host-netns", "", "network namespace `NAME` for the kernel's side of the host")
 	f.IntVar(&o.queues, "queues", 0, "`NUMBER` of queues, each with workers of its own")
-	f.StringVar(&form, "form", "", "deliver frames `inplace|decap`")
-	f.StringVar(&annotate, "annotate", "", "deliver frames with `trailer|none` behind them")
+	f.StringVar(&form, "form", "", "`inplace`: frames as on the wire; decap: opened headers taken off")
+	f.StringVar(&annotate, "annotate", "", "`trailer`: the verdict behind each frame; none: only with decap")
 	f.BoolVar(&o.inactive, "inactive", false, "do not activate receive offload")
 	completeFlags(cmd)
 	return cmd
 }
 
-// completeFlags tells the shell what the flags take.
+// completeFlags tells the shell what the flags of run and replay take.
 func completeFlags(cmd *cobra.Command) {
 	fixed := func(names ...cobra.Completion) cobra.CompletionFunc {
 		return cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp)

@@ -39,7 +39,7 @@ func summary(out io.Writer, c *configs.Config, ran time.Duration, moved nic.Summ
 }
 
 // also says what a status alone does not.
-var also = map[status.Code]string{status.Success: "\tframes that were left alone included"}
+var also = map[status.Code]string{status.Success: "\tincluding frames left alone"}
 
 func direction(w io.Writer, name string, t tap.Tally) {
 	fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n",

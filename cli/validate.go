@@ -13,7 +13,7 @@ func newValidate() *cobra.Command {
 	return &cobra.Command{
 		Use:   "validate FILE",
 		Short: "Check a configuration and name every mistake",
-		Args:  args(cobra.ExactArgs(1)),
+		Args:  args(1),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			return validate(cmd.OutOrStdout(), given[0])
 		},
@@ -31,7 +31,7 @@ func validate(out io.Writer, path string) error {
 	if err := c.Live(); err != nil {
 		fmt.Fprintf(out, "warning: good for captures only: %v\n", err)
 	}
-	fmt.Fprintf(out, "%s: good. Profile %s, %d SAs offloaded in %d bundles, %d left to the transport.\n",
-		path, c.Profile.Name, len(c.SAs)-len(c.Unoffloaded()), len(c.Bundles()), len(c.Unoffloaded()))
+	fmt.Fprintf(out, "%s: good. Profile %s, %s offloaded in %s, %d left to the transport.\n",
+		path, c.Profile.Name, count(len(c.SAs)-len(c.Unoffloaded()), "SA"), count(len(c.Bundles()), "bundle"), len(c.Unoffloaded()))
 	return nil
 }
