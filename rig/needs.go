@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -55,7 +56,8 @@ func userNamespaces() Need {
 		return n
 	}
 	n.Detail = fmt.Sprintf("The kernel refuses them: %v.", errors.Unwrap(err))
-	n.Remedy = "Mend this: " + refusal(err).Error() + "."
+	_, remedy := advice(err)
+	n.Remedy = strings.ToUpper(remedy[:1]) + remedy[1:] + "."
 	return n
 }
 

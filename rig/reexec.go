@@ -105,18 +105,20 @@ func exitCode(state *os.ProcessState, err error) (int, error) {
 	return state.ExitCode(), nil
 }
 
-// refusal says why the kernel started no child in namespaces of its own.
+// refusal says why the kernel started no child in namespaces of its own, and what to do.
 func refusal(err error) error {
-	var why string
+	why, remedy := advice(err)
+	return fmt.Errorf("%w: %s: %s (%w)", ErrRefused, why, remedy, err)
+}
+
+func advice(err error) (why, remedy string) {
 	switch {
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
-		why = "this user may not make namespaces: run as root, or allow it with sysctl kernel.unprivileged_userns_clone=1 or kernel.apparmor_restrict_unprivileged_userns=0; in a container seccomp may forbid it"
+		return "this user may not make namespaces", "run as root, or allow it with sysctl kernel.unprivileged_userns_clone=1 or kernel.apparmor_restrict_unprivileged_userns=0; in a container seccomp may forbid it"
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EUSERS):
-		why = "the limit on namespaces is reached: raise sysctl user.max_user_namespaces and user.max_net_namespaces"
+		return "the limit on namespaces is reached", "raise sysctl user.max_user_namespaces and user.max_net_namespaces"
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENOSYS):
-		why = "this kernel was built without user or network namespaces: run as root or choose another kernel"
-	default:
-		why = "the program cannot be run again"
+		return "this kernel was built without user or network namespaces", "run as root or choose another kernel"
 	}
-	return fmt.Errorf("%w: %s (%w)", ErrRefused, why, err)
+	return "the program cannot be run again", "look at the error behind this"
 }
