@@ -15,9 +15,11 @@ import (
 // EtherType, and up to two VLAN tags.
 const linkHeader = 14 + 2*4
 
-// ports are the two open TAPs.
+// ports are the two open TAPs, and what the kernel had dropped on them before:
+// one that is attached to counts for as long as it exists.
 type ports struct {
-	wire, host *tap.Device
+	wire, host             *tap.Device
+	wireBefore, hostBefore tap.Drops
 }
 
 // openPorts makes the two interfaces, or attaches to them, puts them where the
@@ -32,8 +34,11 @@ func openPorts(c *configs.Config) (*ports, error) {
 	if err != nil {
 		return nil, errors.Join(err, wire.Close())
 	}
-	p := &ports{wire, host}
-	if err := errors.Join(host.Up(), wire.Up()); err != nil {
+	p := &ports{wire: wire, host: host}
+	var err1, err2 error
+	p.wireBefore, err1 = wire.Drops()
+	p.hostBefore, err2 = host.Drops()
+	if err := errors.Join(err1, err2, host.Up(), wire.Up()); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
 	return p, nil

@@ -63,8 +63,8 @@ its end, whatever the verdicts.`,
 	f.StringVarP(&o.keys, "keys", "k", "", "`FILE` with SAs in another tool's form")
 	f.StringVarP(&o.out, "output", "o", "", "write the delivered frames to this pcapng `FILE`")
 	f.BoolVar(&o.json, "json", false, "print one JSON object per frame and nothing else")
-	f.StringVar(&form, "form", "", "`inplace`: frames as on the wire; decap: opened headers taken off (default: the configuration's)")
-	f.StringVar(&annotate, "annotate", "", "`trailer`: the verdict behind each frame that is written; none (default: the configuration's)")
+	f.StringVar(&form, "form", "", "`FORM` of the frames: inplace, as on the wire, or decap, opened headers taken off (default: the configuration's)")
+	f.StringVar(&annotate, "annotate", "", "`WHAT` stands behind each written frame: trailer, the verdict, or none (default: the configuration's)")
 	completeFlags(cmd)
 	return cmd
 }

@@ -63,8 +63,8 @@ it made vanish with it.`,
 	f.StringVar(&o.wireNetns, "wire-netns", "", "network namespace `NAME` for the kernel's side of the wire")
 	f.StringVar(&o.hostNetns, "host-netns", "", "network namespace `NAME` for the kernel's side of the host")
 	f.IntVar(&o.queues, "queues", 0, "`NUMBER` of queues, each with workers of its own")
-	f.StringVar(&form, "form", "", "`inplace`: frames as on the wire; decap: opened headers taken off")
-	f.StringVar(&annotate, "annotate", "", "`trailer`: the verdict behind each frame; none: only with decap")
+	f.StringVar(&form, "form", "", "`FORM` of the frames: inplace, as on the wire, or decap, opened headers taken off")
+	f.StringVar(&annotate, "annotate", "", "`WHAT` stands behind each frame: trailer, the verdict, or none, with decap only")
 	f.BoolVar(&o.inactive, "inactive", false, "do not activate receive offload")
 	completeFlags(cmd)
 	return cmd

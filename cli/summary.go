@@ -33,8 +33,8 @@ func summary(out io.Writer, c *configs.Config, ran time.Duration, moved nic.Summ
 		}
 	}
 	fmt.Fprint(w, "\nkernel drops\tqueue full\trefused by the host stack\n")
-	kernelDrops(w, p.wire)
-	kernelDrops(w, p.host)
+	kernelDrops(w, p.wire, p.wireBefore)
+	kernelDrops(w, p.host, p.hostBefore)
 	return w.Flush()
 }
 
@@ -47,12 +47,13 @@ func direction(w io.Writer, name string, t tap.Tally) {
 }
 
 // kernelDrops prints an interface's tx drops, which came while the appliance
-// did not keep up, and its rx drops, for which the network stack had no use.
-func kernelDrops(w io.Writer, d *tap.Device) {
+// did not keep up, and its rx drops, for which the network stack had no use,
+// since the run began.
+func kernelDrops(w io.Writer, d *tap.Device, before tap.Drops) {
 	got, err := d.Drops()
 	if err != nil {
 		fmt.Fprintf(w, "%s\t-\t-\t%v\n", d.Name(), err)
 		return
 	}
-	fmt.Fprintf(w, "%s\t%d\t%d\n", d.Name(), got.Tx, got.Rx)
+	fmt.Fprintf(w, "%s\t%d\t%d\n", d.Name(), got.Tx-before.Tx, got.Rx-before.Rx)
 }

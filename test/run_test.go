@@ -510,7 +510,7 @@ func TestRefused(t *testing.T) {
 		{headSA, []string{"--queues", "257"}, "expected 1 to 256"},
 		{headSA, []string{"--host", "wire0"}, "different names"},
 		{headSA, []string{"--no-such-flag"}, "unknown flag"},
-		{headSA, []string{"argument"}, "unknown command"},
+		{headSA, []string{"argument"}, "unexpected argument"},
 	} {
 		p := launch(t, write(t, refused.text), refused.flags...)
 		p.end(2)
