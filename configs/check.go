@@ -44,6 +44,18 @@ func at(i int, field string) string {
 	return strings.TrimSuffix(fmt.Sprintf("sas[%d].%s", i, field), ".")
 }
 
+// orSuite is a shorter sentence than err where a suite's name is merely misspelt.
+func orSuite(err error, p sa.Protocol, found string) error {
+	var names []string
+	for _, s := range sa.Suites(p) {
+		names = append(names, s.Name)
+	}
+	if near := nearest(found, names); near != "" {
+		return fmt.Errorf("there is no suite %q for %s; did you mean %s?", found, p, near)
+	}
+	return err
+}
+
 // finish makes the SA of its fields.
 func (f *saFields) finish(d *decoder, path string) *sa.SA {
 	s := f.SA
@@ -53,7 +65,7 @@ func (f *saFields) finish(d *decoder, path string) *sa.SA {
 	} else if f.Suite == "" {
 		d.mistake(path+".suite", "is missing; say for instance aes128gcm16, aes256-sha256 or, for ah, sha256")
 	} else if suite, err := sa.ParseSuite(s.Protocol, f.Suite); err != nil {
-		d.mistake(path+".suite", "%v", err)
+		d.mistake(path+".suite", "%v", orSuite(err, s.Protocol, f.Suite))
 	} else {
 		s.Suite = suite
 	}

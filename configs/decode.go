@@ -310,16 +310,21 @@ func snake(name string) string {
 
 // hint finds the name that was probably meant.
 func hint(found string, names []string) string {
+	if near := nearest(found, names); near != "" {
+		return fmt.Sprintf("did you mean %s?", near)
+	}
+	return "there are " + strings.Join(names, ", ")
+}
+
+// nearest is the name at most two letters away; empty where none is.
+func nearest(found string, names []string) string {
 	best, at := 3, ""
 	for _, n := range names {
 		if dist := distance(found, n); dist < best && dist < len(n) {
 			best, at = dist, n
 		}
 	}
-	if at != "" {
-		return fmt.Sprintf("did you mean %s?", at)
-	}
-	return "there are " + strings.Join(names, ", ")
+	return at
 }
 
 // distance counts the insertions, deletions and substitutions between two
