@@ -20,7 +20,13 @@ build:
 demo: build
 	bin/tapsec demo
 
+# go test hides what a package that passes has skipped, so what will be is said first.
 test:
+	@for peer in tshark tcpdump ip; do command -v $$peer >/dev/null || \
+		echo "SKIPPED: the tests that need $$peer; make peers installs it"; done
+	@/usr/bin/python3 -c 'import scapy' 2>/dev/null || echo 'SKIPPED: the tests that need scapy; make peers installs it'
+	@$(GO) run . doctor --json 2>/dev/null | grep -q '"demo": true' || \
+		echo 'SKIPPED: the tests on real TAPs; go run . doctor says what is missing'
 	$(GO) test ./...
 
 race:
