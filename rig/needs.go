@@ -33,10 +33,10 @@ func tunDevice() Need {
 		n.Met, n.Detail = true, "/dev/net/tun can be opened."
 	case errors.Is(err, os.ErrPermission):
 		n.Detail = "/dev/net/tun is there, but this user may not open it."
-		n.Remedy = "Run as root, or let root do: chmod 0666 /dev/net/tun; start a container with --device /dev/net/tun."
+		n.Remedy = "Run as root, or let root do: chmod 0666 /dev/net/tun; a container is started with --device /dev/net/tun."
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		n.Detail = "/dev/net/tun is not there."
-		n.Remedy = "Load the module (modprobe tun); start a container with --device /dev/net/tun."
+		n.Remedy = "Load the module (modprobe tun); a container is started with --device /dev/net/tun."
 	default:
 		n.Detail = fmt.Sprintf("/dev/net/tun cannot be opened: %v.", err)
 		n.Remedy = "Ask whoever runs this machine or container for the tun device."
