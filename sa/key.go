@@ -32,6 +32,9 @@ func ParseKey(s string) (Key, error) {
 		digits = strings.TrimPrefix(s, "0X")
 	}
 	b, err := hex.DecodeString(digits)
+	if _, other := err.(hex.InvalidByteError); other {
+		return Key{}, fmt.Errorf("expected hexadecimal digits, found something else among %d characters", len(digits))
+	}
 	if err != nil || len(b) == 0 {
 		return Key{}, fmt.Errorf("expected an even number of hexadecimal digits, found %d characters", len(digits))
 	}
