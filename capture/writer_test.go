@@ -15,6 +15,7 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
+	"tapsec/rig"
 	"tapsec/status"
 )
 
@@ -72,8 +73,7 @@ func TestWriterReadsBack(t *testing.T) {
 func TestWriterAgainstTshark(t *testing.T) {
 	tshark, err := exec.LookPath("tshark")
 	if err != nil {
-		lacking(t, "tshark", "apt-get install tshark")
-		return
+		rig.Missing(t, "tshark is missing: apt-get install tshark")
 	}
 	file := filepath.Join(t.TempDir(), "frames.pcapng")
 	if err := os.WriteFile(file, write(t, delivered(), delivered(), delivered()), 0o600); err != nil {
@@ -151,16 +151,6 @@ func TestTrailerLayerMissing(t *testing.T) {
 			t.Errorf("%s: error layer %v", name, l)
 		}
 	}
-}
-
-// lacking skips a test whose judge is not installed, aloud; where peers are
-// required it fails.
-func lacking(t *testing.T, what, install string) {
-	t.Helper()
-	if os.Getenv("TAPSEC_PEERS") == "required" {
-		t.Fatalf("%s is missing: %s", what, install)
-	}
-	t.Skipf("%s is missing: %s", what, install)
 }
 
 // A gopacket program that prints the verdicts of an annotated capture.

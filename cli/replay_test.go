@@ -22,6 +22,7 @@ import (
 	"tapsec/capture"
 	"tapsec/conformance"
 	"tapsec/keys"
+	"tapsec/rig"
 	"tapsec/sa"
 	"tapsec/seal"
 )
@@ -143,7 +144,7 @@ func peer(condition string) (bool, error) {
 		return false, fmt.Errorf("unknown condition %q", condition)
 	}
 	_, err := exec.LookPath(command)
-	if err != nil && os.Getenv("TAPSEC_PEERS") == "required" {
+	if err != nil && rig.PeersRequired() {
 		return false, err
 	}
 	return err == nil, nil

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"tapsec/rig"
 	"tapsec/sa"
 )
 
@@ -256,10 +257,7 @@ func TestESPSARoundTrip(t *testing.T) {
 // Real tshark takes the table, every row of it.
 func TestTsharkTakesTable(t *testing.T) {
 	if _, err := exec.LookPath("tshark"); err != nil {
-		if os.Getenv("TAPSEC_PEERS") == "required" {
-			t.Fatal("tshark is missing: apt-get install tshark")
-		}
-		t.Skip("SKIPPED, tshark is missing: apt-get install tshark")
+		rig.Missing(t, "tshark is missing: apt-get install tshark")
 	}
 	empty := filepath.Join(t.TempDir(), "empty.pcap")
 	header := "\xd4\xc3\xb2\xa1\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x00\x00\x01\x00\x00\x00"

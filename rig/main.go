@@ -26,13 +26,15 @@ func Main(tests interface{ Run() int }) {
 	os.Exit(code)
 }
 
-// Require ends a test that is not inside a rig, or has no tun device in it: skipped with the reason,
-// failed where the environment says TAPSEC_PEERS=required.
-func Require(t interface {
+// Test is what of a *testing.T or *testing.B is needed to end it.
+type Test interface {
 	Helper()
 	Skipf(format string, args ...any)
 	Fatalf(format string, args ...any)
-}) {
+}
+
+// Require ends a test that is not inside a rig, or has no tun device in it, as Missing does.
+func Require(t Test) {
 	t.Helper()
 	missing := ""
 	if !Inside() {
@@ -40,11 +42,20 @@ func Require(t interface {
 	} else if tun := tunDevice(); !tun.Met {
 		missing = tun.Detail + " " + tun.Remedy
 	}
-	switch {
-	case missing == "":
-	case os.Getenv(requiredVar) == "required":
-		t.Fatalf("needs a rig: %s", missing)
-	default:
-		t.Skipf("needs a rig: %s", missing)
+	if missing != "" {
+		Missing(t, "needs a rig: "+missing)
 	}
 }
+
+// Missing ends a test that lacks what it needs of the machine, a rig or a peer: skipped with the
+// reason, failed where the environment says TAPSEC_PEERS=required.
+func Missing(t Test, what string) {
+	t.Helper()
+	if PeersRequired() {
+		t.Fatalf("%s", what)
+	}
+	t.Skipf("SKIPPED: %s", what)
+}
+
+// PeersRequired tells whether a test that lacks something is to fail.
+func PeersRequired() bool { return os.Getenv(requiredVar) == "required" }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"tapsec/rig"
 	"tapsec/sa"
 )
 
@@ -21,12 +22,8 @@ const scapyPython = "/usr/bin/python3"
 func needScapy(t *testing.T) {
 	t.Helper()
 	err := exec.Command(scapyPython, "-c", "import scapy.layers.ipsec").Run()
-	switch {
-	case err == nil:
-	case os.Getenv("TAPSEC_PEERS") == "required":
-		t.Fatalf("scapy is required: apt-get install -y python3-scapy (%v)", err)
-	default:
-		t.Skipf("SKIPPED, no independent judge: apt-get install -y python3-scapy (%v)", err)
+	if err != nil {
+		rig.Missing(t, fmt.Sprintf("scapy is missing: apt-get install python3-scapy (%v)", err))
 	}
 }
 

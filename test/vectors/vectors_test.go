@@ -14,6 +14,7 @@ import (
 
 	"tapsec/configs"
 	"tapsec/pipeline"
+	"tapsec/rig"
 	"tapsec/sa"
 	"tapsec/status"
 )
@@ -144,7 +145,7 @@ func unhex(t *testing.T, s string) []byte {
 func TestGenerator(t *testing.T) {
 	const python = "/usr/bin/python3" // Debian's, which has Debian's scapy
 	if err := exec.Command(python, "-c", "from scapy import VERSION; assert VERSION == '2.5.0'").Run(); err != nil {
-		missing(t, "scapy 2.5.0 is missing: apt-get install python3-scapy")
+		rig.Missing(t, "scapy 2.5.0 is missing: apt-get install python3-scapy")
 	}
 	// Opened here, so that a changed generator is not answered from the test cache.
 	generator, err := os.Open("../scapy/vectors.py")
@@ -171,13 +172,4 @@ func TestGenerator(t *testing.T) {
 			t.Errorf("%s differs from the committed one; %v", filepath.Base(file), err)
 		}
 	}
-}
-
-// missing skips a test that has no peer; with TAPSEC_PEERS=required it fails.
-func missing(t *testing.T, what string) {
-	t.Helper()
-	if os.Getenv("TAPSEC_PEERS") == "required" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
 }
