@@ -15,6 +15,8 @@ import (
 var mayImport = map[string][]string{
 	"wire": {}, "sa": {}, "status": {}, "tap": {}, "rig": {},
 
+	"fragment": {"wire"},
+
 	"mac":     {"sa"},
 	"esp":     {"sa", "status", "mac"},
 	"ah":      {"sa", "status", "wire", "mac"},
@@ -25,6 +27,10 @@ var mayImport = map[string][]string{
 	"pipeline": {"wire", "sa", "esp", "ah", "status"},
 	"configs":  {"sa", "esp", "ah", "keys"},
 	"nic":      {"tap", "status"},
+
+	"transport": {"wire", "sa", "status", "fragment"},
+	"outbound":  {"wire", "sa", "seal"},
+	"control":   {"sa", "status", "configs"},
 
 	"conformance": {"sa", "seal", "status", "wire"},
 
