@@ -5,15 +5,17 @@ import "encoding/binary"
 // StripTunnel leaves of a frame its Ethernet header with tags and the packet
 // inside the tunnel, cut to its own length. The EtherType becomes the inner
 // version's; the inner header is not changed. l3 is the offset behind the
-// EtherType.
+// EtherType. Not the packet moves but what stands in front of it: the frame
+// returned begins later in the same memory.
 func StripTunnel(frame []byte, l3 int, inner Packet) []byte {
 	etherType := uint16(EtherIPv4)
 	if inner.Version == 6 {
 		etherType = EtherIPv6
 	}
 	binary.BigEndian.PutUint16(frame[l3-2:], etherType)
-	n := copy(frame[l3:], frame[inner.Start:inner.End])
-	return frame[:l3+n]
+	gap := inner.Start - l3
+	copy(frame[gap:], frame[:l3])
+	return frame[gap:inner.End]
 }
 
 // StripTransport takes the bytes from p.Header up to payload (UDP
@@ -21,9 +23,12 @@ func StripTunnel(frame []byte, l3 int, inner Packet) []byte {
 // payload+n (pad, ICV, anything behind the packet) off the frame. The IP
 // header then announces next: protocol, length, and the IPv4 checksum by
 // incremental update, so that a wrong one stays wrong (RFC 1624). It returns
-// the shorter frame and the packet as it lies in it.
+// the shorter frame, which begins later in the same memory, and the packet as
+// it lies in it.
 func StripTransport(frame []byte, p Packet, payload, n int, next uint8) ([]byte, Packet) {
-	copy(frame[p.Header:], frame[payload:payload+n])
+	gap := payload - p.Header
+	copy(frame[gap:], frame[:p.Header])
+	frame = frame[gap : payload+n]
 	p.End = p.Header + n
 	p.Reach = p.End
 	p.Proto = next
@@ -32,7 +37,7 @@ func StripTransport(frame []byte, p Packet, payload, n int, next uint8) ([]byte,
 	if p.Version == 6 {
 		be.PutUint16(ip[4:], uint16(p.End-p.Start-ipv6Len))
 		frame[p.ProtoAt] = next
-		return frame[:p.End], p
+		return frame, p
 	}
 	lengthWas, protoWas := be.Uint16(ip[2:]), be.Uint16(ip[8:])
 	be.PutUint16(ip[2:], uint16(p.End-p.Start))
@@ -41,7 +46,7 @@ func StripTransport(frame []byte, p Packet, payload, n int, next uint8) ([]byte,
 	sum = updateChecksum(sum, lengthWas, be.Uint16(ip[2:]))
 	sum = updateChecksum(sum, protoWas, be.Uint16(ip[8:]))
 	be.PutUint16(ip[10:], sum)
-	return frame[:p.End], p
+	return frame, p
 }
 
 // updateChecksum is RFC 1624 equation 3: HC' = ~(~HC + ~m + m').
