@@ -32,6 +32,9 @@ func (p Protocol) String() string {
 	return fmt.Sprintf("protocol %d", uint8(p))
 }
 
+// MarshalText writes String.
+func (p Protocol) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
 // UnmarshalText reads "esp" or "ah".
 func (p *Protocol) UnmarshalText(b []byte) error {
 	return pick(p, string(b), map[string]Protocol{"esp": ESP, "ah": AH})
@@ -181,18 +184,9 @@ func (s *SA) checkSuite(bundled, allowLegacy bool, say func(field, format string
 // Same tells whether two SAs are the same association, so that what is known
 // of its sequence numbers can be kept: identity, mode, suite and keys agree.
 func (s *SA) Same(o *SA) bool {
-	return s.id() == o.id() && s.Mode == o.Mode && s.ESN == o.ESN && s.Suite == o.Suite &&
+	return s.ID() == o.ID() && s.Mode == o.Mode && s.ESN == o.ESN && s.Suite == o.Suite &&
 		s.EncryptionKey.Equal(o.EncryptionKey) && s.IntegrityKey.Equal(o.IntegrityKey)
 }
-
-// identity is what no two SAs of a table may share.
-type identity struct {
-	protocol Protocol
-	spi      uint32
-	dst, src netip.Addr
-}
-
-func (s *SA) id() identity { return identity{s.Protocol, s.SPI, s.Dst, s.Src} }
 
 // pick sets *v to the value that text names, or says which names there are.
 func pick[V any](v *V, text string, names map[string]V) error {

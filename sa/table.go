@@ -61,7 +61,7 @@ type Table[T any] struct {
 // bucket is immutable; gone are the last few identities deleted from it.
 type bucket[T any] struct {
 	entries []*Entry[T]
-	gone    []identity
+	gone    []ID
 }
 
 const (
@@ -139,7 +139,7 @@ func (b *bucket[T]) miss(spi uint32, dst, src netip.Addr, encap bool) Miss {
 		why = MissAddress
 	}
 	for _, id := range b.gone {
-		if id.spi == spi && rank(&SA{Dst: id.dst, Src: id.src}, dst, src) > 0 {
+		if uint32(id.SPI) == spi && rank(&SA{Dst: id.Dst, Src: id.Src}, dst, src) > 0 {
 			return MissDeleted
 		}
 	}
@@ -155,7 +155,7 @@ func (t *Table[T]) Add(bundle ...*Entry[T]) error {
 		return fmt.Errorf("%w (%d bundles)", ErrFull, t.capacity)
 	}
 	for _, e := range bundle {
-		if t.find(e.id()) != nil {
+		if t.find(e.ID()) != nil {
 			return fmt.Errorf("%s: %w", e.SA, ErrExists)
 		}
 	}
@@ -178,7 +178,7 @@ func (t *Table[T]) insert(bundle []*Entry[T]) {
 		t.byHandle[e.Handle] = e
 		t.edit(e.SPI, func(b *bucket[T]) {
 			b.entries = append(b.entries, e)
-			b.forget(e.id())
+			b.forget(e.ID())
 		})
 	}
 	t.bundles++
@@ -223,7 +223,7 @@ func (t *Table[T]) grow(entries int) {
 			into.entries = append(into.entries, e)
 		}
 		for _, id := range b.gone {
-			into := fresh(wider, id.spi)
+			into := fresh(wider, uint32(id.SPI))
 			into.gone = append(into.gone, id)
 		}
 	}
@@ -239,10 +239,10 @@ func fresh[T any](buckets []atomic.Pointer[bucket[T]], spi uint32) *bucket[T] {
 	return slot.Load()
 }
 
-func (t *Table[T]) find(id identity) *Entry[T] {
-	if b := at(*t.buckets.Load(), id.spi).Load(); b != nil {
+func (t *Table[T]) find(id ID) *Entry[T] {
+	if b := at(*t.buckets.Load(), uint32(id.SPI)).Load(); b != nil {
 		for _, e := range b.entries {
-			if e.id() == id {
+			if e.ID() == id {
 				return e
 			}
 		}
@@ -278,17 +278,17 @@ func (b *bucket[T]) remove(e *Entry[T]) {
 			break
 		}
 	}
-	b.bury(e.id())
+	b.bury(e.ID())
 }
 
-func (b *bucket[T]) bury(id identity) {
+func (b *bucket[T]) bury(id ID) {
 	b.gone = append(b.gone, id)
 	if len(b.gone) > keepGone {
 		b.gone = b.gone[1:]
 	}
 }
 
-func (b *bucket[T]) forget(id identity) {
+func (b *bucket[T]) forget(id ID) {
 	for i := range b.gone {
 		if b.gone[i] == id {
 			b.gone = append(b.gone[:i], b.gone[i+1:]...)
@@ -307,7 +307,7 @@ func (t *Table[T]) Replace(bundles [][]*Entry[T]) error {
 	next.lastHandle = t.lastHandle
 	for _, bundle := range bundles {
 		for _, e := range bundle {
-			if old := t.find(e.id()); old != nil && old.Same(e.SA) {
+			if old := t.find(e.ID()); old != nil && old.Same(e.SA) {
 				e.Mark, e.Handle = old.Mark, old.Handle
 			}
 		}
@@ -333,15 +333,15 @@ func (t *Table[T]) remember(old *Table[T]) {
 				t.bury(id)
 			}
 			for _, e := range b.entries {
-				t.bury(e.id())
+				t.bury(e.ID())
 			}
 		}
 	}
 }
 
-func (t *Table[T]) bury(id identity) {
+func (t *Table[T]) bury(id ID) {
 	if t.find(id) == nil {
-		t.edit(id.spi, func(b *bucket[T]) { b.bury(id) })
+		t.edit(uint32(id.SPI), func(b *bucket[T]) { b.bury(id) })
 	}
 }
 

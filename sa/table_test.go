@@ -25,13 +25,13 @@ var (
 type model struct {
 	capacity int
 	bundles  [][]*Entry[int]
-	gone     []identity
+	gone     []ID
 }
 
 func (m *model) entries() []*Entry[int] { return slices.Concat(m.bundles...) }
 
-func (m *model) has(id identity) bool {
-	return slices.ContainsFunc(m.entries(), func(e *Entry[int]) bool { return e.id() == id })
+func (m *model) has(id ID) bool {
+	return slices.ContainsFunc(m.entries(), func(e *Entry[int]) bool { return e.ID() == id })
 }
 
 func (m *model) add(bundle []*Entry[int]) error {
@@ -39,7 +39,7 @@ func (m *model) add(bundle []*Entry[int]) error {
 		return ErrFull
 	}
 	for _, e := range bundle {
-		if m.has(e.id()) {
+		if m.has(e.ID()) {
 			return ErrExists
 		}
 	}
@@ -49,9 +49,9 @@ func (m *model) add(bundle []*Entry[int]) error {
 
 // best is the most specific SA of a protocol (contract, lookup).
 func (m *model) best(p Protocol, spi uint32, dst, src netip.Addr, encap bool) *Entry[int] {
-	for _, want := range []identity{{p, spi, dst, src}, {p, spi, dst, netip.Addr{}}, {p, spi, netip.Addr{}, netip.Addr{}}} {
+	for _, want := range []ID{{p, SPI(spi), dst, src}, {p, SPI(spi), dst, netip.Addr{}}, {p, SPI(spi), netip.Addr{}, netip.Addr{}}} {
 		for _, e := range m.entries() {
-			if e.id() == want && e.Encap == encap {
+			if e.ID() == want && e.Encap == encap {
 				return e
 			}
 		}
@@ -70,9 +70,9 @@ func (m *model) lookup(spi uint32, dst, src netip.Addr, encap bool) (found Match
 		found.Miss = MissAddress
 	}
 	for _, id := range m.gone {
-		dstFits := !id.dst.IsValid() || id.dst == dst
-		srcFits := !id.src.IsValid() || id.src == src
-		if id.spi == spi && dstFits && srcFits && !m.has(id) {
+		dstFits := !id.Dst.IsValid() || id.Dst == dst
+		srcFits := !id.Src.IsValid() || id.Src == src
+		if uint32(id.SPI) == spi && dstFits && srcFits && !m.has(id) {
 			found.Miss = MissDeleted
 		}
 	}
@@ -154,7 +154,7 @@ func (m *machine) remove(t *rapid.T) {
 	}
 	m.model.bundles = slices.Delete(m.model.bundles, i, i+1)
 	for _, e := range bundle {
-		m.model.gone = append(m.model.gone, e.id())
+		m.model.gone = append(m.model.gone, e.ID())
 	}
 }
 
@@ -165,7 +165,7 @@ func (m *machine) reload(t *rapid.T) {
 	for _, bundle := range m.model.bundles {
 		if len(next.gone)+len(bundle) <= keepGone && rapid.Bool().Draw(t, "drop") {
 			for _, e := range bundle {
-				next.gone = append(next.gone, e.id())
+				next.gone = append(next.gone, e.ID())
 			}
 			continue
 		}

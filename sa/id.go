@@ -1,0 +1,51 @@
+package sa
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+)
+
+// ID is what no two SAs of a table share: the protocol, the SPI and the
+// addresses, which are invalid (the zero Addr) where any will do. In JSON it is
+// {"protocol": "esp", "spi": "0x00001001", "dst": "192.0.2.1", "src": ""}.
+type ID struct {
+	Protocol Protocol   `json:"protocol"`
+	SPI      SPI        `json:"spi"`
+	Dst      netip.Addr `json:"dst"`
+	Src      netip.Addr `json:"src"`
+}
+
+// ID is the identity of the SA.
+func (s *SA) ID() ID { return ID{s.Protocol, SPI(s.SPI), s.Dst, s.Src} }
+
+// String gives all that is set.
+func (id ID) String() string {
+	text := fmt.Sprintf("%s SPI %s", id.Protocol, id.SPI)
+	if id.Dst.IsValid() {
+		text += " to " + id.Dst.String()
+	}
+	if id.Src.IsValid() {
+		text += " from " + id.Src.String()
+	}
+	return text
+}
+
+// SPI is a Security Parameters Index that reads and prints as people write it.
+type SPI uint32
+
+// String gives 0x and eight hexadecimal digits.
+func (s SPI) String() string { return fmt.Sprintf("0x%08x", uint32(s)) }
+
+// MarshalText writes String.
+func (s SPI) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// UnmarshalText reads decimal digits, or hexadecimal ones behind 0x.
+func (s *SPI) UnmarshalText(b []byte) error {
+	n, err := strconv.ParseUint(string(b), 0, 32)
+	if err != nil {
+		return fmt.Errorf("expected an SPI of 32 bits, as 4097 or 0x1001, found %q", b)
+	}
+	*s = SPI(n)
+	return nil
+}
