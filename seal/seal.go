@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"tapsec/ah"
 	"tapsec/esp"
@@ -35,7 +36,7 @@ var (
 
 // Sealer applies a stack of SAs to packets. It is unsafe for concurrent use.
 type Sealer struct {
-	layers []layer
+	layers []*layer
 }
 
 // layer applies one SA.
@@ -45,7 +46,8 @@ type layer struct {
 	ah     *ah.Outbound
 	wraps  bool // puts an IP header of its own in front
 	number uint64
-	id     uint16 // the outer IPv4 header's identification
+	spent  bool    // the number after the last one would be 0
+	id     *uint16 // of the latest outer IPv4 header; one count for all SAs of New
 	mangle Mangle
 	plain  []byte
 	out    []byte
@@ -63,12 +65,15 @@ func New(source io.Reader, sas ...*sa.SA) (*Sealer, error) {
 	if source == nil {
 		source = rand.Reader
 	}
-	s := &Sealer{layers: make([]layer, len(sas))}
+	s := &Sealer{}
 	var beneath *sa.SA
-	for i, a := range sas {
-		if err := s.layers[i].init(source, a, beneath); err != nil {
+	id := new(uint16)
+	for _, a := range sas {
+		l := &layer{id: id}
+		if err := l.init(source, a, beneath); err != nil {
 			return nil, fmt.Errorf("seal: %s: %w", a.Name, err)
 		}
+		s.layers = append(s.layers, l)
 		beneath = a
 	}
 	return s, nil
@@ -101,7 +106,27 @@ func (l *layer) init(source io.Reader, a, beneath *sa.SA) (err error) {
 // SetNumber sets the 64-bit sequence number of the next packet of SA i, counted
 // as given to New. It begins behind seq_high and seq_low, at 1 without them.
 // Most suites derive their IV from the number: real keys never see one twice.
-func (s *Sealer) SetNumber(i int, next uint64) { s.layers[i].number = next }
+func (s *Sealer) SetNumber(i int, next uint64) {
+	s.layers[i].number, s.layers[i].spent = next, false
+}
+
+// Number is the sequence number of the next packet of SA i; 0 where there is
+// none after the last one.
+func (s *Sealer) Number(i int) uint64 { return s.layers[i].number }
+
+// Stack makes a Sealer of some of the SAs of s, innermost first, each given by
+// its place in New. Both draw on the same sequence numbers and may not be used
+// concurrently. It panics where an SA is given twice.
+func (s *Sealer) Stack(sas ...int) *Sealer {
+	part := &Sealer{}
+	for _, i := range sas {
+		if slices.Contains(part.layers, s.layers[i]) {
+			panic("seal: an SA twice in one stack")
+		}
+		part.layers = append(part.layers, s.layers[i])
+	}
+	return part
+}
 
 // SetMangle has SA i falsify its packets before they are sealed; nil ends that.
 func (s *Sealer) SetMangle(i int, m Mangle) { s.layers[i].mangle = m }
@@ -151,10 +176,11 @@ func (l *layer) seal(packet []byte) ([]byte, error) {
 		return nil, err
 	}
 	number := l.number
-	if !l.sa.ESN && number>>32 != 0 {
+	if l.spent || !l.sa.ESN && number>>32 != 0 {
 		return nil, ErrNumber
 	}
 	l.number++
+	l.spent = l.number == 0
 	payload, next, err := l.headers(packet, &p)
 	if err != nil {
 		return nil, err
@@ -186,8 +212,8 @@ func (l *layer) headers(packet []byte, p *wire.Packet) (payload []byte, next uin
 		if p.Version == 6 {
 			next = wire.ProtoIPv6
 		}
-		l.id++
-		l.out = outer(l.out[:0], &l.sa, l.proto(), l.id, packet)
+		*l.id++
+		l.out = outer(l.out[:0], &l.sa, l.proto(), *l.id, packet)
 		*p = wire.Packet{Version: 4, ProtoAt: 9, Header: ipv4Len}
 		if l.sa.Dst.Is6() {
 			*p = wire.Packet{Version: 6, ProtoAt: 6, Header: ipv6Len}

@@ -1,0 +1,43 @@
+package seal
+
+import (
+	"tapsec/esp"
+	"tapsec/wire"
+)
+
+// Fit is the length in bytes of the longest IP packet that has at most mtu bytes
+// once it is sealed. header is the length of its IP header with options and
+// extension headers, which transport mode leaves in front. Where Fit is shorter
+// than that, nothing fits.
+func (s *Sealer) Fit(mtu, header int) int { return fit(s.layers, mtu, header) }
+
+// fit asks the outer layers how long the packet may be that the first one makes.
+func fit(layers []*layer, mtu, header int) int {
+	if len(layers) == 0 {
+		return mtu
+	}
+	l := layers[0]
+	if !l.wraps {
+		return header + l.payload(fit(layers[1:], mtu, header)-header)
+	}
+	outer := ipv4Len
+	if l.sa.Dst.Is6() {
+		outer = ipv6Len
+	}
+	return l.payload(fit(layers[1:], mtu, outer) - outer)
+}
+
+// payload is how much the layer carries in so many bytes behind the IP header:
+// for ESP whole blocks, less pad length and next header.
+func (l *layer) payload(room int) int {
+	if l.ah != nil {
+		return room - l.ah.Len()
+	}
+	if l.sa.Encap {
+		room -= wire.UDPLen
+	}
+	su := &l.sa.Suite
+	return (room-esp.HeaderLen-su.IVLen-su.ICVLen)/su.Block*su.Block - espTrailerLen
+}
+
+const espTrailerLen = 2 // pad length and next header
