@@ -82,7 +82,7 @@ func (f *saFields) finish(d *decoder, path string) *sa.SA {
 		}
 	}
 	if s.Window == 0 {
-		d.mistake(path+".window", "expected 32 to 65536, found 0, which would let every replay pass")
+		d.mistake(path+".window", "expected 32 to 65536, found 0; to let every replay pass say replay_off: true")
 	}
 	return &s
 }
@@ -202,8 +202,6 @@ func (c *Config) checkPolicy(d *decoder) {
 		case d.failed[path]:
 		case p.Action == 0:
 			d.mistake(path+".action", "is missing; say protect, bypass or discard")
-		case p.Action == sa.Protect && p.SA == "":
-			d.mistake(path+".sa", "is missing; say which SA must have carried the packet")
 		case p.Action != sa.Protect && p.SA != "":
 			d.mistake(path+".sa", "belongs to action: protect, found %s", p.Action)
 		case p.SA != "" && !found:
@@ -224,8 +222,8 @@ func (c *Config) checkWarnings(d *decoder, bundled map[*sa.SA]bool) {
 		if s.Suite.Legacy() && c.AllowLegacy {
 			d.warn(at(i, "suite"), "%s is obsolete (RFC 8221)", s.Suite.Name)
 		}
-		if len(c.Local) > 0 && s.Dst.IsValid() && !slices.Contains(c.Local, s.Dst) {
-			d.warn(at(i, "dst"), "%s is none of the local addresses: the transport leaves such packets alone", s.Dst)
+		if s.ReplayOff {
+			d.warn(at(i, "replay_off"), "%s takes every replay", s.Name)
 		}
 	}
 	if c.InsecureKeyFiles {

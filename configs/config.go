@@ -16,6 +16,8 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -57,6 +59,23 @@ func oneOf[S ~string](v *S, text []byte, names ...S) error {
 	return fmt.Errorf("expected one of %v, found %q", names, text)
 }
 
+// OnFailure says what the transport does with a frame that failed a check,
+// beside dropping it: nothing, or show it to the interface named.
+type OnFailure struct{ Mirror string }
+
+// UnmarshalText reads "drop" or "mirror IF".
+func (o *OnFailure) UnmarshalText(b []byte) error {
+	switch name, mirror := strings.CutPrefix(string(b), "mirror "); {
+	case string(b) == "drop":
+		*o = OnFailure{}
+	case mirror && strings.TrimSpace(name) != "":
+		o.Mirror = strings.TrimSpace(name)
+	default:
+		return fmt.Errorf("expected drop, or mirror and an interface, found %q", b)
+	}
+	return nil
+}
+
 // Interface is one TAP.
 type Interface struct {
 	Name  string
@@ -88,8 +107,9 @@ type Config struct {
 	Host             Host
 	Offload          Switches
 	SAs              []*sa.SA     `yaml:"sas"`
-	Policy           []sa.Policy  // the transport's
-	Local            []netip.Addr // the transport's own addresses; none: any
+	Policy           []sa.Policy  // the transport's; the first rule that matches decides
+	Local            []netip.Addr // the transport's own addresses; none: those of its stack's interface
+	OnFailure        OnFailure    // what the transport does with frames that failed a check
 	Warnings         []Problem    `yaml:"-"` // sorted by place
 
 	annotate Problem // the place of host.annotate, for Live
@@ -278,6 +298,20 @@ func (c *Config) room(b []*sa.SA, n int) error {
 		return fmt.Errorf("the NIC holds %d SA bundles and no more", limit)
 	}
 	return nil
+}
+
+// Sides divides the SAs, as bundles: inbound are those to one of the local
+// addresses, or to any; outbound are those to others. Without local addresses
+// all are inbound.
+func (c *Config) Sides(local []netip.Addr) (inbound, outbound [][]*sa.SA) {
+	for _, b := range c.bundles() {
+		if dst := b[0].Dst; len(local) == 0 || !dst.IsValid() || slices.Contains(local, dst) {
+			inbound = append(inbound, b)
+		} else {
+			outbound = append(outbound, b)
+		}
+	}
+	return inbound, outbound
 }
 
 // bundles groups the SAs, in the order of the file.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -161,7 +162,7 @@ var mistakes = map[string]struct {
 	"interfaces":       {"wire: {name: a/b, mtu: 67}\nhost: {name: a-name-that-is-too-long}\nqueues: 0\n", []string{"1:14 wire.name: expected an interface name", "1:24 wire.mtu: expected 68", "2:14 host.name: expected an interface name", "2:7 host.mtu: expected 68 to 65521, found 67", "3:9 queues: expected 1 to 256, found 0"}},
 	"same interface":   {"wire: {name: a}\nhost: {name: a}\n", []string{"2:14 host.name: another name than"}},
 	"form":             {"host: {form: both, annotate: maybe}\n", []string{"1:14 host.form: expected one of [inplace decap]", "1:30 host.annotate: expected one of [trailer none]"}},
-	"policy":           {"policy:\n  - {match: {dst: 10.0.0.0/33}, action: bypass}\n  - {action: protect}\n  - {action: discard, sa: x}\n  - {action: protect, sa: x}\n  - {}\n  - no\n", []string{"2:19 policy[0].match.dst: expected a prefix", "3:5 policy[1].sa: is missing", "4:27 policy[2].sa: belongs to action: protect", "5:27 policy[3].sa: there is no SA named \"x\"", "6:5 policy[4].action: is missing", "7:5 policy[5]: expected fields"}},
+	"policy":           {"policy:\n  - {match: {dst: 10.0.0.0/33}, action: bypass}\n  - {action: protect}\n  - {action: discard, sa: x}\n  - {action: protect, sa: x}\n  - {}\n  - no\n", []string{"2:19 policy[0].match.dst: expected a prefix", "4:27 policy[2].sa: belongs to action: protect", "5:27 policy[3].sa: there is no SA named \"x\"", "6:5 policy[4].action: is missing", "7:5 policy[5]: expected fields"}},
 	"selector":         {replace("mode:", "selector: {protocol: tpc, ports: 5-4}\n    mode:"), []string{"6:26 sas[0].selector.protocol: expected tcp", "6:38 sas[0].selector.ports: expected a port"}},
 	"lifetimes":        {replace("mode:", "lifetimes: {soft: {time: never}}\n    mode:"), []string{"6:30 sas[0].lifetimes.soft.time: expected a time like 30s"}},
 	"no fields":        {"sas: [5]\n", []string{"1:7 sas[0]: expected fields"}},
@@ -201,7 +202,7 @@ func TestWarnings(t *testing.T) {
 		null + ah + "    bundle: one\n":                                   "3:10 sas[0].spi: reserved; 7:12 sas[0].suite: no integrity of its own",
 		"host: {mtu: 1501}\n":                                             "1:13 host.mtu: above the wire's",
 		"insecure_key_files: true\n":                                      "1:21 insecure_key_files: others",
-		"local: [10.0.0.1]\n" + good:                                      "5:10 sas[0].dst: none of the local addresses",
+		good + "    replay_off: true\n":                                   "9:17 sas[0].replay_off: takes every replay",
 		"profile: mlx5-crypto\n" + good + ah + "    offload: preferred\n": "17:14 sas[1].offload: two stays with the transport: profile mlx5-crypto lacks Ah",
 		"sa_capacity: 1\n" + good + ah + "    offload: preferred\n":       "17:14 sas[1].offload: the NIC holds 1",
 	} {
@@ -407,4 +408,33 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("a key is shown: %s", text)
 		}
 	})
+}
+
+// Where SAs are divided, the addresses that are ours decide.
+func TestSides(t *testing.T) {
+	c, err := Parse("f.yaml", []byte(good+strings.Replace(ah, "192.0.2.2", "192.0.2.1", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, out := c.Sides([]netip.Addr{netip.MustParseAddr("192.0.2.2")})
+	if len(in) != 1 || len(out) != 1 || in[0][0].Name != "one" || out[0][0].Name != "two" {
+		t.Errorf("inbound %v, outbound %v", in, out)
+	}
+	if in, out = c.Sides(nil); len(in) != 2 || out != nil {
+		t.Errorf("without local addresses: inbound %v, outbound %v", in, out)
+	}
+}
+
+func TestOnFailure(t *testing.T) {
+	for text, want := range map[string]OnFailure{"drop": {}, "mirror mon0": {Mirror: "mon0"}} {
+		c, err := Parse("f.yaml", []byte("on_failure: "+text+"\n"))
+		if err != nil || c.OnFailure != want {
+			t.Errorf("%s: %v, %v", text, c, err)
+		}
+	}
+	for _, text := range []string{"keep", "mirror", "'mirror '"} {
+		if _, err := Parse("f.yaml", []byte("on_failure: "+text+"\n")); err == nil {
+			t.Errorf("%s is taken", text)
+		}
+	}
 }

@@ -67,5 +67,5 @@ func (a *Action) UnmarshalText(b []byte) error {
 type Policy struct {
 	Match  Selector
 	Action Action
-	SA     string // with Protect: the name of the SA that must have carried the packet
+	SA     string // with Protect: the name of the SA that must have carried the packet; empty: any SA
 }

@@ -107,7 +107,8 @@ type SA struct {
 	Offload  Offload
 	PadCheck bool // pad bytes must be 1, 2, 3 ... (RFC 4303 section 2.4)
 
-	Window    uint32 // the transport's replay window in packets
+	Window    uint32 // the transport's replay window in packets; 0 is its default
+	ReplayOff bool   // the transport takes every number, any number of times
 	Selector  *Selector
 	Lifetimes Lifetimes
 }
