@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 
 	"tapsec/ah"
@@ -46,7 +47,6 @@ type layer struct {
 	ah     *ah.Outbound
 	wraps  bool // puts an IP header of its own in front
 	number uint64
-	spent  bool    // the number after the last one would be 0
 	id     *uint16 // of the latest outer IPv4 header; one count for all SAs of New
 	mangle Mangle
 	plain  []byte
@@ -106,12 +106,9 @@ func (l *layer) init(source io.Reader, a, beneath *sa.SA) (err error) {
 // SetNumber sets the 64-bit sequence number of the next packet of SA i, counted
 // as given to New. It begins behind seq_high and seq_low, at 1 without them.
 // Most suites derive their IV from the number: real keys never see one twice.
-func (s *Sealer) SetNumber(i int, next uint64) {
-	s.layers[i].number, s.layers[i].spent = next, false
-}
+func (s *Sealer) SetNumber(i int, next uint64) { s.layers[i].number = next }
 
-// Number is the sequence number of the next packet of SA i; 0 where there is
-// none after the last one.
+// Number is the sequence number of the next packet of SA i.
 func (s *Sealer) Number(i int) uint64 { return s.layers[i].number }
 
 // Stack makes a Sealer of some of the SAs of s, innermost first, each given by
@@ -176,11 +173,10 @@ func (l *layer) seal(packet []byte) ([]byte, error) {
 		return nil, err
 	}
 	number := l.number
-	if l.spent || !l.sa.ESN && number>>32 != 0 {
+	if number == math.MaxUint64 || !l.sa.ESN && number>>32 != 0 {
 		return nil, ErrNumber
 	}
 	l.number++
-	l.spent = l.number == 0
 	payload, next, err := l.headers(packet, &p)
 	if err != nil {
 		return nil, err
