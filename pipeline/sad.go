@@ -100,6 +100,22 @@ func (d *SAD) Delete(handle uint32) error { return d.table.Delete(handle) }
 // sa.ErrUnknown.
 func (d *SAD) Update(handle, high uint32) error { return d.table.Update(handle, high) }
 
+// Handle finds the handle of an SA, 0 if it is not in the database.
+func (d *SAD) Handle(id sa.ID) uint32 {
+	if e := d.table.Find(id); e != nil {
+		return e.Handle
+	}
+	return 0
+}
+
+// Mark is the ESN mark of an SA, nil if it is not in the database.
+func (d *SAD) Mark(id sa.ID) *sa.Mark {
+	if e := d.table.Find(id); e != nil {
+		return e.Mark
+	}
+	return nil
+}
+
 // Flush empties the database.
 func (d *SAD) Flush() { d.table.Flush() }
 

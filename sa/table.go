@@ -155,7 +155,7 @@ func (t *Table[T]) Add(bundle ...*Entry[T]) error {
 		return fmt.Errorf("%w (%d bundles)", ErrFull, t.capacity)
 	}
 	for _, e := range bundle {
-		if t.find(e.ID()) != nil {
+		if t.Find(e.ID()) != nil {
 			return fmt.Errorf("%s: %w", e.SA, ErrExists)
 		}
 	}
@@ -239,7 +239,8 @@ func fresh[T any](buckets []atomic.Pointer[bucket[T]], spi uint32) *bucket[T] {
 	return slot.Load()
 }
 
-func (t *Table[T]) find(id ID) *Entry[T] {
+// Find returns the entry of one SA, nil if it is not in the table.
+func (t *Table[T]) Find(id ID) *Entry[T] {
 	if b := at(*t.buckets.Load(), uint32(id.SPI)).Load(); b != nil {
 		for _, e := range b.entries {
 			if e.ID() == id {
@@ -307,7 +308,7 @@ func (t *Table[T]) Replace(bundles [][]*Entry[T]) error {
 	next.lastHandle = t.lastHandle
 	for _, bundle := range bundles {
 		for _, e := range bundle {
-			if old := t.find(e.ID()); old != nil && old.Same(e.SA) {
+			if old := t.Find(e.ID()); old != nil && old.Same(e.SA) {
 				e.Mark, e.Handle = old.Mark, old.Handle
 			}
 		}
@@ -340,7 +341,7 @@ func (t *Table[T]) remember(old *Table[T]) {
 }
 
 func (t *Table[T]) bury(id ID) {
-	if t.find(id) == nil {
+	if t.Find(id) == nil {
 		t.edit(uint32(id.SPI), func(b *bucket[T]) { b.bury(id) })
 	}
 }
