@@ -10,14 +10,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Drops are the kernel's own drop counters of an interface, in frames, named from the kernel's side:
-// Tx counts frames that it wanted to hand to the program while the queue was full.
+// Drops are the kernel's own drop counters, in frames, named from the kernel's side of a TAP: Tx
+// counts frames that it wanted to hand to the program while the queue was full, Rx those that the
+// program wrote and for which the kernel had no use. On an attached interface Tx counts the frames
+// for which the packet socket had no buffer left since Attach, and Rx what the interface should have
+// sent since it exists.
 type Drops struct {
 	Rx, Tx uint64
 }
 
 // Drops reads the kernel's drop counters, in whatever namespace the interface is now.
 func (d *Device) Drops() (Drops, error) {
+	got, err := d.interfaceDrops()
+	if err != nil || d.out == nil {
+		return got, err
+	}
+	err = control(d.queues[0], func(fd int) error {
+		s, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+		if err == nil {
+			d.lost.Add(uint64(s.Drops)) // asking sets the kernel's counter to zero
+		}
+		return err
+	})
+	return Drops{Rx: got.Tx, Tx: d.lost.Load()}, err
+}
+
+func (d *Device) interfaceDrops() (Drops, error) {
 	var got Drops
 	err := d.where(func(ifr *unix.Ifreq) error {
 		table, err := os.ReadFile("/proc/thread-self/net/dev")
@@ -79,18 +97,19 @@ func (d *Device) setMTU(mtu int) error {
 // interface's present name.
 func (d *Device) where(do func(ifr *unix.Ifreq) error) error {
 	err := control(d.queues[0], func(fd int) error {
-		ifr, err := unix.NewIfreq("")
+		ifr, err := d.nameNow(fd)
 		if err != nil {
-			return err
-		}
-		if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr); err != nil {
 			return err
 		}
 		again, err := unix.NewIfreq(ifr.Name())
 		if err != nil {
 			return err
 		}
-		return inNamespace(fd, func() error { return do(again) })
+		ask := uint(unix.TUNGETDEVNETNS)
+		if d.out != nil {
+			ask = unix.SIOCGSKNS
+		}
+		return inNamespace(fd, ask, func() error { return do(again) })
 	})
 	switch {
 	case err == nil:
@@ -103,10 +122,28 @@ func (d *Device) where(do func(ifr *unix.Ifreq) error) error {
 	return fmt.Errorf("interface %s: %w", d.name, err)
 }
 
-// inNamespace runs do in the namespace of the TAP behind fd. Entering another namespace needs
-// privileges, so it is left out where the interface never moved, or where the kernel does not tell.
-func inNamespace(fd int, do func() error) error {
-	theirs, err := unix.IoctlRetInt(fd, unix.TUNGETDEVNETNS)
+// nameNow returns a request that carries the interface's present name.
+func (d *Device) nameNow(fd int) (*unix.Ifreq, error) {
+	ifr, err := unix.NewIfreq("")
+	if err != nil {
+		return nil, err
+	}
+	if d.out == nil {
+		return ifr, unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr)
+	}
+	index, err := boundIndex(fd)
+	if err != nil {
+		return nil, err
+	}
+	ifr.SetUint32(uint32(index))
+	return ifr, unix.IoctlIfreq(fd, unix.SIOCGIFNAME, ifr)
+}
+
+// inNamespace runs do in the namespace of the interface behind fd, which the ioctl ask opens.
+// Entering another namespace needs privileges, so it is left out where the interface never moved, or
+// where the kernel does not tell.
+func inNamespace(fd int, ask uint, do func() error) error {
+	theirs, err := unix.IoctlRetInt(fd, ask)
 	if errors.Is(err, unix.EBADFD) {
 		return err
 	}

@@ -1,9 +1,11 @@
-// Package tap opens TAP interfaces and moves Ethernet frames between two of them.
+// Package tap opens TAP and other interfaces and moves Ethernet frames between two of them.
 //
-// A Device is one interface with one or more queues. Open makes it, or attaches to one that
-// `ip tuntap add` made; only the former disappears with Close. The kernel's side of a Device may be
-// moved into another network namespace at any time: what is asked of the interface is asked where it
-// lives.
+// A Device is one interface. Open makes a TAP with one or more queues, or takes one that
+// `ip tuntap add` made; only the former disappears with Close. The kernel's side of it may be moved
+// into another network namespace at any time: what is asked of the interface is asked where it lives.
+// Attach takes part in an interface of any kind from beside the kernel, by a packet socket. Both move
+// frames from the program to the interface and back, but a TAP's program is what the cable would be,
+// an attached interface's is what the network stack is.
 //
 // A Link is one direction of a queue pair: it reads batches from a queue of one Device into its own
 // slots and writes them to the same queue of the other. Frames are whole Ethernet frames without a
@@ -15,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/songgao/water"
@@ -35,13 +38,15 @@ type Config struct {
 	MTU    int    // in bytes, without the Ethernet header; 0 leaves it as it is
 }
 
-// Device is an open TAP interface. Its methods may be used from several goroutines.
+// Device is an open interface. Its methods may be used from several goroutines.
 type Device struct {
 	name   string
 	queues []*os.File
+	out    *os.File      // what is written to a packet socket's interface; nil for a TAP
+	lost   atomic.Uint64 // frames that the packet socket had no buffer for, which the kernel tells once
 }
 
-// Open makes the interface, or attaches to it where it exists already. The interface is not brought
+// Open makes the TAP, or takes it as it is where it exists already. The interface is not brought
 // up: see Up. An error is one sentence that says what to do.
 func Open(c Config) (*Device, error) {
 	if err := CheckName(c.Name); err != nil {
@@ -102,12 +107,37 @@ func (d *Device) Name() string { return d.name }
 // Queues returns the number of queues.
 func (d *Device) Queues() int { return len(d.queues) }
 
+// writer returns the file that takes a queue's frames.
+func (d *Device) writer(queue int) *os.File {
+	if d.out != nil {
+		return d.out
+	}
+	return d.queues[queue]
+}
+
+// Inject writes one frame, from any goroutine, beside what links write: it stands somewhere between
+// their frames. It never waits: a frame refused, for the moment or for good, is not written, is in no
+// Tally, and the error says why.
+func (d *Device) Inject(frame []byte) error {
+	err := control(d.writer(0), func(fd int) error {
+		_, err := unix.Write(fd, frame)
+		return err
+	})
+	if err != nil {
+		return d.failed("write to", err)
+	}
+	return nil
+}
+
 // Close lets go of the interface and unblocks every reader. An interface that Open made disappears;
-// one that it attached to stays.
+// any other stays.
 func (d *Device) Close() error {
 	var all error
 	for _, f := range d.queues {
 		all = errors.Join(all, f.Close())
+	}
+	if d.out != nil {
+		all = errors.Join(all, d.out.Close())
 	}
 	return all
 }

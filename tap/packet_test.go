@@ -1,0 +1,466 @@
+package tap
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tapsec/rig"
+)
+
+func ip(t testing.TB, args string) {
+	t.Helper()
+	if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
+		t.Fatalf("ip %s: %v: %s", args, err, out)
+	}
+}
+
+// attached makes a veth of which one end is attached, "near", and a TAP, and links between both. The
+// other end of the veth is "far".
+func attached(t testing.TB, room, tail int) (near, tap *Device, in, out *Link) {
+	t.Helper()
+	rig.Require(t)
+	ip(t, "link add near type veth peer name far")
+	t.Cleanup(func() { rig.Delete("near") })
+	tap = open(t, Config{Name: "tb"})
+	if err := errors.Join(rig.Up("near"), rig.Up("far"), rig.Up("tb"), rig.Ready("near", "far", "tb")); err != nil {
+		t.Fatal(err)
+	}
+	near, err := Attach("near")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { near.Close() })
+	in, err1 := NewLink(near, tap, 0, room, tail)
+	out, err2 := NewLink(tap, near, 0, room, tail)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	return near, tap, in, out
+}
+
+// tagged is a frame with these tags behind its addresses.
+func tagged(f []byte, tags ...string) []byte {
+	return append(append(bytes.Clone(f[:12]), strings.Join(tags, "")...), f[12:]...)
+}
+
+// The kernel takes the outer tag out of what it hands to a packet socket, and out of what a packet
+// socket sends; it has to be in the frame on either side. Frames of others, that this machine itself
+// sends by the interface, are not the link's.
+func TestAttachedMovesFramesWhole(t *testing.T) {
+	_, _, in, out := attached(t, 1522, 64)
+	far, host, own := socket(t, "far"), socket(t, "tb"), socket(t, "near")
+	stranger := frame(3, 60)
+	copy(stranger, "\x02\x99\x99\x99\x99\x99")
+	var sent [][]byte
+	for i, f := range [][]byte{frame(0, 60), frame(1, 1514), stranger,
+		tagged(frame(4, 60), "\x81\x00\x60\x05"), tagged(frame(5, 1514), "\x81\x00\x00\x00"),
+		tagged(frame(6, 60), "\x88\xa8\x0f\xff"), tagged(frame(7, 1500), "\x88\xa8\x00\x05", "\x81\x00\x00\x06"), header} {
+		if err := errors.Join(own.Send(frame(99, 60)), far.Send(f)); err != nil {
+			t.Fatalf("frame %d: %v", i, err)
+		}
+		sent = append(sent, f)
+	}
+	frames, err := in.Receive()
+	if err != nil || len(frames) != len(sent) {
+		t.Fatalf("%d frames, %v; want %d", len(frames), err, len(sent))
+	}
+	for i, f := range frames {
+		if !bytes.Equal(f, sent[i]) || cap(f)-len(f) < 64 {
+			t.Errorf("frame %d: %x, spare %d", i, f[:min(len(f), 40)], cap(f)-len(f))
+		}
+	}
+	if err := in.Send(frames); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range sent {
+		if got, err := host.Receive(time.Second); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("frame %d on the TAP: %x, %v", i, got, err)
+		}
+	}
+	for i, f := range sent {
+		if err := errors.Join(host.Send(f)); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	if frames, err = out.Receive(); err != nil || len(frames) != len(sent) {
+		t.Fatalf("%d frames back, %v", len(frames), err)
+	}
+	if err := out.Send(frames); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range sent {
+		for {
+			got, err := far.Receive(time.Second)
+			if err == nil && bytes.Equal(got, frame(99, 60)) {
+				continue // the machine's own
+			}
+			if err != nil || !bytes.Equal(got, want) {
+				t.Errorf("frame %d on the veth: %x, %v", i, got, err)
+			}
+			break
+		}
+	}
+}
+
+func TestAttachedOversizeIsDiscarded(t *testing.T) {
+	_, _, in, _ := attached(t, 100, 0)
+	far := socket(t, "far")
+	for i, f := range [][]byte{frame(0, 101), frame(1, 100), frame(2, 1500), tagged(frame(3, 97), "\x81\x00\x00\x05"),
+		tagged(frame(4, 96), "\x81\x00\x00\x05"), tagged(frame(5, 97), "\x81\x00\x00\x05")} {
+		if err := far.Send(f); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	frames, err := in.Receive()
+	if err != nil || len(frames) != 2 || len(frames[0]) != 100 || len(frames[1]) != 100 {
+		t.Errorf("%d frames, %v", len(frames), err)
+	}
+	if got := in.Tally(); got.Oversize != 4 || got.In != 2 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Contract 1: what a down interface loses is counted, and so is what is longer than it takes.
+func TestAttachedLosesAndCounts(t *testing.T) {
+	_, _, in, out := attached(t, 1522, 64)
+	far := socket(t, "far")
+	for _, c := range []struct {
+		change func() error
+		frame  []byte
+		want   Tally
+	}{
+		{func() error { return rig.Down("near") }, frame(1, 60), Tally{HostDown: 1, Kept: -1}},
+		{func() error { return rig.Up("near") }, frame(2, 1518), Tally{HostDown: 1, TooLong: 1, Kept: -2}},
+		{func() error { return rig.Down("far") }, frame(3, 60), Tally{HostDown: 2, TooLong: 1, Kept: -3}},
+		{func() error { return rig.Up("far") }, frame(4, 60), Tally{HostDown: 2, TooLong: 1, Kept: -4, Out: 1, OutBytes: 60}},
+	} {
+		if err := c.change(); err != nil {
+			t.Fatal(err)
+		}
+		if c.want.Out > 0 {
+			if err := rig.Ready("near", "far"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := within(t, time.Second, func() error { return out.Send([][]byte{c.frame}) }); err != nil {
+			t.Fatal(err)
+		}
+		if got := out.Tally(); got != c.want {
+			t.Errorf("%+v, want %+v", got, c.want)
+		}
+	}
+	for {
+		got, err := far.Receive(time.Second)
+		if errors.Is(err, unix.ENETDOWN) {
+			continue
+		}
+		if err != nil || !bytes.Equal(got, frame(4, 60)) {
+			t.Errorf("%x, %v", got, err)
+		}
+		break
+	}
+	if err := far.Send(frame(5, 60)); err != nil {
+		t.Fatal(err)
+	}
+	if frames, err := in.Receive(); err != nil || len(frames) != 1 || !bytes.Equal(frames[0], frame(5, 60)) {
+		t.Errorf("after down and up: %x, %v", frames, err)
+	}
+}
+
+func TestAttachedReceiveEnds(t *testing.T) {
+	for name, c := range map[string]struct {
+		end  func(d *Device, l *Link) error
+		want error
+	}{
+		"closed":  {func(d *Device, l *Link) error { return d.Close() }, os.ErrClosed},
+		"stopped": {func(d *Device, l *Link) error { l.Stop(); return nil }, ErrStopped},
+		"deleted": {func(d *Device, l *Link) error { return rig.Delete("near") }, ErrGone},
+	} {
+		t.Run(name, func(t *testing.T) {
+			near, _, in, _ := attached(t, 1514, 0)
+			received := make(chan error, 1)
+			go func() {
+				_, err := in.Receive()
+				received <- err
+			}()
+			time.Sleep(20 * time.Millisecond) // let it fall asleep
+			if err := c.end(near, in); err != nil {
+				t.Fatal(err)
+			}
+			if err := within(t, 3*time.Second, func() error { return <-received }); !errors.Is(err, c.want) {
+				t.Errorf("%v, want %v", err, c.want)
+			}
+		})
+	}
+}
+
+func TestAttachedDeletedIsGoneForAll(t *testing.T) {
+	near, _, _, out := attached(t, 1514, 0)
+	if err := rig.Delete("near"); err != nil {
+		t.Fatal(err)
+	}
+	if err := out.Send([][]byte{frame(1, 60), frame(2, 60)}); !errors.Is(err, ErrGone) || !strings.Contains(err.Error(), "near") {
+		t.Errorf("Send: %v", err)
+	}
+	if got := out.Tally(); got.HostDown != 2 {
+		t.Errorf("%+v", got)
+	}
+	_, err := near.Drops()
+	for what, err := range map[string]error{"Drops": err, "Up": near.Up(), "Inject": near.Inject(frame(3, 60))} {
+		if !errors.Is(err, ErrGone) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
+// A queue that lets frames out at one megabyte a second refuses those that come faster.
+func TestAttachedRetriesRefusedFramesInOrder(t *testing.T) {
+	_, _, _, out := attached(t, 1514, 0)
+	const slow = "qdisc replace dev near root tbf rate 8mbit burst 2000 limit 3000"
+	if what, err := exec.Command("tc", strings.Fields(slow)...).CombinedOutput(); err != nil {
+		rig.Missing(t, "needs tc and its token bucket filter: "+string(what))
+	}
+	far := socket(t, "far")
+	const count = 500
+	var frames [][]byte
+	for i := range count {
+		frames = append(frames, frame(i, 60))
+	}
+	if err := within(t, 5*time.Second, func() error { return out.Send(frames) }); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range frames {
+		if got, err := far.Receive(time.Second); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("frame %d: got %x, %v", i, got, err)
+		}
+	}
+	if got := out.Tally(); got.Out != count || got.HostDown != 0 || got.Retries == 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// A veth's other end leaves checksums and the cutting of datagrams to hardware that is not there.
+func TestAttachedFinishesWhatSendersLeftOpen(t *testing.T) {
+	_, _, in, _ := attached(t, 1522, 0)
+	there, here := netip.MustParsePrefix("192.0.2.2/24"), netip.MustParseAddrPort("192.0.2.1:9")
+	if err := errors.Join(rig.Address("far", there), rig.Neighbour("far", here.Addr(), net.HardwareAddr(header[:6]))); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(there.Addr(), 1000)), net.UDPAddrFromAddrPort(here))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	for _, size := range []int{1, 500, 1471} {
+		if _, err := conn.Write(bytes.Repeat([]byte{0xab}, size)); err != nil {
+			t.Fatal(err)
+		}
+		frames, err := in.Receive()
+		if err != nil || len(frames) != 1 || len(frames[0]) != 42+size || frames[0][23] != unix.IPPROTO_UDP {
+			t.Fatalf("%d bytes: %x, %v", size, frames, err)
+		}
+		if sum := udpSum(frames[0]); sum != 0xffff {
+			t.Errorf("%d bytes: the UDP checksum adds up to %#x", size, sum)
+		}
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, 400) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Write(make([]byte, 1200)); err != nil {
+		t.Fatal(err)
+	}
+	if err := socket(t, "far").Send(frame(1, 60)); err != nil {
+		t.Fatal(err)
+	}
+	frames, err := in.Receive()
+	if got := in.Tally(); err != nil || len(frames) != 1 || got.Oversize != 1 {
+		t.Errorf("%d frames, %v, %+v: datagrams that are still one were handed on", len(frames), err, got)
+	}
+}
+
+// udpSum adds up an untagged IPv4 frame's UDP datagram and pseudo header; all ones is right.
+func udpSum(frame []byte) uint16 {
+	var sum uint32
+	datagram := append(bytes.Clone(frame[34:]), 0)
+	for i := 0; i+1 < len(datagram); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(datagram[i:]))
+	}
+	for i := 26; i < 34; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(frame[i:]))
+	}
+	sum += unix.IPPROTO_UDP + uint32(len(frame)-34)
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return uint16(sum)
+}
+
+func TestAttachSaysWhatToDo(t *testing.T) {
+	rig.Require(t)
+	for name, word := range map[string]string{"nobody0": "is not there", "sixteen-letters-": "shorten"} {
+		if _, err := Attach(name); err == nil || !strings.Contains(err.Error(), word) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	err := within(t, 5*time.Second, func() error {
+		runtime.LockOSThread() // capabilities are a thread's, which ends with its goroutine
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&header, &none[0]); err != nil {
+			return err
+		}
+		_, err := Attach("lo")
+		return err
+	})
+	if err == nil || !strings.Contains(err.Error(), "CAP_NET_RAW") {
+		t.Error(err)
+	}
+}
+
+func TestAttachedHasOneQueue(t *testing.T) {
+	near, _, _, _ := attached(t, 1514, 0)
+	if _, err := NewLink(near, open(t, Config{Name: "two", Queues: 2}), 1, 1514, 0); err == nil || !strings.Contains(err.Error(), "no queue 1") {
+		t.Error(err)
+	}
+}
+
+// An interface is asked where it lives, and one that left is gone.
+func TestAttachedInAnotherNamespace(t *testing.T) {
+	rig.Require(t)
+	ns, err := rig.NewNamespace("far")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	ip(t, "link add near type veth peer name away")
+	defer rig.Delete("near")
+	var d *Device
+	err = errors.Join(ns.Take("away"), rig.Up("near"), ns.Do(func() error {
+		d, err = Attach("away")
+		return err
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := errors.Join(d.Up(), rig.Ready("near"), d.Inject(frame(1, 60))); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := socket(t, "near").Receive(time.Millisecond); err == nil {
+		t.Errorf("came late: %x", got)
+	}
+	if _, err := d.Drops(); err != nil {
+		t.Error(err)
+	}
+	next, err := rig.NewNamespace("next")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	if err := ns.Do(func() error { return next.Take("away") }); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.Drops(); !errors.Is(err, ErrGone) {
+		t.Errorf("after it left: %v", err)
+	}
+}
+
+func TestAttachedDrops(t *testing.T) {
+	near, _, in, out := attached(t, 1514, 0)
+	err := control(near.queues[0], func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 20000) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := socket(t, "far")
+	const count = 500
+	for i := range count {
+		if err := far.Send(frame(i, 60)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 { // the kernel tells only once
+		drops, err := near.Drops()
+		if err != nil || drops.Tx == 0 || drops.Tx >= count || drops.Rx != 0 {
+			t.Fatalf("%+v, %v", drops, err)
+		}
+	}
+	drops, _ := near.Drops()
+	for in.Tally().In+drops.Tx < count {
+		if _, err := in.Receive(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(rig.Down("far"), out.Send([][]byte{frame(1, 60)})); err != nil {
+		t.Fatal(err)
+	}
+	if drops, err := near.Drops(); err != nil || drops.Rx == 0 {
+		t.Errorf("%+v, %v", drops, err)
+	}
+}
+
+// Inject writes beside a link, into either kind of interface.
+func TestInject(t *testing.T) {
+	near, tap, _, out := attached(t, 1514, 0)
+	far, host := socket(t, "far"), socket(t, "tb")
+	for i, to := range []*rig.Socket{far, host} {
+		d := []*Device{near, tap}[i]
+		if err := d.Inject(frame(i, 60)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := to.Receive(time.Second); err != nil || !bytes.Equal(got, frame(i, 60)) {
+			t.Errorf("%s: %x, %v", d.Name(), got, err)
+		}
+		if err := rig.Down(d.Name()); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Inject(frame(i, 60)); err == nil || !strings.Contains(err.Error(), d.Name()) {
+			t.Errorf("into %s, which is down: %v", d.Name(), err)
+		}
+	}
+	if got := out.Tally(); got != (Tally{}) {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestAttachedLinkAllocatesNothing(t *testing.T) {
+	near, _, _, _ := attached(t, 1522, 64)
+	back, err := NewLink(near, near, 0, 1522, 64) // what it reads it writes: both halves at once
+	if err != nil {
+		t.Fatal(err)
+	}
+	far := socket(t, "far")
+	const runs = 6
+	for i := range (runs + 1) * Batch {
+		if err := far.Send(tagged(frame(i, 1000), "\x81\x00\x00\x05")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	allocs := testing.AllocsPerRun(runs, func() {
+		frames, err := back.Receive()
+		if err != nil || len(frames) != Batch {
+			t.Fatal(len(frames), err)
+		}
+		if err := back.Send(frames); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if allocs != 0 {
+		t.Errorf("%v allocations a batch", allocs)
+	}
+}
