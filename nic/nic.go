@@ -1,9 +1,10 @@
-// Package nic runs the software NIC: it moves frames between the wire's and the host's TAP.
+// Package nic runs the software NIC: it moves frames between the wire's and the host's interface.
 //
-// Each queue has two workers, one goroutine each. Towards the host a batch goes through a chain of
-// stages; towards the wire bytes pass untouched. What a stage does with a frame, and how it reports
-// it, is the stage's own matter: this package knows frames as bytes, keeps their order, and counts
-// them so that In = Out + HostDown in either direction.
+// Each queue has two workers, one goroutine each. In either direction a batch goes through a chain of
+// stages; where that is empty bytes pass untouched. What a stage does with a frame, and how it
+// reports it, is the stage's own matter: this package knows frames as bytes, keeps their order, and
+// counts them so that In = Out + HostDown + TooLong + Kept, where Kept is what the stages took less
+// what they made.
 //
 // The caller owns the Devices: it opens them before New and closes them after Run has returned.
 package nic
@@ -18,30 +19,34 @@ import (
 	"tapsec/tap"
 )
 
-// Stage is one step of the way from wire to host. Batch returns as many frames as it was given, in
-// their order; it may change them in place, lengthen them into their spare capacity, and keeps none.
+// Stage is one step of a frame's way. Batch returns the frames that go on, in order: those that it
+// was given, which it may change in place and lengthen into their spare capacity, or fewer, or also
+// others of its own making. Its own may lie in its own memory, where they stay as they are until its
+// next Batch. What it was given it does not keep: it copies what it wants to see again.
 // A stage belongs to one worker and is not used concurrently.
 type Stage interface {
 	Batch(frames [][]byte) [][]byte
 }
 
-// Chain makes the stages of one queue, first stage first. An empty chain moves bytes untouched.
+// Chain makes the stages of one queue in one direction, first stage first. An empty chain moves
+// bytes untouched.
 type Chain func(queue int) []Stage
 
-// Config is what a NIC is made of.
+// Config is what a NIC is made of. Wire and Host may be TAPs or attached interfaces.
 type Config struct {
 	Wire, Host *tap.Device
 	Room       int   // longest frame in bytes that either side may send
-	Tail       int   // bytes that the stages may add to a frame
+	Tail       int   // bytes that the stages may add to a frame behind its end
 	Chain      Chain // wire to host; nil is the empty chain
+	Outward    Chain // host to wire, likewise
 }
 
 // NIC is a software NIC with as many queues as its two interfaces.
 type NIC struct {
-	chains  atomic.Pointer[[][]Stage] // by queue
-	queues  int
-	inbound []*worker
-	outward []*worker
+	queues         int
+	toHost, toWire chains
+	inbound        []*worker
+	outward        []*worker
 }
 
 // New joins the two interfaces, queue by queue.
@@ -56,27 +61,37 @@ func New(c Config) (*NIC, error) {
 		if err != nil {
 			return nil, err
 		}
-		out, err := tap.NewLink(c.Host, c.Wire, queue, c.Room, 0)
+		out, err := tap.NewLink(c.Host, c.Wire, queue, c.Room, c.Tail)
 		if err != nil {
 			return nil, err
 		}
-		n.inbound = append(n.inbound, &worker{link: in, chains: &n.chains, queue: queue})
-		n.outward = append(n.outward, &worker{link: out})
+		n.inbound = append(n.inbound, &worker{link: in, chains: &n.toHost, queue: queue})
+		n.outward = append(n.outward, &worker{link: out, chains: &n.toWire, queue: queue})
 	}
 	n.Swap(c.Chain)
+	n.SwapOutward(c.Outward)
 	return n, nil
 }
 
-// Swap puts new chains in the place of the old ones, between two batches of each queue: no frame is
-// lost, and none goes through parts of both. A batch under way ends on its old chain.
-func (n *NIC) Swap(chain Chain) {
-	chains := make([][]Stage, n.queues)
+// Swap puts new chains in the place of the old ones on the way from wire to host, between two batches
+// of each queue: no frame is lost, and none goes through parts of both. A batch under way ends on its
+// old chain.
+func (n *NIC) Swap(chain Chain) { n.toHost.set(chain, n.queues) }
+
+// SwapOutward does the same on the way from host to wire.
+func (n *NIC) SwapOutward(chain Chain) { n.toWire.set(chain, n.queues) }
+
+// chains are the stages of one direction by queue.
+type chains struct{ atomic.Pointer[[][]Stage] }
+
+func (c *chains) set(chain Chain, queues int) {
+	made := make([][]Stage, queues)
 	if chain != nil {
-		for queue := range chains {
-			chains[queue] = chain(queue)
+		for queue := range made {
+			made[queue] = chain(queue)
 		}
 	}
-	n.chains.Store(&chains)
+	c.Store(&made)
 }
 
 // Run moves frames until ctx ends, and then returns nil, or until an interface fails; a deleted one

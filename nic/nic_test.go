@@ -3,6 +3,7 @@ package nic
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"runtime"
 	"strings"
@@ -28,7 +29,12 @@ type running struct {
 func run(t *testing.T, queues int, chain Chain) *running {
 	t.Helper()
 	rig.Require(t)
-	r := &running{wire: open(t, "wire", queues), host: open(t, "host", queues), ended: make(chan error, 1)}
+	return join(t, open(t, "wire", queues), open(t, "host", queues), chain)
+}
+
+func join(t *testing.T, wire, host *tap.Device, chain Chain) *running {
+	t.Helper()
+	r := &running{wire: wire, host: host, ended: make(chan error, 1)}
 	n, err := New(Config{Wire: r.wire, Host: r.host, Room: 1518, Tail: 64, Chain: chain})
 	if err != nil {
 		t.Fatal(err)
@@ -77,8 +83,8 @@ func (r *running) stop(t *testing.T) {
 // conserved checks the contract's equation against the NIC's own counters.
 func conserved(t *testing.T, side string, c tap.Tally) {
 	t.Helper()
-	if c.In != c.Out+c.HostDown {
-		t.Errorf("%s: in %d is not out %d + host_down %d", side, c.In, c.Out, c.HostDown)
+	if int64(c.In) != int64(c.Out+c.HostDown+c.TooLong)+c.Kept {
+		t.Errorf("%s: in %d is not out %d + host_down %d + too long %d + kept %d", side, c.In, c.Out, c.HostDown, c.TooLong, c.Kept)
 	}
 }
 
@@ -284,6 +290,122 @@ func TestSwapUnderLoad(t *testing.T) {
 		t.Errorf("only %d swaps", swaps)
 	}
 	r.stop(t)
+}
+
+// sieve keeps every frame whose number three divides, and sends each whose number seven divides a
+// second time, from memory of its own and with the stamp set.
+type sieve struct {
+	out  [][]byte
+	made [tap.Batch][]byte
+}
+
+func (s *sieve) Batch(frames [][]byte) [][]byte {
+	s.out = s.out[:0]
+	for i, f := range frames {
+		number := binary.BigEndian.Uint32(f[46:])
+		if number%3 != 0 {
+			s.out = append(s.out, f)
+		}
+		if number%7 == 0 {
+			s.made[i] = append(s.made[i][:0], f...)
+			s.made[i][stampAt], s.made[i][stampAt+1] = 1, 1
+			s.out = append(s.out, s.made[i])
+		}
+	}
+	return s.out
+}
+
+// Stages of either direction may take frames and make others; the counts say what became of all.
+func TestStagesMayKeepAndMakeFrames(t *testing.T) {
+	for side, o := range map[string]order{"to host": {From: "wire", To: "host"}, "to wire": {From: "host", To: "wire"}} {
+		t.Run(side, func(t *testing.T) {
+			r := run(t, 1, nil)
+			chain := func(int) []Stage { return []Stage{new(sieve)} }
+			there := func() tap.Tally { return r.Summary().ToHost }
+			if side == "to host" {
+				r.Swap(chain)
+			} else {
+				r.SwapOutward(chain)
+				there = func() tap.Tally { return r.Summary().ToWire }
+			}
+			const count = 2100
+			in, out := socket(t, o.From), socket(t, o.To)
+			for number := range count {
+				if err := in.Send(numbered(0, number)); err != nil {
+					t.Fatal(err)
+				}
+				for copies := wanted(number); copies > 0; copies-- {
+					got, err := out.Receive(time.Second)
+					if _, n, ok := read(got, 1); err != nil || !ok || n != number {
+						t.Fatalf("frame %d: got %d, %v, %v", number, n, ok, err)
+					}
+				}
+			}
+			r.stop(t)
+			c := there()
+			conserved(t, side, c)
+			if c.In != count || c.Kept != count/3-count/7 || c.Out != count-count/3+count/7 {
+				t.Errorf("%+v", c)
+			}
+		})
+	}
+}
+
+// wanted is how many frames the sieve makes of one.
+func wanted(number int) (copies int) {
+	if number%3 != 0 {
+		copies++
+	}
+	if number%7 == 0 {
+		copies++
+	}
+	return copies
+}
+
+// Either side may be an interface that is there already, such as a veth.
+func TestAttachedInterfaces(t *testing.T) {
+	for name, c := range map[string]struct{ from, to string }{"wire": {"wire-far", "host"}, "host": {"wire", "host-far"}} {
+		for _, o := range []order{{From: c.from, To: c.to}, {From: c.to, To: c.from}} {
+			t.Run(name+" from "+o.From, func(t *testing.T) {
+				rig.Require(t)
+				sides := map[string]*tap.Device{name: attach(t, name)}
+				for _, other := range []string{"wire", "host"} {
+					if sides[other] == nil {
+						sides[other] = open(t, other, 1)
+					}
+				}
+				r := join(t, sides["wire"], sides["host"], nil)
+				o.Count, o.Window, o.Flows = 5000, 300, 1
+				a := start(t, o)()
+				r.stop(t)
+				if want := (account{Sent: 5000, Received: 5000}); a != want {
+					t.Errorf("peer saw %+v, want %+v", a, want)
+				}
+				conserved(t, "to host", r.Summary().ToHost)
+				conserved(t, "to wire", r.Summary().ToWire)
+			})
+		}
+	}
+}
+
+// attach makes a veth, whose other end's name has "-far" behind it, and attaches it.
+func attach(t *testing.T, name string) *tap.Device {
+	t.Helper()
+	far := name + "-far"
+	err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: far})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { rig.Delete(name) })
+	if err := errors.Join(rig.Up(name), rig.Up(far), rig.Ready(name, far)); err != nil {
+		t.Fatal(err)
+	}
+	d, err := tap.Attach(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
 }
 
 // suffix lengthens every frame into its spare capacity.

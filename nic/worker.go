@@ -10,7 +10,7 @@ import (
 // where others may read them.
 type worker struct {
 	link   *tap.Link
-	chains *atomic.Pointer[[][]Stage] // nil towards the wire
+	chains *chains
 	queue  int
 	public counters
 }
@@ -37,9 +37,6 @@ func (w *worker) run() error {
 }
 
 func (w *worker) through(frames [][]byte) [][]byte {
-	if w.chains == nil {
-		return frames
-	}
 	for _, stage := range (*w.chains.Load())[w.queue] {
 		frames = stage.Batch(frames)
 	}
@@ -52,7 +49,8 @@ type counters struct {
 	_                  [64]byte
 	in, inBytes        atomic.Uint64
 	out, outBytes      atomic.Uint64
-	hostDown           atomic.Uint64
+	hostDown, tooLong  atomic.Uint64
+	kept               atomic.Int64
 	retries, oversized atomic.Uint64
 	_                  [64]byte
 }
@@ -63,6 +61,8 @@ func (c *counters) store(t tap.Tally) {
 	c.out.Store(t.Out)
 	c.outBytes.Store(t.OutBytes)
 	c.hostDown.Store(t.HostDown)
+	c.tooLong.Store(t.TooLong)
+	c.kept.Store(t.Kept)
 	c.retries.Store(t.Retries)
 	c.oversized.Store(t.Oversize)
 }
@@ -76,6 +76,8 @@ func sum(workers []*worker) tap.Tally {
 		t.Out += c.out.Load()
 		t.OutBytes += c.outBytes.Load()
 		t.HostDown += c.hostDown.Load()
+		t.TooLong += c.tooLong.Load()
+		t.Kept += c.kept.Load()
 		t.Retries += c.retries.Load()
 		t.Oversize += c.oversized.Load()
 	}
