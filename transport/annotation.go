@@ -1,0 +1,48 @@
+package transport
+
+import "tapsec/status"
+
+// agrees tells whether a trailer's word says what its records say, and whether
+// these fit a body of n bytes (contract 6.1).
+//
+//  1. The wire length is the body's, but for padding to the shortest frame.
+//  2. Offsets come in the order of the headers, inside the received bytes.
+//  3. Done: something was checked. Next: both portions were.
+//  4. CryptoStatus is that of the first header that failed.
+func agrees(t *status.Trailer, n int) bool {
+	if n != max(int(t.WireLen), status.MinFrame) || t.Omitted > 0 {
+		return false
+	}
+	var checked [status.TransportPortion + 1]bool
+	code := status.Success
+	for i := range t.N {
+		r := &t.Records[i]
+		if !fits(r, int(t.WireLen)) || r.State < status.ICVValid || r.State > status.NotProcessed {
+			return false
+		}
+		if r.State != status.NotProcessed {
+			checked[r.Portion] = true
+		}
+		if code == status.Success {
+			code = r.Code
+		}
+		if (r.Code == status.Success) != (r.State == status.ICVValid || r.State == status.NotProcessed) {
+			return false
+		}
+	}
+	tunnel, transport := checked[status.TunnelPortion], checked[status.TransportPortion]
+	want := status.Word(0).WithCode(code)
+	if tunnel || transport {
+		want |= status.CryptoDone
+	}
+	if tunnel && transport {
+		want |= status.NextCryptoDone
+	}
+	return t.Word&^status.SADeleteReq == want
+}
+
+// fits tells whether a record's fields lie where they may.
+func fits(r *status.Record, wireLen int) bool {
+	return (r.Portion == status.TunnelPortion || r.Portion == status.TransportPortion) &&
+		r.IP < r.IPsec && r.IPsec <= r.Payload && int(r.Payload)+int(r.PayloadLen) <= wireLen
+}

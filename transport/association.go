@@ -1,0 +1,74 @@
+package transport
+
+import (
+	"net/netip"
+
+	"tapsec/sa"
+	"tapsec/status"
+	"tapsec/wire"
+)
+
+type entry = sa.Entry[*association]
+
+// association is what the transport knows of one inbound SA beside its keys.
+type association struct {
+	*entry
+	window Window
+	usage  usage
+	tally  Tally
+
+	failures int   // ICV failures in a row
+	retried  int64 // when its numbers were last sought further ahead
+	released bool  // the NIC was asked to give it up
+}
+
+// Tally counts the frames of one SA.
+type Tally struct {
+	Packets, Bytes uint64             // carried, with a valid ICV and a fresh number; bytes of payload
+	Dropped        [NumReasons]uint64 // by reason; the innermost SA that came in sight is blamed
+}
+
+// associate makes the entry of an SA. The association that it has so far is kept
+// where it is the same SA still.
+func (c *Consumer) associate(s *sa.SA, began int64) *entry {
+	e := &entry{SA: s, Mark: c.fallback.Mark(s.ID())}
+	if old := c.sas.Find(s.ID()); old != nil && old.Same(s) && old.SA.Window == s.Window && old.ReplayOff == s.ReplayOff {
+		e.Value = old.Value
+	} else {
+		e.Value = &association{window: windowOf(s), usage: usage{Since: began}}
+	}
+	return e
+}
+
+func windowOf(s *sa.SA) Window {
+	if s.ReplayOff {
+		return NoWindow()
+	}
+	return NewWindow(s.Window)
+}
+
+// find is the SA of a record: protocol, SPI, and the addresses of the IP header
+// that it names.
+func (c *Consumer) find(r *status.Record) *association {
+	p, ok := wire.Addresses(c.frame, int(r.IP))
+	if !ok {
+		return nil
+	}
+	encap := p.Proto == wire.ProtoUDP
+	return c.lookup(sa.Protocol(r.Protocol), r.SPI, p.Dst, p.Src, encap)
+}
+
+func (c *Consumer) lookup(protocol sa.Protocol, spi uint32, dst, src netip.Addr, encap bool) *association {
+	m := c.sas.Lookup(spi, dst, src, encap)
+	e := m.ESP
+	if protocol == sa.AH {
+		e = m.AH
+	}
+	if e == nil {
+		return nil
+	}
+	return e.Value
+}
+
+// mine tells whether an address is one of ours.
+func (c *Consumer) mine(a netip.Addr) bool { return len(c.local) == 0 || c.local[a] }

@@ -1,0 +1,120 @@
+package transport
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"tapsec/sa"
+	"tapsec/status"
+	"tapsec/wire"
+)
+
+// Event is one line of the audit trail, with the fields that RFC 4301 section
+// 4.4.2.1 and RFC 4303 sections 2.2, 3.4 ask for. There is no key and no payload
+// in it. What is unknown is zero.
+type Event struct {
+	Time     time.Time
+	Reason   Reason
+	Check    status.Reason // what NIC or software found
+	SA       string        // name
+	Protocol sa.Protocol
+	SPI      uint32
+	Number   uint64 // sequence number; authentic unless Reason is ICV, Length or Protocol
+	Src, Dst netip.Addr
+	FlowID   uint32 // IPv6 flow label
+
+	Suppressed uint64 // events left out before this one to bound the rate
+}
+
+// The rate of audited drops: a bucket of tokens, so that a flood of bad frames
+// neither fills the log nor slows the good ones.
+const (
+	auditBurst = 20
+	auditEvery = 100_000_000 // ns per event
+)
+
+type auditor struct {
+	report     func(Event)
+	credit     int64 // ns
+	last       int64
+	suppressed uint64
+}
+
+// allow takes a token, if there is one.
+func (a *auditor) allow(now int64) bool {
+	if a.report == nil {
+		return false
+	}
+	if a.last == 0 {
+		a.credit = auditBurst * auditEvery
+	} else {
+		a.credit = min(a.credit+max(0, now-a.last), auditBurst*auditEvery)
+	}
+	a.last = max(now, 1)
+	if a.credit < auditEvery {
+		a.suppressed++
+		return false
+	}
+	a.credit -= auditEvery
+	return true
+}
+
+// notice reports what happened to an SA, outside the bound: it happens once.
+func (a *auditor) notice(c *Consumer, s *association, r Reason) {
+	if a.report != nil {
+		a.report(Event{Time: time.Unix(0, c.now), Reason: r, SA: s.Name, Protocol: s.Protocol, SPI: s.SPI,
+			Number: s.window.State().Top, Src: s.Src, Dst: s.Dst})
+	}
+}
+
+// drop mirrors and audits a frame that is not delivered.
+func (c *Consumer) drop(r Reason) {
+	if r.failed() && c.mirror != nil {
+		c.mirror(c.annotated)
+	}
+	if r.quiet() || !c.audit.allow(c.now) {
+		return
+	}
+	e := Event{Time: time.Unix(0, c.now), Reason: r, Suppressed: c.audit.suppressed}
+	c.audit.suppressed = 0
+	c.describe(&e)
+	c.audit.report(e)
+}
+
+// describe fills in what is known of the packet: from the record at which the
+// work ended, or else from the packet that is left.
+func (c *Consumer) describe(e *Event) {
+	at := c.l3
+	if n := len(c.via); n > 0 {
+		a := c.via[n-1]
+		e.SA, e.Protocol, e.SPI = a.Name, a.Protocol, a.SPI
+	}
+	if rec := c.culprit; rec != nil {
+		e.Check, e.Protocol, e.SPI, e.Number = rec.Reason, sa.Protocol(rec.Protocol), rec.SPI, rec.Number
+		at = int(rec.IP)
+	}
+	p, ok := wire.Addresses(c.frame, at)
+	if !ok {
+		return
+	}
+	e.Src, e.Dst = p.Src, p.Dst
+	if p.Version == 6 {
+		e.FlowID = binary.BigEndian.Uint32(c.frame[p.Start:]) & 0xfffff
+	}
+	if at := spiAt(p); c.culprit == nil && at > 0 && at+4 <= p.Reach {
+		e.SA, e.Protocol, e.SPI = "", sa.Protocol(p.Proto), binary.BigEndian.Uint32(c.frame[at:])
+	}
+}
+
+// spiAt is where the SPI of a bare ESP or AH packet lies, 0 in any other.
+func spiAt(p wire.Packet) int {
+	switch {
+	case p.Later:
+	case p.Proto == wire.ProtoESP:
+		return p.Header
+	case p.Proto == wire.ProtoAH:
+		return p.Header + 4
+	}
+	return 0
+}

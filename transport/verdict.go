@@ -1,0 +1,137 @@
+package transport
+
+import "fmt"
+
+// Verdict says what became of a frame.
+type Verdict uint8
+
+// The verdicts.
+const (
+	Deliver  Verdict = iota + 1 // clean, and the NIC had done all there was to do
+	Software                    // clean, after work that the NIC had left
+	Held                        // a fragment that waits for the others
+	Drop                        // not for the stack
+)
+
+// Clean tells whether the stack gets the frame.
+func (v Verdict) Clean() bool { return v == Deliver || v == Software }
+
+// String names the verdict.
+func (v Verdict) String() string {
+	names := [...]string{Deliver: "deliver", Software: "software", Held: "held", Drop: "drop"}
+	if v == 0 || int(v) >= len(names) {
+		return fmt.Sprintf("verdict(%d)", uint8(v))
+	}
+	return names[v]
+}
+
+// Reason says why a frame was not delivered, or is to be reported. Its text is
+// its sentence.
+type Reason uint8
+
+// The reasons.
+const (
+	None Reason = iota // delivered
+
+	NoAnnotation
+	BadAnnotation
+	Decapsulated
+
+	ICV
+	Protocol
+	Length
+	Padding
+	NoSA
+	Unsupported
+	Replay
+	Expired
+
+	Dummy
+	InnerNotIP
+	ECN
+	Selector
+
+	Clear
+	OtherSA
+	Discard
+	NoPolicy
+
+	BadIP
+	IPChecksum
+	Hidden
+	KeepAlive
+
+	FragmentHeld
+	FragmentOverlap
+	FragmentBad
+	FragmentDuplicate
+
+	SoftExpired
+	Resynchronised
+
+	NumReasons = iota
+)
+
+var reasons = [NumReasons]struct{ name, sentence string }{
+	None:          {"none", "nothing was wrong"},
+	NoAnnotation:  {"no-annotation", "the frame ends in no valid trailer"},
+	BadAnnotation: {"bad-annotation", "the trailer contradicts itself or the frame"},
+	Decapsulated:  {"decapsulated", "the NIC has taken headers off (form: decap): set form: inplace"},
+
+	ICV:         {"icv", "an ICV is wrong"},
+	Protocol:    {"protocol", "the IPsec protocols are not those of the SA"},
+	Length:      {"length", "a length is impossible"},
+	Padding:     {"padding", "ESP's pad bytes are not 1, 2, 3 ..."},
+	NoSA:        {"no-sa", "there is no SA for this IPsec packet to us"},
+	Unsupported: {"unsupported", "neither the NIC nor software can process this IPsec packet"},
+	Replay:      {"replay", "the sequence number was seen before, is older than the window, or is 0"},
+	Expired:     {"expired", "the hard lifetime of the SA is over"},
+
+	Dummy:      {"dummy", "a dummy packet (next header 59) has done its duty"},
+	InnerNotIP: {"inner-not-ip", "a tunnel carried no whole IP packet"},
+	ECN:        {"ecn", "the tunnel met congestion, and the packet inside is not ECN-capable"},
+	Selector:   {"selector", "the packet is none that its SA may carry"},
+
+	Clear:    {"clear", "policy wants this packet protected, and it came in clear"},
+	OtherSA:  {"other-sa", "policy wants this packet carried by another SA"},
+	Discard:  {"discard", "policy discards this packet"},
+	NoPolicy: {"no-policy", "no rule of the policy is for this packet"},
+
+	BadIP:      {"bad-ip", "the IP header or its lengths do not fit"},
+	IPChecksum: {"ip-checksum", "the IPv4 header checksum is wrong"},
+	Hidden:     {"hidden", "the frame is too short, or may hide an IP packet from the policy"},
+	KeepAlive:  {"keep-alive", "a UDP keep-alive has done its duty"},
+
+	FragmentHeld:      {"fragment-held", "a fragment waits for the others"},
+	FragmentOverlap:   {"fragment-overlap", "fragments overlap"},
+	FragmentBad:       {"fragment-bad", "what the fragments would make is no packet"},
+	FragmentDuplicate: {"fragment-duplicate", "the fragment was there already"},
+
+	SoftExpired:    {"soft-expired", "the soft lifetime of the SA is over: time to rekey"},
+	Resynchronised: {"resynchronised", "after a loss of more than 2^32 packets the SA's numbers are known again"},
+}
+
+// String is the reason's short name, as counters and JSON have it.
+func (r Reason) String() string {
+	if int(r) >= NumReasons {
+		return fmt.Sprintf("reason(%d)", uint8(r))
+	}
+	return reasons[r].name
+}
+
+// Error gives the reason's sentence.
+func (r Reason) Error() string {
+	if int(r) >= NumReasons {
+		return r.String()
+	}
+	return reasons[r].sentence
+}
+
+// MarshalText gives the name.
+func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// quiet drops are no security event.
+func (r Reason) quiet() bool { return r == Dummy || r == KeepAlive || r == FragmentDuplicate }
+
+// failed tells whether the frame failed a check of the NIC's kind.
+func (r Reason) failed() bool { return r >= ICV && r <= Padding }
