@@ -1,0 +1,150 @@
+package transport
+
+import "fmt"
+
+// The sizes of a Window in packets.
+const (
+	DefaultWindow = 64
+	MinWindow     = 32 // RFC 4303 section 3.4.3
+	MaxWindow     = 65536
+)
+
+// Window is the sequence window of one SA (RFC 4303 section 3.4.3), a ring of
+// words as in RFC 6479: it lets every number through once, and none that is
+// size or more below the highest. The zero Window works and holds
+// DefaultWindow packets.
+//
+// A Window is not safe for concurrent use, and must not be copied after its
+// first Accept.
+type Window struct {
+	size uint32 // 0: DefaultWindow
+	off  bool   // lets everything but 0 through
+
+	floor uint64 // numbers up to here are refused: 0, then all that fell out of the window
+	low   uint64 // lowest number accepted, 0 before the first
+	top   uint64 // highest number accepted, or known to have been
+
+	seen, replays, late uint64
+
+	// The bit of number n is n%64 of word n/64, modulo the number of words, which
+	// is a power of two and so large that no two words from floor+1 to top meet.
+	// Bits of numbers above top are 0 in top's word and stale in the others.
+	ring []uint64  // nil: own is the ring
+	own  [2]uint64 // enough for 65 packets, wherever they begin
+}
+
+// NewWindow makes a window of MinWindow to MaxWindow packets; 0 stands for
+// DefaultWindow, never for no protection. It panics for any other size.
+func NewWindow(size uint32) Window {
+	if size == 0 {
+		size = DefaultWindow
+	}
+	if size < MinWindow || size > MaxWindow {
+		panic(fmt.Sprintf("transport: a window of %d packets, expected %d to %d", size, MinWindow, MaxWindow))
+	}
+	w := Window{size: size}
+	if n := ringLen(size); n > len(w.own) {
+		w.ring = make([]uint64, n)
+	}
+	return w
+}
+
+// NoWindow makes a window without replay protection: it accepts every number
+// but 0, any number of times.
+func NoWindow() Window { return Window{off: true} }
+
+// ringLen is the number of words for size consecutive numbers, wherever in a
+// word they begin, rounded up to a power of two.
+func ringLen(size uint32) int {
+	n := 2
+	for n < (int(size)+62)/64+1 {
+		n *= 2
+	}
+	return n
+}
+
+// Accept tells whether a packet may pass, and remembers its number. Only
+// numbers behind a valid ICV may come here: the full 64-bit number of an SA with
+// ESN, and the 32 bits of one without, which never wrap (RFC 4303 section
+// 3.3.3). It does not allocate, and takes at most size/64 steps.
+//
+//  1. What lies below the window is refused; 0 always does.
+//  2. A number above the highest moves the window.
+//  3. A number whose bit is set came before and is refused; otherwise it is set.
+func (w *Window) Accept(seq uint64) bool {
+	if seq <= w.floor {
+		w.late++
+		return false
+	}
+	if seq > w.top {
+		w.advance(seq)
+	}
+	word, bit := w.at(seq)
+	if *word&bit != 0 && !w.off {
+		w.replays++
+		return false
+	}
+	*word |= bit
+	w.seen++
+	if seq < w.low || w.low == 0 {
+		w.low = seq
+	}
+	return true
+}
+
+// at gives the word of a number, and its bit in it.
+func (w *Window) at(seq uint64) (word *uint64, bit uint64) {
+	ring := w.words()
+	return &ring[seq/64&uint64(len(ring)-1)], 1 << (seq % 64)
+}
+
+func (w *Window) words() []uint64 {
+	if w.ring != nil {
+		return w.ring
+	}
+	return w.own[:]
+}
+
+// advance makes seq the highest number: the words that come into use are
+// cleared, and the floor follows.
+func (w *Window) advance(seq uint64) {
+	ring := w.words()
+	last := w.top / 64
+	for i := range min(seq/64-last, uint64(len(ring))) {
+		ring[(last+1+i)&uint64(len(ring)-1)] = 0
+	}
+	w.top = seq
+	if size := uint64(w.Size()); seq > size && !w.off {
+		w.floor = max(w.floor, seq-size)
+	}
+}
+
+// Size is the number of packets that the window holds, 0 where protection is
+// off.
+func (w *Window) Size() uint32 {
+	if w.size == 0 && !w.off {
+		return DefaultWindow
+	}
+	return w.size
+}
+
+// WindowState is what can be said of a Window in numbers.
+type WindowState struct {
+	Size    uint32 `json:"size"`          // packets, 0 if off
+	Off     bool   `json:"off,omitempty"` // no replay protection
+	Top     uint64 `json:"top"`           // highest number accepted
+	Seen    uint64 `json:"seen"`          // numbers accepted
+	Gaps    uint64 `json:"gaps"`          // numbers between the lowest and the highest accepted that never came; 0 if off
+	Replays uint64 `json:"replays"`       // refused: seen before, in the window
+	Late    uint64 `json:"late"`          // refused: 0, or below the window, whether it came before or not
+}
+
+// State counts in constant time. Seen plus Replays plus Late is the number of
+// calls of Accept.
+func (w *Window) State() WindowState {
+	s := WindowState{Size: w.Size(), Off: w.off, Top: w.top, Seen: w.seen, Replays: w.replays, Late: w.late}
+	if w.low != 0 && !w.off {
+		s.Gaps = w.top - w.low + 1 - w.seen // each number is accepted once
+	}
+	return s
+}

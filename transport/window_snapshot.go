@@ -1,0 +1,107 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+)
+
+// WindowSnapshot is all that a Window knows. In JSON the bits are base64.
+type WindowSnapshot struct {
+	Size    uint32 `json:"size"` // packets, 0 if off
+	Off     bool   `json:"off,omitempty"`
+	Floor   uint64 `json:"floor"` // numbers up to here are refused
+	Low     uint64 `json:"low"`   // lowest number accepted
+	Top     uint64 `json:"top"`   // highest number accepted
+	Seen    uint64 `json:"seen"`
+	Replays uint64 `json:"replays"`
+	Late    uint64 `json:"late"`
+	Bits    []byte `json:"bits"` // bit i%8 of byte i/8 tells whether number Floor+1+i, up to Top, was accepted; none if off
+}
+
+// Snapshot copies what the window knows.
+func (w *Window) Snapshot() WindowSnapshot {
+	s := WindowSnapshot{Size: w.Size(), Off: w.off, Floor: w.floor, Low: w.low, Top: w.top, Seen: w.seen, Replays: w.replays, Late: w.late}
+	if w.off {
+		return s
+	}
+	s.Bits = make([]byte, (s.span()+7)/8)
+	for i := range s.span() {
+		if word, bit := w.at(s.Floor + 1 + i); *word&bit != 0 {
+			s.Bits[i/8] |= 1 << (i % 8)
+		}
+	}
+	return s
+}
+
+// span is how many numbers the bits are about.
+func (s *WindowSnapshot) span() uint64 { return s.Top - s.Floor }
+
+// has tells whether number Floor+1+i was accepted.
+func (s *WindowSnapshot) has(i uint64) bool { return s.Bits[i/8]&(1<<(i%8)) != 0 }
+
+// Restore makes a window of that size (as NewWindow) that refuses whatever the
+// snapshot's would have refused. Where it is smaller, more falls below it; where
+// it is larger, what the snapshot knows nothing of counts as late. Without
+// protection no number was remembered, so that all up to the highest are late.
+// The error says why the snapshot makes no sense.
+func (s *WindowSnapshot) Restore(size uint32) (Window, error) {
+	w := NewWindow(size)
+	if err := s.Check(); err != nil {
+		return Window{}, err
+	}
+	w.top, w.replays, w.late = s.Top, s.Replays, s.Late
+	if s.Off {
+		w.floor = s.Top
+		return w, nil
+	}
+	w.floor, w.low, w.seen = s.Floor, s.Low, s.Seen
+	if size := uint64(w.size); s.Top > size {
+		w.floor = max(s.Floor, s.Top-size)
+	}
+	for i := w.floor - s.Floor; i < s.span(); i++ {
+		if s.has(i) {
+			word, bit := w.at(s.Floor + 1 + i)
+			*word |= bit
+		}
+	}
+	return w, nil
+}
+
+// Check tells why no Window can have come to what the snapshot says.
+func (s *WindowSnapshot) Check() error {
+	switch {
+	case s.Off && (s.Size != 0 || s.Floor != 0 || len(s.Bits) != 0):
+		return errors.New("without protection there is neither size nor floor nor bits")
+	case !s.Off && (s.Size < MinWindow || s.Size > MaxWindow):
+		return fmt.Errorf("%d packets, expected %d to %d", s.Size, MinWindow, MaxWindow)
+	case s.Low > s.Top, s.Floor > s.Top:
+		return fmt.Errorf("lowest number %d and floor %d, but highest number %d", s.Low, s.Floor, s.Top)
+	case (s.Low == 0) != (s.Seen == 0):
+		return fmt.Errorf("lowest number %d, but %d numbers accepted", s.Low, s.Seen)
+	case s.Off:
+		return nil
+	}
+	return s.checkBits()
+}
+
+// checkBits compares the bits with what was counted.
+func (s *WindowSnapshot) checkBits() error {
+	n := s.span()
+	if n > uint64(s.Size) || uint64(len(s.Bits)) != (n+7)/8 || n%8 != 0 && s.Bits[n/8]>>(n%8) != 0 {
+		return fmt.Errorf("%d bytes of bits do not fit numbers %d to %d of a window of %d packets", len(s.Bits), s.Floor+1, s.Top, s.Size)
+	}
+	var inside uint64 // numbers accepted that are still in the window
+	for _, b := range s.Bits {
+		inside += uint64(bits.OnesCount8(b))
+	}
+	switch {
+	case s.Seen == 0 && n != 0, s.Seen != 0 && (n == 0 || !s.has(n-1)):
+		return fmt.Errorf("the highest number %d is not among the %d accepted ones", s.Top, s.Seen)
+	case s.Seen == 0:
+		return nil
+	case s.Seen < inside, s.Low > s.Floor && s.Seen != inside, s.Seen-1 > s.Top-s.Low:
+		return fmt.Errorf("%d numbers accepted from %d to %d, and %d of them in the window", s.Seen, s.Low, s.Top, inside)
+	}
+	return nil
+}
