@@ -71,8 +71,9 @@ func (in *Inbound) Fits(header []byte, version uint8) bool {
 //
 //  1. Does the AH's length fit the SA and the packet?
 //  2. Copy IP header, options and extension headers, the mutable parts zeroed.
-//  3. MAC that, the AH with a zero ICV field, the rest of the packet as it is,
-//     and ESN's high half. Padding of the ICV field counts as it was sent.
+//  3. MAC that, the AH with a zero ICV, the rest of the packet as it is, and
+//     ESN's high half. GMAC's IV, which stands in front of its ICV, and padding
+//     behind it count as they were sent.
 //  4. Compare.
 func (in *Inbound) Verify(worker int, frame []byte, p *wire.Packet, number uint64, s *Scratch) status.Reason {
 	head := frame[p.Header:p.End]
@@ -99,17 +100,18 @@ func digest(m hash.Hash, frame []byte, p *wire.Packet, su *sa.Suite, esn bool, n
 		return nil, false
 	}
 	behind := frame[p.Header+FixedLen : p.End]
-	field := su.IVLen + su.ICVLen
+	iv, rest := behind[:su.IVLen], behind[su.IVLen+su.ICVLen:]
 	m.Reset()
 	m.Write(headers)
-	m.Write(zeros[:field])
-	m.Write(behind[field:])
+	m.Write(iv)
+	m.Write(zeros[:su.ICVLen])
+	m.Write(rest)
 	if esn {
 		binary.BigEndian.PutUint32(s.high[:], uint32(number>>32))
 		m.Write(s.high[:])
 	}
 	if g, ok := m.(*mac.GMAC); ok {
-		g.SetIV(behind[:su.IVLen])
+		g.SetIV(iv)
 	}
 	return m.Sum(s.tag[:0]), true
 }

@@ -2,6 +2,8 @@ package ah
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
@@ -108,6 +110,28 @@ func TestICVCoversWhatTheRFCSays(t *testing.T) {
 				t.Errorf("%s, ESN %v: ICV % x, want % x", name, esn, got, want)
 			}
 		}
+	}
+}
+
+// GMAC's IV counts as it was sent, its tag as zero (contract, algorithms).
+func TestGMACCoversItsIV(t *testing.T) {
+	const number = 9
+	s := testSA(t, "aes128gmac", false)
+	b, p := signed(t, s, headers["IPv4"], []byte("payload"), number)
+	input := covered(b, "IPv4", p.Header, 0, false, number)
+	iv, tag := input[p.Header+12:p.Header+20], input[p.Header+20:p.Header+36]
+	clear(tag)
+	block, err := aes.NewCipher(s.IntegrityKey.Bytes()[:16])
+	if err != nil {
+		t.Fatal(err)
+	}
+	gcm, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := gcm.Seal(nil, append(bytes.Clone(s.IntegrityKey.Bytes()[16:]), iv...), nil, input)
+	if got := b[p.Header+20 : p.Header+36]; !bytes.Equal(got, want) {
+		t.Errorf("tag % x, want % x", got, want)
 	}
 }
 
