@@ -1,9 +1,10 @@
 // Package conformance is the receive contract as frames: for every row of its
 // table at least one frame, the NIC that it is meant for, and the word that the
 // NIC must answer. Demo and tests send them; they are the same bytes each time.
+// Beside them stand packets that others made (vectors), with every byte that
+// must come of them.
 //
-// It seals frames and knows what is expected. It neither runs a NIC nor reads
-// answers.
+// It knows what is expected, and compares. It runs no NIC.
 package conformance
 
 import (
@@ -23,11 +24,17 @@ type Case struct {
 	Frame  []byte // as it comes from the wire
 	Word   status.Word
 	Reason status.Reason
+
+	// Vectors say this too; nil says nothing.
+	Records []string // as Record writes them, outermost first
+	InPlace []byte   // the frame as delivered in place, without padding
+	Decap   []byte   // the same in Decap form, if that removes anything
 }
 
 // Lab is a NIC as some cases need it, and these cases.
 type Lab struct {
 	Name     string
+	Source   string // who made the frames, where we did not
 	Profile  sa.Profile
 	Bundles  [][]*sa.SA // to be offloaded: one SA, or AH and ESP
 	Delete   []string   // SAs to be deleted again before the frames come

@@ -4,8 +4,9 @@ import (
 	"encoding/hex"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
+
+	"tapsec/vector"
 )
 
 // TestVectors computes every tag under testdata; each file says where its
@@ -17,34 +18,23 @@ func TestVectors(t *testing.T) {
 	}
 	for _, file := range files {
 		for i, v := range readVectors(t, file) {
-			h := mustMAC(t, v["mac"], unhex(t, v["key"]))
-			h.Write(unhex(t, v["message"]))
-			if got := hex.EncodeToString(h.Sum(nil)); got != v["tag"] {
-				t.Errorf("%s %d (%s): %s, want %s", file, i+1, v["mac"], got, v["tag"])
+			h := mustMAC(t, v.Get("mac"), unhex(t, v.Get("key")))
+			h.Write(unhex(t, v.Get("message")))
+			if got := hex.EncodeToString(h.Sum(nil)); got != v.Get("tag") {
+				t.Errorf("%s %d (%s): %s, want %s", file, i+1, v.Get("mac"), got, v.Get("tag"))
 			}
 		}
 	}
 }
 
-// readVectors reads blocks of "name: value" lines; # begins a comment.
-func readVectors(t *testing.T, file string) (vectors []map[string]string) {
+// readVectors gives the vectors of a file.
+func readVectors(t *testing.T, file string) []vector.Block {
 	t.Helper()
-	data, err := os.ReadFile(file)
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for block := range strings.SplitSeq(string(data), "\n\n") {
-		v := map[string]string{}
-		for line := range strings.Lines(block) {
-			if name, value, ok := strings.Cut(line, ":"); ok && line[0] != '#' {
-				v[name] = strings.TrimSpace(value)
-			}
-		}
-		if len(v) > 0 {
-			vectors = append(vectors, v)
-		}
-	}
-	return vectors
+	return vector.Parse(string(text))
 }
 
 func unhex(t *testing.T, s string) []byte {

@@ -13,7 +13,7 @@ import (
 // mayImport says which packages of the house each one may import
 // (docs/decisions/0001-house.md). What is not in the table may import nothing.
 var mayImport = map[string][]string{
-	"wire": {}, "sa": {}, "status": {}, "tap": {}, "rig": {},
+	"wire": {}, "sa": {}, "status": {}, "tap": {}, "rig": {}, "vector": {},
 
 	"fragment": {"wire"},
 
@@ -32,7 +32,7 @@ var mayImport = map[string][]string{
 	"outbound":  {"wire", "sa", "seal"},
 	"control":   {"sa", "status", "configs"},
 
-	"conformance": {"sa", "seal", "status", "wire"},
+	"conformance": {"sa", "seal", "status", "wire", "configs", "vector"},
 
 	"cli":  {"*"},
 	"main": {"cli"},

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Writes packet vectors made by scapy 2.5.0 into a directory:
 
-    /usr/bin/python3 vectors.py ../vectors
+    /usr/bin/python3 vectors.py ../../conformance/vectors/scapy
 
 The output is the same bytes each time: keys, salts, IVs and payloads come from
 the vectors' names by SHA-256, and nothing reads a clock or a random number.
@@ -471,7 +471,7 @@ FILES = {
 def main(directory):
     for file, vectors in FILES.items():
         with open(os.path.join(directory, file + ".txt"), "w") as out:
-            out.write("# Made by test/scapy/vectors.py: scapy 2.5.0.\n")
+            out.write("source: scapy 2.5.0, by test/scapy/vectors.py\n")
             for v in vectors():
                 out.write("\n" + v.text())
 
