@@ -1,0 +1,74 @@
+package rig
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strconv"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrDied says that a rig's supervisor has ended without TakeDown.
+var ErrDied = errors.New("has died")
+
+// Enter turns this process into this very program run with args inside one of the rig's hosts, where
+// args must lead it to Become. It does not return but with an error.
+//
+// A process with threads cannot join another user namespace, so nsenter(1) does it. It replaces this
+// process and is replaced in turn: terminal, signals and exit code need no handing on.
+func (s *Standing) Enter(host string, args ...string) error {
+	i := slices.IndexFunc(s.Hosts, func(h Host) bool { return h.Name == host })
+	switch {
+	case i < 0:
+		return fmt.Errorf("rig %s has no host %q", s.Name, host)
+	case !s.Up():
+		return fmt.Errorf("rig %s %w", s.Name, ErrDied)
+	}
+	nsenter, err := exec.LookPath("nsenter")
+	if err != nil {
+		return errors.New("nsenter is needed to enter a rig; install util-linux")
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	pid := strconv.Itoa(s.Supervisor.PID)
+	command := []string{nsenter, "--target", pid, "--mount", "--net"}
+	if s.Hosts[i].Interface != "" { // the name is one in the rig's mount namespace
+		command[len(command)-1] = fmt.Sprintf("--net=/proc/%s/root%s/%s", pid, namesDir, host)
+	}
+	if space(pid, "user") != space("self", "user") {
+		command = append(command, "--user", "--preserve-credentials")
+	}
+	command = append(append(command, "--", self), args...)
+	if err := os.Setenv(idVar, s.ID); err != nil {
+		return err
+	}
+	err = syscall.Exec(nsenter, command, os.Environ())
+	return fmt.Errorf("run %s: %w", nsenter, err)
+}
+
+// Become turns this process, which Enter brought into a host, into a command there, in the directory
+// given. The host's name becomes the machine's, for the command alone, so that a shell's prompt shows
+// it. It does not return but with an error, which wraps exec.ErrNotFound where there is no such
+// command.
+func Become(host, dir string, command []string) error {
+	if err := os.Chdir(dir); err != nil {
+		fmt.Fprintf(os.Stderr, "tapsec: stays in /: %v\n", err)
+	}
+	path, err := exec.LookPath(command[0])
+	if err != nil && !errors.Is(err, exec.ErrDot) {
+		return fmt.Errorf("%s: %w", command[0], errors.Unwrap(err))
+	}
+	runtime.LockOSThread() // the one that unshares is the one that goes on
+	if unix.Unshare(unix.CLONE_NEWUTS) == nil {
+		_ = unix.Sethostname([]byte(host)) // only a prompt would tell
+	}
+	err = syscall.Exec(path, command, os.Environ())
+	return fmt.Errorf("run %s: %w", path, err)
+}

@@ -1,0 +1,99 @@
+package rig
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// Seat is the directory of a rig, held against everybody else who would put one up under its name.
+// The supervisor holds it too, for as long as it lives.
+type Seat struct {
+	dir  string
+	lock *os.File
+}
+
+// errTaken says that somebody else holds a seat.
+var errTaken = errors.New("is up already; tapsec rig status shows it, tapsec rig down takes it down")
+
+// Claim makes the directory of a rig, empty, and holds it. What is left of one that died is ended.
+func Claim(name string) (*Seat, error) {
+	if err := checkName(name); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(home(), 0o700); err != nil {
+		return nil, fmt.Errorf("directory for rigs: %w", err)
+	}
+	if !owner(home()) {
+		return nil, fmt.Errorf("%s is not this user's alone; set XDG_RUNTIME_DIR to a directory that is", home())
+	}
+	dir := filepath.Join(home(), name)
+	seat, err := hold(dir, true)
+	switch {
+	case errors.Is(err, errTaken):
+		return nil, fmt.Errorf("rig %s %w", name, err)
+	case err != nil:
+		return nil, err
+	}
+	if old, err := read(dir); err == nil {
+		if err := old.end(); err != nil {
+			return nil, errors.Join(err, seat.Release())
+		}
+	}
+	return seat, seat.empty()
+}
+
+// hold locks a directory, which it may make.
+func hold(dir string, create bool) (*Seat, error) {
+	for {
+		if create {
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				return nil, err
+			}
+		}
+		lock, err := os.Open(dir)
+		if errors.Is(err, os.ErrNotExist) && create {
+			continue // taken away in between
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+			lock.Close()
+			if errors.Is(err, unix.EWOULDBLOCK) {
+				return nil, errTaken
+			}
+			return nil, fmt.Errorf("lock %s: %w", dir, err)
+		}
+		held, err1 := lock.Stat()
+		there, err2 := os.Stat(dir)
+		if err1 == nil && err2 == nil && os.SameFile(held, there) {
+			return &Seat{dir, lock}, nil
+		}
+		lock.Close() // one that had just been taken away
+	}
+}
+
+// Dir is the directory, for a configuration and whatever else the rig is to have.
+func (s *Seat) Dir() string { return s.dir }
+
+// Release lets go of the directory and leaves it.
+func (s *Seat) Release() error { return s.lock.Close() }
+
+// Remove takes the directory away.
+func (s *Seat) Remove() error {
+	err := errors.Join(os.RemoveAll(s.dir), s.lock.Close())
+	_ = os.Remove(filepath.Dir(s.dir)) // stays while it holds other rigs
+	return err
+}
+
+func (s *Seat) empty() error {
+	entries, err := os.ReadDir(s.dir)
+	for _, e := range entries {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(s.dir, e.Name())))
+	}
+	return err
+}
