@@ -4,6 +4,9 @@
 //
 // Reexec runs this program again in fresh namespaces, with or without root; all the rest assumes to
 // be inside. Everything here goes away with the process, since namespaces end with their last user.
+//
+// A Standing rig stays in the background: Claim and Raise put it up, Enter goes into it, TakeDown
+// ends it, from whatever process. These alone are called outside.
 package rig
 
 import (

@@ -25,6 +25,8 @@ const (
 	reportFD = 4 // a pipe to the process that waits for the rig
 )
 
+const ipv6Off = "/proc/sys/net/ipv6/conf/default/disable_ipv6" // of interfaces to come, in the thread's namespace
+
 const (
 	readyWord   = "msg=ready" // in a program's log
 	upWord      = "up"        // on the report pipe; everything else there is an error's sentence
@@ -173,6 +175,8 @@ func (s *supervisor) raise() (err error) {
 // addHost makes a host's namespace and its TAP, which is down until a program has attached to it.
 func (s *supervisor) addHost(h Host) error {
 	if h.Interface == "" {
+		// Here frames pass by. A stack that joins in where /proc cannot be written is overheard, no more.
+		_ = os.WriteFile(ipv6Off, []byte("1"), 0)
 		s.namespaces = append(s.namespaces, nil)
 		s.Spaces[h.Name] = space("self", "net")
 		return nil
@@ -184,7 +188,7 @@ func (s *supervisor) addHost(h Host) error {
 	s.namespaces = append(s.namespaces, ns)
 	return ns.Do(func() error {
 		s.Spaces[h.Name] = space("thread-self", "net")
-		_ = os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("0"), 0) // the kernel's default, where /proc cannot be written
+		_ = os.WriteFile(ipv6Off, []byte("0"), 0) // the kernel's default, where /proc cannot be written
 		if err := errors.Join(AddTAP(h.Interface, false), change(h.Interface, "quiet", quiet)); err != nil {
 			return err
 		}
