@@ -107,10 +107,14 @@ func Up(name string) error {
 
 func quiet(link netlink.Link) error {
 	err := netlink.LinkSetIP6AddrGenMode(link, addressModeNone)
-	if errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) {
+	if noIPv6(err) {
 		return nil
 	}
 	return err
+}
+
+func noIPv6(err error) bool {
+	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
 // Ready waits until interfaces that are up really send. One that came up before its other end did, a

@@ -42,6 +42,7 @@ type Host struct {
 type Program struct {
 	Name    string   `json:"name"`
 	Args    []string `json:"args"`
+	Control string   `json:"control,omitempty"` // its control socket
 	Process Process  `json:"process"`
 	Ended   string   `json:"ended,omitempty"` // how, and its last words; empty while it runs
 }

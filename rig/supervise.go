@@ -193,7 +193,10 @@ func (s *supervisor) addHost(h Host) error {
 			return err
 		}
 		for _, a := range h.Addresses {
-			if err := Address(h.Interface, a); err != nil {
+			err := Address(h.Interface, a)
+			if a.Addr().Is6() && noIPv6(err) {
+				s.log.Warn("this kernel has no IPv6", "host", h.Name, "without", a)
+			} else if err != nil {
 				return err
 			}
 		}
