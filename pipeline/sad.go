@@ -37,8 +37,8 @@ func NewSAD(profile sa.Profile, workers int) *SAD {
 
 // Add offloads one SA, or the AH and the ESP SA of a bundle in this order, all
 // or nothing, and returns the first one's handle. An error names the SA and
-// what the profile lacks, what is wrong with its keys, or is sa.ErrFull or
-// sa.ErrExists.
+// what the profile lacks, what is wrong with its keys, or is sa.ErrBundle,
+// sa.ErrFull or sa.ErrExists.
 func (d *SAD) Add(bundle ...*sa.SA) (handle uint32, err error) {
 	entries, err := d.entries(bundle)
 	if err != nil {

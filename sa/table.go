@@ -13,6 +13,7 @@ var (
 	ErrFull    = errors.New("the SA table is full")
 	ErrUnknown = errors.New("no such SA in the table")
 	ErrExists  = errors.New("an SA with this protocol, SPI, destination and source is in the table already")
+	ErrBundle  = errors.New("expected one SA, or an AH and the ESP SA beneath it, of one destination and mode")
 )
 
 // Entry is an SA in a table. Value is what the owner of the table derived from
@@ -147,10 +148,14 @@ func (b *bucket[T]) miss(spi uint32, dst, src netip.Addr, encap bool) Miss {
 }
 
 // Add puts one SA, or the AH and the ESP SA of a bundle, into the table: all or
-// nothing. It sets Handle, Mark and Partner. Errors are ErrFull and ErrExists.
+// nothing. It sets Handle, Mark and Partner. Errors are ErrBundle, ErrFull and
+// ErrExists.
 func (t *Table[T]) Add(bundle ...*Entry[T]) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if !whole(bundle) {
+		return ErrBundle
+	}
 	if t.capacity > 0 && t.bundles == t.capacity {
 		return fmt.Errorf("%w (%d bundles)", ErrFull, t.capacity)
 	}
@@ -161,6 +166,16 @@ func (t *Table[T]) Add(bundle ...*Entry[T]) error {
 	}
 	t.insert(bundle)
 	return nil
+}
+
+// whole tells whether these are one SA, or the AH and the ESP SA of a bundle.
+// Nothing beneath AH is UDP-encapsulated.
+func whole[T any](bundle []*Entry[T]) bool {
+	if len(bundle) != 2 {
+		return len(bundle) == 1
+	}
+	ah, esp := bundle[0], bundle[1]
+	return ah.Protocol == AH && esp.Protocol == ESP && ah.Dst == esp.Dst && ah.Mode == esp.Mode && !esp.Encap
 }
 
 func (t *Table[T]) insert(bundle []*Entry[T]) {
@@ -299,8 +314,9 @@ func (b *bucket[T]) forget(id ID) {
 }
 
 // Replace makes bundles the whole content of the table, in one step for the
-// readers. An SA that was there before, unchanged, keeps its mark and handle.
-// On an error the table is as it was.
+// readers. An SA that was there before, unchanged, keeps its handle and its
+// mark; a mark without T only where SeqHigh and SeqLow say nothing new. On an
+// error the table is as it was.
 func (t *Table[T]) Replace(bundles [][]*Entry[T]) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -309,7 +325,10 @@ func (t *Table[T]) Replace(bundles [][]*Entry[T]) error {
 	for _, bundle := range bundles {
 		for _, e := range bundle {
 			if old := t.Find(e.ID()); old != nil && old.Same(e.SA) {
-				e.Mark, e.Handle = old.Mark, old.Handle
+				e.Handle = old.Handle
+				if old.Mark.T() != 0 || e.SeqHigh == old.SeqHigh && e.SeqLow == nil {
+					e.Mark = old.Mark
+				}
 			}
 		}
 	}

@@ -101,7 +101,9 @@ func drawSA(t *rapid.T, p Protocol) *SA {
 func drawBundle(t *rapid.T) []*Entry[int] {
 	switch rapid.IntRange(0, 3).Draw(t, "kind") {
 	case 0:
-		return []*Entry[int]{{SA: drawSA(t, AH)}, {SA: drawSA(t, ESP)}}
+		ah, esp := drawSA(t, AH), drawSA(t, ESP)
+		esp.Dst, esp.Src, esp.Encap = ah.Dst, ah.Src, false
+		return []*Entry[int]{{SA: ah}, {SA: esp}}
 	case 1:
 		return []*Entry[int]{{SA: drawSA(t, AH)}}
 	}
@@ -245,21 +247,109 @@ func TestTableReplaceFails(t *testing.T) {
 	}
 }
 
-// A reloaded SA whose key changed is another SA: its mark and handle are new.
+// A reloaded SA whose key changed, whichever, is another SA: its mark and
+// handle are new.
 func TestTableReplaceNewKey(t *testing.T) {
+	for _, change := range []func(*SA){
+		func(s *SA) { s.EncryptionKey = NewKey([]byte{1}) },
+		func(s *SA) { s.IntegrityKey = NewKey([]byte{1}) },
+	} {
+		table := NewTable[int](0)
+		old, next := testEntry(0x100), testEntry(0x100)
+		if err := table.Add(old); err != nil {
+			t.Fatal(err)
+		}
+		old.Mark.Authenticated(77)
+		change(next.SA)
+		if err := table.Replace([][]*Entry[int]{{next}}); err != nil {
+			t.Fatal(err)
+		}
+		if next.Handle == old.Handle || next.Mark == old.Mark || next.Mark.T() != 0 {
+			t.Errorf("handle %d mark %d, before %d %d", next.Handle, next.Mark.T(), old.Handle, old.Mark.T())
+		}
+	}
+}
+
+// A reload keeps T. Where no number has been authenticated yet there is none,
+// and what the reload says of it counts (contract, ESN).
+func TestTableReplaceBeforeT(t *testing.T) {
+	low := uint32(9)
+	for _, c := range []struct {
+		name   string
+		before func(*Mark)
+		change func(*SA)
+		want   uint64
+	}{
+		{"unchanged", func(m *Mark) { m.Update(7) }, func(*SA) {}, 7<<32 | 1},
+		{"seq_high", func(*Mark) {}, func(s *SA) { s.SeqHigh = 5 }, 5<<32 | 1},
+		{"seq_high and seq_low", func(*Mark) {}, func(s *SA) { s.SeqHigh, s.SeqLow = 5, &low }, 5<<32 | 1},
+		{"seq_high behind T", func(m *Mark) { m.Authenticated(3<<32 | 4) }, func(s *SA) { s.SeqHigh, s.SeqLow = 5, &low }, 3<<32 | 1},
+	} {
+		table := NewTable[int](0)
+		old, next := testEntry(0x100), testEntry(0x100)
+		if err := table.Add(old); err != nil {
+			t.Fatal(err)
+		}
+		c.before(old.Mark)
+		c.change(next.SA)
+		if err := table.Replace([][]*Entry[int]{{next}}); err != nil {
+			t.Fatal(err)
+		}
+		if got := next.Mark.Number(1); got != c.want || next.Handle != old.Handle {
+			t.Errorf("%s: number %#x, handle %d, expected %#x and %d", c.name, got, next.Handle, c.want, old.Handle)
+		}
+	}
+}
+
+// A bundle is an AH and the ESP SA beneath it, of one destination and mode;
+// nothing else comes into the table (contract, bundles and lifecycle).
+func TestTableRefusesOddBundles(t *testing.T) {
+	entry := func(p Protocol, change func(*SA)) *Entry[int] {
+		e := testEntry(0x100)
+		e.Protocol = p
+		change(e.SA)
+		return e
+	}
+	same := func(*SA) {}
+	ah, esp := entry(AH, same), entry(ESP, same)
+	table := NewTable[int](1)
+	for name, bundle := range map[string][]*Entry[int]{
+		"nothing":             {},
+		"one SA twice":        {esp, esp},
+		"two of ESP":          {esp, entry(ESP, func(s *SA) { s.SPI++ })},
+		"two of AH":           {ah, entry(AH, func(s *SA) { s.SPI++ })},
+		"ESP first":           {esp, ah},
+		"three":               {ah, esp, entry(ESP, func(s *SA) { s.SPI++ })},
+		"another destination": {ah, entry(ESP, func(s *SA) { s.Dst = testAddrs[2] })},
+		"another mode":        {ah, entry(ESP, func(s *SA) { s.Mode = Transport })},
+		"ESP in UDP":          {ah, entry(ESP, func(s *SA) { s.Encap = true })},
+	} {
+		if err := table.Add(bundle...); !errors.Is(err, ErrBundle) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := table.Replace([][]*Entry[int]{bundle}); !errors.Is(err, ErrBundle) {
+			t.Errorf("%s, by Replace: %v", name, err)
+		}
+	}
+	if err := table.Add(ah, esp); err != nil || len(table.List()) != 2 {
+		t.Errorf("then a bundle: %v, %d SAs", err, len(table.List()))
+	}
+}
+
+// Handles begin anew after the last one, pass over those in use, and are never
+// 0.
+func TestTableHandlesWrap(t *testing.T) {
 	table := NewTable[int](0)
-	old := testEntry(0x100)
-	if err := table.Add(old); err != nil {
+	first := testEntry(0x100)
+	if err := table.Add(first); err != nil {
 		t.Fatal(err)
 	}
-	old.Mark.Authenticated(77)
-	next := testEntry(0x100)
-	next.EncryptionKey = NewKey([]byte{1})
-	if err := table.Replace([][]*Entry[int]{{next}}); err != nil {
-		t.Fatal(err)
-	}
-	if next.Handle == old.Handle || next.Mark == old.Mark || next.Mark.T() != 0 {
-		t.Errorf("handle %d mark %d, before %d %d", next.Handle, next.Mark.T(), old.Handle, old.Mark.T())
+	table.lastHandle = 1<<32 - 2
+	for i, want := range []uint32{1<<32 - 1, 2} {
+		e := testEntry(0x200 + uint32(i))
+		if err := table.Add(e); err != nil || e.Handle != want {
+			t.Errorf("handle %d, %v, expected %d", e.Handle, err, want)
+		}
 	}
 }
 
