@@ -6,8 +6,11 @@
 The output is the same bytes each time: keys, salts, IVs and payloads come from
 the vectors' names by SHA-256, and nothing reads a clock or a random number.
 
+AH's GMAC is not scapy's: what it covers is put together by scapy, the tag is made
+here (see GMAC).
+
 Left out, because scapy 2.5.0 lacks it or has it wrong:
-  - GCM with ICVs of 8 and 12 bytes, GMAC, AES-XCBC: absent
+  - GCM with ICVs of 8 and 12 bytes, ESP's GMAC, AES-XCBC: absent
   - ESN with a separate integrity algorithm in ESP: the high half is not signed
   - ESP in UDP over IPv4: the UDP length stays 8 (one vector keeps it, as a
     malformed frame)
@@ -33,7 +36,8 @@ from scapy.layers.inet6 import (  # noqa: E402
     HBHOptUnknown, IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop,
     IPv6ExtHdrRouting, RouterAlert)
 from scapy.layers.ipsec import AH, ESP, SecurityAssociation  # noqa: E402
-from scapy.packet import Raw, bind_layers, split_layers  # noqa: E402
+from scapy.packet import Raw, bind_layers, raw, split_layers  # noqa: E402
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: E402
 
 # Addresses for documentation, by IP version (RFC 5737, RFC 3849).
 HOST = {4: ("198.51.100.1", "203.0.113.1"), 6: ("2001:db8:1::1", "2001:db8:2::1")}
@@ -51,6 +55,7 @@ INTEGRITY = {  # keyword: scapy's name, key length
     "sha512": ("SHA2-512-256", 64),
     "aescmac": ("AES-CMAC-96", 16),
 }
+GMACS = {"aes%dgmac" % (n * 8): ("AES-GMAC", n + 4) for n in (16, 24, 32)}  # AH's
 AEADS = {  # keyword: scapy's name, key and salt length, IV length, ICV length
     "aes%dgcm16" % (n * 8): ("AES-GCM", n + 4, 8, 16) for n in (16, 24, 32)
 } | {
@@ -96,6 +101,24 @@ def opaque():
     bind_layers(IP, ESP, proto=50)
     bind_layers(IPv6, ESP, nh=50)
 
+
+class GMAC(ipsec.AuthAlgo):
+    """AH's AES-GMAC (RFC 4543): the ICV field is an IV, here the number, and the
+    tag. The tag counts as zero for itself, the IV as it is sent."""
+
+    def __init__(self):
+        super().__init__("AES-GMAC", mac=None, digestmod=None, icv_size=24)
+
+    def sign(self, pkt, key, esn_en=False, esn=0):
+        iv = pkt[AH].seq.to_bytes(8, "big")
+        clone = ipsec.zero_mutable_fields(pkt.copy(), sending=True)
+        clone[AH].icv = iv + bytes(16)
+        covered = raw(clone) + (esn.to_bytes(4, "big") if esn_en else b"")
+        pkt[AH].icv = iv + AESGCM(key[:-4]).encrypt(key[-4:] + iv, b"", covered)
+        return pkt
+
+
+ipsec.AUTH_ALGOS["AES-GMAC"] = GMAC()
 
 encrypted = []  # what scapy was given to encrypt, latest last
 given = ipsec._ESPPlain.data_for_encryption
@@ -146,7 +169,7 @@ class SA:
             if n:
                 self.fields["encryption_key"] = "0x" + key.hex()
         if words:
-            name, n = INTEGRITY[words[0]]
+            name, n = (INTEGRITY | GMACS)[words[0]]
             key = derive(self.name + " integrity", n)
             args |= {"auth_algo": name, "auth_key": key}
             self.fields["integrity_key"] = "0x" + key.hex()
@@ -200,7 +223,7 @@ def ipsec_at(packet):
 AUTH_FAILED = {("transport", "ah"): 2, ("transport", "esp"): 3, ("tunnel", "ah"): 4, ("tunnel", "esp"): 5}
 ONE, BOTH, SYNTAX = 2, 6, 0x60002
 
-VERIFIED, FAILED, NOT_TRIED = "icv-valid", "failed", "not-processed"
+VERIFIED, FAILED, FAILED_AFTER, NOT_TRIED = "icv-valid", "failed", "failed-after-icv", "not-processed"
 
 
 class Vector:
@@ -335,6 +358,52 @@ def damaged_ah():
             yield Vector(name, datagram(name, inner), SA(name, "ah", suite, mode, outer), damage=truncated).expect(SYNTAX, "ip-length", FAILED)
 
 
+def damaged_gmac():
+    for i, suite in enumerate(GMACS):
+        layout = list(LAYOUTS)[2 * i]
+        mode, inner, outer = LAYOUTS[layout]
+        for way, at in ("iv", 12), ("icv", 20), ("payload", -1):
+            name = "ah %s %s, %s flipped" % (suite, layout, way)
+            sa = SA(name, "ah", suite, mode, outer)
+            yield Vector(name, datagram(name, inner), sa, damage=flip(at)).wrong(sa, FAILED)
+
+
+@contextlib.contextmanager
+def padded(change):
+    """While what scapy pads is changed before it is sealed."""
+    pad = ipsec.CryptAlgo.pad
+
+    def changed(self, esp):
+        change(pad(self, esp))
+        return esp
+
+    ipsec.CryptAlgo.pad = changed
+    yield
+    ipsec.CryptAlgo.pad = pad
+
+
+def zeros(esp):
+    esp.padding = bytes(esp.padlen)
+
+
+def too_long(esp):
+    esp.padlen = 255
+
+
+def padding():
+    """What the sender may not do: another pad than 1, 2, 3 ..., a pad longer than
+    the payload. The ICV is good."""
+    ways = {"pad of zeros": (zeros, 0x10002, "pad-bytes"), "pad length 255": (too_long, SYNTAX, "pad-length")}
+    for suite in ("aes128gcm16", "aes256ccm8", "chacha20poly1305", "aes192ctr-sha1", "aes256-sha256", "3des-md5", "null-aescmac"):
+        for layout, (mode, inner, outer) in LAYOUTS.items():
+            for way, (change, word, reason) in ways.items():
+                name = "esp %s %s, %s" % (suite, layout, way)
+                packet = header(name, inner, HOST[inner]) / UDP(sport=40000, dport=40001) / Raw(b"odd")
+                with padded(change):
+                    v = Vector(name, packet, SA(name, "esp", suite, mode, outer))
+                yield v.expect(word, reason, FAILED_AFTER)
+
+
 def udp_length():
     """ESP in UDP over IPv4 as scapy has it: by its UDP length there is no ESP."""
     name = "esp aes128gcm16 transport 4, UDP length 8"
@@ -460,11 +529,13 @@ FILES = {
                            *single("esp", list(AEADS) + PAIRS[1::2], ["tunnel 6in6", "tunnel 4in6"], "in UDP", encap=True),
                            *udp_length()),
     "ah": lambda: single("ah", INTEGRITY, LAYOUTS),
+    "ah-gmac": lambda: (*single("ah", GMACS, LAYOUTS), *esn("ah", GMACS), *damaged_gmac()),
     "esn": lambda: (*esn("esp", AEADS), *esn("ah", INTEGRITY)),
     "damaged": lambda: (*damaged_esp(), *damaged_ah()),
     "nested": nested,
     "ah-over-esp": lambda: (*bundles(), *beneath()),
     "headers": headers,
+    "padding": padding,
 }
 
 
