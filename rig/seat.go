@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,6 +16,8 @@ type Seat struct {
 	dir  string
 	lock *os.File
 }
+
+const dyingWithin = 2 * time.Second
 
 // errTaken says that somebody else holds a seat.
 var errTaken = errors.New("is up already; tapsec rig status shows it, tapsec rig down takes it down")
@@ -32,6 +35,10 @@ func Claim(name string) (*Seat, error) {
 	}
 	dir := filepath.Join(home(), name)
 	seat, err := hold(dir, true)
+	for deadline := time.Now().Add(dyingWithin); errors.Is(err, errTaken) && !stands(dir) && time.Now().Before(deadline); {
+		time.Sleep(lookEvery)
+		seat, err = hold(dir, true)
+	}
 	switch {
 	case errors.Is(err, errTaken):
 		return nil, fmt.Errorf("rig %s %w", name, err)
@@ -44,6 +51,13 @@ func Claim(name string) (*Seat, error) {
 		}
 	}
 	return seat, seat.empty()
+}
+
+// stands tells whether the supervisor in the directory's state lives. One that was killed holds its
+// seat for a moment longer, until the kernel has ended all its threads.
+func stands(dir string) bool {
+	s, err := read(dir)
+	return err == nil && s.Up()
 }
 
 // hold locks a directory, which it may make.

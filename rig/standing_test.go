@@ -251,7 +251,7 @@ func TestStanding(t *testing.T) {
 func TestSupervisorKilled(t *testing.T) {
 	newHome(t)
 	s := raise(t, "one", "hold", "ready")
-	cmd := guest(s, "east", "sh", "-c", "trap '' HUP TERM; sleep 100 & echo in; wait")
+	cmd := guest(s, "east", "sh", "-c", "trap '' HUP TERM; sleep 10 & echo in; wait")
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
@@ -260,6 +260,7 @@ func TestSupervisorKilled(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cmd.Wait()
+	defer cmd.Process.Kill()
 	out.Read(make([]byte, 3))
 	if err := s.Supervisor.signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
