@@ -1,7 +1,6 @@
 package pipeline_test
 
 import (
-	"encoding/binary"
 	"net/netip"
 	"slices"
 	"testing"
@@ -275,17 +274,31 @@ func TestUDPESP(t *testing.T) {
 	}
 }
 
-// More than 65535 bytes are looked at up to there.
+// The trailer's offsets reach 65535 bytes: a packet that ends there is checked,
+// a longer one left alone, for all that its frame is there (contract row 3;
+// contract, headers in detail). What lies behind the packet does not matter.
 func TestHugeFrame(t *testing.T) {
 	c := frameCase{sas: []*sa.SA{espSA(sa.Transport)}, spoil: func(f []byte) []byte { return append(f, make([]byte, 70000)...) },
 		word: 2, reason: status.Verified, records: []outcome{good}}
 	c.check(t)
-	full := raw(wire.ProtoESP, host4a, host4b, binary.BigEndian.AppendUint32(nil, 0x1001)...)
-	binary.BigEndian.PutUint16(full[2:], 65535)
-	frame := seal.AppendFrame(nil, append(full, make([]byte, 65600)...))
-	body, trailer := process(t, c.nic(t), pipeline.Options{}, frame)
-	if trailer.Word != 0x00060002 || trailer.Reason != status.IPLength {
-		t.Errorf("a packet up to byte 65549: %s %s", trailer.Word, trailer.Reason)
+	carrying := func(n int) frameCase {
+		return frameCase{sas: []*sa.SA{espSA(sa.Transport)}, packet: raw(17, host4a, host4b, make([]byte, n)...)}
 	}
-	sameBytes(t, body, frame)
+	const longest = 65535 - 14 - 20 - 8 - 8 - 2 - 16
+	last := carrying(longest - 3) // ESP pads to 4
+	last.word, last.reason, last.records = 2, status.Verified, []outcome{good}
+	last.check(t)
+
+	more := carrying(longest + 1)
+	long := more.seal(t).frame
+	body, trailer := process(t, last.nic(t), pipeline.Options{}, long)
+	if trailer.Word != 0 || trailer.Reason != status.TooLong || trailer.N != 1 || trailer.Records[0].State != status.NotProcessed {
+		t.Errorf("a packet up to byte %d: %s %s %+v", len(long), trailer.Word, trailer.Reason, trailer.Records[0])
+	}
+	sameBytes(t, body, long)
+	body, trailer = process(t, last.nic(t), pipeline.Options{}, long[:len(long)-1])
+	if trailer.Word != 0x00060002 || trailer.Reason != status.IPLength {
+		t.Errorf("a byte less than its packet: %s %s", trailer.Word, trailer.Reason)
+	}
+	sameBytes(t, body, long[:len(long)-1])
 }

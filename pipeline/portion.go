@@ -231,6 +231,8 @@ func (p *Pipeline) incapable(po *portion) status.Reason {
 		return status.ProtocolOff
 	case !has(family):
 		return status.NoFamily
+	case po == &p.outer && k.Short && k.End <= len(p.frame): // cut by maxFrame
+		return status.TooLong
 	case k.Fragment:
 		return status.Fragment
 	case k.Jumbo:

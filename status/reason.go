@@ -58,6 +58,7 @@ const (
 	InnerLength     Reason = 27 // row 32
 	NoFamily        Reason = 28 // row 3
 	NotTried        Reason = 29 // row 19, of the ESP record
+	TooLong         Reason = 30 // row 3
 )
 
 // Reasons of frames whose IPsec was checked.
@@ -106,6 +107,7 @@ var reasons = [...]reasonText{
 	InnerNotIP:      {"inner-not-ip", "the tunnel's payload is no IP packet of the kind announced"},
 	NotTried:        {"not-tried", "the header in front of it failed, so it was not tried"},
 	NoFamily:        {"no-family", "the profile does not take this IP version"},
+	TooLong:         {"too-long", "the packet reaches beyond the 65535 bytes that offsets can count"},
 	InnerLength:     {"inner-length", "the packet inside the tunnel is longer than the tunnel's payload"},
 
 	Verified:         {"verified", "every IPsec portion checked is good"},
