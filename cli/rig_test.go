@@ -37,6 +37,7 @@ func needRig(t *testing.T) {
 		needProgram(t, program)
 	}
 	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
+	t.Setenv("GORACE", "atexit_sleep_ms=0") // or each command waits for a second under the race detector
 }
 
 func needProgram(t *testing.T, name string) {
@@ -273,9 +274,10 @@ func TestRigTerminal(t *testing.T) {
 	}
 	expect("host a of rig default")
 	expect("$ ")
-	io.WriteString(here, "echo b''egun; sleep 100\n")
+	io.WriteString(here, "sh -c 'echo b\"\"egun; exec sleep 100'\n")
 	expect("begun")
 	here.Write([]byte{3})
+	expect("$ ")
 	io.WriteString(here, "echo $(tty) on $(uname -n); exit\n")
 	expect(" on a")
 	if err := cmd.Wait(); err != nil {
