@@ -1,0 +1,82 @@
+package outbound
+
+import "fmt"
+
+// Reason says what became of a frame. Each frame has one; the last few, from
+// Pieces on, are counted beside them.
+type Reason uint8
+
+// The reasons.
+const (
+	Sealed Reason = iota
+	Fragmented
+	NotIP
+	Link
+	Bypassed
+	Unprotected
+
+	Discarded
+	NoSA
+	TooLong
+	Fragment
+	NumbersUsed
+	Unsealable
+	Malformed
+	Hidden
+
+	Pieces
+	Replies
+	Unanswered
+
+	NumReasons = iota
+)
+
+var reasons = [NumReasons]struct{ name, sentence string }{
+	Sealed:      {"sealed", "sent as its SAs make it"},
+	Fragmented:  {"fragmented", "sent, sealed where it had to be, as fragments since it was longer than the wire's MTU"},
+	NotIP:       {"not-ip", "in clear: the frame carries no IP packet"},
+	Link:        {"link", "in clear: neighbour discovery, multicast, broadcast or link-local"},
+	Bypassed:    {"bypassed", "in clear: a rule of the policy says so"},
+	Unprotected: {"unprotected", "in clear: no rule and no SA is for the packet"},
+
+	Discarded:   {"discarded", "dropped: a rule of the policy says so"},
+	NoSA:        {"no-sa", "dropped: a rule wants the packet protected, and no SA may carry it"},
+	TooLong:     {"too-long", "dropped: sealed it is longer than the wire's MTU, and it may not be fragmented"},
+	Fragment:    {"fragment", "dropped: the stack sent a fragment, which transport mode does not take"},
+	NumbersUsed: {"numbers-used", "dropped: the sequence numbers of an SA are used up; it must be rekeyed"},
+	Unsealable:  {"unsealable", "dropped: an SA cannot be applied to the packet"},
+	Malformed:   {"malformed", "dropped: the IP header or its lengths do not fit"},
+	Hidden:      {"hidden", "dropped: the frame is too short, or may hide an IP packet from the policy"},
+
+	Pieces:     {"fragments", "fragments sent"},
+	Replies:    {"icmp", "ICMP errors that told the stack which MTU fits"},
+	Unanswered: {"icmp-not-sent", "packets too long for which no ICMP error was due, or the rate allowed none"},
+}
+
+// Dropped tells whether such a frame was not sent.
+func (r Reason) Dropped() bool { return r >= Discarded && r < Pieces }
+
+// Reasons lists every reason there is.
+func Reasons() []Reason {
+	var all []Reason
+	for r := range Reason(NumReasons) {
+		all = append(all, r)
+	}
+	return all
+}
+
+// String is the reason's short name, as counters have it.
+func (r Reason) String() string {
+	if int(r) >= NumReasons {
+		return fmt.Sprintf("reason(%d)", uint8(r))
+	}
+	return reasons[r].name
+}
+
+// Sentence says what was counted.
+func (r Reason) Sentence() string {
+	if int(r) >= NumReasons {
+		return r.String()
+	}
+	return reasons[r].sentence
+}
