@@ -71,6 +71,9 @@ var headers = map[string][]byte{
 	"IPv4 options": ipv4(148, 4, 0, 0, 7, 7, 4, 1, 2, 3, 4, 1, 130, 3, 9, 0),
 	"IPv6":         ipv6(51),
 	"IPv6 options": ipv6(0, 60, 0, 0x3e, 4, 1, 2, 3, 4, 51, 0, 0x1e, 2, 1, 2, 0, 0),
+	"IPv6 Pad1":    ipv6(60, 51, 0, 0, 0x3e, 1, 9, 0, 0),
+	// The address in the routing header would be an option that may change.
+	"IPv6 routing": ipv6(43, 60, 2, 0, 0, 0, 0, 0, 0, 0x3e, 14, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 51, 0, 0x3e, 4, 1, 2, 3, 4),
 }
 
 // covered is the ICV's input by the letter of RFC 4302 section 3.3.3, written
@@ -82,6 +85,8 @@ func covered(packet []byte, name string, ah, icv int, esn bool, number uint64) [
 		"IPv4 options": {1, 6, 7, 8, 10, 11, 24, 25, 26, 27, 28, 29, 30},
 		"IPv6":         {1, 2, 3, 7},
 		"IPv6 options": {1, 2, 3, 7, 44, 45, 46, 47},
+		"IPv6 Pad1":    {1, 2, 3, 7, 45},
+		"IPv6 routing": {1, 2, 3, 7, 68, 69, 70, 71},
 	}[name]
 	for _, i := range zero {
 		b[i] = 0
@@ -109,6 +114,38 @@ func TestICVCoversWhatTheRFCSays(t *testing.T) {
 			if got, want := b[p.Header+12:p.Header+28], m.Sum(nil)[:16]; !bytes.Equal(got, want) {
 				t.Errorf("%s, ESN %v: ICV % x, want % x", name, esn, got, want)
 			}
+		}
+	}
+}
+
+// Of IPv4's options seven are covered by the AH; every other one, known or not,
+// may change wholly (RFC 4302 appendix A1; contract, headers in detail).
+func TestImmutableIPv4Options(t *testing.T) {
+	kept := map[byte]bool{130: true, 133: true, 134: true, 148: true, 149: true}
+	s := testSA(t, "sha256", false)
+	in, err := NewInbound(s, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var scratch Scratch
+	for option := 2; option < 256; option++ {
+		want := status.Verified
+		if kept[byte(option)] {
+			want = status.AHICV
+		}
+		for _, changed := range [][2]byte{{99, 8}, {byte(option), 9}} { // its type, its data
+			b, p := signed(t, s, ipv4(byte(option), 4, 8, 8), []byte("payload"), 1)
+			b[20], b[22] = changed[0], changed[1]
+			if got := in.Verify(0, b, p, 1, &scratch); got != want {
+				t.Errorf("option %d, then %v: %s, want %s", option, changed, got, want)
+			}
+		}
+	}
+	for _, turned := range [][2]byte{{0, 1}, {1, 0}} { // end and no-op are the other two
+		b, p := signed(t, s, ipv4(1, 1, 1, turned[0]), []byte("payload"), 1)
+		b[23] = turned[1]
+		if got := in.Verify(0, b, p, 1, &scratch); got != status.AHICV {
+			t.Errorf("option %d turned %d: %s", turned[0], turned[1], got)
 		}
 	}
 }

@@ -161,3 +161,42 @@ func FuzzEthernet(f *testing.F) {
 		}
 	})
 }
+
+// Chains of extension headers in which a slip in the walk shows: what the first
+// of two routing headers says, the reserved byte of a fragment header, and
+// headers up to the packet's last byte (contract, headers in detail).
+func TestExtensionChains(t *testing.T) {
+	route := func(kind, left byte) []byte { return []byte{0, 0, kind, left, 0, 0, 0, 0} }
+	for _, c := range []struct {
+		name                  string
+		headers               [][]byte // each begins with the number that announces it
+		cut                   int      // bytes that the payload length leaves out
+		routed, odd, fragment bool
+		err                   error
+	}{
+		{name: "left, none left", headers: [][]byte{append([]byte{43}, route(0, 1)...), append([]byte{43}, route(0, 0)...)}, routed: true},
+		{name: "odd, type 0", headers: [][]byte{append([]byte{43}, route(4, 0)...), append([]byte{43}, route(0, 0)...)}, odd: true},
+		{name: "reserved byte of a fragment", headers: [][]byte{{44, 0, 9, 0, 1, 0, 0, 0, 1}}, fragment: true},
+		{name: "the last byte is missing", headers: [][]byte{{60, 0, 0, 1, 4, 0, 0, 0, 0}}, cut: 1, err: wire.ErrHeader},
+		{name: "a long one", headers: [][]byte{append([]byte{60, 0, 1}, make([]byte, 14)...)}},
+		{name: "a long one, cut", headers: [][]byte{append([]byte{60, 0, 1}, make([]byte, 14)...)}, cut: 1, err: wire.ErrHeader},
+	} {
+		b := append([]byte{0x60, 7: 64}, make([]byte, 32)...)
+		next := &b[6]
+		for _, h := range c.headers {
+			*next = h[0]
+			b = append(b, h[1:]...)
+			next = &b[len(b)-len(h)+1]
+		}
+		*next = wire.ProtoNoNext
+		binary.BigEndian.PutUint16(b[4:], uint16(len(b)-40-c.cut))
+		got, err := wire.ParseIP(b, 0, len(b), 6)
+		if err != c.err {
+			t.Errorf("%s: %v, expected %v", c.name, err, c.err)
+		}
+		if c.err == nil && (got.Header != len(b) || got.Routed != c.routed || got.OddRoute != c.odd || got.Fragment != c.fragment) {
+			t.Errorf("%s: %d bytes, %+v", c.name, len(b), got)
+		}
+		agree(t, b, 0, 6)
+	}
+}

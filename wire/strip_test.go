@@ -58,6 +58,27 @@ func TestStripTransportIPv4(t *testing.T) {
 	})
 }
 
+// Every checksum, right or wrong, changes by what the header changed by, carries
+// included (RFC 1624 equation 3, in arithmetic modulo 65535).
+func TestStripTransportEverySum(t *testing.T) {
+	b := append([]byte{0x45, 0, 0, 60, 0, 1, 0, 0, 64, 50, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2}, make([]byte, 40)...)
+	p, err := wire.ParseIP(b, 0, len(b), 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	be := binary.BigEndian
+	for sum := range 1 << 16 {
+		frame := bytes.Clone(b)
+		be.PutUint16(frame[10:], uint16(sum))
+		out, _ := wire.StripTransport(frame, p, 36, 4, 132)
+		shrunk, proto := 60-24, 50-132
+		before, after := int(^uint16(sum)), int(^be.Uint16(out[10:]))
+		if (before-shrunk-proto-after)%0xffff != 0 {
+			t.Fatalf("%#04x became %#04x", sum, be.Uint16(out[10:]))
+		}
+	}
+}
+
 // In IPv6 the payload length and the byte in front of the removed header change.
 func TestStripTransportIPv6(t *testing.T) {
 	for _, b := range packets(t) {
