@@ -1,0 +1,50 @@
+package fragment
+
+import "fmt"
+
+// Result says what became of a fragment. The zero value is Held.
+type Result uint8
+
+// The results. With those behind Duplicate the fragment is lost; where it says
+// so its datagram is lost too, and later fragments of it get the same result
+// until its time is over (RFC 5722 section 4).
+const (
+	Held        Result = iota // kept: others are missing
+	Whole                     // its datagram is complete
+	Duplicate                 // one of those held once more, byte for byte; ignored
+	Overlap                   // covers bytes of another fragment; the datagram is lost
+	BadEnd                    // ends where the last fragment says it cannot; the datagram is lost
+	BadLength                 // empty, cut short, or not the last one and no multiple of 8 bytes
+	BadHeader                 // headers that cannot be; a datagram that is complete is lost
+	TooLong                   // beyond a frame of 65535 bytes; a datagram that is complete is lost
+	ECNMismatch               // complete, but ECN-capable in parts only; the datagram is lost
+	NumResults  = iota
+)
+
+var results = [NumResults]struct{ name, sentence string }{
+	Held:        {"held", "other fragments of the datagram are missing"},
+	Whole:       {"whole", "the datagram is complete"},
+	Duplicate:   {"duplicate", "the fragment was there already"},
+	Overlap:     {"overlap", "fragments of the datagram overlap"},
+	BadEnd:      {"bad-end", "fragments of the datagram contradict each other about its end"},
+	BadLength:   {"bad-length", "a fragment is empty, cut short, or not the last one and no multiple of 8 bytes"},
+	BadHeader:   {"bad-header", "the headers around a fragment header are too long, or make a fragment again"},
+	TooLong:     {"too-long", "the datagram would be longer than a frame of 65535 bytes holds"},
+	ECNMismatch: {"ecn-mismatch", "some fragments of the datagram are ECN-capable and others are not"},
+}
+
+// String names the result.
+func (r Result) String() string {
+	if r >= NumResults {
+		return fmt.Sprintf("result(%d)", uint8(r))
+	}
+	return results[r].name
+}
+
+// Error gives the result's sentence.
+func (r Result) Error() string {
+	if r >= NumResults {
+		return r.String()
+	}
+	return results[r].sentence
+}
