@@ -331,13 +331,16 @@ func TestRigKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := map[string]string{"program": "ENDED: signal: killed", "supervisor": "DIED"}[what]
-		for deadline := time.Now().Add(5 * time.Second); !strings.Contains(do(t, "rig", "status").out, want); time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			status := do(t, "rig", "status").out
+			if strings.Contains(status, want) && !reports(t, exitMachine)[0].Programs[0].Alive {
+				break
+			}
 			if time.Now().After(deadline) {
-				t.Fatalf("%s killed, status says\n%s", what, do(t, "rig", "status").out)
+				t.Fatalf("%s killed, status says\n%s", what, status)
 			}
 		}
-		r = reports(t, exitMachine)[0]
-		if r.Up != (what == "program") || r.Programs[0].Alive {
+		if r := reports(t, exitMachine)[0]; r.Up != (what == "program") {
 			t.Errorf("%s killed: %+v", what, r)
 		}
 		must(t, 0, "rig", "down")

@@ -17,7 +17,7 @@ type Seat struct {
 	lock *os.File
 }
 
-const dyingWithin = 2 * time.Second
+const dyingWithin = time.Second
 
 // errTaken says that somebody else holds a seat.
 var errTaken = errors.New("is up already; tapsec rig status shows it, tapsec rig down takes it down")
