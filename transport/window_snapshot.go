@@ -40,23 +40,26 @@ func (s *WindowSnapshot) span() uint64 { return s.Top - s.Floor }
 // has tells whether number Floor+1+i was accepted.
 func (s *WindowSnapshot) has(i uint64) bool { return s.Bits[i/8]&(1<<(i%8)) != 0 }
 
-// Restore makes a window of that size (as NewWindow) that refuses whatever the
-// snapshot's would have refused. Where it is smaller, more falls below it; where
-// it is larger, what the snapshot knows nothing of counts as late. Without
-// protection no number was remembered, so that all up to the highest are late.
-// The error says why the snapshot makes no sense.
-func (s *WindowSnapshot) Restore(size uint32) (Window, error) {
-	w := NewWindow(size)
+// Restore puts into a fresh window what another one knew: it will refuse whatever
+// that one would have refused. Where the new one is smaller, more lies below it;
+// where it is larger, what the old one had forgotten counts as late. An old one
+// without protection remembered nothing, so that all up to its highest is late,
+// and counting begins anew. The error says why the snapshot makes no sense.
+func (w *Window) Restore(s WindowSnapshot) error {
 	if err := s.Check(); err != nil {
-		return Window{}, err
+		return err
 	}
 	w.top, w.replays, w.late = s.Top, s.Replays, s.Late
-	if s.Off {
+	if s.Off && !w.off {
 		w.floor = s.Top
-		return w, nil
+		return nil
 	}
-	w.floor, w.low, w.seen = s.Floor, s.Low, s.Seen
-	if size := uint64(w.size); s.Top > size {
+	w.low, w.seen = s.Low, s.Seen
+	if w.off {
+		return nil
+	}
+	w.floor = s.Floor
+	if size := uint64(w.Size()); s.Top > size {
 		w.floor = max(s.Floor, s.Top-size)
 	}
 	for i := w.floor - s.Floor; i < s.span(); i++ {
@@ -65,7 +68,7 @@ func (s *WindowSnapshot) Restore(size uint32) (Window, error) {
 			*word |= bit
 		}
 	}
-	return w, nil
+	return nil
 }
 
 // Check tells why no Window can have come to what the snapshot says.
