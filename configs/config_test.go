@@ -129,6 +129,7 @@ var mistakes = map[string]struct {
 	"spi zero":         {replace("0xc001", "0"), []string{"3:10 sas[0].spi: reserved"}},
 	"address":          {replace("192.0.2.2", "192.0.2.256"), []string{"4:10 sas[0].dst: expected an IPv4 or IPv6 address"}},
 	"zone":             {replace("192.0.2.2", "fe80::1%eth0"), []string{"4:10 sas[0].dst: without a zone"}},
+	"mapped address":   {replace("192.0.2.2", "::ffff:192.0.2.2"), []string{"4:10 sas[0].dst: expected an IPv4 or IPv6 address"}},
 	"families":         {replace("dst:", "src: 2001:db8::1\n    dst:"), []string{"4:10 sas[0].src: different IP versions"}},
 	"protocol":         {replace("esp", "espp"), []string{"5:15 sas[0].protocol: expected ah, esp, found \"espp\""}},
 	"no protocol":      {replace("    protocol: esp\n", ""), []string{"2:5 sas[0].protocol: is missing"}},

@@ -178,6 +178,35 @@ func TestRow23TooShort(t *testing.T) {
 	}
 }
 
+// AH+ESP that ends near the border between the two. A bundle's ESP is looked for
+// wherever the AH ends within the packet; that of an unbundled AH only where its
+// SPI is (contract, bundles; rows 23 b and 23 c).
+func TestAHESPCutShort(t *testing.T) {
+	const ahLen = 32
+	for bundled, sas := range map[bool][]*sa.SA{true: bundle(sa.Transport), false: {espSA(sa.Transport), ahSA(sa.Transport)}} {
+		for n := range 12 {
+			c := frameCase{sas: sas, mangle: mangled(sas[1], func(b []byte) []byte { return b[:ahLen+n] })}
+			frame := c.seal(t).frame
+			body, trailer := process(t, c.nic(t), pipeline.Options{}, frame)
+			word, reason, records := status.Word(0x00060002), status.ESPLength, uint8(2)
+			if !bundled && n < 4 {
+				word, reason, records = 2, status.Verified, 1
+			}
+			if trailer.Word != word || trailer.Reason != reason || trailer.N != records {
+				t.Errorf("bundled %v, %d bytes behind the AH: %s %s, %d records", bundled, n, trailer.Word, trailer.Reason.String(), trailer.N)
+			}
+			sameBytes(t, body, padded(frame))
+		}
+		for n := 8; n < ahLen; n++ { // the AH itself is cut
+			c := frameCase{sas: sas, spoil: func(f []byte) []byte { return shorten(len(f) - 34 - n)(f) }}
+			_, trailer := process(t, c.nic(t), pipeline.Options{}, c.seal(t).frame)
+			if trailer.Word != 0x00060002 || trailer.Reason != status.AHLength || trailer.N != 1 {
+				t.Errorf("bundled %v, %d bytes of AH: %s %s, %d records", bundled, n, trailer.Word, trailer.Reason.String(), trailer.N)
+			}
+		}
+	}
+}
+
 // Contract row 23 c: the AH's length field fits neither the SA nor the packet.
 // Of a bundle the ESP is then not looked for.
 func TestRow23cAHLength(t *testing.T) {

@@ -198,7 +198,9 @@ func TestRow4(t *testing.T) {
 	}
 	plain := espSA(sa.Transport)
 	wrapped := espSA(sa.Transport, encap)
-	runAll(t, []frameCase{{
+	runAll(t, []frameCase{{ // an SPI may begin like a keep-alive
+		name: "SPI 0xff000001", sas: []*sa.SA{espSA(sa.Transport, encap, spi(0xff000001))}, word: 2, reason: status.Verified, records: []outcome{good},
+	}, {
 		name: "UDP-ESP of a plain SA", sas: []*sa.SA{wrapped}, absent: []*sa.SA{wrapped}, also: []*sa.SA{plain}, reason: status.UDPNoSA,
 	}})
 }
