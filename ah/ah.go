@@ -66,8 +66,8 @@ func (in *Inbound) Fits(header []byte, version uint8) bool {
 }
 
 // Verify checks the AH at p.Header of the packet p in frame (RFC 4302 section
-// 3.4), whose 64-bit sequence number is number. The caller has checked that the
-// fixed part is there. The reason is Verified, AHLength, OptionSyntax or AHICV.
+// 3.4), whose 64-bit sequence number is number. The caller has checked that its
+// SPI is there. The reason is Verified, AHLength, OptionSyntax or AHICV.
 //
 //  1. Does the AH's length fit the SA and the packet?
 //  2. Copy IP header, options and extension headers, the mutable parts zeroed.

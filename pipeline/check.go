@@ -72,9 +72,6 @@ func (p *Pipeline) open(po *portion, h *header, r *status.Record) status.Reason 
 }
 
 func (p *Pipeline) openAH(po *portion, h *header, r *status.Record) status.Reason {
-	if h.at+ah.FixedLen > po.end {
-		return status.AHLength
-	}
 	verdict := h.sa.Value.ah.Verify(p.opt.Worker, p.frame, &po.packet, r.Number, &p.ah)
 	po.payload, po.length, po.next = int(r.Payload), int(r.PayloadLen), r.NextHeader
 	return verdict

@@ -20,6 +20,10 @@ type modelNIC struct {
 	sas                               []*modelSA
 	flags                             sa.Flags
 	inactive, ahOff, espOff, pressure bool
+
+	// Of the last frame; empty where there is none.
+	l3           int
+	outer, inner modelPortion
 }
 
 type modelSA struct {
@@ -123,7 +127,8 @@ type modelPortion struct {
 	mismatch  bool
 	incapable bool
 
-	payload, length int // once verified, what it protected
+	verified        bool
+	payload, length int // of what it protected
 	next            byte
 }
 
@@ -302,6 +307,7 @@ func (po *modelPortion) check(f []byte) (records []status.Record, code status.Co
 		}
 		records = append(records, r)
 	}
+	po.verified = code == 0
 	return records, code
 }
 
@@ -435,8 +441,10 @@ func (h modelHeader) decrypt(b []byte, number uint64) []byte {
 // handles, and the frame in place, padded.
 func (n *modelNIC) judge(frame []byte) (word status.Word, records []status.Record, body []byte) {
 	body = padded(bytes.Clone(frame))
-	if at, version := modelEthernet(frame); version != 0 {
-		word, records = n.outer(body[:len(frame)], at, version)
+	n.outer, n.inner = modelPortion{}, modelPortion{}
+	version := 0
+	if n.l3, version = modelEthernet(frame); version != 0 {
+		word, records = n.packet(body[:len(frame)], version)
 	}
 	if n.pressure && len(records) > 0 {
 		word |= status.SADeleteReq
@@ -463,8 +471,8 @@ func modelEthernet(f []byte) (at, version int) {
 	return 0, 0
 }
 
-func (n *modelNIC) outer(f []byte, at, version int) (status.Word, []status.Record) {
-	p, ok := modelParse(f, at, len(f), version)
+func (n *modelNIC) packet(f []byte, version int) (status.Word, []status.Record) {
+	p, ok := modelParse(f, n.l3, len(f), version)
 	if !ok {
 		return 0, nil
 	}
@@ -476,6 +484,7 @@ func (n *modelNIC) outer(f []byte, at, version int) (status.Word, []status.Recor
 		return 0, outer.leave(f)
 	}
 	records, code := outer.check(f)
+	n.outer = *outer
 	word := status.CryptoDone.WithCode(code)
 	version = map[byte]int{4: 4, 41: 6}[outer.next]
 	if code != 0 || outer.mode() == sa.Transport || version == 0 {
@@ -484,6 +493,7 @@ func (n *modelNIC) outer(f []byte, at, version int) (status.Word, []status.Recor
 	if p, ok = modelParse(f, outer.payload, outer.payload+outer.length, version); !ok {
 		return word, records
 	}
+	n.inner.modelPacket = p
 	inner := n.find(f, p)
 	if inner == nil {
 		return word, records
@@ -492,6 +502,7 @@ func (n *modelNIC) outer(f []byte, at, version int) (status.Word, []status.Recor
 		return word, append(records, inner.leave(f)...)
 	}
 	more, code := inner.check(f)
+	n.inner = *inner
 	return (word | status.NextCryptoDone).WithCode(code), append(records, more...)
 }
 
@@ -500,4 +511,49 @@ func (po *modelPortion) leave(f []byte) (records []status.Record) {
 		records = append(records, po.record(f, h))
 	}
 	return records
+}
+
+// decapped is the last frame in decap form, made of its form in place, and the
+// number of portions that are gone.
+func (n *modelNIC) decapped(f []byte) (frame []byte, removed int) {
+	last, link := &n.outer, bytes.Clone(f[:n.l3])
+	if n.outer.verified && n.outer.mode() == sa.Tunnel {
+		if last = &n.inner; last.version == 0 || last.short {
+			return f, 0
+		}
+		removed++
+		binary.BigEndian.PutUint16(link[n.l3-2:], map[int]uint16{4: 0x0800, 6: 0x86dd}[last.version])
+	}
+	if !last.verified {
+		if removed == 0 {
+			return f, 0
+		}
+		return append(link, f[last.start:last.end]...), removed
+	}
+	return append(link, last.stripped(f)...), removed + 1
+}
+
+// stripped is the packet of a verified transport portion without it (contract,
+// decap form; RFC 1624).
+func (po *modelPortion) stripped(f []byte) []byte {
+	b := append(bytes.Clone(f[po.start:po.header]), f[po.payload:po.payload+po.length]...)
+	be := binary.BigEndian
+	if po.version == 6 {
+		be.PutUint16(b[4:], uint16(len(b)-40))
+		at := 6 // of the byte that announced the portion
+		for _, e := range po.extensions {
+			at = e[1] - po.start
+		}
+		b[at] = po.next
+		return b
+	}
+	sum := int(^be.Uint16(b[10:])) + int(^be.Uint16(b[2:])) + int(^be.Uint16(b[8:]))
+	be.PutUint16(b[2:], uint16(len(b)))
+	b[9] = po.next
+	sum += int(be.Uint16(b[2:])) + int(be.Uint16(b[8:]))
+	for sum > 0xffff {
+		sum = sum&0xffff + sum>>16
+	}
+	be.PutUint16(b[10:], ^uint16(sum))
+	return b
 }
