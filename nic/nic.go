@@ -1,6 +1,7 @@
 // Package nic runs the software NIC: it moves frames between the wire's and the host's interface.
 //
-// Each queue has two workers, one goroutine each. In either direction a batch goes through a chain of
+// A worker is a goroutine: one for each queue where the ring engine moves frames, two where the plain
+// one does. In either direction a batch goes through a chain of
 // stages; where that is empty bytes pass untouched. What a stage does with a frame, and how it
 // reports it, is the stage's own matter: this package knows frames as bytes, keeps their order, and
 // counts them so that In = Out + HostDown + TooLong + Kept, where Kept is what the stages took less
@@ -15,6 +16,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"tapsec/tap"
 )
@@ -39,14 +41,16 @@ type Config struct {
 	Tail       int   // bytes that the stages may add to a frame behind its end
 	Chain      Chain // wire to host; nil is the empty chain
 	Outward    Chain // host to wire, likewise
+	Engine     tap.Engine
+	BusyPoll   time.Duration // how long to look for frames before sleeping
 }
 
 // NIC is a software NIC with as many queues as its two interfaces.
 type NIC struct {
+	wire           *tap.Device
 	queues         int
 	toHost, toWire chains
-	inbound        []*worker
-	outward        []*worker
+	workers        []*worker
 }
 
 // New joins the two interfaces, queue by queue.
@@ -55,18 +59,16 @@ func New(c Config) (*NIC, error) {
 		return nil, fmt.Errorf("%s has %d queues and %s has %d: give both the same number",
 			c.Wire.Name(), c.Wire.Queues(), c.Host.Name(), c.Host.Queues())
 	}
-	n := &NIC{queues: c.Wire.Queues()}
+	n := &NIC{wire: c.Wire, queues: c.Wire.Queues()}
+	o := tap.Options{Room: c.Room, Tail: c.Tail, Engine: c.Engine, BusyPoll: c.BusyPoll}
 	for queue := range n.queues {
-		in, err := tap.NewLink(c.Wire, c.Host, queue, c.Room, c.Tail)
+		lanes, err := tap.Join(c.Wire, c.Host, queue, o)
 		if err != nil {
 			return nil, err
 		}
-		out, err := tap.NewLink(c.Host, c.Wire, queue, c.Room, c.Tail)
-		if err != nil {
-			return nil, err
+		for _, lane := range lanes {
+			n.workers = append(n.workers, &worker{nic: n, lane: lane, queue: queue})
 		}
-		n.inbound = append(n.inbound, &worker{link: in, chains: &n.toHost, queue: queue})
-		n.outward = append(n.outward, &worker{link: out, chains: &n.toWire, queue: queue})
 	}
 	n.Swap(c.Chain)
 	n.SwapOutward(c.Outward)
@@ -98,10 +100,9 @@ func (c *chains) set(chain Chain, queues int) {
 // is an error that names it and wraps tap.ErrGone. When Run returns all workers have ended. A NIC
 // runs once.
 func (n *NIC) Run(ctx context.Context) error {
-	workers := append(append([]*worker(nil), n.inbound...), n.outward...)
-	errs := make(chan error, len(workers))
+	errs := make(chan error, len(n.workers))
 	var running sync.WaitGroup
-	for _, w := range workers {
+	for _, w := range n.workers {
 		running.Go(func() { errs <- w.run() })
 	}
 	var failure error
@@ -109,8 +110,8 @@ func (n *NIC) Run(ctx context.Context) error {
 	case failure = <-errs:
 	case <-ctx.Done():
 	}
-	for _, w := range workers {
-		w.link.Stop()
+	for _, w := range n.workers {
+		w.lane.Stop()
 	}
 	running.Wait()
 	if errors.Is(failure, tap.ErrStopped) {
@@ -127,5 +128,27 @@ type Summary struct {
 // Summary sums the counters of all workers. It may be called at any time; each worker's counts are
 // those at the end of its latest batch.
 func (n *NIC) Summary() Summary {
-	return Summary{ToHost: sum(n.inbound), ToWire: sum(n.outward)}
+	var s Summary
+	for _, w := range n.workers {
+		for _, link := range w.lane.Links() {
+			if link.From() == n.wire {
+				add(&s.ToHost, link.Tally())
+			} else {
+				add(&s.ToWire, link.Tally())
+			}
+		}
+	}
+	return s
+}
+
+func add(sum *tap.Tally, t tap.Tally) {
+	sum.In += t.In
+	sum.InBytes += t.InBytes
+	sum.Out += t.Out
+	sum.OutBytes += t.OutBytes
+	sum.HostDown += t.HostDown
+	sum.TooLong += t.TooLong
+	sum.Kept += t.Kept
+	sum.Retries += t.Retries
+	sum.Oversize += t.Oversize
 }

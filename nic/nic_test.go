@@ -16,7 +16,16 @@ import (
 	"tapsec/tap"
 )
 
-const frames = 20000
+const frames = 10000
+
+// engine is what moves the frames of the test that runs; each runs on all.
+var engine tap.Engine
+
+func engines(t *testing.T, test func(t *testing.T)) {
+	for _, engine = range []tap.Engine{tap.Ring, tap.Plain} {
+		t.Run(engine.String(), test)
+	}
+}
 
 // running is a NIC between two fresh interfaces, wire and host, that are up.
 type running struct {
@@ -35,7 +44,7 @@ func run(t *testing.T, queues int, chain Chain) *running {
 func join(t *testing.T, wire, host *tap.Device, chain Chain) *running {
 	t.Helper()
 	r := &running{wire: wire, host: host, ended: make(chan error, 1)}
-	n, err := New(Config{Wire: r.wire, Host: r.host, Room: 1518, Tail: 64, Chain: chain})
+	n, err := New(Config{Wire: r.wire, Host: r.host, Room: 1518, Tail: 64, Chain: chain, Engine: engine})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +98,9 @@ func conserved(t *testing.T, side string, c tap.Tally) {
 }
 
 // Contract 1: in = out + host_down, order kept, and towards the wire bytes untouched.
-func TestConservationAndOrder(t *testing.T) {
+func TestConservationAndOrder(t *testing.T) { engines(t, testConservationAndOrder) }
+
+func testConservationAndOrder(t *testing.T) {
 	for side, o := range map[string]order{"to host": {From: "wire", To: "host"}, "to wire": {From: "host", To: "wire"}} {
 		t.Run(side, func(t *testing.T) {
 			r := run(t, 1, nil)
@@ -111,7 +122,9 @@ func TestConservationAndOrder(t *testing.T) {
 }
 
 // Under a burst that it cannot follow, the NIC loses nothing; the wire's own queue does, and says so.
-func TestBurstIsTheQueuesLoss(t *testing.T) {
+func TestBurstIsTheQueuesLoss(t *testing.T) { engines(t, testBurstIsTheQueuesLoss) }
+
+func testBurstIsTheQueuesLoss(t *testing.T) {
 	r := run(t, 1, func(int) []Stage { return []Stage{slow{}} })
 	a := start(t, order{From: "wire", To: "host", Count: frames, Flows: 1})()
 	r.stop(t)
@@ -139,7 +152,9 @@ func (slow) Batch(frames [][]byte) [][]byte {
 // Contract 1: only a host interface that is down loses frames, and they are counted. The judge of
 // what was written is the kernel's counter: while the interface changes, packet sockets are let go
 // and taken up a moment off the time in which it takes frames.
-func TestHostDown(t *testing.T) {
+func TestHostDown(t *testing.T) { engines(t, testHostDown) }
+
+func testHostDown(t *testing.T) {
 	r := run(t, 1, nil)
 	finish := start(t, order{From: "wire", To: "host", Count: frames, Flows: 1})
 	for r.Summary().ToHost.Out < 500 {
@@ -174,12 +189,14 @@ func TestHostDown(t *testing.T) {
 	}
 }
 
-func TestInterfaceDeletedUnderLoad(t *testing.T) {
+func TestInterfaceDeletedUnderLoad(t *testing.T) { engines(t, testInterfaceDeletedUnderLoad) }
+
+func testInterfaceDeletedUnderLoad(t *testing.T) {
 	for _, name := range []string{"wire", "host"} {
 		for side, o := range map[string]order{"to host": {From: "wire", To: "host"}, "to wire": {From: "host", To: "wire"}} {
 			t.Run(name+" "+side, func(t *testing.T) {
 				r := run(t, 1, nil)
-				o.Count, o.Flows = frames, 1
+				o.Count, o.Flows = 6000, 1
 				finish := start(t, o)
 				for r.Summary().ToHost.Out+r.Summary().ToWire.Out < 500 {
 					time.Sleep(time.Millisecond)
@@ -200,7 +217,9 @@ func TestInterfaceDeletedUnderLoad(t *testing.T) {
 }
 
 // An interface that goes while nothing happens is noticed too.
-func TestInterfaceDeletedWhileIdle(t *testing.T) {
+func TestInterfaceDeletedWhileIdle(t *testing.T) { engines(t, testInterfaceDeletedWhileIdle) }
+
+func testInterfaceDeletedWhileIdle(t *testing.T) {
 	r := run(t, 2, nil)
 	time.Sleep(20 * time.Millisecond)
 	if err := rig.Delete("host"); err != nil {
@@ -211,16 +230,20 @@ func TestInterfaceDeletedWhileIdle(t *testing.T) {
 	}
 }
 
-func TestTwoQueues(t *testing.T) {
+func TestTwoQueues(t *testing.T) { engines(t, testTwoQueues) }
+
+func testTwoQueues(t *testing.T) {
 	r := run(t, 2, nil)
 	a := start(t, order{From: "wire", To: "host", Count: frames, Window: 300, Flows: 32})()
 	r.stop(t)
 	if want := (account{Sent: frames, Received: frames}); a != want {
 		t.Errorf("peer saw %+v, want %+v", a, want)
 	}
-	for i, w := range r.inbound {
-		if w.link.Tally().In == 0 {
-			t.Errorf("queue %d saw nothing", i)
+	for _, w := range r.workers {
+		for _, link := range w.lane.Links() {
+			if link.From() == r.wire && link.Tally().In == 0 {
+				t.Errorf("queue %d saw nothing", w.queue)
+			}
 		}
 	}
 }
@@ -234,7 +257,9 @@ func TestQueuesMustMatch(t *testing.T) {
 }
 
 // The host's kernel side lives in a namespace of its own, as `run` can place it.
-func TestHostInNamedNamespace(t *testing.T) {
+func TestHostInNamedNamespace(t *testing.T) { engines(t, testHostInNamedNamespace) }
+
+func testHostInNamedNamespace(t *testing.T) {
 	r := run(t, 1, nil)
 	ns, err := rig.NewNamespace("hostside")
 	if err != nil {
@@ -266,7 +291,9 @@ func (s stamp) Batch(frames [][]byte) [][]byte {
 }
 
 // A frame goes through one chain whole, whenever chains are swapped, and none is lost by it.
-func TestSwapUnderLoad(t *testing.T) {
+func TestSwapUnderLoad(t *testing.T) { engines(t, testSwapUnderLoad) }
+
+func testSwapUnderLoad(t *testing.T) {
 	chain := func(value byte) Chain {
 		return func(int) []Stage { return []Stage{stamp{stampAt, value}, stamp{stampAt + 1, value}} }
 	}
@@ -316,7 +343,9 @@ func (s *sieve) Batch(frames [][]byte) [][]byte {
 }
 
 // Stages of either direction may take frames and make others; the counts say what became of all.
-func TestStagesMayKeepAndMakeFrames(t *testing.T) {
+func TestStagesMayKeepAndMakeFrames(t *testing.T) { engines(t, testStagesMayKeepAndMakeFrames) }
+
+func testStagesMayKeepAndMakeFrames(t *testing.T) {
 	for side, o := range map[string]order{"to host": {From: "wire", To: "host"}, "to wire": {From: "host", To: "wire"}} {
 		t.Run(side, func(t *testing.T) {
 			r := run(t, 1, nil)
@@ -363,7 +392,9 @@ func wanted(number int) (copies int) {
 }
 
 // Either side may be an interface that is there already, such as a veth.
-func TestAttachedInterfaces(t *testing.T) {
+func TestAttachedInterfaces(t *testing.T) { engines(t, testAttachedInterfaces) }
+
+func testAttachedInterfaces(t *testing.T) {
 	for name, c := range map[string]struct{ from, to string }{"wire": {"wire-far", "host"}, "host": {"wire", "host-far"}} {
 		for _, o := range []order{{From: c.from, To: c.to}, {From: c.to, To: c.from}} {
 			t.Run(name+" from "+o.From, func(t *testing.T) {
@@ -418,7 +449,9 @@ func (s suffix) Batch(frames [][]byte) [][]byte {
 	return frames
 }
 
-func TestStagesRunInOrderAndMayLengthen(t *testing.T) {
+func TestStagesRunInOrderAndMayLengthen(t *testing.T) { engines(t, testStagesRunInOrderAndMayLengthen) }
+
+func testStagesRunInOrderAndMayLengthen(t *testing.T) {
 	r := run(t, 1, func(queue int) []Stage {
 		return []Stage{suffix{[]byte{byte(queue)}}, suffix{bytes.Repeat([]byte{1}, 31)}, suffix{bytes.Repeat([]byte{2}, 32)}}
 	})
@@ -447,7 +480,9 @@ func socket(t *testing.T, name string) *rig.Socket {
 }
 
 // The peer is another process, so what is allocated meanwhile is the NIC's, and the test's few.
-func TestFramesAllocateNothing(t *testing.T) {
+func TestFramesAllocateNothing(t *testing.T) { engines(t, testFramesAllocateNothing) }
+
+func testFramesAllocateNothing(t *testing.T) {
 	r := run(t, 1, func(int) []Stage { return []Stage{stamp{stampAt, 0}} })
 	finish := start(t, order{From: "wire", To: "host", Count: frames, Window: 300, Flows: 1})
 	for r.Summary().ToHost.Out < 100 {

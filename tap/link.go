@@ -3,15 +3,15 @@ package tap
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// Batch is the largest number of frames that one Receive returns.
+// Batch is the largest number of frames that are handed out at once.
 const Batch = 64
 
 const (
@@ -21,7 +21,7 @@ const (
 )
 
 // Tally counts what a link has done since it was made.
-// In = Out + HostDown + TooLong + Kept after every Send, whatever it returned.
+// In = Out + HostDown + TooLong + Kept whenever none of its frames is under way.
 type Tally struct {
 	In, InBytes   uint64 // received
 	Out, OutBytes uint64 // written
@@ -32,214 +32,77 @@ type Tally struct {
 	Oversize      uint64 // frames longer than the link's room, discarded unread; not part of In
 }
 
-// Link moves frames in one direction of a queue pair. Only Stop may be called from another
-// goroutine than the one that receives and sends.
+// Link moves frames in one direction of a queue pair. It belongs to a Lane.
 type Link struct {
-	from, to *Device
-	source   *os.File
-	in, out  syscall.RawConn
-	message  *message // where from is a packet socket
-	room     int
-	slots    [][]byte
-	batch    [][]byte // received, lies in slots
-	taken    int      // frames received since the last Send
-	rest     [][]byte // still to be sent
-	errno    error    // what ended fill or drain
-	tally    Tally
-	stopped  atomic.Bool
-
-	// Closures made once: the poller takes functions, and one made per call would be allocated.
-	fill  func(fd uintptr) bool
-	look  func(fd uintptr)
-	drain func(fd uintptr)
+	from, to       *Device
+	source, target *os.File
+	room, tail     int // bytes of a frame, and behind it
+	engine         engine
+	taken          int // frames handed out since the last Send
+	tally          Tally
+	public         counters
 }
 
-// NewLink joins one queue of from to the same queue of to. A frame read may be up to room bytes long
-// and has tail bytes of spare capacity behind those. Each queue may be read by one link and written
-// by one.
-func NewLink(from, to *Device, queue, room, tail int) (*Link, error) {
-	if queue < 0 || queue >= from.Queues() || queue >= to.Queues() {
-		return nil, fmt.Errorf("no queue %d on both %s and %s", queue, from.name, to.name)
-	}
-	in, err := from.queues[queue].SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	out, err := to.writer(queue).SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	l := &Link{from: from, to: to, source: from.queues[queue], in: in, out: out, room: room,
-		slots: newSlots(room, tail), batch: make([][]byte, 0, Batch)}
-	if from.out != nil {
-		l.message = new(message)
-	}
-	l.fill = l.readBatch
-	l.look = l.lookAgain
-	l.drain = l.writeBatch
-	return l, l.source.SetReadDeadline(time.Now().Add(heartbeat))
+// engine is how a lane's frames are moved. Only stop may be called from another goroutine than the
+// lane's.
+type engine interface {
+	next() (*Link, [][]byte, error)
+	send(l *Link, frames [][]byte) error
+	stop()
 }
 
-// head is the room in front of a frame, for what a packet socket tells apart from it.
-const head = 16
-
-// newSlots cuts one mapping into a batch of slots, each with head room, a frame's room and tail. Each
-// read may fill one byte more than a frame's room, for a longer frame is cut short by the kernel
-// without a word and has to be noticed.
-func newSlots(room, tail int) [][]byte {
-	filled := head + room + 1
-	whole := head + room + max(tail, 1)
-	stride := (whole + 63) &^ 63
-	slab := make([]byte, Batch*stride)
-	slots := make([][]byte, Batch)
-	for i := range slots {
-		slots[i] = slab[i*stride : i*stride+filled : i*stride+whole]
-	}
-	return slots
+func newLink(from, to *Device, queue int, o Options) *Link {
+	return &Link{from: from, to: to, source: from.queues[queue], target: to.writer(queue), room: o.Room, tail: o.Tail}
 }
 
-// Tally returns the counts so far.
-func (l *Link) Tally() Tally { return l.tally }
+// From returns the device that the link's frames come from.
+func (l *Link) From() *Device { return l.from }
 
-// Stop makes a blocked Receive, and every later one, return ErrStopped. Frames already received can
-// still be sent.
-func (l *Link) Stop() {
-	l.stopped.Store(true)
-	l.source.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed file, whose reader is awake
-}
+// Tally returns the counts at the end of the latest batch. It may be called at any time by anyone.
+func (l *Link) Tally() Tally { return l.public.load() }
 
-// Receive waits for at least one frame and returns all that are ready, up to Batch, in order. They
-// lie in the link's slots and are the caller's until its next Receive.
+// Send has the frames written in order. A frame that is refused for the moment is tried again until
+// it is taken, and none overtakes it; meanwhile nothing is received, so that the burst waits in the
+// sending interface's own queue. A frame for an interface that is down is counted and given up.
+// An error means that no frame can be sent any more.
 //
-//  1. Read until the queue is empty or the batch full; sleep only on an empty batch.
-//  2. After a heartbeat without waking, read once more and look whether the interface still exists:
-//     its deletion wakes sleepers a moment before it shows, so a wake-up can come too early.
-//  3. An error behind frames waits until they have been taken; it comes again.
-func (l *Link) Receive() ([][]byte, error) {
-	l.batch = l.batch[:0]
-	for !l.stopped.Load() {
-		l.errno = nil
-		if l.in.Read(l.fill) != nil {
-			l.source.SetReadDeadline(time.Now().Add(heartbeat)) // Stop sets its mark first, so none of its deadlines is lost
-			if l.in.Control(l.look) != nil {
-				return nil, fmt.Errorf("read from %s: %w", l.from.name, os.ErrClosed)
-			}
-		}
-		if len(l.batch) > 0 {
-			l.taken += len(l.batch)
-			return l.batch, nil
-		}
-		if l.errno != nil && l.errno != unix.EAGAIN {
-			return nil, l.from.failed("read from", l.errno)
-		}
-	}
-	return nil, ErrStopped
+// The frames need not be those received: a stage in between may have kept some or made others. They
+// stay as they are until Next returns frames of this link again.
+func (l *Link) Send(frames [][]byte) error {
+	l.tally.Kept += int64(l.taken - len(frames))
+	l.taken = 0
+	err := l.engine.send(l, frames)
+	l.public.store(l.tally)
+	return err
 }
 
-// readBatch reads what is ready; false asks to be called again when there is more.
-func (l *Link) readBatch(fd uintptr) bool {
-	for len(l.batch) < Batch {
-		frame, err := l.readFrame(int(fd), l.slots[len(l.batch)])
-		switch {
-		case err == unix.EINTR:
-		case err == unix.ENETDOWN: // a packet socket's, once: frames come again when the interface is up
-		case err == unix.EMSGSIZE, len(frame) > l.room:
-			l.tally.Oversize++
-		case err != nil:
-			l.errno = err
-			return err != unix.EAGAIN || len(l.batch) > 0
-		default:
-			l.batch = append(l.batch, frame)
-			l.tally.In++
-			l.tally.InBytes += uint64(len(frame))
-		}
+// lose counts a frame that was not written where it is lost by that, and tells whether it is.
+func (l *Link) lose(err error) bool {
+	switch {
+	case err == unix.EIO, err == unix.ENETDOWN:
+		l.tally.HostDown++
+	case err == unix.EMSGSIZE:
+		l.tally.TooLong++
+	default:
+		return false
 	}
 	return true
 }
 
-func (l *Link) readFrame(fd int, slot []byte) ([]byte, error) {
-	if l.message != nil {
-		return l.message.receive(fd, slot)
-	}
-	n, err := unix.Read(fd, slot[head:])
-	if err != nil {
-		return nil, err
-	}
-	return slot[head : head+n], nil
+// refused tells whether a frame may be taken a moment later.
+func refused(err error) bool {
+	return err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ENOMEM
 }
 
-// lookAgain reads what is ready, and notices an interface that is gone, which a packet socket's
-// reader is not told.
-func (l *Link) lookAgain(fd uintptr) {
-	l.readBatch(fd)
-	if l.message != nil && l.errno == unix.EAGAIN {
-		if _, err := boundIndex(int(fd)); err != nil {
-			l.errno = err
-		}
-	}
-}
-
-// Send writes the frames in order. A frame that is refused for the moment is tried again until it
-// is taken, and none overtakes it; meanwhile nothing is received, so that the burst waits in the
-// sending interface's own queue. A frame for an interface that is down is counted and given up.
-// An error means that no frame can be sent any more. The slots belong to the link again.
-//
-// The frames need not be those received: a stage in between may have kept some or made others.
-func (l *Link) Send(frames [][]byte) error {
-	l.tally.Kept += int64(l.taken - len(frames))
-	l.taken, l.rest = 0, frames
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		l.errno = nil
-		if l.out.Control(l.drain) != nil {
-			return l.giveUp(os.ErrClosed)
-		}
-		switch l.errno {
-		case nil:
-			return nil
-		case unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM:
-			if l.stopped.Load() {
-				return l.giveUp(ErrStopped)
-			}
-			if l.to.unplugged() {
-				l.tally.HostDown++
-				l.rest = l.rest[1:]
-				continue
-			}
-			l.tally.Retries++
-			time.Sleep(pause)
-		default:
-			return l.giveUp(l.errno)
-		}
-	}
-}
-
-// giveUp counts the frames that will not be written.
-func (l *Link) giveUp(err error) error {
-	l.tally.HostDown += uint64(len(l.rest))
-	l.rest = nil
-	return l.to.failed("write to", err)
-}
-
-// writeBatch writes until a frame is refused for another reason than a down interface.
-func (l *Link) writeBatch(fd uintptr) {
-	for len(l.rest) > 0 {
-		n, err := unix.Write(int(fd), l.rest[0])
-		switch err {
-		case nil:
-			l.tally.Out++
-			l.tally.OutBytes += uint64(n)
-		case unix.EIO, unix.ENETDOWN:
-			l.tally.HostDown++
-		case unix.EMSGSIZE:
-			l.tally.TooLong++
-		case unix.EINTR:
-			continue
-		default:
-			l.errno = err
-			return
-		}
-		l.rest = l.rest[1:]
-	}
+// mayRefuse tells whether the receiving interface may refuse a frame for another reason than want of
+// memory. A TAP does not whose send buffer nobody limited.
+func (l *Link) mayRefuse() bool {
+	limit := 0
+	err := control(l.target, func(fd int) (err error) {
+		limit, err = unix.IoctlGetInt(fd, unix.TUNGETSNDBUF)
+		return err
+	})
+	return err != nil || limit != math.MaxInt32
 }
 
 // failed names the interface that an operation failed on, and tells a deleted one apart.
@@ -248,4 +111,52 @@ func (d *Device) failed(what string, err error) error {
 		return d.gone()
 	}
 	return fmt.Errorf("%s %s: %w", what, d.name, err)
+}
+
+// head is the room in front of a frame, for what a packet socket tells apart from it.
+const head = 16
+
+// slotSize is what a slot takes in memory.
+func (l *Link) slotSize() int { return (head + l.room + max(l.tail, 1) + 63) &^ 63 }
+
+// slots cuts memory into slots, each with head room, a frame's room and tail. Each read may fill one
+// byte more than a frame's room, for a longer frame is cut short by the kernel without a word and has
+// to be noticed.
+func (l *Link) slots(memory []byte) [][]byte {
+	size, filled, whole := l.slotSize(), head+l.room+1, head+l.room+max(l.tail, 1)
+	slots := make([][]byte, len(memory)/size)
+	for i := range slots {
+		slots[i] = memory[i*size : i*size+filled : i*size+whole]
+	}
+	return slots
+}
+
+// counters is a tally that others may read. The padding keeps one link's writes off the cache lines
+// of the next.
+type counters struct {
+	_                 [64]byte
+	in, inBytes       atomic.Uint64
+	out, outBytes     atomic.Uint64
+	hostDown, tooLong atomic.Uint64
+	kept              atomic.Int64
+	retries, oversize atomic.Uint64
+	_                 [64]byte
+}
+
+func (c *counters) store(t Tally) {
+	c.in.Store(t.In)
+	c.inBytes.Store(t.InBytes)
+	c.out.Store(t.Out)
+	c.outBytes.Store(t.OutBytes)
+	c.hostDown.Store(t.HostDown)
+	c.tooLong.Store(t.TooLong)
+	c.kept.Store(t.Kept)
+	c.retries.Store(t.Retries)
+	c.oversize.Store(t.Oversize)
+}
+
+func (c *counters) load() Tally {
+	return Tally{In: c.in.Load(), InBytes: c.inBytes.Load(), Out: c.out.Load(), OutBytes: c.outBytes.Load(),
+		HostDown: c.hostDown.Load(), TooLong: c.tooLong.Load(), Kept: c.kept.Load(),
+		Retries: c.retries.Load(), Oversize: c.oversize.Load()}
 }

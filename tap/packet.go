@@ -23,7 +23,8 @@ const receiveBuffer = 32 << 20
 // A checksum that a sender left to hardware, as one on the other end of a veth does, is filled in.
 // Frames that the kernel has merged, or not yet cut, are longer than they will be on a wire and count
 // as oversize: switch that off with `ethtool -K NAME gro off` here, and `tso off gso off` on a
-// veth's other end.
+// veth's other end. Frames for an interface that is up and has no carrier the kernel takes, and loses
+// them without a word.
 func Attach(name string) (*Device, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
@@ -108,17 +109,4 @@ func boundIndex(fd int) (int, error) {
 		return ll.Ifindex, nil
 	}
 	return 0, unix.ENODEV
-}
-
-// unplugged tells whether the interface behind a packet socket is up and yet cannot send, such as a
-// veth whose other end is down: it refuses frames with ENOBUFS for as long as that lasts.
-func (d *Device) unplugged() bool {
-	if d.out == nil {
-		return false
-	}
-	ifr, err := unix.NewIfreq(d.name)
-	if err == nil {
-		err = control(d.out, func(fd int) error { return unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, ifr) })
-	}
-	return err == nil && ifr.Uint16()&unix.IFF_RUNNING == 0
 }

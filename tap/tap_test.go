@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -40,17 +39,13 @@ func open(t testing.TB, c Config) *Device {
 }
 
 // pair opens two interfaces that are up, and a link from the first to the second.
-func pair(t testing.TB, room, tail int) (a, b *Device, l *Link) {
+func pair(t testing.TB, how Options, room, tail int) (a, b *Device, l *single) {
 	t.Helper()
 	a, b = open(t, Config{Name: "ta"}), open(t, Config{Name: "tb"})
 	if err := errors.Join(rig.Up("ta"), rig.Up("tb"), rig.Ready("ta", "tb")); err != nil {
 		t.Fatal(err)
 	}
-	l, err := NewLink(a, b, 0, room, tail)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a, b, l
+	return a, b, link(t, how, a, b, room, tail)
 }
 
 func socket(t testing.TB, name string) *rig.Socket {
@@ -205,39 +200,47 @@ func TestChildrenInheritNothing(t *testing.T) {
 	}
 }
 
-func TestReceiveEnds(t *testing.T) {
+func TestReceiveEnds(t *testing.T) { engines(t, testReceiveEnds) }
+
+func testReceiveEnds(t *testing.T, how Options) {
 	for name, c := range map[string]struct {
-		end  func(d *Device, l *Link) error
+		end  func(d *Device, l *single) error
 		want error
 	}{
-		"closed":  {func(d *Device, l *Link) error { return d.Close() }, os.ErrClosed},
-		"stopped": {func(d *Device, l *Link) error { l.Stop(); return nil }, ErrStopped},
-		"deleted": {func(d *Device, l *Link) error { return rig.Delete(d.Name()) }, ErrGone},
+		"closed":  {func(d *Device, l *single) error { return d.Close() }, os.ErrClosed},
+		"stopped": {func(d *Device, l *single) error { l.Stop(); return nil }, ErrStopped},
+		"deleted": {func(d *Device, l *single) error { return rig.Delete(d.Name()) }, ErrGone},
 	} {
 		t.Run(name, func(t *testing.T) {
-			a, _, l := pair(t, 1514, 0)
-			received := make(chan error, 1)
+			a, _, l := pair(t, how, 1514, 0)
+			received := make(chan error, 2)
 			go func() {
-				_, err := l.Receive()
-				received <- err
+				for range 2 {
+					_, err := l.Receive()
+					received <- err
+				}
 			}()
 			time.Sleep(20 * time.Millisecond) // let it fall asleep
 			if err := c.end(a, l); err != nil {
 				t.Fatal(err)
 			}
-			err := within(t, 3*time.Second, func() error { return <-received })
-			if !errors.Is(err, c.want) {
-				t.Errorf("%v, want %v", err, c.want)
+			for range 2 {
+				err := within(t, 3*time.Second, func() error { return <-received })
+				if !errors.Is(err, c.want) {
+					t.Errorf("%v, want %v", err, c.want)
+				}
 			}
-			if _, err := l.Receive(); !errors.Is(err, c.want) {
-				t.Errorf("afterwards %v, want %v", err, c.want)
+			if name == "closed" && exists(a.Name()) {
+				t.Error("the interface outlives its device and the lane")
 			}
 		})
 	}
 }
 
-func TestDeletedIsGoneForAll(t *testing.T) {
-	_, b, l := pair(t, 1514, 0)
+func TestDeletedIsGoneForAll(t *testing.T) { engines(t, testDeletedIsGoneForAll) }
+
+func testDeletedIsGoneForAll(t *testing.T, how Options) {
+	_, b, l := pair(t, how, 1514, 0)
 	if err := rig.Delete("tb"); err != nil {
 		t.Fatal(err)
 	}
@@ -256,8 +259,10 @@ func TestDeletedIsGoneForAll(t *testing.T) {
 	}
 }
 
-func TestLinkMovesFramesWhole(t *testing.T) {
-	_, _, l := pair(t, 1518, 64)
+func TestLinkMovesFramesWhole(t *testing.T) { engines(t, testLinkMovesFramesWhole) }
+
+func testLinkMovesFramesWhole(t *testing.T, how Options) {
+	_, _, l := pair(t, how, 1518, 64)
 	in, out := socket(t, "ta"), socket(t, "tb")
 	sizes := []int{14, 59, 60, 1513, 1514}
 	for i, size := range sizes {
@@ -287,8 +292,10 @@ func TestLinkMovesFramesWhole(t *testing.T) {
 }
 
 // A frame longer than the link's room must not go on cut short.
-func TestOversizeIsDiscarded(t *testing.T) {
-	_, _, l := pair(t, 100, 0)
+func TestOversizeIsDiscarded(t *testing.T) { engines(t, testOversizeIsDiscarded) }
+
+func testOversizeIsDiscarded(t *testing.T, how Options) {
+	_, _, l := pair(t, how, 100, 0)
 	in := socket(t, "ta")
 	for i, size := range []int{101, 100, 1500, 99} {
 		if err := in.Send(frame(i, size)); err != nil {
@@ -304,8 +311,10 @@ func TestOversizeIsDiscarded(t *testing.T) {
 	}
 }
 
-func TestHostDownIsCounted(t *testing.T) {
-	_, _, l := pair(t, 1514, 0)
+func TestHostDownIsCounted(t *testing.T) { engines(t, testHostDownIsCounted) }
+
+func testHostDownIsCounted(t *testing.T, how Options) {
+	_, _, l := pair(t, how, 1514, 0)
 	if err := rig.Down("tb"); err != nil {
 		t.Fatal(err)
 	}
@@ -324,7 +333,7 @@ func TestHostDownIsCounted(t *testing.T) {
 }
 
 // A socket pair refuses frames when its queue is full, which a TAP does too seldom for a test.
-func fullQueue(t *testing.T) (l *Link, peer int) {
+func fullQueue(t *testing.T, how Options) (l *single, peer int) {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -332,15 +341,13 @@ func fullQueue(t *testing.T) (l *Link, peer int) {
 	}
 	ends := &Device{name: "pair", queues: []*os.File{os.NewFile(uintptr(fds[0]), "pair")}}
 	t.Cleanup(func() { ends.Close(); unix.Close(fds[1]) })
-	l, err = NewLink(ends, ends, 0, 100, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l, fds[1]
+	return link(t, how, ends, ends, 100, 0), fds[1]
 }
 
-func TestRefusedFramesAreRetriedInOrder(t *testing.T) {
-	l, peer := fullQueue(t)
+func TestRefusedFramesAreRetriedInOrder(t *testing.T) { engines(t, testRefusedFramesAreRetriedInOrder) }
+
+func testRefusedFramesAreRetriedInOrder(t *testing.T, how Options) {
+	l, peer := fullQueue(t, how)
 	const count = 500
 	var frames [][]byte
 	for i := range count {
@@ -369,8 +376,10 @@ func TestRefusedFramesAreRetriedInOrder(t *testing.T) {
 	}
 }
 
-func TestStopEndsRetrying(t *testing.T) {
-	l, _ := fullQueue(t)
+func TestStopEndsRetrying(t *testing.T) { engines(t, testStopEndsRetrying) }
+
+func testStopEndsRetrying(t *testing.T, how Options) {
+	l, _ := fullQueue(t, how)
 	var frames [][]byte
 	for i := range 500 {
 		frames = append(frames, frame(i, 60))
@@ -384,21 +393,26 @@ func TestStopEndsRetrying(t *testing.T) {
 	}
 }
 
-func TestNewLinkWantsTheQueueOnBothSides(t *testing.T) {
+func TestJoinWantsTheQueueOnBothSides(t *testing.T) {
 	one, two := open(t, Config{Name: "ta"}), open(t, Config{Name: "tb", Queues: 2})
 	for _, queue := range []int{-1, 1, 2} {
-		if _, err := NewLink(one, two, queue, 100, 0); err == nil {
+		if _, err := Join(one, two, queue, Options{Room: 100}); err == nil {
 			t.Errorf("queue %d accepted", queue)
 		}
 	}
-	if _, err := NewLink(one, two, 0, 100, 0); err != nil {
-		t.Error(err)
+	for engine, want := range map[Engine]int{Plain: 2, Ring: 1} {
+		lanes, err := Join(one, two, 0, Options{Room: 100, Engine: engine})
+		if err != nil || len(lanes) != want {
+			t.Errorf("%v: %d lanes, %v", engine, len(lanes), err)
+		}
 	}
 }
 
 // The kernel's side may be anywhere: what is asked of it is asked there, and frames still pass.
-func TestKernelSideInAnotherNamespace(t *testing.T) {
-	a, _, l := pair(t, 1514, 0)
+func TestKernelSideInAnotherNamespace(t *testing.T) { engines(t, testKernelSideInAnotherNamespace) }
+
+func testKernelSideInAnotherNamespace(t *testing.T, how Options) {
+	a, _, l := pair(t, how, 1514, 0)
 	ns, err := rig.NewNamespace("far")
 	if err != nil {
 		t.Fatal(err)
@@ -446,7 +460,10 @@ func overflow(t *testing.T, d *Device, in *rig.Socket) {
 }
 
 func TestDropsHere(t *testing.T) {
-	a, _, _ := pair(t, 1514, 0)
+	a := open(t, Config{Name: "ta"})
+	if err := errors.Join(rig.Up("ta"), rig.Ready("ta")); err != nil {
+		t.Fatal(err)
+	}
 	overflow(t, a, socket(t, "ta"))
 }
 
@@ -469,8 +486,10 @@ wire0:18446744073709551615 0 0 18446744073709551615 0 0 0 0 0 0 0 5 0 0 0 0
 	}
 }
 
-func TestLinkAllocatesNothing(t *testing.T) {
-	_, _, l := pair(t, 1518, 64)
+func TestLinkAllocatesNothing(t *testing.T) { engines(t, testLinkAllocatesNothing) }
+
+func testLinkAllocatesNothing(t *testing.T, how Options) {
+	_, _, l := pair(t, how, 1518, 64)
 	in := socket(t, "ta")
 	const runs = 6
 	for i := range (runs + 1) * Batch {
@@ -490,35 +509,4 @@ func TestLinkAllocatesNothing(t *testing.T) {
 	if allocs != 0 {
 		t.Errorf("%v allocations a batch", allocs)
 	}
-}
-
-// BenchmarkLink moves frames that are queued already, a batch at a time; sending them is not timed.
-func BenchmarkLink(b *testing.B) {
-	for _, size := range []int{64, 576, 1400} {
-		b.Run(strconv.Itoa(size), func(b *testing.B) { benchmarkLink(b, size) })
-	}
-}
-
-func benchmarkLink(b *testing.B, size int) {
-	_, _, l := pair(b, 1518, 64)
-	in := socket(b, "ta")
-	b.SetBytes(int64(size * Batch))
-	b.ReportAllocs()
-	for b.Loop() {
-		b.StopTimer()
-		for i := range Batch {
-			if err := in.Send(frame(i, size)); err != nil {
-				b.Fatal(err)
-			}
-		}
-		b.StartTimer()
-		frames, err := l.Receive()
-		if err != nil || len(frames) != Batch {
-			b.Fatal(len(frames), err)
-		}
-		if err := l.Send(frames); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*Batch), "ns/frame")
 }

@@ -1,0 +1,186 @@
+package tap
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Engine is how frames are moved. Its text is auto, ring or plain.
+type Engine uint8
+
+const (
+	Auto  Engine = iota // Ring where it works, else Plain
+	Ring                // io_uring: one call for all frames that are to be read and written
+	Plain               // a call for each frame read and each written
+)
+
+var engineNames = [...]string{Auto: "auto", Ring: "ring", Plain: "plain"}
+
+func (e Engine) String() string {
+	if int(e) < len(engineNames) {
+		return engineNames[e]
+	}
+	return fmt.Sprintf("Engine(%d)", uint8(e))
+}
+
+// MarshalText returns the engine's name.
+func (e Engine) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
+
+// UnmarshalText takes the engine's name.
+func (e *Engine) UnmarshalText(text []byte) error {
+	for i, name := range engineNames {
+		if name == string(text) {
+			*e = Engine(i)
+			return nil
+		}
+	}
+	return fmt.Errorf("engine %q: give auto, ring or plain", text)
+}
+
+// Probe tells which engine Auto stands for here, Ring or Plain, and in a sentence why. It has really
+// moved a frame, for there are containers in which a ring can be made and nothing can be read by it.
+// It looks once.
+func Probe() (Engine, string) {
+	p := probeOnce()
+	return p.engine, p.why
+}
+
+type probed struct {
+	engine Engine
+	single bool
+	why    string
+}
+
+var probeOnce = sync.OnceValue(func() probed {
+	where, err := tryRing(false)
+	if err == nil {
+		return probed{engine: Ring, why: "io_uring moved a frame through " + where}
+	}
+	if _, again := tryRing(true); again == nil {
+		return probed{engine: Ring, single: true,
+			why: fmt.Sprintf("io_uring moved a frame through %s, with single reads (%v)", where, err)}
+	}
+	return probed{engine: Plain, why: fmt.Sprintf("io_uring does not move frames here: %v", err)}
+})
+
+// settle puts what Probe found in the place of Auto, and refuses a ring that does not work.
+func (o Options) settle() (Options, error) {
+	if o.Engine == Plain {
+		return o, nil
+	}
+	p := probeOnce()
+	if o.Engine == Ring && p.engine != Ring {
+		return o, fmt.Errorf("engine ring: %s: choose plain", p.why)
+	}
+	o.Engine, o.SingleReads = p.engine, o.SingleReads || p.single
+	return o, nil
+}
+
+// tryRing moves a frame by a ring, on a thread that does not outlive it: through a TAP in a network
+// namespace of its own, or where none may be made, through a pair of sockets.
+func tryRing(single bool) (where string, err error) {
+	type result struct {
+		where string
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		runtime.LockOSThread() // and never unlocked, so that the thread ends, and the namespace with it
+		var r result
+		if unix.Unshare(unix.CLONE_NEWNET) == nil {
+			r.where, r.err = "a TAP of its own", tryTAP(single)
+		} else {
+			r.where, r.err = "a pair of sockets, since no TAP may be made", tryPair(single)
+		}
+		done <- r
+	}()
+	select {
+	case r := <-done:
+		return r.where, r.err
+	case <-time.After(2 * time.Second):
+		return "", errors.New("the frame did not come in time")
+	}
+}
+
+// probeFrame is broadcast from nobody, with an EtherType of those kept for experiments.
+var probeFrame = append([]byte("\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x88\xb5 tapsec looks whether this moves"), make([]byte, 64)...)
+
+// tryTAP has the ring read a frame that the kernel's side sent, and write it back.
+func tryTAP(single bool) error {
+	d, err := Open(Config{Name: "probe"})
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Up(); err != nil {
+		return err
+	}
+	kernel, err := Attach("probe")
+	if err != nil {
+		return err
+	}
+	defer kernel.Close()
+	if err := kernel.Inject(probeFrame); err != nil {
+		return err
+	}
+	return tryMoving(d, kernel.queues[0], single)
+}
+
+// tryPair does the same with sockets in the place of the TAP.
+func tryPair(single bool) error {
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	d := &Device{name: "pair", queues: []*os.File{os.NewFile(uintptr(fds[0]), "pair")}}
+	defer d.Close()
+	far := os.NewFile(uintptr(fds[1]), "pair")
+	defer far.Close()
+	if _, err := far.Write(probeFrame); err != nil {
+		return err
+	}
+	return tryMoving(d, far, single)
+}
+
+// tryMoving writes back what comes to d until the probe's frame was among it, and wants to find that
+// at the far end.
+func tryMoving(d *Device, far *os.File, single bool) error {
+	link := newLink(d, d, 0, Options{Room: len(probeFrame)})
+	lane := newLane(newRing([]*Link{link}, Options{SingleReads: single}), link)
+	defer time.AfterFunc(time.Second, lane.Stop).Stop()
+	for {
+		_, frames, err := lane.Next()
+		if errors.Is(err, ErrStopped) {
+			break
+		}
+		if err == nil {
+			err = link.Send(frames)
+		}
+		if err != nil {
+			return err
+		}
+		for _, f := range frames {
+			if bytes.Equal(f, probeFrame) {
+				lane.Stop()
+			}
+		}
+	}
+	got := make([]byte, 256)
+	for {
+		far.SetReadDeadline(time.Now().Add(time.Millisecond))
+		n, err := far.Read(got)
+		if err != nil {
+			return fmt.Errorf("%+v, and no frame behind: %w", link.Tally(), err)
+		}
+		if bytes.HasSuffix(got[:n], probeFrame) {
+			return nil
+		}
+	}
+}
