@@ -77,7 +77,7 @@ func (f *saFields) finish(d *decoder, path string) *sa.SA {
 	}
 	if f.Encap != nil {
 		s.Encap = true
-		if f.Encap.Port != sa.EncapPort {
+		if f.Encap.Port != sa.EncapPort && !d.failed[path+".encap"] {
 			d.mistake(path+".encap.port", "expected %d, the one port on which ESP is encapsulated, found %d", sa.EncapPort, f.Encap.Port)
 		}
 	}
@@ -142,6 +142,8 @@ func (c *Config) checkBundles(d *decoder) map[*sa.SA]bool {
 		case d.broken[at(i, "")] || d.broken[at(j, "")]:
 		case esp.Dst != s.Dst:
 			d.mistake(path, "the SAs of a bundle share dst, but %q goes to %s and this one to %s", esp.Name, esp.Dst, s.Dst)
+		case esp.Src.IsValid() && s.Src.IsValid() && esp.Src != s.Src:
+			d.mistake(path, "one of the SAs never matches: %q comes from %s and this one from %s", esp.Name, esp.Src, s.Src)
 		case esp.Mode != s.Mode:
 			d.mistake(path, "the SAs of a bundle share mode, but %q is %s and this one %s", esp.Name, esp.Mode, s.Mode)
 		case esp.Offload != s.Offload:
