@@ -379,6 +379,25 @@ func TestTableRemembersDeleted(t *testing.T) {
 	}
 }
 
+// An SA that comes and goes does not push others out of what is remembered.
+func TestTableRemembersEachOnce(t *testing.T) {
+	table := NewTable[int](0)
+	gone := testEntry(0xdead)
+	if err := errors.Join(table.Add(gone), table.Delete(gone.Handle)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 * keepGone {
+		again := testEntry(0xdead)
+		again.Dst = testAddrs[2]
+		if err := errors.Join(table.Add(again), table.Delete(again.Handle)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := table.Lookup(0xdead, testAddrs[1], testAddrs[2], false).Miss; got != MissDeleted {
+		t.Errorf("miss %d", got)
+	}
+}
+
 // However SPIs are chosen, no bucket holds much more than the average of two.
 func TestTableSpreadsSPIs(t *testing.T) {
 	for name, spi := range map[string]func(i uint32) uint32{
