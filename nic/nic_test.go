@@ -439,6 +439,47 @@ func attach(t *testing.T, name string) *tap.Device {
 	return d
 }
 
+// One worker of the ring drives both directions.
+func TestBothDirectionsAtOnce(t *testing.T) { engines(t, testBothDirectionsAtOnce) }
+
+func testBothDirectionsAtOnce(t *testing.T) {
+	r := run(t, 2, nil)
+	there := start(t, order{From: "wire", To: "host", Count: frames, Window: 150, Flows: 8})
+	back := start(t, order{From: "host", To: "wire", Count: frames, Window: 150, Flows: 8})
+	want := account{Sent: frames, Received: frames}
+	if a, b := there(), back(); a != want || b != want {
+		t.Errorf("peers saw %+v there and %+v back, want %+v", a, b, want)
+	}
+	r.stop(t)
+	conserved(t, "to host", r.Summary().ToHost)
+	conserved(t, "to wire", r.Summary().ToWire)
+}
+
+// A NIC that is stopped has written what it has received, and the next one finds the rest.
+func TestStoppedUnderLoad(t *testing.T) { engines(t, testStoppedUnderLoad) }
+
+func testStoppedUnderLoad(t *testing.T) {
+	r := run(t, 1, nil)
+	finish := start(t, order{From: "wire", To: "host", Count: frames, Window: 300, Flows: 1})
+	var moved uint64
+	for next := uint64(1000); next < frames; next += 1000 {
+		for moved+r.Summary().ToHost.Out < next {
+			time.Sleep(100 * time.Microsecond)
+		}
+		r.stop(t)
+		c := r.Summary().ToHost
+		if conserved(t, "to host", c); c.HostDown != 0 {
+			t.Errorf("%+v", c)
+		}
+		moved += c.Out
+		r = join(t, r.wire, r.host, nil)
+	}
+	if a, want := finish(), (account{Sent: frames, Received: frames}); a != want {
+		t.Errorf("peer saw %+v, want %+v", a, want)
+	}
+	r.stop(t)
+}
+
 // suffix lengthens every frame into its spare capacity.
 type suffix struct{ what []byte }
 

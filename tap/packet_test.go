@@ -32,7 +32,7 @@ func attached(t testing.TB, how Options, room, tail int) (near, tap *Device, in,
 	rig.Require(t)
 	ip(t, "link add near type veth peer name far")
 	t.Cleanup(func() { rig.Delete("near") })
-	tap = open(t, Config{Name: "tb"})
+	tap = openTAP(t, Config{Name: "tb"})
 	if err := errors.Join(rig.Up("near"), rig.Up("far"), rig.Up("tb"), rig.Ready("near", "far", "tb")); err != nil {
 		t.Fatal(err)
 	}
@@ -342,7 +342,7 @@ func TestAttachSaysWhatToDo(t *testing.T) {
 
 func TestAttachedHasOneQueue(t *testing.T) {
 	near, _, _, _ := attached(t, Options{}, 1514, 0)
-	if _, err := Join(near, open(t, Config{Name: "two", Queues: 2}), 1, Options{Room: 1514}); err == nil || !strings.Contains(err.Error(), "no queue 1") {
+	if _, err := Join(near, openTAP(t, Config{Name: "two", Queues: 2}), 1, Options{Room: 1514}); err == nil || !strings.Contains(err.Error(), "no queue 1") {
 		t.Error(err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/songgao/water"
 	"golang.org/x/sys/unix"
@@ -52,6 +53,19 @@ func Open(c Config) (*Device, error) {
 	if err := CheckName(c.Name); err != nil {
 		return nil, err
 	}
+	for deadline := time.Now().Add(release); ; time.Sleep(release / 50) {
+		d, err := open(c)
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+			return d, err
+		}
+	}
+}
+
+// release is how long Open waits for an interface that is held: of a program that was killed while it
+// had a ring the kernel lets go a moment after its end.
+const release = 250 * time.Millisecond
+
+func open(c Config) (*Device, error) {
 	queues := max(c.Queues, 1)
 	found, err := probe(c.Name)
 	if err != nil {

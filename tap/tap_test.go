@@ -27,7 +27,7 @@ func frame(number, size int) []byte {
 	return append(f, make([]byte, size-len(f))...)
 }
 
-func open(t testing.TB, c Config) *Device {
+func openTAP(t testing.TB, c Config) *Device {
 	t.Helper()
 	rig.Require(t)
 	d, err := Open(c)
@@ -41,7 +41,7 @@ func open(t testing.TB, c Config) *Device {
 // pair opens two interfaces that are up, and a link from the first to the second.
 func pair(t testing.TB, how Options, room, tail int) (a, b *Device, l *single) {
 	t.Helper()
-	a, b = open(t, Config{Name: "ta"}), open(t, Config{Name: "tb"})
+	a, b = openTAP(t, Config{Name: "ta"}), openTAP(t, Config{Name: "tb"})
 	if err := errors.Join(rig.Up("ta"), rig.Up("tb"), rig.Ready("ta", "tb")); err != nil {
 		t.Fatal(err)
 	}
@@ -89,8 +89,8 @@ func TestOpenRefusesNames(t *testing.T) {
 }
 
 func TestOpenSaysWhatToDo(t *testing.T) {
-	open(t, Config{Name: "held"})
-	open(t, Config{Name: "heldmany", Queues: 2})
+	openTAP(t, Config{Name: "held"})
+	openTAP(t, Config{Name: "heldmany", Queues: 2})
 	for _, args := range []string{"tuntap add dev tun mode tun", "link add va type veth peer name vb", "tuntap add dev one mode tap"} {
 		if out, err := exec.Command("ip", strings.Fields(args)...).CombinedOutput(); err != nil {
 			t.Fatalf("ip %s: %v: %s", args, err, out)
@@ -160,7 +160,7 @@ func TestOpenWithoutDevice(t *testing.T) {
 }
 
 func TestMadeInterfaceGoesAttachedStays(t *testing.T) {
-	made := open(t, Config{Name: "made", MTU: 1400})
+	made := openTAP(t, Config{Name: "made", MTU: 1400})
 	if ifi, err := net.InterfaceByName("made"); err != nil || ifi.MTU != 1400 {
 		t.Fatal(ifi, err)
 	}
@@ -188,7 +188,7 @@ func TestMadeInterfaceGoesAttachedStays(t *testing.T) {
 
 // A child that inherited the descriptor would keep the interface alive.
 func TestChildrenInheritNothing(t *testing.T) {
-	d := open(t, Config{Name: "ours"})
+	d := openTAP(t, Config{Name: "ours"})
 	child := exec.Command("sleep", "60")
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
@@ -394,7 +394,7 @@ func testStopEndsRetrying(t *testing.T, how Options) {
 }
 
 func TestJoinWantsTheQueueOnBothSides(t *testing.T) {
-	one, two := open(t, Config{Name: "ta"}), open(t, Config{Name: "tb", Queues: 2})
+	one, two := openTAP(t, Config{Name: "ta"}), openTAP(t, Config{Name: "tb", Queues: 2})
 	for _, queue := range []int{-1, 1, 2} {
 		if _, err := Join(one, two, queue, Options{Room: 100}); err == nil {
 			t.Errorf("queue %d accepted", queue)
@@ -460,7 +460,7 @@ func overflow(t *testing.T, d *Device, in *rig.Socket) {
 }
 
 func TestDropsHere(t *testing.T) {
-	a := open(t, Config{Name: "ta"})
+	a := openTAP(t, Config{Name: "ta"})
 	if err := errors.Join(rig.Up("ta"), rig.Ready("ta")); err != nil {
 		t.Fatal(err)
 	}

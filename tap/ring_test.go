@@ -1,0 +1,245 @@
+package tap
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"tapsec/rig"
+)
+
+func TestEngineText(t *testing.T) {
+	for _, e := range []Engine{Auto, Ring, Plain} {
+		text, err := e.MarshalText()
+		var back Engine
+		if err := errors.Join(err, back.UnmarshalText(text)); err != nil || back != e {
+			t.Errorf("%v: %s, %v", e, text, err)
+		}
+	}
+	if err := new(Engine).UnmarshalText([]byte("rign")); err == nil || !strings.Contains(err.Error(), "auto, ring or plain") {
+		t.Error(err)
+	}
+}
+
+// Where a machine has no ring that works the tests of the ring have nothing to run on.
+func TestProbe(t *testing.T) {
+	rig.Require(t)
+	engine, why := Probe()
+	if engine != Ring {
+		rig.Missing(t, "needs a ring: "+why)
+	}
+	for _, single := range []bool{false, true} {
+		if where, err := tryRing(single); err != nil || where != "a TAP of its own" {
+			t.Errorf("single reads %v: %s, %v", single, where, err)
+		}
+		if err := tryPair(single); err != nil {
+			t.Errorf("single reads %v, sockets: %v", single, err)
+		}
+	}
+}
+
+// A filter that forbids the ring's calls is a thread's, which ends with its goroutine.
+func TestProbeWithoutRing(t *testing.T) {
+	for _, call := range []uint32{unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER} {
+		err := within(t, 5*time.Second, func() error {
+			runtime.LockOSThread()
+			if err := forbid(call); err != nil {
+				t.Error(err)
+			}
+			return tryPair(false)
+		})
+		if !errors.Is(err, unix.EPERM) {
+			t.Errorf("call %d forbidden: %v", call, err)
+		}
+	}
+}
+
+// forbid makes a system call fail with EPERM on this thread.
+func forbid(call uint32) error {
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}, // the number of the call
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: call, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
+}
+
+// More frames than a batch, as a stage makes them of large packets.
+func TestSendManyFrames(t *testing.T) { engines(t, testSendManyFrames) }
+
+func testSendManyFrames(t *testing.T, how Options) {
+	_, _, l := pair(t, how, 1514, 0)
+	out := socket(t, "tb")
+	const count = 5*Batch + 7
+	var frames [][]byte
+	for i := range count {
+		frames = append(frames, frame(i, 60+i))
+	}
+	if err := l.Send(frames); err != nil {
+		t.Fatal(err)
+	}
+	for i := range count {
+		if got, err := out.Receive(time.Second); err != nil || !bytes.Equal(got, frame(i, 60+i)) {
+			t.Fatalf("frame %d: got %x, %v", i, got, err)
+		}
+	}
+	if got := l.Tally(); got.Out != count || got.OutBytes != 60*count+count*(count-1)/2 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// A TAP that refuses a frame after all, for want of memory, gets it once more and none twice. Only the
+// order of that one batch is lost, since nothing made its frames wait for each other.
+func TestUnlinkedFramesAreRetried(t *testing.T) {
+	l, peer := fullQueue(t, Options{Engine: Ring})
+	r := l.Lane.engine.(*ring)
+	if err := r.flush(); err != nil { // makes the ring
+		t.Fatal(err)
+	}
+	r.ways[0].linked = false
+	const count = 500
+	var frames [][]byte
+	for i := range count {
+		frames = append(frames, frame(i, 60))
+	}
+	seen := make(chan [count]int)
+	go func() {
+		var times [count]int
+		buf := make([]byte, 100)
+		for range count {
+			n, err := unix.Read(peer, buf)
+			for ; err == unix.EAGAIN; n, err = unix.Read(peer, buf) {
+				time.Sleep(time.Millisecond)
+			}
+			if err == nil && n == 60 {
+				times[binary.BigEndian.Uint16(buf[14:])]++
+			}
+		}
+		seen <- times
+	}()
+	if err := l.Send(frames); err != nil {
+		t.Fatal(err)
+	}
+	for i, times := range <-seen {
+		if times != 1 {
+			t.Errorf("frame %d came %d times", i, times)
+		}
+	}
+	if got := l.Tally(); got.Out != count || got.OutBytes != 60*count || got.HostDown != 0 || got.Retries == 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// A lane that ended leaves the frames that come later to the next one.
+func TestLanesComeAndGo(t *testing.T) { engines(t, testLanesComeAndGo) }
+
+func testLanesComeAndGo(t *testing.T, how Options) {
+	a, b, _ := pair(t, how, 1514, 0)
+	in, out := socket(t, "ta"), socket(t, "tb")
+	for turn := range 5 {
+		l := link(t, how, a, b, 1514, 0)
+		for i := range 3 {
+			if err := in.Send(frame(10*turn+i, 60)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for l.Tally().Out < 3 {
+			frames, err := l.Receive()
+			if err == nil {
+				err = l.Send(frames)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		l.Stop()
+		if _, err := l.Receive(); !errors.Is(err, ErrStopped) {
+			t.Fatal(err)
+		}
+		for i := range 3 {
+			if got, err := out.Receive(time.Second); err != nil || !bytes.Equal(got, frame(10*turn+i, 60)) {
+				t.Fatalf("turn %d, frame %d: %x, %v", turn, i, got, err)
+			}
+		}
+	}
+}
+
+// A thread that sleeps in the ring neither holds up the collector nor uses the processor.
+func TestIdleLane(t *testing.T) { engines(t, testIdleLane) }
+
+func testIdleLane(t *testing.T, how Options) {
+	_, _, l := pair(t, how, 1514, 0)
+	ended := make(chan error, 1)
+	go func() {
+		_, err := l.Receive()
+		ended <- err
+	}()
+	time.Sleep(20 * time.Millisecond)
+	before := processTime()
+	err := within(t, 5*time.Second, func() error {
+		for range 3 {
+			runtime.GC()
+			time.Sleep(100 * time.Millisecond)
+		}
+		return nil
+	})
+	if used := processTime() - before; err != nil || used > 150*time.Millisecond {
+		t.Errorf("%v of the processor in 300ms, %v", used, err)
+	}
+	l.Stop()
+	if err := within(t, time.Second, func() error { return <-ended }); !errors.Is(err, ErrStopped) {
+		t.Error(err)
+	}
+}
+
+func processTime() time.Duration {
+	var now unix.Timespec
+	unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &now)
+	return time.Duration(now.Nano())
+}
+
+func TestBusyPoll(t *testing.T) { engines(t, testBusyPoll) }
+
+func testBusyPoll(t *testing.T, how Options) {
+	how.BusyPoll = time.Minute
+	_, _, l := pair(t, how, 1514, 0)
+	in := socket(t, "ta")
+	received := make(chan error, 1)
+	go func() {
+		for {
+			frames, err := l.Receive()
+			if err == nil {
+				err = l.Send(frames)
+			}
+			if err != nil {
+				received <- err
+				return
+			}
+		}
+	}()
+	for i := range 5 {
+		time.Sleep(5 * time.Millisecond)
+		if err := in.Send(frame(i, 60)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for deadline := time.Now().Add(time.Second); l.Tally().Out < 5 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
+	l.Stop()
+	if err := within(t, time.Second, func() error { return <-received }); !errors.Is(err, ErrStopped) || l.Tally().Out != 5 {
+		t.Errorf("%v, %+v", err, l.Tally())
+	}
+}
