@@ -71,8 +71,9 @@ func setECN(frame []byte, p Packet, ecn uint8) {
 
 // UpperSum computes the checksum of the TCP segment or UDP datagram that p
 // carries anew, over the addresses in p's header (RFC 3948 section 3.1.2). A
-// UDP checksum of zero, none, stays zero over IPv4. Other protocols, and
-// segments too short for a checksum, are left alone.
+// UDP checksum of zero, none, stays zero over IPv4, and bytes behind a datagram's
+// own length (RFC 4303 section 2.7) do not count. Other protocols, and segments
+// too short for a checksum, are left alone.
 func UpperSum(frame []byte, p Packet) {
 	const tcpSum, udpSum = 16, 6
 	b := frame[p.Header:max(p.Header, p.Reach)]
@@ -86,6 +87,9 @@ func UpperSum(frame []byte, p Packet) {
 	sum := b[at : at+2]
 	if p.Proto == ProtoUDP && p.Version == 4 && sum[0]|sum[1] == 0 {
 		return
+	}
+	if n := int(binary.BigEndian.Uint16(b[4:])); p.Proto == ProtoUDP && n >= UDPLen && n < len(b) {
+		b = b[:n]
 	}
 	sum[0], sum[1] = 0, 0
 	s := Checksum(pseudoSum(p, len(b)), b)

@@ -95,6 +95,12 @@ func TestUpperSum(t *testing.T) {
 		if sum(b) != sum(right) {
 			t.Errorf("%s: UDP checksum %#x, want %#x", from, sum(b), sum(right))
 		}
+		padded, q := append(b, 1, 2, 3), p // TFC padding in transport mode
+		q.Reach += 3
+		wire.UpperSum(padded, q)
+		if sum(padded) != sum(right) {
+			t.Errorf("%s: with bytes behind it UDP checksum %#x, want %#x", from, sum(padded), sum(right))
+		}
 		b[p.Header+6], b[p.Header+7] = 0, 0
 		wire.UpperSum(b, p)
 		if kept := sum(b) == 0; kept != (p.Version == 4) {
@@ -103,7 +109,6 @@ func TestUpperSum(t *testing.T) {
 
 		tcp := append([]byte(nil), right...)
 		tcp = append(tcp[:p.Header], make([]byte, 20)...)
-		q := p
 		q.Proto, q.Reach = wire.ProtoTCP, len(tcp)
 		wire.UpperSum(tcp, q)
 		pseudo := append(append([]byte(nil), q.Src.AsSlice()...), q.Dst.AsSlice()...)
