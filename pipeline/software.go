@@ -6,7 +6,6 @@ import "tapsec/sa"
 // every SA, and does what a NIC has left. It is unsafe for concurrent use.
 type Software struct {
 	*Pipeline
-	bundles map[sa.ID][]*sa.SA
 }
 
 // NewSoftware makes a host's IPsec without SAs.
@@ -23,16 +22,7 @@ func everything() sa.Profile {
 }
 
 // Replace is that of SAD.
-func (s *Software) Replace(bundles [][]*sa.SA) error {
-	if err := s.sad.Replace(bundles); err != nil {
-		return err
-	}
-	s.bundles = map[sa.ID][]*sa.SA{}
-	for _, b := range bundles {
-		s.bundles[b[0].ID()] = b
-	}
-	return nil
-}
+func (s *Software) Replace(bundles [][]*sa.SA) error { return s.sad.Replace(bundles) }
 
 // Mark is that of SAD.
 func (s *Software) Mark(id sa.ID) *sa.Mark { return s.sad.Mark(id) }
@@ -44,8 +34,8 @@ func (s *Software) Retry(frame []byte, one *sa.SA, high uint32) []byte {
 	presumed := *one
 	presumed.SeqHigh, presumed.SeqLow = high, nil
 	bundle := []*sa.SA{&presumed}
-	if b := s.bundles[one.ID()]; len(b) == 2 {
-		bundle = append(bundle, s.asOfNow(b[1]))
+	if e := s.sad.table.Find(one.ID()); one.Protocol == sa.AH && e != nil && e.Partner != nil {
+		bundle = append(bundle, asOfNow(e.Partner))
 	}
 	sad := NewSAD(everything(), 1)
 	if _, err := sad.Add(bundle...); err != nil {
@@ -55,9 +45,9 @@ func (s *Software) Retry(frame []byte, one *sa.SA, high uint32) []byte {
 }
 
 // asOfNow is an SA that begins where the one in force has come to.
-func (s *Software) asOfNow(one *sa.SA) *sa.SA {
-	now := *one
-	if t := s.Mark(one.ID()).T(); t > 0 {
+func asOfNow(e *entry) *sa.SA {
+	now := *e.SA
+	if t := e.Mark.T(); t > 0 {
 		low := uint32(t)
 		now.SeqHigh, now.SeqLow = uint32(t>>32), &low
 	}

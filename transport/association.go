@@ -28,16 +28,29 @@ type Tally struct {
 	Dropped        [NumReasons]uint64 // by reason; the innermost SA that came in sight is blamed
 }
 
-// associate makes the entry of an SA. The association that it has so far is kept
-// where it is the same SA still.
+// associate makes the entry of an SA. Where it is the same SA still its
+// association goes on, in a window of another size if it is to have one.
 func (c *Consumer) associate(s *sa.SA, began int64) *entry {
 	e := &entry{SA: s, Mark: c.fallback.Mark(s.ID())}
-	if old := c.sas.Find(s.ID()); old != nil && old.Same(s) && old.SA.Window == s.Window && old.ReplayOff == s.ReplayOff {
-		e.Value = old.Value
+	e.Value = &association{window: windowOf(s), usage: usage{Since: began}}
+	old := c.sas.Find(s.ID())
+	if old == nil || !old.Same(s) {
+		return e
+	}
+	if was := old.Value; was.window.Size() == e.Value.window.Size() {
+		e.Value = was
 	} else {
-		e.Value = &association{window: windowOf(s), usage: usage{Since: began}}
+		e.Value.adopt(was)
 	}
 	return e
+}
+
+// adopt has a take over what is known of the SA so far.
+func (a *association) adopt(was *association) {
+	if err := a.window.Restore(was.window.Snapshot()); err != nil {
+		panic("transport: a window that makes no sense: " + err.Error())
+	}
+	a.usage, a.tally, a.failures, a.retried = was.usage, was.tally, was.failures, was.retried
 }
 
 func windowOf(s *sa.SA) Window {
@@ -68,6 +81,15 @@ func (c *Consumer) lookup(protocol sa.Protocol, spi uint32, dst, src netip.Addr,
 		return nil
 	}
 	return e.Value
+}
+
+// shadowed tells whether the NIC may take a packet of a for that of another SA,
+// which matches more packets, where it does not hold a.
+func (c *Consumer) shadowed(a *association) bool {
+	dst, any := a.ID(), a.ID()
+	dst.Src = netip.Addr{}
+	any.Src, any.Dst = netip.Addr{}, netip.Addr{}
+	return a.Src.IsValid() && c.sas.Find(dst) != nil || a.Dst.IsValid() && c.sas.Find(any) != nil
 }
 
 // mine tells whether an address is one of ours.

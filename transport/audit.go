@@ -94,6 +94,9 @@ func (c *Consumer) describe(e *Event) {
 		e.Check, e.Protocol, e.SPI, e.Number = rec.Reason, sa.Protocol(rec.Protocol), rec.SPI, rec.Number
 		at = int(rec.IP)
 	}
+	if at == 0 {
+		return
+	}
 	p, ok := wire.Addresses(c.frame, at)
 	if !ok {
 		return

@@ -10,9 +10,9 @@ import (
 // police holds a packet that has arrived against the policy (RFC 4301 section
 // 5.2). The first rule that matches decides. One that came through an SA needs
 // no rule of its own: it is what that SA's selector allows. Neighbour discovery
-// passes like ARP: without it no packet of any kind would.
+// of the link passes like ARP: without it no packet of any kind would.
 func (c *Consumer) police(p wire.Packet) Reason {
-	if len(c.policy) == 0 || discovers(c.frame, p) {
+	if len(c.policy) == 0 || len(c.via) == 0 && discovers(c.frame, p) {
 		return None
 	}
 	for i := range c.policy {

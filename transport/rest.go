@@ -12,7 +12,8 @@ import (
 // rest looks at what is left of the frame.
 //
 //  1. No IP packet: it passes, the policy is about packets.
-//  2. A fragment to us waits for the others. They come as one packet.
+//  2. A fragment to us waits for the others, unless it will not be delivered.
+//     They come as one packet.
 //  3. IPsec to us goes through software, and again is to be judged.
 //  4. Anything else has arrived, and is the policy's.
 func (c *Consumer) rest() (again bool, _ Reason) {
@@ -21,9 +22,7 @@ func (c *Consumer) rest() (again bool, _ Reason) {
 	}
 	p, reason := c.packet()
 	if reason == None && p.Fragment && c.mine(p.Dst) {
-		if reason = c.reassemble(p); reason == None {
-			p, reason = c.packet()
-		}
+		p, reason = c.reassemble(p)
 	}
 	if reason != None {
 		return false, reason
@@ -41,20 +40,26 @@ func (c *Consumer) rest() (again bool, _ Reason) {
 	return false, c.police(p)
 }
 
-// reassemble adds a fragment to its datagram. Fragments that came through
-// different SAs never make one.
-func (c *Consumer) reassemble(p wire.Packet) Reason {
+// reassemble adds a fragment to its datagram, and gives the packet if that is
+// whole. Fragments that came through different SAs never make one.
+func (c *Consumer) reassemble(p wire.Packet) (wire.Packet, Reason) {
+	const prime = 1<<40 + 0x1b3 // FNV's: handles are small
+	if c.refused != None {
+		return p, c.refused
+	}
 	carried := uint64(0)
 	for _, a := range c.via {
-		carried = carried<<32 | carried>>32 ^ uint64(a.Handle)
+		carried = carried*prime + uint64(a.Handle)
 	}
 	whole, result := c.fragments.Add(c.frame, p, carried, c.now)
-	if result == fragment.Whole {
-		c.frame = append(make([]byte, 0, cap(whole)), whole...) // the stack's until it has read it
-		c.softly = true
-		c.fragments.Release()
+	if result != fragment.Whole {
+		return p, incomplete[result]
 	}
-	return incomplete[result]
+	c.frame = append(make([]byte, 0, cap(whole)), whole...) // the stack's until it has read it
+	c.fragments.Release()
+	c.softly = true
+	_, c.l3, _ = wire.Ethernet(c.frame) // the tags are the first fragment's
+	return c.packet()
 }
 
 // incomplete says why a fragment made no packet.
@@ -107,7 +112,7 @@ func (c *Consumer) locateUDP(p wire.Packet) kind {
 	}
 	b = b[wire.UDPLen:min(length, len(b))]
 	switch {
-	case len(b) == 1 && b[0] == 0xff:
+	case len(b) == 1 && b[0] == 0xff && c.mine(p.Dst):
 		return keepAlive
 	case len(b) < 8 || binary.BigEndian.Uint32(b) == 0: // too short for ESP, or IKE
 		return plain
@@ -137,9 +142,9 @@ func (c *Consumer) foreign(p wire.Packet) kind {
 // open has software check and decrypt the frame.
 func (c *Consumer) open() Reason {
 	c.softly = true
-	if a := c.doubt; a != nil {
-		c.doubt = nil
-		return c.resync(a)
+	if d := c.doubt; d.of != nil {
+		c.doubt = doubt{}
+		return c.presume(d)
 	}
 	annotated := c.fallback.Process(c.frame)
 	body, t, err := status.Split(annotated)

@@ -18,6 +18,9 @@ func (c *Consumer) settle() Reason {
 		r := &c.trailer.Records[i]
 		a := c.find(r)
 		c.entries[i] = a
+		if r.DeleteSA && a != nil {
+			c.release(a)
+		}
 		if r.State == status.NotProcessed {
 			c.trailer.N = i
 			return None
@@ -31,7 +34,6 @@ func (c *Consumer) settle() Reason {
 		switch {
 		case r.State != status.ICVValid:
 			c.trailer.N = i
-			c.culprit = r
 			return c.failed(a, r)
 		case a == nil:
 			return NoSA
@@ -40,13 +42,21 @@ func (c *Consumer) settle() Reason {
 	return None
 }
 
+// release takes an SA back from the NIC, which asks for it whatever it has found.
+func (c *Consumer) release(a *association) {
+	if a.released || c.nic == nil {
+		return
+	}
+	a.released = true
+	c.nic.Delete(a.SA)
+}
+
 // accept takes an authentic number into account: window, ESN mark, lifetime.
 func (c *Consumer) accept(a *association, r *status.Record) bool {
 	a.failures = 0
 	a.Mark.Authenticated(r.Number)
-	if r.DeleteSA && !a.released && c.nic != nil {
-		a.released = true
-		c.nic.Delete(a.SA)
+	if c.behind == a && c.nic != nil {
+		c.nic.Update(a.SA, uint32(r.Number>>32))
 	}
 	c.via = append(c.via, a)
 	if !a.window.Accept(r.Number) {
@@ -58,25 +68,51 @@ func (c *Consumer) accept(a *association, r *status.Record) bool {
 	return true
 }
 
-// failed says what becomes of a frame with a header that failed its check. An SA
-// of the frame's protocol that the NIC does not hold may still open it, and a
-// number may have lost its high half (RFC 4303 appendix A3): then the header is
-// left to software.
+// failed says what becomes of a frame with a header that failed its check. It is
+// left to software where that may open it: the NIC knew less than we do, or the
+// number may have lost its high half (RFC 4303 appendix A3).
 func (c *Consumer) failed(a *association, r *status.Record) Reason {
 	switch {
 	case a == nil && r.Code == status.InvalidProtocol:
+		c.culprit = r
 		return Protocol
 	case a == nil:
+		c.culprit = r
 		return NoSA
-	case r.Code == status.InvalidProtocol && !c.softly:
-		return None
-	case c.lost(a, r):
-		c.doubt, c.after = a, max(uint32(a.Mark.T()>>32), uint32(r.Number>>32))
+	case c.misled(a, r), c.lost(a, r):
 		return None
 	}
+	c.culprit = r
 	c.blame(a)
 	return reasonOf(r.Reason)
 }
+
+// misled tells whether the NIC failed a header because it lacks what we have.
+//
+//  1. It holds an SA of the other protocol, or half of what a portion takes.
+//  2. It holds an SA that matches more packets, and not the one that is meant.
+//  3. It has not seen the numbers that software authenticated, and has taken
+//     another high half. The ESP of a bundle, whose AH was good and is taken
+//     off, no software would open without it: that needs Retry.
+func (c *Consumer) misled(a *association, r *status.Record) bool {
+	if c.softly || r.State != status.FailedBefore {
+		return false
+	}
+	number := a.Mark.Number(uint32(r.Number))
+	switch {
+	case r.Code == status.InvalidProtocol, c.shadowed(a):
+	case number == r.Number || !wrongICV(r):
+		return false
+	case a.Protocol == sa.ESP && a.Partner != nil:
+		c.doubt = doubt{a, uint32(number >> 32), uint32(number >> 32)}
+		c.behind = a
+	default:
+		c.behind = a
+	}
+	return true
+}
+
+func wrongICV(r *status.Record) bool { return r.Reason == status.AHICV || r.Reason == status.ESPICV }
 
 // reasonOf is the NIC's reason in the transport's words.
 func reasonOf(r status.Reason) Reason {

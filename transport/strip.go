@@ -83,11 +83,11 @@ func (c *Consumer) beneath(a *association, p wire.Packet) {
 	}
 }
 
-// packet parses the frame's IP packet. One with a wrong header checksum will not
-// be delivered.
+// packet parses the frame's IP packet, which is of the version that the EtherType
+// announces. One with a wrong header checksum will not be delivered.
 func (c *Consumer) packet() (wire.Packet, Reason) {
 	p, ok := wire.Addresses(c.frame, c.l3)
-	if !ok || p.Short {
+	if !ok || p.Short || (c.frame[c.l3-2] == 0x86) != (p.Version == 6) {
 		return p, BadIP
 	}
 	if !wire.HeaderSum(c.frame, p) {

@@ -74,8 +74,8 @@ type Consumer struct {
 	via       []*association // the SAs that carried what is left, outermost first
 	softly    bool           // software did some of it
 	culprit   *status.Record // the record at which the work ended
-	doubt     *association   // the SA whose number may have lost its high half
-	after     uint32         // the high half that it is not
+	behind    *association   // the SA whose number the NIC has not completed as we would
+	doubt     doubt          // what software is to presume of the number in front
 	refused   Reason         // why the frame will not be delivered although the work goes on
 }
 
@@ -99,8 +99,8 @@ func New(c Config) (*Consumer, error) {
 }
 
 // Replace changes SAs, policy and addresses between two frames. An SA that was
-// there before, unchanged, keeps its window and lifetime; those of a new one
-// begin at began. On an error nothing has changed.
+// there before keeps its window and lifetime, whatever their limits are now;
+// those of a new one begin at began. On an error nothing has changed.
 func (c *Consumer) Replace(sas [][]*sa.SA, policy []sa.Policy, local []netip.Addr, began int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -121,7 +121,7 @@ func (c *Consumer) Replace(sas [][]*sa.SA, policy []sa.Policy, local []netip.Add
 		return err
 	}
 	for _, e := range c.sas.List() {
-		e.Value.entry = e
+		e.Value.entry, e.Value.released = e, false
 	}
 	c.rules = next
 	return nil
@@ -152,7 +152,8 @@ func (c *Consumer) Judge(frame []byte) (clean []byte, v Verdict, r Reason) {
 }
 
 func (c *Consumer) one(frame []byte) ([]byte, Verdict, Reason) {
-	c.via, c.softly, c.culprit, c.doubt, c.refused = c.via[:0], false, nil, nil, None
+	c.via, c.softly, c.culprit, c.behind, c.refused = c.via[:0], false, nil, nil, None
+	c.doubt = doubt{}
 	reason := c.judge(frame)
 	if reason == None {
 		reason = c.refused
@@ -197,10 +198,10 @@ func (c *Consumer) judge(frame []byte) Reason {
 	return reason
 }
 
-// read takes the annotation off a frame that comes from the NIC.
+// read takes the annotation off a frame that comes from the NIC. Where there is
+// none the time is the frame's before.
 func (c *Consumer) read(frame []byte) Reason {
-	c.frame, c.l3, c.now = frame, 0, 0
-	c.trailer.N = 0
+	c.frame, c.l3, c.trailer.N = frame, 0, 0
 	body, t, err := status.Split(frame)
 	if err != nil {
 		return NoAnnotation
@@ -214,7 +215,7 @@ func (c *Consumer) read(frame []byte) Reason {
 
 // take begins the work on what an annotation tells.
 func (c *Consumer) take(annotated, body []byte, t *status.Trailer) Reason {
-	c.annotated, c.trailer = annotated, *t
+	c.annotated, c.trailer, c.culprit = annotated, *t, nil
 	if !agrees(t, len(body)) {
 		return BadAnnotation
 	}
