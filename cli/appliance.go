@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"tapsec/configs"
-	"tapsec/nic"
 	"tapsec/pipeline"
 	"tapsec/status"
 )
@@ -41,9 +40,6 @@ func (a *appliance) offload(c *configs.Config) error {
 	return nil
 }
 
-// chain gives the stages of one queue, wire to host.
-func (a *appliance) chain(queue int) []nic.Stage { return []nic.Stage{a.pipelines[queue]} }
-
 // code sums the frames with that CryptoStatus over the queues.
 func (a *appliance) code(c status.Code) (frames uint64) {
 	for _, p := range a.pipelines {
@@ -66,4 +62,26 @@ func (a *appliance) failed() (frames uint64) {
 		frames += a.code(c)
 	}
 	return frames
+}
+
+// nicReport is the NIC's account as a document: frames by status and reason.
+type nicReport struct {
+	Status  map[string]uint64 `json:"status"`
+	Reasons map[string]uint64 `json:"reasons"`
+	SAs     int               `json:"sas"`
+}
+
+func (a *appliance) report() nicReport {
+	r := nicReport{map[string]uint64{}, map[string]uint64{}, len(a.sad.List())}
+	for code := range status.Code(status.NumCodes) {
+		if n := a.code(code); n > 0 {
+			r.Status[code.String()] = n
+		}
+	}
+	for _, reason := range status.Reasons() {
+		if n := a.reason(reason); n > 0 {
+			r.Reasons[reason.String()] = n
+		}
+	}
+	return r
 }

@@ -32,7 +32,8 @@ func newDemo() *cobra.Command {
 		Long: `demo makes a network of its own that ends with it, opens the appliance's two
 TAPs there, sends one frame for each row of the contract's table into the wire
 TAP, and shows what arrives on the host TAP. A few seconds of mixed traffic
-follow. Root is not needed where the kernel grants user namespaces; where no TAP
+follow, and then the whole system: two hosts, a wire between them, and NIC and
+transport that let nothing bad through. Root is not needed where the kernel grants user namespaces; where no TAP
 can be had, the same frames go through the pipeline in memory.
 
 The first line says which rig it is. Exit code 4 means that an answer was not
@@ -61,7 +62,14 @@ func demo(o demoOptions) error {
 			return demoInMemory(o, err.Error())
 		}
 		fmt.Fprintln(o.out, "rig: taps")
-		return errors.Join(show(o, bench), bench.close())
+		if err := errors.Join(show(o, bench), bench.close()); err != nil {
+			return err
+		}
+		good, err := showSystem(o.out)
+		if err == nil && !good {
+			err = exitError{exitDisagree, errors.New("the whole system did not do what it should")}
+		}
+		return err
 	case o.memory:
 		return demoInMemory(o, "asked for with --memory")
 	}

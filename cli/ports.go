@@ -22,11 +22,15 @@ type ports struct {
 	wireBefore, hostBefore tap.Drops
 }
 
-// openPorts makes the two interfaces, or attaches to them, puts them where the
-// configuration wants them, and brings them up. On an error nothing is left
-// behind.
-func openPorts(c *configs.Config) (*ports, error) {
-	wire, err := openPort(c.Wire, c.Queues)
+// openPorts makes the two TAPs, or takes those that are there, puts them where
+// the configuration wants them, and brings them up. With attach the wire is an
+// interface of somebody else's. On an error nothing is left behind.
+func openPorts(c *configs.Config, attach bool) (*ports, error) {
+	open := openPort
+	if attach {
+		open = attachPort
+	}
+	wire, err := open(c.Wire, c.Queues)
 	if err != nil {
 		return nil, err
 	}
@@ -42,6 +46,15 @@ func openPorts(c *configs.Config) (*ports, error) {
 		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
+}
+
+// attachPort takes part in an interface that exists.
+func attachPort(i configs.Interface, _ int) (d *tap.Device, err error) {
+	err = in(i.Netns, func() error {
+		d, err = tap.Attach(i.Name)
+		return err
+	})
+	return d, err
 }
 
 // openPort opens one TAP with its kernel side in the namespace asked for: there
@@ -80,10 +93,10 @@ func openPort(i configs.Interface, queues int) (*tap.Device, error) {
 }
 
 // join makes the NIC between the two ports.
-func (p *ports) join(c *configs.Config, chain nic.Chain) (*nic.NIC, error) {
+func (p *ports) join(c *configs.Config, inward, outward nic.Chain) (*nic.NIC, error) {
 	return nic.New(nic.Config{
-		Wire: p.wire, Host: p.host, Chain: chain,
-		Room: max(c.Wire.MTU, c.Host.MTU) + linkHeader, Tail: status.Tailroom,
+		Wire: p.wire, Host: p.host, Chain: inward, Outward: outward,
+		Room: max(c.Wire.MTU, c.Host.MTU) + linkHeader + status.MaxTrailer, Tail: status.Tailroom,
 	})
 }
 
@@ -94,15 +107,7 @@ func (p *ports) ready(c *configs.Config) error {
 }
 
 func portReady(i configs.Interface) error {
-	if i.Netns == "" {
-		return rig.Ready(i.Name)
-	}
-	ns, err := rig.OpenNamespace(i.Netns)
-	if err != nil {
-		return err
-	}
-	defer ns.Close()
-	return ns.Do(func() error { return rig.Ready(i.Name) })
+	return in(i.Netns, func() error { return rig.Ready(i.Name) })
 }
 
 func (p *ports) close() error { return errors.Join(p.host.Close(), p.wire.Close()) }

@@ -78,10 +78,22 @@ func rigHosts() []rig.Host {
 // rigMTU leaves room on the wire for a tunnel with transport mode inside it.
 const rigMTU = 1400
 
-// rigPrograms run in the NIC's namespace, what receives first.
-func rigPrograms(config string, split bool) []rig.Program {
-	return []rig.Program{{Name: "nic", Args: []string{"run", "-c", config, "--wire", "stack0", "--wire-netns", "a",
-		"--host", "stack0", "--host-netns", "b", "--form", "decap", "--annotate", "none"}}}
+// rigPrograms run in the NIC's namespace, what receives first. Their control
+// sockets are in dir.
+func rigPrograms(dir, config string, split bool) []rig.Program {
+	program := func(name string, args ...string) rig.Program {
+		control := filepath.Join(dir, name+".sock")
+		return rig.Program{Name: name, Control: control, Args: append(args, "-c", config, "--control", control)}
+	}
+	send := program("send", "send", "--stack", "stack0", "--stack-netns", "a", "--out", "wire0")
+	if split {
+		return []rig.Program{
+			program("nic", "run", "--wire", "wire0", "--host", "host0"),
+			program("transport", "transport", "--in", "host0", "--out", "stack0", "--stack-netns", "b", "--nic", filepath.Join(dir, "nic.sock")),
+			send,
+		}
+	}
+	return []rig.Program{program("run", "run", "--wire", "wire0", "--transport", "stack0", "--stack-netns", "b"), send}
 }
 
 // rigUp puts the rig up. On an error nothing is left of it.
@@ -104,7 +116,7 @@ func rigUp(ctx context.Context, o rigUpOptions) (*rig.Standing, error) {
 		plan.Config = filepath.Join(seat.Dir(), "rig.yaml")
 		err = os.WriteFile(plan.Config, configs.Rig(profile, !o.clearAnswers), 0o600)
 	}
-	plan.Programs = rigPrograms(plan.Config, o.split)
+	plan.Programs = rigPrograms(seat.Dir(), plan.Config, o.split)
 	if err == nil {
 		err = seat.Raise(ctx, plan, "rig", "supervise", seat.Dir())
 	}

@@ -1,26 +1,18 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"log/slog"
-	"os"
-	"os/signal"
-	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"tapsec/configs"
-	"tapsec/nic"
-	"tapsec/sa"
 	"tapsec/tap"
 )
 
-// runOptions are the flags of run. What is empty or 0 leaves the configuration
-// as it is.
+// runOptions are the flags of run, transport and send, which are one program
+// with or without a NIC, with or without a transport. What is empty or 0 leaves
+// the configuration as it is.
 type runOptions struct {
 	config               string
 	wire, host           string
@@ -29,6 +21,39 @@ type runOptions struct {
 	form                 configs.Form
 	annotate             configs.Annotate
 	inactive             bool
+
+	transport string // the stack's TAP, which then stands in the place of host; empty: no transport
+	attach    bool   // the wire exists already and is not to become a TAP of ours
+	noNIC     bool   // the NIC is in another process: frames come annotated
+	nic       string // its control socket
+	state     string // file that keeps the windows
+	control   string // our control socket
+	use       []string
+	first     uint64
+}
+
+// stackFlags are those of every command with a transport.
+func (o *runOptions) stackFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.hostNetns, "stack-netns", "", "network namespace `NAME` for the stack's side of its TAP")
+	f.StringVar(&o.state, "state", "", "`FILE` that keeps the sequence windows between two runs")
+	f.StringSliceVar(&o.use, "sa", nil, "seal with these SAs, innermost first (default: those that fit each packet) `NAME,...`")
+	f.Uint64Var(&o.first, "first", 0, "sequence `NUMBER` of the first packet sealed (default 1)")
+}
+
+// stacks is what --sa says to the outbound side.
+func (o *runOptions) stacks() [][]string {
+	if len(o.use) == 0 {
+		return nil
+	}
+	return [][]string{o.use}
+}
+
+// commonFlags are those of every command that runs.
+func (o *runOptions) commonFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVarP(&o.config, "config", "c", "", "configuration `FILE`")
+	f.StringVar(&o.control, "control", "", "answer questions on a Unix socket at this `PATH`")
 }
 
 func newRun() *cobra.Command {
@@ -45,7 +70,13 @@ flow.
 SIGINT and SIGTERM end it, with a summary on standard output. SIGHUP rereads the
 SAs and the offload switches without losing a frame; a file with a mistake
 changes nothing. A deleted interface ends it with exit code 3. Interfaces that
-it made vanish with it.`,
+it made vanish with it.
+
+With --transport it is the whole receiving host: behind the NIC the transport
+checks sequence numbers and policy, does in software what the NIC has left, and
+gives clean packets to the kernel's stack on that TAP. What the stack sends is
+sealed where the configuration has SAs to others than its own addresses, and
+goes out in clear where not.`,
 		Example: `  tapsec run -c configs/example.yaml
   tapsec run -c site.yaml --host plain0 --host-netns ids --form decap`,
 		Args: args(0),
@@ -56,8 +87,10 @@ it made vanish with it.`,
 			return run(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
+	o.commonFlags(cmd)
+	o.stackFlags(cmd)
 	f := cmd.Flags()
-	f.StringVarP(&o.config, "config", "c", "", "configuration `FILE`")
+	f.StringVar(&o.transport, "transport", "", "be the transport too, in front of the stack on the TAP `NAME`, which takes the host's place")
 	f.StringVar(&o.wire, "wire", "", "`NAME` of the wire's TAP (default: the configuration's, as for all below)")
 	f.StringVar(&o.host, "host", "", "`NAME` of the host's TAP")
 	f.StringVar(&o.wireNetns, "wire-netns", "", "network namespace `NAME` for the kernel's side of the wire")
@@ -77,6 +110,7 @@ func completeFlags(cmd *cobra.Command) {
 	}
 	// Errors would say that there is no such flag.
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml", "json")
+	_ = cmd.MarkFlagFilename("state", "json")
 	_ = cmd.RegisterFlagCompletionFunc("form", fixed(string(configs.InPlace), string(configs.Decap)))
 	_ = cmd.RegisterFlagCompletionFunc("annotate", fixed(string(configs.Trailer), string(configs.None)))
 }
@@ -92,13 +126,19 @@ func (o *runOptions) load() (*configs.Config, error) {
 	}
 	override(&c.Wire.Name, o.wire)
 	override(&c.Host.Name, o.host)
+	override(&c.Host.Name, o.transport)
 	override(&c.Wire.Netns, o.wireNetns)
 	override(&c.Host.Netns, o.hostNetns)
 	override(&c.Queues, o.queues)
 	override(&c.Host.Form, o.form)
 	override(&c.Host.Annotate, o.annotate)
 	c.Offload.Active = c.Offload.Active && !o.inactive
+	if o.transport != "" {
+		c.Host.Form, c.Host.Annotate = configs.InPlace, configs.Trailer
+	}
 	switch {
+	case o.transport != "" && c.Queues > 1:
+		return nil, fmt.Errorf("%d queues: a transport has one; say --queues 1", c.Queues)
 	case c.Queues < 1 || c.Queues > maxQueues:
 		return nil, fmt.Errorf("--queues: expected 1 to %d, found %d", maxQueues, c.Queues)
 	case c.Wire.Name == c.Host.Name && c.Wire.Netns == c.Host.Netns:
@@ -119,156 +159,5 @@ func override[T comparable](v *T, flag T) {
 	var none T
 	if flag != none {
 		*v = flag
-	}
-}
-
-// running is the appliance at work.
-type running struct {
-	options runOptions
-	config  *configs.Config
-	*appliance
-	ports   *ports
-	nic     *nic.NIC
-	console *console
-	log     *slog.Logger
-}
-
-// run is the NIC from start to stop.
-//
-//  1. Read the configuration, make the SAs' ciphers.
-//  2. Open the interfaces; they close again however this ends.
-//  3. Move frames until a signal or a failure.
-//  4. Sum up, after failures too.
-func run(ctx context.Context, o runOptions, out, errOut io.Writer) error {
-	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop) // the second signal kills
-	reload := make(chan os.Signal, 1)
-	signal.Notify(reload, unix.SIGHUP)
-	defer signal.Stop(reload)
-
-	r := &running{options: o, console: newConsole(errOut)}
-	r.log = slog.New(slog.NewTextHandler(r.console, nil))
-	var err error
-	if r.config, err = o.load(); err != nil {
-		return inputError(err)
-	}
-	if r.appliance, err = newAppliance(r.config); err != nil {
-		return inputError(err)
-	}
-	r.warn(r.config)
-	if r.ports, err = openPorts(r.config); err != nil {
-		return err
-	}
-	defer r.ports.close()
-	if r.nic, err = r.ports.join(r.config, r.chain); err != nil {
-		return err
-	}
-	begin := time.Now()
-	err = r.serve(ctx, reload)
-	r.console.end()
-	return errors.Join(err, summary(out, r.config, time.Since(begin), r.nic.Summary(), r.appliance, r.ports))
-}
-
-// serve moves frames and meanwhile answers signals.
-func (r *running) serve(ctx context.Context, reload <-chan os.Signal) error {
-	done := make(chan error, 1)
-	go func() { done <- r.nic.Run(ctx) }()
-	if err := r.ports.ready(r.config); err != nil {
-		r.log.Warn("an interface does not come up", "err", err)
-	}
-	r.log.Info("ready", "wire", r.config.Wire.Name, "host", r.config.Host.Name, "queues", r.config.Queues,
-		"sas", len(r.sad.List()), "offload", r.config.Offload.Active)
-	ticks, stop := r.console.ticks()
-	defer stop()
-	for {
-		select {
-		case err := <-done:
-			return err
-		case <-reload:
-			r.reload()
-		case <-ticks:
-			r.console.progress(r.line())
-		}
-	}
-}
-
-// line is the progress so far.
-func (r *running) line() string {
-	moved := r.nic.Summary()
-	return fmt.Sprintf("%s to %s: %d frames, %d failed; back: %d frames",
-		r.config.Wire.Name, r.config.Host.Name, moved.ToHost.Out, r.failed(), moved.ToWire.Out)
-}
-
-// reload takes over SAs and offload switches from the file. What cannot change
-// while frames flow stays and is named; a mistake leaves everything as it is.
-func (r *running) reload() {
-	next, err := r.options.load()
-	if err != nil {
-		r.refuse(err)
-		return
-	}
-	for _, field := range fixed(r.config, next) {
-		r.log.Warn("this change needs a restart", "field", field)
-	}
-	if err := place(next, r.config); err != nil {
-		r.refuse(err)
-		return
-	}
-	if err := r.offload(next); err != nil {
-		r.refuse(err)
-		return
-	}
-	r.config = next
-	r.warn(next)
-	r.log.Info("reloaded", "sas", len(r.sad.List()), "offload", next.Offload.Active)
-}
-
-// fixed names the fields in which two configurations differ and that cannot
-// change in a running appliance.
-func fixed(old, next *configs.Config) []string {
-	var fields []string
-	check := func(field string, same bool) {
-		if !same {
-			fields = append(fields, field)
-		}
-	}
-	check("profile", old.Profile.Name == next.Profile.Name)
-	check("sa_capacity", old.SACapacity == next.SACapacity)
-	check("queues", old.Queues == next.Queues)
-	check("wire", old.Wire == next.Wire)
-	check("host", old.Host == next.Host)
-	return fields
-}
-
-// place gives next the fixed fields of the running configuration, whose profile
-// may have no room for an SA that the file's has room for.
-func place(next, old *configs.Config) error {
-	next.Profile, next.SACapacity, next.Queues = old.Profile, old.SACapacity, old.Queues
-	next.Wire, next.Host = old.Wire, old.Host
-	for _, s := range next.Unoffloaded() {
-		if s.Offload == sa.Required {
-			return fmt.Errorf("%s does not fit into the running profile %s of capacity %d; restart to change it", s, old.Profile.Name, old.Capacity())
-		}
-	}
-	return nil
-}
-
-// refuse logs every mistake of a file that is not taken over.
-func (r *running) refuse(err error) {
-	var mistakes configs.Errors
-	if !errors.As(err, &mistakes) {
-		r.log.Error("reload", "err", err)
-	}
-	for _, p := range mistakes {
-		r.log.Error(p.Msg, "at", fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Col), "field", p.Field, "text", p.Text)
-	}
-	r.log.Error("reload refused: the SAs and switches in force stay")
-}
-
-// warn logs what is allowed but unwise, and which SAs stay with the transport.
-func (r *running) warn(c *configs.Config) {
-	for _, p := range c.Warnings {
-		r.log.Warn(p.Msg, "at", fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Col), "field", p.Field)
 	}
 }

@@ -1,25 +1,41 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"text/tabwriter"
 	"time"
 
-	"tapsec/configs"
-	"tapsec/nic"
 	"tapsec/status"
 	"tapsec/tap"
+	"tapsec/transport"
 )
 
 // summary is what a run leaves on standard output: what was moved, how it was
 // judged, and what the kernel dropped before or behind it.
-func summary(out io.Writer, c *configs.Config, ran time.Duration, moved nic.Summary, a *appliance, p *ports) error {
+func (r *running) summary(out io.Writer, ran time.Duration) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "ran for %s\n\n", ran.Round(time.Millisecond))
-	fmt.Fprint(w, "direction\tframes in\tbytes in\tframes out\tbytes out\thost_down\tretries\toversize\n")
-	direction(w, c.Wire.Name+" to "+c.Host.Name, moved.ToHost)
-	direction(w, c.Host.Name+" to "+c.Wire.Name, moved.ToWire)
+	fmt.Fprint(w, "direction\tframes in\tbytes in\tframes out\tbytes out\tkept\thost_down\ttoo_long\tretries\toversize\n")
+	wire, host, moved := r.config.Wire.Name, r.config.Host.Name, r.nic.Summary()
+	direction(w, wire+" to "+host, moved.ToHost)
+	direction(w, host+" to "+wire, moved.ToWire)
+	if r.appliance != nil {
+		r.appliance.summary(w)
+	}
+	if r.host != nil {
+		r.host.summary(w)
+	}
+	fmt.Fprint(w, "\nkernel drops\tqueue full\trefused by the host stack\n")
+	kernelDrops(w, r.ports.wire, r.ports.wireBefore)
+	kernelDrops(w, r.ports.host, r.ports.hostBefore)
+	return w.Flush()
+}
+
+// summary is the NIC's account.
+func (a *appliance) summary(w io.Writer) {
 	fmt.Fprint(w, "\nstatus\tframes\n")
 	for code := range status.Code(status.NumCodes) {
 		if n := a.code(code); n > 0 {
@@ -32,18 +48,43 @@ func summary(out io.Writer, c *configs.Config, ran time.Duration, moved nic.Summ
 			fmt.Fprintf(w, "%s\t%d\t%s\n", r.String(), n, r.Error())
 		}
 	}
-	fmt.Fprint(w, "\nkernel drops\tqueue full\trefused by the host stack\n")
-	kernelDrops(w, p.wire, p.wireBefore)
-	kernelDrops(w, p.host, p.hostBefore)
-	return w.Flush()
+}
+
+// summary is the transport's account. That replay protection is off stands on
+// the SA's line.
+func (h *host) summary(w io.Writer) {
+	s := h.consumer.Summary()
+	fmt.Fprint(w, "\ntransport\tframes\n")
+	for v := transport.Deliver; v <= transport.Drop; v++ {
+		fmt.Fprintf(w, "%s\t%d\n", v, s.Verdicts[v.String()])
+	}
+	for r := range transport.Reason(transport.NumReasons) {
+		if n := s.Reasons[r.String()]; n > 0 {
+			fmt.Fprintf(w, "  %s\t%d\t%s\n", r, n, r.Error())
+		}
+	}
+	states := h.consumer.States()
+	if len(states) == 0 {
+		return
+	}
+	slices.SortFunc(states, func(a, b transport.SAState) int { return cmp.Compare(a.Name, b.Name) })
+	fmt.Fprint(w, "\nSA\tpackets\ttop\tseen\tgaps\treplays\tlate\twindow\n")
+	for _, st := range states {
+		window := fmt.Sprint(st.Window.Size)
+		if st.Window.Off {
+			window = "REPLAY PROTECTION IS OFF"
+		}
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", st.Name, st.Tally.Packets, st.Window.Top, st.Window.Seen,
+			st.Window.Gaps, st.Window.Replays, st.Window.Late, window)
+	}
 }
 
 // also says what a status alone does not.
 var also = map[status.Code]string{status.Success: "\tincluding frames left alone"}
 
 func direction(w io.Writer, name string, t tap.Tally) {
-	fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n",
-		name, t.In, t.InBytes, t.Out, t.OutBytes, t.HostDown, t.Retries, t.Oversize)
+	fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n",
+		name, t.In, t.InBytes, t.Out, t.OutBytes, t.Kept, t.HostDown, t.TooLong, t.Retries, t.Oversize)
 }
 
 // kernelDrops prints an interface's tx drops, which came while the appliance

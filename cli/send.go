@@ -1,0 +1,40 @@
+package cli
+
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+)
+
+func newSend() *cobra.Command {
+	o := runOptions{attach: true}
+	cmd := &cobra.Command{
+		Use:   "send -c FILE --stack STACK --out INTERFACE",
+		Short: "Be the peer: seal what a plain stack sends",
+		Long: `send is the other side of a test: what the kernel's stack sends on the TAP --stack
+is sealed with the SAs of the configuration that go to others than its own
+addresses, and leaves by the interface --out, for instance the wire TAP of a
+tapsec run. Answers in clear go to the stack as they are; where the configuration
+has SAs to its own addresses, a NIC and a transport of its own open them.
+
+So two programs with the same file, and with the addresses of either side as
+local, protect both directions. It is a test's sender, not an offloaded one.`,
+		Example: `  tapsec run -c rig.yaml --transport stack0 --stack-netns b &
+  tapsec send -c rig.yaml --stack stack0 --stack-netns a --out wire0`,
+		Args: args(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.wire == "" || o.transport == "" {
+				return inputError(errors.New("give the stack's TAP with --stack, and the interface towards the peer with --out"))
+			}
+			return run(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+		},
+	}
+	o.commonFlags(cmd)
+	o.stackFlags(cmd)
+	f := cmd.Flags()
+	f.StringVar(&o.transport, "stack", "", "`NAME` of the stack's TAP")
+	f.StringVar(&o.wire, "out", "", "`INTERFACE` towards the peer")
+	f.StringVar(&o.wireNetns, "out-netns", "", "network namespace `NAME` of --out")
+	completeFlags(cmd)
+	return cmd
+}

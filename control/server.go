@@ -1,0 +1,232 @@
+// Package control is a running NIC or transport seen from outside: HTTP with
+// JSON on a Unix socket that only its owner can open.
+//
+//	GET  /        what there is
+//	GET  /NAME    a document
+//	POST /update  {"protocol": "esp", "spi": "0x1001", "dst": "192.0.2.1", "src": "", "high": 1}
+//	POST /delete  {"protocol": "esp", "spi": "0x1001", "dst": "192.0.2.1", "src": ""}
+//
+// An answer is the document, nothing (204), or {"error": "one sentence"}. For
+// instance
+//
+//	curl --unix-socket /run/tapsec.sock http://tapsec/counters
+//
+// The package knows neither NIC nor transport: what the documents say, and what
+// an update does, is given to it. Requests stay off the frame path.
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"tapsec/sa"
+)
+
+// Offloader holds offloaded SAs. The error for one that it does not hold is
+// sa.ErrUnknown.
+type Offloader interface {
+	Update(id sa.ID, high uint32) error // the high half of the SA's sequence numbers
+	Delete(id sa.ID) error
+}
+
+// Config is what there is to see and to do. Its functions and methods are called
+// at any time, by several goroutines at once.
+type Config struct {
+	// Documents make what is encoded as JSON; names are lower-case letters,
+	// digits and dashes. Of a key encoding/json shows the length alone, as long
+	// as it is an sa.Key.
+	Documents map[string]func() any
+	Offloader Offloader // nil: there is nothing to update or delete
+}
+
+// Index is the answer to GET /.
+type Index struct {
+	Documents []string `json:"documents"` // GET
+	Actions   []string `json:"actions"`   // POST
+}
+
+const (
+	maxBody      = 4 << 10 // bytes of a request
+	serverPause  = 5 * time.Second
+	closingPause = time.Second
+)
+
+// Server answers on one socket.
+type Server struct {
+	Config
+	path  string
+	made  os.FileInfo // the socket, to know it again
+	http  http.Server
+	ended chan error
+}
+
+var documentName = regexp.MustCompile(`^[a-z0-9-]+$`)
+
+// Open makes the socket at path, with mode 0600, and begins to answer. A socket
+// that a dead program left there is replaced; one on which somebody listens, and
+// any other file, is an error. It panics where a document's name is none.
+func Open(path string, c Config) (*Server, error) {
+	for name := range c.Documents {
+		if !documentName.MatchString(name) || name == "update" || name == "delete" {
+			panic(fmt.Sprintf("control: %q cannot be the name of a document", name))
+		}
+	}
+	l, err := listen(path)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Config: c, path: path, ended: make(chan error, 1)}
+	if s.made, err = os.Lstat(path); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	s.http = http.Server{Handler: s, ReadTimeout: serverPause, WriteTimeout: serverPause, IdleTimeout: serverPause, MaxHeaderBytes: maxBody}
+	go func() { s.ended <- s.serve(l) }()
+	return s, nil
+}
+
+func (s *Server) serve(l net.Listener) error {
+	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("control socket %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// Close removes the socket, unless another program's has taken its place, and
+// ends once requests under way are answered, after a second at most. The error
+// is why the server had stopped to answer before.
+func (s *Server) Close() error {
+	if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.made) {
+		os.Remove(s.path)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), closingPause)
+	defer cancel()
+	if s.http.Shutdown(ctx) != nil {
+		s.http.Close()
+	}
+	return <-s.ended
+}
+
+// refusal is an answer that is an error.
+type refusal struct {
+	status int // of HTTP
+	text   string
+}
+
+func (r *refusal) Error() string { return r.text }
+
+func refuse(status int, format string, args ...any) error {
+	return &refusal{status, fmt.Sprintf(format, args...)}
+}
+
+// ServeHTTP answers one request.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	document, err := s.answer(w, r)
+	status := http.StatusOK
+	if bad := (*refusal)(nil); errors.As(err, &bad) {
+		status = bad.status
+	} else if err != nil {
+		status = http.StatusInternalServerError
+	} else if document == nil {
+		w.WriteHeader(http.StatusNoContent)
+		return
+	}
+	if err != nil {
+		document = map[string]string{"error": err.Error()}
+	}
+	text, err := json.MarshalIndent(document, "", "  ")
+	if err != nil {
+		panic(fmt.Sprintf("control: %s: %v", r.URL.Path, err))
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	w.Write(append(text, '\n'))
+}
+
+// answer gives the document that answers a request, or nil where none is needed.
+func (s *Server) answer(w http.ResponseWriter, r *http.Request) (any, error) {
+	name := strings.TrimPrefix(r.URL.Path, "/")
+	method := http.MethodGet
+	if name == "update" || name == "delete" {
+		method = http.MethodPost
+	} else if name != "" && s.Documents[name] == nil {
+		return nil, refuse(http.StatusNotFound, "there is no %q here; GET / lists what there is", name)
+	}
+	if r.Method != method {
+		w.Header().Set("Allow", method)
+		return nil, refuse(http.StatusMethodNotAllowed, "/%s takes %s, not %s", name, method, r.Method)
+	}
+	switch name {
+	case "":
+		return s.index(), nil
+	case "update", "delete":
+		return nil, s.change(name, http.MaxBytesReader(w, r.Body, maxBody))
+	}
+	return s.Documents[name](), nil
+}
+
+func (s *Server) index() Index {
+	i := Index{Documents: slices.Sorted(maps.Keys(s.Documents)), Actions: []string{}}
+	if s.Offloader != nil {
+		i.Actions = []string{"delete", "update"}
+	}
+	return i
+}
+
+// change is what POST takes.
+type change struct {
+	sa.ID
+	High *uint32 `json:"high,omitempty"` // update alone
+}
+
+func (s *Server) change(name string, body io.Reader) error {
+	if s.Offloader == nil {
+		return refuse(http.StatusNotImplemented, "nothing is offloaded here that one could %s", name)
+	}
+	c, err := decode(body)
+	switch {
+	case err != nil:
+		return refuse(http.StatusBadRequest, "/%s: %v", name, err)
+	case name == "delete" && c.High != nil:
+		return refuse(http.StatusBadRequest, "/delete: \"high\" is for /update")
+	case name == "delete":
+		err = s.Offloader.Delete(c.ID)
+	case c.High == nil:
+		return refuse(http.StatusBadRequest, "/update: \"high\" is missing, the high half of the sequence numbers")
+	default:
+		err = s.Offloader.Update(c.ID, *c.High)
+	}
+	if errors.Is(err, sa.ErrUnknown) {
+		return refuse(http.StatusNotFound, "%s: %v", c.ID, sa.ErrUnknown)
+	}
+	return err
+}
+
+// decode reads one change and nothing else.
+func decode(body io.Reader) (c change, err error) {
+	d := json.NewDecoder(body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); errors.Is(err, io.EOF) {
+		return c, errors.New("the body is empty")
+	} else if err != nil {
+		return c, err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return c, errors.New("there is more behind the object")
+	}
+	if c.Protocol == 0 || c.SPI == 0 {
+		return c, errors.New("\"protocol\" and \"spi\" are needed, and \"dst\" and \"src\" where the SA has them")
+	}
+	return c, nil
+}
