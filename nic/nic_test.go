@@ -35,13 +35,13 @@ type running struct {
 	ended      chan error
 }
 
-func run(t *testing.T, queues int, chain Chain) *running {
+func run(t testing.TB, queues int, chain Chain) *running {
 	t.Helper()
 	rig.Require(t)
 	return join(t, open(t, "wire", queues), open(t, "host", queues), chain)
 }
 
-func join(t *testing.T, wire, host *tap.Device, chain Chain) *running {
+func join(t testing.TB, wire, host *tap.Device, chain Chain) *running {
 	t.Helper()
 	r := &running{wire: wire, host: host, ended: make(chan error, 1)}
 	n, err := New(Config{Wire: r.wire, Host: r.host, Room: 1518, Tail: 64, Chain: chain, Engine: engine})
@@ -56,7 +56,7 @@ func join(t *testing.T, wire, host *tap.Device, chain Chain) *running {
 	return r
 }
 
-func open(t *testing.T, name string, queues int) *tap.Device {
+func open(t testing.TB, name string, queues int) *tap.Device {
 	t.Helper()
 	d, err := tap.Open(tap.Config{Name: name, Queues: queues})
 	if err != nil {
@@ -70,7 +70,7 @@ func open(t *testing.T, name string, queues int) *tap.Device {
 }
 
 // wait returns what Run returned, which must be soon.
-func (r *running) wait(t *testing.T) error {
+func (r *running) wait(t testing.TB) error {
 	t.Helper()
 	select {
 	case err := <-r.ended:
@@ -81,7 +81,7 @@ func (r *running) wait(t *testing.T) error {
 	}
 }
 
-func (r *running) stop(t *testing.T) {
+func (r *running) stop(t testing.TB) {
 	t.Helper()
 	r.cancel()
 	if err := r.wait(t); err != nil {

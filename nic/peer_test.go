@@ -47,7 +47,7 @@ func TestMain(m *testing.M) {
 }
 
 // start starts a peer; the function returned waits for its account.
-func start(t *testing.T, o order) (finish func() account) {
+func start(t testing.TB, o order) (finish func() account) {
 	t.Helper()
 	job, err := json.Marshal(o)
 	if err != nil {

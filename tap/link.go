@@ -35,6 +35,7 @@ type Tally struct {
 // Link moves frames in one direction of a queue pair. It belongs to a Lane.
 type Link struct {
 	from, to       *Device
+	queue          int
 	source, target *os.File
 	room, tail     int // bytes of a frame, and behind it
 	engine         engine
@@ -52,7 +53,7 @@ type engine interface {
 }
 
 func newLink(from, to *Device, queue int, o Options) *Link {
-	return &Link{from: from, to: to, source: from.queues[queue], target: to.writer(queue), room: o.Room, tail: o.Tail}
+	return &Link{from: from, to: to, queue: queue, source: from.queues[queue], target: to.writer(queue), room: o.Room, tail: o.Tail}
 }
 
 // From returns the device that the link's frames come from.

@@ -28,7 +28,12 @@ type plain struct {
 }
 
 func newPlain(l *Link, o Options) (*plain, error) {
-	in, err := l.source.SyscallConn()
+	source, err := l.from.pollable(l.queue)
+	if err != nil {
+		return nil, err
+	}
+	l.source = source
+	in, err := source.SyscallConn()
 	if err != nil {
 		return nil, err
 	}

@@ -255,17 +255,6 @@ func (r *ring) fail(err error) {
 	}
 }
 
-// duplicate opens a file's description once more: a ring has requests under way that must not meet
-// another file under a number that was given back.
-func duplicate(f *os.File) (int, error) {
-	fd := -1
-	err := control(f, func(old int) (err error) {
-		fd, err = unix.FcntlInt(uintptr(old), unix.F_DUPFD_CLOEXEC, 0)
-		return err
-	})
-	return fd, err
-}
-
 // remains tells whether a device is open and its interface there.
 func (d *Device) remains(f *os.File) error {
 	err := control(f, func(fd int) error {

@@ -16,7 +16,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -43,7 +45,9 @@ type Config struct {
 type Device struct {
 	name   string
 	queues []*os.File
-	out    *os.File      // what is written to a packet socket's interface; nil for a TAP
+	out    *os.File   // what is written to a packet socket's interface; nil for a TAP
+	polled []*os.File // of a TAP's queues, those that a goroutine waits on; guarded by mutex
+	mutex  sync.Mutex
 	lost   atomic.Uint64 // frames that the packet socket had no buffer for, which the kernel tells once
 }
 
@@ -91,8 +95,8 @@ func open(c Config) (*Device, error) {
 	return d, nil
 }
 
-// openQueue attaches one more descriptor. Water opens without close-on-exec and writes the
-// persistence it is given even when it only attaches, hence the lock and the flag.
+// openQueue attaches one more descriptor. Water opens without close-on-exec, hence the lock, and
+// writes the persistence it is given even when it only attaches.
 func openQueue(name string, persist, multi bool) (*os.File, error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
@@ -108,11 +112,54 @@ func openQueue(name string, persist, multi bool) (*os.File, error) {
 		w.Close()
 		return nil, errors.New("the TAP library hands out no file")
 	}
-	err = control(f, func(fd int) error {
-		unix.CloseOnExec(fd)
-		return nil
+	defer f.Close()
+	return unpolled(f)
+}
+
+// unpolled returns another file for the same queue, of which the runtime's poller knows nothing: it
+// would be woken by every frame, also by those that a ring reads. Water's file is made for the poller.
+func unpolled(f *os.File) (*os.File, error) {
+	fd, err := duplicate(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, false); err != nil { // what os.NewFile goes by
+		unix.Close(fd)
+		return nil, err
+	}
+	f = os.NewFile(uintptr(fd), f.Name())
+	return f, unix.SetNonblock(fd, true)
+}
+
+// pollable returns a file for a queue on which a goroutine can wait.
+func (d *Device) pollable(queue int) (*os.File, error) {
+	if d.out != nil {
+		return d.queues[queue], nil
+	}
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	if d.polled == nil {
+		d.polled = make([]*os.File, len(d.queues))
+	}
+	if d.polled[queue] == nil {
+		fd, err := duplicate(d.queues[queue])
+		if err != nil {
+			return nil, err
+		}
+		d.polled[queue] = os.NewFile(uintptr(fd), d.name)
+	}
+	return d.polled[queue], nil
+}
+
+// duplicate opens a file's description once more, under a number that is given back only by whoever
+// asked for it.
+func duplicate(f *os.File) (int, error) {
+	fd := -1
+	err := control(f, func(old int) (err error) {
+		fd, err = unix.FcntlInt(uintptr(old), unix.F_DUPFD_CLOEXEC, 0)
+		return err
 	})
-	return f, err
+	return fd, err
 }
 
 // Name returns the name the interface had when it was opened.
@@ -146,12 +193,13 @@ func (d *Device) Inject(frame []byte) error {
 // Close lets go of the interface and unblocks every reader. An interface that Open made disappears;
 // any other stays.
 func (d *Device) Close() error {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
 	var all error
-	for _, f := range d.queues {
-		all = errors.Join(all, f.Close())
-	}
-	if d.out != nil {
-		all = errors.Join(all, d.out.Close())
+	for _, f := range slices.Concat(d.queues, d.polled, []*os.File{d.out}) {
+		if f != nil {
+			all = errors.Join(all, f.Close())
+		}
 	}
 	return all
 }
