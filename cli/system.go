@@ -45,7 +45,7 @@ func showSystem(out io.Writer) (good bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	stop := s.inject(bad)
+	stop := s.inject(bad, -1)
 	rate, err := s.transfer(transferred)
 	injected := stop()
 	good = good && err == nil
@@ -285,9 +285,9 @@ func (s *system) sealed(packet []byte, names ...string) ([]byte, error) {
 	return seal.AppendFrame(nil, p), err
 }
 
-// inject sends the frames into b's wire, over and over, until stop, which tells
-// how often.
-func (s *system) inject(bad []hostileFrame) (stop func() int) {
+// inject sends the frames into b's wire, so many times or, below 0, over and over
+// until stop, which waits for the end and tells how often.
+func (s *system) inject(bad []hostileFrame, times int) (stop func() int) {
 	n, quit, done := 0, make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -296,7 +296,7 @@ func (s *system) inject(bad []hostileFrame) (stop func() int) {
 			return
 		}
 		defer wire.Close()
-		for {
+		for n != times {
 			for _, h := range bad {
 				if wire.Send(h.frame) != nil {
 					return
@@ -305,7 +305,9 @@ func (s *system) inject(bad []hostileFrame) (stop func() int) {
 			n++
 			select {
 			case <-quit:
-				return
+				if times < 0 {
+					return
+				}
 			case <-time.After(5 * time.Millisecond):
 			}
 		}
