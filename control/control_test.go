@@ -212,7 +212,7 @@ func TestHostileRequests(t *testing.T) {
 		"unknown field":    {"POST", "/update", `{` + good + `, "high": 1, "key": "00"}`, 400, `unknown field \"key\"`},
 		"more behind":      {"POST", "/update", `{` + good + `, "high": 1}{}`, 400, "more behind the object"},
 		"too long":         {"POST", "/update", `{` + good + `, "high": 1` + strings.Repeat(" ", maxBody) + `}`, 400, "too large"},
-		"much too long":    {"POST", "/update", strings.Repeat("[", 1<<22), 400, "unmarshal"},
+		"much too long":    {"POST", "/update", strings.Repeat("[", 1<<22), 400, "too large"},
 		"long, then good":  {"POST", "/update", strings.Repeat(" ", maxBody) + `{` + good + `, "high": 1}`, 400, "too large"},
 		"no high":          {"POST", "/update", `{` + good + `}`, 400, `\"high\" is missing`},
 		"high too high":    {"POST", "/update", `{` + good + `, "high": 4294967296}`, 400, "4294967296"},

@@ -28,6 +28,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"tapsec/sa"
@@ -69,6 +70,8 @@ type Server struct {
 	made  os.FileInfo // the socket, to know it again
 	http  http.Server
 	ended chan error
+	once  sync.Once
+	err   error // of the first Close
 }
 
 var documentName = regexp.MustCompile(`^[a-z0-9-]+$`)
@@ -105,8 +108,15 @@ func (s *Server) serve(l net.Listener) error {
 
 // Close removes the socket, unless another program's has taken its place, and
 // ends once requests under way are answered, after a second at most. The error
-// is why the server had stopped to answer before.
+// is why the server had stopped to answer before. A second Close does no more.
 func (s *Server) Close() error {
+	s.once.Do(func() { s.err = s.close() })
+	return s.err
+}
+
+// close looks at the file while the socket is open still: its inode is ours for
+// that long.
+func (s *Server) close() error {
 	if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.made) {
 		os.Remove(s.path)
 	}
