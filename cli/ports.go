@@ -93,9 +93,9 @@ func openPort(i configs.Interface, queues int) (*tap.Device, error) {
 }
 
 // join makes the NIC between the two ports.
-func (p *ports) join(c *configs.Config, inward, outward nic.Chain) (*nic.NIC, error) {
+func (p *ports) join(c *configs.Config, o *runOptions, inward, outward nic.Chain) (*nic.NIC, error) {
 	return nic.New(nic.Config{
-		Wire: p.wire, Host: p.host, Chain: inward, Outward: outward,
+		Wire: p.wire, Host: p.host, Chain: inward, Outward: outward, Engine: o.engine, BusyPoll: o.busyPoll,
 		Room: max(c.Wire.MTU, c.Host.MTU) + linkHeader + status.MaxTrailer, Tail: status.Tailroom,
 	})
 }

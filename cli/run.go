@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +29,8 @@ type runOptions struct {
 	nic       string // its control socket
 	state     string // file that keeps the windows
 	control   string // our control socket
+	engine    tap.Engine
+	busyPoll  time.Duration
 	use       []string
 	first     uint64
 }
@@ -54,6 +57,8 @@ func (o *runOptions) commonFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVarP(&o.config, "config", "c", "", "configuration `FILE`")
 	f.StringVar(&o.control, "control", "", "answer questions on a Unix socket at this `PATH`")
+	f.TextVar(&o.engine, "engine", tap.Auto, "how frames are moved: auto, ring (io_uring) or plain (read and write)")
+	f.DurationVar(&o.busyPoll, "busy-poll", 0, "look for frames for this `time` before sleeping (default: sleep at once)")
 }
 
 func newRun() *cobra.Command {

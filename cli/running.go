@@ -16,6 +16,7 @@ import (
 	"tapsec/control"
 	"tapsec/nic"
 	"tapsec/sa"
+	"tapsec/tap"
 	"tapsec/transport"
 )
 
@@ -78,7 +79,7 @@ func open(o runOptions, errOut io.Writer) (_ *running, err error) {
 			return nil, errors.Join(err, r.close())
 		}
 	}
-	if r.nic, err = r.ports.join(r.config, r.inward, r.outward); err == nil {
+	if r.nic, err = r.ports.join(r.config, &r.options, r.inward, r.outward); err == nil {
 		err = errors.Join(r.resume(), r.answer())
 	}
 	if err != nil {
@@ -125,6 +126,11 @@ func (r *running) serve(ctx context.Context, reload <-chan os.Signal, ready chan
 	if err := r.ports.ready(r.config); err != nil {
 		r.log.Warn("an interface does not come up", "err", err)
 	}
+	engine, why := tap.Probe()
+	if r.options.engine != tap.Auto {
+		engine, why = r.options.engine, "asked for"
+	}
+	r.log.Info("engine", "is", engine, "why", why)
 	r.log.Info("ready", r.shape()...)
 	if ready != nil {
 		close(ready)
