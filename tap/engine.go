@@ -83,24 +83,24 @@ func (o Options) settle() (Options, error) {
 	return o, nil
 }
 
-// tryRing moves a frame by a ring, on a thread that does not outlive it: through a TAP in a network
-// namespace of its own, or where none may be made, through a pair of sockets.
+// tryRing moves a frame by a ring: through a TAP in a network namespace of its own, or where none may
+// be made, through a pair of sockets.
 func tryRing(single bool) (where string, err error) {
 	type result struct {
 		where string
 		err   error
 	}
 	done := make(chan result, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked, so that the thread ends, and the namespace with it
-		var r result
-		if unix.Unshare(unix.CLONE_NEWNET) == nil {
-			r.where, r.err = "a TAP of its own", tryTAP(single)
-		} else {
-			r.where, r.err = "a pair of sockets, since no TAP may be made", tryPair(single)
+	go onOwnThread(func() {
+		tap, kernel, err := ownTAP()
+		if err != nil {
+			done <- result{"a pair of sockets, since no TAP may be made", tryPair(single)}
+			return
 		}
-		done <- r
-	}()
+		defer tap.Close()
+		defer kernel.Close()
+		done <- result{"a TAP of its own", tryMoving(tap, kernel.queues[0], single)}
+	})
 	select {
 	case r := <-done:
 		return r.where, r.err
@@ -109,31 +109,48 @@ func tryRing(single bool) (where string, err error) {
 	}
 }
 
+// onOwnThread runs do on a thread that ends with it, so that it may change what is the thread's. The
+// process's first thread cannot end, and is what /proc/self shows.
+func onOwnThread(do func()) {
+	runtime.LockOSThread() // and not unlocked, by which the thread ends with its goroutine
+	if unix.Gettid() != unix.Getpid() {
+		do()
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		onOwnThread(do)
+	}()
+	<-done
+	runtime.UnlockOSThread()
+}
+
 // probeFrame is broadcast from nobody, with an EtherType of those kept for experiments.
 var probeFrame = append([]byte("\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x88\xb5 tapsec looks whether this moves"), make([]byte, 64)...)
 
-// tryTAP has the ring read a frame that the kernel's side sent, and write it back.
-func tryTAP(single bool) error {
-	d, err := Open(Config{Name: "probe"})
+// ownTAP makes a TAP in a network namespace that goes with the thread, and sends the probe's frame out
+// of it.
+func ownTAP() (tap, kernel *Device, err error) {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return nil, nil, err
+	}
+	if tap, err = Open(Config{Name: "probe"}); err != nil {
+		return nil, nil, err
+	}
+	if err = tap.Up(); err == nil {
+		kernel, err = Attach("probe")
+	}
 	if err != nil {
-		return err
+		return nil, nil, errors.Join(err, tap.Close())
 	}
-	defer d.Close()
-	if err := d.Up(); err != nil {
-		return err
-	}
-	kernel, err := Attach("probe")
-	if err != nil {
-		return err
-	}
-	defer kernel.Close()
 	if err := kernel.Inject(probeFrame); err != nil {
-		return err
+		return nil, nil, errors.Join(err, tap.Close(), kernel.Close())
 	}
-	return tryMoving(d, kernel.queues[0], single)
+	return tap, kernel, nil
 }
 
-// tryPair does the same with sockets in the place of the TAP.
+// tryPair has sockets in the place of the TAP.
 func tryPair(single bool) error {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -66,8 +66,8 @@ func newLane(e engine, links ...*Link) *Lane {
 func (l *Lane) Links() []*Link { return l.links }
 
 // Next waits for at least one frame and returns the link that it came by and all that are ready, up
-// to Batch, in order. They lie in the link's slots and are the caller's until Next returns frames of
-// that link again. After an error there is nothing more, and it comes again.
+// to Batch, in order. They lie in the link's slots and are the caller's until its next call. What it
+// sends, once for each Next, may be written no sooner than then. After an error there is nothing more, and it comes again.
 func (l *Lane) Next() (*Link, [][]byte, error) { return l.engine.next() }
 
 // Stop makes a blocked Next, and every later one, return ErrStopped, as soon as the frames that the

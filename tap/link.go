@@ -67,8 +67,8 @@ func (l *Link) Tally() Tally { return l.public.load() }
 // sending interface's own queue. A frame for an interface that is down is counted and given up.
 // An error means that no frame can be sent any more.
 //
-// The frames need not be those received: a stage in between may have kept some or made others. They
-// stay as they are until Next returns frames of this link again.
+// The frames need not be those received: a stage in between may have kept some or made others. They,
+// and the slice that holds them, are the link's until Next returns frames of it again.
 func (l *Link) Send(frames [][]byte) error {
 	l.tally.Kept += int64(l.taken - len(frames))
 	l.taken = 0

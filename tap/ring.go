@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	submissions = 512  // for each way a chain of writes, a batch of reads, and a few
+	submissions = 512  // for each way a batch of writes, one of reads, and a few
 	completions = 1024 // never more are under way
 )
 
@@ -114,9 +114,13 @@ func (r *ring) send(l *Link, frames [][]byte) error {
 		return r.last
 	}
 	for _, w := range r.ways {
-		if w.link == l {
-			w.rest = frames
+		if w.link != l {
+			continue
 		}
+		if len(w.rest) > 0 {
+			panic("tap: Send twice without Next in between")
+		}
+		w.rest = frames
 	}
 	return nil
 }

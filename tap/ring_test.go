@@ -118,7 +118,10 @@ func TestUnlinkedFramesAreRetried(t *testing.T) {
 	go func() {
 		var times [count]int
 		buf := make([]byte, 100)
-		for range count {
+		for i := range count {
+			if i%50 == 0 {
+				time.Sleep(5 * time.Millisecond) // let the queue fill
+			}
 			n, err := unix.Read(peer, buf)
 			for ; err == unix.EAGAIN; n, err = unix.Read(peer, buf) {
 				time.Sleep(time.Millisecond)

@@ -277,7 +277,9 @@ func (w *way) written(tried int) {
 	for i := again - 1; i >= 0; i-- {
 		f := w.rest[w.again[i]]
 		bytes -= len(f)
-		w.rest[tried-again+i] = f
+		if at := tried - again + i; at > w.again[i] {
+			w.rest[at] = f
+		}
 	}
 	t.Out += uint64(tried - w.lost - again)
 	t.OutBytes += uint64(bytes)
