@@ -1,0 +1,107 @@
+package transport_test
+
+import (
+	"testing"
+	"time"
+
+	"tapsec/sa"
+	"tapsec/transport"
+)
+
+// noticed are the reasons of the events so far, which it forgets.
+func (h *host) noticed() (all []transport.Reason) {
+	for _, e := range h.events {
+		all = append(all, e.Reason)
+	}
+	h.events = nil
+	return all
+}
+
+func (h *host) notices(want ...transport.Reason) {
+	h.tb.Helper()
+	got := h.noticed()
+	if len(got) != len(want) {
+		h.tb.Errorf("events %v, want %v", got, want)
+		return
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			h.tb.Errorf("events %v, want %v", got, want)
+			return
+		}
+	}
+}
+
+// Contract 6.5: soft and hard lifetimes count what is fresh: a replay or a forged
+// frame costs nothing. The soft one is said once, behind the hard one nothing
+// is delivered.
+func TestLifetime(t *testing.T) {
+	const payload = 8 + 43 // UDP and message: what one packet carries
+	for name, lifetimes := range map[string]sa.Lifetimes{
+		"packets": {Soft: sa.Limit{Packets: 2}, Hard: sa.Limit{Packets: 4}},
+		"bytes":   {Soft: sa.Limit{Bytes: 2*payload + 1}, Hard: sa.Limit{Bytes: 4 * payload}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			esp := espSA(sa.Transport, func(s *sa.SA) { s.Lifetimes = lifetimes })
+			both(t, setup{sas: []*sa.SA{esp}}, func(t *testing.T, h *host) {
+				frame := func(n uint64) []byte { return framed(once(t, n, plain4(), esp)) }
+				h.delivers(frame(1), framed(plain4()))
+				for range 5 {
+					h.drops(frame(1), replay)
+					h.drops(flipped(frame(9)), icv)
+				}
+				h.noticed()
+				h.delivers(frame(2), framed(plain4()))
+				h.notices()
+				h.delivers(frame(3), framed(plain4()))
+				h.notices(transport.SoftExpired)
+				h.delivers(frame(4), framed(plain4()))
+				h.notices()
+				h.drops(frame(5), transport.Expired)
+				h.notices(transport.Expired, transport.Expired) // the SA's end, and the frame's drop
+				h.drops(frame(5), replay)                       // its number has gone to the window
+				h.drops(frame(6), transport.Expired)
+				h.notices(replay, transport.Expired)
+			})
+		})
+	}
+}
+
+// Lifetimes in time end at the frame's receive time, or at a tick.
+func TestLifetimeTime(t *testing.T) {
+	lifetimes := sa.Lifetimes{Soft: sa.Limit{Time: time.Minute}, Hard: sa.Limit{Time: time.Hour}}
+	esp := espSA(sa.Transport, func(s *sa.SA) { s.Lifetimes = lifetimes })
+	both(t, setup{sas: []*sa.SA{esp}}, func(t *testing.T, h *host) {
+		frame := func(n uint64, after time.Duration) []byte {
+			h.now = began.Add(after)
+			return framed(once(t, n, plain4(), esp))
+		}
+		h.delivers(frame(1, time.Minute-1), framed(plain4()))
+		h.notices()
+		h.delivers(frame(2, time.Minute), framed(plain4()))
+		h.notices(transport.SoftExpired)
+		h.Tick(began.Add(time.Hour - 1).UnixNano())
+		h.notices()
+		h.delivers(frame(3, time.Hour-1), framed(plain4()))
+		h.Tick(began.Add(time.Hour).UnixNano())
+		h.notices(transport.Expired)
+		h.drops(frame(4, time.Hour), transport.Expired)
+	})
+	h := newHost(t, setup{sas: []*sa.SA{esp}})
+	h.Tick(began.Add(time.Minute).UnixNano())
+	h.notices(transport.SoftExpired)
+	h.Tick(began.Add(2 * time.Minute).UnixNano())
+	h.notices()
+}
+
+// A tunnel at its end ends the frame, but the number inside still counts.
+func TestLifetimeNested(t *testing.T) {
+	esp, tun := espSA(sa.Transport), espSA(sa.Tunnel, func(s *sa.SA) { s.Lifetimes.Hard.Packets = 1 })
+	both(t, setup{sas: []*sa.SA{esp, tun}}, func(t *testing.T, h *host) {
+		h.delivers(framed(once(t, 1, plain4(), esp, tun)), framed(plain4()))
+		h.drops(framed(once(t, 2, plain4(), esp, tun)), transport.Expired)
+		if h.window(esp.Name).Seen != 2 {
+			t.Error("the inner number was forgotten")
+		}
+	})
+}
