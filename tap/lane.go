@@ -26,7 +26,7 @@ type Lane struct {
 }
 
 // Join makes the lanes between one queue of a and the same queue of b, each link in one of them: first
-// the one from a to b, then the one back. Each queue may be joined once. Frames of a packet socket
+// the one from a to b, then the one back. A queue has one join at a time. Frames of a packet socket
 // are always received by the plain engine, for they come with more than their bytes.
 func Join(a, b *Device, queue int, o Options) ([]*Lane, error) {
 	if queue < 0 || queue >= a.Queues() || queue >= b.Queues() {

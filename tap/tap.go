@@ -8,7 +8,8 @@
 // an attached interface's is what the network stack is.
 //
 // A Link is one direction of a queue pair: it reads batches from a queue of one Device into its own
-// slots and writes them to the same queue of the other. Frames are whole Ethernet frames without a
+// slots and writes them to the same queue of the other. A Lane is the links that one goroutine drives,
+// by one of two Engines. Frames are whole Ethernet frames without a
 // packet-information or vnet header. The package knows nothing of what a frame holds.
 package tap
 
@@ -30,8 +31,8 @@ import (
 var (
 	// ErrGone says that the interface was deleted; every later call on it says so too.
 	ErrGone = errors.New("interface is gone: somebody deleted it")
-	// ErrStopped is what Receive returns after Stop.
-	ErrStopped = errors.New("link was stopped")
+	// ErrStopped is what Next returns after Stop.
+	ErrStopped = errors.New("lane was stopped")
 )
 
 // Config says which interface to open.
@@ -190,8 +191,8 @@ func (d *Device) Inject(frame []byte) error {
 	return nil
 }
 
-// Close lets go of the interface and unblocks every reader. An interface that Open made disappears;
-// any other stays.
+// Close lets go of the interface and unblocks every reader, a ring within a second. An interface that
+// Open made disappears, with the last ring that reads it; any other stays.
 func (d *Device) Close() error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
