@@ -97,6 +97,10 @@ func TestSameBytesCutOtherwise(t *testing.T) {
 		s := plain(version, 100)
 		s.id++
 		b.step(s, step{0, 16, true, Held}, step{16, 32, true, Held}, step{8, 24, true, Overlap})
+		s.id++
+		b.step(s, step{0, 24, true, Held}, step{24, 40, true, Held}, step{16, 40, true, Overlap})
+		s.id++
+		b.step(s, step{0, 24, true, Held}, step{24, 40, true, Held}, step{24, 32, true, Overlap})
 	}
 }
 
@@ -118,13 +122,14 @@ func TestDuplicate(t *testing.T) {
 func TestBadEnd(t *testing.T) {
 	for _, version := range []int{4, 6} {
 		for name, steps := range map[string][]step{
-			"behind the last":      {{16, 32, false, Held}, {32, 40, true, BadEnd}},
-			"ends with the last":   {{16, 32, false, Held}, {24, 32, true, BadEnd}},
-			"last with more":       {{16, 32, true, Held}, {16, 32, false, BadEnd}},
-			"more with last":       {{16, 32, false, Held}, {16, 32, true, BadEnd}},
-			"last too early":       {{32, 40, true, Held}, {16, 24, false, BadEnd}},
-			"two last":             {{16, 32, false, Held}, {40, 48, false, BadEnd}},
-			"last one byte longer": {{16, 29, false, Held}, {16, 30, false, BadEnd}},
+			"behind the last":        {{16, 32, false, Held}, {32, 40, true, BadEnd}},
+			"ends with the last":     {{16, 32, false, Held}, {24, 32, true, BadEnd}},
+			"last with more":         {{16, 32, true, Held}, {16, 32, false, BadEnd}},
+			"more with last":         {{16, 32, false, Held}, {16, 32, true, BadEnd}},
+			"last too early":         {{32, 40, true, Held}, {16, 24, false, BadEnd}},
+			"too early, in disorder": {{32, 40, true, Held}, {8, 16, true, Held}, {16, 24, false, BadEnd}},
+			"two last":               {{16, 32, false, Held}, {40, 48, false, BadEnd}},
+			"last one byte longer":   {{16, 29, false, Held}, {16, 30, false, BadEnd}},
 		} {
 			t.Run(fmt.Sprintf("%d %s", version, name), func(t *testing.T) {
 				b := newBench(t, Limits{})

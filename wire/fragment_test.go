@@ -59,6 +59,17 @@ func TestParseFragmentHeaders(t *testing.T) {
 	if got := wire.ParseFragment(b, p); err != nil || got != want {
 		t.Errorf("%v\n got %+v\nwant %+v", err, got, want)
 	}
+
+	// A longer header in front, and behind it one that is the datagram's.
+	long := append(bytes.Clone(head), append([]byte{44, 1}, make([]byte, 14)...)...)
+	long[5], long[6] = 40, 60
+	long = append(long, b[40:]...)
+	p, err = wire.ParseIP(long, 0, len(long), 6)
+	behind := wire.Fragment{ID: want.ID, More: true, Head: 56, Data: 64, NextAt: 40, Next: 44}
+	if got := wire.ParseFragment(long, p); err != nil || got != behind {
+		t.Errorf("%v\n got %+v\nwant %+v", err, got, behind)
+	}
+
 	b[40], b[48] = 60, 50
 	p, err = wire.ParseIP(b, 0, len(b), 6)
 	want.Next = 60
@@ -81,6 +92,7 @@ func TestUnfragment(t *testing.T) {
 			frame = append(frame, bytes.Repeat([]byte{7}, 1000)...)
 			if p.Version == 4 {
 				frame[14+6] |= 0x40 // DF
+				frame[14+10], frame[14+11] = 0x12, 0x34
 			}
 			was := bytes.Clone(frame)
 			whole := f
