@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"time"
 
@@ -28,7 +27,7 @@ func (r *running) resume() error {
 		}
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return inputError(fmt.Errorf("state file %s: %w", path, err))
+		return inputError(err)
 	}
 	r.resumed = true
 	return r.keep(false)
