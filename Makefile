@@ -1,10 +1,13 @@
 # Two commands do all: make demo, make test. The rest is for who works on it.
 
 GO ?= go
-PEERS = python3-scapy tshark tcpdump iproute2
+PEERS = python3-scapy tshark tcpdump iproute2 iputils-ping iperf3 ethtool procps \
+	user-mode-linux kmod strongswan-charon strongswan-swanctl libcharon-extra-plugins \
+	libstrongswan-standard-plugins libstrongswan-extra-plugins
+INTEROP = $(CURDIR)/bin/interop
 FUZZTIME ?= 10m
 
-.PHONY: build demo test race lint fuzz bench check peers help
+.PHONY: build demo test interop race lint fuzz bench check peers help
 
 help:
 	@echo 'make demo   show the appliance at work in a throw-away rig'
@@ -12,6 +15,7 @@ help:
 	@echo 'make build  bin/tapsec        make race   tests under the race detector'
 	@echo 'make lint   vet, staticcheck  make fuzz   every fuzz target for FUZZTIME ($(FUZZTIME))'
 	@echo 'make bench  microbenchmarks   make check  lint, test and race'
+	@echo 'make interop  real IPsec implementations judge; writes the matrix in docs/interop.md'
 	@echo 'make peers  install the peers that judge in the tests (Debian, root)'
 
 build:
@@ -28,6 +32,12 @@ test:
 	@$(GO) run . doctor --json 2>/dev/null | grep -q '"demo": true' || \
 		echo 'SKIPPED: the tests on real TAPs; go run . doctor says what is missing'
 	$(GO) test ./...
+
+# One peer after the other, since each wants the machine. MATRIX=-check compares only.
+interop: build
+	rm -rf $(INTEROP) && mkdir -p $(INTEROP)
+	TAPSEC_INTEROP=$(INTEROP) $(GO) test -count=1 -p 1 -timeout 20m ./test/interop/...
+	$(GO) run ./test/interop/matrix $(MATRIX) $(INTEROP) docs/interop.md
 
 race:
 	$(GO) test -race ./...
