@@ -57,10 +57,11 @@ func attachPort(i configs.Interface, _ int) (d *tap.Device, err error) {
 	return d, err
 }
 
-// openPort opens one TAP with its kernel side in the namespace asked for: there
-// it is attached to if that namespace has it already, otherwise it is opened
-// here and moved.
-func openPort(i configs.Interface, queues int) (*tap.Device, error) {
+// openPort opens one TAP inside the namespace asked for, so that the namespace
+// lives for as long as the TAP is open: a TAP that was made elsewhere and moved
+// there could vanish while it ends, which some kernels do not survive. One that
+// `ip tuntap add` made here is moved first, if that namespace has none yet.
+func openPort(i configs.Interface, queues int) (d *tap.Device, err error) {
 	want := tap.Config{Name: i.Name, Queues: queues, MTU: i.MTU}
 	if i.Netns == "" {
 		return tap.Open(want)
@@ -70,26 +71,27 @@ func openPort(i configs.Interface, queues int) (*tap.Device, error) {
 		return nil, err
 	}
 	defer ns.Close()
-	var d *tap.Device
-	there := false
-	err = ns.Do(func() (err error) {
-		if _, missing := net.InterfaceByName(i.Name); missing != nil {
-			return nil
+	there := func() error { _, err := net.InterfaceByName(i.Name); return err }
+	if there() == nil && ns.Do(there) != nil {
+		if err := give(ns, want); err != nil {
+			return nil, err
 		}
-		there = true
+	}
+	err = ns.Do(func() error {
 		d, err = tap.Open(want)
 		return err
 	})
-	if there || err != nil {
-		return d, err
+	return d, err
+}
+
+// give moves a TAP into a namespace, once opening has shown that it is a
+// persistent one and nobody's.
+func give(ns *rig.Namespace, want tap.Config) error {
+	d, err := tap.Open(want)
+	if err != nil {
+		return err
 	}
-	if d, err = tap.Open(want); err != nil {
-		return nil, err
-	}
-	if err := ns.Take(i.Name); err != nil {
-		return nil, errors.Join(err, d.Close())
-	}
-	return d, nil
+	return errors.Join(d.Close(), ns.Take(want.Name))
 }
 
 // join makes the NIC between the two ports.

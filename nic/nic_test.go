@@ -260,15 +260,24 @@ func TestQueuesMustMatch(t *testing.T) {
 func TestHostInNamedNamespace(t *testing.T) { engines(t, testHostInNamedNamespace) }
 
 func testHostInNamedNamespace(t *testing.T) {
-	r := run(t, 1, nil)
+	rig.Require(t)
 	ns, err := rig.NewNamespace("hostside")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ns.Close()
-	if err := errors.Join(ns.Take("host"), r.host.Up()); err != nil {
+	t.Cleanup(func() { ns.Close() })
+	var host *tap.Device
+	err = ns.Do(func() (err error) {
+		if host, err = tap.Open(tap.Config{Name: "host"}); err == nil {
+			err = errors.Join(rig.Up("host"), rig.Ready("host"))
+		}
+		return err
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { host.Close() })
+	r := join(t, open(t, "wire", 1), host, nil)
 	const count = 2000
 	a := start(t, order{From: "wire", To: "host", Namespace: "hostside", Count: count, Window: 300, Flows: 1})()
 	r.stop(t)

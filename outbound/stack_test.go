@@ -36,17 +36,15 @@ func newHost(t *testing.T, name string, mtu, place int) *host {
 	t.Helper()
 	h := &host{t: t}
 	var err error
-	if h.device, err = tap.Open(tap.Config{Name: name, MTU: mtu}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { h.device.Close() })
 	if h.Namespace, err = rig.NewNamespace(""); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { h.Close() })
-	if err := h.Take(name); err != nil {
-		t.Fatal(err)
-	}
+	h.do(func() (err error) {
+		h.device, err = tap.Open(tap.Config{Name: name, MTU: mtu})
+		return err
+	})
+	t.Cleanup(func() { h.device.Close() })
 	h.do(func() error {
 		return errors.Join(rig.Up(name), rig.Ready(name),
 			rig.Address(name, netip.PrefixFrom(hosts[4][place], 24)), rig.Address(name, netip.PrefixFrom(hosts[6][place], 64)))

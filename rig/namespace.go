@@ -70,9 +70,16 @@ func (n *Namespace) Do(f func() error) error {
 	})
 }
 
-// Take moves an interface of the current namespace into this one, where it is down.
+// Take moves an interface of the current namespace into this one, where it is down. A TAP that goes
+// with its program is refused: its program holds the namespace in which it was opened, not this one, and
+// Linux up to 6.18 at least does not survive that it vanishes while this one ends.
 func (n *Namespace) Take(name string) error {
-	return change(name, "move", func(link netlink.Link) error { return netlink.LinkSetNsFd(link, int(n.handle)) })
+	return change(name, "move", func(link netlink.Link) error {
+		if tap, ok := link.(*netlink.Tuntap); ok && tap.NonPersist {
+			return errors.New("it vanishes with the program that holds it; open it inside the namespace instead")
+		}
+		return netlink.LinkSetNsFd(link, int(n.handle))
+	})
 }
 
 // returning runs f on a thread of its own and brings the thread back to the namespace it came from.

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tapsec/tap"
 )
 
 // roleVar makes the test binary, run once more, play a part instead of testing.
@@ -193,6 +195,28 @@ func TestNamespaceDoComesBack(t *testing.T) {
 	}
 	if _, err := OpenNamespace("nobody"); err == nil || !strings.Contains(err.Error(), "ip netns add nobody") {
 		t.Errorf("unknown name: %v", err)
+	}
+}
+
+// A TAP that goes with its program stays where it was opened: moved, it could vanish while the
+// namespace that it is in ends.
+func TestTakeLeavesWhatVanishes(t *testing.T) {
+	Require(t)
+	ns, err := NewNamespace("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	d, err := tap.Open(tap.Config{Name: "tap7"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := ns.Take("tap7"); err == nil || !strings.Contains(err.Error(), "open it inside") {
+		t.Errorf("moved: %v", err)
+	}
+	if _, err := net.InterfaceByName("tap7"); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -355,8 +355,13 @@ func TestAttachedInAnotherNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ns.Close()
+	next, err := rig.NewNamespace("next")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
 	ip(t, "link add near type veth peer name away")
-	defer rig.Delete("near")
+	defer rig.Delete("near") // and so away, before the namespace in which it is then
 	var d *Device
 	err = errors.Join(ns.Take("away"), rig.Up("near"), ns.Do(func() error {
 		d, err = Attach("away")
@@ -375,11 +380,6 @@ func TestAttachedInAnotherNamespace(t *testing.T) {
 	if _, err := d.Drops(); err != nil {
 		t.Error(err)
 	}
-	next, err := rig.NewNamespace("next")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer next.Close()
 	if err := ns.Do(func() error { return next.Take("away") }); err != nil {
 		t.Fatal(err)
 	}

@@ -412,12 +412,16 @@ func TestJoinWantsTheQueueOnBothSides(t *testing.T) {
 func TestKernelSideInAnotherNamespace(t *testing.T) { engines(t, testKernelSideInAnotherNamespace) }
 
 func testKernelSideInAnotherNamespace(t *testing.T, how Options) {
-	a, _, l := pair(t, how, 1514, 0)
+	rig.Require(t)
 	ns, err := rig.NewNamespace("far")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ns.Close()
+	t.Cleanup(func() { ns.Close() })
+	if err := rig.AddTAP("ta", false); err != nil { // one that stays: no other may be moved
+		t.Fatal(err)
+	}
+	a, _, l := pair(t, how, 1514, 0)
 	if err := errors.Join(ns.Take("ta"), a.Up(), ns.Do(func() error { return rig.Ready("ta") })); err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 	"tapsec/rig"
 	"tapsec/seal"
 	"tapsec/status"
+	"tapsec/tap"
 )
 
 // TestVerdicts sends a frame of each kind through a running appliance: contract
@@ -371,6 +372,39 @@ func namespace(t *testing.T, name string) *rig.Namespace {
 	}
 	t.Cleanup(func() { ns.Close() })
 	return ns
+}
+
+// TestNamespaceHeld: a TAP in another namespace keeps that alive when nobody
+// else does. If it did not, the TAP could vanish while the namespace ends.
+func TestNamespaceHeld(t *testing.T) {
+	rig.Require(t)
+	held, later := namespace(t, "held"), namespace(t, "later")
+	p := start(t, write(t, headSA), "--host-netns", "held")
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// The kernel ends namespaces in turn: had this one ended, it would be gone when the next one is.
+	if err := rig.AddTAP("witness0", false); err != nil { // opened here, so it holds nothing
+		t.Fatal(err)
+	}
+	witness, err := tap.Open(tap.Config{Name: "witness0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer witness.Close()
+	if err := errors.Join(later.Take("witness0"), later.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		if err := witness.Up(); errors.Is(err, tap.ErrGone) {
+			break
+		} else if err != nil || time.Now().After(deadline) {
+			t.Fatalf("the other namespace does not end: %v", err)
+		}
+	}
+	if sum := readSummary(t, p.stop()); len(sum["host0"]) != 2 {
+		t.Errorf("no drop counters of the host: %v", sum)
+	}
 }
 
 // TestAttach uses interfaces that were there before; they outlive the
