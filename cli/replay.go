@@ -183,16 +183,7 @@ func (o *replayOptions) read() (*configs.Config, error) {
 	if o.config != "" {
 		return configs.Load(o.config)
 	}
-	in, err := openInput(o.keys, o.stdin)
-	if err != nil {
-		return nil, err
-	}
-	defer in.Close()
-	text, err := io.ReadAll(in)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", inputName(o.keys), err)
-	}
-	return configs.ParseKeys(inputName(o.keys), text)
+	return readKeys(o.keys, o.stdin)
 }
 
 // offline is the appliance with one pipeline, on no interface. Its frames carry

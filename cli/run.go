@@ -15,7 +15,7 @@ import (
 // with or without a NIC, with or without a transport. What is empty or 0 leaves
 // the configuration as it is.
 type runOptions struct {
-	config               string
+	config, keys         string
 	wire, host           string
 	wireNetns, hostNetns string
 	queues               int
@@ -56,6 +56,7 @@ func (o *runOptions) stacks() [][]string {
 func (o *runOptions) commonFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVarP(&o.config, "config", "c", "", "configuration `FILE`")
+	f.StringVarP(&o.keys, "keys", "k", "", "`FILE` with SAs in another tool's form, beside the configuration's or without one")
 	f.StringVar(&o.control, "control", "", "answer questions on a Unix socket at this `PATH`")
 	f.TextVar(&o.engine, "engine", tap.Auto, "how frames are moved: auto, ring (io_uring) or plain (read and write)")
 	f.DurationVar(&o.busyPoll, "busy-poll", 0, "look for frames for this `time` before sleeping (default: sleep at once)")
@@ -65,7 +66,7 @@ func newRun() *cobra.Command {
 	o := runOptions{}
 	var form, annotate string
 	cmd := &cobra.Command{
-		Use:   "run -c FILE",
+		Use:   "run {-c FILE | -k FILE}",
 		Short: "Be the NIC between two TAP interfaces, until stopped",
 		Long: `run makes the wire's and the host's TAP, or attaches to those that ip tuntap add
 made, and leads every frame from wire to host through the appliance; from host
@@ -83,7 +84,8 @@ gives clean packets to the kernel's stack on that TAP. What the stack sends is
 sealed where the configuration has SAs to others than its own addresses, and
 goes out in clear where not.`,
 		Example: `  tapsec run -c configs/example.yaml
-  tapsec run -c site.yaml --host plain0 --host-netns ids --form decap`,
+  tapsec run -c site.yaml --host plain0 --host-netns ids --form decap
+  ip xfrm state >sas && tapsec run -k sas`,
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := errors.Join(setText(&o.form, form, "--form"), setText(&o.annotate, annotate, "--annotate")); err != nil {
@@ -122,10 +124,7 @@ func completeFlags(cmd *cobra.Command) {
 
 // load reads the configuration and lays the flags over it.
 func (o *runOptions) load() (*configs.Config, error) {
-	if o.config == "" {
-		return nil, errors.New("give the configuration with -c FILE; configs/minimal.yaml is the smallest sample")
-	}
-	c, err := configs.Load(o.config)
+	c, err := o.read()
 	if err != nil {
 		return nil, err
 	}
@@ -150,6 +149,27 @@ func (o *runOptions) load() (*configs.Config, error) {
 		return nil, fmt.Errorf("wire and host are both %s: give them different names", c.Wire.Name)
 	}
 	return c, errors.Join(checkNames(c), c.Live())
+}
+
+// read reads the files. Each reload does so again.
+func (o *runOptions) read() (*configs.Config, error) {
+	switch {
+	case o.config == "" && o.keys == "":
+		return nil, errors.New("give the configuration with -c FILE; configs/minimal.yaml is the smallest sample")
+	case o.keys == "-":
+		return nil, errors.New("-k -: expected a file, which a reload can read again")
+	case o.config == "":
+		return readKeys(o.keys, nil)
+	}
+	c, err := configs.Load(o.config)
+	if err != nil || o.keys == "" {
+		return c, err
+	}
+	more, err := readKeys(o.keys, nil)
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Take(more)
 }
 
 // checkNames tells whether the kernel takes the interfaces' names.

@@ -42,6 +42,31 @@ func TestRunFlags(t *testing.T) {
 	}
 }
 
+// TestRunKeys: SAs come from another tool's text, alone or beside a
+// configuration, and are read anew by each load.
+func TestRunKeys(t *testing.T) {
+	const states = "../keys/testdata/used-receiver.txt"
+	alone, err := (&runOptions{keys: states, queues: 2}).load()
+	if err != nil || len(alone.SAs) != 2 || alone.Queues != 2 || alone.Host.MTU != alone.Wire.MTU || len(alone.Bundles()) != 2 {
+		t.Errorf("%+v, %v", alone, err)
+	}
+	plain, err := (&runOptions{config: runSample}).load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		both, err := (&runOptions{config: runSample, keys: states}).load()
+		if err != nil || len(both.SAs) != len(plain.SAs)+2 {
+			t.Errorf("%+v, %v", both, err)
+		}
+	}
+	for _, wrong := range []runOptions{{keys: "-"}, {keys: "absent"}, {config: runSample, keys: runSample}, {config: states}, {config: runSample, keys: "run.go"}} {
+		if _, err := wrong.load(); err == nil {
+			t.Errorf("%+v was accepted", wrong)
+		}
+	}
+}
+
 // TestFixed: every field that a running appliance cannot change is found, and
 // stays as it was.
 func TestFixed(t *testing.T) {

@@ -155,7 +155,11 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	return Parse(path, data)
+	c, err := Parse(path, data)
+	if form := keys.Detect(data); err != nil && form != keys.YAML && form != keys.Unknown {
+		return nil, fmt.Errorf("%s: expected a configuration, found SAs in the form %s; give the file with -k, or make a configuration of it with tapsec keys", path, form)
+	}
+	return c, err
 }
 
 // Parse reads a configuration. The name stands in messages, and key files are
@@ -193,11 +197,27 @@ func ParseKeys(name string, data []byte) (*Config, error) {
 		return nil, err
 	}
 	c := Default()
-	c.SAs, c.AllowLegacy = sas, true
+	c.SAs, c.AllowLegacy, c.Host.MTU = sas, true, c.Wire.MTU
 	for _, n := range notes {
 		c.Warnings = append(c.Warnings, Problem{File: name, Msg: n})
 	}
 	return c, nil
+}
+
+// Take adds the SAs of another configuration. One that is here already is an
+// error, and then none is added.
+func (c *Config) Take(other *Config) error {
+	for _, s := range other.SAs {
+		for _, o := range c.SAs {
+			if s.Name == o.Name || s.ID() == o.ID() {
+				return fmt.Errorf("%s cannot stand beside %s of the configuration: names must differ, and SPI, addresses or protocol; take one of them out", s, o)
+			}
+		}
+	}
+	c.SAs = append(c.SAs, other.SAs...)
+	c.AllowLegacy = c.AllowLegacy || other.AllowLegacy
+	c.Warnings = append(c.Warnings, other.Warnings...)
+	return nil
 }
 
 // parse makes the tree of a file's one document; nil where it did not.

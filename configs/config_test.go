@@ -377,6 +377,69 @@ func TestKeysWritesConfigurations(t *testing.T) {
 	}
 }
 
+// Every field of an SA is written.
+func TestKeysWritesEveryField(t *testing.T) {
+	const all = `
+sas:
+  - {name: inner, spi: 1, dst: 192.0.2.2, protocol: esp, mode: transport, suite: "null-sha256", offload: never,
+     integrity_key: 0x000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f}
+  - {name: outer, spi: 2, src: 192.0.2.1, dst: 192.0.2.2, protocol: ah, mode: transport, suite: sha256, bundle: inner, offload: never,
+     integrity_key: 0x000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f, esn: true, seq_high: 3, seq_low: 4, window: 1024,
+     pad_check: false, replay_off: true, lifetimes: {soft: {time: 1h, bytes: 2, packets: 3}, hard: {time: 5s, bytes: 6, packets: 7}},
+     selector: {src: 10.0.0.0/8, dst: 10.1.0.0/16, protocol: 17, src_ports: 1-9, dst_ports: 53}}
+  - {name: nat, spi: 3, protocol: esp, mode: tunnel, suite: aes128gcm16, encap: {port: 4500},
+     encryption_key: 0x000102030405060708090a0b0c0d0e0f10111213}
+`
+	from, err := Parse("all", []byte(all))
+	if err != nil {
+		t.Fatal(err)
+	}
+	given := reflect.ValueOf(*from.SAs[1])
+	for i := range given.NumField() { // so that a field to come is not forgotten here
+		if name := given.Type().Field(i).Name; given.Field(i).IsZero() && name != "Encap" && name != "EncryptionKey" && name != "PadCheck" {
+			t.Errorf("the sample does not set %s", name)
+		}
+	}
+	var b bytes.Buffer
+	if err := keys.WriteYAML(&b, from.SAs); err != nil {
+		t.Fatal(err)
+	}
+	if to, err := Parse("written", b.Bytes()); err != nil || !reflect.DeepEqual(to.SAs, from.SAs) {
+		t.Errorf("it became\n%s, %v", b.Bytes(), err)
+	}
+}
+
+// SAs of two files stand beside each other, or are refused whole.
+func TestTake(t *testing.T) {
+	const head = "- {suite: aes128gcm16, protocol: esp, mode: tunnel, dst: 192.0.2.2, encryption_key: 0x000102030405060708090a0b0c0d0e0f10111213"
+	parse := func(rest string) *Config {
+		c, err := Parse("x", []byte("sas:\n"+head+rest))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	for rest, fits := range map[string]bool{
+		", name: b, spi: 2}": true, ", name: a, spi: 2}": false, ", name: b, spi: 1}": false, ", name: b, spi: 1, src: 192.0.2.1}": true,
+		", name: b, spi: 2}\n" + head + ", name: a, spi: 3}": false,
+	} {
+		c := parse(", name: a, spi: 1}")
+		err := c.Take(parse(rest))
+		if want := map[bool]int{true: 2, false: 1}[fits]; (err == nil) != fits || len(c.SAs) != want {
+			t.Errorf("%s: %v, %d SAs", rest, err, len(c.SAs))
+		}
+	}
+}
+
+// A file in another tool's form is called what it is.
+func TestLoadSaysWhatItIs(t *testing.T) {
+	for file, form := range map[string]string{"modes.txt": "xfrm", "wireshark.esp_sa": "esp_sa"} {
+		if _, err := Load("../keys/testdata/" + file); err == nil || !strings.Contains(err.Error(), "form "+form) || !strings.Contains(err.Error(), "-k") {
+			t.Errorf("%s: %v", file, err)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	const secret = "5ec2e7c0ffee5ec2e7c0ffee5ec2e7c0ffee5ec2"
 	samples, _ := filepath.Glob("*.yaml")

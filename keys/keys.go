@@ -1,6 +1,6 @@
 // Package keys reads security associations from the texts of other tools, and
-// writes them for other tools: the output of `ip xfrm state`, and Wireshark's
-// table esp_sa.
+// writes them for other tools: the output of `ip xfrm state` and the commands
+// that make such states, and Wireshark's table esp_sa.
 //
 // What such a text has and tapsec has not (IPComp, BEET, unknown algorithms) is
 // skipped with a note. No error and no note holds a key; only the functions
@@ -23,7 +23,7 @@ type Format int
 // The formats.
 const (
 	Unknown Format = iota
-	XFRM           // output of `ip xfrm state`, with or without -s
+	XFRM           // output of `ip xfrm state`, with or without -s, or commands `ip xfrm state add`
 	ESPSA          // Wireshark's table of ESP SAs, esp_sa in a profile
 	YAML           // tapsec's own configuration; package configs reads it
 )
@@ -32,7 +32,7 @@ const (
 var ErrFormat = errors.New("expected a configuration, the output of ip xfrm state or a Wireshark esp_sa table")
 
 var (
-	xfrmStart  = regexp.MustCompile(`(?m)^src \S+ dst \S+`)
+	xfrmStart  = regexp.MustCompile(`(?m)^src \S+ dst \S+|^[^#\n]*\bxfrm state (add|update)\s`)
 	espSAStart = regexp.MustCompile(`(?m)^\s*"IPv[46]"\s*,`)
 	yamlStart  = regexp.MustCompile(`(?m)^["']?[a-z_]+["']?\s*:|^\s*\{|^---`)
 )

@@ -22,13 +22,23 @@ type state struct {
 }
 
 // parseXFRM reads the output of `ip xfrm state`: a line with the addresses for
-// each SA, and below it lines that begin with a tab and a word.
+// each SA, and below it lines that begin with a tab and a word. Commands, of a
+// script or for ip -batch, may stand there too.
 func parseXFRM(text string) []parsed {
 	var all []parsed
 	var cur *state
+	text = strings.ReplaceAll(text, "\\\n", " ") // a command goes on
 	for i, line := range strings.Split(strings.ReplaceAll(text, `\`, "\n"), "\n") {
 		words := strings.Fields(line)
 		if len(words) == 0 {
+			continue
+		}
+		if command := command(words); command != nil {
+			if cur != nil {
+				all = append(all, cur.finish())
+			}
+			cur = &state{parsed: parsed{SA: newSA(), line: i + 1}}
+			cur.command(command)
 			continue
 		}
 		if words[0] == "src" && line[0] == 's' {
@@ -59,7 +69,7 @@ func (s *state) read(words []string) error {
 		return s.header(words)
 	case "replay-window":
 		s.window, _ = strconv.ParseUint(after(words, "replay-window"), 10, 32)
-		s.ESN = slices.Contains(words, "esn")
+		s.ESN = s.ESN || slices.Contains(words, "esn")
 	case "replay_window":
 		s.window, _ = strconv.ParseUint(after(words, "replay_window"), 10, 32)
 	case "aead", "enc", "auth", "auth-trunc":
@@ -137,7 +147,10 @@ func (s *state) algorithm(words []string) error {
 	var key sa.Key
 	var err error
 	rest := words[2:]
-	if len(rest) > 0 && strings.HasPrefix(rest[0], "0x") && len(rest[0]) > 2 {
+	if len(rest) > 0 && len(rest[0]) > 2 && rest[0][0] != '(' {
+		if !strings.HasPrefix(rest[0], "0x") {
+			return fmt.Errorf("%s: expected the key in hexadecimal behind 0x", words[0])
+		}
 		if key, err = sa.ParseKey(rest[0]); err != nil {
 			return fmt.Errorf("%s: %w", words[0], err)
 		}
@@ -250,7 +263,10 @@ func xfrmCommand(s *sa.SA) (string, error) {
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "ip xfrm state add src %s dst %s proto %s spi 0x%08x mode %s", src, s.Dst, s.Protocol, s.SPI, s.Mode)
-	if s.Window > 0 {
+	switch {
+	case s.ESN && s.Window == 0: // Linux has no ESN without a window
+		fmt.Fprintf(&b, " replay-window %d", defaultWindow)
+	case s.Window > 0 && (s.ESN || !s.ReplayOff):
 		fmt.Fprintf(&b, " replay-window %d", s.Window)
 	}
 	if s.Mode == sa.Tunnel {
@@ -259,8 +275,11 @@ func xfrmCommand(s *sa.SA) (string, error) {
 	if s.ESN {
 		b.WriteString(" flag esn")
 	}
+	if s.SeqHigh > 0 {
+		fmt.Fprintf(&b, " replay-seq-hi 0x%x", s.SeqHigh)
+	}
 	if s.SeqLow != nil {
-		fmt.Fprintf(&b, " replay-seq-hi 0x%x replay-seq 0x%x", s.SeqHigh, *s.SeqLow)
+		fmt.Fprintf(&b, " replay-seq 0x%x", *s.SeqLow)
 	}
 	b.WriteString(xfrmAlgorithms(s))
 	if s.Encap {

@@ -53,6 +53,7 @@ func writeSA(b *strings.Builder, s *sa.SA) {
 	field(s.Bundle != "", "bundle: %s", strconv.Quote(s.Bundle))
 	field(s.Offload != sa.Required, "offload: %s", s.Offload)
 	field(s.Window > 0, "window: %d", s.Window)
+	field(s.ReplayOff, "replay_off: true")
 	field(!s.PadCheck, "pad_check: false")
 	if s.Selector != nil {
 		field(true, "selector: {%s}", selectorFields(*s.Selector))

@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"tapsec/configs"
+	"tapsec/keys"
+	"tapsec/sa"
+)
+
+// keysOptions are the flags of keys.
+type keysOptions struct {
+	in, out        string
+	to             keys.Format
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+func newKeys() *cobra.Command {
+	o := keysOptions{}
+	cmd := &cobra.Command{
+		Use:   "keys [--to FORM] FILE",
+		Short: "Convert SAs between ip xfrm, Wireshark's esp_sa and a configuration",
+		Long: `keys reads the SAs of FILE, or of standard input where it is -, and prints them in
+another form: yaml, the configuration of tapsec; xfrm, commands that make them in
+Linux; esp_sa, the table of that name in a Wireshark profile (version 4.0).
+It reads a configuration, the output of ip xfrm state, a script with commands
+ip xfrm state add, or an esp_sa table.
+
+What it prints are keys. -o makes a file that nobody else can read, and never
+overwrites one. What the form cannot hold of an SA is said on standard error, an
+SA to a line; names are tapsec's own and stay behind in the other forms.`,
+		Example: `  ip xfrm state | tapsec keys - -o site.yaml
+  tapsec keys --to esp_sa site.yaml -o ~/.config/wireshark/esp_sa
+  tapsec keys --to xfrm site.yaml | ssh router sh`,
+		Args: args(1),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			o.in = given[0]
+			o.stdin, o.stdout, o.stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
+			return convert(o)
+		},
+	}
+	f := cmd.Flags()
+	f.TextVar(&o.to, "to", keys.YAML, "`FORM` to print: yaml, xfrm or esp_sa")
+	f.StringVarP(&o.out, "output", "o", "", "write to this new `FILE`, which only its owner can read")
+	_ = cmd.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]cobra.Completion{"yaml", "xfrm", "esp_sa"}, cobra.ShellCompDirectiveNoFileComp))
+	return cmd
+}
+
+// convert reads SAs and prints them in another form.
+//
+//  1. Read them, from whatever holds some.
+//  2. Say of each what the form cannot hold.
+//  3. Write the rest.
+func convert(o keysOptions) error {
+	c, err := readKeys(o.in, o.stdin)
+	if err != nil {
+		return inputError(err)
+	}
+	for _, w := range c.Warnings {
+		fmt.Fprintln(o.stderr, "warning:", w)
+	}
+	var fit []*sa.SA
+	for _, s := range c.SAs {
+		fields, err := keys.Lost(o.to, s)
+		switch {
+		case err != nil:
+			fmt.Fprintf(o.stderr, "%s is left out: %v\n", s.Name, err)
+			continue
+		case fields != nil:
+			fmt.Fprintf(o.stderr, "%s: %s cannot hold its %s\n", s.Name, o.to, strings.Join(fields, ", "))
+		}
+		fit = append(fit, s)
+	}
+	if len(fit) == 0 {
+		return inputError(fmt.Errorf("%s: no SA that %s can hold", inputName(o.in), o.to))
+	}
+	var text bytes.Buffer
+	if err := keys.Write(&text, o.to, fit); err != nil {
+		return err
+	}
+	return o.write(text.Bytes())
+}
+
+// readKeys reads SAs from whatever holds some; - is standard input.
+func readKeys(path string, stdin io.Reader) (*configs.Config, error) {
+	in, err := openInput(path, stdin)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	text, err := io.ReadAll(in)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", inputName(path), err)
+	}
+	return configs.ParseKeys(inputName(path), text)
+}
+
+// write puts keys where they are wanted: a new file is its owner's alone, and
+// of a redirection to a file that others can read it is said.
+func (o *keysOptions) write(text []byte) error {
+	if o.out == "" {
+		if out, ok := unwrap(o.stdout).(*os.File); ok {
+			if info, err := out.Stat(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+				fmt.Fprintf(o.stderr, "warning: others can read the file that these keys go to (mode %04o); -o makes one that they cannot\n", info.Mode().Perm())
+			}
+		}
+		_, err := o.stdout.Write(text)
+		return err
+	}
+	file, err := os.OpenFile(o.out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return inputError(fmt.Errorf("%s is there already; remove it, or name another file", o.out))
+	}
+	if err != nil {
+		return inputError(err)
+	}
+	_, err = file.Write(text)
+	return errors.Join(err, file.Close())
+}
+
+// unwrap is the file behind what Main counts errors with.
+func unwrap(w io.Writer) io.Writer {
+	if o, ok := w.(*output); ok {
+		return o.Writer
+	}
+	return w
+}

@@ -1,0 +1,92 @@
+package keys
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"tapsec/sa"
+)
+
+// forms are the formats by name. A line holds one SA; YAML holds all of it, and
+// what it holds package configs reads.
+var forms = map[Format]struct {
+	name  string
+	write func(io.Writer, []*sa.SA) error
+	line  func(*sa.SA) (string, error)
+	parse func(string) []parsed
+}{
+	YAML:  {name: "yaml", write: WriteYAML},
+	XFRM:  {name: "xfrm", write: WriteXFRM, line: xfrmCommand, parse: parseXFRM},
+	ESPSA: {name: "esp_sa", write: WriteESPSA, line: tableRow, parse: parseESPSA},
+}
+
+// String names the format.
+func (f Format) String() string { return forms[f].name }
+
+// MarshalText writes String.
+func (f Format) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
+
+// UnmarshalText reads "yaml", "xfrm" or "esp_sa".
+func (f *Format) UnmarshalText(b []byte) error {
+	for format, form := range forms {
+		if form.name == string(b) {
+			*f = format
+			return nil
+		}
+	}
+	return fmt.Errorf("expected yaml, xfrm or esp_sa, found %q", b)
+}
+
+// Write prints SAs in a format that has a name, keys included. Errors are the
+// writer's.
+func Write(w io.Writer, f Format, sas []*sa.SA) error { return forms[f].write(w, sas) }
+
+// Lost says what a format cannot hold of an SA: fields by their names in a
+// configuration, or an error where it cannot hold the SA at all. What else it
+// holds would be read back as it is, but for the name.
+func Lost(f Format, s *sa.SA) (fields []string, err error) {
+	form := forms[f]
+	if form.line == nil {
+		return nil, nil
+	}
+	line, err := form.line(s)
+	if err != nil {
+		return nil, err
+	}
+	back := form.parse(line)
+	if len(back) != 1 {
+		return nil, errors.New("its line cannot be read back")
+	}
+	lost := func(field string, is bool) {
+		if is {
+			fields = append(fields, field)
+		}
+	}
+	got := back[0]
+	lost("integrity", got.err != nil) // decrypted, and not checked
+	lost("src", got.Src != s.Src && !s.Encap)
+	lost("mode", got.Mode != s.Mode)
+	lost("esn", got.ESN != s.ESN)
+	lost("seq_high", got.ESN && (got.SeqHigh != s.SeqHigh || s.SeqLow != nil && (got.SeqLow == nil || *got.SeqLow != *s.SeqLow)))
+	lost("encap", got.Encap != s.Encap)
+	lost("bundle", s.Bundle != "")
+	lost("window", s.Window != 0 && got.Window != s.Window && !s.ReplayOff)
+	lost("replay_off", s.ReplayOff && (f != XFRM || s.ESN))
+	lost("pad_check", !s.PadCheck)
+	lost("selector", !sameSelector(got.Selector, s.Selector))
+	lost("lifetimes", s.Lifetimes != sa.Lifetimes{})
+	lost("offload", s.Offload == sa.Never)
+	return fields, nil
+}
+
+func sameSelector(a, b *sa.Selector) bool {
+	var none sa.Selector
+	if a == nil {
+		a = &none
+	}
+	if b == nil {
+		b = &none
+	}
+	return *a == *b
+}
