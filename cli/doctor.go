@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tapsec/rig"
+	"tapsec/tap"
 )
 
 // finding is what doctor found about one need.
@@ -23,9 +24,9 @@ type finding struct {
 
 // diagnosis is everything that doctor says.
 type diagnosis struct {
-	Run      bool      `json:"run"`  // run can make its interfaces here
-	Demo     bool      `json:"demo"` // demo gets real TAPs
-	Engine   string    `json:"engine"`
+	Run      bool      `json:"run"`    // run can make its interfaces here
+	Demo     bool      `json:"demo"`   // demo gets real TAPs
+	Engine   string    `json:"engine"` // what --engine auto takes here
 	Why      string    `json:"engine_why"`
 	Findings []finding `json:"findings"`
 	tun      bool      // the tun device can be opened
@@ -50,8 +51,8 @@ only to what it speaks of. Exit code 0: both work; 1: one of them does not.`,
 
 // diagnose looks at the machine.
 func diagnose() diagnosis {
-	d := diagnosis{Engine: "plain",
-		Why: "one read or write per frame, on any kernel; this version has no ring engine"}
+	engine, why := tap.Probe()
+	d := diagnosis{Engine: engine.String(), Why: why}
 	met := map[string]bool{}
 	for _, n := range rig.Needs() {
 		met[n.Name] = n.Met
@@ -66,7 +67,7 @@ func diagnose() diagnosis {
 		}
 	}
 	d.Findings = append(d.Findings, limits()...)
-	d.Findings = append(d.Findings, kernel(), ring())
+	d.Findings = append(d.Findings, kernel(), ring(engine, why), steering())
 	d.Findings = append(d.Findings, bridges()...)
 	return d
 }
@@ -104,7 +105,7 @@ func printTable(out io.Writer, d diagnosis) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(w, "\nengine\t%s: %s\n", d.Engine, d.Why)
+	fmt.Fprintf(w, "\nengine\tauto is %s: %s\n", d.Engine, d.Why)
 	fmt.Fprintf(w, "run\t%s\n", d.runs())
 	fmt.Fprintf(w, "demo\t%s\n", choose(d.Demo, "works on real TAPs", "works in memory only"))
 	return w.Flush()

@@ -6,11 +6,11 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"tapsec/status"
+	"tapsec/tap"
 )
 
 // limits are the switches by which distributions forbid user namespaces, those
@@ -75,29 +75,31 @@ func atLeast(major, minor, wantMajor, wantMinor int) bool {
 	return major > wantMajor || major == wantMajor && minor >= wantMinor
 }
 
-// ring tells whether an io_uring can be set up.
-func ring() finding {
-	const entries, paramsLen = 4, 120 // struct io_uring_params
-	var params [paramsLen]byte
-	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, entries, uintptr(unsafe.Pointer(&params)), 0)
-	f := finding{Name: "io_uring", Met: errno == 0}
-	switch disabled, _ := sysctl("kernel.io_uring_disabled"); {
-	case f.Met:
-		unix.Close(int(fd))
-		_, major, minor := release()
-		f.Detail = fmt.Sprintf("A ring can be set up (multishot reads: %s; deferred task work: %s).",
-			choose(atLeast(major, minor, 6, 7), "yes", "from Linux 6.7"), choose(atLeast(major, minor, 6, 1), "yes", "from Linux 6.1"))
-	case errno == unix.ENOSYS:
-		f.Detail, f.Remedy = "This kernel has none.", "Nothing: the plain engine needs none."
-	case disabled != 0:
-		f.Detail = fmt.Sprintf("It is switched off (kernel.io_uring_disabled is %d).", disabled)
-		f.Remedy = "Nothing for the plain engine; sysctl kernel.io_uring_disabled=0 switches it on."
-	default:
-		f.Detail = fmt.Sprintf("It is refused, perhaps by a container's seccomp filter: %v.", errno)
-		f.Remedy = "Nothing: the plain engine needs none."
+// ring tells whether frames move by io_uring, which the probe has tried.
+func ring(engine tap.Engine, why string) finding {
+	f := finding{Name: "io_uring", Met: engine == tap.Ring, Detail: "It " + strings.TrimPrefix(why, "io_uring ") + "."}
+	if !f.Met {
+		f.Remedy = "Nothing for the plain engine, which needs about a third more of the processor."
+		if disabled, _ := sysctl("kernel.io_uring_disabled"); disabled != 0 {
+			f.Detail = fmt.Sprintf("It is switched off (kernel.io_uring_disabled is %d).", disabled)
+			f.Remedy = "For the ring engine: sysctl kernel.io_uring_disabled=0."
+		}
 	}
 	return f
 }
+
+// steering tells whether --queues can be told by SPI, by loading such a program.
+func steering() finding {
+	f := finding{Name: "steering", Met: true, Detail: "A program can be loaded by which --queues are told by SPI."}
+	if err := tap.CanSteer(); err != nil {
+		f.Met, f.Detail = false, sentence(err.Error())
+		f.Remedy = "Only for --queues: run as root outside any user namespace. Without, the kernel tells frames by addresses and ports or SPI, and all SAs in UDP between two hosts share a queue."
+	}
+	return f
+}
+
+// sentence makes one of what an error or a reason says.
+func sentence(text string) string { return strings.ToUpper(text[:1]) + text[1:] + "." }
 
 // bridges looks for what would strip the trailer off a frame that is forwarded
 // behind the host's TAP, or drop the frame: netfilter on bridges cuts frames to

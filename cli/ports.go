@@ -20,12 +20,15 @@ const linkHeader = 14 + 2*4
 type ports struct {
 	wire, host             *tap.Device
 	wireBefore, hostBefore tap.Drops
+
+	steering tap.Steering // of what comes from the wire
+	steerWhy string
 }
 
 // openPorts makes the two TAPs, or takes those that are there, puts them where
 // the configuration wants them, and brings them up. With attach the wire is an
 // interface of somebody else's. On an error nothing is left behind.
-func openPorts(c *configs.Config, attach bool) (*ports, error) {
+func openPorts(c *configs.Config, attach bool, steer tap.Steering) (*ports, error) {
 	open := openPort
 	if attach {
 		open = attachPort
@@ -39,10 +42,11 @@ func openPorts(c *configs.Config, attach bool) (*ports, error) {
 		return nil, errors.Join(err, wire.Close())
 	}
 	p := &ports{wire: wire, host: host}
-	var err1, err2 error
+	var err1, err2, err3 error
 	p.wireBefore, err1 = wire.Drops()
 	p.hostBefore, err2 = host.Drops()
-	if err := errors.Join(err1, err2, host.Up(), wire.Up()); err != nil {
+	p.steering, p.steerWhy, err3 = wire.Steer(steer)
+	if err := errors.Join(err1, err2, err3, host.Up(), wire.Up()); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
 	return p, nil

@@ -30,6 +30,7 @@ type runOptions struct {
 	state     string // file that keeps the windows
 	control   string // our control socket
 	engine    tap.Engine
+	steer     tap.Steering
 	busyPoll  time.Duration
 	use       []string
 	first     uint64
@@ -103,6 +104,7 @@ goes out in clear where not.`,
 	f.StringVar(&o.wireNetns, "wire-netns", "", "network namespace `NAME` for the kernel's side of the wire")
 	f.StringVar(&o.hostNetns, "host-netns", "", "network namespace `NAME` for the kernel's side of the host")
 	f.IntVar(&o.queues, "queues", 0, "`NUMBER` of queues, each with workers of its own")
+	f.TextVar(&o.steer, "steer", tap.SteerAuto, "what a frame's queue is chosen `BY`: auto, spi (its SPI; needs CAP_BPF) or flow (the kernel's hash)")
 	f.StringVar(&form, "form", "", "`FORM` of the frames: inplace, as on the wire, or decap, opened headers taken off")
 	f.StringVar(&annotate, "annotate", "", "`WHAT` stands behind each frame: trailer, the verdict, or none, with decap only")
 	f.BoolVar(&o.inactive, "inactive", false, "do not activate receive offload")

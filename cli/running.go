@@ -71,7 +71,7 @@ func open(o runOptions, errOut io.Writer) (_ *running, err error) {
 		}
 	}
 	r.warn(r.config)
-	if r.ports, err = openPorts(r.config, o.attach); err != nil {
+	if r.ports, err = openPorts(r.config, o.attach, o.steer); err != nil {
 		return nil, err
 	}
 	if o.transport != "" {
@@ -131,6 +131,9 @@ func (r *running) serve(ctx context.Context, reload <-chan os.Signal, ready chan
 		engine, why = r.options.engine, "asked for"
 	}
 	r.log.Info("engine", "is", engine, "why", why)
+	if r.config.Queues > 1 {
+		r.log.Info("queues", "are", r.config.Queues, "steered_by", r.ports.steering, "why", r.ports.steerWhy)
+	}
 	r.log.Info("ready", r.shape()...)
 	if ready != nil {
 		close(ready)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,27 +23,33 @@ const (
 	Plain               // a call for each frame read and each written
 )
 
-var engineNames = [...]string{Auto: "auto", Ring: "ring", Plain: "plain"}
+var engineNames = []string{Auto: "auto", Ring: "ring", Plain: "plain"}
 
-func (e Engine) String() string {
-	if int(e) < len(engineNames) {
-		return engineNames[e]
-	}
-	return fmt.Sprintf("Engine(%d)", uint8(e))
-}
+func (e Engine) String() string { return nameOf(engineNames, e) }
 
 // MarshalText returns the engine's name.
 func (e Engine) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
 
 // UnmarshalText takes the engine's name.
-func (e *Engine) UnmarshalText(text []byte) error {
-	for i, name := range engineNames {
-		if name == string(text) {
-			*e = Engine(i)
-			return nil
-		}
+func (e *Engine) UnmarshalText(text []byte) error { return named(e, "engine", engineNames, text) }
+
+// nameOf is the text of one of the values that a user may choose from.
+func nameOf[T ~uint8](names []string, value T) string {
+	if int(value) < len(names) {
+		return names[value]
 	}
-	return fmt.Errorf("engine %q: give auto, ring or plain", text)
+	return fmt.Sprintf("%T(%d)", value, uint8(value))
+}
+
+// named is nameOf in reverse; what says of what the text should be a name.
+func named[T ~uint8](value *T, what string, names []string, text []byte) error {
+	i := slices.Index(names, string(text))
+	if i < 0 {
+		last := len(names) - 1
+		return fmt.Errorf("%s %q: give %s or %s", what, text, strings.Join(names[:last], ", "), names[last])
+	}
+	*value = T(i)
+	return nil
 }
 
 // Probe tells which engine Auto stands for here, Ring or Plain, and in a sentence why. It has really

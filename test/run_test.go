@@ -435,8 +435,8 @@ func TestAttach(t *testing.T) {
 	}
 }
 
-// TestQueues spreads SAs over two queues: order holds on each SA, ordinals
-// count on each queue.
+// TestQueues spreads SAs over two queues, by their SPIs where that can be told
+// the kernel: order holds on each SA, ordinals count on each queue.
 func TestQueues(t *testing.T) {
 	rig.Require(t)
 	const flows, each = 16, 100
@@ -445,7 +445,11 @@ func TestQueues(t *testing.T) {
 		text += fmt.Sprintf("  - {name: f%d, spi: %#x, dst: 198.51.100.10, protocol: esp, mode: transport, suite: aes128gcm16,\n"+
 			"     encryption_key: 0x101112131415161718191a1b1c1d1e1fb1b2b3b4}\n", i, 0x5000+i)
 	}
-	p := start(t, write(t, text), "--queues", "2")
+	p := launch(t, write(t, text), "--queues", "2")
+	bySPI := strings.Contains(p.waitLog("msg=ready"), "steered_by=spi")
+	if !bySPI && tap.CanSteer() == nil {
+		t.Error("not steered by SPI where that is possible")
+	}
 	wire, host := listen(t, "wire0"), listen(t, "host0")
 	var sealers []*seal.Sealer
 	for i := range flows {
@@ -463,6 +467,9 @@ func TestQueues(t *testing.T) {
 				t.Fatalf("SPI %#x: word %s, number %d after %d", r.SPI, trailer.Word, r.Number, next[r.SPI])
 			}
 			next[r.SPI] = r.Number
+			if want := uint16(r.SPI % 2); bySPI && trailer.Queue != want {
+				t.Fatalf("SPI %#x came by queue %d, want %d", r.SPI, trailer.Queue, want)
+			}
 			if trailer.Ordinal <= ordinals[trailer.Queue] {
 				t.Fatalf("queue %d: ordinal %d after %d", trailer.Queue, trailer.Ordinal, ordinals[trailer.Queue])
 			}
@@ -521,11 +528,11 @@ func userNamespace(more uintptr) *syscall.SysProcAttr {
 // rig.
 func TestRootless(t *testing.T) {
 	rig.Require(t)
-	cmd := exec.Command("/proc/self/exe", "-test.run=^(TestVerdicts|TestNamespaces)$", "-test.v")
+	cmd := exec.Command("/proc/self/exe", "-test.run=^(TestVerdicts|TestNamespaces|TestQueues)$", "-test.v")
 	cmd.SysProcAttr = userNamespace(unix.CLONE_NEWNET | unix.CLONE_NEWNS)
 	cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
 	said, err := cmd.CombinedOutput()
-	if err != nil || bytes.Count(said, []byte("--- PASS")) != 2 {
+	if err != nil || bytes.Count(said, []byte("--- PASS")) != 3 {
 		t.Errorf("%v\n%s", err, said)
 	}
 }
