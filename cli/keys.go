@@ -33,7 +33,8 @@ func newKeys() *cobra.Command {
 another form: yaml, the configuration of tapsec; xfrm, commands that make them in
 Linux; esp_sa, the table of that name in a Wireshark profile (version 4.0).
 It reads a configuration, the output of ip xfrm state, a script with commands
-ip xfrm state add, or an esp_sa table.
+ip xfrm state add, an esp_sa table, or the log of strongSwan's charon, where that
+has chd = 4.
 
 What it prints are keys. -o makes a file that nobody else can read, and never
 overwrites one. What the form cannot hold of an SA is said on standard error, an

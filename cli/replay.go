@@ -38,8 +38,9 @@ func newReplay() *cobra.Command {
 		Short: "Say what happened to each frame of a capture, and why",
 		Long: `replay leads every frame of a capture through the appliance, without a TAP and
 without privileges. The SAs come from a configuration (-c), or from what another
-tool knows (-k): the text of ip xfrm state, a Wireshark esp_sa table, or a
-configuration. IN and the key file may be - for standard input.
+tool knows (-k): the text of ip xfrm state, a Wireshark esp_sa table, the log of
+strongSwan's charon with filelog { chd = 4 }, or a configuration. IN and the key
+file may be - for standard input.
 
 A frame is "good" where every portion checked is; "good, both" where these are a
 tunnel and a transport portion; "FAILED" where a check was not passed; "left

@@ -86,7 +86,8 @@ sealed where the configuration has SAs to others than its own addresses, and
 goes out in clear where not.`,
 		Example: `  tapsec run -c configs/example.yaml
   tapsec run -c site.yaml --host plain0 --host-netns ids --form decap
-  ip xfrm state >sas && tapsec run -k sas`,
+  ip xfrm state >sas && tapsec run -k sas
+  tapsec run -k /var/log/charon.log     # SIGHUP at each rekey takes the new keys`,
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := errors.Join(setText(&o.form, form, "--form"), setText(&o.annotate, annotate, "--annotate")); err != nil {

@@ -1,6 +1,7 @@
 // Package keys reads security associations from the texts of other tools, and
 // writes them for other tools: the output of `ip xfrm state` and the commands
-// that make such states, and Wireshark's table esp_sa.
+// that make such states, Wireshark's table esp_sa, and (read only) the log of
+// strongSwan's charon.
 //
 // What such a text has and tapsec has not (IPComp, BEET, unknown algorithms) is
 // skipped with a note. No error and no note holds a key; only the functions
@@ -25,11 +26,12 @@ const (
 	Unknown Format = iota
 	XFRM           // output of `ip xfrm state`, with or without -s, or commands `ip xfrm state add`
 	ESPSA          // Wireshark's table of ESP SAs, esp_sa in a profile
+	Charon         // log of strongSwan's charon that shows keys (chd = 4)
 	YAML           // tapsec's own configuration; package configs reads it
 )
 
 // ErrFormat says that a text is in none of the formats that Read knows.
-var ErrFormat = errors.New("expected a configuration, the output of ip xfrm state or a Wireshark esp_sa table")
+var ErrFormat = errors.New("expected a configuration, the output of ip xfrm state, a Wireshark esp_sa table or charon's log")
 
 var (
 	xfrmStart  = regexp.MustCompile(`(?m)^src \S+ dst \S+|^[^#\n]*\bxfrm state (add|update)\s`)
@@ -44,6 +46,8 @@ func Detect(data []byte) Format {
 		return XFRM
 	case espSAStart.Match(data):
 		return ESPSA
+	case charonStart.Match(data):
+		return Charon
 	case yamlStart.Match(data):
 		return YAML
 	}
@@ -62,6 +66,8 @@ func Read(name string, data []byte) ([]*sa.SA, []string, error) {
 	case ESPSA:
 		found = parseESPSA(string(data))
 		l.notes = append(l.notes, "the table does not say the modes of its SAs; tunnel is assumed")
+	case Charon:
+		found = parseCharon(string(data))
 	case YAML:
 		return nil, nil, fmt.Errorf("%s: %w; this is a configuration, which package configs reads", name, ErrFormat)
 	default:

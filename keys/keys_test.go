@@ -53,8 +53,9 @@ func describe(s *sa.SA) string {
 func TestGolden(t *testing.T) {
 	files, _ := filepath.Glob("testdata/*.txt")
 	tables, _ := filepath.Glob("testdata/*.esp_sa")
-	files = append(files, tables...)
-	if len(files) < 8 {
+	logs, _ := filepath.Glob("testdata/*.log")
+	files = append(append(files, tables...), logs...)
+	if len(files) < 12 {
 		t.Fatalf("found only %v", files)
 	}
 	var got strings.Builder
@@ -192,12 +193,14 @@ func TestESPSAForms(t *testing.T) {
 
 func TestDetect(t *testing.T) {
 	for text, want := range map[string]Format{
-		"src 192.0.2.1 dst 192.0.2.2\n\tproto esp": XFRM,
-		"# generated\n\"IPv6\",\"*\",\"::1\"":      ESPSA,
-		"# ours\nsas:\n  - name: x":                YAML,
-		`{"sas": []}`:                              YAML,
-		"":                                         Unknown,
-		"hello":                                    Unknown,
+		"src 192.0.2.1 dst 192.0.2.2\n\tproto esp":   XFRM,
+		"# generated\n\"IPv6\",\"*\",\"::1\"":        ESPSA,
+		"# ours\nsas:\n  - name: x":                  YAML,
+		`{"sas": []}`:                                YAML,
+		"":                                           Unknown,
+		"12[CHD]   SPI 0x1, src ::1 dst ::2":         Charon,
+		"Nov 25 20:36:13 a charon: 09[IKE0] <4|1> x": Charon,
+		"hello": Unknown,
 	} {
 		if got := Detect([]byte(text)); got != want {
 			t.Errorf("Detect(%q) is %d, expected %d", text, got, want)
@@ -332,6 +335,7 @@ func FuzzRead(f *testing.F) {
 	f.Add([]byte("src 1.2.3.4 dst 1.2.3.4\n\tproto " + secret + " spi " + secret + " mode " + secret + "\n\taead " + secret + " " + secret + " " + secret))
 	f.Add([]byte("src 1.2.3.4 dst 1.2.3.4\n\tproto esp spi 1 mode tunnel\n\tenc 0x" + secret + "\n\tencap type " + secret))
 	f.Add([]byte(`"IPv4","` + secret + `","` + secret + `","0x` + secret + `","` + secret + `","` + secret + `","` + secret + `","0x"`))
+	f.Add(append([]byte(charonExchange), "1[CHD] adding inbound "+secret+" SA\n1[CHD]   SPI 0x1, src "+secret+" dst "+secret...))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		sas, notes, err := Read("fuzz", data)
 		if text := fmt.Sprint(notes, err); strings.Contains(text, secret) {

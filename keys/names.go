@@ -16,30 +16,32 @@ var (
 		word            string // the suite's keyword
 		salt            int    // bytes of the key that are salt
 		linux, espTable string
+		charon          string // in its log
 	}{
-		{sa.Null, "null", 0, "ecb(cipher_null)", "NULL"},
-		{sa.DESCBC, "des", 0, "cbc(des)", "DES-CBC [RFC2405]"},
-		{sa.TripleDESCBC, "3des", 0, "cbc(des3_ede)", "TripleDES-CBC [RFC2451]"},
-		{sa.AESCBC, "aes{k}", 0, "cbc(aes)", "AES-CBC [RFC3602]"},
-		{sa.AESCTR, "aes{k}ctr", 4, "rfc3686(ctr(aes))", "AES-CTR [RFC3686]"},
-		{sa.AESGCM, "aes{k}gcm{i}", 4, "rfc4106(gcm(aes))", "AES-GCM with {i} octet ICV [RFC4106]"},
-		{sa.AESCCM, "aes{k}ccm{i}", 3, "rfc4309(ccm(aes))", ""},
-		{sa.NullGMAC, "aes{k}gmac", 4, "rfc4543(gcm(aes))", ""},
-		{sa.ChaCha20Poly1305, "chacha20poly1305", 4, "rfc7539esp(chacha20,poly1305)", ""},
+		{sa.Null, "null", 0, "ecb(cipher_null)", "NULL", "NULL"},
+		{sa.DESCBC, "des", 0, "cbc(des)", "DES-CBC [RFC2405]", "DES_CBC"},
+		{sa.TripleDESCBC, "3des", 0, "cbc(des3_ede)", "TripleDES-CBC [RFC2451]", "3DES_CBC"},
+		{sa.AESCBC, "aes{k}", 0, "cbc(aes)", "AES-CBC [RFC3602]", "AES_CBC"},
+		{sa.AESCTR, "aes{k}ctr", 4, "rfc3686(ctr(aes))", "AES-CTR [RFC3686]", "AES_CTR"},
+		{sa.AESGCM, "aes{k}gcm{i}", 4, "rfc4106(gcm(aes))", "AES-GCM with {i} octet ICV [RFC4106]", "AES_GCM_{i}"},
+		{sa.AESCCM, "aes{k}ccm{i}", 3, "rfc4309(ccm(aes))", "", "AES_CCM_{i}"},
+		{sa.NullGMAC, "aes{k}gmac", 4, "rfc4543(gcm(aes))", "", "NULL_AES_GMAC"},
+		{sa.ChaCha20Poly1305, "chacha20poly1305", 4, "rfc7539esp(chacha20,poly1305)", "", "CHACHA20_POLY1305"},
 	}
 	integrities = []struct {
 		word            string
 		bits            int // of the ICV
 		linux, espTable string
+		charon          string // in its log
 	}{
-		{"sha256_96", 96, "hmac(sha256)", "HMAC-SHA-256-96 [draft-ietf-ipsec-ciph-sha-256-00]"}, // Linux's own default
-		{"sha256", 128, "hmac(sha256)", "HMAC-SHA-256-128 [RFC4868]"},
-		{"md5", 96, "hmac(md5)", "HMAC-MD5-96 [RFC2403]"},
-		{"sha1", 96, "hmac(sha1)", "HMAC-SHA-1-96 [RFC2404]"},
-		{"sha384", 192, "hmac(sha384)", "HMAC-SHA-384-192 [RFC4868]"},
-		{"sha512", 256, "hmac(sha512)", "HMAC-SHA-512-256 [RFC4868]"},
-		{"aesxcbc", 96, "xcbc(aes)", ""},
-		{"aescmac", 96, "cmac(aes)", ""},
+		{"sha256_96", 96, "hmac(sha256)", "HMAC-SHA-256-96 [draft-ietf-ipsec-ciph-sha-256-00]", "HMAC_SHA2_256_96"}, // Linux's own default
+		{"sha256", 128, "hmac(sha256)", "HMAC-SHA-256-128 [RFC4868]", "HMAC_SHA2_256_128"},
+		{"md5", 96, "hmac(md5)", "HMAC-MD5-96 [RFC2403]", "HMAC_MD5_96"},
+		{"sha1", 96, "hmac(sha1)", "HMAC-SHA-1-96 [RFC2404]", "HMAC_SHA1_96"},
+		{"sha384", 192, "hmac(sha384)", "HMAC-SHA-384-192 [RFC4868]", "HMAC_SHA2_384_192"},
+		{"sha512", 256, "hmac(sha512)", "HMAC-SHA-512-256 [RFC4868]", "HMAC_SHA2_512_256"},
+		{"aesxcbc", 96, "xcbc(aes)", "", "AES_XCBC_96"},
+		{"aescmac", 96, "cmac(aes)", "", "AES_CMAC_96"},
 	}
 	// linuxAliases are names that Linux also takes.
 	linuxAliases = map[string]string{

@@ -9,16 +9,17 @@ import (
 )
 
 // forms are the formats by name. A line holds one SA; YAML holds all of it, and
-// what it holds package configs reads.
+// what it holds package configs reads. Nobody but charon writes its log.
 var forms = map[Format]struct {
 	name  string
 	write func(io.Writer, []*sa.SA) error
 	line  func(*sa.SA) (string, error)
 	parse func(string) []parsed
 }{
-	YAML:  {name: "yaml", write: WriteYAML},
-	XFRM:  {name: "xfrm", write: WriteXFRM, line: xfrmCommand, parse: parseXFRM},
-	ESPSA: {name: "esp_sa", write: WriteESPSA, line: tableRow, parse: parseESPSA},
+	YAML:   {name: "yaml", write: WriteYAML},
+	XFRM:   {name: "xfrm", write: WriteXFRM, line: xfrmCommand, parse: parseXFRM},
+	ESPSA:  {name: "esp_sa", write: WriteESPSA, line: tableRow, parse: parseESPSA},
+	Charon: {name: "charon log"},
 }
 
 // String names the format.
@@ -30,7 +31,7 @@ func (f Format) MarshalText() ([]byte, error) { return []byte(f.String()), nil }
 // UnmarshalText reads "yaml", "xfrm" or "esp_sa".
 func (f *Format) UnmarshalText(b []byte) error {
 	for format, form := range forms {
-		if form.name == string(b) {
+		if form.name == string(b) && form.write != nil {
 			*f = format
 			return nil
 		}

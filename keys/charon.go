@@ -1,0 +1,230 @@
+package keys
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"tapsec/sa"
+)
+
+// The lines of charon's log that tell of SAs. In front of a message stand the
+// number of the worker that wrote it and its group, perhaps with a level, and
+// the name of the IKE SA where ike_name is on. Keys stand there with chd = 4.
+var (
+	charonStart  = regexp.MustCompile(`(?m)(?:^|\s)\d{2,}\[(?:CFG|CHD|DMN|ENC|IKE|JOB|KNL|LIB|NET)\d?\] `)
+	charonLine   = regexp.MustCompile(`(?:^|\s)(\d{2,})\[([A-Z]{3})\d?\] (?:<[^>]*> )?(.*)`)
+	charonKey    = regexp.MustCompile(`^((?:encryption|integrity) (?:initiator|responder)) key => (\d+) bytes`)
+	charonDump   = regexp.MustCompile(`^ +\d+: ((?:[0-9A-F]{2} )+)`)
+	charonUsing  = regexp.MustCompile(`^ +using (\S+) for (encryption|integrity)`)
+	charonAdding = regexp.MustCompile(`^(?:adding|registering) (inbound|outbound) (ESP|AH) SA`)
+	charonSPI    = regexp.MustCompile(`^ +SPI 0x([0-9a-f]+), src (\S+) dst (\S+)`)
+	charonSent   = regexp.MustCompile(`^sending packet: from (\S+)\[\d+\] to (\S+)\[\d+\]`)
+)
+
+// charon is the log of strongSwan's daemon while it is read. Its workers write
+// between each other's lines; each is busy with one IKE message at a time.
+type charon struct {
+	workers map[string]*worker
+	nat     map[[2]netip.Addr]bool // ways that UDP encapsulation is in force on
+	seen    map[identity]bool
+	found   []parsed
+}
+
+// worker is what one of charon's threads has said of the message at hand.
+type worker struct {
+	parsed    string // "request" or "response", empty before the first one
+	transport bool   // the message asks for transport mode
+	esn       bool
+	behindNAT bool
+	use       map[string]string // encryption, integrity: charon's name of the algorithm
+	keys      map[string][]byte // encryption initiator, integrity responder ...
+	dump      string            // the key whose bytes follow
+	left      int               // how many of them
+	cut       bool              // a dump ended before its key did
+	adding    [2]string         // inbound or outbound, ESP or AH: its addresses follow
+	made      []*sa.SA
+}
+
+// parseCharon reads a log of charon. It gives the SAs of both directions,
+// those deleted since too, since frames of theirs may be in a capture.
+//
+//  1. What a worker parsed says whose keys are the initiator's.
+//  2. Algorithms and the keys of both directions.
+//  3. One SA after the other, with SPI and addresses.
+//  4. What the worker answers says whether it took up transport mode.
+func parseCharon(text string) []parsed {
+	c := charon{map[string]*worker{}, map[[2]netip.Addr]bool{}, map[identity]bool{}, nil}
+	for i, line := range strings.Split(text, "\n") {
+		m := charonLine.FindStringSubmatch(strings.TrimRight(line, "\r"))
+		if m == nil {
+			continue
+		}
+		w := c.workers[m[1]]
+		if w == nil {
+			w = &worker{}
+			c.workers[m[1]] = w
+		}
+		switch m[2] {
+		case "ENC":
+			w.message(m[3])
+		case "CFG", "IKE":
+			w.agreed(m[3])
+		case "NET":
+			c.sent(w, m[3])
+		case "CHD":
+			c.child(w, m[3], i+1)
+		}
+	}
+	return c.found
+}
+
+// message begins anew with each message received.
+func (w *worker) message(text string) {
+	transport := strings.Contains(text, "N(USE_TRANSP)")
+	kind := "request"
+	if strings.Contains(text, " response ") {
+		kind = "response"
+	}
+	switch {
+	case strings.HasPrefix(text, "parsed "):
+		*w = worker{parsed: kind, transport: transport && kind == "response", behindNAT: w.behindNAT}
+	case strings.HasPrefix(text, "generating ") && kind == "response" && transport:
+		for _, s := range w.made {
+			s.Mode = sa.Transport
+		}
+	}
+}
+
+func (w *worker) agreed(text string) {
+	switch {
+	case strings.HasPrefix(text, "selected proposal: ESP:"), strings.HasPrefix(text, "selected proposal: AH:"):
+		w.esn = strings.HasSuffix(text, "/EXT_SEQ")
+	case strings.Contains(text, "host is behind NAT"), strings.HasPrefix(text, "faking NAT situation"):
+		w.behindNAT = true
+	}
+}
+
+// sent tells the addresses between which a worker has just met a NAT.
+func (c *charon) sent(w *worker, text string) {
+	m := charonSent.FindStringSubmatch(text)
+	if m == nil || !w.behindNAT {
+		return
+	}
+	w.behindNAT = false
+	a, b := address(m[1]), address(m[2])
+	c.nat[[2]netip.Addr{a, b}], c.nat[[2]netip.Addr{b, a}] = true, true
+}
+
+// child reads a line about a CHILD_SA.
+func (c *charon) child(w *worker, text string, line int) {
+	if m := charonDump.FindStringSubmatch(text); m != nil && w.left > 0 {
+		w.bytes(strings.Fields(m[1]))
+		return
+	}
+	w.cut = w.cut || w.left > 0
+	w.left = 0
+	if m := charonUsing.FindStringSubmatch(text); m != nil {
+		put(&w.use, m[2], m[1])
+	} else if m := charonKey.FindStringSubmatch(text); m != nil {
+		put(&w.keys, m[1], nil)
+		w.dump = m[1]
+		w.left, _ = strconv.Atoi(m[2])
+	} else if m := charonAdding.FindStringSubmatch(text); m != nil {
+		w.adding = [2]string(m[1:])
+	} else if m := charonSPI.FindStringSubmatch(text); m != nil && w.adding[0] != "" {
+		c.add(w, m, line)
+		w.adding[0] = ""
+	}
+}
+
+func put[V any](m *map[string]V, key string, value V) {
+	if *m == nil {
+		*m = map[string]V{}
+	}
+	(*m)[key] = value
+}
+
+// bytes takes a line of a dump, behind whose bytes stand their characters.
+func (w *worker) bytes(words []string) {
+	for _, word := range words[:min(len(words), w.left)] {
+		b, _ := strconv.ParseUint(word, 16, 8)
+		w.keys[w.dump] = append(w.keys[w.dump], byte(b))
+		w.left--
+	}
+}
+
+// add makes an SA; one that was registered and is added later only once.
+func (c *charon) add(w *worker, m []string, line int) {
+	p := parsed{SA: newSA(), line: line}
+	spi, _ := strconv.ParseUint(m[1], 16, 32)
+	p.SPI, p.Src, p.Dst, p.Mode, p.ESN = uint32(spi), address(m[2]), address(m[3]), sa.Tunnel, w.esn
+	p.err = p.Protocol.UnmarshalText([]byte(strings.ToLower(w.adding[1])))
+	if w.transport {
+		p.Mode = sa.Transport
+	}
+	id := identity{p.Protocol, p.SPI, p.Dst, p.Src}
+	if c.seen[id] {
+		return
+	}
+	c.seen[id] = true
+	if c.nat[[2]netip.Addr{p.Src, p.Dst}] {
+		p.Encap, p.Src = true, netip.Addr{} // a NAT may change the source
+	}
+	if p.err == nil {
+		p.err = w.algorithms(p.SA)
+	}
+	w.made = append(w.made, p.SA)
+	c.found = append(c.found, p)
+}
+
+// algorithms gives an SA its suite and keys. What the initiator of an exchange
+// sends is under the initiator's keys (RFC 7296 section 2.17).
+func (w *worker) algorithms(s *sa.SA) (err error) {
+	whose := "initiator"
+	switch {
+	case len(w.keys) == 0:
+		return errors.New("the log does not show its keys; let charon log chd = 4")
+	case w.cut:
+		return errors.New("the log does not hold its keys to their ends")
+	case w.parsed == "":
+		return errors.New("the log does not say who began the exchange; let charon log enc = 1")
+	case (w.parsed == "response") == (w.adding[0] == "inbound"):
+		whose = "responder"
+	}
+	s.EncryptionKey = sa.NewKey(w.keys["encryption "+whose])
+	s.IntegrityKey = sa.NewKey(w.keys["integrity "+whose])
+	var words []string
+	for _, kind := range []string{"encryption", "integrity"} {
+		if w.use[kind] == "" {
+			continue
+		}
+		word, err := charonAlgorithm(w.use[kind], s.EncryptionKey.Len())
+		if err != nil {
+			return err
+		}
+		words = append(words, word)
+	}
+	s.Suite, err = sa.ParseSuite(s.Protocol, strings.Join(words, "-"))
+	return err
+}
+
+// charonAlgorithm gives the keyword of an algorithm in charon's words.
+func charonAlgorithm(name string, keyLen int) (string, error) {
+	for _, c := range ciphers {
+		for _, icv := range []int{8, 12, 16} {
+			if fill(c.charon, 0, icv) == name {
+				return fill(c.word, keyLen-c.salt, icv), nil
+			}
+		}
+	}
+	for _, i := range integrities {
+		if i.charon == name {
+			return i.word, nil
+		}
+	}
+	return "", fmt.Errorf("the algorithm %q is not supported", name)
+}
