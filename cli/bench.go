@@ -1,197 +1,157 @@
 package cli
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
+	"io"
+	"text/tabwriter"
 	"time"
 
-	"tapsec/conformance"
-	"tapsec/nic"
-	"tapsec/pipeline"
+	"github.com/spf13/cobra"
+
+	"tapsec/bench"
 	"tapsec/rig"
-	"tapsec/status"
-	"tapsec/tap"
 )
 
-// memoryBench runs frames through the pipeline without any interface.
-type memoryBench struct{ pipe *pipeline.Pipeline }
-
-func (b *memoryBench) arrange(l *conformance.Lab) (err error) {
-	b.pipe, err = labPipeline(l)
-	return err
+// benchOptions are the flags of bench.
+type benchOptions struct {
+	bench.Options
+	asJSON      bool
+	out, stderr io.Writer
 }
 
-// labPipeline is a pipeline whose NIC is ready for the lab's cases.
-func labPipeline(l *conformance.Lab) (*pipeline.Pipeline, error) {
-	sad := pipeline.NewSAD(l.Profile, 1)
-	if err := l.Arrange(sad); err != nil {
-		return nil, err
+func newBench() *cobra.Command {
+	o := benchOptions{}
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure the appliance on this machine, beside forwarders that do nothing",
+		Long: `bench makes a network of its own that ends with it, and measures on TAPs in it
+how much of the processor a frame takes:
+
+  a  null-plain  a Read and a Write of the TAP library's file, nothing else:
+                 what programs on TUN and TAP do
+  b  null-ring   the ring engine with an empty chain
+  c  plain       the appliance, annotation included, on the plain engine
+  d  ring        the appliance on the ring
+
+Frames wait in the wire's queue and one core moves them; the variants alternate
+in random order, and the figures are medians with quartiles. Each frame is
+accounted for, and a round with a loss is reported and not counted. Keep the
+machine quiet meanwhile: trust ratios of one run, not figures of two.
+
+Root is not needed where the kernel grants user namespaces. Exit code 1: the
+machine lacks something, or frames were lost; 4: a frame came out other than it
+should.`,
+		Args: args(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			o.out, o.stderr = cmd.OutOrStdout(), cmd.ErrOrStderr()
+			if o.Rounds < 0 {
+				return inputError(fmt.Errorf("--rounds: expected a number from 1, found %d", o.Rounds))
+			}
+			return runBench(o)
+		},
 	}
-	return pipeline.New(sad, pipeline.Options{}), nil
+	cmd.Flags().BoolVar(&o.Quick, "quick", false, "end within 40 seconds: fewer rounds, and so wider quartiles")
+	cmd.Flags().IntVar(&o.Rounds, "rounds", 0, "at most `so many` of each kind; 0 means what fits into the time")
+	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print one JSON object")
+	return cmd
 }
 
-func (b *memoryBench) exchange(frame []byte) ([]byte, error) {
-	b.pipe.At(time.Now())
-	return b.pipe.Process(bytes.Clone(frame)), nil
-}
-
-func (b *memoryBench) load(l *conformance.Lab, d time.Duration) (loadResult, error) {
-	var r loadResult
-	begin := time.Now()
-	for n := uint64(0); time.Since(begin) < d; n++ {
-		c := &l.Cases[n%uint64(len(l.Cases))]
-		answer, err := b.exchange(c.Frame)
+// runBench measures in a rig: inside one at once, outside by running itself again in one.
+func runBench(o benchOptions) error {
+	if rig.Inside() {
+		fmt.Fprintf(o.stderr, "Measuring for %s or less.\n", o.Lasts().Round(time.Second))
+		r, err := bench.Run(o.Options)
 		if err != nil {
-			return r, err
+			return err
 		}
-		r.sent++
-		r.take(answer, l)
+		return o.report(r)
 	}
-	r.took = time.Since(begin)
-	return r, nil
-}
-
-// take judges the next answer to the lab's cases, which were sent in turn.
-func (r *loadResult) take(answer []byte, l *conformance.Lab) {
-	_, t, err := status.Split(answer)
-	c := &l.Cases[r.received%uint64(len(l.Cases))]
-	r.received++
-	if err != nil || t.Word != c.Word || t.Ordinal != r.received {
-		r.wrong++
-	}
-}
-
-func (b *memoryBench) close() error { return nil }
-
-// tapBench is the appliance on a pair of TAPs, with packet sockets on their
-// kernel sides: all frames pass through the kernel.
-type tapBench struct {
-	wire, host *tap.Device
-	nic        *nic.NIC
-	send, recv *rig.Socket
-	stop       context.CancelFunc
-	ended      chan error
-}
-
-const (
-	demoMTU      = 1500
-	demoRoom     = demoMTU + 14 + 8 // Ethernet header and two VLAN tags
-	answerWithin = 5 * time.Second
-	unanswered   = 256 // frames of mixed traffic in flight, fewer than a TAP queues
-)
-
-// newTAPBench opens the TAPs in the rig that this process is in, and starts the
-// NIC between them with an empty chain.
-func newTAPBench() (b *tapBench, err error) {
-	b = &tapBench{ended: make(chan error, 1), stop: func() {}}
-	defer func() {
-		if err != nil {
-			b.release()
+	for _, need := range rig.Needs() {
+		if need.Name == "tun device" && !need.Met {
+			return fmt.Errorf("bench needs TAPs: %s %s", need.Detail, need.Remedy)
 		}
-	}()
-	if err = rig.Setup(); err != nil {
-		return b, err
 	}
-	if b.wire, err = tap.Open(tap.Config{Name: "wire0", MTU: demoMTU}); err != nil {
-		return b, err
+	code, err := rig.Reexec("bench", fmt.Sprint("--quick=", o.Quick), fmt.Sprint("--json=", o.asJSON), fmt.Sprint("--rounds=", o.Rounds))
+	switch {
+	case err != nil:
+		return fmt.Errorf("bench needs a rig: %w", err)
+	case code != exitOK:
+		return exitError{code, errSaid}
 	}
-	if b.host, err = tap.Open(tap.Config{Name: "host0", MTU: demoMTU}); err != nil {
-		return b, err
-	}
-	if err = errors.Join(rig.Up("wire0"), rig.Up("host0"), rig.Ready("wire0", "host0")); err != nil {
-		return b, err
-	}
-	if b.send, err = rig.OpenSocket("wire0"); err != nil {
-		return b, err
-	}
-	if b.recv, err = rig.OpenSocket("host0"); err != nil {
-		return b, err
-	}
-	b.nic, err = nic.New(nic.Config{Wire: b.wire, Host: b.host, Room: demoRoom, Tail: status.Tailroom})
-	if err != nil {
-		return b, err
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	b.stop = stop
-	go func() { b.ended <- b.nic.Run(ctx) }()
-	return b, nil
-}
-
-// arrange puts the lab's pipeline into the running NIC.
-func (b *tapBench) arrange(l *conformance.Lab) error {
-	pipe, err := labPipeline(l)
-	if err != nil {
-		return err
-	}
-	b.nic.Swap(func(int) []nic.Stage { return []nic.Stage{pipe} })
 	return nil
 }
 
-// exchange sends a frame out of wire0 and waits for it on host0.
-func (b *tapBench) exchange(frame []byte) ([]byte, error) {
-	if err := b.send.Send(frame); err != nil {
-		return nil, err
+// report prints what was measured, and says what that comes to for the exit code.
+func (o benchOptions) report(r *bench.Report) error {
+	var err error
+	if o.asJSON {
+		err = printJSON(o.out, r)
+	} else {
+		err = printBench(o.out, r)
 	}
-	return b.answer(frame)
+	if err != nil {
+		return err
+	}
+	switch {
+	case len(r.Wrong) > 0:
+		return exitError{exitDisagree, errors.New("frames came out other than they should: " + r.Wrong[0])}
+	case len(r.Losses) > 0:
+		return fmt.Errorf("%d rounds lost frames and are not counted, the first: %s", len(r.Losses), r.Losses[0])
+	}
+	return nil
 }
 
-// answer waits for the frame with the addresses of the one sent. The kernel may
-// send frames of its own, which pass through the NIC too.
-func (b *tapBench) answer(sent []byte) ([]byte, error) {
-	const addresses = 12
-	for {
-		got, err := b.recv.Receive(answerWithin)
-		if err != nil {
-			return nil, fmt.Errorf("nothing came out of host0: %w", err)
-		}
-		if len(got) >= addresses && bytes.Equal(got[:addresses], sent[:addresses]) {
-			return got, nil
+// printBench is the report for people.
+func printBench(out io.Writer, r *bench.Report) error {
+	m := r.Machine
+	fmt.Fprintf(out, "%s, %d cores, Linux %s (page-table isolation: %s), %s\n", m.Processor, m.Cores, m.Kernel, m.Isolation, m.Go)
+	fmt.Fprintf(out, "an empty system call: %.0f ns (%.0f-%.0f)\nengine %s: %s\n", m.EmptyCall.Median, m.EmptyCall.Q1, m.EmptyCall.Q3, m.Engine, m.EngineWhy)
+	fmt.Fprint(out, "\nNanoseconds of the processor for a frame, one core: median (quartiles)\n\n")
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "suite\tpayload\ta null-plain\tb null-ring\tc plain\td ring\td/a\td/b\tc/a\td frames/s\t")
+	for _, c := range r.Compare {
+		benchLine(w, r, c)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "\n%d frames were looked at one by one beside the measurement: %d wrong. Rounds that lost frames: %d.\n",
+		r.Inspected, len(r.Wrong), len(r.Losses))
+	for _, said := range [][]string{r.Notes, r.Losses, r.Wrong} {
+		for _, line := range said {
+			fmt.Fprintln(out, line)
 		}
 	}
+	return nil
 }
 
-// load keeps some frames in flight for so long, and waits for the rest.
-func (b *tapBench) load(l *conformance.Lab, d time.Duration) (loadResult, error) {
-	var r loadResult
-	begin := time.Now()
-	for time.Since(begin) < d {
-		for range unanswered {
-			if err := b.send.Send(l.Cases[r.sent%uint64(len(l.Cases))].Frame); err != nil {
-				return r, err
-			}
-			r.sent++
-		}
-		for r.received < r.sent {
-			got, err := b.answer(l.Cases[r.received%uint64(len(l.Cases))].Frame)
-			if err != nil {
-				return r, nil // what is missing shows in the counts
-			}
-			r.take(got, l)
+func benchLine(w io.Writer, r *bench.Report, c bench.Comparison) {
+	by := map[string]bench.Row{}
+	for _, row := range r.Rows {
+		if row.Suite == c.Suite && row.Size == c.Size {
+			by[row.Variant] = row
 		}
 	}
-	r.took = time.Since(begin)
-	return r, nil
-}
-
-// close stops the NIC and takes the rig down.
-func (b *tapBench) close() error {
-	b.stop()
-	return errors.Join(<-b.ended, b.release())
-}
-
-func (b *tapBench) release() error {
-	var all error
-	for _, s := range []*rig.Socket{b.send, b.recv} {
-		if s != nil {
-			all = errors.Join(all, s.Close())
+	fmt.Fprintf(w, "%s\t%d\t", c.Suite, c.Size)
+	for _, variant := range []string{bench.NullPlain, bench.NullRing, bench.OnPlain, bench.OnRing} {
+		if row, ok := by[variant]; ok {
+			fmt.Fprintf(w, "%.0f (%.0f-%.0f)\t", row.CPU, row.CPUSpread.Q1, row.CPUSpread.Q3)
+		} else {
+			fmt.Fprint(w, "-\t")
 		}
 	}
-	for _, d := range []*tap.Device{b.wire, b.host} {
-		if d != nil {
-			all = errors.Join(all, d.Close())
+	for _, pair := range []string{"d/a", "d/b", "c/a"} {
+		if ratio, ok := c.Ratios[pair]; ok {
+			fmt.Fprintf(w, "%.2f\t", ratio)
+		} else {
+			fmt.Fprint(w, "-\t")
 		}
 	}
-	return all
+	if row, ok := by[bench.OnRing]; ok {
+		fmt.Fprintf(w, "%.0f\t", row.Rate)
+	} else {
+		fmt.Fprint(w, "-\t")
+	}
+	fmt.Fprintln(w)
 }

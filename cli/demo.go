@@ -57,12 +57,12 @@ the expected one.`,
 func demo(o demoOptions) error {
 	switch {
 	case rig.Inside():
-		bench, err := newTAPBench()
+		bed, err := newTAPTestbed()
 		if err != nil {
 			return demoInMemory(o, err.Error())
 		}
 		fmt.Fprintln(o.out, "rig: taps")
-		if err := errors.Join(show(o, bench), bench.close()); err != nil {
+		if err := errors.Join(show(o, bed), bed.close()); err != nil {
 			return err
 		}
 		good, err := showSystem(o.out)
@@ -92,21 +92,21 @@ func demo(o demoOptions) error {
 
 func demoInMemory(o demoOptions, why string) error {
 	fmt.Fprintf(o.out, "rig: memory (%s)\n", why)
-	return show(o, &memoryBench{})
+	return show(o, &memoryTestbed{})
 }
 
-// bench is a NIC to which frames can be sent and that answers with what a host
+// testbed is a NIC to which frames can be sent and that answers with what a host
 // would receive.
-type bench interface {
+type testbed interface {
 	arrange(*conformance.Lab) error
 	exchange(frame []byte) ([]byte, error)
 	load(l *conformance.Lab, d time.Duration) (loadResult, error)
 	close() error
 }
 
-// show sends every case to the bench, prints what came back in the order of
+// show sends every case to the testbed, prints what came back in the order of
 // the contract's table, and then sends mixed traffic.
-func show(o demoOptions, b bench) error {
+func show(o demoOptions, b testbed) error {
 	labs := conformance.Labs()
 	answers, err := ask(b, labs)
 	if err != nil {
@@ -137,7 +137,7 @@ type answer struct {
 }
 
 // ask sends all cases, lab by lab.
-func ask(b bench, labs []conformance.Lab) ([]answer, error) {
+func ask(b testbed, labs []conformance.Lab) ([]answer, error) {
 	var answers []answer
 	for i := range labs {
 		l := &labs[i]
@@ -193,7 +193,7 @@ type loadResult struct {
 
 // showLoad sends mixed traffic: the cases of the lab with both layers, over and
 // over.
-func showLoad(o demoOptions, b bench, labs []conformance.Lab) (good bool, err error) {
+func showLoad(o demoOptions, b testbed, labs []conformance.Lab) (good bool, err error) {
 	if o.traffic == 0 {
 		return true, nil
 	}

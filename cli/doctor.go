@@ -75,11 +75,13 @@ func diagnose() diagnosis {
 // doctor prints the diagnosis. It returns an error where run or demo cannot
 // work.
 func doctor(out io.Writer, d diagnosis, asJSON bool) error {
-	print := printTable
+	var err error
 	if asJSON {
-		print = printJSON
+		err = printJSON(out, d)
+	} else {
+		err = printTable(out, d)
 	}
-	if err := print(out, d); err != nil {
+	if err != nil {
 		return err
 	}
 	if !d.Run || !d.Demo {
@@ -88,10 +90,10 @@ func doctor(out io.Writer, d diagnosis, asJSON bool) error {
 	return nil
 }
 
-func printJSON(out io.Writer, d diagnosis) error {
+func printJSON(out io.Writer, v any) error {
 	e := json.NewEncoder(out)
 	e.SetIndent("", "  ")
-	return e.Encode(d)
+	return e.Encode(v)
 }
 
 func printTable(out io.Writer, d diagnosis) error {

@@ -104,7 +104,7 @@ appliance, 4 a frame of the demo was not annotated as expected.`,
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return inputError(err) })
-	root.AddCommand(newDemo(), newDoctor(), newKeys(), newMan(), newReplay(), newRig(), newRun(), newSend(), newTransport(), newValidate(), newVersion())
+	root.AddCommand(newBench(), newDemo(), newDoctor(), newKeys(), newMan(), newReplay(), newRig(), newRun(), newSend(), newTransport(), newValidate(), newVersion())
 	return root
 }
 

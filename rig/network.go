@@ -156,6 +156,22 @@ func SetMTU(name string, mtu int) error {
 	return change(name, "set the MTU of", func(link netlink.Link) error { return netlink.LinkSetMTU(link, mtu) })
 }
 
+// SetQueueLength sets how many frames wait in an interface at most; of a TAP, for whoever reads it.
+func SetQueueLength(name string, frames int) error {
+	return change(name, "set the queue length of", func(link netlink.Link) error { return netlink.LinkSetTxQLen(link, frames) })
+}
+
+// Counters reads the kernel's counters of an interface, which name things from its own side: Tx is
+// what it gave to the program that holds a TAP.
+func Counters(name string) (netlink.LinkStatistics, error) {
+	var counters netlink.LinkStatistics
+	err := change(name, "read the counters of", func(link netlink.Link) error {
+		counters = *link.Attrs().Statistics
+		return nil
+	})
+	return counters, err
+}
+
 // SetMAC sets an interface's hardware address.
 func SetMAC(name string, mac net.HardwareAddr) error {
 	return change(name, "set the address of", func(link netlink.Link) error { return netlink.LinkSetHardwareAddr(link, mac) })

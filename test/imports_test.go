@@ -32,6 +32,7 @@ var mayImport = map[string][]string{
 	"outbound":  {"wire", "sa", "seal"},
 	"control":   {"sa", "status", "configs"},
 
+	"bench":       {"tap", "nic", "pipeline", "sa", "seal", "status", "rig"},
 	"conformance": {"sa", "seal", "status", "wire", "configs", "vector"},
 
 	"cli":  {"*"},
@@ -41,7 +42,7 @@ var mayImport = map[string][]string{
 // mayUse says which packages may use which of these modules on the frame path
 // or for the kernel's interfaces; others of the module's dependencies are free.
 var mayUse = map[string][]string{
-	"github.com/songgao/water":       {"tap"},
+	"github.com/songgao/water":       {"tap", "bench"},
 	"github.com/cilium/ebpf":         {"tap"},
 	"github.com/vishvananda/netlink": {"rig"},
 	"github.com/google/gopacket":     {"capture"},

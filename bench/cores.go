@@ -1,0 +1,93 @@
+package bench
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// cores lists the processors that this process may run on.
+func cores() ([]int, error) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return nil, fmt.Errorf("ask which processors there are: %w", err)
+	}
+	var all []int
+	for cpu := 0; len(all) < set.Count(); cpu++ {
+		if set.IsSet(cpu) {
+			all = append(all, cpu)
+		}
+	}
+	return all, nil
+}
+
+// pin keeps the calling thread on some processors.
+func pin(cores ...int) error { return affinity(0, cores) }
+
+func affinity(thread int, cores []int) error {
+	var set unix.CPUSet
+	for _, c := range cores {
+		set.Set(c)
+	}
+	if err := unix.SchedSetaffinity(thread, &set); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("stay on processors %v: %w", cores, err)
+	}
+	return nil
+}
+
+// confine keeps all threads of this process on some processors, and so those that they start. A
+// thread may be started by one that has not been reached yet; hence again until nothing is new.
+func confine(cores ...int) error {
+	var known []string
+	for {
+		entries, err := os.ReadDir("/proc/self/task")
+		if err != nil {
+			return err
+		}
+		news := false
+		for _, e := range entries {
+			thread, err := strconv.Atoi(e.Name())
+			if err != nil || slices.Contains(known, e.Name()) {
+				continue
+			}
+			if err := affinity(thread, cores); err != nil {
+				return err
+			}
+			known, news = append(known, e.Name()), true
+		}
+		if !news {
+			return nil
+		}
+	}
+}
+
+func processTime() time.Duration { return clock(unix.CLOCK_PROCESS_CPUTIME_ID) }
+func wallTime() time.Duration    { return clock(unix.CLOCK_MONOTONIC) }
+
+func clock(which int32) time.Duration {
+	var now unix.Timespec
+	unix.ClockGettime(which, &now) // fails for clocks only that there are not
+	return time.Duration(now.Nano())
+}
+
+// emptyCall is what the kernel takes for a call that does nothing, in nanoseconds.
+func emptyCall() spread {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	const calls = 20000
+	var took []float64
+	for range 21 {
+		begin := wallTime()
+		for range calls {
+			unix.Getppid()
+		}
+		took = append(took, float64(wallTime()-begin)/calls)
+	}
+	return spreadOf(took)
+}
