@@ -55,9 +55,10 @@ def decapsulate(packet):
     return packet
 
 
-def check(case):
-    packet = bytes.fromhex(case["sealed"])
-    for sa in case["sas"]:
+def opened(packet, sas):
+    """What is left of a sealed packet; of each SA scapy's association, and whether it
+    is encapsulated in UDP, outermost first."""
+    for association, encap in sas:
         parsed = parse(packet)
         if parsed.version == 4:
             given = parsed.chksum
@@ -65,16 +66,27 @@ def check(case):
             if parse(raw(parsed)).chksum != given:
                 raise ValueError("IPv4 checksum %#x" % given)
             parsed = parse(packet)
-        if sa["encap"]:
+        if encap:
             parsed = decapsulate(parsed)
-        packet = raw(association(sa).decrypt(parsed))
-    if packet.hex() != case["want"]:
-        raise ValueError("came out as %s" % packet.hex())
+        packet = raw(association.decrypt(parsed))
+    return packet
 
 
-for line in sys.stdin:
+def verdict(sealed, sas, want):
+    """"ok", or what is wrong."""
     try:
-        check(json.loads(line))
-        print("ok")
+        packet = opened(sealed, sas)
+        return "ok" if packet == want else "came out as " + packet.hex()
     except Exception as problem:
-        print("%s: %s" % (type(problem).__name__, str(problem).replace("\n", " ")))
+        return "%s: %s" % (type(problem).__name__, str(problem).replace("\n", " "))
+
+
+def main():
+    for line in sys.stdin:
+        case = json.loads(line)
+        sas = [(association(sa), sa["encap"]) for sa in case["sas"]]
+        print(verdict(bytes.fromhex(case["sealed"]), sas, bytes.fromhex(case["want"])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Writes packet vectors made by scapy 2.5.0 into a directory:
 
-    /usr/bin/python3 vectors.py ../../conformance/vectors/scapy
+    /usr/bin/python3 vectors.py ../../../conformance/vectors/scapy
 
 The output is the same bytes each time: keys, salts, IVs and payloads come from
 the vectors' names by SHA-256, and nothing reads a clock or a random number.
@@ -135,10 +135,10 @@ ipsec._ESPPlain.data_for_encryption = recording
 class SA:
     """One SA: scapy's, and the fields that the vector file has."""
 
-    def __init__(self, name, protocol, suite, mode, version, high=None, encap=False, bundle=None, apart=True):
-        ends = (GATE if mode == "tunnel" else HOST)[version]
+    def __init__(self, name, protocol, suite, mode, version, high=None, encap=False, bundle=None, apart=True, spi=None, ends=None):
+        ends = ends or (GATE if mode == "tunnel" else HOST)[version]
         self.name, self.protocol, self.mode, self.high = name, protocol, mode, high
-        self.spi = 0x1000 + int.from_bytes(derive(name + " spi", 2), "big")
+        self.spi = spi or 0x1000 + int.from_bytes(derive(name + " spi", 2), "big")
         self.fields = {
             "protocol": protocol, "mode": mode, "spi": "0x%08x" % self.spi,
             "src": '"%s"' % ends[0], "dst": '"%s"' % ends[1], "suite": suite,
@@ -542,9 +542,10 @@ FILES = {
 def main(directory):
     for file, vectors in FILES.items():
         with open(os.path.join(directory, file + ".txt"), "w") as out:
-            out.write("source: scapy 2.5.0, by test/scapy/vectors.py\n")
+            out.write("source: scapy 2.5.0, by test/interop/scapy/vectors.py\n")
             for v in vectors():
                 out.write("\n" + v.text())
 
 
-main(sys.argv[1])
+if __name__ == "__main__":
+    main(sys.argv[1])
