@@ -152,9 +152,12 @@ def make(directory):
                 sas.write("  - %s\n" % s.line())
             for f in frames_of(stack):
                 frames.write(f.line() + "\n")
+            group = stack.group
+            for modes in MODES:
+                group = group.replace(modes, "both modes, IPv4 and IPv6 in either")
             for what, longer in (("short", 0), ("long", 1000)) if stack.sends else ():
                 packet = raw(stack.packet(what, longer)).hex()
-                plain.write(json.dumps({"group": stack.group, "said": stack.said, "stack": stack.name, "packet": packet}) + "\n")
+                plain.write(json.dumps({"group": group, "said": stack.said, "stack": stack.name, "packet": packet}) + "\n")
 
 
 def open_all(lines):

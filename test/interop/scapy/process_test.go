@@ -54,6 +54,8 @@ func start(t *testing.T, args ...string) (stop func()) {
 	stop = func() {
 		once.Do(func() {
 			_ = cmd.Process.Signal(unix.SIGTERM)
+			kill := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+			defer kill.Stop()
 			if err := <-ended; err != nil || t.Failed() {
 				t.Errorf("%s: %v\n%s", cmd, err, said)
 			}
