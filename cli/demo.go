@@ -1,20 +1,15 @@
 package cli
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"tapsec/conformance"
 	"tapsec/rig"
-	"tapsec/status"
 )
 
 // demoOptions are the flags of demo.
@@ -98,8 +93,7 @@ func demoInMemory(o demoOptions, why string) error {
 // testbed is a NIC to which frames can be sent and that answers with what a host
 // would receive.
 type testbed interface {
-	arrange(*conformance.Lab) error
-	exchange(frame []byte) ([]byte, error)
+	conformance.NIC
 	load(l *conformance.Lab, d time.Duration) (loadResult, error)
 	close() error
 }
@@ -108,73 +102,36 @@ type testbed interface {
 // the contract's table, and then sends mixed traffic.
 func show(o demoOptions, b testbed) error {
 	labs := conformance.Labs()
-	answers, err := ask(b, labs)
+	results, err := conformance.Run(b, labs)
 	if err != nil {
 		return err
 	}
-	slices.SortStableFunc(answers, func(x, y answer) int { return cmp.Compare(rowNumber(x.Row), rowNumber(y.Row)) })
+	conformance.Sort(results)
 	fmt.Fprintf(o.out, "\n%-4s %-44s %-9s %-9s %-5s %-5s %-32s %s\n",
 		"row", "frame", "expected", "seen", "Done", "Next", "CryptoStatus", "reason")
 	wrong := 0
-	for _, a := range answers {
-		fmt.Fprintln(o.out, a)
-		if !a.right() {
+	for i := range results {
+		fmt.Fprintln(o.out, line(&results[i]))
+		if !results[i].Passed() {
 			wrong++
 		}
 	}
-	fmt.Fprintf(o.out, "\n%d of %d frames annotated as expected.\n", len(answers)-wrong, len(answers))
+	fmt.Fprintf(o.out, "\n%d of %d frames annotated as expected.\n", len(results)-wrong, len(results))
 	good, err := showLoad(o, b, labs)
 	if err == nil && (wrong > 0 || !good) {
-		err = exitError{exitDisagree, fmt.Errorf("%d of %d frames, or the mixed traffic, were not annotated as the contract says", wrong, len(answers))}
+		err = exitError{exitDisagree, fmt.Errorf("%d of %d frames, or the mixed traffic, were not annotated as the contract says", wrong, len(results))}
 	}
 	return err
 }
 
-// answer is what came back for one case.
-type answer struct {
-	conformance.Case
-	seen status.Trailer
-}
-
-// ask sends all cases, lab by lab.
-func ask(b testbed, labs []conformance.Lab) ([]answer, error) {
-	var answers []answer
-	for i := range labs {
-		l := &labs[i]
-		if err := b.arrange(l); err != nil {
-			return nil, fmt.Errorf("lab %s: %w", l.Name, err)
-		}
-		for _, c := range l.Cases {
-			frame, err := b.exchange(c.Frame)
-			if err != nil {
-				return nil, fmt.Errorf("row %s, %s: %w", c.Row, c.Title, err)
-			}
-			_, t, err := status.Split(frame)
-			if err != nil {
-				return nil, fmt.Errorf("row %s, %s: %w", c.Row, c.Title, err)
-			}
-			answers = append(answers, answer{c, t})
-		}
-	}
-	return answers, nil
-}
-
-func (a answer) right() bool { return a.seen.Word == a.Word && a.seen.Reason == a.Reason }
-
-// String is the answer's line in the table.
-func (a answer) String() string {
-	w, mark := a.seen.Word, ""
-	if !a.right() {
-		mark = fmt.Sprintf("   <-- expected %s, %s", a.Word, a.Reason)
+// line is a result's in the table.
+func line(r *conformance.Result) string {
+	w, mark := r.Seen.Word, ""
+	if !r.Passed() {
+		mark = fmt.Sprintf("   <-- expected %s, %s", r.Word, r.Reason)
 	}
 	return fmt.Sprintf("%-4s %-44s %-9s %-9s %-5d %-5d %-32s %s%s",
-		a.Row, a.Title, a.Word, w, bit(w.Done()), bit(w.Next()), w.Code(), a.seen.Reason.Error(), mark)
-}
-
-// rowNumber is the number in front of a row's letter, if it has one.
-func rowNumber(row string) int {
-	n, _ := strconv.Atoi(strings.TrimRight(row, "b"))
-	return n
+		r.Row, r.Title, r.Word, w, bit(w.Done()), bit(w.Next()), w.Code(), r.Seen.Reason.Error(), mark)
 }
 
 func bit(b bool) int {
@@ -201,7 +158,7 @@ func showLoad(o demoOptions, b testbed, labs []conformance.Lab) (good bool, err 
 		if labs[i].Name != "layers" {
 			continue
 		}
-		if err := b.arrange(&labs[i]); err != nil {
+		if err := b.Ready(&labs[i]); err != nil {
 			return false, err
 		}
 		r, err := b.load(&labs[i], o.traffic)

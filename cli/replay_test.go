@@ -23,7 +23,6 @@ import (
 	"tapsec/conformance"
 	"tapsec/keys"
 	"tapsec/rig"
-	"tapsec/sa"
 	"tapsec/seal"
 )
 
@@ -256,17 +255,10 @@ func pcapng(t *testing.T, frames [][]byte) []byte {
 	return b.Bytes()
 }
 
-func sasOf(l *conformance.Lab) (all []*sa.SA) {
-	for _, b := range l.Bundles {
-		all = append(all, b...)
-	}
-	return all
-}
-
 func table(t *testing.T, l *conformance.Lab) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := keys.WriteESPSA(&b, sasOf(l)); err != nil {
+	if err := keys.WriteESPSA(&b, l.SAs()); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -276,11 +268,7 @@ func table(t *testing.T, l *conformance.Lab) []byte {
 func configuration(t *testing.T, l *conformance.Lab) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	fmt.Fprintf(&b, "profile: %s\noffload: {active: %v, ah: %v, esp: %v}\n", l.Profile.Name, !l.Inactive, !l.AHOff, !l.ESPOff)
-	if l.Pressure { // asked for where no further SA fits
-		fmt.Fprintf(&b, "sa_capacity: %d\n", len(l.Bundles))
-	}
-	if err := keys.WriteYAML(&b, sasOf(l)); err != nil {
+	if err := l.WriteConfig(&b); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()

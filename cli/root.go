@@ -97,14 +97,14 @@ task offload does, and hands on every frame with its verdict behind it.
 
 Exit codes: 0 done, 1 the machine lacks something or failed, 2 a flag, a
 configuration or a capture is wrong, 3 an interface was deleted under the
-appliance, 4 a frame of the demo was not annotated as expected.`,
+appliance, 4 a frame of demo, bench or conformance was not annotated as expected.`,
 		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return inputError(err) })
-	root.AddCommand(newBench(), newDemo(), newDoctor(), newKeys(), newMan(), newReplay(), newRig(), newRun(), newSend(), newTransport(), newValidate(), newVersion())
+	root.AddCommand(newBench(), newConformance(), newDemo(), newDoctor(), newKeys(), newMan(), newReplay(), newRig(), newRun(), newSend(), newTransport(), newValidate(), newVersion())
 	return root
 }
 

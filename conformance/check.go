@@ -1,7 +1,6 @@
 package conformance
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -19,7 +18,7 @@ func (c *Case) Check(delivered []byte) error {
 	}
 	var wrong []error
 	differ := func(what string, got, want any) {
-		wrong = append(wrong, fmt.Errorf("%s: %s, want %s", what, got, want))
+		wrong = append(wrong, fmt.Errorf("%s: found %s, expected %s", what, got, want))
 	}
 	if t.Word != c.Word {
 		differ("word", t.Word, c.Word)
@@ -30,10 +29,37 @@ func (c *Case) Check(delivered []byte) error {
 	if got := records(&t); c.Records != nil && !slices.Equal(got, c.Records) {
 		differ("records", fmt.Sprintf("%q", got), fmt.Sprintf("%q", c.Records))
 	}
-	if want := c.delivered(&t); want != nil && !bytes.Equal(body, padded(want)) {
-		differ("frame", fmt.Sprintf("%x", body), fmt.Sprintf("%x", padded(want)))
+	if want := c.delivered(&t); want != nil {
+		if at := difference(body, padded(want)); at >= 0 {
+			differ(fmt.Sprintf("frame from byte %d on", at), from(body, at), from(padded(want), at))
+		}
 	}
 	return errors.Join(wrong...)
+}
+
+// difference is where two frames begin to differ, -1 where they do not.
+func difference(a, b []byte) int {
+	for i := range min(len(a), len(b)) {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	if len(a) == len(b) {
+		return -1
+	}
+	return min(len(a), len(b))
+}
+
+// from shows a few bytes of a frame.
+func from(frame []byte, at int) string {
+	const few = 12
+	if at == len(frame) {
+		return "its end"
+	}
+	if at+few >= len(frame) {
+		return fmt.Sprintf("%x, its end", frame[at:])
+	}
+	return fmt.Sprintf("%x...", frame[at:at+few])
 }
 
 // delivered is the frame in the form in which it came.

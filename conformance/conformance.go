@@ -1,10 +1,11 @@
 // Package conformance is the receive contract as frames: for every row of its
 // table at least one frame, the NIC that it is meant for, and the word that the
-// NIC must answer. Demo and tests send them; they are the same bytes each time.
+// NIC must answer; they are the same bytes each time.
 // Beside them stand packets that others made (vectors), with every byte that
 // must come of them.
 //
-// It knows what is expected, and compares. It runs no NIC.
+// It knows what is expected, sends it to a NIC that somebody gives it, compares
+// and reports. It has no NIC itself.
 package conformance
 
 import (
@@ -17,9 +18,18 @@ import (
 	"tapsec/status"
 )
 
+// Source is who says what must become of a frame.
+type Source struct {
+	Name string // short: the vectors' file, or "contract"
+	Text string // what is meant by it, with its date where it changes
+}
+
+var contract = Source{"contract", "docs/contract.md, each row of its table"}
+
 // Case is one frame and what the NIC must say of it.
 type Case struct {
-	Row    string // of the contract's table (docs/contract.md)
+	Source Source
+	Row    string // of the contract's table (docs/contract.md); empty for vectors
 	Title  string
 	Frame  []byte // as it comes from the wire
 	Word   status.Word
@@ -29,12 +39,13 @@ type Case struct {
 	Records []string // as Record writes them, outermost first
 	InPlace []byte   // the frame as delivered in place, without padding
 	Decap   []byte   // the same in Decap form, if that removes anything
+
+	order int // among the vectors
 }
 
 // Lab is a NIC as some cases need it, and these cases.
 type Lab struct {
 	Name     string
-	Source   string // who made the frames, where we did not
 	Profile  sa.Profile
 	Bundles  [][]*sa.SA // to be offloaded: one SA, or AH and ESP
 	Delete   []string   // SAs to be deleted again before the frames come
@@ -153,9 +164,15 @@ func (k *book) mangle(packet []byte, m seal.Mangle, names ...string) []byte {
 	return out
 }
 
+// add adds a case of the contract's.
+func (l *Lab) add(c Case) {
+	c.Source = contract
+	l.Cases = append(l.Cases, c)
+}
+
 // expect adds a case whose frame carries packet.
 func (l *Lab) expect(row, title string, packet []byte, w status.Word, r status.Reason) {
-	l.Cases = append(l.Cases, Case{Row: row, Title: title, Frame: seal.AppendFrame(nil, packet), Word: w, Reason: r})
+	l.add(Case{Row: row, Title: title, Frame: seal.AppendFrame(nil, packet), Word: w, Reason: r})
 }
 
 func word(flags status.Word, c status.Code) status.Word { return flags.WithCode(c) }

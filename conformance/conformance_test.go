@@ -52,3 +52,30 @@ func TestEveryRow(t *testing.T) {
 		}
 	}
 }
+
+// A NIC that has the SAs of several vectors answers each as one with its own
+// SAs alone, and no case is lost.
+func TestSetups(t *testing.T) {
+	cases, names := 0, map[string]bool{}
+	for _, l := range Setups() {
+		if names[l.Name] {
+			t.Errorf("two setups are called %s", l.Name)
+		}
+		names[l.Name] = true
+		cases += len(l.Cases)
+		p := newPipeline(t, &l, status.InPlace)
+		for _, c := range l.Cases {
+			if err := c.Check(p.Process(bytes.Clone(c.Frame))); err != nil {
+				t.Errorf("%s: %s, %s: %v", l.Name, c.Source.Name, c.Title, err)
+			}
+		}
+	}
+	want := 0
+	for _, l := range append(Labs(), Vectors()...) {
+		want += len(l.Cases)
+	}
+	if cases != want {
+		t.Errorf("%d cases, the labs have %d", cases, want)
+	}
+	t.Logf("%d setups, %d cases", len(names), cases)
+}

@@ -58,7 +58,7 @@ func plain() Lab {
 	l.offload(k.add("nat", sa.ESP, sa.Transport, "aes128gcm16", func(s *sa.SA) { s.Encap = true }))
 	k.add("strange-nat", sa.ESP, sa.Transport, "aes128gcm16", func(s *sa.SA) { s.Encap = true })
 
-	l.Cases = append(l.Cases, Case{Row: "1", Title: "an ARP request", Frame: arp(), Reason: status.NotIP})
+	l.add(Case{Row: "1", Title: "an ARP request", Frame: arp(), Reason: status.NotIP})
 	l.expect("1", "a datagram in the clear", hello(), 0, status.NoIPsec)
 	l.expect("2", "ESP, no such SA", k.seal(hello(), "strange-gateway"), 0, status.NoSA)
 	l.expect("3", "a fragment of an ESP packet", fragment(k.seal(hello(), "host")), 0, status.Fragment)
@@ -98,7 +98,7 @@ func layers() Lab {
 
 // bundles are AH and ESP on one portion.
 func bundles() Lab {
-	l, k := newLab("AH+ESP", "full")
+	l, k := newLab("ah-esp", "full")
 	usual(&l, k)
 	l.Bundles = append(l.Bundles, k.bundle("pair", sa.Transport), k.bundle("gate", sa.Tunnel))
 	wrongESP := func(name string) []byte {
@@ -195,7 +195,7 @@ func noAHESP() Lab {
 
 // pressure is a NIC that asks for SAs to be deleted.
 func pressure() Lab {
-	l, k := newLab("table full", "full")
+	l, k := newLab("table-full", "full")
 	usual(&l, k)
 	l.Pressure = true
 	l.expect("26", "good, the SA table full", k.seal(hello(), "gateway"), one|status.SADeleteReq, status.Verified)
@@ -216,7 +216,7 @@ func deleted() Lab {
 
 // switchedOff is a NIC with the offload of ESP switched off.
 func switchedOff() Lab {
-	l, k := newLab("ESP off", "full")
+	l, k := newLab("esp-off", "full")
 	usual(&l, k)
 	l.ESPOff = true
 	l.expect("3", "transport ESP, switched off", k.seal(hello(), "host"), 0, status.ProtocolOff)

@@ -24,7 +24,8 @@ const ethernetLen = 14 // without tags
 var files embed.FS
 
 // Vectors gives the packets that other implementations and standards made, a
-// lab for each vector, in the order of the files. A file's first block names its
+// lab for each vector, in the order of the files. Behind each good one follows
+// the same packet damaged. A file's first block names its
 // source; the fields of the other ones are
 //
 //	name    what the source calls the case, and what was changed in it
@@ -55,15 +56,22 @@ func Vectors() []Lab {
 	if err != nil {
 		panic("conformance: " + err.Error())
 	}
+	n := 0
+	for _, l := range labs {
+		for i := range l.Cases {
+			l.Cases[i].order = n
+			n++
+		}
+	}
 	return labs
 }
 
 // appendVectors appends the labs of a file's text.
 func appendVectors(labs []Lab, name, text string) ([]Lab, error) {
-	source := ""
+	source := Source{Name: name}
 	for _, b := range vector.Parse(text) {
 		if s := b.Get("source"); s != "" {
-			source = s
+			source.Text = s
 			continue
 		}
 		if sas, ok := b["sa"]; ok {
@@ -71,14 +79,15 @@ func appendVectors(labs []Lab, name, text string) ([]Lab, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s, %s: %w", name, b.Get("name"), err)
 			}
-			labs = append(labs, Lab{Name: name, Source: source, Profile: profile("full"), Bundles: c.Bundles()})
+			labs = append(labs, Lab{Name: name, Profile: profile("full"), Bundles: c.Bundles()})
 		}
 		c, err := readCase(b)
 		if err != nil {
 			return nil, fmt.Errorf("%s, %s: %w", name, b.Get("name"), err)
 		}
+		c.Source = source
 		l := &labs[len(labs)-1]
-		l.Cases = append(l.Cases, c)
+		l.Cases = append(append(l.Cases, c), damaged(&c)...)
 	}
 	return labs, nil
 }

@@ -59,8 +59,9 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// Every suite is among the vectors, good and with a wrong ICV, and so are every
-// status and both portions, good and bad.
+// Every suite is among the vectors, good and with a wrong ICV, and so are both
+// portions, good and bad. Every CryptoStatus that means failure is among those
+// that fail.
 func TestVectorsCoverEverything(t *testing.T) {
 	missing := map[string]bool{}
 	for _, p := range []sa.Protocol{sa.ESP, sa.AH} {
@@ -69,7 +70,7 @@ func TestVectorsCoverEverything(t *testing.T) {
 			missing[fmt.Sprint(p, " ", su.Name, " bad")] = true
 		}
 	}
-	for c := range status.Code(status.NumCodes) {
+	for c := status.Success + 1; c < status.NumCodes; c++ {
 		missing[c.String()] = true
 	}
 	for _, p := range []status.Portion{status.TunnelPortion, status.TransportPortion} {

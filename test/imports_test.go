@@ -33,7 +33,7 @@ var mayImport = map[string][]string{
 	"control":   {"sa", "status", "configs"},
 
 	"bench":       {"tap", "nic", "pipeline", "sa", "seal", "status", "rig"},
-	"conformance": {"sa", "seal", "status", "wire", "configs", "vector"},
+	"conformance": {"sa", "seal", "status", "wire", "configs", "keys", "vector"},
 
 	"cli":  {"*"},
 	"main": {"cli"},

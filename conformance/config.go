@@ -1,0 +1,28 @@
+package conformance
+
+import (
+	"fmt"
+	"io"
+	"slices"
+
+	"tapsec/keys"
+	"tapsec/sa"
+)
+
+// WriteConfig prints the lab's NIC as a configuration of tapsec, keys included,
+// for NICs that have to be readied from outside. It cannot say that an SA was
+// there and has been deleted again (Delete). Errors are the writer's.
+func (l *Lab) WriteConfig(w io.Writer) error {
+	_, err := fmt.Fprintf(w, "# The NIC for setup %s of the conformance cases. The keys are public.\nprofile: %s\noffload: {active: %v, ah: %v, esp: %v}\n",
+		l.Name, l.Profile.Name, !l.Inactive, !l.AHOff, !l.ESPOff)
+	if err == nil && l.Pressure { // asked for where no further SA fits
+		_, err = fmt.Fprintf(w, "sa_capacity: %d\n", len(l.Bundles))
+	}
+	if err != nil {
+		return err
+	}
+	return keys.WriteYAML(w, l.SAs())
+}
+
+// SAs gives the lab's SAs, bundled or not.
+func (l *Lab) SAs() []*sa.SA { return slices.Concat(l.Bundles...) }

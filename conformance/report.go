@@ -1,0 +1,233 @@
+package conformance
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// Report is what a NIC was found to do.
+type Report struct {
+	NIC     string // which NIC was judged, and by whom
+	Results []Result
+}
+
+// Totals are cases counted.
+type Totals struct {
+	Passed int `json:"passed"`
+	Failed int `json:"failed"`
+	NotRun int `json:"not_run"`
+}
+
+func (t Totals) String() string {
+	s := fmt.Sprintf("%d passed, %d failed", t.Passed, t.Failed)
+	if t.NotRun > 0 {
+		s += fmt.Sprintf(", %d not run", t.NotRun)
+	}
+	return s
+}
+
+func (t *Totals) take(r *Result) {
+	switch {
+	case r.Passed():
+		t.Passed++
+	case errors.Is(r.Differs, ErrNotRun):
+		t.NotRun++
+	default:
+		t.Failed++
+	}
+}
+
+// Totals counts the results.
+func (r *Report) Totals() (t Totals) {
+	for i := range r.Results {
+		t.take(&r.Results[i])
+	}
+	return t
+}
+
+// bySource is the part of a report that one source asked for.
+type bySource struct {
+	Source
+	Totals
+	results []*Result
+}
+
+// sources groups the results, in the order in which sources first occur.
+func (r *Report) sources() (all []*bySource) {
+	known := map[string]*bySource{}
+	for i := range r.Results {
+		one := &r.Results[i]
+		s := known[one.Source.Name]
+		if s == nil {
+			s = &bySource{Source: one.Source}
+			known[s.Name] = s
+			all = append(all, s)
+		}
+		s.take(one)
+		s.results = append(s.results, one)
+	}
+	return all
+}
+
+// outcome is the result in a word.
+func (r *Result) outcome() string {
+	var t Totals
+	switch t.take(r); {
+	case t.Passed > 0:
+		return "passed"
+	case t.NotRun > 0:
+		return "not run"
+	}
+	return "FAILED"
+}
+
+// WriteText prints a report for people: a line for each case and what differs
+// beneath it, or, where only failures are asked for, those cases that did not
+// pass; then a line for each source, and the totals.
+func (r *Report) WriteText(w io.Writer, onlyFailures bool) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "judged: %s\n\n%-8s %-9s %-20s %-20s %s\n", r.NIC, "outcome", "expected", "", "source", "frame")
+	for i := range r.Results {
+		one := &r.Results[i]
+		if onlyFailures && one.Passed() {
+			continue
+		}
+		fmt.Fprintf(&b, "%-8s %-9s %-20s %-20s %s\n", one.outcome(), one.Word, one.Reason.String(), one.asked(), one.Title)
+		if !one.Passed() {
+			for line := range strings.Lines(one.Differs.Error()) {
+				fmt.Fprintf(&b, "         %s\n", strings.TrimSpace(line))
+			}
+		}
+	}
+	fmt.Fprintf(&b, "\n%6s %6s  %-20s\n", "passed", "failed", "source")
+	for _, s := range r.sources() {
+		fmt.Fprintf(&b, "%6d %6d  %-20s %s\n", s.Passed, s.Failed, s.Name, s.Text)
+	}
+	fmt.Fprintf(&b, "\n%s\n", r.Totals())
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// asked is the source and, in the contract's table, the row.
+func (c *Case) asked() string {
+	if c.Row == "" {
+		return c.Source.Name
+	}
+	return c.Source.Name + " row " + c.Row
+}
+
+// saidJSON is what a NIC says, or must say, of a frame.
+type saidJSON struct {
+	Word    string   `json:"word"`
+	Reason  string   `json:"reason"`
+	Records []string `json:"records,omitempty"`
+}
+
+type resultJSON struct {
+	Source   string    `json:"source"`
+	Row      string    `json:"row,omitempty"`
+	Case     string    `json:"case"`
+	Setup    string    `json:"setup"`
+	Outcome  string    `json:"outcome"`
+	Expected saidJSON  `json:"expected"`
+	Found    *saidJSON `json:"found,omitempty"`
+	Differs  string    `json:"differs,omitempty"`
+}
+
+// WriteJSON prints a report as one object: passed, failed and not_run, the
+// sources with theirs, and an object for each result.
+func (r *Report) WriteJSON(w io.Writer) error {
+	type source struct {
+		Name string `json:"name"`
+		Text string `json:"text"`
+		Totals
+	}
+	report := struct {
+		Judged string `json:"judged"`
+		Totals
+		Sources []source     `json:"sources"`
+		Results []resultJSON `json:"results"`
+	}{Judged: r.NIC, Totals: r.Totals()}
+	for _, s := range r.sources() {
+		report.Sources = append(report.Sources, source{s.Name, s.Text, s.Totals})
+	}
+	for i := range r.Results {
+		report.Results = append(report.Results, r.Results[i].object())
+	}
+	return json.NewEncoder(w).Encode(report)
+}
+
+func (r *Result) object() resultJSON {
+	o := resultJSON{
+		Source: r.Source.Name, Row: r.Row, Case: r.Title, Setup: r.Lab, Outcome: strings.ToLower(r.outcome()),
+		Expected: saidJSON{r.Word.String(), r.Reason.String(), r.Records},
+	}
+	if r.Seen.WireLen > 0 {
+		o.Found = &saidJSON{r.Seen.Word.String(), r.Seen.Reason.String(), records(&r.Seen)}
+	}
+	if !r.Passed() {
+		o.Differs = r.Differs.Error()
+	}
+	return o
+}
+
+type junitCase struct {
+	Class   string  `xml:"classname,attr"`
+	Name    string  `xml:"name,attr"`
+	Failure *string `xml:"failure"`
+	Skipped *string `xml:"skipped"`
+}
+
+type junitSuite struct {
+	Name     string      `xml:"name,attr"`
+	Tests    int         `xml:"tests,attr"`
+	Failures int         `xml:"failures,attr"`
+	Skipped  int         `xml:"skipped,attr"`
+	Cases    []junitCase `xml:"testcase"`
+}
+
+// WriteJUnit prints a report as JUnit's XML, a suite for each source.
+func (r *Report) WriteJUnit(w io.Writer) error {
+	suites := struct {
+		XMLName  xml.Name     `xml:"testsuites"`
+		Name     string       `xml:"name,attr"`
+		Tests    int          `xml:"tests,attr"`
+		Failures int          `xml:"failures,attr"`
+		Suites   []junitSuite `xml:"testsuite"`
+	}{Name: r.NIC, Tests: len(r.Results), Failures: r.Totals().Failed}
+	for _, s := range r.sources() {
+		suite := junitSuite{Name: s.Name, Tests: len(s.results), Failures: s.Failed, Skipped: s.NotRun}
+		for _, one := range s.results {
+			suite.Cases = append(suite.Cases, one.junit())
+		}
+		suites.Suites = append(suites.Suites, suite)
+	}
+	if _, err := io.WriteString(w, xml.Header); err != nil {
+		return err
+	}
+	e := xml.NewEncoder(w)
+	e.Indent("", " ")
+	if err := e.Encode(suites); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, "\n")
+	return err
+}
+
+func (r *Result) junit() junitCase {
+	c := junitCase{Class: r.asked(), Name: r.Title}
+	if r.Passed() {
+		return c
+	}
+	text := r.Differs.Error()
+	if errors.Is(r.Differs, ErrNotRun) {
+		c.Skipped = &text
+	} else {
+		c.Failure = &text
+	}
+	return c
+}

@@ -1,0 +1,158 @@
+package conformance
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"tapsec/configs"
+	"tapsec/pipeline"
+	"tapsec/sa"
+)
+
+// memory is the pipeline, whose answers a fault changes.
+type memory struct {
+	t     *testing.T
+	pipe  *pipeline.Pipeline
+	fault func(delivered [][]byte) [][]byte
+}
+
+func (m *memory) Ready(l *Lab) error {
+	if l.Inactive {
+		return fmt.Errorf("%w: for a test", ErrNotRun)
+	}
+	m.pipe = newPipeline(m.t, l, 0)
+	return nil
+}
+
+func (m *memory) Exchange(frames [][]byte) (delivered [][]byte, err error) {
+	for _, f := range frames {
+		delivered = append(delivered, m.pipe.Process(bytes.Clone(f)))
+	}
+	if m.fault != nil {
+		delivered = m.fault(delivered)
+	}
+	return delivered, nil
+}
+
+func run(t *testing.T, fault func([][]byte) [][]byte) *Report {
+	t.Helper()
+	labs := Setups()
+	results, err := Run(&memory{t: t, fault: fault}, labs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	Sort(results)
+	return &Report{NIC: "a test's", Results: results}
+}
+
+// A frame is known by its stamp: what is lost, doubled or altered fails by
+// itself, and order among frames under way does not matter.
+func TestRun(t *testing.T) {
+	good := run(t, nil).Totals()
+	if good.Failed > 0 || good.NotRun != 1 || good.Passed < 3000 {
+		t.Fatal(good)
+	}
+	for _, c := range []struct {
+		how     string
+		fault   func([][]byte) [][]byte
+		failing int // of each exchange
+		says    string
+	}{
+		{"reversed", func(d [][]byte) [][]byte { slices.Reverse(d); return d }, 0, ""},
+		{"the first lost", func(d [][]byte) [][]byte { return d[1:] }, 1, "nothing came"},
+		{"the last twice", func(d [][]byte) [][]byte { return append(d, d[len(d)-1]) }, 1, "2 times"},
+		{"another bit", func(d [][]byte) [][]byte { d[0][len(d[0])-9] ^= 1; return d }, 1, ""},
+		{"one not ours", func(d [][]byte) [][]byte { return append(d, make([]byte, 60)) }, 0, ""},
+	} {
+		exchanges := 0
+		r := run(t, func(d [][]byte) [][]byte { exchanges++; return c.fault(d) })
+		if got := r.Totals(); got.Failed != c.failing*exchanges || got.Passed != good.Passed-got.Failed {
+			t.Errorf("%s: %s in %d exchanges", c.how, got, exchanges)
+		}
+		for _, one := range r.Results {
+			if !one.Passed() && !errors.Is(one.Differs, ErrNotRun) && !strings.Contains(one.Differs.Error(), c.says) {
+				t.Errorf("%s: %v", c.how, one.Differs)
+			}
+		}
+	}
+}
+
+// A setup's configuration is the setup's NIC.
+func TestWriteConfig(t *testing.T) {
+	for _, l := range Setups() {
+		var b bytes.Buffer
+		if err := l.WriteConfig(&b); err != nil {
+			t.Fatal(err)
+		}
+		c, err := configs.Parse(l.Name, b.Bytes())
+		if err != nil {
+			t.Errorf("%s: %v", l.Name, err)
+			continue
+		}
+		same := func(x, y []*sa.SA) bool {
+			return slices.EqualFunc(x, y, func(a, b *sa.SA) bool { return a.Name == b.Name && a.Same(b) && a.Encap == b.Encap })
+		}
+		if !slices.EqualFunc(c.Bundles(), l.Bundles, same) || c.Profile.Name != l.Profile.Name || c.Offload.Active == l.Inactive {
+			t.Errorf("%s: another NIC comes of\n%s", l.Name, b.String())
+		}
+	}
+}
+
+// The three forms of a report tell the same.
+func TestReport(t *testing.T) {
+	r := run(t, func(d [][]byte) [][]byte { return d[:len(d)-1] })
+	totals := r.Totals()
+	var text, object, junit bytes.Buffer
+	if err := errors.Join(r.WriteText(&text, true), r.WriteJSON(&object), r.WriteJUnit(&junit)); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(text.String(), "\nFAILED"); n != totals.Failed || !strings.HasSuffix(text.String(), "\n"+totals.String()+"\n") {
+		t.Errorf("%d lines of failures, %s:\n%s", n, totals, text.String())
+	}
+	var o struct {
+		Totals
+		Sources []struct{ Totals }
+		Results []struct{ Outcome string }
+	}
+	if err := json.Unmarshal(object.Bytes(), &o); err != nil || o.Totals != totals || len(o.Results) != len(r.Results) {
+		t.Errorf("JSON: %v, %s, %d results", err, o.Totals, len(o.Results))
+	}
+	var sum Totals
+	for _, s := range o.Sources {
+		sum = Totals{sum.Passed + s.Passed, sum.Failed + s.Failed, sum.NotRun + s.NotRun}
+	}
+	if sum != totals {
+		t.Errorf("the sources sum up to %s, not %s", sum, totals)
+	}
+	var suites struct {
+		Failures int `xml:"failures,attr"`
+		Suites   []struct {
+			Cases []struct {
+				Failure *string `xml:"failure"`
+			} `xml:"testcase"`
+		} `xml:"testsuite"`
+	}
+	if err := xml.Unmarshal(junit.Bytes(), &suites); err != nil || suites.Failures != totals.Failed {
+		t.Errorf("JUnit: %v, %d failures", err, suites.Failures)
+	}
+	failed := 0
+	for _, s := range suites.Suites {
+		for _, c := range s.Cases {
+			if c.Failure != nil {
+				failed++
+			}
+		}
+	}
+	if failed != totals.Failed {
+		t.Errorf("JUnit: %d cases failed", failed)
+	}
+	if first, last := r.Results[0], r.Results[len(r.Results)-1]; first.Row != "1" || last.Row != "" {
+		t.Errorf("from row %q to %q", first.Row, last.Row)
+	}
+}
