@@ -8,29 +8,23 @@ import (
 	"time"
 
 	"tapsec/rig"
-	"tapsec/tap"
 )
 
 func TestMain(m *testing.M) { rig.Main(m) }
-
-func newReport() *Report {
-	engine, _ := tap.Probe()
-	return &Report{ring: engine == tap.Ring}
-}
 
 // TestDrain measures the smallest frames on every variant: each cell has its rounds, and every frame
 // came out as it should.
 func TestDrain(t *testing.T) {
 	rig.Require(t)
 	const rounds = 3
-	r := newReport()
-	if err := r.drain(64, effort{rounds: rounds, budget: time.Minute}); err != nil {
+	r := newReport(nil)
+	if err := r.drain(64, effort{rounds: rounds, cpu: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
 	r.divide()
 	cells := len(r.variants()) * len(suites())
-	if len(r.Rows) != cells || len(r.Losses)+len(r.Wrong) > 0 || r.Inspected != 2*cells*queued {
-		t.Errorf("%d rows, expected %d; %d frames inspected, expected %d; %v %v", len(r.Rows), cells, r.Inspected, 2*cells*queued, r.Losses, r.Wrong)
+	if len(r.Rows) != cells || len(r.Losses)+len(r.Wrong) > 0 || r.Inspected != 2*cells*distinct {
+		t.Errorf("%d rows, expected %d; %d frames inspected, expected %d; %v %v", len(r.Rows), cells, r.Inspected, 2*cells*distinct, r.Losses, r.Wrong)
 	}
 	for _, row := range r.Rows {
 		if row.Rounds != rounds || row.CPUSpread.Q1 <= 0 || row.CPU < row.CPUSpread.Q1 || row.CPU > row.CPUSpread.Q3 || row.Rate <= 0 {

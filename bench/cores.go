@@ -41,9 +41,25 @@ func affinity(thread int, cores []int) error {
 	return nil
 }
 
+// onCore runs do on a thread of its own that stays on one processor and ends with it.
+func onCore(core int, do func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and not unlocked, by which the thread ends
+		if err := pin(core); err != nil {
+			done <- err
+			return
+		}
+		done <- do()
+	}()
+	return <-done
+}
+
 // confine keeps all threads of this process on some processors, and so those that they start. A
-// thread may be started by one that has not been reached yet; hence again until nothing is new.
+// thread may be started by one that has not been reached yet; hence again until nothing is new. The
+// runtime would soon take it for a machine with fewer processors, and let fewer goroutines run at once.
 func confine(cores ...int) error {
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	var known []string
 	for {
 		entries, err := os.ReadDir("/proc/self/task")
@@ -74,6 +90,13 @@ func clock(which int32) time.Duration {
 	var now unix.Timespec
 	unix.ClockGettime(which, &now) // fails for clocks only that there are not
 	return time.Duration(now.Nano())
+}
+
+// stayAwake keeps the process from being idle, and lets others have the processor meanwhile.
+func stayAwake(d time.Duration) {
+	for begin := wallTime(); wallTime()-begin < d; {
+		unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	}
 }
 
 // emptyCall is what the kernel takes for a call that does nothing, in nanoseconds.

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/songgao/water"
-
 	"tapsec/nic"
 	"tapsec/pipeline"
 	"tapsec/rig"
@@ -21,7 +19,13 @@ const (
 	NullRing  = "null-ring"  // the ring with an empty chain
 	OnPlain   = "plain"      // the appliance on the plain engine
 	OnRing    = "ring"       // the appliance on the ring
+
+	NullBlocking = "null-blocking"  // a thread that sleeps in read(2), and a write(2): no frame waits for less
+	OnBusyRing   = "ring busy-poll" // the appliance on a ring that looks for frames before it sleeps
 )
+
+// polling is how long OnBusyRing looks: longer than two frames are apart.
+const polling = 2 * time.Millisecond
 
 const (
 	queueLength = 1 << 13 // frames that a wire TAP holds
@@ -36,6 +40,7 @@ type forwarder struct {
 	in         *rig.Socket
 	meters     []*meter // by queue
 	pipelines  []*pipeline.Pipeline
+	steering   tap.Steering
 	closers    []func() error // last first
 }
 
@@ -45,7 +50,7 @@ type plan struct {
 	id      int // tells its interfaces from other forwarders'
 	mtu     int
 	queues  int
-	busy    time.Duration
+	cores   []int // where each queue's worker is to stay; nil leaves it be
 	sad     *pipeline.SAD
 }
 
@@ -57,12 +62,18 @@ func (p plan) open() (f *forwarder, err error) {
 			err = errors.Join(fmt.Errorf("%s: %w", p.variant, err), f.close())
 		}
 	}()
-	for range p.queues {
+	for queue := range p.queues {
 		f.meters = append(f.meters, newMeter())
+		if p.cores != nil {
+			f.meters[queue].core = p.cores[queue]
+		}
 	}
-	if p.variant == NullPlain {
+	switch p.variant {
+	case NullPlain:
 		err = f.openNull(p)
-	} else {
+	case NullBlocking:
+		err = f.openBlocking(p)
+	default:
 		err = f.openNIC(p)
 	}
 	if err != nil {
@@ -83,47 +94,6 @@ func (p plan) open() (f *forwarder, err error) {
 	return f, err
 }
 
-// openNull is what TUN and TAP programs do.
-func (f *forwarder) openNull(p plan) error {
-	wire, err := f.openFile(f.wire, p.mtu)
-	if err != nil {
-		return err
-	}
-	host, err := f.openFile(f.host, p.mtu)
-	if err != nil {
-		return errors.Join(err, wire.Close())
-	}
-	ended := make(chan error, 1)
-	go func() {
-		buf := make([]byte, p.mtu+linkHeader)
-		for {
-			n, err := wire.Read(buf)
-			if err != nil {
-				ended <- nil // closed
-				return
-			}
-			f.meters[0].tick(1)
-			if _, err := host.Write(buf[:n]); err != nil {
-				ended <- fmt.Errorf("%s: %w", f.variant, err)
-				return
-			}
-		}
-	}()
-	f.closers = append(f.closers, func() error { return errors.Join(wire.Close(), <-ended) })
-	return nil
-}
-
-func (f *forwarder) openFile(name string, mtu int) (*water.Interface, error) {
-	w, err := water.New(water.Config{DeviceType: water.TAP, PlatformSpecificParams: water.PlatformSpecificParams{Name: name}})
-	if err != nil {
-		return nil, fmt.Errorf("interface %s: %w", name, err)
-	}
-	if name == f.host { // the other one is closed to wake its reader
-		f.closers = append(f.closers, w.Close)
-	}
-	return w, rig.SetMTU(name, mtu)
-}
-
 // openNIC is the running NIC, with the pipeline in its chain or without.
 func (f *forwarder) openNIC(p plan) error {
 	wire, err := f.openDevice(f.wire, p)
@@ -134,8 +104,11 @@ func (f *forwarder) openNIC(p plan) error {
 	if err != nil {
 		return err
 	}
+	if err := f.steer(wire); err != nil {
+		return err
+	}
 	engine := tap.Plain
-	if p.variant == NullRing || p.variant == OnRing {
+	if p.variant != OnPlain {
 		engine = tap.Ring
 	}
 	if p.variant != NullRing {
@@ -143,8 +116,12 @@ func (f *forwarder) openNIC(p plan) error {
 			f.pipelines = append(f.pipelines, pipeline.New(p.sad, pipeline.Options{Worker: queue, Queue: uint16(queue)}))
 		}
 	}
+	var busy time.Duration
+	if p.variant == OnBusyRing {
+		busy = polling
+	}
 	n, err := nic.New(nic.Config{Wire: wire, Host: host, Room: p.mtu + linkHeader, Tail: status.Tailroom,
-		Chain: f.chain, Engine: engine, BusyPoll: p.busy})
+		Chain: f.chain, Engine: engine, BusyPoll: busy})
 	if err != nil {
 		return err
 	}
@@ -190,10 +167,14 @@ func (f *forwarder) moved() (m moved, err error) {
 	wire, err1 := rig.Counters(f.wire)
 	host, err2 := rig.Counters(f.host)
 	m.in, m.out, m.dropped = wire.TxPackets, host.RxPackets, wire.TxDropped+host.RxDropped
-	for _, p := range f.pipelines {
-		m.verified += p.Counters().Reason(status.Verified)
+	for queue := range f.pipelines {
+		m.verified += f.verified(queue)
 	}
 	return m, errors.Join(err1, err2)
+}
+
+func (f *forwarder) verified(queue int) uint64 {
+	return f.pipelines[queue].Counters().Reason(status.Verified)
 }
 
 // settle waits until what was sent has come out, and tells whether all of it did.

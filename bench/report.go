@@ -12,13 +12,17 @@ type Report struct {
 	Ratios  map[string]float64 `json:"ratios"` // of Headline at Standard octets: d/a, d/b, c/a
 	Rows    []Row              `json:"rows"`
 	Compare []Comparison       `json:"comparisons"` // the ratios of each suite and size
+	Queues  []Queues           `json:"queues"`
+	Latency []Latency          `json:"latency"`
+	Idle    []Idle             `json:"idle"`
 
 	Inspected int      `json:"inspected"` // frames that were received and looked at, one by one
 	Losses    []string `json:"losses"`    // rounds in which not every frame came out, not counted
 	Wrong     []string `json:"wrong"`     // frames that came out other than they should
 	Notes     []string `json:"notes"`     // what is left out, and why
 
-	ring bool
+	cores []int
+	ring  bool
 }
 
 // spread is a median and the quartiles around it.

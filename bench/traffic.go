@@ -35,13 +35,18 @@ type suite struct {
 // suites makes what is measured, with fresh keys.
 func suites() []suite {
 	return []suite{
-		{Headline, []*sa.SA{newSA(0x1001, sa.ESP, sa.Transport, Headline)}},
+		newSuite(0x1001),
 		{"aes256gcm16", []*sa.SA{newSA(0x1002, sa.ESP, sa.Transport, "aes256gcm16")}},
 		{"chacha20poly1305", []*sa.SA{newSA(0x1003, sa.ESP, sa.Transport, "chacha20poly1305")}},
 		{"aes128-sha256", []*sa.SA{newSA(0x1004, sa.ESP, sa.Transport, "aes128-sha256")}},
 		{"AH sha256", []*sa.SA{newSA(0x1005, sa.AH, sa.Transport, "sha256")}},
 		{"tunnel+transport", []*sa.SA{newSA(0x1006, sa.ESP, sa.Transport, Headline), newSA(0x1007, sa.ESP, sa.Tunnel, Headline)}},
 	}
+}
+
+// newSuite is the headline's suite with a key and an SPI of its own.
+func newSuite(spi uint32) suite {
+	return suite{Headline, []*sa.SA{newSA(spi, sa.ESP, sa.Transport, Headline)}}
 }
 
 func newSA(spi uint32, protocol sa.Protocol, mode sa.Mode, text string) *sa.SA {

@@ -2,6 +2,7 @@ package rig
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -25,6 +26,7 @@ type Socket struct {
 	raw   syscall.RawConn
 	frame []byte
 	aux   []byte
+	stamp time.Time
 }
 
 // OpenSocket opens a packet socket on an interface of the current namespace.
@@ -43,7 +45,7 @@ func OpenSocket(name string) (*Socket, error) {
 		return nil, fmt.Errorf("packet socket on %s: %w", name, err)
 	}
 	s := &Socket{file: os.NewFile(uintptr(fd), name), frame: make([]byte, largestFrame),
-		aux: make([]byte, unix.CmsgSpace(int(unsafe.Sizeof(unix.TpacketAuxdata{}))))}
+		aux: make([]byte, unix.CmsgSpace(int(unsafe.Sizeof(unix.TpacketAuxdata{})))+unix.CmsgSpace(int(unsafe.Sizeof(unix.Timespec{}))))}
 	s.raw, err = s.file.SyscallConn()
 	return s, err
 }
@@ -95,6 +97,18 @@ func (s *Socket) Receive(timeout time.Duration) ([]byte, error) {
 	return frame, err
 }
 
+// KeepTime has the kernel note when each frame comes, from a moment later on; see Came.
+func (s *Socket) KeepTime() error {
+	var inner error
+	err := s.raw.Control(func(fd uintptr) {
+		inner = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
+	})
+	return errors.Join(err, inner)
+}
+
+// Came is when the frame received last came to the kernel, by its clock of the day; after KeepTime.
+func (s *Socket) Came() time.Time { return s.stamp }
+
 // read receives one frame. The kernel takes the outer VLAN tag out of a frame and tells it apart;
 // here it is put back behind the two addresses.
 func (s *Socket) read(fd int) ([]byte, error) {
@@ -109,6 +123,10 @@ func (s *Socket) read(fd int) ([]byte, error) {
 		return frame, err
 	}
 	for _, m := range messages {
+		if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS {
+			s.stamp = time.Unix((*unix.Timespec)(unsafe.Pointer(&m.Data[0])).Unix())
+			continue
+		}
 		if m.Header.Level != unix.SOL_PACKET || m.Header.Type != unix.PACKET_AUXDATA {
 			continue
 		}

@@ -25,6 +25,7 @@ func TestBench(t *testing.T) {
 	var report struct {
 		Machine struct {
 			Processor, Kernel, Go, Engine string
+			Cores                         int
 			EmptyCall                     struct{ Median float64 } `json:"empty_call_ns"`
 		}
 		Ratios map[string]float64
@@ -34,15 +35,53 @@ func TestBench(t *testing.T) {
 			CPU            float64 `json:"cpu_ns"`
 			Rate           float64 `json:"frames_per_s"`
 		}
+		Queues []struct {
+			Queues int
+			Times  float64 `json:"times_one_queue"`
+		}
+		Latency []struct {
+			Variant string
+			Pace    int     `json:"frames_per_s"`
+			P50     float64 `json:"p50_ns"`
+			P99     float64 `json:"p99_ns"`
+			P999    float64 `json:"p99.9_ns"`
+			Frames  int
+		}
+		Idle []struct {
+			Variant string
+			CPU     float64 `json:"cpu_us_per_s"`
+		}
+		Notes         []string
 		Inspected     int
 		Losses, Wrong []string
 	}
 	if err := json.Unmarshal(out, &report); err != nil {
 		t.Fatal(err)
 	}
-	m, variants, ratios := report.Machine, 2, []string{"c/a"}
+	m, variants, sleepers, ratios := report.Machine, 2, 3, []string{"c/a"}
 	if m.Engine == "ring" {
-		variants, ratios = 4, []string{"d/a", "d/b", "c/a"}
+		variants, sleepers, ratios = 4, 5, []string{"d/a", "d/b", "c/a"}
+	}
+	const paces = 2
+	if m.Cores < 2 {
+		if len(report.Notes) < 2 || len(report.Latency)+len(report.Queues) > 0 {
+			t.Errorf("one core: %v, %v, %v", report.Notes, report.Latency, report.Queues)
+		}
+	} else if len(report.Latency) != paces*sleepers || len(report.Queues) < 2 {
+		t.Errorf("%v, %v", report.Latency, report.Queues)
+	}
+	for _, l := range report.Latency {
+		if l.Variant == "" || l.Pace == 0 || l.Frames == 0 || l.P50 <= 0 || l.P99 < l.P50 || l.P999 < l.P99 {
+			t.Errorf("%+v", l)
+		}
+	}
+	for _, q := range report.Queues {
+		if q.Queues == 0 || q.Times <= 0 {
+			t.Errorf("%+v", q)
+		}
+	}
+	if len(report.Idle) != 1+sleepers {
+		t.Errorf("%v", report.Idle)
 	}
 	if m.Processor == "" || m.Kernel == "" || m.Go == "" || m.EmptyCall.Median <= 0 {
 		t.Errorf("%+v", m)
