@@ -88,7 +88,8 @@ func (p *Pipeline) Process(frame []byte) []byte {
 func (p *Pipeline) begin(frame []byte) {
 	p.frame = frame
 	p.ordinal++
-	p.outer, p.inner = portion{}, portion{}
+	p.outer = portion{}
+	p.inner = portion{} // both at once would be made elsewhere and copied
 	p.trailer = status.Trailer{
 		Queue: p.opt.Queue, Ordinal: p.ordinal, Received: p.now, WireLen: uint32(len(frame)),
 	}
@@ -104,12 +105,10 @@ func (p *Pipeline) parse(frame []byte) {
 		return
 	}
 	p.l3 = l3
-	packet, err := wire.ParseIP(frame, l3, min(len(frame), maxFrame), version)
-	if err != nil {
+	if p.outer.packet.ParseIP(frame, l3, min(len(frame), maxFrame), version) != nil {
 		p.trailer.Reason = status.BadIPHeader
 		return
 	}
-	p.outer.packet = packet
 	p.find(&p.outer)
 	if !p.outer.wanted() {
 		p.trailer.Reason = p.outer.skip

@@ -35,11 +35,10 @@ func (p *Pipeline) inside() status.Reason {
 	default:
 		return status.InnerNotIP
 	}
-	packet, err := wire.ParseIP(p.frame, p.outer.payload, p.outer.payload+p.outer.length, version)
-	if err != nil {
+	if p.inner.packet.ParseIP(p.frame, p.outer.payload, p.outer.payload+p.outer.length, version) != nil {
+		p.inner.packet = wire.Packet{}
 		return status.InnerNotIP
 	}
-	p.inner.packet = packet
 	p.find(&p.inner)
 	if p.inner.n > 0 && p.inner.skip == 0 {
 		p.inner.skip = p.uncombined()

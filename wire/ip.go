@@ -57,60 +57,61 @@ var (
 // ParseIP parses the IP packet of the announced version (4 or 6) that starts at
 // frame[start] and may reach to frame[limit]. The IPv4 checksum is not looked
 // at. The packet is as far as the parser came where the error is ErrHeader.
-func ParseIP(frame []byte, start, limit int, version uint8) (Packet, error) {
+func ParseIP(frame []byte, start, limit int, version uint8) (p Packet, err error) {
+	err = p.ParseIP(frame, start, limit, version)
+	return p, err
+}
+
+// ParseIP is the function of that name where the packet is to lie: copying one
+// takes as long as parsing it.
+func (p *Packet) ParseIP(frame []byte, start, limit int, version uint8) error {
+	*p = Packet{}
 	b := frame[start:limit]
 	if len(b) == 0 || b[0]>>4 != version {
-		return Packet{}, ErrVersion
+		return ErrVersion
 	}
 	if version == 4 {
-		return parseIPv4(b, start)
+		return p.parseIPv4(b, start)
 	}
-	return parseIPv6(b, start)
+	return p.parseIPv6(b, start)
 }
 
 // parseIPv4 follows RFC 791 section 3.1.
-func parseIPv4(b []byte, start int) (Packet, error) {
+func (p *Packet) parseIPv4(b []byte, start int) error {
 	if len(b) < ipv4MinLen {
-		return Packet{}, ErrHeader
+		return ErrHeader
 	}
 	header, total := int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
 	if header < ipv4MinLen || total < header || header > len(b) {
-		return Packet{}, ErrHeader
+		return ErrHeader
 	}
 	const more, offset = 0x2000, 0x1fff
 	frag := binary.BigEndian.Uint16(b[6:])
-	return Packet{
-		Version: 4, Proto: b[9],
-		Start: start, ProtoAt: start + 9, Header: start + header, End: start + total,
-		Reach:    start + min(total, len(b)),
-		Src:      netip.AddrFrom4([4]byte(b[12:])),
-		Dst:      netip.AddrFrom4([4]byte(b[16:])),
-		Short:    total > len(b),
-		Fragment: frag&(more|offset) != 0,
-		Later:    frag&offset != 0,
-		Options:  header > ipv4MinLen,
-	}, nil
+	p.Version, p.Proto = 4, b[9]
+	p.Start, p.ProtoAt, p.Header, p.End = start, start+9, start+header, start+total
+	p.Reach = start + min(total, len(b))
+	p.Src, p.Dst = netip.AddrFrom4([4]byte(b[12:])), netip.AddrFrom4([4]byte(b[16:]))
+	p.Short = total > len(b)
+	p.Fragment, p.Later = frag&(more|offset) != 0, frag&offset != 0
+	p.Options = header > ipv4MinLen
+	return nil
 }
 
 // parseIPv6 follows RFC 8200 sections 3 and 4.
-func parseIPv6(b []byte, start int) (Packet, error) {
+func (p *Packet) parseIPv6(b []byte, start int) error {
 	if len(b) < ipv6Len {
-		return Packet{}, ErrHeader
+		return ErrHeader
 	}
 	length := ipv6Len + int(binary.BigEndian.Uint16(b[4:]))
-	p := Packet{
-		Version: 6, Proto: b[6],
-		Start: start, ProtoAt: start + 6, Header: start + ipv6Len, End: start + length,
-		Src:   netip.AddrFrom16([16]byte(b[8:])),
-		Dst:   netip.AddrFrom16([16]byte(b[24:])),
-		Short: length > len(b),
-		Jumbo: length == ipv6Len,
-	}
+	p.Version, p.Proto = 6, b[6]
+	p.Start, p.ProtoAt, p.Header, p.End = start, start+6, start+ipv6Len, start+length
+	p.Src, p.Dst = netip.AddrFrom16([16]byte(b[8:])), netip.AddrFrom16([16]byte(b[24:]))
+	p.Short, p.Jumbo = length > len(b), length == ipv6Len
 	if p.Jumbo {
 		p.End = start + len(b)
 	}
 	p.Reach = min(p.End, start+len(b))
-	return p, p.walk(b[:p.Reach-start])
+	return p.walk(b[:p.Reach-start])
 }
 
 // walk steps over the extension headers in front of IPsec or the upper layer.
