@@ -2,6 +2,7 @@ package pipeline_test
 
 import (
 	"slices"
+	"sync"
 	"testing"
 
 	"tapsec/pipeline"
@@ -209,5 +210,43 @@ func TestESNReload(t *testing.T) {
 	}
 	if h := s.sad.List()[0]; h.Top != 0 {
 		t.Errorf("another key kept T %#x", h.Top)
+	}
+}
+
+// One SA whose frames come by two queues at once, where the low 32 bits wrap: each number is told
+// right, T ends at the highest, and never falls. Run with -race.
+func TestESNFromTwoQueues(t *testing.T) {
+	const queues, each, wrap = 2, 1000, uint64(5) << 32
+	for _, a := range esnSuites(func(s *sa.SA) { s.SeqHigh = 4 }) {
+		sad := pipeline.NewSAD(sa.Profiles[0], queues)
+		offload(t, sad, a)
+		var frames [queues * each][]byte
+		for i := range frames {
+			c := frameCase{sas: []*sa.SA{a}, numbers: map[*sa.SA]uint64{a: wrap - each + uint64(i)}}
+			frames[i] = c.seal(t).frame
+		}
+		var begun, ended sync.WaitGroup
+		begun.Add(queues)
+		for queue := range queues {
+			ended.Go(func() {
+				p := pipeline.New(sad, pipeline.Options{Worker: queue, Queue: uint16(queue)})
+				begun.Done()
+				begun.Wait()
+				for i := queue; i < len(frames); i += queues {
+					_, trailer := run(t, p, frames[i])
+					if n := wrap - each + uint64(i); trailer.Word != 2 || trailer.Records[0].Number != n {
+						t.Errorf("%s, queue %d: number %#x: word %s, number %#x", a.Name, queue, n, trailer.Word, trailer.Records[0].Number)
+						return
+					}
+					if top := sad.List()[0].Top; top < trailer.Records[0].Number {
+						t.Errorf("%s, queue %d: T is %#x behind number %#x", a.Name, queue, top, trailer.Records[0].Number)
+					}
+				}
+			})
+		}
+		ended.Wait()
+		if top := sad.List()[0].Top; top != wrap+each-1 {
+			t.Errorf("%s: T is %#x, want %#x", a.Name, top, wrap+each-1)
+		}
 	}
 }
