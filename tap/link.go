@@ -3,7 +3,6 @@ package tap
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"sync/atomic"
 	"time"
@@ -15,7 +14,7 @@ import (
 const Batch = 64
 
 const (
-	firstPause   = 50 * time.Microsecond // before a refused frame is tried again; doubled each time
+	firstPause   = 50 * time.Microsecond // before a refused frame is tried again; doubled each time that it is
 	longestPause = 5 * time.Millisecond
 	heartbeat    = time.Second // how often a sleeping reader looks whether its interface still exists
 )
@@ -93,17 +92,6 @@ func (l *Link) lose(err error) bool {
 // refused tells whether a frame may be taken a moment later.
 func refused(err error) bool {
 	return err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ENOMEM
-}
-
-// mayRefuse tells whether the receiving interface may refuse a frame for another reason than want of
-// memory. A TAP does not whose send buffer nobody limited.
-func (l *Link) mayRefuse() bool {
-	limit := 0
-	err := control(l.target, func(fd int) (err error) {
-		limit, err = unix.IoctlGetInt(fd, unix.TUNGETSNDBUF)
-		return err
-	})
-	return err != nil || limit != math.MaxInt32
 }
 
 // failed names the interface that an operation failed on, and tells a deleted one apart.

@@ -143,7 +143,7 @@ func (p *plain) lookAgain(fd uintptr) {
 
 func (p *plain) send(l *Link, frames [][]byte) error {
 	p.rest = frames
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+	for pause, left := firstPause, len(frames); ; pause = min(2*pause, longestPause) {
 		p.errno = nil
 		if p.out.Control(p.drain) != nil {
 			return p.giveUp(os.ErrClosed)
@@ -155,6 +155,9 @@ func (p *plain) send(l *Link, frames [][]byte) error {
 			return p.giveUp(p.errno)
 		case p.stopped.Load():
 			return p.giveUp(ErrStopped)
+		}
+		if len(p.rest) < left {
+			pause, left = firstPause, len(p.rest)
 		}
 		l.tally.Retries++
 		time.Sleep(pause)

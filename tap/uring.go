@@ -164,6 +164,9 @@ func (u *uring) submit() *submission {
 // enter gives the entries to the kernel, lets it work on what is ready, and waits until there are so
 // many completions or the limit is over. It may end early.
 //
+// The kernel takes all entries, or for want of memory none: then the next enter gives them again. If it
+// took a part, entries that were to wait for others no longer would, and so that is an error.
+//
 // A thread that may sleep in here is one that the collector must not wait for: hence no RawSyscall.
 func (u *uring) enter(wait int, limit time.Duration) error {
 	atomic.StoreUint32(u.sqTail, u.tail)
@@ -176,7 +179,10 @@ func (u *uring) enter(wait int, limit time.Duration) error {
 	n, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(u.fd), uintptr(u.unsent), uintptr(wait), flags, argument, size)
 	switch errno {
 	case 0:
-		u.unsent -= uint32(n)
+		if uint32(n) < u.unsent {
+			return fmt.Errorf("io_uring: the kernel took %d of %d entries, as it does when memory is at its end", n, u.unsent)
+		}
+		u.unsent = 0
 	case unix.EINTR, unix.ETIME, unix.EAGAIN, unix.EBUSY:
 	default:
 		return fmt.Errorf("io_uring: %w", errno)

@@ -1,0 +1,89 @@
+package tap
+
+import (
+	"encoding/binary"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tapsec/rig"
+)
+
+// limit makes a TAP refuse frames. Its send buffer holds one, and the kernel has what is written to it
+// taken up by another core than the writer's, which needs a while for it.
+func limit(t *testing.T, d *Device) {
+	t.Helper()
+	sys := t.TempDir()
+	if err := unix.Mount("sysfs", sys, "sysfs", 0, ""); err != nil {
+		rig.Missing(t, "needs a sysfs of the rig's: "+err.Error())
+	}
+	defer unix.Unmount(sys, 0)
+	const second = "2" // a mask of cores
+	if err := os.WriteFile(filepath.Join(sys, "class/net", d.Name(), "queues/rx-0/rps_cpus"), []byte(second), 0); err != nil {
+		rig.Missing(t, "needs two cores, and a kernel that steers packets to one (RPS): "+err.Error())
+	}
+	if err := control(d.queues[0], func(fd int) error { return unix.IoctlSetPointerInt(fd, unix.TUNSETSNDBUF, 1) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// crowd sends so many numbered frames by a link from the first core, and returns the numbers of those
+// that came out of the other side, in their order.
+func crowd(t *testing.T, l *single, out *rig.Socket, count int) (came []int) {
+	t.Helper()
+	const under = 4 * Batch // way, so that the socket's buffer takes them all
+	window, sent := make(chan int, under), make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // and not unlocked: the thread ends with its core set
+		first := unix.CPUSet{1}
+		err := unix.SchedSetaffinity(0, &first)
+		for at := 0; at < count && err == nil; at += Batch {
+			var batch [][]byte
+			for number := at; number < min(at+Batch, count); number++ {
+				window <- number
+				batch = append(batch, frame(number, 60+number%1400))
+			}
+			err = l.Send(batch)
+		}
+		sent <- err
+	}()
+	for len(came) < count {
+		got, err := out.Receive(5 * time.Second)
+		if err != nil {
+			t.Fatalf("after %d frames: %v, %+v", len(came), err, l.Tally())
+		}
+		number := int(binary.BigEndian.Uint16(got[14:]))
+		if want := frame(number, 60+number%1400); string(got) != string(want) {
+			t.Fatalf("frame %d is damaged", number)
+		}
+		came = append(came, number)
+		<-window
+	}
+	if err := within(t, 5*time.Second, func() error { return <-sent }); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := out.Receive(20 * time.Millisecond); err == nil {
+		t.Errorf("one more frame: %x", got)
+	}
+	if got := l.Tally(); got.Out != uint64(count) || got.HostDown != 0 || got.Retries == 0 {
+		t.Errorf("%+v", got)
+	}
+	return came
+}
+
+// A TAP that refuses frames for the moment loses none, gets none twice, and all in order.
+func TestRefusingTAP(t *testing.T) { engines(t, testRefusingTAP) }
+
+func testRefusingTAP(t *testing.T, how Options) {
+	_, b, l := pair(t, how, 1514, 0)
+	limit(t, b)
+	for i, number := range crowd(t, l, socket(t, "tb"), 2000) {
+		if number != i {
+			t.Fatalf("frame %d came in the place of %d", number, i)
+		}
+	}
+}
