@@ -35,7 +35,7 @@ func scapyFrames(t *testing.T, m *matrix) {
 
 // linuxFrames are recordings of a kernel's ESP.
 func linuxFrames(t *testing.T, m *matrix) {
-	states, err := filepath.Glob("../../linux/captures/*.xfrm")
+	states, err := filepath.Glob("../linux/captures/*.xfrm")
 	if err != nil || len(states) == 0 {
 		t.Fatalf("no recordings: %v", err)
 	}

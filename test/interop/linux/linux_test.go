@@ -1,9 +1,8 @@
-// Package linux has tapsec judge frames that a real Linux kernel sealed. They
-// lie in captures/ beside the text of `ip xfrm state`; record.py made both, and
-// says what the files hold. It is run by hand, on Debian as root:
-//
-//	apt-get install --no-install-recommends user-mode-linux kmod iproute2 python3
-//	test/linux/record.py
+// Package linux has tapsec judge frames that a real Linux kernel sealed, and that
+// kernel judge frames of tapsec's: live, with user-mode Linux on the wire, and
+// from recordings. These lie in captures/ beside the text of `ip xfrm state`;
+// record.py made both, and says what the files hold. It is run by hand, on Debian
+// as root, after make peers.
 package linux
 
 import (
@@ -26,26 +25,6 @@ import (
 
 	"tapsec/capture"
 )
-
-// program is the path of the binary under test.
-var program string
-
-func TestMain(m *testing.M) {
-	dir, err := os.MkdirTemp("", "tapsec-linux-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	program = filepath.Join(dir, "tapsec")
-	code := 1
-	if said, err := exec.Command("go", "build", "-o", program, "tapsec").CombinedOutput(); err == nil {
-		code = m.Run()
-	} else {
-		fmt.Fprintf(os.Stderr, "build tapsec: %v\n%s", err, said)
-	}
-	os.RemoveAll(dir)
-	os.Exit(code)
-}
 
 // association is one SA that a flow was sent through.
 type association struct {
@@ -73,9 +52,9 @@ func (d *datagram) payload() []byte {
 }
 
 // flows reads what was sent, in the order of the frames.
-func flows(t *testing.T, name string) (sent []datagram) {
+func flows(t *testing.T, file string) (sent []datagram) {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("captures", name+".flows"))
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -113,16 +92,18 @@ type verdict struct {
 	CryptoStatus   string `json:"crypto_status"`
 	Reason         string
 	Removed        int
-	Records        []struct {
-		Portion, Protocol, SPI, Result string
-		Seq                            uint64
-		IPOffset                       int `json:"ip_offset"`
-		IPsecOffset                    int `json:"ipsec_offset"`
-		PayloadOffset                  int `json:"payload_offset"`
-		PayloadLength                  int `json:"payload_length"`
-		PadLength                      int `json:"pad_length"`
-	}
-	delivered []byte
+	Records        []record
+	delivered      []byte
+}
+
+type record struct {
+	Portion, Protocol, SPI, Result string
+	Seq                            uint64
+	IPOffset                       int `json:"ip_offset"`
+	IPsecOffset                    int `json:"ipsec_offset"`
+	PayloadOffset                  int `json:"payload_offset"`
+	PayloadLength                  int `json:"payload_length"`
+	PadLength                      int `json:"pad_length"`
 }
 
 // replay runs the program over a capture. What it says on standard error is
@@ -202,7 +183,7 @@ func each(t *testing.T, test func(t *testing.T, name, keys string)) {
 // the guest sent, and is decapsulated to a whole packet.
 func TestGood(t *testing.T) {
 	each(t, func(t *testing.T, name, keys string) {
-		sent, wire := flows(t, name), frames(t, path(name, ".pcap"))
+		sent, wire := flows(t, path(name, ".flows")), frames(t, path(name, ".pcap"))
 		inPlace := replay(t, keys, path(name, ".pcap"), "inplace")
 		decap := replay(t, keys, path(name, ".pcap"), "decap")
 		if len(sent) != len(wire) || len(inPlace) != len(wire) || len(decap) != len(wire) {
@@ -363,7 +344,7 @@ func TestPeculiarities(t *testing.T) {
 // (contract rows 7-10, 14 and 19), and the frame comes back as it went in.
 func TestTampered(t *testing.T) {
 	each(t, func(t *testing.T, name, keys string) {
-		sent := flows(t, name)
+		sent := flows(t, path(name, ".flows"))
 		good := replay(t, keys, path(name, ".pcap"), "inplace")
 		for _, spread := range []int{1, 31, 7919} {
 			file := filepath.Join(t.TempDir(), "tampered.pcap")
@@ -439,7 +420,7 @@ func TestFragments(t *testing.T) {
 // it leaves a frame whose outermost tunnel is the other.
 func TestTunnelInTunnel(t *testing.T) {
 	const name = "tunnel-in-tunnel"
-	sent := flows(t, name)
+	sent := flows(t, path(name, ".flows"))
 	first := replay(t, path(name, ".xfrm"), path(name, ".pcap"), "decap")
 	file := filepath.Join(t.TempDir(), "inner.pcap")
 	writePcap(t, file, first)

@@ -17,9 +17,13 @@ leaves the interface is kept. Three files come of each capture:
 Byte i of the payload sent to port P is (P + i) mod 256. SPIs, numbers and
 addresses are fixed; IVs and times are the kernel's, so a second recording
 differs. The keys are made from names and protect nothing.
+
+With LIVE in the environment of the guest the frames leave by its vector device,
+and the guest says "keyed NAME" and waits for "go" before it sends those of a
+capture. So that who is on the wire has the SAs then, `ip xfrm state` is from
+before.
 """
 
-import ctypes
 import hashlib
 import os
 import socket
@@ -28,18 +32,17 @@ import subprocess
 import sys
 import time
 
+sys.dont_write_bytecode = True
+
+import guest  # noqa: E402
+from guest import ip  # noqa: E402
+
 SIZES = 1, 14, 100, 1400
 FEWER = dict.fromkeys(("esp-composed", "esn", "headers"), (1, 14, 100, 300))
 FEWER |= {"fragments": (4000,), "atomic": (1, 14, 100)}
 # Gateways, and the networks behind them (RFC 5737, RFC 3849).
 GATES = {4: ("192.0.2.1", "192.0.2.2"), 6: ("2001:db8::1", "2001:db8::2")}
 HOSTS = {4: ("198.51.100.1", "203.0.113.1"), 6: ("2001:db8:1::1", "2001:db8:2::1")}
-
-MODULES = """xfrm_user xfrm_algo af_key esp4 ah4 ipv6 esp6 ah6 xfrm4_tunnel xfrm6_tunnel
-    gcm ccm ctr seqiv echainiv cbc hmac authenc authencesn sha1_generic sha256_generic
-    sha512_generic md5 des_generic chacha20poly1305 chacha_generic poly1305_generic cmac
-    xcbc ghash-generic crypto_null ecb drbg dummy 8021q""".split()
-
 
 # ---- what there is to seal with: the words of ip-xfrm(8)
 
@@ -183,13 +186,6 @@ def with_headers():
 
 # ---- inside the guest
 
-def ip(*words, batch=None):
-    done = subprocess.run(["ip", *words], input=batch, text=True, capture_output=True)
-    if done.stderr:
-        print("ip", *words, done.stderr, flush=True)
-    return done.stdout
-
-
 def first_number(extra):
     words = extra.split()
     high, low = (int(words[words.index(w) + 1], 16) if w in words else 0 for w in ("replay-oseq-hi", "replay-oseq"))
@@ -222,20 +218,25 @@ class Recording:
 
     def run(self, device):
         ip("-batch", "-", batch="\n".join(self.states + self.policies) + "\n")
-        if self.path.endswith("esn"):
+        if LIVE:
+            self.write(".xfrm", ip("xfrm", "state"))
+            guest.say("keyed " + os.path.basename(self.path))
+            guest.wait("go")
+        elif self.path.endswith("esn"):
             self.write(".before.xfrm", ip("xfrm", "state"))
         wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
         wire.bind((device, 0))
         wire.setblocking(False)
         frames = [f for flow in self.flows for size in self.sizes for f in self.send(wire, flow, size)]
-        self.write(".xfrm", ip("xfrm", "state"))
+        if not LIVE:
+            self.write(".xfrm", ip("xfrm", "state"))
         self.write(".flows", "".join(
             f"{p} {s} {d} {','.join(map(str, self.sizes))} {', '.join(sas)}\n" for p, s, d, sas, _ in self.flows))
         with open(self.path + ".pcap", "wb") as file:
             file.write(struct.pack("<IHHiIII", 0xa1b2c3d4, 2, 4, 0, 0, 65535, 1))
             for at, frame in frames:
                 file.write(struct.pack("<IIII", int(at), int(at % 1 * 1e6), len(frame), len(frame)) + frame)
-        print(f"{self.path}: {len(self.flows)} flows, {len(frames)} frames", flush=True)
+        guest.say(f"sent {os.path.basename(self.path)}: {len(self.flows)} flows, {len(frames)} frames")
         ip("xfrm", "policy", "flush")
         ip("xfrm", "state", "flush")
 
@@ -249,10 +250,12 @@ class Recording:
             try:
                 s.sendto(bytes((port + i) % 256 for i in range(size)), (dst, port))
             except OSError as e:
-                print(self.path, flow, size, e, flush=True)
+                guest.say(f"{self.path} {flow} {size} {e}")
         try:
             while True:
-                yield time.time(), wire.recv(65536)
+                frame, (_, _, kind, *_) = wire.recvfrom(65536)
+                if kind == socket.PACKET_OUTGOING:  # a vector device hears itself
+                    yield time.time(), frame
         except BlockingIOError:
             pass
 
@@ -261,48 +264,36 @@ class Recording:
             file.write(text)
 
 
-def guest():
-    os.environ["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
-    for kind, where in ("proc", "/proc"), ("sysfs", "/sys"), ("tmpfs", "/run"):
-        subprocess.run(["mount", "-t", kind, kind, where])
-    os.mkdir("/run/out")
-    subprocess.run(["mount", "-t", "hostfs", "-o", os.environ["OUT"], "none", "/run/out"])
-    release = os.uname().release
-    os.makedirs("/run/m/lib/modules")
-    os.symlink("/usr/lib/uml/modules/" + release, "/run/m/lib/modules/" + release)
-    subprocess.run(["modprobe", "-d", "/run/m", "-a", *MODULES], stderr=subprocess.DEVNULL)
-    with open("/proc/sys/kernel/modprobe", "w") as file:
-        file.write("\n")  # else each SA waits for it
-    for name in "accept_dad", "mld_max_msf":
-        for where in "all", "default":
-            try:
-                with open(f"/proc/sys/net/ipv6/conf/{where}/{name}", "w") as file:
-                    file.write("0")
-            except FileNotFoundError:
-                pass
-    with open("/run/out/kernel.txt", "w") as file:
-        file.write(f"Linux {release} (user-mode), {ip('-V')}")
-    interface("dummy0", "link add dummy0 type dummy")
-    route("dummy0")
+LIVE = "LIVE" in os.environ
+DEVICE = "vec0" if LIVE else "dummy0"
+
+
+def inside():
+    if not LIVE:
+        ip("link", "add", DEVICE, "type", "dummy")
+    else:  # no address is resolved, nothing is queued
+        ip("link", "set", DEVICE, "arp", "off", "txqueuelen", "0")
+    interface(DEVICE)
+    for v in 4, 6:
+        for address in GATES[v][0], HOSTS[v][0]:
+            ip("addr", "add", f"{address}/{32 if v == 4 else 128}", "dev", DEVICE, *(["nodad"] if v == 6 else []))
+    time.sleep(0.3)
+    route(DEVICE)
     for name, flows in captures():
         if name == "vlan":
-            interface("outer", "link add link dummy0 name outer type vlan proto 802.1ad id 7")
+            interface("outer", f"link add link {DEVICE} name outer type vlan proto 802.1ad id 7")
             interface("inner", "link add link outer name inner type vlan id 42")
+            time.sleep(0.3)
             route("inner")
         elif name == "fragments":
-            ip("link", "set", "dummy0", "mtu", "1500")
-            route("dummy0")
-        Recording(name, flows).run("dummy0")
-    print("recorded", flush=True)
+            ip("link", "set", DEVICE, "mtu", "1500")
+            route(DEVICE)
+        Recording(name, flows).run(DEVICE)
+    guest.say("recorded")
 
 
-def interface(name, command):
+def interface(name, command=""):
     ip("-batch", "-", batch=f"{command}\nlink set {name} addrgenmode none mtu 4000\nlink set {name} up\n")
-    if name == "dummy0":
-        for v in 4, 6:
-            for address in GATES[v][0], HOSTS[v][0]:
-                ip("addr", "add", f"{address}/{32 if v == 4 else 128}", "dev", name, *(["nodad"] if v == 6 else []))
-    time.sleep(0.3)
 
 
 def route(device):
@@ -324,11 +315,4 @@ def host():
 
 if os.getpid() != 1:
     host()
-try:
-    guest()
-except Exception as e:
-    print("failed:", repr(e), "in line", e.__traceback__.tb_next.tb_lineno)
-sys.stdout.flush()
-time.sleep(0.5)  # until the console has it
-os.sync()
-ctypes.CDLL(None).reboot(0x4321fedc)  # power off
+guest.run(inside)
