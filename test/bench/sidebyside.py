@@ -136,7 +136,7 @@ def tables(file):
         ours, theirs = (cells.get((way, v, size), {}) for v in (AGAINST, variant))
         return spread([ours[k] / theirs[k] for k in ours.keys() & theirs.keys()], 2)
 
-    table("thousand frames/s: median (range)", rate)
+    table("thousand frames/s: median (quartiles)", rate)
     table(f"{AGAINST}, over", ratio)
     print("\n| stream of 1400 B | sender waited | most frames lost |\n|---|---|---|")
     for v in names:
@@ -145,9 +145,11 @@ def tables(file):
 
 
 def spread(values, digits):
+    """Median and quartiles: the machine's hiccups are outliers, not news."""
     if not values:
         return "-"
-    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else values * 3
+    return f"{median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
 
 
 def alone():
