@@ -2,6 +2,7 @@ package tap
 
 import (
 	"encoding/binary"
+	"errors"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -31,16 +32,18 @@ func limit(t *testing.T, d *Device) {
 	}
 }
 
-// crowd sends so many numbered frames by a link from the first core, and returns the numbers of those
-// that came out of the other side, in their order.
-func crowd(t *testing.T, l *single, out *rig.Socket, count int) (came []int) {
+// crowd sends so many numbered frames by a link from the first core, to a device that is limited once
+// the ring was made, and returns the numbers of those that came out of there, in their order.
+func crowd(t *testing.T, l *single, to *Device, out *rig.Socket, count int) (came []int) {
 	t.Helper()
 	const under = 4 * Batch // way, so that the socket's buffer takes them all
-	window, sent := make(chan int, under), make(chan error, 1)
+	window, sent, made := make(chan int, under), make(chan error, 1), make(chan struct{})
 	go func() {
 		runtime.LockOSThread() // and not unlocked: the thread ends with its core set
 		first := unix.CPUSet{1}
-		err := unix.SchedSetaffinity(0, &first)
+		err := errors.Join(unix.SchedSetaffinity(0, &first), l.Send(nil))
+		made <- struct{}{}
+		<-made
 		for at := 0; at < count && err == nil; at += Batch {
 			var batch [][]byte
 			for number := at; number < min(at+Batch, count); number++ {
@@ -51,6 +54,9 @@ func crowd(t *testing.T, l *single, out *rig.Socket, count int) (came []int) {
 		}
 		sent <- err
 	}()
+	<-made
+	limit(t, to)
+	made <- struct{}{}
 	for len(came) < count {
 		got, err := out.Receive(5 * time.Second)
 		if err != nil {
@@ -80,8 +86,7 @@ func TestRefusingTAP(t *testing.T) { engines(t, testRefusingTAP) }
 
 func testRefusingTAP(t *testing.T, how Options) {
 	_, b, l := pair(t, how, 1514, 0)
-	limit(t, b)
-	for i, number := range crowd(t, l, socket(t, "tb"), 2000) {
+	for i, number := range crowd(t, l, b, socket(t, "tb"), 2000) {
 		if number != i {
 			t.Fatalf("frame %d came in the place of %d", number, i)
 		}
