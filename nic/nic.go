@@ -42,7 +42,7 @@ type Config struct {
 	Chain      Chain // wire to host; nil is the empty chain
 	Outward    Chain // host to wire, likewise
 	Engine     tap.Engine
-	BusyPoll   time.Duration // how long to look for frames before sleeping
+	BusyPoll   time.Duration // how long after the last frame to look for another before sleeping
 }
 
 // NIC is a software NIC with as many queues as its two interfaces.

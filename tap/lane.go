@@ -10,7 +10,7 @@ type Options struct {
 	Room     int           // longest frame in bytes
 	Tail     int           // spare capacity in bytes behind a frame
 	Engine   Engine        // the zero value is Auto
-	BusyPoll time.Duration // how long to look for frames before sleeping; 0 sleeps at once
+	BusyPoll time.Duration // how long after the last frame to look for another before sleeping
 
 	// SingleReads has the ring read frame by frame, as it must before Linux 6.7.
 	SingleReads bool

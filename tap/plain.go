@@ -15,6 +15,7 @@ type plain struct {
 	in, out syscall.RawConn
 	message *message // where frames come from a packet socket
 	busy    time.Duration
+	awake   time.Time // when something last came, where busy is set
 	slots   [][]byte
 	batch   [][]byte // received, lies in slots
 	rest    [][]byte // still to be sent
@@ -41,7 +42,7 @@ func newPlain(l *Link, o Options) (*plain, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plain{link: l, in: in, out: out, busy: o.BusyPoll,
+	p := &plain{link: l, in: in, out: out, busy: o.BusyPoll, awake: time.Now(),
 		slots: l.slots(make([]byte, Batch*l.slotSize())), batch: make([][]byte, 0, Batch)}
 	if l.from.out != nil {
 		p.message = new(message)
@@ -74,6 +75,9 @@ func (p *plain) next() (*Link, [][]byte, error) {
 		}
 		l.public.store(l.tally)
 		if len(p.batch) > 0 {
+			if p.busy > 0 {
+				p.awake = time.Now()
+			}
 			l.taken += len(p.batch)
 			return l, p.batch, nil
 		}
@@ -84,12 +88,10 @@ func (p *plain) next() (*Link, [][]byte, error) {
 	return nil, nil, ErrStopped
 }
 
-// spin reads without sleeping for as long as that was asked for, and tells whether it got anything.
+// spin reads without sleeping for as long after the last frame as that was asked for, and tells
+// whether it got anything.
 func (p *plain) spin() bool {
-	if p.busy == 0 {
-		return false
-	}
-	for begin := time.Now(); time.Since(begin) < p.busy && !p.stopped.Load(); {
+	for p.busy > 0 && time.Since(p.awake) < p.busy && !p.stopped.Load() {
 		if p.in.Control(p.look) != nil || len(p.batch) > 0 || p.errno != nil && p.errno != unix.EAGAIN {
 			return true
 		}

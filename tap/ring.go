@@ -81,6 +81,7 @@ func (r *ring) next() (*Link, [][]byte, error) {
 // start makes the ring on the calling goroutine's thread, to which it is bound from then on.
 func (r *ring) start() (err error) {
 	runtime.LockOSThread()
+	r.awake = time.Now()
 	if r.uring, err = newUring(submissions, completions); err != nil {
 		return err
 	}
