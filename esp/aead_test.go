@@ -332,26 +332,3 @@ func mustPanic(t *testing.T, what string, f func()) {
 	}()
 	f()
 }
-
-func BenchmarkOpen(b *testing.B) {
-	for _, s := range suites {
-		a, err := newNamed(s.name, some(1, s.key), some(2, s.salt), some(3, s.auth))
-		if err != nil {
-			b.Fatal(err)
-		}
-		for _, n := range []int{64, 576, 1400, 9000} {
-			b.Run(fmt.Sprintf("%s/%d/%d", s.name, 8*s.key, n), func(b *testing.B) {
-				n &^= 15 // CBC wants whole blocks
-				iv, aad := some(6, a.NonceSize()), aads["plain"]
-				sealed, buf := a.Seal(nil, iv, some(7, n), aad), make([]byte, 0, n+16)
-				b.SetBytes(int64(n))
-				b.ReportAllocs()
-				for b.Loop() {
-					if _, err := a.Open(buf, iv, sealed, aad); err != nil {
-						b.Fatal(err)
-					}
-				}
-			})
-		}
-	}
-}

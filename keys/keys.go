@@ -42,12 +42,12 @@ var (
 // Detect finds out which format a text is in.
 func Detect(data []byte) Format {
 	switch {
+	case charonStart.Match(data): // first, since a log may be long and tell of anything
+		return Charon
 	case xfrmStart.Match(data):
 		return XFRM
 	case espSAStart.Match(data):
 		return ESPSA
-	case charonStart.Match(data):
-		return Charon
 	case yamlStart.Match(data):
 		return YAML
 	}

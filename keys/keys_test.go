@@ -200,6 +200,7 @@ func TestDetect(t *testing.T) {
 		"":                                           Unknown,
 		"12[CHD]   SPI 0x1, src ::1 dst ::2":         Charon,
 		"Nov 25 20:36:13 a charon: 09[IKE0] <4|1> x": Charon,
+		"Nov 25 20:36:13 a charon: 09[CHD] updown: ip xfrm state add src ::1": Charon,
 		"hello": Unknown,
 	} {
 		if got := Detect([]byte(text)); got != want {

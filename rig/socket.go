@@ -19,7 +19,7 @@ const (
 )
 
 // Socket sends and receives whole Ethernet frames on one interface, from the kernel's side. What is
-// sent through it, or by anyone else out of the interface, it does not receive. One goroutine may
+// sent through it, or by anyone else out of the interface, it receives only after Overhear. One goroutine may
 // send and one receive.
 type Socket struct {
 	file  *os.File
@@ -30,7 +30,12 @@ type Socket struct {
 }
 
 // OpenSocket opens a packet socket on an interface of the current namespace.
-func OpenSocket(name string) (*Socket, error) {
+func OpenSocket(name string) (*Socket, error) { return open(name, true) }
+
+// Overhear opens a packet socket that also receives what others send out of the interface.
+func Overhear(name string) (*Socket, error) { return open(name, false) }
+
+func open(name string, incoming bool) (*Socket, error) {
 	ifi, err := net.InterfaceByName(name)
 	if err != nil {
 		return nil, fmt.Errorf("interface %s: %w", name, err)
@@ -40,7 +45,7 @@ func OpenSocket(name string) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("packet socket: %w", err)
 	}
-	if err := prepare(fd, ifi.Index); err != nil {
+	if err := prepare(fd, ifi.Index, incoming); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("packet socket on %s: %w", name, err)
 	}
@@ -50,7 +55,7 @@ func OpenSocket(name string) (*Socket, error) {
 	return s, err
 }
 
-func prepare(fd, index int) error {
+func prepare(fd, index int, incoming bool) error {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer); err != nil {
 			return err
@@ -59,8 +64,10 @@ func prepare(fd, index int) error {
 	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
 		return err
 	}
-	if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
-		return err
+	if incoming {
+		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1); err != nil {
+			return err
+		}
 	}
 	all := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, unix.ETH_P_ALL))
 	return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index})

@@ -48,7 +48,7 @@ type Match[T any] struct {
 // whole; changes may run beside them. A bundle (an AH and an ESP entry) is
 // added, deleted and counted as one. Make one with NewTable.
 type Table[T any] struct {
-	buckets  atomic.Pointer[[]atomic.Pointer[bucket[T]]]
+	index    atomic.Pointer[index[T]]
 	pressure atomic.Bool
 
 	mu         sync.Mutex // held by changes
@@ -59,47 +59,25 @@ type Table[T any] struct {
 	forced     bool
 }
 
-// bucket is immutable; gone are the last few identities deleted from it.
-type bucket[T any] struct {
-	entries []*Entry[T]
-	gone    []ID
-}
-
-const (
-	firstBuckets = 64
-	keepGone     = 4 // deleted identities remembered per bucket
-)
-
 // NewTable makes a table for that many SA bundles; 0 sets no bound.
 func NewTable[T any](capacity int) *Table[T] {
 	t := &Table[T]{capacity: capacity, byHandle: map[uint32]*Entry[T]{}}
-	t.store(make([]atomic.Pointer[bucket[T]], firstBuckets))
+	t.index.Store(new(index[T]))
 	return t
-}
-
-func (t *Table[T]) store(b []atomic.Pointer[bucket[T]]) { t.buckets.Store(&b) }
-
-// at is the bucket of an SPI. The product's high bits choose it: they spread
-// SPIs that count upwards and those that differ in their high bits only
-// (Fibonacci hashing), which the low bits do not.
-func at[T any](buckets []atomic.Pointer[bucket[T]], spi uint32) *atomic.Pointer[bucket[T]] {
-	return &buckets[uint64(spi*0x9e3779b1)*uint64(len(buckets))>>32]
 }
 
 // Lookup finds the SAs of a packet (RFC 4301 section 4.1): the most specific
 // match wins, destination and source before destination before neither.
 func (t *Table[T]) Lookup(spi uint32, dst, src netip.Addr, encap bool) Match[T] {
-	b := at(*t.buckets.Load(), spi).Load()
-	if b == nil {
-		return Match[T]{Miss: MissSPI}
-	}
+	first := t.index.Load().chain(spi)
 	var m Match[T]
 	var espRank, ahRank int
-	for _, e := range b.entries {
-		if e.SPI != spi || e.Encap != encap {
+	for l := first; l != nil; l = l.next {
+		if l.spi != spi || l.entry == nil || l.entry.Encap != encap {
 			continue
 		}
-		switch rank := rank(e.SA, dst, src); {
+		e := l.entry
+		switch rank := rank(e.Dst, e.Src, dst, src); {
 		case e.Protocol == ESP && rank > espRank:
 			m.ESP, espRank = e, rank
 		case e.Protocol == AH && rank > ahRank:
@@ -107,44 +85,25 @@ func (t *Table[T]) Lookup(spi uint32, dst, src netip.Addr, encap bool) Match[T] 
 		}
 	}
 	if m.ESP == nil && m.AH == nil {
-		m.Miss = b.miss(spi, dst, src, encap)
+		m.Miss = first.miss(spi, dst, src, encap)
 	}
 	return m
 }
 
-// rank is 0 where the SA does not match, and higher the more specific it is.
-func rank(s *SA, dst, src netip.Addr) int {
+// rank is 0 where an SA between wantDst and wantSrc does not match, and higher
+// the more specific it is.
+func rank(wantDst, wantSrc, dst, src netip.Addr) int {
 	switch {
-	case !s.Dst.IsValid():
+	case !wantDst.IsValid():
 		return 1
-	case s.Dst != dst:
+	case wantDst != dst:
 		return 0
-	case !s.Src.IsValid():
+	case !wantSrc.IsValid():
 		return 2
-	case s.Src != src:
+	case wantSrc != src:
 		return 0
 	}
 	return 3
-}
-
-// miss finds the reason for which nothing matched.
-func (b *bucket[T]) miss(spi uint32, dst, src netip.Addr, encap bool) Miss {
-	why := MissSPI
-	for _, e := range b.entries {
-		if e.SPI != spi {
-			continue
-		}
-		if rank(e.SA, dst, src) > 0 && e.Encap != encap {
-			return MissEncap
-		}
-		why = MissAddress
-	}
-	for _, id := range b.gone {
-		if uint32(id.SPI) == spi && rank(&SA{Dst: id.Dst, Src: id.Src}, dst, src) > 0 {
-			return MissDeleted
-		}
-	}
-	return why
 }
 
 // Add puts one SA, or the AH and the ESP SA of a bundle, into the table: all or
@@ -182,7 +141,6 @@ func (t *Table[T]) insert(bundle []*Entry[T]) {
 	if len(bundle) == 2 {
 		bundle[0].Partner, bundle[1].Partner = bundle[1], bundle[0]
 	}
-	t.grow(len(t.byHandle) + len(bundle))
 	for _, e := range bundle {
 		if e.Mark == nil {
 			e.Mark = NewMark(e.SA)
@@ -191,10 +149,7 @@ func (t *Table[T]) insert(bundle []*Entry[T]) {
 			e.Handle = t.newHandle()
 		}
 		t.byHandle[e.Handle] = e
-		t.edit(e.SPI, func(b *bucket[T]) {
-			b.entries = append(b.entries, e)
-			b.forget(e.ID())
-		})
+		t.index.Load().add(e)
 	}
 	t.bundles++
 	t.setPressure()
@@ -209,58 +164,11 @@ func (t *Table[T]) newHandle() uint32 {
 	}
 }
 
-// edit replaces the bucket of spi by a changed copy.
-func (t *Table[T]) edit(spi uint32, change func(*bucket[T])) {
-	slot := at(*t.buckets.Load(), spi)
-	b := &bucket[T]{}
-	if old := slot.Load(); old != nil {
-		b.entries = append(b.entries, old.entries...)
-		b.gone = append(b.gone, old.gone...)
-	}
-	change(b)
-	slot.Store(b)
-}
-
-// grow doubles the buckets before they hold more than two entries on average.
-func (t *Table[T]) grow(entries int) {
-	old := *t.buckets.Load()
-	if entries <= 2*len(old) {
-		return
-	}
-	wider := make([]atomic.Pointer[bucket[T]], 2*len(old))
-	for i := range old {
-		b := old[i].Load()
-		if b == nil {
-			continue
-		}
-		for _, e := range b.entries {
-			into := fresh(wider, e.SPI)
-			into.entries = append(into.entries, e)
-		}
-		for _, id := range b.gone {
-			into := fresh(wider, uint32(id.SPI))
-			into.gone = append(into.gone, id)
-		}
-	}
-	t.store(wider)
-}
-
-// fresh is the bucket of spi in an array that no reader sees yet.
-func fresh[T any](buckets []atomic.Pointer[bucket[T]], spi uint32) *bucket[T] {
-	slot := at(buckets, spi)
-	if slot.Load() == nil {
-		slot.Store(&bucket[T]{})
-	}
-	return slot.Load()
-}
-
 // Find returns the entry of one SA, nil if it is not in the table.
 func (t *Table[T]) Find(id ID) *Entry[T] {
-	if b := at(*t.buckets.Load(), uint32(id.SPI)).Load(); b != nil {
-		for _, e := range b.entries {
-			if e.ID() == id {
-				return e
-			}
+	for l := t.index.Load().chain(uint32(id.SPI)); l != nil; l = l.next {
+		if l.is(id) {
+			return l.entry
 		}
 	}
 	return nil
@@ -280,37 +188,11 @@ func (t *Table[T]) Delete(handle uint32) error {
 			continue
 		}
 		delete(t.byHandle, gone.Handle)
-		t.edit(gone.SPI, func(b *bucket[T]) { b.remove(gone) })
+		t.index.Load().bury(gone.ID())
 	}
 	t.bundles--
 	t.setPressure()
 	return nil
-}
-
-func (b *bucket[T]) remove(e *Entry[T]) {
-	for i := range b.entries {
-		if b.entries[i] == e {
-			b.entries = append(b.entries[:i], b.entries[i+1:]...)
-			break
-		}
-	}
-	b.bury(e.ID())
-}
-
-func (b *bucket[T]) bury(id ID) {
-	b.gone = append(b.gone, id)
-	if len(b.gone) > keepGone {
-		b.gone = b.gone[1:]
-	}
-}
-
-func (b *bucket[T]) forget(id ID) {
-	for i := range b.gone {
-		if b.gone[i] == id {
-			b.gone = append(b.gone[:i], b.gone[i+1:]...)
-			return
-		}
-	}
 }
 
 // Replace makes bundles the whole content of the table, in one step for the
@@ -337,32 +219,15 @@ func (t *Table[T]) Replace(bundles [][]*Entry[T]) error {
 			return err
 		}
 	}
-	next.remember(t)
-	t.buckets.Store(next.buckets.Load())
+	t.index.Load().walk(func(id ID) {
+		if next.Find(id) == nil {
+			next.index.Load().bury(id)
+		}
+	})
+	t.index.Store(next.index.Load())
 	t.byHandle, t.bundles, t.lastHandle = next.byHandle, next.bundles, next.lastHandle
 	t.setPressure()
 	return nil
-}
-
-// remember marks as deleted what was in old, or deleted from it, and is not in t.
-func (t *Table[T]) remember(old *Table[T]) {
-	buckets := *old.buckets.Load()
-	for i := range buckets {
-		if b := buckets[i].Load(); b != nil {
-			for _, id := range b.gone {
-				t.bury(id)
-			}
-			for _, e := range b.entries {
-				t.bury(e.ID())
-			}
-		}
-	}
-}
-
-func (t *Table[T]) bury(id ID) {
-	if t.Find(id) == nil {
-		t.edit(uint32(id.SPI), func(b *bucket[T]) { b.bury(id) })
-	}
 }
 
 // Flush empties the table.

@@ -36,8 +36,8 @@ class Association(SA):
         self.block = BLOCK.get(words[0], 4)
 
     def seal(self, packet, seq):
-        iv, self.name = self.name, "%s %d" % (self.name, seq)  # another IV for each number
-        sealed, self.name = super().seal(packet, seq), iv
+        name, self.name = self.name, "%s %d" % (self.name, seq)  # another IV for each number
+        sealed, self.name = super().seal(packet, seq), name
         return resized(sealed, len(sealed)) if self.encap else sealed
 
 

@@ -1,0 +1,180 @@
+package sa
+
+import (
+	"net/netip"
+	"sync/atomic"
+)
+
+// index is where a Table's readers look. An SPI's hash chooses a part by its
+// first bits and one of the part's slots by the others; a slot is a chain. Each
+// part grows by itself, so that no change ever waits for more than a thousandth
+// of the table. One goroutine at a time may change an index; readers see every
+// change whole, because what they follow is never written again.
+type index[T any] [1 << partBits]atomic.Pointer[part[T]]
+
+const (
+	partBits   = 10
+	firstSlots = 2 // of a part; from then on twice as many
+	keepGone   = 4 // deleted identities remembered per slot
+)
+
+// part is the slots of one part. There are as many as SAs, or up to twice as many.
+type part[T any] struct {
+	slots []atomic.Pointer[link[T]]
+	used  int // SAs; the changing goroutine's alone
+}
+
+// link is one SA of a chain, or one that was deleted from it. It is immutable,
+// and has the SPI so that others' SAs need not be read to be passed over.
+type link[T any] struct {
+	spi   uint32
+	entry *Entry[T] // nil: deleted, then gone is what it was
+	gone  *ID
+	next  *link[T]
+}
+
+// hash spreads SPIs that count upwards and those that differ in their high bits
+// only over its high bits (Fibonacci hashing).
+func hash(spi uint32) uint32 { return spi * 0x9e3779b1 }
+
+func (x *index[T]) part(spi uint32) *atomic.Pointer[part[T]] {
+	return &x[hash(spi)>>(32-partBits)]
+}
+
+func (p *part[T]) slot(spi uint32) *atomic.Pointer[link[T]] {
+	return &p.slots[uint64(hash(spi)<<partBits)*uint64(len(p.slots))>>32]
+}
+
+// chain is the first link of the SPI's slot.
+func (x *index[T]) chain(spi uint32) *link[T] {
+	if p := x.part(spi).Load(); p != nil {
+		return p.slot(spi).Load()
+	}
+	return nil
+}
+
+// room is the SPI's part with a slot for one SA more.
+func (x *index[T]) room(spi uint32) *part[T] {
+	old := x.part(spi).Load()
+	if old != nil && old.used < len(old.slots) {
+		return old
+	}
+	p := &part[T]{slots: make([]atomic.Pointer[link[T]], firstSlots)}
+	if old != nil {
+		p = &part[T]{slots: make([]atomic.Pointer[link[T]], 2*len(old.slots)), used: old.used}
+		for i := range old.slots {
+			p.take(old.slots[i].Load())
+		}
+	}
+	x.part(spi).Store(p)
+	return p
+}
+
+// take puts a copy of a chain's links where they belong, the last one first, so
+// that what was deleted earlier stays behind what was deleted later.
+func (p *part[T]) take(l *link[T]) {
+	if l == nil {
+		return
+	}
+	p.take(l.next)
+	slot := p.slot(l.spi)
+	slot.Store(&link[T]{l.spi, l.entry, l.gone, slot.Load()})
+}
+
+// add puts an SA into the index, where it is deleted no more.
+func (x *index[T]) add(e *Entry[T]) {
+	p, id := x.room(e.SPI), e.ID()
+	slot := p.slot(e.SPI)
+	slot.Store(&link[T]{e.SPI, e, nil, slot.Load().without(id, keepGone)})
+	p.used++
+}
+
+// bury takes the SA with that identity out of the index, if it is there, and
+// remembers that it was.
+func (x *index[T]) bury(id ID) {
+	spi := uint32(id.SPI)
+	p := x.part(spi).Load()
+	if p == nil {
+		p = x.room(spi)
+	}
+	slot := p.slot(spi)
+	old := slot.Load()
+	for l := old; l != nil; l = l.next {
+		if l.is(id) {
+			p.used--
+		}
+	}
+	slot.Store(&link[T]{spi, nil, &id, old.without(id, keepGone-1)})
+}
+
+// without is a chain without the SA of that identity, alive or deleted, and
+// with no more than the first keep of the deleted ones.
+func (l *link[T]) without(id ID, keep int) *link[T] {
+	switch {
+	case l == nil:
+		return nil
+	case l.spi == uint32(id.SPI) && l.identity() == id:
+		return l.next.without(id, keep)
+	case l.gone != nil && keep == 0:
+		return l.next.without(id, 0)
+	case l.gone != nil:
+		keep--
+	}
+	next := l.next.without(id, keep)
+	if next == l.next {
+		return l
+	}
+	return &link[T]{l.spi, l.entry, l.gone, next}
+}
+
+func (l *link[T]) identity() ID {
+	if l.entry == nil {
+		return *l.gone
+	}
+	return l.entry.ID()
+}
+
+// walk calls f for all that is or was in the index, in each chain the earliest
+// deleted one first.
+func (x *index[T]) walk(f func(ID)) {
+	for i := range x {
+		if p := x[i].Load(); p != nil {
+			for j := range p.slots {
+				p.slots[j].Load().walk(f)
+			}
+		}
+	}
+}
+
+func (l *link[T]) walk(f func(ID)) {
+	if l != nil {
+		l.next.walk(f)
+		f(l.identity())
+	}
+}
+
+// is tells whether the link is the SA with that identity.
+func (l *link[T]) is(id ID) bool {
+	return l.spi == uint32(id.SPI) && l.entry != nil && l.entry.ID() == id
+}
+
+// miss finds the reason for which nothing in the chain matched.
+func (l *link[T]) miss(spi uint32, dst, src netip.Addr, encap bool) Miss {
+	why := MissSPI
+	for ; l != nil; l = l.next {
+		if l.spi != spi {
+			continue
+		}
+		id := l.identity()
+		fits := rank(id.Dst, id.Src, dst, src) > 0
+		switch {
+		case l.entry != nil && fits:
+			return MissEncap
+		case l.entry != nil:
+			why = max(why, MissAddress)
+		case fits:
+			why = max(why, MissDeleted)
+		}
+	}
+	return why
+}
