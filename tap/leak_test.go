@@ -1,0 +1,69 @@
+package tap
+
+import (
+	"errors"
+	"os"
+	"testing"
+	"time"
+
+	"tapsec/rig"
+)
+
+// What was opened many times has let go of its descriptors, threads and mappings as often.
+func TestNothingLeaks(t *testing.T) { engines(t, testNothingLeaks) }
+
+func testNothingLeaks(t *testing.T, how Options) {
+	rig.Require(t)
+	cycle := func() {
+		a, b := openTAP(t, Config{Name: "la", Queues: 2}), openTAP(t, Config{Name: "lb", Queues: 2})
+		how.Room = 1514
+		ended := make(chan error)
+		count := 0
+		for queue := range 2 {
+			lanes, err := Join(a, b, queue, how)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, lane := range lanes {
+				count++
+				go func() {
+					_, _, err := lane.Next()
+					ended <- err
+				}()
+				time.AfterFunc(time.Millisecond, lane.Stop)
+			}
+		}
+		for range count {
+			if err := <-ended; !errors.Is(err, ErrStopped) {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(a.Close(), b.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	held := func() (sum [3]int) {
+		for i, what := range []string{"fd", "task", "map_files"} {
+			entries, err := os.ReadDir("/proc/self/" + what)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sum[i] = len(entries)
+		}
+		return sum
+	}
+	const warm, cycles, slack = 10, 60, 20 // the runtime keeps a few threads, and their maps
+	for range warm {
+		cycle()
+	}
+	before := held()
+	for range cycles {
+		cycle()
+	}
+	for i, after := range held() {
+		if after > before[i]+slack {
+			t.Errorf("descriptors, threads, maps: %v, then %v", before, held())
+			break
+		}
+	}
+}
