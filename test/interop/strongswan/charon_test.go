@@ -1,7 +1,6 @@
 package strongswan
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -29,9 +28,9 @@ func startCharon(t *testing.T, h, peer *host) *charon {
 	t.Helper()
 	c := &charon{dir: t.TempDir(), host: h}
 	conf, conns := filepath.Join(c.dir, "strongswan.conf"), filepath.Join(c.dir, "swanctl.conf")
-	c.write(t, conf, c.settings())
-	c.write(t, conns, connections(h, peer))
-	c.write(t, c.log(), "")
+	write(t, conf, c.settings())
+	write(t, conns, connections(h, peer))
+	write(t, c.log(), "")
 	cmd := exec.Command("unshare", "--mount", "sh", "-c", "mount -t tmpfs run /run && exec "+daemon)
 	cmd.Env = append(os.Environ(), "STRONGSWAN_CONF="+conf)
 	c.process = launch(t, h.ns, cmd)
@@ -47,7 +46,7 @@ func startCharon(t *testing.T, h, peer *host) *charon {
 func (c *charon) log() string    { return filepath.Join(c.dir, "charon.log") }
 func (c *charon) socket() string { return filepath.Join(c.dir, "vici") }
 
-func (c *charon) write(t *testing.T, path, text string) {
+func write(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -119,21 +118,22 @@ func (c *charon) logged(lines int) string {
 // says counts the lines of the log that hold some text.
 func (c *charon) says(t *testing.T, text string) int {
 	t.Helper()
+	return strings.Count(c.read(t), text)
+}
+
+func (c *charon) read(t *testing.T) string {
+	t.Helper()
 	log, err := os.ReadFile(c.log())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return bytes.Count(log, []byte(text))
+	return string(log)
 }
 
 // inbound gives the SAs to this host that the log has the keys of, oldest first.
 func (c *charon) inbound(t *testing.T, v version) (all []*sa.SA) {
 	t.Helper()
-	text, err := os.ReadFile(c.log())
-	if err != nil {
-		t.Fatal(err)
-	}
-	sas, notes, err := keys.Read(c.log(), text)
+	sas, notes, err := keys.Read(c.log(), []byte(c.read(t)))
 	if err != nil || len(notes) > 0 {
 		t.Fatalf("keys of charon's log: %v %v", notes, err)
 	}

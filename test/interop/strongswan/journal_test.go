@@ -81,12 +81,12 @@ func listen(t *testing.T, a, b *host) *journal {
 		return func(b []byte) bool { return bytes.Equal(b[6:12], mac) }
 	}
 	fromA, fromB := from(a), from(b)
-	j.ear(t, a, "ipsec0", func(packet []byte) {
+	ear(t, &j.mu, a, "ipsec0", func(packet []byte) {
 		if a.owns(source(packet)) {
 			j.now.sent = append(j.now.sent, packet)
 		}
 	})
-	j.ear(t, a, a.link, func(b []byte) {
+	ear(t, &j.mu, a, a.link, func(b []byte) {
 		if !fromA(b) {
 			j.now.returned = append(j.now.returned, b)
 			return
@@ -95,7 +95,7 @@ func listen(t *testing.T, a, b *host) *journal {
 		j.now.wire = append(j.now.wire, f)
 		j.all[f.spi] = true
 	})
-	j.ear(t, b, b.link, func(b []byte) {
+	ear(t, &j.mu, b, b.link, func(b []byte) {
 		if fromB(b) {
 			j.now.back = append(j.now.back, b)
 		} else {
@@ -105,8 +105,8 @@ func listen(t *testing.T, a, b *host) *journal {
 	return j
 }
 
-// ear hands on what is heard on an interface.
-func (j *journal) ear(t *testing.T, h *host, link string, note func([]byte)) {
+// ear hands on what is heard on an interface, one after the other.
+func ear(t *testing.T, mu *sync.Mutex, h *host, link string, note func([]byte)) {
 	t.Helper()
 	var s *rig.Socket
 	if err := h.ns.Do(func() (err error) { s, err = rig.Overhear(link); return err }); err != nil {
@@ -121,9 +121,9 @@ func (j *journal) ear(t *testing.T, h *host, link string, note func([]byte)) {
 				return
 			}
 			b = bytes.Clone(b)
-			j.mu.Lock()
+			mu.Lock()
 			note(b)
-			j.mu.Unlock()
+			mu.Unlock()
 		}
 	}()
 	t.Cleanup(func() { s.Close(); <-done })

@@ -1,0 +1,112 @@
+package strongswan
+
+import (
+	"fmt"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"tapsec/test/interop"
+)
+
+// lab is two hosts with a daemon each, and tapsec between them.
+//
+//	a: stack, ipsec0, charon --- wire TAP | tapsec | host TAP --- b: charon, ipsec0, stack
+//
+// Every frame between the two goes through tapsec, which has the keys that b's
+// daemon logs.
+type lab struct {
+	a, b *charon
+	nic  *process
+}
+
+// newLab starts all, tapsec with further flags.
+func newLab(t *testing.T, flags ...string) *lab {
+	t.Helper()
+	a, b := newHost(t, "a", "wire0", 1), newHost(t, "b", "host0", 2)
+	l := &lab{b: startCharon(t, b, a)}
+	l.nic = launch(t, nil, exec.Command(program, append([]string{"run", "-k", l.b.log(),
+		"--wire", a.link, "--wire-netns", a.name, "--host-netns", b.name}, flags...)...))
+	await(t, "tapsec", func() bool { return l.nic.times("msg=ready") > 0 })
+	l.a = startCharon(t, a, b)
+	for _, port := range ports {
+		server := launch(t, b.ns, exec.Command("iperf3", "--server", "--port", port, "--forceflush"))
+		await(t, "iperf3 --server", func() bool { return server.times("Server listening") > 0 })
+	}
+	return l
+}
+
+var ports = []string{"5201", "5202"}
+
+// every runs a test for each suite and version of the outer packets, and records
+// a line for each suite.
+func every(t *testing.T, file string, way interop.Way, frames string, life func(t *testing.T, v version, suite string, byB bool)) {
+	charon := charonVersion(t)
+	var lines []interop.Line
+	for i, suite := range suites() {
+		for _, v := range versions {
+			if !t.Run(fmt.Sprintf("%s/%s", suite, v), func(t *testing.T) { life(t, v, suite, i%2 == 0) }) {
+				t.FailNow() // its child SA may be in the others' way
+			}
+		}
+		l := interop.Line{Peer: "strongSwan", Version: charon, What: "ESP " + suite + ", tunnel in UDP, over IPv4 and IPv6",
+			Way: way, Frames: frames, Said: interop.Agrees}
+		if bulk(suite) {
+			l.Frames = strings.ReplaceAll(frames, "ping", "ping, iperf3")
+		}
+		lines = append(lines, l)
+	}
+	interop.Record(t, file, lines)
+}
+
+// ping goes on until three short and three long packets are answered.
+func (l *lab) ping(t *testing.T, v version) {
+	t.Helper()
+	for i, size := range []string{"16", "1237"} {
+		to, from := l.b.host.inner(v)[i], l.a.host.inner(v)[i]
+		l.a.host.run(t, "ping", "-n", "-q", "-c", "3", "-i", "0.01", "-w", "30", "-s", size, "-p", "7461707365630a", "-I", from.String(), to.String())
+	}
+}
+
+// iperf begins a transfer from a to b, and returns what waits for its end.
+func (l *lab) iperf(t *testing.T, v version, n int, args ...string) (wait func()) {
+	t.Helper()
+	from, to := l.a.host.inner(v)[n], l.b.host.inner(v)[n]
+	p := launch(t, l.a.host.ns, exec.Command("iperf3", append(args, "--client", to.String(), "--bind", from.String(), "--port", ports[n])...))
+	return p.wait
+}
+
+func (l *lab) rekey(t *testing.T, v version, suite string, byB bool) {
+	t.Helper()
+	const made = "inbound CHILD_SA"
+	before := l.b.says(t, made)
+	if byB {
+		l.b.ctl(t, "--rekey", "--ike", v.String(), "--child", "all")
+	} else {
+		l.a.ctl(t, "--rekey", "--ike", v.String(), "--child", suite)
+	}
+	await(t, "the rekey", func() bool { return l.b.says(t, made) > before })
+}
+
+// reload has tapsec read the log again.
+func (l *lab) reload(t *testing.T) {
+	t.Helper()
+	const done = "msg=reloaded"
+	before := l.nic.times(done)
+	if err := l.nic.cmd.Process.Signal(unix.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the reload", func() bool { return l.nic.times(done) > before })
+}
+
+// quiet waits for the end of all connections, so that nothing more is sent.
+func (l *lab) quiet(t *testing.T) {
+	t.Helper()
+	for _, h := range []*host{l.a.host, l.b.host} {
+		await(t, "the end of all connections", func() bool {
+			return h.run(t, "ss", "-Htan", "exclude", "listening", "exclude", "time-wait") == ""
+		})
+	}
+}
