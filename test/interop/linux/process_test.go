@@ -127,7 +127,7 @@ func guest(t *testing.T, script, on, out string) *process {
 	}
 	return launch(t, exec.Command("linux.uml", "mem=256M", "rootfstype=hostfs", "root=/dev/root", "rootflags=/", "ro",
 		"LIVE=1", "OUT="+out, "init="+filepath.Join(here, script),
-		fmt.Sprintf("vec0:transport=raw,ifname=%s,depth=128,mtu=%d", on, mtu), "con=null", "con0=fd:0,fd:1", "ssl=null", "quiet"), false)
+		fmt.Sprintf("vec0:transport=raw,ifname=%s,depth=128,mtu=%d", on, mtu), "MAC=02:00:00:00:00:02", "con=null", "con0=fd:0,fd:1", "ssl=null", "quiet"), false)
 }
 
 // mtu of the wire: packets filled up and put into tunnels are no fragments then.
