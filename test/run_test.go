@@ -314,8 +314,9 @@ func TestPreferred(t *testing.T) {
 // 3, one sentence and the summary; the other interface vanishes.
 func TestDeleted(t *testing.T) {
 	rig.Require(t)
-	for _, name := range []string{"wire0", "host0"} {
-		p := start(t, write(t, headSA))
+	for i, name := range []string{"wire0", "host0", "wire0", "host0"} {
+		engine := []string{"auto", "plain"}[i/2]
+		p := start(t, write(t, headSA), "--engine", engine, "--queues", "2")
 		if err := rig.Delete(name); err != nil {
 			t.Fatal(err)
 		}
