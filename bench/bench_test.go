@@ -36,21 +36,61 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// open makes one forwarder with the SAs and the first suite's traffic.
-func open(t *testing.T, variant string, queues int) (*forwarder, *traffic) {
-	t.Helper()
+// A machine without a ring gets the figures that it can have.
+func TestWithoutRing(t *testing.T) {
 	rig.Require(t)
-	all := suites()
-	sad, err := newSAD(all, queues)
+	r := newReport(nil)
+	r.ring = false
+	if err := r.drain(Standard, effort{rounds: 1}); err != nil {
+		t.Fatal(err)
+	}
+	r.divide()
+	if len(r.Rows) != 2*len(suites()) || len(r.Ratios) != 1 || r.Ratios["c/a"] <= 0 {
+		t.Errorf("%d rows, ratios %v", len(r.Rows), r.Ratios)
+	}
+}
+
+// A machine with one core says what is missing for that, and fails in nothing.
+func TestOneCore(t *testing.T) {
+	r := newReport([]int{0})
+	if err := errors.Join(r.measureQueues(effort{}), r.measureLatency(effort{})); err != nil || len(r.Notes) != 2 {
+		t.Errorf("%v, %q", err, r.Notes)
+	}
+}
+
+// Frames that come in another order than they were sent are no latency.
+func TestLatencyLoss(t *testing.T) {
+	f, traffic := open(t, OnPlain, 64)
+	out, err := rig.OpenSocket(f.host)
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := plan{variant: variant, id: 9, mtu: 1500, queues: queues, sad: sad}.open()
+	defer out.Close()
+	m := &timed{forwarder: f, out: out, gap: time.Microsecond}
+	if err := errors.Join(out.KeepTime(), m.round(traffic)); err != nil || len(m.took) != spaced-unsettled || slices.Min(m.took) <= 0 {
+		t.Fatalf("%v, %v", err, m.took)
+	}
+	traffic.frames[spaced-1] = traffic.frames[0]
+	if err := m.round(traffic); !errors.Is(err, errLoss) || len(m.took) != spaced-unsettled {
+		t.Errorf("%v, %d frames", err, len(m.took))
+	}
+}
+
+// open makes one forwarder with the SAs and the first suite's traffic.
+func open(t testing.TB, variant string, size int) (*forwarder, *traffic) {
+	t.Helper()
+	rig.Require(t)
+	all := suites()
+	sad, err := newSAD(all, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := plan{variant: variant, id: 9, mtu: 1500, queues: 1, sad: sad}.open()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.close() })
-	traffic, err := newTraffic(all[0], 64)
+	traffic, err := newTraffic(all[0], size)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +101,7 @@ func open(t *testing.T, variant string, queues int) (*forwarder, *traffic) {
 func TestLoss(t *testing.T) {
 	for _, variant := range []string{NullPlain, OnPlain} {
 		t.Run(variant, func(t *testing.T) {
-			f, traffic := open(t, variant, 1)
+			f, traffic := open(t, variant, 64)
 			if err := rig.Down(f.host); err != nil {
 				t.Fatal(err)
 			}
@@ -74,7 +114,7 @@ func TestLoss(t *testing.T) {
 
 // One frame of a round whose ICV is wrong spoils the round, and is found by whoever looks at frames.
 func TestWrong(t *testing.T) {
-	f, traffic := open(t, OnPlain, 1)
+	f, traffic := open(t, OnPlain, 64)
 	const bad = 7
 	frame := slices.Clone(traffic.frames[bad])
 	frame[len(frame)-1] ^= 1
@@ -100,5 +140,26 @@ func TestQuantile(t *testing.T) {
 	}
 	if quantile(nil, 0.5) != 0 || quantile(values, 1) != 5 {
 		t.Error("the ends")
+	}
+}
+
+// BenchmarkRound is for a profiler: rounds of the headline on one variant, its worker's thread doing
+// nothing else.
+//
+//	go test -c ./bench && perf record -F 9000 -e cpu-clock ./bench.test -test.run '^$' -test.bench 'Round/ring' -test.benchtime 1000x
+func BenchmarkRound(b *testing.B) {
+	for _, variant := range []string{NullPlain, NullRing, OnPlain, OnRing} {
+		b.Run(variant, func(b *testing.B) {
+			f, t := open(b, variant, Standard)
+			var took []float64
+			for b.Loop() {
+				got, err := f.round(t)
+				if err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, got.perFrame())
+			}
+			b.ReportMetric(quantile(took, 0.5), "cpu-ns/frame")
+		})
 	}
 }

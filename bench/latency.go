@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -43,8 +42,6 @@ func (r *Report) measureLatency(e effort) error {
 		r.note("latency is left out: it takes two cores, and this process may use one")
 		return nil
 	}
-	// The sender is no part of what is measured: it has a place of its own in the runtime's scheduler.
-	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 1))
 	for _, p := range []struct {
 		pace   int
 		budget time.Duration

@@ -13,6 +13,10 @@ import (
 	"tapsec/rig"
 )
 
+// offPage is how far behind a page's beginning a buffer begins where it is kind to the processor: at
+// the beginning itself, copying a frame of 9000 octets takes half as long again.
+const offPage = 256
+
 // openNull is what TUN and TAP programs do.
 func (f *forwarder) openNull(p plan) error {
 	wire, err := f.openFile(f.wire, p.mtu)
@@ -25,7 +29,7 @@ func (f *forwarder) openNull(p plan) error {
 	}
 	ended := make(chan error, 1)
 	go func() {
-		buf := make([]byte, p.mtu+linkHeader)
+		buf := make([]byte, offPage+p.mtu+linkHeader)[offPage:]
 		for {
 			n, err := wire.Read(buf)
 			if err != nil {
