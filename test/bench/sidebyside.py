@@ -54,7 +54,7 @@ def stream(forwarder, sender, sink, seconds):
         load.pause()
         waited += time.monotonic() - now
     took, during = time.monotonic() - begin, sink.packets() - first
-    settle(sink, first, sent)
+    settle(forwarder, sink, first, sent)
     return {"rate": during / took, "lost": 1 - (sink.packets() - first) / sent, "waited": waited / took}
 
 
@@ -69,20 +69,20 @@ def drain(forwarder, sender, sink, seconds):
             lap += n
         begin = time.monotonic()
         os.kill(forwarder.pid, signal.SIGCONT)
-        took += settle(sink, first, lap) - begin
+        took += settle(forwarder, sink, first, lap) - begin
         came, sent = came + sink.packets() - first, sent + lap
     return {"rate": came / took, "lost": 1 - came / sent}
 
 
-def settle(sink, first, sent):
-    """Waits until all that were sent are out, or none has come for 0.2 s. Returns when the last one came."""
+def settle(forwarder, sink, first, sent):
+    """Waits until all that were sent are out, or none has come for 1 s. Returns when the last one came."""
     last, when = -1, time.monotonic()
-    while last < sent and time.monotonic() < when + 0.2:
+    while last < sent and time.monotonic() < when + 1:
         time.sleep(50e-6)  # core 1 is the forwarder's too where it has both
         if (now := sink.packets() - first) != last:
             last, when = now, time.monotonic()
     if not last:
-        raise SystemExit(f"of {sent} frames none came out")
+        raise SystemExit(f"{forwarder.name}: of {sent} frames none came out of {forwarder.sink}")
     return when
 
 
