@@ -76,6 +76,13 @@ func TestLatencyLoss(t *testing.T) {
 	}
 }
 
+// hasty is for tests in which frames do not come.
+func hasty(t *testing.T) {
+	patient := settled
+	settled = time.Second
+	t.Cleanup(func() { settled = patient })
+}
+
 // open makes one forwarder with the SAs and the first suite's traffic.
 func open(t testing.TB, variant string, size int) (*forwarder, *traffic) {
 	t.Helper()
@@ -102,6 +109,7 @@ func TestLoss(t *testing.T) {
 	for _, variant := range []string{NullPlain, OnPlain} {
 		t.Run(variant, func(t *testing.T) {
 			f, traffic := open(t, variant, 64)
+			hasty(t)
 			if err := rig.Down(f.host); err != nil {
 				t.Fatal(err)
 			}
@@ -115,6 +123,7 @@ func TestLoss(t *testing.T) {
 // One frame of a round whose ICV is wrong spoils the round, and is found by whoever looks at frames.
 func TestWrong(t *testing.T) {
 	f, traffic := open(t, OnPlain, 64)
+	hasty(t)
 	const bad = 7
 	frame := slices.Clone(traffic.frames[bad])
 	frame[len(frame)-1] ^= 1

@@ -96,7 +96,7 @@ func (m *meter) wait() (reading, error) {
 	select {
 	case r := <-m.done:
 		return r, nil
-	case <-time.After(2 * time.Second):
+	case <-time.After(settled):
 		return reading{}, fmt.Errorf("%w: fewer than %d frames were read", errLoss, m.end)
 	}
 }
