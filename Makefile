@@ -2,7 +2,7 @@
 
 GO ?= go
 PEERS = python3-scapy tshark tcpdump iproute2 iputils-ping iperf3 ethtool procps \
-	user-mode-linux kmod strongswan-charon strongswan-swanctl libcharon-extra-plugins \
+	user-mode-linux kmod libipsec-mb-dev strongswan-charon strongswan-swanctl libcharon-extra-plugins \
 	libstrongswan-standard-plugins libstrongswan-extra-plugins
 INTEROP = $(CURDIR)/bin/interop
 FUZZTIME ?= 10m
@@ -32,6 +32,8 @@ test:
 	@$(GO) run . doctor --json 2>/dev/null | grep -q '"demo": true' || \
 		echo 'SKIPPED: the tests on real TAPs; go run . doctor says what is missing'
 	$(GO) test ./...
+	@if [ -e /usr/include/intel-ipsec-mb.h ]; then set -x; $(GO) test -tags ipsecmb ./esp ./pipeline; else \
+		echo 'SKIPPED: the tests of the build with -tags ipsecmb; make peers installs libipsec-mb-dev'; fi
 
 # One peer after the other, since each wants the machine. MATRIX=-check compares only.
 interop: build

@@ -1,30 +1,21 @@
 package esp
 
 import (
-	"crypto/aes"
 	"crypto/cipher"
 	"crypto/subtle"
 	"fmt"
 )
 
 // newGCM returns AES-GCM (RFC 4106) for a key of 16, 24 or 32 bytes, a salt of 4
-// and an ICV of 8, 12 or 16.
+// and an ICV of 8, 12 or 16. It is Go's, or with the build tag ipsecmb that of
+// Intel's library.
 func newGCM(key, salt []byte, icv int) (cipher.AEAD, error) {
-	block, err := aes.NewCipher(key)
-	if err != nil {
-		return nil, fmt.Errorf("esp: %w", err)
+	if icv != shortTag && icv != 12 && icv != 16 {
+		return nil, fmt.Errorf("esp: ICV of %d bytes, GCM has 8, 12 or 16", icv)
 	}
-	var aead cipher.AEAD
-	switch icv {
-	case 8:
-		aead, err = newShortGCM(block)
-	case 12, 16:
-		aead, err = cipher.NewGCMWithTagSize(block, icv)
-	default:
-		err = fmt.Errorf("ICV of %d bytes, GCM has 8, 12 or 16", icv)
-	}
+	aead, err := newBareGCM(key, icv)
 	if err != nil {
-		return nil, fmt.Errorf("esp: %w", err)
+		return nil, err
 	}
 	return newSalted(aead, salt)
 }
