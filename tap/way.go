@@ -42,10 +42,15 @@ type way struct {
 	filled int
 	lent   []uint16
 
-	batch   [][]byte // handed out
-	rest    [][]byte // still to be written
-	stride  int      // how many of them to write at once
-	writing int      // how many are under way
+	batch   [][]byte    // handed out
+	rest    [][]byte    // still to be written
+	stride  int         // how many of them to write at once
+	writing int         // how many are under way
+	limited func() bool // whether they are to wait for each other
+	linked  bool        // and whether they do
+	limit   int32       // of the send buffer, as the kernel said last
+	lost    int         // of those under way
+	again   [][]byte    // of those under way, to be written once more
 	pause   time.Duration
 	until   time.Time // when what was refused is tried again
 	dead    bool      // nothing can be written any more
@@ -67,8 +72,9 @@ func (w *way) open(u *uring) (err error) {
 	}
 	w.buffers = unsafe.Slice((*buffer)(unsafe.Pointer(&w.memory[0])), slotCount)
 	w.slots = w.link.slots(w.memory[ring:])
-	w.uring, w.burst, w.stride = u, Batch, Batch
-	w.free, w.lent, w.batch = make([]uint16, 0, slotCount), make([]uint16, 0, Batch), make([][]byte, 0, Batch)
+	w.uring, w.burst, w.stride, w.limited = u, Batch, Batch, w.mayRefuse
+	w.free, w.lent = make([]uint16, 0, slotCount), make([]uint16, 0, Batch)
+	w.batch, w.again = make([][]byte, 0, Batch), make([][]byte, 0, Batch)
 	if !w.single {
 		if err := u.registerBuffers(uint16(w.index), w.buffers); err != nil {
 			return err

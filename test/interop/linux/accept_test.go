@@ -123,7 +123,6 @@ func commands(t *testing.T, config string) string {
 type wires struct {
 	t               *testing.T
 	sealed, toGuest *rig.Socket
-	inTheClear      []byte
 }
 
 func newWires(t *testing.T) *wires {
