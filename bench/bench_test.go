@@ -88,11 +88,7 @@ func open(t testing.TB, variant string, size int) (*forwarder, *traffic) {
 	t.Helper()
 	rig.Require(t)
 	all := suites()
-	sad, err := newSAD(all, 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := plan{variant: variant, id: 9, mtu: 1500, queues: 1, sad: sad}.open()
+	f, err := plan{variant: variant, id: 9, mtu: 1500, queues: 1, suites: all}.open()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,6 +127,7 @@ func TestWrong(t *testing.T) {
 	if _, err := f.round(traffic); !errors.Is(err, errLoss) || !strings.Contains(err.Error(), "verified") {
 		t.Errorf("%v", err)
 	}
+	f.close() // the pipeline is its worker's until then
 	if out := f.pipelines[0].Process(slices.Clone(frame)); traffic.annotated(bad, out) == nil {
 		t.Error("a failed frame was taken for a good one")
 	}

@@ -80,10 +80,6 @@ func (r *Report) drain(size int, e effort) (err error) {
 // cells opens the forwarders and seals the traffic.
 func (r *Report) cells(size int) (forwarders []*forwarder, cells []*cell, err error) {
 	all := suites()
-	sad, err := newSAD(all, 1)
-	if err != nil {
-		return nil, nil, err
-	}
 	var traffics []*traffic
 	for _, s := range all {
 		t, err := newTraffic(s, size)
@@ -93,7 +89,7 @@ func (r *Report) cells(size int) (forwarders []*forwarder, cells []*cell, err er
 		traffics = append(traffics, t)
 	}
 	for id, variant := range r.variants() {
-		f, err := plan{variant: variant, id: id, mtu: size + overhead, queues: 1, sad: sad}.open()
+		f, err := plan{variant: variant, id: id, mtu: size + overhead, queues: 1, suites: all}.open()
 		if err != nil {
 			return forwarders, nil, err
 		}

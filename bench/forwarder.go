@@ -52,8 +52,8 @@ type plan struct {
 	id      int // tells its interfaces from other forwarders'
 	mtu     int
 	queues  int
-	cores   []int // where each queue's worker is to stay; nil leaves it be
-	sad     *pipeline.SAD
+	cores   []int   // where each queue's worker is to stay; nil leaves it be
+	suites  []suite // the SAs of a SAD of its own
 }
 
 // open makes a forwarder whose interfaces are up. On an error nothing is left.
@@ -114,8 +114,12 @@ func (f *forwarder) openNIC(p plan) error {
 		engine = tap.Ring
 	}
 	if p.variant != NullRing {
+		sad, err := newSAD(p.suites, p.queues)
+		if err != nil {
+			return err
+		}
 		for queue := range p.queues {
-			f.pipelines = append(f.pipelines, pipeline.New(p.sad, pipeline.Options{Worker: queue, Queue: uint16(queue)}))
+			f.pipelines = append(f.pipelines, pipeline.New(sad, pipeline.Options{Worker: queue, Queue: uint16(queue)}))
 		}
 	}
 	var busy time.Duration
@@ -155,6 +159,7 @@ func (f *forwarder) close() error {
 	for i := len(f.closers) - 1; i >= 0; i-- {
 		all = errors.Join(all, f.closers[i]())
 	}
+	f.closers = nil
 	return all
 }
 

@@ -18,13 +18,9 @@ const Nothing = "nothing"
 // measureIdle lets each variant sleep for a while, one after the other.
 func (r *Report) measureIdle(e effort) error {
 	headline := suites()[:1]
-	sad, err := newSAD(headline, 1)
-	if err != nil {
-		return err
-	}
 	r.Idle = append(r.Idle, asleep(Nothing, e.idle))
 	for id, variant := range r.sleepers() {
-		f, err := plan{variant: variant, id: id, mtu: Standard + overhead, queues: 1, sad: sad}.open()
+		f, err := plan{variant: variant, id: id, mtu: Standard + overhead, queues: 1, suites: headline}.open()
 		if err != nil {
 			return fmt.Errorf("idle: %w", err)
 		}

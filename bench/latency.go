@@ -80,6 +80,8 @@ func (r *Report) latencyAt(pace int, budget time.Duration, e effort) (err error)
 				m.forget()
 			} else if err != nil {
 				return err
+			} else {
+				r.Inspected += spaced
 			}
 		}
 	}
@@ -101,15 +103,11 @@ type timed struct {
 
 func (r *Report) timed(pace int) (all []*timed, t *traffic, err error) {
 	headline := suites()[:1]
-	sad, err := newSAD(headline, 1)
-	if err != nil {
-		return nil, nil, err
-	}
 	if t, err = newTraffic(headline[0], Standard); err != nil {
 		return nil, nil, err
 	}
 	for id, variant := range r.sleepers() {
-		f, err := plan{variant: variant, id: id, mtu: Standard + overhead, queues: 1, sad: sad}.open()
+		f, err := plan{variant: variant, id: id, mtu: Standard + overhead, queues: 1, suites: headline}.open()
 		if err != nil {
 			return all, t, err
 		}

@@ -90,15 +90,11 @@ func (r *Report) several(count int) (s *several, err error) {
 	for i := range candidates * count {
 		all = append(all, newSuite(uint32(0x2000+i)))
 	}
-	sad, err := newSAD(all, count)
-	if err != nil {
-		return nil, err
-	}
 	variant := OnPlain
 	if r.ring {
 		variant = OnRing
 	}
-	f, err := plan{variant: variant, id: count, mtu: Standard + overhead, queues: count, cores: r.cores, sad: sad}.open()
+	f, err := plan{variant: variant, id: count, mtu: Standard + overhead, queues: count, cores: r.cores, suites: all}.open()
 	if err != nil {
 		return nil, err
 	}

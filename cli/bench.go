@@ -123,7 +123,7 @@ func printBench(out io.Writer, r *bench.Report) error {
 	benchQueues(w, r)
 	benchLatency(w, r)
 	benchIdle(w, r)
-	fmt.Fprintf(w, "\n%d frames were looked at one by one beside the measurement: %d wrong. Rounds that lost frames: %d.\n",
+	fmt.Fprintf(w, "\n%d frames were looked at one by one: %d wrong. Rounds that lost frames: %d.\n",
 		r.Inspected, len(r.Wrong), len(r.Losses))
 	for _, said := range [][]string{r.Notes, r.Losses, r.Wrong} {
 		for _, line := range said {
