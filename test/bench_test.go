@@ -9,13 +9,14 @@ import (
 	"testing"
 
 	"tapsec/rig"
+	"tapsec/test/program"
 )
 
 // TestBench runs the whole measurement once, in a rig of its own: every cell is there, and every frame
 // came out as it should. Figures are not judged.
 func TestBench(t *testing.T) {
 	rig.Require(t)
-	cmd := exec.Command(program, "bench", "--quick", "--rounds=1", "--json")
+	cmd := exec.Command(program.Path, "bench", "--quick", "--rounds=1", "--json")
 	cmd.Stderr = os.Stderr
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "TAPSEC_RIG=") })
 	out, err := cmd.Output()

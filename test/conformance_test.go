@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"tapsec/rig"
+	"tapsec/test/program"
 )
 
 // report is what conformance --json prints.
@@ -27,7 +28,7 @@ type report struct {
 // conform runs the command and reads its report; environment entries come before its arguments.
 func conform(t *testing.T, env []string, args ...string) (r report, exit int) {
 	t.Helper()
-	cmd := exec.Command(program, append([]string{"conformance", "--json"}, args...)...)
+	cmd := exec.Command(program.Path, append([]string{"conformance", "--json"}, args...)...)
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "TAPSEC_RIG=") }), env...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
@@ -66,7 +67,7 @@ func TestConformance(t *testing.T) {
 			t.Errorf("%s: exit code %d, %d passed, %d not run, failed: %q", where, exit, r.Passed, r.NotRun, r.having("failed"))
 		}
 	}
-	cmd := exec.Command(program, "conformance", "--memory", "--junit")
+	cmd := exec.Command(program.Path, "conformance", "--memory", "--junit")
 	out, err := cmd.Output()
 	var suites struct {
 		Suites []struct {
@@ -87,7 +88,7 @@ func otherNIC(t *testing.T, change string) (env, args []string) {
 			t.Fatal(err)
 		}
 	}
-	env = []string{"PROGRAM=" + program, "FOLDER=" + t.TempDir(), "CHANGE=" + change}
+	env = []string{"PROGRAM=" + program.Path, "FOLDER=" + t.TempDir(), "CHANGE=" + change}
 	t.Cleanup(func() {
 		end := exec.Command("./ready.sh", "")
 		end.Env = append(os.Environ(), env...)

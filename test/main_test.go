@@ -4,40 +4,9 @@
 package test
 
 import (
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 
-	"tapsec/rig"
+	"tapsec/test/program"
 )
 
-// program is the path of the binary under test.
-var program string
-
-func TestMain(m *testing.M) { rig.Main(suite{m}) }
-
-// suite is the tests with the binary built before them.
-type suite struct{ *testing.M }
-
-// Run builds and tests. The kernel's own IPv6 chatter would mix with the frames.
-func (s suite) Run() int {
-	if !rig.Inside() {
-		return s.M.Run() // which skips
-	}
-	dir, err := os.MkdirTemp("", "tapsec-test-")
-	if err == nil {
-		defer os.RemoveAll(dir)
-		program = filepath.Join(dir, "tapsec")
-		var said []byte
-		said, err = exec.Command("go", "build", "-o", program, "tapsec").CombinedOutput()
-		os.Stderr.Write(said)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "build tapsec:", err)
-		return 1
-	}
-	_ = os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0) // where /proc can be written; else the tests overhear it
-	return s.M.Run()
-}
+func TestMain(m *testing.M) { program.Main(m) }

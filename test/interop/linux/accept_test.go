@@ -20,6 +20,7 @@ import (
 	"tapsec/sa"
 	"tapsec/seal"
 	"tapsec/test/interop"
+	"tapsec/test/program"
 )
 
 // TestKernelOpens has `send` seal datagrams for a kernel. Its SAs are what `keys
@@ -43,14 +44,14 @@ func TestKernelOpens(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := newWires(t)
-	uml := guest(t, "accept.py", "far1", out)
-	uml.await("ready", 1)
+	uml := boot(t, "accept.py", "far1", out)
+	uml.Await("ready", 1)
 	for _, s := range []session{plain, esn} {
 		w.session(uml, filepath.Join(out, s.name+".yaml"), s.first, s.of(all))
 	}
 	w.mark("end")
-	uml.await("reported", 1)
-	uml.stop()
+	uml.Await("reported", 1)
+	uml.Join()
 
 	m := newMatrix()
 	m.version = strings.Fields(read(t, out, "kernel.txt"))[1]
@@ -111,7 +112,7 @@ func writeConfig(t *testing.T, dir, name string, flows []*toKernel) string {
 // commands is what `tapsec keys` makes of a configuration, for ip -batch.
 func commands(t *testing.T, config string) string {
 	t.Helper()
-	text, err := exec.Command(program, "keys", "--to", "xfrm", config).Output()
+	text, err := exec.Command(program.Path, "keys", "--to", "xfrm", config).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,10 +157,9 @@ func socket(t *testing.T, name string) *rig.Socket {
 }
 
 // session seals some flows and gives them to the guest.
-func (w *wires) session(uml *process, config string, first uint64, flows []*toKernel) {
+func (w *wires) session(uml guest, config string, first uint64, flows []*toKernel) {
 	w.t.Helper()
-	p := launch(w.t, exec.Command(program, "send", "-c", config, "--stack", "stack0", "--out", "near0", "--first", fmt.Sprint(first)), true)
-	p.await("msg=ready", 1)
+	p := program.Start(w.t, "send", "-c", config, "--stack", "stack0", "--out", "near0", "--first", fmt.Sprint(first))
 	if err := rig.Ready("stack0"); err != nil {
 		w.t.Fatal(err)
 	}
@@ -175,9 +175,9 @@ func (w *wires) session(uml *process, config string, first uint64, flows []*toKe
 			w.give(frame)
 		}
 		w.mark(string(binary.BigEndian.AppendUint16(nil, uint16(f.number))))
-		uml.await(fmt.Sprintf("flow %d.", f.number), 1)
+		uml.Await(fmt.Sprintf("flow %d.", f.number), 1)
 	}
-	p.stop()
+	p.Stop()
 }
 
 // damage exchanges the last two words of a frame that differ: of an ICV, or of what
@@ -197,7 +197,7 @@ func (w *wires) seal(stack *rig.Socket, packet []byte) []byte {
 	if err := stack.Send(frame); err != nil {
 		w.t.Fatal(err)
 	}
-	for deadline := time.Now().Add(patience); ; {
+	for deadline := time.Now().Add(program.Patience); ; {
 		got, err := w.sealed.Receive(time.Until(deadline))
 		if err != nil {
 			w.t.Fatal(err)

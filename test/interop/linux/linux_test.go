@@ -24,6 +24,7 @@ import (
 	"github.com/google/gopacket/layers"
 
 	"tapsec/capture"
+	"tapsec/test/program"
 )
 
 // association is one SA that a flow was sent through.
@@ -111,7 +112,7 @@ type record struct {
 func replay(t *testing.T, keys, pcap, form string) (verdicts []verdict) {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "out.pcapng")
-	cmd := exec.Command(program, "replay", "--json", "--form", form, "--annotate", "none", "-k", keys, "-o", out, pcap)
+	cmd := exec.Command(program.Path, "replay", "--json", "--form", form, "--annotate", "none", "-k", keys, "-o", out, pcap)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil || strings.Count(stderr.String(), "\n") != 1 {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -17,6 +16,7 @@ import (
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/test/interop"
+	"tapsec/test/program"
 )
 
 // inOrder are record.py's captures, in its order.
@@ -47,11 +47,11 @@ func TestKernelSeals(t *testing.T) {
 	}
 	t.Cleanup(func() { host.Close() })
 
-	uml := guest(t, "record.py", "wire0", out)
-	var nic *process
+	uml := boot(t, "record.py", "wire0", out)
+	var nic *program.Process
 	m := newMatrix()
 	for i, name := range inOrder {
-		uml.await("keyed "+name, 1)
+		uml.Await("keyed "+name, 1)
 		keys := filepath.Join(out, "keys")
 		text, err := os.ReadFile(filepath.Join(out, name+".xfrm"))
 		if err == nil {
@@ -63,20 +63,20 @@ func TestKernelSeals(t *testing.T) {
 		if nic == nil {
 			nic = startNIC(t, keys)
 		} else {
-			_ = nic.cmd.Process.Signal(unix.SIGHUP)
-			nic.await("msg=reloaded", i)
+			_ = nic.Process.Signal(unix.SIGHUP)
+			nic.Await("msg=reloaded", i)
 		}
-		fmt.Fprintln(uml.in, "go")
-		uml.await("sent "+name, 1)
+		fmt.Fprintln(uml.console, "go")
+		uml.Await("sent "+name, 1)
 		if !t.Run(name, func(t *testing.T) { m.live(t, filepath.Join(out, name), host) }) {
 			break // what is late would be taken for the next ones'
 		}
 	}
 	if !t.Failed() {
-		uml.await("recorded", 1)
+		uml.Await("recorded", 1)
 	}
-	uml.stop()
-	nic.stop()
+	uml.Join()
+	nic.Stop()
 	kernel, err := os.ReadFile(filepath.Join(out, "kernel.txt"))
 	if err != nil {
 		t.Fatal(err)
@@ -86,16 +86,14 @@ func TestKernelSeals(t *testing.T) {
 }
 
 // startNIC runs the NIC with SAs of `ip xfrm state`.
-func startNIC(t *testing.T, keys string) *process {
+func startNIC(t *testing.T, keys string) *program.Process {
 	t.Helper()
 	config := filepath.Join(t.TempDir(), "nic.yaml")
 	text := fmt.Sprintf("allow_legacy: true\nwire: {name: wire0, mtu: %d}\nhost: {name: host0, mtu: %d}\n", mtu, mtu)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p := launch(t, exec.Command(program, "run", "-c", config, "-k", keys), true)
-	p.await("msg=ready", 1)
-	return p
+	return program.Start(t, "run", "-c", config, "-k", keys)
 }
 
 // live holds what came to the host against what left the guest.
@@ -140,7 +138,7 @@ func (m *matrix) live(t *testing.T, base string, host *rig.Socket) {
 // own, which hold no IPsec.
 func receive(t *testing.T, host *rig.Socket, n int) (came []verdict) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); len(came) < n; {
+	for deadline := time.Now().Add(program.Patience); len(came) < n; {
 		got, err := host.Receive(time.Until(deadline))
 		if err != nil {
 			t.Fatalf("%d of %d frames came: %v", len(came), n, err)

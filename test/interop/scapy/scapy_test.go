@@ -13,6 +13,7 @@ import (
 	"tapsec/rig"
 	"tapsec/seal"
 	"tapsec/test/interop"
+	"tapsec/test/program"
 )
 
 // Both directions, frame by frame, and the lines of the matrix about them.
@@ -30,7 +31,7 @@ func TestScapy(t *testing.T) {
 // and records and delivered byte for byte, in place and decapsulated.
 func scapySeals(t *testing.T, m *matrix, config string, frames []Frame) {
 	for _, form := range []string{"inplace", "decap"} {
-		stop := start(t, "run", "-c", config, "--form", form)
+		nic := program.Start(t, "run", "-c", config, "--form", form)
 		wire, host := listen(t, "wire0"), listen(t, "host0")
 		for i := range frames {
 			f := &frames[i]
@@ -42,7 +43,7 @@ func scapySeals(t *testing.T, m *matrix, config string, frames []Frame) {
 				m.add(interop.PeerSeals, f.Group, f.Said, f.Good(), err)
 			}
 		}
-		stop()
+		nic.Stop()
 	}
 }
 
@@ -55,7 +56,7 @@ func scapyOpens(t *testing.T, m *matrix, config string, packets []Packet) {
 	if err := errors.Join(rig.Up("near0"), rig.Up("far0")); err != nil {
 		t.Fatal(err)
 	}
-	stop := start(t, "send", "-c", config, "--stack", "stack0", "--out", "near0")
+	sender := program.Start(t, "send", "-c", config, "--stack", "stack0", "--out", "near0")
 	if err := rig.Ready("near0", "stack0"); err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +74,7 @@ func scapyOpens(t *testing.T, m *matrix, config string, packets []Packet) {
 			sealed[len(sealed)-1] ^= 1
 		}
 	}
-	stop()
+	sender.Stop()
 	said := opens(t, &lines)
 	if len(said) != 2*len(packets) {
 		t.Fatalf("%d answers on %d packets", len(said), 2*len(packets))

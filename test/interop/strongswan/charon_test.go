@@ -11,13 +11,14 @@ import (
 
 	"tapsec/keys"
 	"tapsec/sa"
+	"tapsec/test/program"
 )
 
 const daemon = "/usr/lib/ipsec/charon"
 
 // charon is one of the two IKE daemons, in its host's namespace.
 type charon struct {
-	*process
+	*program.Process
 	dir  string
 	host *host
 }
@@ -33,13 +34,13 @@ func startCharon(t *testing.T, h, peer *host) *charon {
 	write(t, c.log(), "")
 	cmd := exec.Command("unshare", "--mount", "sh", "-c", "mount -t tmpfs run /run && exec "+daemon)
 	cmd.Env = append(os.Environ(), "STRONGSWAN_CONF="+conf)
-	c.process = launch(t, h.ns, cmd)
-	await(t, "charon's control socket", func() bool {
+	c.Process = program.Launch(t, h.ns, cmd)
+	program.Await(t, "charon's control socket", func() bool {
 		_, err := os.Stat(c.socket())
 		return err == nil
 	})
 	c.ctl(t, "--load-all", "--file", conns)
-	await(t, "ipsec0", func() bool { return h.mtu("ipsec0", tunMTU) == nil })
+	program.Await(t, "ipsec0", func() bool { return h.mtu("ipsec0", tunMTU) == nil })
 	return c
 }
 
@@ -101,7 +102,7 @@ func connections(h, peer *host) string {
 // ctl has swanctl ask the daemon for something.
 func (c *charon) ctl(t *testing.T, args ...string) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), program.Patience)
 	defer cancel()
 	out, err := exec.CommandContext(ctx, "swanctl", append(args, "--uri", "unix://"+c.socket())...).CombinedOutput()
 	if err != nil {
@@ -112,7 +113,7 @@ func (c *charon) ctl(t *testing.T, args ...string) string {
 
 func (c *charon) logged(lines int) string {
 	text, _ := os.ReadFile(c.log()) // only for a message
-	return keys.Redact(tail(string(text), lines))
+	return keys.Redact(program.Tail(string(text), lines))
 }
 
 // says counts the lines of the log that hold some text.

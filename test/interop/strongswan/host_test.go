@@ -14,6 +14,7 @@ import (
 
 	"tapsec/rig"
 	"tapsec/sa"
+	"tapsec/test/program"
 )
 
 // version is the IP version of the outer packets.
@@ -108,7 +109,7 @@ func (h *host) mac(t *testing.T) (mac net.HardwareAddr) {
 func (h *host) run(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	var out bytes.Buffer
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), program.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Stdout, cmd.Stderr = &out, &out

@@ -14,6 +14,7 @@ import (
 
 	"tapsec/rig"
 	"tapsec/sa"
+	"tapsec/test/program"
 )
 
 // journal is what is heard from a to b in three places, and back in two.
@@ -141,7 +142,7 @@ func (j *journal) saw(spi uint32) bool {
 func (j *journal) settle(t *testing.T) record {
 	t.Helper()
 	var r record
-	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(program.Patience); ; time.Sleep(5 * time.Millisecond) {
 		j.mu.Lock()
 		sealed := 0
 		for _, f := range j.now.wire {
@@ -160,7 +161,7 @@ func (j *journal) settle(t *testing.T) record {
 		}
 		if time.Now().After(deadline) {
 			t.Fatalf("within %s: a sent %d packets, of which %d are on the wire; of %d frames there %d are at the host; of %d frames back %d",
-				patience, len(r.sent), sealed, len(r.wire), len(r.host), len(r.back), len(r.returned))
+				program.Patience, len(r.sent), sealed, len(r.wire), len(r.host), len(r.back), len(r.returned))
 		}
 	}
 }

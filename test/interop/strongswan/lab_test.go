@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/test/interop"
+	"tapsec/test/program"
 )
 
 // lab is two hosts with a daemon each, and tapsec between them.
@@ -19,7 +20,7 @@ import (
 // daemon logs.
 type lab struct {
 	a, b *charon
-	nic  *process
+	nic  *program.Process
 }
 
 // newLab starts all, tapsec with further flags.
@@ -27,13 +28,13 @@ func newLab(t *testing.T, flags ...string) *lab {
 	t.Helper()
 	a, b := newHost(t, "a", "wire0", 1), newHost(t, "b", "host0", 2)
 	l := &lab{b: startCharon(t, b, a)}
-	l.nic = launch(t, nil, exec.Command(program, append([]string{"run", "-k", l.b.log(),
+	l.nic = program.Launch(t, nil, exec.Command(program.Path, append([]string{"run", "-k", l.b.log(),
 		"--wire", a.link, "--wire-netns", a.name, "--host-netns", b.name}, flags...)...))
-	await(t, "tapsec", func() bool { return l.nic.times("msg=ready") > 0 })
+	program.Await(t, "tapsec", func() bool { return l.nic.Times("msg=ready") > 0 })
 	l.a = startCharon(t, a, b)
 	for _, port := range ports {
-		server := launch(t, b.ns, exec.Command("iperf3", "--server", "--port", port, "--forceflush"))
-		await(t, "iperf3 --server", func() bool { return server.times("Server listening") > 0 })
+		server := program.Launch(t, b.ns, exec.Command("iperf3", "--server", "--port", port, "--forceflush"))
+		program.Await(t, "iperf3 --server", func() bool { return server.Times("Server listening") > 0 })
 	}
 	return l
 }
@@ -74,8 +75,8 @@ func (l *lab) ping(t *testing.T, v version) {
 func (l *lab) iperf(t *testing.T, v version, n int, args ...string) (wait func()) {
 	t.Helper()
 	from, to := l.a.host.inner(v)[n], l.b.host.inner(v)[n]
-	p := launch(t, l.a.host.ns, exec.Command("iperf3", append(args, "--client", to.String(), "--bind", from.String(), "--port", ports[n])...))
-	return p.wait
+	p := program.Launch(t, l.a.host.ns, exec.Command("iperf3", append(args, "--client", to.String(), "--bind", from.String(), "--port", ports[n])...))
+	return p.Join
 }
 
 func (l *lab) rekey(t *testing.T, v version, suite string, byB bool) {
@@ -87,25 +88,25 @@ func (l *lab) rekey(t *testing.T, v version, suite string, byB bool) {
 	} else {
 		l.a.ctl(t, "--rekey", "--ike", v.String(), "--child", suite)
 	}
-	await(t, "the rekey", func() bool { return l.b.says(t, made) > before })
+	program.Await(t, "the rekey", func() bool { return l.b.says(t, made) > before })
 }
 
 // reload has tapsec read the log again.
 func (l *lab) reload(t *testing.T) {
 	t.Helper()
 	const done = "msg=reloaded"
-	before := l.nic.times(done)
-	if err := l.nic.cmd.Process.Signal(unix.SIGHUP); err != nil {
+	before := l.nic.Times(done)
+	if err := l.nic.Process.Signal(unix.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	await(t, "the reload", func() bool { return l.nic.times(done) > before })
+	program.Await(t, "the reload", func() bool { return l.nic.Times(done) > before })
 }
 
 // quiet waits for the end of all connections, so that nothing more is sent.
 func (l *lab) quiet(t *testing.T) {
 	t.Helper()
 	for _, h := range []*host{l.a.host, l.b.host} {
-		await(t, "the end of all connections", func() bool {
+		program.Await(t, "the end of all connections", func() bool {
 			return h.run(t, "ss", "-Htan", "exclude", "listening", "exclude", "time-wait") == ""
 		})
 	}

@@ -4,39 +4,9 @@
 package strongswan
 
 import (
-	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
 
-	"tapsec/rig"
+	"tapsec/test/program"
 )
 
-// program is the path of the binary under test.
-var program string
-
-func TestMain(m *testing.M) { rig.Main(suite{m}) }
-
-// suite is the tests with the binary built before them.
-type suite struct{ *testing.M }
-
-// Run builds and tests.
-func (s suite) Run() int {
-	if !rig.Inside() {
-		return s.M.Run() // which skips
-	}
-	dir, err := os.MkdirTemp("", "tapsec-strongswan-")
-	if err == nil {
-		defer os.RemoveAll(dir)
-		program = filepath.Join(dir, "tapsec")
-		var said []byte
-		said, err = exec.Command("go", "build", "-o", program, "tapsec").CombinedOutput()
-		os.Stderr.Write(said)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "build tapsec:", err)
-		return 1
-	}
-	return s.M.Run()
-}
+func TestMain(m *testing.M) { program.Main(m) }

@@ -9,6 +9,7 @@ import (
 	"tapsec/rig"
 	"tapsec/sa"
 	"tapsec/test/interop"
+	"tapsec/test/program"
 )
 
 // TestRekey has tapsec be the NIC in front of b, for each suite and with pings of
@@ -54,7 +55,7 @@ func (l *lab) rekeyed(t *testing.T, j *journal, v version, suite string, byB boo
 	l.rekey(t, v, suite, byB)
 	both := l.b.inbound(t, v)
 	both = both[len(both)-2:]
-	await(t, "a frame of the new SA", func() bool { l.ping(t, v); return j.saw(both[1].SPI) })
+	program.Await(t, "a frame of the new SA", func() bool { l.ping(t, v); return j.saw(both[1].SPI) })
 	l.reload(t)
 	l.ping(t, v)
 	if bulk(suite) {
@@ -80,14 +81,14 @@ func (l *lab) rekeyed(t *testing.T, j *journal, v version, suite string, byB boo
 // direction a line of which "frames in" equals "frames out" and the rest is 0.
 func (l *lab) end(t *testing.T) {
 	t.Helper()
-	l.nic.stop()
+	l.nic.Stop()
 	account := regexp.MustCompile(`(?m)^(wire0 to host0|host0 to wire0) +(\d+) +\d+ +(\d+) +\d+((?: +\d+)+)$`)
-	found := account.FindAllStringSubmatch(l.nic.text(), -1)
+	found := account.FindAllStringSubmatch(l.nic.Text(), -1)
 	lost := func(m []string) bool { return m[2] == "0" || m[2] != m[3] || strings.Trim(m[4], " 0") != "" }
 	if len(found) != 2 || slices.ContainsFunc(found, lost) {
-		t.Errorf("frames were lost:\n%s", l.nic.text())
+		t.Errorf("frames were lost:\n%s", l.nic.Text())
 	}
-	if strings.Contains(l.nic.text(), "AUTH_FAILED") {
-		t.Errorf("frames failed:\n%s", l.nic.text())
+	if strings.Contains(l.nic.Text(), "AUTH_FAILED") {
+		t.Errorf("frames failed:\n%s", l.nic.Text())
 	}
 }

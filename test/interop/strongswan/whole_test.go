@@ -13,6 +13,7 @@ import (
 
 	"tapsec/rig"
 	"tapsec/test/interop"
+	"tapsec/test/program"
 )
 
 // wholePolicy lets the daemons talk, and wants all else protected.
@@ -40,10 +41,10 @@ func TestWhole(t *testing.T) {
 	every(t, "strongswan-host", interop.TapsecSeals, "ping, rekey, ping", func(t *testing.T, v version, suite string, byB bool) {
 		unopened += l.carried(t, ends, v, suite, byB)
 	})
-	l.nic.stop()
-	dropped := regexp.MustCompile(`(?m)^drop +(\d+)$`).FindStringSubmatch(l.nic.text())
-	if dropped == nil || dropped[1] != strconv.Itoa(unopened) || strings.Contains(l.nic.text(), "AUTH_FAILED") {
-		t.Errorf("of a's packets %d have not come; tapsec says\n%s", unopened, l.nic.text())
+	l.nic.Stop()
+	dropped := regexp.MustCompile(`(?m)^drop +(\d+)$`).FindStringSubmatch(l.nic.Text())
+	if dropped == nil || dropped[1] != strconv.Itoa(unopened) || strings.Contains(l.nic.Text(), "AUTH_FAILED") {
+		t.Errorf("of a's packets %d have not come; tapsec says\n%s", unopened, l.nic.Text())
 	}
 }
 
@@ -125,7 +126,7 @@ func overhear(t *testing.T, a, b *host) *ends {
 // one that was sent, byte for byte and in order.
 func (e *ends) settle(t *testing.T) (ofA, ofB int) {
 	t.Helper()
-	await(t, "the last packets", func() bool {
+	program.Await(t, "the last packets", func() bool {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		return e.up.settled() && e.down.settled()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tapsec/capture"
+	"tapsec/test/program"
 )
 
 // verdict is the part of what replay --json says that is looked at.
@@ -60,7 +61,7 @@ func (v *verdict) payload(i int) []byte {
 func replay(t *testing.T, keys, file string) (verdicts []verdict) {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "out.pcapng")
-	cmd := exec.Command(program, "replay", "--json", "--annotate", "none", "-k", keys, "-o", out, file)
+	cmd := exec.Command(program.Path, "replay", "--json", "--annotate", "none", "-k", keys, "-o", out, file)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	said, err := cmd.Output()
@@ -91,7 +92,7 @@ func replay(t *testing.T, keys, file string) (verdicts []verdict) {
 func table(t *testing.T, keys string) (folder string) {
 	t.Helper()
 	folder = t.TempDir()
-	cmd := exec.Command(program, "keys", "--to", "esp_sa", "-o", filepath.Join(folder, "esp_sa"), keys)
+	cmd := exec.Command(program.Path, "keys", "--to", "esp_sa", "-o", filepath.Join(folder, "esp_sa"), keys)
 	if said, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", cmd.Args, err, said)
 	}
