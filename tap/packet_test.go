@@ -227,7 +227,8 @@ func testAttachedDeletedIsGoneForAll(t *testing.T, how Options) {
 	}
 }
 
-// A queue that lets frames out at one megabyte a second refuses those that come faster.
+// A queue that lets frames out at one megabyte a second refuses those that come faster. Its timer and
+// the sender may be on two cores, which would take frames up on the other end beside each other.
 func TestAttachedRetriesRefusedFramesInOrder(t *testing.T) {
 	engines(t, testAttachedRetriesRefusedFramesInOrder)
 }
@@ -238,6 +239,8 @@ func testAttachedRetriesRefusedFramesInOrder(t *testing.T, how Options) {
 	if what, err := exec.Command("tc", strings.Fields(slow)...).CombinedOutput(); err != nil {
 		rig.Missing(t, "needs tc and its token bucket filter: "+string(what))
 	}
+	const first = "1"
+	receiveOn(t, "far", first)
 	far := socket(t, "far")
 	const count = 500
 	var frames [][]byte

@@ -18,17 +18,23 @@ import (
 // taken up by another core than the writer's, which needs a while for it.
 func limit(t *testing.T, d *Device) {
 	t.Helper()
+	const second = "2"
+	receiveOn(t, d.Name(), second)
+	if err := control(d.queues[0], func(fd int) error { return unix.IoctlSetPointerInt(fd, unix.TUNSETSNDBUF, 1) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// receiveOn has the kernel take up what comes in by an interface on the cores of a mask.
+func receiveOn(t *testing.T, name, cores string) {
+	t.Helper()
 	sys := t.TempDir()
 	if err := unix.Mount("sysfs", sys, "sysfs", 0, ""); err != nil {
 		rig.Missing(t, "needs a sysfs of the rig's: "+err.Error())
 	}
 	defer unix.Unmount(sys, 0)
-	const second = "2" // a mask of cores
-	if err := os.WriteFile(filepath.Join(sys, "class/net", d.Name(), "queues/rx-0/rps_cpus"), []byte(second), 0); err != nil {
+	if err := os.WriteFile(filepath.Join(sys, "class/net", name, "queues/rx-0/rps_cpus"), []byte(cores), 0); err != nil {
 		rig.Missing(t, "needs two cores, and a kernel that steers packets to one (RPS): "+err.Error())
-	}
-	if err := control(d.queues[0], func(fd int) error { return unix.IoctlSetPointerInt(fd, unix.TUNSETSNDBUF, 1) }); err != nil {
-		t.Fatal(err)
 	}
 }
 
