@@ -78,19 +78,11 @@ func runBench(o benchOptions) error {
 		}
 		return o.report(r)
 	}
-	for _, need := range rig.Needs() {
-		if need.Name == "tun device" && !need.Met {
-			return fmt.Errorf("bench needs TAPs: %s %s", need.Detail, need.Remedy)
-		}
+	err := inRig("bench", fmt.Sprint("--quick=", o.Quick), fmt.Sprint("--json=", o.asJSON), fmt.Sprint("--rounds=", o.Rounds), "--only="+strings.Join(o.Only, ","))
+	if none := (noRig{}); errors.As(err, &none) {
+		return fmt.Errorf("bench needs a rig: %w", none)
 	}
-	code, err := rig.Reexec("bench", fmt.Sprint("--quick=", o.Quick), fmt.Sprint("--json=", o.asJSON), fmt.Sprint("--rounds=", o.Rounds), "--only="+strings.Join(o.Only, ","))
-	switch {
-	case err != nil:
-		return fmt.Errorf("bench needs a rig: %w", err)
-	case code != exitOK:
-		return exitError{code, errSaid}
-	}
-	return nil
+	return err
 }
 
 // report prints what was measured, and says what that comes to for the exit code.

@@ -158,39 +158,31 @@ func writeSetup(path string, l *conformance.Lab) error {
 	return errors.Join(l.WriteConfig(f), f.Close())
 }
 
-// judgeInRig runs the command again in a rig. What is missing for that leaves
-// memory, unless TAPs were asked for.
+// judgeInRig runs the command again in a rig.
 func judgeInRig(o conformanceOptions, labs []conformance.Lab) error {
-	instead := func(why error) error {
-		if o.taps {
-			return fmt.Errorf("conformance needs a rig: %w", why)
-		}
-		return o.report(fmt.Sprintf("this program's pipeline, in memory (%v)", why), &memoryTestbed{}, labs)
+	err := inRig("conformance", fmt.Sprint("--tap=", o.taps), fmt.Sprint("--json=", o.asJSON), fmt.Sprint("--junit=", o.asJUnit),
+		fmt.Sprint("--quiet=", o.onlyFailures), "--setup="+strings.Join(o.setups, ","))
+	if none := (noRig{}); errors.As(err, &none) {
+		return judgeWithoutTAPs(o, labs, none)
 	}
-	for _, need := range rig.Needs() {
-		if need.Name == "tun device" && !need.Met {
-			return instead(fmt.Errorf("%s %s", need.Detail, need.Remedy))
-		}
-	}
-	switch code, err := rig.Reexec("conformance", fmt.Sprint("--json=", o.asJSON), fmt.Sprint("--junit=", o.asJUnit),
-		fmt.Sprint("--quiet=", o.onlyFailures), "--setup="+strings.Join(o.setups, ",")); {
-	case errors.Is(err, rig.ErrRefused):
-		return instead(err)
-	case err != nil:
-		return err
-	case code != exitOK:
-		return exitError{code, errSaid}
-	}
-	return nil
+	return err
 }
 
 // judgeTAPs judges this program inside a rig.
 func judgeTAPs(o conformanceOptions, labs []conformance.Lab) error {
 	bed, err := newTAPTestbed()
 	if err != nil {
-		return err
+		return judgeWithoutTAPs(o, labs, err)
 	}
 	return errors.Join(o.report("this program, on TAPs", bed, labs), bed.close())
+}
+
+// judgeWithoutTAPs is left where no TAPs can be had, unless they were asked for.
+func judgeWithoutTAPs(o conformanceOptions, labs []conformance.Lab, why error) error {
+	if o.taps {
+		return fmt.Errorf("conformance needs TAPs: %w", why)
+	}
+	return o.report(fmt.Sprintf("this program's pipeline, in memory (%v)", why), &memoryTestbed{}, labs)
 }
 
 // judgeOther judges whatever stands between two interfaces.

@@ -68,21 +68,11 @@ func demo(o demoOptions) error {
 	case o.memory:
 		return demoInMemory(o, "asked for with --memory")
 	}
-	for _, need := range rig.Needs() {
-		if need.Name == "tun device" && !need.Met {
-			return demoInMemory(o, need.Detail+" "+need.Remedy)
-		}
+	err := inRig("demo", "--traffic", o.traffic.String())
+	if none := (noRig{}); errors.As(err, &none) {
+		return demoInMemory(o, none.Error())
 	}
-	code, err := rig.Reexec("demo", "--traffic", o.traffic.String())
-	switch {
-	case errors.Is(err, rig.ErrRefused):
-		return demoInMemory(o, err.Error())
-	case err != nil:
-		return err
-	case code != exitOK:
-		return exitError{code, errSaid}
-	}
-	return nil
+	return err
 }
 
 func demoInMemory(o demoOptions, why string) error {

@@ -5,12 +5,16 @@
 package interop
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 
+	"tapsec/capture"
 	"tapsec/rig"
 )
 
@@ -71,5 +75,29 @@ func Record(t *testing.T, peer string, lines []Line) {
 	}
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Frames reads a capture.
+func Frames(t *testing.T, file string) (all [][]byte) {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	r, err := capture.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		frame, _, err := r.Next()
+		switch {
+		case errors.Is(err, io.EOF):
+			return all
+		case err != nil:
+			t.Fatal(err)
+		}
+		all = append(all, bytes.Clone(frame))
 	}
 }

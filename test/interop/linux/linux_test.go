@@ -23,7 +23,7 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
-	"tapsec/capture"
+	"tapsec/test/interop"
 	"tapsec/test/program"
 )
 
@@ -118,7 +118,7 @@ func replay(t *testing.T, keys, pcap, form string) (verdicts []verdict) {
 	if err := cmd.Run(); err != nil || strings.Count(stderr.String(), "\n") != 1 {
 		t.Fatalf("%v: %v\n%s", cmd.Args, err, &stderr)
 	}
-	delivered := frames(t, out)
+	delivered := interop.Frames(t, out)
 	for d := json.NewDecoder(&stdout); ; {
 		var v verdict
 		if err := d.Decode(&v); errors.Is(err, io.EOF) {
@@ -136,30 +136,6 @@ func replay(t *testing.T, keys, pcap, form string) (verdicts []verdict) {
 		t.Fatalf("%d verdicts on %d frames", len(verdicts), len(delivered))
 	}
 	return verdicts
-}
-
-// frames reads a capture.
-func frames(t *testing.T, file string) (all [][]byte) {
-	t.Helper()
-	f, err := os.Open(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	r, err := capture.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		frame, _, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return all
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, bytes.Clone(frame))
-	}
 }
 
 func path(name, end string) string { return filepath.Join("captures", name+end) }
@@ -184,7 +160,7 @@ func each(t *testing.T, test func(t *testing.T, name, keys string)) {
 // the guest sent, and is decapsulated to a whole packet.
 func TestGood(t *testing.T) {
 	each(t, func(t *testing.T, name, keys string) {
-		sent, wire := flows(t, path(name, ".flows")), frames(t, path(name, ".pcap"))
+		sent, wire := flows(t, path(name, ".flows")), interop.Frames(t, path(name, ".pcap"))
 		inPlace := replay(t, keys, path(name, ".pcap"), "inplace")
 		decap := replay(t, keys, path(name, ".pcap"), "decap")
 		if len(sent) != len(wire) || len(inPlace) != len(wire) || len(decap) != len(wire) {
@@ -322,7 +298,7 @@ func opened(t *testing.T, wire []byte, v *verdict, datagram []byte) {
 // confidentiality (RFC 4303 section 2.7).
 func TestPeculiarities(t *testing.T) {
 	const shortest, padding = 24, 4 // of an AH, with an ICV of 12 bytes; longer ones are padded
-	wire, stale := frames(t, path("ah", ".pcap")), 0
+	wire, stale := interop.Frames(t, path("ah", ".pcap")), 0
 	for i, v := range replay(t, path("ah", ".xfrm"), path("ah", ".pcap"), "inplace") {
 		r := v.Records[0]
 		pad := wire[i][r.PayloadOffset-padding : r.PayloadOffset]
@@ -350,7 +326,7 @@ func TestTampered(t *testing.T) {
 		for _, spread := range []int{1, 31, 7919} {
 			file := filepath.Join(t.TempDir(), "tampered.pcap")
 			tamper(t, path(name, ".pcap"), file, good, spread)
-			wire := frames(t, file)
+			wire := interop.Frames(t, file)
 			for i, v := range replay(t, keys, file, "inplace") {
 				d := &sent[i]
 				status := strings.ToUpper(fmt.Sprintf("CRYPTO_%s_%s_AUTH_FAILED", d.failed(wire[i], good[i]), d.outermost[0].protocol))
@@ -405,7 +381,7 @@ func tamper(t *testing.T, from, to string, good []verdict, spread int) {
 // row 3).
 func TestFragments(t *testing.T) {
 	for _, name := range []string{"fragments", "atomic"} {
-		wire := frames(t, path(name, ".pcap"))
+		wire := interop.Frames(t, path(name, ".pcap"))
 		if len(wire) == 0 {
 			t.Fatal("no frames")
 		}

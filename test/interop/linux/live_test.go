@@ -98,7 +98,7 @@ func startNIC(t *testing.T, keys string) *program.Process {
 
 // live holds what came to the host against what left the guest.
 func (m *matrix) live(t *testing.T, base string, host *rig.Socket) {
-	sent, wire := flows(t, base+".flows"), frames(t, base+".pcap")
+	sent, wire := flows(t, base+".flows"), interop.Frames(t, base+".pcap")
 	came := receive(t, host, len(wire))
 	name := filepath.Base(base)
 	switch name {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"tapsec/capture"
+	"tapsec/test/interop"
 	"tapsec/test/program"
 )
 
@@ -68,7 +69,7 @@ func replay(t *testing.T, keys, file string) (verdicts []verdict) {
 	if err != nil {
 		t.Fatalf("%v: %v\n%s", cmd.Args, err, &stderr)
 	}
-	delivered := read(t, out)
+	delivered := interop.Frames(t, out)
 	for d := json.NewDecoder(bytes.NewReader(said)); ; {
 		var v verdict
 		if err := d.Decode(&v); errors.Is(err, io.EOF) {
@@ -97,30 +98,6 @@ func table(t *testing.T, keys string) (folder string) {
 		t.Fatalf("%v: %v\n%s", cmd.Args, err, said)
 	}
 	return folder
-}
-
-// read gives the frames of a capture.
-func read(t *testing.T, file string) (all [][]byte) {
-	t.Helper()
-	f, err := os.Open(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	r, err := capture.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		frame, _, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return all
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, bytes.Clone(frame))
-	}
 }
 
 // write makes a capture.

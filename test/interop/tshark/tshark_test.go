@@ -47,7 +47,7 @@ func linuxFrames(t *testing.T, m *matrix) {
 		}
 		label := func(int) (what, title string) { return "Linux 6.1: " + name, "" }
 		verdicts := m.judge(t, keys, file, interop.BothOpen, label)
-		m.judge(t, keys, write(t, damaged(read(t, file), verdicts)), interop.BothOpen, label)
+		m.judge(t, keys, write(t, damaged(interop.Frames(t, file), verdicts)), interop.BothOpen, label)
 	}
 }
 
