@@ -4,7 +4,7 @@ package main
 import (
 	"os"
 
-	"tapsec/cli"
+	"tapsec/internal/cli"
 )
 
 func main() { os.Exit(cli.Main()) }

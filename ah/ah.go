@@ -11,7 +11,7 @@ import (
 	"encoding/binary"
 	"hash"
 
-	"tapsec/mac"
+	"tapsec/internal/mac"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/wire"

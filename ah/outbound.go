@@ -5,7 +5,7 @@ import (
 	"errors"
 	"hash"
 
-	"tapsec/mac"
+	"tapsec/internal/mac"
 	"tapsec/sa"
 	"tapsec/wire"
 )

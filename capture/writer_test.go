@@ -15,7 +15,7 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
-	"tapsec/rig"
+	"tapsec/internal/lab/rig"
 	"tapsec/status"
 )
 

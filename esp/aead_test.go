@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"tapsec/mac"
+	"tapsec/internal/mac"
 )
 
 // newNamed makes the suite that a vector file or a row of suites names: a

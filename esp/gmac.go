@@ -4,7 +4,7 @@ import (
 	"crypto/cipher"
 	"crypto/subtle"
 
-	"tapsec/mac"
+	"tapsec/internal/mac"
 )
 
 // gmac is ESP's NULL encryption with AES-GMAC. The MAC covers the additional

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"hash"
 
-	"tapsec/mac"
+	"tapsec/internal/mac"
 	"tapsec/sa"
 )
 

@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"tapsec/vector"
+	"tapsec/internal/lab/vector"
 )
 
 // TestVectors seals and opens every vector under testdata; each file says where

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"tapsec/rig"
+	"tapsec/internal/lab/rig"
 	"tapsec/sa"
 )
 

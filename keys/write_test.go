@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"tapsec/rig"
+	"tapsec/internal/lab/rig"
 	"tapsec/sa"
 )
 

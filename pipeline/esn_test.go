@@ -5,9 +5,9 @@ import (
 	"sync"
 	"testing"
 
+	"tapsec/internal/seal"
 	"tapsec/pipeline"
 	"tapsec/sa"
-	"tapsec/seal"
 	"tapsec/status"
 )
 

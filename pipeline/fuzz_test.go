@@ -6,9 +6,9 @@ import (
 	"testing"
 
 	"tapsec/esp"
+	"tapsec/internal/seal"
 	"tapsec/pipeline"
 	"tapsec/sa"
-	"tapsec/seal"
 	"tapsec/status"
 )
 

@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"tapsec/internal/seal"
 	"tapsec/pipeline"
 	"tapsec/sa"
-	"tapsec/seal"
 	"tapsec/status"
 )
 

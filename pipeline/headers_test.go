@@ -5,9 +5,9 @@ import (
 	"slices"
 	"testing"
 
+	"tapsec/internal/seal"
 	"tapsec/pipeline"
 	"tapsec/sa"
-	"tapsec/seal"
 	"tapsec/status"
 	"tapsec/wire"
 )

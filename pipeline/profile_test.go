@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"tapsec/internal/seal"
 	"tapsec/pipeline"
 	"tapsec/sa"
-	"tapsec/seal"
 	"tapsec/status"
 	"tapsec/wire"
 )

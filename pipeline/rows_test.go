@@ -6,9 +6,9 @@ import (
 	"slices"
 	"testing"
 
+	"tapsec/internal/seal"
 	"tapsec/pipeline"
 	"tapsec/sa"
-	"tapsec/seal"
 	"tapsec/status"
 	"tapsec/wire"
 )

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tapsec/rig"
+	"tapsec/internal/lab/rig"
 )
 
 // queued is how many frames wait before they are moved: fewer than a TAP's queue holds.

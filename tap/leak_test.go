@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"tapsec/rig"
+	"tapsec/internal/lab/rig"
 )
 
 // What was opened many times has let go of its descriptors, threads and mappings as often.

@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tapsec/rig"
+	"tapsec/internal/lab/rig"
 )
 
 func ip(t testing.TB, args string) {

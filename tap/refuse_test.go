@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tapsec/rig"
+	"tapsec/internal/lab/rig"
 )
 
 // limit makes a TAP refuse frames. Its send buffer holds one, and the kernel has what is written to it

@@ -14,9 +14,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tapsec/conformance"
-	"tapsec/rig"
-	"tapsec/seal"
+	"tapsec/internal/lab/conformance"
+	"tapsec/internal/lab/rig"
+	"tapsec/internal/seal"
 	"tapsec/wire"
 )
 

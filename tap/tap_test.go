@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tapsec/rig"
+	"tapsec/internal/lab/rig"
 )
 
 func TestMain(m *testing.M) { rig.Main(m) }

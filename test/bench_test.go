@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"tapsec/rig"
+	"tapsec/internal/lab/rig"
 	"tapsec/test/program"
 )
 

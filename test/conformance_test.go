@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"tapsec/rig"
+	"tapsec/internal/lab/rig"
 	"tapsec/test/program"
 )
 

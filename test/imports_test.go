@@ -13,46 +13,49 @@ import (
 // mayImport says which packages of the house each one may import
 // (docs/decisions/0001-house.md). What is not in the table may import nothing.
 var mayImport = map[string][]string{
-	"wire": {}, "sa": {}, "status": {}, "tap": {}, "rig": {}, "vector": {},
+	"wire": {}, "sa": {}, "status": {}, "tap": {}, "internal/lab/rig": {}, "internal/lab/vector": {},
 
-	"fragment": {"wire"},
+	"internal/fragment": {"wire"},
+	"internal/mac":      {"sa"},
 
-	"mac":     {"sa"},
-	"esp":     {"sa", "status", "mac"},
-	"ah":      {"sa", "status", "wire", "mac"},
+	"esp":     {"sa", "status", "internal/mac"},
+	"ah":      {"sa", "status", "wire", "internal/mac"},
 	"keys":    {"sa"},
-	"capture": {"status", "wire"},
+	"capture": {"status"},
 
-	"seal":     {"wire", "sa", "esp", "ah"},
-	"pipeline": {"wire", "sa", "esp", "ah", "status"},
-	"configs":  {"sa", "esp", "ah", "keys"},
-	"nic":      {"tap", "status"},
+	"internal/seal": {"wire", "sa", "esp", "ah"},
+	"pipeline":      {"wire", "sa", "esp", "ah", "status"},
+	"configs":       {"sa", "keys"},
+	"internal/nic":  {"tap"},
 
-	"transport": {"wire", "sa", "status", "fragment"},
-	"outbound":  {"wire", "sa", "seal"},
-	"control":   {"sa", "status", "configs"},
+	"transport":         {"wire", "sa", "status", "internal/fragment"},
+	"internal/outbound": {"wire", "sa", "internal/seal"},
+	"internal/control":  {"sa"},
 
-	"bench":       {"tap", "nic", "pipeline", "sa", "seal", "status", "rig"},
-	"conformance": {"sa", "seal", "status", "wire", "configs", "keys", "vector"},
+	"internal/lab/bench": {"tap", "internal/nic", "pipeline", "sa", "internal/seal", "status", "internal/lab/rig"},
+	"internal/lab/conformance": {"sa", "internal/seal", "status", "wire", "configs", "keys",
+		"internal/lab/vector"},
 
-	"cli":  {"*"},
-	"main": {"cli"},
+	"internal/cli": {"*"},
+	"main":         {"internal/cli"},
 }
 
 // mayUse says which packages may use which of these modules on the frame path
 // or for the kernel's interfaces; others of the module's dependencies are free.
 var mayUse = map[string][]string{
-	"github.com/songgao/water":       {"tap", "bench"},
+	"github.com/songgao/water":       {"tap", "internal/lab/bench"},
 	"github.com/cilium/ebpf":         {"tap"},
-	"github.com/vishvananda/netlink": {"rig"},
+	"github.com/vishvananda/netlink": {"internal/lab/rig"},
 	"github.com/google/gopacket":     {"capture"},
-	"github.com/spf13/cobra":         {"cli"},
+	"github.com/spf13/cobra":         {"internal/cli"},
 	"go.yaml.in/yaml/v3":             {"configs"},
 }
 
-// Who may import whom holds for all packages, tests left out.
+// Who may import whom holds for all packages, tests left out, and so does who
+// uses which library. A permission that nobody uses is taken back.
 func TestImports(t *testing.T) {
-	for name, imports := range listPackages(t) {
+	packages := listPackages(t)
+	for name, imports := range packages {
 		allowed, known := mayImport[name]
 		if name == "test" || strings.HasPrefix(name, "test/") {
 			allowed = []string{"*"}
@@ -65,13 +68,30 @@ func TestImports(t *testing.T) {
 				t.Errorf("%s imports %s, which the table does not allow", name, house)
 			}
 			for module, users := range mayUse {
-				if (i == module || strings.HasPrefix(i, module+"/")) && !slices.Contains(users, name) {
+				if within(i, module) && !slices.Contains(users, name) {
 					t.Errorf("%s imports %s, which is for %v", name, i, users)
 				}
 			}
 		}
 	}
+	for name, allowed := range mayImport {
+		for _, house := range allowed {
+			if house != "*" && !slices.Contains(packages[name], "tapsec/"+house) {
+				t.Errorf("the table allows %s to import %s, which it does not", name, house)
+			}
+		}
+	}
+	for module, users := range mayUse {
+		for _, name := range users {
+			if !slices.ContainsFunc(packages[name], func(i string) bool { return within(i, module) }) {
+				t.Errorf("the table allows %s to use %s, which it does not", name, module)
+			}
+		}
+	}
 }
+
+// within reports whether a package belongs to a module.
+func within(path, module string) bool { return path == module || strings.HasPrefix(path, module+"/") }
 
 func listPackages(t *testing.T) map[string][]string {
 	t.Helper()

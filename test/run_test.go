@@ -17,8 +17,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tapsec/rig"
-	"tapsec/seal"
+	"tapsec/internal/lab/rig"
+	"tapsec/internal/seal"
 	"tapsec/status"
 	"tapsec/tap"
 )

@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"tapsec/configs"
-	"tapsec/rig"
+	"tapsec/internal/lab/rig"
+	"tapsec/internal/seal"
 	"tapsec/sa"
-	"tapsec/seal"
 	"tapsec/status"
 )
 

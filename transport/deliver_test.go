@@ -7,8 +7,8 @@ import (
 	"slices"
 	"testing"
 
+	"tapsec/internal/seal"
 	"tapsec/sa"
-	"tapsec/seal"
 	"tapsec/wire"
 )
 

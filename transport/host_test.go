@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"tapsec/configs"
+	"tapsec/internal/seal"
 	"tapsec/pipeline"
 	"tapsec/sa"
-	"tapsec/seal"
 	"tapsec/status"
 	"tapsec/transport"
 	"tapsec/wire"

@@ -8,9 +8,9 @@ import (
 
 	"pgregory.net/rapid"
 
+	"tapsec/internal/seal"
 	"tapsec/pipeline"
 	"tapsec/sa"
-	"tapsec/seal"
 	"tapsec/transport"
 )
 

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"tapsec/conformance"
+	"tapsec/internal/lab/conformance"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/transport"

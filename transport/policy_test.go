@@ -6,8 +6,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"tapsec/internal/seal"
 	"tapsec/sa"
-	"tapsec/seal"
 	"tapsec/transport"
 	"tapsec/wire"
 )

@@ -3,9 +3,9 @@ package transport_test
 import (
 	"testing"
 
+	"tapsec/internal/seal"
 	"tapsec/pipeline"
 	"tapsec/sa"
-	"tapsec/seal"
 	"tapsec/transport"
 )
 

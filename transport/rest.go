@@ -3,7 +3,7 @@ package transport
 import (
 	"encoding/binary"
 
-	"tapsec/fragment"
+	"tapsec/internal/fragment"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/wire"

@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"tapsec/internal/seal"
 	"tapsec/pipeline"
 	"tapsec/sa"
-	"tapsec/seal"
 	"tapsec/transport"
 )
 

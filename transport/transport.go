@@ -13,7 +13,7 @@ import (
 	"net/netip"
 	"sync"
 
-	"tapsec/fragment"
+	"tapsec/internal/fragment"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/wire"

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"tapsec/seal"
+	"tapsec/internal/seal"
 	"tapsec/wire"
 )
 

@@ -15,7 +15,7 @@ import (
 	"testing"
 
 	"tapsec/capture"
-	"tapsec/rig"
+	"tapsec/internal/lab/rig"
 )
 
 // Directory names, in the environment, the folder that the lines go to. Where it

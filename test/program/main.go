@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"tapsec/rig"
+	"tapsec/internal/lab/rig"
 )
 
 // Path is where the binary under test lies, once Main has built it.

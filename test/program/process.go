@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tapsec/rig"
+	"tapsec/internal/lab/rig"
 )
 
 // Patience is how long anything may take on a machine that has much else to do.

@@ -15,10 +15,10 @@ import (
 	"testing"
 	"time"
 
+	"tapsec/internal/lab/rig"
+	"tapsec/internal/seal"
 	"tapsec/keys"
-	"tapsec/rig"
 	"tapsec/sa"
-	"tapsec/seal"
 	"tapsec/test/interop"
 	"tapsec/test/program"
 )

@@ -6,9 +6,9 @@ import (
 	"net/netip"
 	"strings"
 
+	"tapsec/internal/seal"
 	"tapsec/keys"
 	"tapsec/sa"
-	"tapsec/seal"
 )
 
 // toKernel is one flow of the other direction, with addresses and SAs of its own.

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tapsec/rig"
+	"tapsec/internal/lab/rig"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/test/interop"

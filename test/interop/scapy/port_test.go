@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"tapsec/rig"
-	"tapsec/seal"
+	"tapsec/internal/lab/rig"
+	"tapsec/internal/seal"
 	"tapsec/test/program"
 )
 

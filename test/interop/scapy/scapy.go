@@ -16,8 +16,8 @@ import (
 	"strconv"
 	"testing"
 
-	"tapsec/conformance"
-	"tapsec/rig"
+	"tapsec/internal/lab/conformance"
+	"tapsec/internal/lab/rig"
 	"tapsec/status"
 )
 

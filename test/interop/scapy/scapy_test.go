@@ -10,8 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"tapsec/rig"
-	"tapsec/seal"
+	"tapsec/internal/lab/rig"
+	"tapsec/internal/seal"
 	"tapsec/test/interop"
 	"tapsec/test/program"
 )

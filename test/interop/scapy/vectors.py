@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 """Writes packet vectors made by scapy 2.5.0 into a directory:
 
-    /usr/bin/python3 vectors.py ../../../conformance/vectors/scapy
+    /usr/bin/python3 vectors.py ../../../internal/lab/conformance/vectors/scapy
 
 The output is the same bytes each time: keys, salts, IVs and payloads come from
 the vectors' names by SHA-256, and nothing reads a clock or a random number.

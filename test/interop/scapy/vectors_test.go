@@ -23,7 +23,7 @@ func TestGenerator(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	made, committed := glob(t, dir), glob(t, "../../../conformance/vectors/scapy")
+	made, committed := glob(t, dir), glob(t, "../../../internal/lab/conformance/vectors/scapy")
 	if len(made) != len(committed) {
 		t.Fatalf("%d files were made, %d are committed", len(made), len(committed))
 	}

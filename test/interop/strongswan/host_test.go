@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"tapsec/rig"
+	"tapsec/internal/lab/rig"
 	"tapsec/sa"
 	"tapsec/test/program"
 )

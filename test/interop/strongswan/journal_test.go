@@ -12,7 +12,7 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
-	"tapsec/rig"
+	"tapsec/internal/lab/rig"
 	"tapsec/sa"
 	"tapsec/test/program"
 )

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"tapsec/rig"
+	"tapsec/internal/lab/rig"
 	"tapsec/sa"
 	"tapsec/test/interop"
 	"tapsec/test/program"

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"testing"
 
-	"tapsec/rig"
+	"tapsec/internal/lab/rig"
 	"tapsec/test/interop"
 	"tapsec/test/program"
 )

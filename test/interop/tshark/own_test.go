@@ -9,9 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"tapsec/internal/seal"
 	"tapsec/keys"
 	"tapsec/sa"
-	"tapsec/seal"
 	"tapsec/test/interop"
 )
 

@@ -1,0 +1,129 @@
+package cli
+
+import (
+	"errors"
+	"os"
+	"time"
+
+	"tapsec/internal/control"
+	"tapsec/internal/outbound"
+	"tapsec/sa"
+	"tapsec/transport"
+)
+
+// resume takes the windows of the run before over from the state file, if there
+// is one, and marks the file as in use.
+func (r *running) resume() error {
+	path := r.options.state
+	if path == "" || r.host == nil {
+		return nil
+	}
+	state, err := transport.ReadState(path)
+	if err == nil {
+		var notes []string
+		notes, err = r.host.consumer.Resume(&state)
+		for _, note := range notes {
+			r.log.Warn(note, "state", path)
+		}
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return inputError(err)
+	}
+	r.resumed = true
+	return r.keep(false)
+}
+
+// keep writes the state file. The last time, with clean set, no frame comes any
+// more.
+func (r *running) keep(clean bool) error {
+	if !r.resumed {
+		return nil
+	}
+	return transport.WriteState(r.options.state, r.host.consumer.Snapshot(clean))
+}
+
+// answer opens the control socket, where one is asked for.
+func (r *running) answer() (err error) {
+	if r.options.control == "" {
+		return nil
+	}
+	c := control.Config{Documents: map[string]func() any{"moved": func() any { return r.nic.Summary() }}}
+	if r.appliance != nil {
+		c.Documents["nic"] = func() any { return r.appliance.report() }
+		c.Offloader = offloader{r.appliance}
+	}
+	if r.host != nil {
+		c.Documents["transport"] = func() any { return r.host.consumer.Summary() }
+		c.Documents["windows"] = func() any { return r.host.windows() }
+		c.Documents["outbound"] = func() any { return r.host.sealed() }
+	}
+	r.server, err = control.Open(r.options.control, c)
+	return err
+}
+
+// windowReport is one line of the document "windows".
+type windowReport struct {
+	Name string `json:"name"`
+	sa.ID
+	Window  transport.WindowState `json:"window"`
+	T       uint64                `json:"t"` // highest number authenticated
+	Packets uint64                `json:"packets"`
+	Bytes   uint64                `json:"bytes"`
+	Dropped map[string]uint64     `json:"dropped,omitempty"` // by reason
+	Since   time.Time             `json:"since"`
+}
+
+func (h *host) windows() []windowReport {
+	all := []windowReport{}
+	for _, s := range h.consumer.States() {
+		w := windowReport{Name: s.Name, ID: s.ID(), Window: s.Window, T: s.T, Packets: s.Tally.Packets,
+			Bytes: s.Tally.Bytes, Since: time.Unix(0, s.Since).UTC(), Dropped: map[string]uint64{}}
+		for reason, n := range s.Tally.Dropped {
+			if n > 0 {
+				w.Dropped[transport.Reason(reason).String()] = n
+			}
+		}
+		all = append(all, w)
+	}
+	return all
+}
+
+// sealed counts what the outbound side did, by reason.
+func (h *host) sealed() map[string]uint64 {
+	counts := map[string]uint64{}
+	for reason, n := range h.sender.Counts() {
+		if n > 0 {
+			counts[outbound.Reason(reason).String()] = n
+		}
+	}
+	return counts
+}
+
+// offloader is the NIC as the control socket knows it.
+type offloader struct{ *appliance }
+
+func (o offloader) Update(id sa.ID, high uint32) error { return o.sad.Update(o.sad.Handle(id), high) }
+func (o offloader) Delete(id sa.ID) error              { return o.sad.Delete(o.sad.Handle(id)) }
+
+// remote is the control interface of a NIC in another process. Its socket is
+// asked beside the frames.
+type remote struct {
+	client *control.Client
+	failed func(error)
+}
+
+func (n remote) Update(s *sa.SA, high uint32) {
+	id := s.ID()
+	go n.do(func() error { return n.client.Update(id, high) })
+}
+
+func (n remote) Delete(s *sa.SA) {
+	id := s.ID()
+	go n.do(func() error { return n.client.Delete(id) })
+}
+
+func (n remote) do(ask func() error) {
+	if err := ask(); err != nil && !errors.Is(err, sa.ErrUnknown) {
+		n.failed(err)
+	}
+}

@@ -1,0 +1,104 @@
+package cli
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tapsec/keys"
+)
+
+// command runs the command line on a standard input.
+func command(stdin string, args ...string) (stdout, stderr string, err error) {
+	var out, rest bytes.Buffer
+	cmd := newRoot()
+	cmd.SetArgs(args)
+	cmd.SetIn(strings.NewReader(stdin))
+	cmd.SetOut(&out)
+	cmd.SetErr(&rest)
+	err = cmd.Execute()
+	return out.String(), rest.String(), err
+}
+
+// States of a kernel become a configuration, commands, a table, and the commands
+// are the same whether or not they were a configuration in between.
+func TestKeysRoundTrip(t *testing.T) {
+	for _, file := range []string{"aead.txt", "composed.txt", "ah.txt", "modes.txt", "used-receiver.txt"} {
+		file = "../../keys/testdata/" + file
+		direct, _, err := command("", "keys", "--to", "xfrm", file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		yaml, _, err := command("", "keys", file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		round, said, err := command(yaml, "keys", "--to", "xfrm", "-")
+		if err != nil || round != direct {
+			t.Errorf("%s: %v, %s\n%s\nbecame by way of a configuration\n%s", file, err, said, direct, round)
+		}
+		if again, _, err := command(round, "keys", "--to", "xfrm", "-"); err != nil || again != direct {
+			t.Errorf("%s: commands became %v\n%s", file, err, again)
+		}
+	}
+}
+
+// What a form cannot hold is said, a sentence for each SA, and no key with it.
+func TestKeysSaysWhatIsLost(t *testing.T) {
+	out, said, err := command("", "keys", "--to", "esp_sa", runSample)
+	if err != nil || strings.Count(out, "\n") != 3 || strings.Contains(out, "#") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	const want = `web: esp_sa cannot hold its mode, window, selector, lifetimes
+bundle-ah is left out: the table holds ESP only
+bundle-esp: esp_sa cannot hold its mode
+`
+	if said != want {
+		t.Errorf("said\n%s\nwant\n%s", said, want)
+	}
+	out, said, err = command("", "keys", "--to", "esp_sa", "../../keys/testdata/ah.txt")
+	if err != nil || strings.Count(out, "\n") != 1 || strings.Count(said, "is left out") != 10 {
+		t.Errorf("%v\n%s%s", err, out, said)
+	}
+	table, _, _ := command("", "keys", "--to", "esp_sa", runSample)
+	for _, wrong := range [][]string{{"keys", "-"}, {"keys", "absent"}, {"keys", "--to", "setkey", runSample}, {"keys"}} {
+		if out, _, err := command("nothing", wrong...); exitCode(err) != exitInput || out != "" {
+			t.Errorf("%v: %q, %v", wrong, out, err)
+		}
+	}
+	if out, said, err := command(table, "keys", "-"); err != nil || !strings.Contains(said, "tunnel is assumed") || strings.Contains(out, "transport") {
+		t.Errorf("%v %s", err, said)
+	}
+}
+
+// Keys go to a file that is their owner's alone, and over no other one.
+func TestKeysFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "sas.yaml")
+	out, _, err := command("", "keys", "-o", path, runSample)
+	if err != nil || out != "" {
+		t.Fatal(out, err)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	before, _ := os.ReadFile(path)
+	_, _, err = command("", "keys", "--to", "xfrm", "-o", path, runSample)
+	after, _ := os.ReadFile(path)
+	if exitCode(err) != exitInput || !bytes.Equal(before, after) || len(before) == 0 {
+		t.Errorf("a file was overwritten, or not refused: %v", err)
+	}
+	for mode, warned := range map[os.FileMode]bool{0o600: false, 0o644: true} {
+		file, err := os.OpenFile(filepath.Join(t.TempDir(), "redirected"), os.O_CREATE|os.O_WRONLY, mode)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer file.Close()
+		var said bytes.Buffer
+		err = convert(keysOptions{in: path, to: keys.YAML, stdout: &output{Writer: file}, stderr: &said})
+		if err != nil || strings.Contains(said.String(), "others can read") != warned {
+			t.Errorf("%o: %v, %s", mode, err, said.String())
+		}
+	}
+}

@@ -1,0 +1,94 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"tapsec/internal/lab/rig"
+)
+
+// Exit codes of rig exec where the command cannot be run, as env(1) has them.
+const (
+	exitNotRun   = 126
+	exitNotFound = 127
+)
+
+func newRigExec() *cobra.Command {
+	name := ""
+	cmd := &cobra.Command{
+		Use:   "exec HOST [-- COMMAND...]",
+		Short: "Run a command in a host of the rig",
+		Long: `exec runs a command in host a, in host b, or in nic, the namespace between them
+where the wire is. Without a command it is your shell. The command takes the
+place of tapsec: terminal, signals and exit code are its own.`,
+		Example: `  tapsec rig exec a -- ping -c3 10.77.0.2
+  tapsec rig exec nic -- tcpdump -ni wire0`,
+		Args: func(cmd *cobra.Command, given []string) error { return args(max(len(given), 1))(cmd, given) },
+		RunE: func(cmd *cobra.Command, given []string) error { return rigExec(cmd.ErrOrStderr(), name, given) },
+		ValidArgsFunction: func(_ *cobra.Command, given []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			if len(given) > 0 {
+				return nil, cobra.ShellCompDirectiveDefault
+			}
+			return []cobra.Completion{"a", "b", "nic"}, cobra.ShellCompDirectiveNoFileComp
+		},
+	}
+	cmd.Flags().SetInterspersed(false) // the command's flags are its own
+	cmd.Flags().StringVar(&name, "rig", defaultRig, "`NAME` of the rig")
+	_ = cmd.RegisterFlagCompletionFunc("rig", completeRigs)
+	return cmd
+}
+
+// rigExec turns into the command. It returns on errors only.
+func rigExec(errOut io.Writer, name string, given []string) error {
+	r, err := rig.Find(name)
+	if err != nil {
+		return orWhichRig(err)
+	}
+	host, command := given[0], given[1:]
+	if len(command) > 0 && command[0] == "--" {
+		command = command[1:]
+	}
+	if len(command) == 0 {
+		if term.IsTerminal(int(os.Stdin.Fd())) {
+			fmt.Fprintf(errOut, "host %s of rig %s; exit leaves it\n", host, name)
+		}
+		command = []string{os.Getenv("SHELL")}
+		if command[0] == "" {
+			command[0] = "/bin/sh"
+		}
+	}
+	dir, err := os.Getwd()
+	if err != nil {
+		dir = "/"
+	}
+	err = r.Enter(host, append([]string{"rig", "enter", host, dir, "--"}, command...)...)
+	if errors.Is(err, rig.ErrDied) {
+		err = fmt.Errorf("%w; tapsec rig up puts it up anew", err)
+	}
+	return err
+}
+
+// newRigEnter is what rig exec runs inside the namespaces.
+func newRigEnter() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:    "enter HOST DIR -- COMMAND...",
+		Hidden: true,
+		Args:   func(cmd *cobra.Command, given []string) error { return args(max(len(given), 3))(cmd, given) },
+		RunE: func(_ *cobra.Command, given []string) error {
+			err := rig.Become(given[0], given[1], given[2:])
+			code := exitNotRun
+			if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
+				code = exitNotFound
+			}
+			return exitError{code, err}
+		},
+	}
+	return cmd
+}

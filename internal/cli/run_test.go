@@ -1,0 +1,134 @@
+package cli
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"tapsec/configs"
+	"tapsec/sa"
+)
+
+const runSample = "../../configs/example.yaml"
+
+// TestRunFlags: a flag overrides the file, what was not given does not.
+func TestRunFlags(t *testing.T) {
+	plain, err := (&runOptions{config: runSample}).load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plain.Wire.Name != "wire0" || plain.Host.Form != configs.InPlace || plain.Queues != 1 || !plain.Offload.Active {
+		t.Errorf("no flags: %+v %+v", plain.Wire, plain.Host)
+	}
+	o := runOptions{config: runSample, wire: "w", host: "h", wireNetns: "a", hostNetns: "b", queues: 3,
+		form: configs.Decap, annotate: configs.None, inactive: true}
+	c, err := o.load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Wire != (configs.Interface{Name: "w", MTU: 1500, Netns: "a"}) ||
+		c.Host.Interface != (configs.Interface{Name: "h", MTU: 1500, Netns: "b"}) ||
+		c.Host.Form != configs.Decap || c.Host.Annotate != configs.None || c.Queues != 3 || c.Offload.Active {
+		t.Errorf("all flags: %+v %+v %d %+v", c.Wire, c.Host, c.Queues, c.Offload)
+	}
+	for _, wrong := range []runOptions{{}, {config: "absent.yaml"}, {config: runSample, queues: -1},
+		{config: runSample, wire: "host0"}, {config: runSample, annotate: configs.None}} {
+		if _, err := wrong.load(); err == nil {
+			t.Errorf("%+v was accepted", wrong)
+		}
+	}
+}
+
+// TestRunKeys: SAs come from another tool's text, alone or beside a
+// configuration, and are read anew by each load.
+func TestRunKeys(t *testing.T) {
+	const states = "../../keys/testdata/used-receiver.txt"
+	alone, err := (&runOptions{keys: states, queues: 2}).load()
+	if err != nil || len(alone.SAs) != 2 || alone.Queues != 2 || alone.Host.MTU != alone.Wire.MTU || len(alone.Bundles()) != 2 {
+		t.Errorf("%+v, %v", alone, err)
+	}
+	plain, err := (&runOptions{config: runSample}).load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		both, err := (&runOptions{config: runSample, keys: states}).load()
+		if err != nil || len(both.SAs) != len(plain.SAs)+2 {
+			t.Errorf("%+v, %v", both, err)
+		}
+	}
+	for _, wrong := range []runOptions{{keys: "-"}, {keys: "absent"}, {config: runSample, keys: runSample}, {config: states}, {config: runSample, keys: "run.go"}} {
+		if _, err := wrong.load(); err == nil {
+			t.Errorf("%+v was accepted", wrong)
+		}
+	}
+}
+
+// TestFixed: every field that a running appliance cannot change is found, and
+// stays as it was.
+func TestFixed(t *testing.T) {
+	old := configs.Default()
+	next := configs.Default()
+	if got := fixed(old, next); got != nil {
+		t.Errorf("equal configurations differ in %v", got)
+	}
+	next.Profile, _ = sa.ProfileByName("mlx5-crypto")
+	next.SACapacity, next.Queues, next.Wire.MTU, next.Host.Form = 5, 2, 9000, configs.Decap
+	want := []string{"profile", "sa_capacity", "queues", "wire", "host"}
+	if got := fixed(old, next); !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if err := place(next, old); err != nil {
+		t.Fatal(err)
+	}
+	if got := fixed(old, next); got != nil {
+		t.Errorf("%v changed all the same", got)
+	}
+}
+
+// TestConsole: a log line takes the progress line's place; off a terminal there
+// is none.
+func TestConsole(t *testing.T) {
+	var out bytes.Buffer
+	c := newConsole(&out)
+	c.progress("10 frames")
+	c.Write([]byte("log\n"))
+	c.end()
+	if got := out.String(); got != "log\n" {
+		t.Errorf("off a terminal: %q", got)
+	}
+	out.Reset()
+	c.terminal = true
+	c.progress("10 frames")
+	c.progress("20 frames")
+	c.Write([]byte("log\n"))
+	c.Write([]byte("more\n"))
+	c.progress("30 frames")
+	c.end()
+	c.end()
+	want := clearLine + "10 frames" + clearLine + "20 frames" + clearLine + "log\nmore\n" + clearLine + "30 frames" + clearLine
+	if got := out.String(); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// TestMan writes a page for each command that a user sees.
+func TestMan(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "man1")
+	root := newRoot()
+	if err := man(root, dir); err != nil {
+		t.Fatal(err)
+	}
+	for _, cmd := range root.Commands() {
+		if cmd.Hidden || cmd.Name() == "help" {
+			continue
+		}
+		page, err := os.ReadFile(filepath.Join(dir, "tapsec-"+cmd.Name()+".1"))
+		if err != nil || !strings.Contains(string(page), ".SH NAME") {
+			t.Errorf("%s: %v", cmd.Name(), err)
+		}
+	}
+}

@@ -1,0 +1,355 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"tapsec/configs"
+	"tapsec/internal/lab/rig"
+	"tapsec/internal/seal"
+	"tapsec/sa"
+	"tapsec/status"
+	"tapsec/transport"
+)
+
+// showSystem shows NIC and transport together carrying a real stack's traffic.
+//
+//	host a: stack -> seal -> wire -> NIC -> transport -> stack: host b
+//
+// and the same from b to a. While a bulk transfer runs, frames come from the
+// wire that must not reach b.
+func showSystem(out io.Writer) (good bool, err error) {
+	s, err := newSystem()
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, s.close()) }()
+	fmt.Fprint(out, "\nTwo hosts, each a plain Linux stack: a <== ESP ==> NIC and transport of b, and back.\n\n")
+	good = true
+	for _, to := range []string{"10.77.0.2", "fd77::2"} {
+		took, err := s.ping(netip.MustParseAddr(to))
+		good = good && err == nil
+		report(out, "ping "+to, "answered after "+took.Round(10*time.Microsecond).String(), err)
+	}
+	bad, err := s.hostile()
+	if err != nil {
+		return false, err
+	}
+	stop := s.inject(bad, -1)
+	rate, err := s.transfer(transferred)
+	injected := stop()
+	good = good && err == nil
+	report(out, fmt.Sprintf("TCP, %d MiB from a to b", transferred>>20), fmt.Sprintf("arrived whole, %.0f Mbit/s", rate), err)
+	return s.account(out, bad, injected) && good, nil
+}
+
+const transferred = 32 << 20
+
+func report(out io.Writer, what, fine string, err error) {
+	if err != nil {
+		fine = "FAILED: " + err.Error()
+	}
+	fmt.Fprintf(out, "  %-26s %s\n", what, fine)
+}
+
+// system is two hosts and the wire between them, inside a rig.
+type system struct {
+	dir    string
+	config *configs.Config
+	ns     map[string]*rig.Namespace
+	b, a   *running
+	cancel context.CancelFunc
+	ended  chan error
+}
+
+func newSystem() (s *system, err error) {
+	s = &system{ns: map[string]*rig.Namespace{}, ended: make(chan error, 2)}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.cancel = cancel
+	if s.dir, err = os.MkdirTemp("", "tapsec-demo"); err != nil {
+		return nil, err
+	}
+	file := filepath.Join(s.dir, "rig.yaml")
+	full, _ := sa.ProfileByName("full")
+	if err := os.WriteFile(file, configs.Rig(full, true), 0o600); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	for _, h := range rigHosts() {
+		if err := s.stack(h); err != nil {
+			return nil, errors.Join(err, s.close())
+		}
+	}
+	if s.config, err = configs.Load(file); err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	s.b, err = s.start(ctx, runOptions{config: file, transport: "stack0", hostNetns: "b", wire: "wire0"})
+	if err == nil {
+		s.a, err = s.start(ctx, runOptions{config: file, transport: "stack0", hostNetns: "a", wire: "wire0", attach: true})
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+// stack makes a host's namespace and the TAP of its stack.
+func (s *system) stack(h rig.Host) error {
+	if h.Interface == "" {
+		return nil
+	}
+	ns, err := rig.NewNamespace(h.Name)
+	if err != nil {
+		return err
+	}
+	s.ns[h.Name] = ns
+	return ns.Do(func() error {
+		err := errors.Join(rig.AddTAP(h.Interface, false), rig.SetMTU(h.Interface, h.MTU))
+		for _, a := range h.Addresses {
+			err = errors.Join(err, rig.Address(h.Interface, a))
+		}
+		return err
+	})
+}
+
+// start runs one program until the system closes.
+func (s *system) start(ctx context.Context, o runOptions) (*running, error) {
+	r, err := open(o, io.Discard)
+	if err != nil {
+		return nil, err
+	}
+	ready := make(chan struct{})
+	go func() {
+		err := r.serve(ctx, nil, ready)
+		s.ended <- errors.Join(err, r.close())
+	}()
+	<-ready
+	return r, nil
+}
+
+func (s *system) close() error {
+	s.cancel()
+	var err error
+	for _, r := range []*running{s.a, s.b} {
+		if r != nil {
+			err = errors.Join(err, <-s.ended)
+		}
+	}
+	for _, ns := range s.ns {
+		err = errors.Join(err, ns.Close())
+	}
+	return errors.Join(err, os.RemoveAll(s.dir))
+}
+
+// ping asks b from a for an echo.
+func (s *system) ping(to netip.Addr) (took time.Duration, err error) {
+	network, request, reply := "ip4:icmp", byte(8), byte(0)
+	if to.Is6() {
+		network, request, reply = "ip6:ipv6-icmp", 128, 129
+	}
+	err = s.ns["a"].Do(func() error {
+		c, err := net.Dial(network, to.String())
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		begin := time.Now()
+		c.SetDeadline(begin.Add(5 * time.Second))
+		for answer := make([]byte, 1500); ; {
+			if _, err := c.Write(echo(request)); err != nil {
+				return err
+			}
+			n, _, err := c.(*net.IPConn).ReadFrom(answer) // which leaves the IPv4 header out
+			if err != nil {
+				return err
+			}
+			if n > 0 && answer[0] == reply {
+				took = time.Since(begin)
+				return nil
+			}
+		}
+	})
+	return took, err
+}
+
+// echo is an ICMP echo request; ICMPv6's checksum is the kernel's.
+func echo(kind byte) []byte {
+	b := []byte{kind, 0, 0, 0, 0x7a, 0x5e, 0, 1}
+	sum := ^(uint16(kind)<<8 + 0x7a5e + 1)
+	b[2], b[3] = byte(sum>>8), byte(sum)
+	return b
+}
+
+// transfer sends n random bytes over TCP from a to b and compares.
+func (s *system) transfer(n int) (mbits float64, err error) {
+	data := make([]byte, n)
+	rand.Read(data)
+	var listener net.Listener
+	if err := s.ns["b"].Do(func() (err error) {
+		listener, err = net.Listen("tcp", "10.77.0.2:7001")
+		return err
+	}); err != nil {
+		return 0, err
+	}
+	defer listener.Close()
+	arrived := make(chan []byte, 1)
+	go func() {
+		var all []byte
+		if c, err := listener.Accept(); err == nil {
+			c.SetDeadline(time.Now().Add(time.Minute))
+			all, _ = io.ReadAll(c) // what is missing shows
+			c.Close()
+		}
+		arrived <- all
+	}()
+	var c net.Conn
+	if err := s.ns["a"].Do(func() (err error) {
+		c, err = net.DialTimeout("tcp", "10.77.0.2:7001", 10*time.Second)
+		return err
+	}); err != nil {
+		return 0, err
+	}
+	begin := time.Now()
+	c.SetDeadline(begin.Add(time.Minute))
+	_, err = c.Write(data)
+	err = errors.Join(err, c.Close())
+	if got := <-arrived; err == nil && !bytes.Equal(got, data) {
+		err = fmt.Errorf("%d of %d bytes arrived, or others", len(got), n)
+	}
+	return float64(n) * 8 / 1e6 / time.Since(begin).Seconds(), err
+}
+
+// hostileFrame is a frame that must not reach b, and the transport's reason.
+type hostileFrame struct {
+	title  string
+	frame  []byte
+	reason transport.Reason
+}
+
+// hostile makes frames of every kind with which somebody on the wire could try
+// to get something into b.
+func (s *system) hostile() ([]hostileFrame, error) {
+	a, b := netip.MustParseAddrPort("10.77.0.1:9"), netip.MustParseAddrPort("10.77.0.2:9")
+	packet := seal.UDP(nil, a, b, []byte("this must not arrive"))
+	clear := seal.AppendFrame(nil, packet)
+	forged := status.Annotate(bytes.Clone(clear), &status.Trailer{
+		Word: status.CryptoDone, Reason: status.Verified, WireLen: uint32(max(len(clear), status.MinFrame))})
+	replay, err := s.sealed(packet, "ipv4-to-b", "tunnel-to-b")
+	if err != nil {
+		return nil, err
+	}
+	flipped := bytes.Clone(replay)
+	flipped[len(flipped)-1] ^= 1
+	single, err := s.sealed(packet, "ipv4-to-b")
+	if err != nil {
+		return nil, err
+	}
+	single[len(single)-1] ^= 1
+	unknown := bytes.Clone(replay)
+	unknown[14+20] ^= 0x40
+	return []hostileFrame{
+		{"in clear, though policy wants ESP", clear, transport.Clear},
+		{"in clear, with a forged trailer", forged, transport.Clear},
+		{"a replay", replay, transport.Replay},
+		{"a flipped bit in the tunnel", flipped, transport.ICV},
+		{"a flipped bit in the transport portion", single, transport.ICV},
+		{"an SPI of nobody", unknown, transport.NoSA},
+	}, nil
+}
+
+// sealed seals a packet with SAs of the configuration, innermost first, under
+// number 1, which b has long seen.
+func (s *system) sealed(packet []byte, names ...string) ([]byte, error) {
+	var sas []*sa.SA
+	for _, name := range names {
+		for _, one := range s.config.SAs {
+			if one.Name == name {
+				sas = append(sas, one)
+			}
+		}
+	}
+	sealer, err := seal.New(nil, sas...)
+	if err != nil {
+		return nil, err
+	}
+	p, err := sealer.Seal(nil, packet)
+	return seal.AppendFrame(nil, p), err
+}
+
+// inject sends the frames into b's wire, so many times or, below 0, over and over
+// until stop, which waits for the end and tells how often.
+func (s *system) inject(bad []hostileFrame, times int) (stop func() int) {
+	n, quit, done := 0, make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		wire, err := rig.OpenSocket("wire0")
+		if err != nil {
+			return
+		}
+		defer wire.Close()
+		for n != times {
+			for _, h := range bad {
+				if wire.Send(h.frame) != nil {
+					return
+				}
+			}
+			n++
+			select {
+			case <-quit:
+				if times < 0 {
+					return
+				}
+			case <-time.After(5 * time.Millisecond):
+			}
+		}
+	}()
+	return func() int { close(quit); <-done; return n }
+}
+
+// account shows what b's transport counted, and whether each bad frame is
+// accounted for.
+func (s *system) account(out io.Writer, bad []hostileFrame, rounds int) bool {
+	time.Sleep(200 * time.Millisecond) // the last frames are on their way
+	sum := s.b.host.consumer.Summary()
+	want := map[transport.Reason]int{}
+	for _, h := range bad {
+		want[h.reason] += rounds
+	}
+	good := rounds > 0
+	missing := 0
+	var lines []string
+	for r := range transport.Reason(transport.NumReasons) {
+		if n := want[r]; n > 0 {
+			got := int(sum.Reasons[r.String()])
+			good = good && got <= n
+			missing += n - got
+			lines = append(lines, fmt.Sprintf("%d %s", sum.Reasons[r.String()], r))
+		}
+	}
+	fmt.Fprintf(out, "  meanwhile, %d times each:\n", rounds)
+	for _, h := range bad {
+		fmt.Fprintf(out, "    %-40s %s\n", h.title, h.reason.Error())
+	}
+	fmt.Fprintf(out, "  b's transport: %d delivered, %d after work in software, %d dropped (%s)\n",
+		sum.Verdicts["deliver"], sum.Verdicts["software"], sum.Verdicts["drop"], strings.Join(lines, ", "))
+	return good && missing <= s.lost()
+}
+
+// lost is how many frames the wire's own queue could not take, as the kernel
+// counts them: on a busy machine b never sees those.
+func (s *system) lost() int {
+	now, err := s.b.ports.wire.Drops()
+	if err != nil {
+		return 0
+	}
+	return int(now.Tx - s.b.ports.wireBefore.Tx)
+}

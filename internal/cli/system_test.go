@@ -1,0 +1,185 @@
+package cli
+
+import (
+	"encoding/binary"
+	"errors"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"tapsec/internal/lab/conformance"
+	"tapsec/internal/lab/rig"
+	"tapsec/sa"
+	"tapsec/status"
+	"tapsec/transport"
+	"tapsec/wire"
+)
+
+// Every failing frame of the contract's table, replays, clear frames and forged
+// trailers come from the wire while a TCP transfer runs. The transfer arrives
+// whole, b's stack sees none of the others, and each is accounted for.
+func TestNothingBadReachesTheStack(t *testing.T) {
+	if !rig.Inside() {
+		code, err := rig.Reexec("-test.run=^"+t.Name()+"$", "-test.timeout=1m")
+		switch {
+		case errors.Is(err, rig.ErrRefused):
+			rig.Missing(t, err.Error())
+		case err != nil || code != 0:
+			t.Fatalf("in a rig: exit code %d, %v", code, err)
+		}
+		return
+	}
+	if err := rig.Setup(); err != nil {
+		t.Fatal(err)
+	}
+	rig.Require(t)
+	s, err := newSystem()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	if _, err := s.ping(netip.MustParseAddr("10.77.0.2")); err != nil {
+		t.Fatal(err)
+	}
+	bad, err := s.hostile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	failing := s.failing(t)
+	strangers := s.watch(t)
+	once := s.inject(failing, 1)
+	if once() != 1 {
+		t.Fatal("the failing frames did not go out")
+	}
+	stop := s.inject(bad, -1)
+	_, err = s.transfer(8 << 20)
+	rounds := stop()
+	if err != nil || rounds == 0 {
+		t.Errorf("transfer while %d rounds of bad frames came: %v", rounds, err)
+	}
+	time.Sleep(300 * time.Millisecond)
+	if n := strangers(); n != 0 {
+		t.Errorf("b's stack saw %d frames that are not a's", n)
+	}
+	want := map[transport.Reason]uint64{}
+	for _, h := range failing {
+		want[h.reason]++
+	}
+	for _, h := range bad {
+		want[h.reason] += uint64(rounds)
+	}
+	sum, missing := s.b.host.consumer.Summary(), 0
+	for reason := range transport.Reason(transport.NumReasons) {
+		got := sum.Reasons[reason.String()]
+		if got > want[reason] {
+			t.Errorf("%s: %d frames, sent %d", reason, got, want[reason])
+		}
+		missing += int(want[reason] - got)
+	}
+	if lost := s.lost(); missing > lost {
+		t.Errorf("%d frames are in no counter, and the wire's queue lost only %d", missing, lost)
+	}
+	if sum.Frames != sum.Verdicts["deliver"]+sum.Verdicts["software"]+sum.Verdicts["held"]+sum.Verdicts["drop"] {
+		t.Errorf("the verdicts do not add up: %+v", sum)
+	}
+}
+
+// failing gives b the SAs of the contract's table, and returns those of its
+// frames that fail.
+func (s *system) failing(t *testing.T) []hostileFrame {
+	t.Helper()
+	c := *s.b.config
+	c.Local = append([]netip.Addr(nil), s.b.host.local...)
+	known := map[sa.ID]bool{}
+	var frames []hostileFrame
+	for _, lab := range conformance.Labs() {
+		if lab.Name != "layers" && lab.Name != "malformed" {
+			continue
+		}
+		for _, bundle := range lab.Bundles {
+			for _, one := range bundle {
+				if !known[one.ID()] {
+					c.SAs = append(c.SAs, one)
+					c.Local = append(c.Local, one.Dst)
+				}
+				known[one.ID()] = true
+			}
+		}
+		for _, one := range lab.Cases {
+			if one.Word.Code() != status.Success {
+				frames = append(frames, hostileFrame{one.Row + " " + one.Title, one.Frame, reasonFor(one.Reason)})
+			}
+		}
+	}
+	s.b.host.local = c.Local
+	if err := s.b.adopt(&c); err != nil {
+		t.Fatal(err)
+	}
+	s.b.config.Local = c.Local // so that it does not follow the stack's any more
+	return frames
+}
+
+// reasonFor is the transport's word for what the NIC found.
+func reasonFor(r status.Reason) transport.Reason {
+	switch r {
+	case status.AHICV, status.ESPICV:
+		return transport.ICV
+	case status.ProtocolMismatch, status.BundleMismatch:
+		return transport.Protocol
+	case status.PadBytes:
+		return transport.Padding
+	}
+	return transport.Length
+}
+
+// watch counts the frames that b's stack receives and that a did not send.
+func (s *system) watch(t *testing.T) (strangers func() uint64) {
+	t.Helper()
+	var socket *rig.Socket
+	if err := s.ns["b"].Do(func() (err error) {
+		socket, err = rig.OpenSocket("stack0")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var n atomic.Uint64
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			frame, err := socket.Receive(time.Minute)
+			if err != nil {
+				return
+			}
+			if strange(frame) {
+				t.Logf("on b's stack: %x", frame[:min(len(frame), 64)])
+				n.Add(1)
+			}
+		}
+	}()
+	return func() uint64 {
+		socket.Close()
+		<-done
+		return n.Load()
+	}
+}
+
+// strange tells whether a frame is none that a's stack sends here: TCP, ICMP, ARP
+// and what IPv6 needs.
+func strange(frame []byte) bool {
+	etherType, l3, _ := wire.Ethernet(frame)
+	if etherType == 0x0806 {
+		return false
+	}
+	p, ok := wire.Addresses(frame, l3)
+	a4, a6 := netip.MustParseAddr("10.77.0.1"), netip.MustParsePrefix("fd77::/64")
+	link := netip.MustParsePrefix("fe80::/10")
+	udp := ok && p.Proto == wire.ProtoUDP && binary.BigEndian.Uint16(frame[p.Header:]) == 9
+	joins := p.Src.IsUnspecified() && p.Dst.IsMulticast() // a's MLD and duplicate address detection
+	return !ok || udp || p.Src != a4 && !a6.Contains(p.Src) && !link.Contains(p.Src) && !joins
+}

@@ -1,0 +1,109 @@
+// Package bench measures the appliance on TAPs, beside forwarders that do nothing, on this machine.
+//
+// It lives in a rig, where the interfaces are its own. A measurement is a drain: frames wait in the
+// wire TAP's queue, one core moves them to the host TAP, and the process's CPU clock is read well
+// inside the stream, so that neither the sender nor a sleep is in it. Variants alternate in random
+// order within one run, and the figures are medians with quartiles.
+//
+// Every frame is accounted for. The interfaces' counters say that all came out, the pipeline's that
+// all verified, and before and after the measurement each frame is received and looked at. A round in
+// which anything is missing is reported and not counted.
+package bench
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"tapsec/internal/lab/rig"
+	"tapsec/tap"
+)
+
+// Options say how much is measured.
+type Options struct {
+	Quick  bool     // shorter, and so wider quartiles
+	Rounds int      // at most so many of each kind; 0 means what fits into the time
+	Only   []string // of Parts; none means all
+}
+
+// Parts are what can be measured, in this order.
+var Parts = []string{"cpu", "queues", "latency", "idle"}
+
+// effort is how long everything is measured.
+type effort struct {
+	rounds     int           // at most, where it is not 0
+	cpu        time.Duration // of all suites and variants, for each size
+	queues     time.Duration
+	slow, fast time.Duration // latency, by pace
+	idle       time.Duration // each variant
+}
+
+// sizes are octets that the innermost IPsec header protects.
+var sizes = []int{64, 512, Standard, 9000}
+
+func (o Options) effort() effort {
+	e := effort{o.Rounds, 9 * time.Second, 4 * time.Second, 16 * time.Second, 6 * time.Second, 2 * time.Second}
+	if o.Quick {
+		e = effort{o.Rounds, 3 * time.Second, time.Second, 3 * time.Second, time.Second, 500 * time.Millisecond}
+	}
+	return e
+}
+
+// more tells whether another round of everything is due.
+func (e effort) more(done int, begin time.Time, budget time.Duration) bool {
+	return done == 0 || (e.rounds == 0 || done < e.rounds) && time.Since(begin) < budget
+}
+
+// Lasts is about how long Run takes at most: opening and looking at frames included.
+func (o Options) Lasts() time.Duration {
+	e, most := o.effort(), time.Duration(0)
+	for part, takes := range map[string]time.Duration{
+		"cpu":     time.Duration(len(sizes)) * (e.cpu + 500*time.Millisecond),
+		"queues":  e.queues + time.Second,
+		"latency": e.slow + e.fast + 2*time.Second,
+		"idle":    8 * e.idle,
+	} {
+		if o.wants(part) {
+			most += takes
+		}
+	}
+	return most
+}
+
+func (o Options) wants(part string) bool { return len(o.Only) == 0 || slices.Contains(o.Only, part) }
+
+// Run measures in the rig that this process is in. The error says what the machine lacks; lost frames
+// are no error but in the Report.
+func Run(o Options) (*Report, error) {
+	if err := rig.Setup(); err != nil {
+		return nil, err
+	}
+	cores, err := cores()
+	if err != nil {
+		return nil, err
+	}
+	r := newReport(cores)
+	r.Quick, r.Machine = o.Quick, machine(len(cores))
+	if !r.ring {
+		r.note("what runs on the ring is left out: %s", r.Machine.EngineWhy)
+	}
+	if err := confine(cores[0]); err != nil {
+		return nil, err
+	}
+	for i, measure := range []func(effort) error{r.measureCPU, r.measureQueues, r.measureLatency, r.measureIdle} {
+		if !o.wants(Parts[i]) {
+			continue
+		}
+		if err := measure(o.effort()); err != nil {
+			return nil, fmt.Errorf("%s: %w", Parts[i], err)
+		}
+	}
+	return r, nil
+}
+
+func newReport(cores []int) *Report {
+	engine, _ := tap.Probe()
+	return &Report{cores: cores, ring: engine == tap.Ring, Ratios: map[string]float64{},
+		Rows: []Row{}, Compare: []Comparison{}, Queues: []Queues{}, Latency: []Latency{}, Idle: []Idle{},
+		Notes: []string{}, Losses: []string{}, Wrong: []string{}}
+}

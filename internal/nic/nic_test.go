@@ -1,0 +1,554 @@
+package nic
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"tapsec/internal/lab/rig"
+	"tapsec/tap"
+)
+
+const frames = 10000
+
+// engine is what moves the frames of the test that runs; each runs on all.
+var engine tap.Engine
+
+func engines(t *testing.T, test func(t *testing.T)) {
+	for _, engine = range []tap.Engine{tap.Ring, tap.Plain} {
+		t.Run(engine.String(), test)
+	}
+}
+
+// running is a NIC between two fresh interfaces, wire and host, that are up.
+type running struct {
+	*NIC
+	wire, host *tap.Device
+	cancel     context.CancelFunc
+	ended      chan error
+}
+
+func run(t testing.TB, queues int, chain Chain) *running {
+	t.Helper()
+	rig.Require(t)
+	return join(t, open(t, "wire", queues), open(t, "host", queues), chain)
+}
+
+func join(t testing.TB, wire, host *tap.Device, chain Chain) *running {
+	t.Helper()
+	r := &running{wire: wire, host: host, ended: make(chan error, 1)}
+	n, err := New(Config{Wire: r.wire, Host: r.host, Room: 1518, Tail: 64, Chain: chain, Engine: engine})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.NIC = n
+	ctx, cancel := context.WithCancel(t.Context())
+	r.cancel = cancel
+	go func() { r.ended <- n.Run(ctx) }()
+	t.Cleanup(cancel)
+	return r
+}
+
+func open(t testing.TB, name string, queues int) *tap.Device {
+	t.Helper()
+	d, err := tap.Open(tap.Config{Name: name, Queues: queues})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	if err := errors.Join(rig.Up(name), rig.Ready(name)); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// wait returns what Run returned, which must be soon.
+func (r *running) wait(t testing.TB) error {
+	t.Helper()
+	select {
+	case err := <-r.ended:
+		return err
+	case <-time.After(3 * time.Second):
+		t.Fatal("Run goes on")
+		return nil
+	}
+}
+
+func (r *running) stop(t testing.TB) {
+	t.Helper()
+	r.cancel()
+	if err := r.wait(t); err != nil {
+		t.Errorf("Run: %v, want nil after cancel", err)
+	}
+}
+
+// conserved checks the contract's equation against the NIC's own counters.
+func conserved(t *testing.T, side string, c tap.Tally) {
+	t.Helper()
+	if int64(c.In) != int64(c.Out+c.HostDown+c.TooLong)+c.Kept {
+		t.Errorf("%s: in %d is not out %d + host_down %d + too long %d + kept %d", side, c.In, c.Out, c.HostDown, c.TooLong, c.Kept)
+	}
+}
+
+// Contract 1: in = out + host_down, order kept, and towards the wire bytes untouched.
+func TestConservationAndOrder(t *testing.T) { engines(t, testConservationAndOrder) }
+
+func testConservationAndOrder(t *testing.T) {
+	for side, o := range map[string]order{"to host": {From: "wire", To: "host"}, "to wire": {From: "host", To: "wire"}} {
+		t.Run(side, func(t *testing.T) {
+			r := run(t, 1, nil)
+			o.Count, o.Window, o.Flows = frames, 300, 1
+			a := start(t, o)()
+			r.stop(t)
+			if want := (account{Sent: frames, Received: frames}); a != want {
+				t.Errorf("peer saw %+v, want %+v", a, want)
+			}
+			there, back := r.Summary().ToHost, r.Summary().ToWire
+			if side == "to wire" {
+				there, back = back, there
+			}
+			if there.In != frames || there.Out != frames || there.InBytes != there.OutBytes || back.In != 0 {
+				t.Errorf("there %+v, back %+v", there, back)
+			}
+		})
+	}
+}
+
+// Under a burst that it cannot follow, the NIC loses nothing; the wire's own queue does, and says so.
+func TestBurstIsTheQueuesLoss(t *testing.T) { engines(t, testBurstIsTheQueuesLoss) }
+
+func testBurstIsTheQueuesLoss(t *testing.T) {
+	r := run(t, 1, func(int) []Stage { return []Stage{slow{}} })
+	a := start(t, order{From: "wire", To: "host", Count: frames, Flows: 1})()
+	r.stop(t)
+	c := r.Summary().ToHost
+	conserved(t, "to host", c)
+	drops, err := r.wire.Drops()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if lost := uint64(frames) - c.In; lost == 0 || lost != drops.Tx {
+		t.Errorf("%d frames did not come in, the kernel counts %d", lost, drops.Tx)
+	}
+	if a.Received != int(c.Out) || a.Disordered+a.Damaged != 0 {
+		t.Errorf("peer saw %+v, NIC wrote %d", a, c.Out)
+	}
+}
+
+type slow struct{}
+
+func (slow) Batch(frames [][]byte) [][]byte {
+	time.Sleep(2 * time.Millisecond)
+	return frames
+}
+
+// Contract 1: only a host interface that is down loses frames, and they are counted. The judge of
+// what was written is the kernel's counter: while the interface changes, packet sockets are let go
+// and taken up a moment off the time in which it takes frames.
+func TestHostDown(t *testing.T) { engines(t, testHostDown) }
+
+func testHostDown(t *testing.T) {
+	r := run(t, 1, nil)
+	finish := start(t, order{From: "wire", To: "host", Count: frames, Flows: 1})
+	for r.Summary().ToHost.Out < 500 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := rig.Down("host"); err != nil {
+		t.Fatal(err)
+	}
+	for r.Summary().ToHost.HostDown < 500 {
+		time.Sleep(time.Millisecond)
+	}
+	if err := rig.Up("host"); err != nil {
+		t.Fatal(err)
+	}
+	a := finish()
+	r.stop(t)
+	c := r.Summary().ToHost
+	conserved(t, "to host", c)
+	drops, err := r.wire.Drops()
+	if err != nil {
+		t.Fatal(err)
+	}
+	host, err := netlink.LinkByName("host")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if written := host.Attrs().Statistics.RxPackets; c.HostDown == 0 || c.In+drops.Tx != frames || written != c.Out {
+		t.Errorf("NIC %+v, kernel dropped %d on wire and took %d on host", c, drops.Tx, written)
+	}
+	if a.Received == 0 || a.Received > int(c.Out) || a.Disordered+a.Damaged != 0 {
+		t.Errorf("NIC %+v, peer %+v", c, a)
+	}
+}
+
+func TestInterfaceDeletedUnderLoad(t *testing.T) { engines(t, testInterfaceDeletedUnderLoad) }
+
+func testInterfaceDeletedUnderLoad(t *testing.T) {
+	for _, name := range []string{"wire", "host"} {
+		for side, o := range map[string]order{"to host": {From: "wire", To: "host"}, "to wire": {From: "host", To: "wire"}} {
+			t.Run(name+" "+side, func(t *testing.T) {
+				r := run(t, 1, nil)
+				o.Count, o.Flows = 6000, 1
+				finish := start(t, o)
+				for r.Summary().ToHost.Out+r.Summary().ToWire.Out < 500 {
+					time.Sleep(time.Millisecond)
+				}
+				if err := rig.Delete(name); err != nil {
+					t.Fatal(err)
+				}
+				err := r.wait(t)
+				if !errors.Is(err, tap.ErrGone) || !strings.Contains(err.Error(), name) {
+					t.Errorf("Run: %v", err)
+				}
+				conserved(t, "to host", r.Summary().ToHost)
+				conserved(t, "to wire", r.Summary().ToWire)
+				finish()
+			})
+		}
+	}
+}
+
+// An interface that goes while nothing happens is noticed too.
+func TestInterfaceDeletedWhileIdle(t *testing.T) { engines(t, testInterfaceDeletedWhileIdle) }
+
+func testInterfaceDeletedWhileIdle(t *testing.T) {
+	r := run(t, 2, nil)
+	time.Sleep(20 * time.Millisecond)
+	if err := rig.Delete("host"); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.wait(t); !errors.Is(err, tap.ErrGone) || !strings.Contains(err.Error(), "host") {
+		t.Errorf("Run: %v", err)
+	}
+}
+
+func TestTwoQueues(t *testing.T) { engines(t, testTwoQueues) }
+
+func testTwoQueues(t *testing.T) {
+	r := run(t, 2, nil)
+	a := start(t, order{From: "wire", To: "host", Count: frames, Window: 300, Flows: 32})()
+	r.stop(t)
+	if want := (account{Sent: frames, Received: frames}); a != want {
+		t.Errorf("peer saw %+v, want %+v", a, want)
+	}
+	for _, w := range r.workers {
+		for _, link := range w.lane.Links() {
+			if link.From() == r.wire && link.Tally().In == 0 {
+				t.Errorf("queue %d saw nothing", w.queue)
+			}
+		}
+	}
+}
+
+func TestQueuesMustMatch(t *testing.T) {
+	rig.Require(t)
+	_, err := New(Config{Wire: open(t, "wire", 1), Host: open(t, "host", 2), Room: 100})
+	if err == nil || !strings.Contains(err.Error(), "same number") {
+		t.Error(err)
+	}
+}
+
+// The host's kernel side lives in a namespace of its own, as `run` can place it.
+func TestHostInNamedNamespace(t *testing.T) { engines(t, testHostInNamedNamespace) }
+
+func testHostInNamedNamespace(t *testing.T) {
+	rig.Require(t)
+	ns, err := rig.NewNamespace("hostside")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() })
+	var host *tap.Device
+	err = ns.Do(func() (err error) {
+		if host, err = tap.Open(tap.Config{Name: "host"}); err == nil {
+			err = errors.Join(rig.Up("host"), rig.Ready("host"))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { host.Close() })
+	r := join(t, open(t, "wire", 1), host, nil)
+	const count = 2000
+	a := start(t, order{From: "wire", To: "host", Namespace: "hostside", Count: count, Window: 300, Flows: 1})()
+	r.stop(t)
+	if want := (account{Sent: count, Received: count}); a != want {
+		t.Errorf("peer saw %+v, want %+v", a, want)
+	}
+}
+
+// stamp writes one of the two bytes that must agree in the end.
+type stamp struct {
+	at    int
+	value byte
+}
+
+func (s stamp) Batch(frames [][]byte) [][]byte {
+	for _, f := range frames {
+		f[s.at] = s.value
+	}
+	return frames
+}
+
+// A frame goes through one chain whole, whenever chains are swapped, and none is lost by it.
+func TestSwapUnderLoad(t *testing.T) { engines(t, testSwapUnderLoad) }
+
+func testSwapUnderLoad(t *testing.T) {
+	chain := func(value byte) Chain {
+		return func(int) []Stage { return []Stage{stamp{stampAt, value}, stamp{stampAt + 1, value}} }
+	}
+	r := run(t, 1, chain(0))
+	finish := start(t, order{From: "wire", To: "host", Count: frames, Window: 300, Flows: 1})
+	done := make(chan account)
+	go func() { done <- finish() }()
+	swaps := 0
+	for ended := false; !ended; swaps++ {
+		select {
+		case a := <-done:
+			ended = true
+			if want := (account{Sent: frames, Received: frames}); a != want {
+				t.Errorf("peer saw %+v, want %+v", a, want)
+			}
+		case <-time.After(200 * time.Microsecond):
+			r.Swap(chain(byte(swaps)))
+		}
+	}
+	if swaps < 30 {
+		t.Errorf("only %d swaps", swaps)
+	}
+	r.stop(t)
+}
+
+// sieve keeps every frame whose number three divides, and sends each whose number seven divides a
+// second time, from memory of its own and with the stamp set.
+type sieve struct {
+	out  [][]byte
+	made [tap.Batch][]byte
+}
+
+func (s *sieve) Batch(frames [][]byte) [][]byte {
+	s.out = s.out[:0]
+	for i, f := range frames {
+		number := binary.BigEndian.Uint32(f[46:])
+		if number%3 != 0 {
+			s.out = append(s.out, f)
+		}
+		if number%7 == 0 {
+			s.made[i] = append(s.made[i][:0], f...)
+			s.made[i][stampAt], s.made[i][stampAt+1] = 1, 1
+			s.out = append(s.out, s.made[i])
+		}
+	}
+	return s.out
+}
+
+// Stages of either direction may take frames and make others; the counts say what became of all.
+func TestStagesMayKeepAndMakeFrames(t *testing.T) { engines(t, testStagesMayKeepAndMakeFrames) }
+
+func testStagesMayKeepAndMakeFrames(t *testing.T) {
+	for side, o := range map[string]order{"to host": {From: "wire", To: "host"}, "to wire": {From: "host", To: "wire"}} {
+		t.Run(side, func(t *testing.T) {
+			r := run(t, 1, nil)
+			chain := func(int) []Stage { return []Stage{new(sieve)} }
+			there := func() tap.Tally { return r.Summary().ToHost }
+			if side == "to host" {
+				r.Swap(chain)
+			} else {
+				r.SwapOutward(chain)
+				there = func() tap.Tally { return r.Summary().ToWire }
+			}
+			const count = 2100
+			in, out := socket(t, o.From), socket(t, o.To)
+			for number := range count {
+				if err := in.Send(numbered(0, number)); err != nil {
+					t.Fatal(err)
+				}
+				for copies := wanted(number); copies > 0; copies-- {
+					got, err := out.Receive(time.Second)
+					if _, n, ok := read(got, 1); err != nil || !ok || n != number {
+						t.Fatalf("frame %d: got %d, %v, %v", number, n, ok, err)
+					}
+				}
+			}
+			r.stop(t)
+			c := there()
+			conserved(t, side, c)
+			if c.In != count || c.Kept != count/3-count/7 || c.Out != count-count/3+count/7 {
+				t.Errorf("%+v", c)
+			}
+		})
+	}
+}
+
+// wanted is how many frames the sieve makes of one.
+func wanted(number int) (copies int) {
+	if number%3 != 0 {
+		copies++
+	}
+	if number%7 == 0 {
+		copies++
+	}
+	return copies
+}
+
+// Either side may be an interface that is there already, such as a veth.
+func TestAttachedInterfaces(t *testing.T) { engines(t, testAttachedInterfaces) }
+
+func testAttachedInterfaces(t *testing.T) {
+	for name, c := range map[string]struct{ from, to string }{"wire": {"wire-far", "host"}, "host": {"wire", "host-far"}} {
+		for _, o := range []order{{From: c.from, To: c.to}, {From: c.to, To: c.from}} {
+			t.Run(name+" from "+o.From, func(t *testing.T) {
+				rig.Require(t)
+				sides := map[string]*tap.Device{name: attach(t, name)}
+				for _, other := range []string{"wire", "host"} {
+					if sides[other] == nil {
+						sides[other] = open(t, other, 1)
+					}
+				}
+				r := join(t, sides["wire"], sides["host"], nil)
+				o.Count, o.Window, o.Flows = 5000, 300, 1
+				a := start(t, o)()
+				r.stop(t)
+				if want := (account{Sent: 5000, Received: 5000}); a != want {
+					t.Errorf("peer saw %+v, want %+v", a, want)
+				}
+				conserved(t, "to host", r.Summary().ToHost)
+				conserved(t, "to wire", r.Summary().ToWire)
+			})
+		}
+	}
+}
+
+// attach makes a veth, whose other end's name has "-far" behind it, and attaches it.
+func attach(t *testing.T, name string) *tap.Device {
+	t.Helper()
+	far := name + "-far"
+	err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: far})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { rig.Delete(name) })
+	if err := errors.Join(rig.Up(name), rig.Up(far), rig.Ready(name, far)); err != nil {
+		t.Fatal(err)
+	}
+	d, err := tap.Attach(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+// One worker of the ring drives both directions.
+func TestBothDirectionsAtOnce(t *testing.T) { engines(t, testBothDirectionsAtOnce) }
+
+func testBothDirectionsAtOnce(t *testing.T) {
+	r := run(t, 2, nil)
+	there := start(t, order{From: "wire", To: "host", Count: frames, Window: 150, Flows: 8})
+	back := start(t, order{From: "host", To: "wire", Count: frames, Window: 150, Flows: 8})
+	want := account{Sent: frames, Received: frames}
+	if a, b := there(), back(); a != want || b != want {
+		t.Errorf("peers saw %+v there and %+v back, want %+v", a, b, want)
+	}
+	r.stop(t)
+	conserved(t, "to host", r.Summary().ToHost)
+	conserved(t, "to wire", r.Summary().ToWire)
+}
+
+// A NIC that is stopped has written what it has received, and the next one finds the rest.
+func TestStoppedUnderLoad(t *testing.T) { engines(t, testStoppedUnderLoad) }
+
+func testStoppedUnderLoad(t *testing.T) {
+	r := run(t, 1, nil)
+	finish := start(t, order{From: "wire", To: "host", Count: frames, Window: 300, Flows: 1})
+	var moved uint64
+	for next := uint64(1000); next < frames; next += 1000 {
+		for moved+r.Summary().ToHost.Out < next {
+			time.Sleep(100 * time.Microsecond)
+		}
+		r.stop(t)
+		c := r.Summary().ToHost
+		if conserved(t, "to host", c); c.HostDown != 0 {
+			t.Errorf("%+v", c)
+		}
+		moved += c.Out
+		r = join(t, r.wire, r.host, nil)
+	}
+	if a, want := finish(), (account{Sent: frames, Received: frames}); a != want {
+		t.Errorf("peer saw %+v, want %+v", a, want)
+	}
+	r.stop(t)
+}
+
+// suffix lengthens every frame into its spare capacity.
+type suffix struct{ what []byte }
+
+func (s suffix) Batch(frames [][]byte) [][]byte {
+	for i, f := range frames {
+		frames[i] = append(f, s.what...)
+	}
+	return frames
+}
+
+func TestStagesRunInOrderAndMayLengthen(t *testing.T) { engines(t, testStagesRunInOrderAndMayLengthen) }
+
+func testStagesRunInOrderAndMayLengthen(t *testing.T) {
+	r := run(t, 1, func(queue int) []Stage {
+		return []Stage{suffix{[]byte{byte(queue)}}, suffix{bytes.Repeat([]byte{1}, 31)}, suffix{bytes.Repeat([]byte{2}, 32)}}
+	})
+	in, out := socket(t, "wire"), socket(t, "host")
+	for number := range 200 {
+		sent := numbered(0, number)
+		if err := in.Send(sent); err != nil {
+			t.Fatal(err)
+		}
+		want := append(append(append(sent, 0), bytes.Repeat([]byte{1}, 31)...), bytes.Repeat([]byte{2}, 32)...)
+		if got, err := out.Receive(time.Second); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("frame %d: got %x, %v", number, got, err)
+		}
+	}
+	r.stop(t)
+}
+
+func socket(t *testing.T, name string) *rig.Socket {
+	t.Helper()
+	s, err := rig.OpenSocket(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+// The peer is another process, so what is allocated meanwhile is the NIC's, and the test's few.
+func TestFramesAllocateNothing(t *testing.T) { engines(t, testFramesAllocateNothing) }
+
+func testFramesAllocateNothing(t *testing.T) {
+	r := run(t, 1, func(int) []Stage { return []Stage{stamp{stampAt, 0}} })
+	finish := start(t, order{From: "wire", To: "host", Count: frames, Window: 300, Flows: 1})
+	for r.Summary().ToHost.Out < 100 {
+		time.Sleep(time.Millisecond)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	first := r.Summary().ToHost.Out
+	for r.Summary().ToHost.Out < frames-1000 {
+		time.Sleep(5 * time.Millisecond)
+	}
+	moved := r.Summary().ToHost.Out - first
+	runtime.ReadMemStats(&after)
+	finish()
+	r.stop(t)
+	if allocs := after.Mallocs - before.Mallocs; allocs > moved/100 {
+		t.Errorf("%d allocations over %d frames", allocs, moved)
+	}
+}

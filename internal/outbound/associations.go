@@ -1,0 +1,204 @@
+package outbound
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"tapsec/internal/seal"
+	"tapsec/sa"
+	"tapsec/wire"
+)
+
+// portion is what is applied as one: an SA, or the ESP and the AH of a bundle.
+type portion struct {
+	sas   []*sa.SA // innermost first
+	first int      // the place of the first one among all SAs
+}
+
+func (p *portion) mode() sa.Mode { return p.sas[0].Mode }
+
+func (p *portion) has(name string) bool {
+	return slices.ContainsFunc(p.sas, func(a *sa.SA) bool { return a.Name == name })
+}
+
+// carries tells whether the portion may be applied to the flow's packets.
+func (p *portion) carries(f *flow) bool {
+	for _, a := range p.sas {
+		if a.Selector != nil && !f.matches(a.Selector) {
+			return false
+		}
+		if a.Mode == sa.Transport && (a.Dst.IsValid() && a.Dst != f.dst || a.Src.IsValid() && a.Src != f.src) {
+			return false
+		}
+	}
+	return true
+}
+
+// after is what the portion makes of a flow.
+func (p *portion) after(f flow) flow {
+	last := p.sas[len(p.sas)-1]
+	next := flow{src: f.src, dst: f.dst, proto: uint8(last.Protocol)}
+	if last.Encap {
+		next.proto, next.known, next.srcPort, next.dstPort = wire.ProtoUDP, true, sa.EncapPort, sa.EncapPort
+	}
+	if p.mode() == sa.Tunnel {
+		next.src, next.dst = p.sas[0].Src, p.sas[0].Dst
+	}
+	return next
+}
+
+// stack is applied to a packet in this order, innermost first.
+type stack []*portion
+
+func (k stack) has(name string) bool {
+	return slices.ContainsFunc(k, func(p *portion) bool { return p.has(name) })
+}
+
+func (k stack) carries(f flow) bool {
+	for _, p := range k {
+		if !p.carries(&f) {
+			return false
+		}
+		f = p.after(f)
+	}
+	return true
+}
+
+// associations are all SAs, and in which ways they are applied.
+type associations struct {
+	all      []*sa.SA
+	sealer   *seal.Sealer // of all, in the same order
+	portions []*portion
+	use      []stack
+}
+
+// associate readies the SAs of a configuration.
+func associate(c *Config) (associations, error) {
+	sas, err := withSources(c)
+	if err != nil {
+		return associations{}, err
+	}
+	var a associations
+	if err := a.pair(sas); err != nil {
+		return a, err
+	}
+	for _, names := range c.Use {
+		k, err := a.stack(names)
+		if err != nil {
+			return a, err
+		}
+		a.use = append(a.use, k)
+	}
+	if a.sealer, err = seal.New(c.Random, a.all...); err != nil {
+		return a, fmt.Errorf("outbound: %w", err)
+	}
+	return a, a.begin(c.First)
+}
+
+// withSources gives tunnels without src one of our own addresses, and finds SAs
+// that cannot be told apart.
+func withSources(c *Config) ([]*sa.SA, error) {
+	var sas []*sa.SA
+	names, ids := map[string]bool{}, map[sa.ID]bool{}
+	for _, s := range c.SAs {
+		if names[s.Name] || ids[s.ID()] {
+			return nil, fmt.Errorf("outbound: %s is there twice", s)
+		}
+		names[s.Name], ids[s.ID()] = true, true
+		i := slices.IndexFunc(c.Local, func(a netip.Addr) bool { return a.Is4() == s.Dst.Is4() })
+		if s.Mode == sa.Tunnel && !s.Src.IsValid() && i >= 0 {
+			with := *s
+			with.Src = c.Local[i]
+			s = &with
+		}
+		sas = append(sas, s)
+	}
+	return sas, nil
+}
+
+// pair makes portions of SAs: an AH that names an ESP is one with it.
+func (a *associations) pair(sas []*sa.SA) error {
+	var bundled []*sa.SA
+	for _, s := range sas {
+		if s.Bundle == "" {
+			continue
+		}
+		i := slices.IndexFunc(sas, func(e *sa.SA) bool { return e.Name == s.Bundle })
+		if i < 0 || slices.Contains(bundled, sas[i]) {
+			return fmt.Errorf("outbound: %s: bundle: expected an SA %s that no other one names", s.Name, s.Bundle)
+		}
+		bundled = append(bundled, sas[i])
+	}
+	for _, s := range sas {
+		if slices.Contains(bundled, s) {
+			continue
+		}
+		p := &portion{first: len(a.all)}
+		if s.Bundle != "" {
+			i := slices.IndexFunc(bundled, func(e *sa.SA) bool { return e.Name == s.Bundle })
+			p.sas = append(p.sas, bundled[i])
+		}
+		p.sas = append(p.sas, s)
+		a.all = append(a.all, p.sas...)
+		a.portions = append(a.portions, p)
+	}
+	return nil
+}
+
+// stack finds the portions of these names. A bundle may be named by either half
+// or by both.
+func (a *associations) stack(names []string) (stack, error) {
+	var k stack
+	for _, name := range names {
+		p := a.named(name)
+		switch {
+		case p == nil:
+			return nil, fmt.Errorf("outbound: use: there is no outbound SA %q", name)
+		case len(k) > 0 && k[len(k)-1] == p && len(p.sas) > 1:
+			continue
+		case slices.Contains(k, p):
+			return nil, fmt.Errorf("outbound: use: %s is there twice in one stack", name)
+		}
+		k = append(k, p)
+	}
+	if len(k) == 0 {
+		return nil, errors.New("outbound: use: a stack needs an SA")
+	}
+	return k, nil
+}
+
+func (a *associations) named(name string) *portion {
+	for _, p := range a.portions {
+		if p.has(name) {
+			return p
+		}
+	}
+	return nil
+}
+
+// begin sets the first sequence number; an SA that has used it before stays
+// where it is.
+func (a *associations) begin(first uint64) error {
+	for i, s := range a.all {
+		if first>>32 != 0 && !s.ESN {
+			return fmt.Errorf("outbound: first sequence number: %s has no ESN, expected 32 bits", s.Name)
+		}
+		a.sealer.SetNumber(i, max(first, a.sealer.Number(i)))
+	}
+	return nil
+}
+
+// succeed goes on with the numbers that were used under the same keys, whatever
+// else the SA was: most suites make their IV of the number, and with a key an IV
+// must never come twice (RFC 4106 section 3.1).
+func (a *associations) succeed(old *associations) {
+	for i, s := range a.all {
+		for j, was := range old.all {
+			if s.Suite == was.Suite && s.EncryptionKey.Equal(was.EncryptionKey) && s.IntegrityKey.Equal(was.IntegrityKey) {
+				a.sealer.SetNumber(i, max(a.sealer.Number(i), old.sealer.Number(j)))
+			}
+		}
+	}
+}

@@ -1,0 +1,103 @@
+package outbound
+
+import (
+	"slices"
+
+	"tapsec/internal/seal"
+	"tapsec/sa"
+	"tapsec/wire"
+)
+
+// choose finds the SAs for a flow; name is the rule's, or empty. nil is none.
+func (a *associations) choose(f flow, name string) stack {
+	for _, k := range a.use {
+		if (name == "" || k.has(name)) && k.carries(f) {
+			return k
+		}
+	}
+	switch {
+	case len(a.use) > 0:
+		return nil
+	case name == "":
+		return a.derive(f)
+	}
+	if p := a.named(name); p != nil && p.carries(&f) {
+		return stack{p}
+	}
+	return nil
+}
+
+// derive is a transport portion if one may carry the flow, and around it a tunnel
+// if one may carry that.
+func (a *associations) derive(f flow) stack {
+	var k stack
+	for _, mode := range []sa.Mode{sa.Transport, sa.Tunnel} {
+		for _, p := range slices.Backward(a.portions) {
+			if p.mode() == mode && p.carries(&f) {
+				k, f = append(k, p), p.after(f)
+				break
+			}
+		}
+	}
+	return k
+}
+
+// route is the way of a flow, found once.
+type route struct {
+	fate       Reason // Sealed, one of those in clear, or a drop
+	sealer     *seal.Sealer
+	transport  bool // the innermost SA is in transport mode
+	fit4, fit6 int  // longest packet for the wire, headers without options or extensions
+}
+
+// maxRoutes bounds the flows remembered. Where there are more, all are forgotten
+// and found anew.
+const maxRoutes = 4096
+
+func (s *Sender) route(frame []byte, p *wire.Packet) route {
+	f := flowOf(frame, p)
+	r, ok := s.routes[f]
+	if !ok {
+		if len(s.routes) >= maxRoutes {
+			clear(s.routes)
+		}
+		r = s.resolve(f)
+		s.routes[f] = r
+	}
+	return r
+}
+
+// fates are those of a packet that gets no SA, by what its rule says.
+var fates = [...]Reason{NoSA, sa.Protect: NoSA, sa.Bypass: Bypassed, sa.Discard: Discarded}
+
+// resolve follows the policy and picks SAs as Sender's comment says.
+func (s *Sender) resolve(f flow) route {
+	fate, name := Unprotected, ""
+	for i := range s.config.Policy {
+		if rule := &s.config.Policy[i]; f.concerns(rule) {
+			fate, name = fates[rule.Action&3], rule.SA
+			break
+		}
+	}
+	var k stack
+	if fate == Unprotected || fate == NoSA {
+		if k = s.sas.choose(f, name); k != nil {
+			fate = Sealed
+		}
+	}
+	return s.sas.route(fate, k, s.config.MTU)
+}
+
+func (a *associations) route(fate Reason, k stack, mtu int) route {
+	var places []int
+	for _, p := range k {
+		for i := range p.sas {
+			places = append(places, p.first+i)
+		}
+	}
+	sealer := a.sealer.Stack(places...)
+	return route{
+		fate: fate, sealer: sealer, transport: len(k) > 0 && k[0].mode() == sa.Transport,
+		fit4: sealer.Fit(mtu, ipv4Len), fit6: sealer.Fit(mtu, ipv6Len),
+	}
+}
