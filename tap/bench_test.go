@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 )
 
 // queued is how many frames wait before they are moved: fewer than a TAP's queue holds.
@@ -79,11 +80,11 @@ func (m *mover) round(size int) error {
 func ends(b *testing.B, name string) (from, to *Device, in *rig.Socket) {
 	from, to = openTAP(b, Config{Name: name + "a", MTU: 9000}), openTAP(b, Config{Name: name + "b", MTU: 9000})
 	for _, d := range []*Device{from, to} {
-		if err := rig.Up(d.name); err != nil {
+		if err := netns.Up(d.name); err != nil {
 			b.Fatal(err)
 		}
 	}
-	if err := rig.Ready(from.name, to.name); err != nil {
+	if err := netns.Ready(from.name, to.name); err != nil {
 		b.Fatal(err)
 	}
 	return from, to, socket(b, from.name)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 )
 
 func ip(t testing.TB, args string) {
@@ -31,9 +32,9 @@ func attached(t testing.TB, how Options, room, tail int) (near, tap *Device, in,
 	t.Helper()
 	rig.Require(t)
 	ip(t, "link add near type veth peer name far")
-	t.Cleanup(func() { rig.Delete("near") })
+	t.Cleanup(func() { netns.Delete("near") })
 	tap = openTAP(t, Config{Name: "tb"})
-	if err := errors.Join(rig.Up("near"), rig.Up("far"), rig.Up("tb"), rig.Ready("near", "far", "tb")); err != nil {
+	if err := errors.Join(netns.Up("near"), netns.Up("far"), netns.Up("tb"), netns.Ready("near", "far", "tb")); err != nil {
 		t.Fatal(err)
 	}
 	near, err := Attach("near")
@@ -139,16 +140,16 @@ func testAttachedLosesAndCounts(t *testing.T, how Options) {
 		frame  []byte
 		want   Tally
 	}{
-		{func() error { return rig.Down("near") }, frame(1, 60), Tally{HostDown: 1, Kept: -1}},
-		{func() error { return rig.Up("near") }, frame(2, 1518), Tally{HostDown: 1, TooLong: 1, Kept: -2}},
-		{func() error { return rig.Down("far") }, frame(3, 60), Tally{HostDown: 1, TooLong: 1, Kept: -3, Out: 1, OutBytes: 60}},
-		{func() error { return rig.Up("far") }, frame(4, 60), Tally{HostDown: 1, TooLong: 1, Kept: -4, Out: 2, OutBytes: 120}},
+		{func() error { return netns.Down("near") }, frame(1, 60), Tally{HostDown: 1, Kept: -1}},
+		{func() error { return netns.Up("near") }, frame(2, 1518), Tally{HostDown: 1, TooLong: 1, Kept: -2}},
+		{func() error { return netns.Down("far") }, frame(3, 60), Tally{HostDown: 1, TooLong: 1, Kept: -3, Out: 1, OutBytes: 60}},
+		{func() error { return netns.Up("far") }, frame(4, 60), Tally{HostDown: 1, TooLong: 1, Kept: -4, Out: 2, OutBytes: 120}},
 	} {
 		if err := c.change(); err != nil {
 			t.Fatal(err)
 		}
 		if c.want.Out > 1 {
-			if err := rig.Ready("near", "far"); err != nil {
+			if err := netns.Ready("near", "far"); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -186,7 +187,7 @@ func TestAttachedReceiveEnds(t *testing.T) {
 	}{
 		"closed":  {func(d *Device, l *single) error { return d.Close() }, os.ErrClosed},
 		"stopped": {func(d *Device, l *single) error { l.Stop(); return nil }, ErrStopped},
-		"deleted": {func(d *Device, l *single) error { return rig.Delete("near") }, ErrGone},
+		"deleted": {func(d *Device, l *single) error { return netns.Delete("near") }, ErrGone},
 	} {
 		t.Run(name, func(t *testing.T) {
 			near, _, in, _ := attached(t, Options{}, 1514, 0)
@@ -210,7 +211,7 @@ func TestAttachedDeletedIsGoneForAll(t *testing.T) { engines(t, testAttachedDele
 
 func testAttachedDeletedIsGoneForAll(t *testing.T, how Options) {
 	near, _, _, out := attached(t, how, 1514, 0)
-	if err := rig.Delete("near"); err != nil {
+	if err := netns.Delete("near"); err != nil {
 		t.Fatal(err)
 	}
 	if err := out.Send([][]byte{frame(1, 60), frame(2, 60)}); !errors.Is(err, ErrGone) || !strings.Contains(err.Error(), "near") {
@@ -264,7 +265,7 @@ func testAttachedRetriesRefusedFramesInOrder(t *testing.T, how Options) {
 func TestAttachedFinishesWhatSendersLeftOpen(t *testing.T) {
 	_, _, in, _ := attached(t, Options{}, 1522, 0)
 	there, here := netip.MustParsePrefix("192.0.2.2/24"), netip.MustParseAddrPort("192.0.2.1:9")
-	if err := errors.Join(rig.Address("far", there), rig.Neighbour("far", here.Addr(), net.HardwareAddr(header[:6]))); err != nil {
+	if err := errors.Join(netns.Address("far", there), netns.Neighbour("far", here.Addr(), net.HardwareAddr(header[:6]))); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(there.Addr(), 1000)), net.UDPAddrFromAddrPort(here))
@@ -353,20 +354,20 @@ func TestAttachedHasOneQueue(t *testing.T) {
 // An interface is asked where it lives, and one that left is gone.
 func TestAttachedInAnotherNamespace(t *testing.T) {
 	rig.Require(t)
-	ns, err := rig.NewNamespace("far")
+	ns, err := netns.New("far")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer ns.Close()
-	next, err := rig.NewNamespace("next")
+	next, err := netns.New("next")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer next.Close()
 	ip(t, "link add near type veth peer name away")
-	defer rig.Delete("near") // and so away, before the namespace in which it is then
+	defer netns.Delete("near") // and so away, before the namespace in which it is then
 	var d *Device
-	err = errors.Join(ns.Take("away"), rig.Up("near"), ns.Do(func() error {
+	err = errors.Join(ns.Take("away"), netns.Up("near"), ns.Do(func() error {
 		d, err = Attach("away")
 		return err
 	}))
@@ -374,7 +375,7 @@ func TestAttachedInAnotherNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	if err := errors.Join(d.Up(), rig.Ready("near"), d.Inject(frame(1, 60))); err != nil {
+	if err := errors.Join(d.Up(), netns.Ready("near"), d.Inject(frame(1, 60))); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := socket(t, "near").Receive(time.Millisecond); err == nil {
@@ -432,7 +433,7 @@ func testInject(t *testing.T, how Options) {
 		if got, err := to.Receive(time.Second); err != nil || !bytes.Equal(got, frame(i, 60)) {
 			t.Errorf("%s: %x, %v", d.Name(), got, err)
 		}
-		if err := rig.Down(d.Name()); err != nil {
+		if err := netns.Down(d.Name()); err != nil {
 			t.Fatal(err)
 		}
 		if err := d.Inject(frame(i, 60)); err == nil || !strings.Contains(err.Error(), d.Name()) {

@@ -16,6 +16,7 @@ import (
 
 	"tapsec/internal/lab/conformance"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 	"tapsec/internal/seal"
 	"tapsec/wire"
 )
@@ -35,7 +36,7 @@ func openSteered(t *testing.T, by Steering, queues int) *steered {
 	if now, _, err := d.Steer(by); err != nil || now != by {
 		t.Fatal(now, err)
 	}
-	if err := errors.Join(rig.Up("steered"), rig.Ready("steered")); err != nil {
+	if err := errors.Join(netns.Up("steered"), netns.Ready("steered")); err != nil {
 		t.Fatal(err)
 	}
 	return &steered{d, socket(t, "steered")}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 )
 
 func TestMain(m *testing.M) { rig.Main(m) }
@@ -42,7 +43,7 @@ func openTAP(t testing.TB, c Config) *Device {
 func pair(t testing.TB, how Options, room, tail int) (a, b *Device, l *single) {
 	t.Helper()
 	a, b = openTAP(t, Config{Name: "ta"}), openTAP(t, Config{Name: "tb"})
-	if err := errors.Join(rig.Up("ta"), rig.Up("tb"), rig.Ready("ta", "tb")); err != nil {
+	if err := errors.Join(netns.Up("ta"), netns.Up("tb"), netns.Ready("ta", "tb")); err != nil {
 		t.Fatal(err)
 	}
 	return a, b, link(t, how, a, b, room, tail)
@@ -97,7 +98,7 @@ func TestOpenSaysWhatToDo(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"tun", "va", "one"} {
-		t.Cleanup(func() { rig.Delete(name) })
+		t.Cleanup(func() { netns.Delete(name) })
 	}
 	for _, c := range []struct {
 		config Config
@@ -169,10 +170,10 @@ func TestMadeInterfaceGoesAttachedStays(t *testing.T) {
 		t.Error("the interface that Open made outlived Close")
 	}
 	for name, multi := range map[string]bool{"stays": false, "staysmulti": true} {
-		if err := rig.AddTAP(name, multi); err != nil {
+		if err := netns.AddTAP(name, multi); err != nil {
 			t.Fatal(err)
 		}
-		defer rig.Delete(name)
+		defer netns.Delete(name)
 		for range 2 {
 			d, err := Open(Config{Name: name})
 			if err != nil {
@@ -209,7 +210,7 @@ func testReceiveEnds(t *testing.T, how Options) {
 	}{
 		"closed":  {func(d *Device, l *single) error { return d.Close() }, os.ErrClosed},
 		"stopped": {func(d *Device, l *single) error { l.Stop(); return nil }, ErrStopped},
-		"deleted": {func(d *Device, l *single) error { return rig.Delete(d.Name()) }, ErrGone},
+		"deleted": {func(d *Device, l *single) error { return netns.Delete(d.Name()) }, ErrGone},
 	} {
 		t.Run(name, func(t *testing.T) {
 			a, _, l := pair(t, how, 1514, 0)
@@ -241,7 +242,7 @@ func TestDeletedIsGoneForAll(t *testing.T) { engines(t, testDeletedIsGoneForAll)
 
 func testDeletedIsGoneForAll(t *testing.T, how Options) {
 	_, b, l := pair(t, how, 1514, 0)
-	if err := rig.Delete("tb"); err != nil {
+	if err := netns.Delete("tb"); err != nil {
 		t.Fatal(err)
 	}
 	frames := [][]byte{frame(1, 60), frame(2, 60)}
@@ -315,13 +316,13 @@ func TestHostDownIsCounted(t *testing.T) { engines(t, testHostDownIsCounted) }
 
 func testHostDownIsCounted(t *testing.T, how Options) {
 	_, _, l := pair(t, how, 1514, 0)
-	if err := rig.Down("tb"); err != nil {
+	if err := netns.Down("tb"); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Send([][]byte{frame(1, 60), frame(2, 60)}); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(rig.Up("tb"), rig.Ready("tb")); err != nil {
+	if err := errors.Join(netns.Up("tb"), netns.Ready("tb")); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Send([][]byte{frame(3, 60)}); err != nil {
@@ -413,16 +414,16 @@ func TestKernelSideInAnotherNamespace(t *testing.T) { engines(t, testKernelSideI
 
 func testKernelSideInAnotherNamespace(t *testing.T, how Options) {
 	rig.Require(t)
-	ns, err := rig.NewNamespace("far")
+	ns, err := netns.New("far")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ns.Close() })
-	if err := rig.AddTAP("ta", false); err != nil { // one that stays: no other may be moved
+	if err := netns.AddTAP("ta", false); err != nil { // one that stays: no other may be moved
 		t.Fatal(err)
 	}
 	a, _, l := pair(t, how, 1514, 0)
-	if err := errors.Join(ns.Take("ta"), a.Up(), ns.Do(func() error { return rig.Ready("ta") })); err != nil {
+	if err := errors.Join(ns.Take("ta"), a.Up(), ns.Do(func() error { return netns.Ready("ta") })); err != nil {
 		t.Fatal(err)
 	}
 	if exists("ta") {
@@ -465,7 +466,7 @@ func overflow(t *testing.T, d *Device, in *rig.Socket) {
 
 func TestDropsHere(t *testing.T) {
 	a := openTAP(t, Config{Name: "ta"})
-	if err := errors.Join(rig.Up("ta"), rig.Ready("ta")); err != nil {
+	if err := errors.Join(netns.Up("ta"), netns.Ready("ta")); err != nil {
 		t.Fatal(err)
 	}
 	overflow(t, a, socket(t, "ta"))

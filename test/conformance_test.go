@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 	"tapsec/test/program"
 )
 
@@ -84,7 +85,7 @@ func TestConformance(t *testing.T) {
 func otherNIC(t *testing.T, change string) (env, args []string) {
 	t.Helper()
 	for _, name := range []string{"wire0", "host0"} {
-		if err := errors.Join(rig.AddTAP(name, false), rig.Up(name)); err != nil {
+		if err := errors.Join(netns.AddTAP(name, false), netns.Up(name)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -95,7 +96,7 @@ func otherNIC(t *testing.T, change string) (env, args []string) {
 		if out, err := end.CombinedOutput(); err != nil {
 			t.Errorf("end the NIC: %v\n%s", err, out)
 		}
-		if err := errors.Join(rig.Delete("wire0"), rig.Delete("host0")); err != nil {
+		if err := errors.Join(netns.Delete("wire0"), netns.Delete("host0")); err != nil {
 			t.Error(err)
 		}
 	})

@@ -13,9 +13,10 @@ import (
 // mayImport says which packages of the house each one may import
 // (docs/decisions/0001-house.md). What is not in the table may import nothing.
 var mayImport = map[string][]string{
-	"wire": {}, "sa": {}, "status": {}, "tap": {}, "internal/lab/rig": {}, "internal/lab/vector": {},
+	"wire": {}, "sa": {}, "status": {}, "tap": {}, "internal/netns": {}, "internal/lab/vector": {},
 
 	"internal/fragment": {"wire"},
+	"internal/lab/rig":  {"internal/netns"},
 	"internal/mac":      {"sa"},
 
 	"esp":     {"sa", "status", "internal/mac"},
@@ -32,7 +33,7 @@ var mayImport = map[string][]string{
 	"internal/outbound": {"wire", "sa", "internal/seal"},
 	"internal/control":  {"sa"},
 
-	"internal/lab/bench": {"tap", "internal/nic", "pipeline", "sa", "internal/seal", "status", "internal/lab/rig"},
+	"internal/lab/bench": {"internal/netns", "tap", "internal/nic", "pipeline", "sa", "internal/seal", "status", "internal/lab/rig"},
 	"internal/lab/conformance": {"sa", "internal/seal", "status", "wire", "configs", "keys",
 		"internal/lab/vector"},
 
@@ -45,7 +46,7 @@ var mayImport = map[string][]string{
 var mayUse = map[string][]string{
 	"github.com/songgao/water":       {"tap", "internal/lab/bench"},
 	"github.com/cilium/ebpf":         {"tap"},
-	"github.com/vishvananda/netlink": {"internal/lab/rig"},
+	"github.com/vishvananda/netlink": {"internal/netns"},
 	"github.com/google/gopacket":     {"capture"},
 	"github.com/spf13/cobra":         {"internal/cli"},
 	"go.yaml.in/yaml/v3":             {"configs"},

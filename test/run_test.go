@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 	"tapsec/internal/seal"
 	"tapsec/status"
 	"tapsec/tap"
@@ -316,7 +317,7 @@ func TestDeleted(t *testing.T) {
 	rig.Require(t)
 	for _, name := range []string{"wire0", "host0"} {
 		p := start(t, write(t, headSA))
-		if err := rig.Delete(name); err != nil {
+		if err := netns.Delete(name); err != nil {
 			t.Fatal(err)
 		}
 		sum := readSummary(t, p.end(3))
@@ -356,7 +357,7 @@ func TestNamespaces(t *testing.T) {
 	if sum := readSummary(t, p.stop()); len(sum["wire0"]) != 2 {
 		t.Errorf("no drop counters from other namespaces: %v", sum)
 	}
-	for _, ns := range []*rig.Namespace{outside, inside} {
+	for _, ns := range []*netns.Namespace{outside, inside} {
 		ns.Do(func() error {
 			absent(t, "wire0")
 			return nil
@@ -364,9 +365,9 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
-func namespace(t *testing.T, name string) *rig.Namespace {
+func namespace(t *testing.T, name string) *netns.Namespace {
 	t.Helper()
-	ns, err := rig.NewNamespace(name)
+	ns, err := netns.New(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -384,7 +385,7 @@ func TestNamespaceHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The kernel ends namespaces in turn: had this one ended, it would be gone when the next one is.
-	if err := rig.AddTAP("witness0", false); err != nil { // opened here, so it holds nothing
+	if err := netns.AddTAP("witness0", false); err != nil { // opened here, so it holds nothing
 		t.Fatal(err)
 	}
 	witness, err := tap.Open(tap.Config{Name: "witness0"})
@@ -413,11 +414,11 @@ func TestAttach(t *testing.T) {
 	rig.Require(t)
 	home := namespace(t, "home")
 	for _, name := range []string{"wire0", "host0"} {
-		if err := errors.Join(rig.AddTAP(name, false), rig.Up(name)); err != nil {
+		if err := errors.Join(netns.AddTAP(name, false), netns.Up(name)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	t.Cleanup(func() { rig.Delete("wire0") })
+	t.Cleanup(func() { netns.Delete("wire0") })
 	m := newMixer(t)
 	for range 2 {
 		p := start(t, write(t, moreSAs), "--host-netns", "home")

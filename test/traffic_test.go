@@ -12,6 +12,7 @@ import (
 
 	"tapsec/configs"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 	"tapsec/internal/seal"
 	"tapsec/sa"
 	"tapsec/status"
@@ -159,7 +160,7 @@ func listen(t *testing.T, name string) port {
 // listenIn is listen in a named namespace.
 func listenIn(t *testing.T, namespace, name string) (p port) {
 	t.Helper()
-	ns, err := rig.OpenNamespace(namespace)
+	ns, err := netns.Open(namespace)
 	if err != nil {
 		t.Fatal(err)
 	}

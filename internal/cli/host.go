@@ -13,7 +13,7 @@ import (
 	"tapsec/configs"
 	"tapsec/internal/control"
 	"tapsec/internal/fragment"
-	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 	"tapsec/internal/outbound"
 	"tapsec/pipeline"
 	"tapsec/sa"
@@ -144,11 +144,11 @@ func localAddresses(c *configs.Config) []netip.Addr {
 }
 
 // in runs f in a named network namespace, or here.
-func in(netns string, f func() error) error {
-	if netns == "" {
+func in(name string, f func() error) error {
+	if name == "" {
 		return f()
 	}
-	ns, err := rig.OpenNamespace(netns)
+	ns, err := netns.Open(name)
 	if err != nil {
 		return err
 	}

@@ -5,7 +5,7 @@ import (
 	"net"
 
 	"tapsec/configs"
-	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 	"tapsec/internal/nic"
 	"tapsec/status"
 	"tapsec/tap"
@@ -70,7 +70,7 @@ func openPort(i configs.Interface, queues int) (d *tap.Device, err error) {
 	if i.Netns == "" {
 		return tap.Open(want)
 	}
-	ns, err := rig.OpenNamespace(i.Netns)
+	ns, err := netns.Open(i.Netns)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func openPort(i configs.Interface, queues int) (d *tap.Device, err error) {
 
 // give moves a TAP into a namespace, once opening has shown that it is a
 // persistent one and nobody's.
-func give(ns *rig.Namespace, want tap.Config) error {
+func give(ns *netns.Namespace, want tap.Config) error {
 	d, err := tap.Open(want)
 	if err != nil {
 		return err
@@ -113,7 +113,7 @@ func (p *ports) ready(c *configs.Config) error {
 }
 
 func portReady(i configs.Interface) error {
-	return in(i.Netns, func() error { return rig.Ready(i.Name) })
+	return in(i.Netns, func() error { return netns.Ready(i.Name) })
 }
 
 func (p *ports) close() error { return errors.Join(p.host.Close(), p.wire.Close()) }

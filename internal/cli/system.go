@@ -16,6 +16,7 @@ import (
 
 	"tapsec/configs"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 	"tapsec/internal/seal"
 	"tapsec/sa"
 	"tapsec/status"
@@ -66,14 +67,14 @@ func report(out io.Writer, what, fine string, err error) {
 type system struct {
 	dir    string
 	config *configs.Config
-	ns     map[string]*rig.Namespace
+	ns     map[string]*netns.Namespace
 	b, a   *running
 	cancel context.CancelFunc
 	ended  chan error
 }
 
 func newSystem() (s *system, err error) {
-	s = &system{ns: map[string]*rig.Namespace{}, ended: make(chan error, 2)}
+	s = &system{ns: map[string]*netns.Namespace{}, ended: make(chan error, 2)}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	if s.dir, err = os.MkdirTemp("", "tapsec-demo"); err != nil {
@@ -107,15 +108,15 @@ func (s *system) stack(h rig.Host) error {
 	if h.Interface == "" {
 		return nil
 	}
-	ns, err := rig.NewNamespace(h.Name)
+	ns, err := netns.New(h.Name)
 	if err != nil {
 		return err
 	}
 	s.ns[h.Name] = ns
 	return ns.Do(func() error {
-		err := errors.Join(rig.AddTAP(h.Interface, false), rig.SetMTU(h.Interface, h.MTU))
+		err := errors.Join(netns.AddTAP(h.Interface, false), netns.SetMTU(h.Interface, h.MTU))
 		for _, a := range h.Addresses {
-			err = errors.Join(err, rig.Address(h.Interface, a))
+			err = errors.Join(err, netns.Address(h.Interface, a))
 		}
 		return err
 	})

@@ -10,6 +10,7 @@ import (
 
 	"tapsec/internal/lab/conformance"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 	"tapsec/internal/nic"
 	"tapsec/pipeline"
 	"tapsec/status"
@@ -153,7 +154,7 @@ func newTAPTestbed() (b *tapTestbed, err error) {
 	if b.host, err = tap.Open(tap.Config{Name: "host0", MTU: demoMTU}); err != nil {
 		return b, err
 	}
-	if err = errors.Join(rig.Up("wire0"), rig.Up("host0"), rig.Ready("wire0", "host0")); err != nil {
+	if err = errors.Join(netns.Up("wire0"), netns.Up("host0"), netns.Ready("wire0", "host0")); err != nil {
 		return b, err
 	}
 	if b.send, err = rig.OpenSocket("wire0"); err != nil {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 	"tapsec/wire"
 )
 
@@ -25,7 +26,7 @@ import (
 // Their interfaces take frames of any length; what makes them fragment is the MTU
 // of their routes.
 type between struct {
-	far  *rig.Namespace
+	far  *netns.Namespace
 	mu   sync.Mutex
 	seen [2][NumResults]int // by direction, from near and from far
 	done sync.WaitGroup
@@ -53,9 +54,9 @@ func stack(v string, mine, theirs func(i int) netip.Prefix, peer string) error {
 	if err != nil {
 		return err
 	}
-	err = rig.Up(v)
+	err = netns.Up(v)
 	for i := range ends {
-		err = errors.Join(err, rig.Address(v, mine(i)), rig.Neighbour(v, theirs(i).Addr(), mac),
+		err = errors.Join(err, netns.Address(v, mine(i)), netns.Neighbour(v, theirs(i).Addr(), mac),
 			command(fmt.Sprintf("route replace %s dev %s mtu lock %d", theirs(i).Addr(), v, routeMTU)), local(mine(i).Addr()))
 	}
 	return err
@@ -78,7 +79,7 @@ func openBetween(t *testing.T) *between {
 	if _, err := exec.LookPath("ip"); err != nil {
 		rig.Missing(t, "ip is missing: apt-get install iproute2")
 	}
-	far, err := rig.NewNamespace("")
+	far, err := netns.New("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,10 +89,10 @@ func openBetween(t *testing.T) *between {
 	err = errors.Join(
 		command("link add va mtu 65535 address "+nearMAC+" type veth peer name vb mtu 65535"),
 		command("link add vd mtu 65535 address "+farMAC+" type veth peer name vc mtu 65535"),
-		far.Take("vd"), rig.Up("vb"), rig.Up("vc"),
+		far.Take("vd"), netns.Up("vb"), netns.Up("vc"),
 		stack("va", near, away, farMAC),
 		far.Do(func() error { return stack("vd", away, near, nearMAC) }),
-		rig.Ready("va", "vb", "vc"), far.Do(func() error { return rig.Ready("vd") }))
+		netns.Ready("va", "vb", "vc"), far.Do(func() error { return netns.Ready("vd") }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +109,7 @@ func openBetween(t *testing.T) *between {
 		sockets[0].Close()
 		sockets[1].Close()
 		b.done.Wait()
-		if err := errors.Join(rig.Delete("va"), rig.Delete("vc"), far.Close()); err != nil {
+		if err := errors.Join(netns.Delete("va"), netns.Delete("vc"), far.Close()); err != nil {
 			t.Error(err)
 		}
 	})

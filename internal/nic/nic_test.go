@@ -13,6 +13,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 	"tapsec/tap"
 )
 
@@ -63,7 +64,7 @@ func open(t testing.TB, name string, queues int) *tap.Device {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Close() })
-	if err := errors.Join(rig.Up(name), rig.Ready(name)); err != nil {
+	if err := errors.Join(netns.Up(name), netns.Ready(name)); err != nil {
 		t.Fatal(err)
 	}
 	return d
@@ -160,13 +161,13 @@ func testHostDown(t *testing.T) {
 	for r.Summary().ToHost.Out < 500 {
 		time.Sleep(time.Millisecond)
 	}
-	if err := rig.Down("host"); err != nil {
+	if err := netns.Down("host"); err != nil {
 		t.Fatal(err)
 	}
 	for r.Summary().ToHost.HostDown < 500 {
 		time.Sleep(time.Millisecond)
 	}
-	if err := rig.Up("host"); err != nil {
+	if err := netns.Up("host"); err != nil {
 		t.Fatal(err)
 	}
 	a := finish()
@@ -201,7 +202,7 @@ func testInterfaceDeletedUnderLoad(t *testing.T) {
 				for r.Summary().ToHost.Out+r.Summary().ToWire.Out < 500 {
 					time.Sleep(time.Millisecond)
 				}
-				if err := rig.Delete(name); err != nil {
+				if err := netns.Delete(name); err != nil {
 					t.Fatal(err)
 				}
 				err := r.wait(t)
@@ -222,7 +223,7 @@ func TestInterfaceDeletedWhileIdle(t *testing.T) { engines(t, testInterfaceDelet
 func testInterfaceDeletedWhileIdle(t *testing.T) {
 	r := run(t, 2, nil)
 	time.Sleep(20 * time.Millisecond)
-	if err := rig.Delete("host"); err != nil {
+	if err := netns.Delete("host"); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.wait(t); !errors.Is(err, tap.ErrGone) || !strings.Contains(err.Error(), "host") {
@@ -261,7 +262,7 @@ func TestHostInNamedNamespace(t *testing.T) { engines(t, testHostInNamedNamespac
 
 func testHostInNamedNamespace(t *testing.T) {
 	rig.Require(t)
-	ns, err := rig.NewNamespace("hostside")
+	ns, err := netns.New("hostside")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +270,7 @@ func testHostInNamedNamespace(t *testing.T) {
 	var host *tap.Device
 	err = ns.Do(func() (err error) {
 		if host, err = tap.Open(tap.Config{Name: "host"}); err == nil {
-			err = errors.Join(rig.Up("host"), rig.Ready("host"))
+			err = errors.Join(netns.Up("host"), netns.Ready("host"))
 		}
 		return err
 	})
@@ -436,8 +437,8 @@ func attach(t *testing.T, name string) *tap.Device {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { rig.Delete(name) })
-	if err := errors.Join(rig.Up(name), rig.Up(far), rig.Ready(name, far)); err != nil {
+	t.Cleanup(func() { netns.Delete(name) })
+	if err := errors.Join(netns.Up(name), netns.Up(far), netns.Ready(name, far)); err != nil {
 		t.Fatal(err)
 	}
 	d, err := tap.Attach(name)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 )
 
 // peerVar makes the test binary, run once more, the network around the NIC: a process of its own
@@ -106,7 +107,7 @@ func openIn(namespace, name string) (s *rig.Socket, err error) {
 	if namespace == "" {
 		return rig.OpenSocket(name)
 	}
-	ns, err := rig.OpenNamespace(namespace)
+	ns, err := netns.Open(namespace)
 	if err != nil {
 		return nil, err
 	}

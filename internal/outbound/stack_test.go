@@ -16,6 +16,7 @@ import (
 
 	"tapsec/internal/fragment"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 	"tapsec/internal/nic"
 	"tapsec/pipeline"
 	"tapsec/sa"
@@ -27,7 +28,7 @@ import (
 // host is a Linux stack in a namespace of its own, behind a TAP.
 type host struct {
 	t *testing.T
-	*rig.Namespace
+	*netns.Namespace
 	device *tap.Device
 	sender *Sender
 }
@@ -36,7 +37,7 @@ func newHost(t *testing.T, name string, mtu, place int) *host {
 	t.Helper()
 	h := &host{t: t}
 	var err error
-	if h.Namespace, err = rig.NewNamespace(""); err != nil {
+	if h.Namespace, err = netns.New(""); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { h.Close() })
@@ -46,8 +47,8 @@ func newHost(t *testing.T, name string, mtu, place int) *host {
 	})
 	t.Cleanup(func() { h.device.Close() })
 	h.do(func() error {
-		return errors.Join(rig.Up(name), rig.Ready(name),
-			rig.Address(name, netip.PrefixFrom(hosts[4][place], 24)), rig.Address(name, netip.PrefixFrom(hosts[6][place], 64)))
+		return errors.Join(netns.Up(name), netns.Ready(name),
+			netns.Address(name, netip.PrefixFrom(hosts[4][place], 24)), netns.Address(name, netip.PrefixFrom(hosts[6][place], 64)))
 	})
 	return h
 }

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 )
 
 // Patience is how long anything may take on a machine that has much else to do.
@@ -40,7 +40,7 @@ func Start(t *testing.T, args ...string) *Process {
 
 // Launch starts a program in a namespace; nil is the test's own. It is ended and
 // waited for when the test ends, in any case.
-func Launch(t *testing.T, ns *rig.Namespace, cmd *exec.Cmd) *Process {
+func Launch(t *testing.T, ns *netns.Namespace, cmd *exec.Cmd) *Process {
 	t.Helper()
 	p := &Process{t: t, Cmd: cmd, exited: make(chan error, 1)}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 	"tapsec/internal/nic"
 	"tapsec/pipeline"
 	"tapsec/status"
@@ -82,11 +83,11 @@ func (p plan) open() (f *forwarder, err error) {
 		return f, err
 	}
 	for _, name := range []string{f.wire, f.host} {
-		if err := errors.Join(rig.SetQueueLength(name, queueLength), rig.Up(name)); err != nil {
+		if err := errors.Join(netns.SetQueueLength(name, queueLength), netns.Up(name)); err != nil {
 			return f, err
 		}
 	}
-	if err := rig.Ready(f.wire, f.host); err != nil {
+	if err := netns.Ready(f.wire, f.host); err != nil {
 		return f, err
 	}
 	f.in, err = rig.OpenSocket(f.wire)
@@ -171,8 +172,8 @@ type moved struct {
 }
 
 func (f *forwarder) moved() (m moved, err error) {
-	wire, err1 := rig.Counters(f.wire)
-	host, err2 := rig.Counters(f.host)
+	wire, err1 := netns.Counters(f.wire)
+	host, err2 := netns.Counters(f.host)
 	m.in, m.out, m.dropped = wire.TxPackets, host.RxPackets, wire.TxDropped+host.RxDropped
 	for queue := range f.pipelines {
 		m.verified += f.verified(queue)

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 )
 
 // offPage is how far behind a page's beginning a buffer begins where it is kind to the processor: at
@@ -96,7 +97,7 @@ func (f *forwarder) openBare(name string, mtu int) (int, error) {
 		return -1, fmt.Errorf("interface %s: %w", name, err)
 	}
 	f.closers = append(f.closers, func() error { return unix.Close(fd) })
-	return fd, errors.Join(unix.SetNonblock(fd, false), rig.SetMTU(name, mtu))
+	return fd, errors.Join(unix.SetNonblock(fd, false), netns.SetMTU(name, mtu))
 }
 
 // wake sends a frame that nobody minds.
@@ -116,5 +117,5 @@ func (f *forwarder) openFile(name string, mtu int) (*water.Interface, error) {
 	if name == f.host { // the other one is closed to wake its reader
 		f.closers = append(f.closers, w.Close)
 	}
-	return w, rig.SetMTU(name, mtu)
+	return w, netns.SetMTU(name, mtu)
 }

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"tapsec/internal/netns"
 )
 
 // ErrDied says that a rig's supervisor has ended without TakeDown.
@@ -40,7 +42,7 @@ func (s *Standing) Enter(host string, args ...string) error {
 	pid := strconv.Itoa(s.Supervisor.PID)
 	command := []string{nsenter, "--target", pid, "--mount", "--net"}
 	if s.Hosts[i].Interface != "" { // the name is one in the rig's mount namespace
-		command[len(command)-1] = fmt.Sprintf("--net=/proc/%s/root%s/%s", pid, namesDir, host)
+		command[len(command)-1] = fmt.Sprintf("--net=/proc/%s/root%s/%s", pid, netns.Names, host)
 	}
 	if space(pid, "user") != space("self", "user") {
 		command = append(command, "--user", "--preserve-credentials")

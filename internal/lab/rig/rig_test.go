@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tapsec/internal/netns"
 	"tapsec/tap"
 )
 
@@ -65,10 +66,10 @@ func work() error {
 	if err := Setup(); err != nil {
 		return err
 	}
-	if err := AddTAP("tap0", false); err != nil {
+	if err := netns.AddTAP("tap0", false); err != nil {
 		return err
 	}
-	ns, err := NewNamespace("far")
+	ns, err := netns.New("far")
 	if err != nil {
 		return err
 	}
@@ -179,7 +180,7 @@ func TestNeeds(t *testing.T) {
 
 func TestNamespaceDoComesBack(t *testing.T) {
 	Require(t)
-	ns, err := NewNamespace("")
+	ns, err := netns.New("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +194,7 @@ func TestNamespaceDoComesBack(t *testing.T) {
 	if err != nil || err2 != nil || inside == outside {
 		t.Errorf("inside %s, outside %s, errors %v, %v", inside, outside, err, err2)
 	}
-	if _, err := OpenNamespace("nobody"); err == nil || !strings.Contains(err.Error(), "ip netns add nobody") {
+	if _, err := netns.Open("nobody"); err == nil || !strings.Contains(err.Error(), "ip netns add nobody") {
 		t.Errorf("unknown name: %v", err)
 	}
 }
@@ -202,7 +203,7 @@ func TestNamespaceDoComesBack(t *testing.T) {
 // namespace that it is in ends.
 func TestTakeLeavesWhatVanishes(t *testing.T) {
 	Require(t)
-	ns, err := NewNamespace("")
+	ns, err := netns.New("")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,13 +227,13 @@ func TestSocketWholeFrames(t *testing.T) {
 	if out, err := exec.Command("ip", "link", "add", "va", "type", "veth", "peer", "name", "vb").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	defer Delete("va")
+	defer netns.Delete("va")
 	for _, name := range []string{"va", "vb"} {
-		if err := errors.Join(SetMTU(name, 1600), Up(name)); err != nil {
+		if err := errors.Join(netns.SetMTU(name, 1600), netns.Up(name)); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if err := Ready("va", "vb"); err != nil {
+	if err := netns.Ready("va", "vb"); err != nil {
 		t.Fatal(err)
 	}
 	a, b := openSocket(t, "va"), openSocket(t, "vb")
@@ -269,18 +270,18 @@ func openSocket(t *testing.T, name string) *Socket {
 
 func TestAddressNeighbourRoute(t *testing.T) {
 	Require(t)
-	if err := errors.Join(AddTAP("tapa", true), SetMAC("tapa", net.HardwareAddr{2, 0, 0, 0, 0, 1}), Up("tapa")); err != nil {
+	if err := errors.Join(netns.AddTAP("tapa", true), netns.SetMAC("tapa", net.HardwareAddr{2, 0, 0, 0, 0, 1}), netns.Up("tapa")); err != nil {
 		t.Fatal(err)
 	}
-	defer Delete("tapa")
+	defer netns.Delete("tapa")
 	mac := net.HardwareAddr{2, 0, 0, 0, 0, 2}
 	err := errors.Join(
-		Address("tapa", netip.MustParsePrefix("192.0.2.1/24")),
-		Address("tapa", netip.MustParsePrefix("2001:db8::1/64")),
-		Neighbour("tapa", netip.MustParseAddr("192.0.2.2"), mac),
-		Neighbour("tapa", netip.MustParseAddr("2001:db8::2"), mac),
-		Route("tapa", netip.MustParsePrefix("198.51.100.0/24"), netip.MustParseAddr("192.0.2.2")),
-		Route("tapa", netip.MustParsePrefix("203.0.113.0/24"), netip.Addr{}),
+		netns.Address("tapa", netip.MustParsePrefix("192.0.2.1/24")),
+		netns.Address("tapa", netip.MustParsePrefix("2001:db8::1/64")),
+		netns.Neighbour("tapa", netip.MustParseAddr("192.0.2.2"), mac),
+		netns.Neighbour("tapa", netip.MustParseAddr("2001:db8::2"), mac),
+		netns.Route("tapa", netip.MustParsePrefix("198.51.100.0/24"), netip.MustParseAddr("192.0.2.2")),
+		netns.Route("tapa", netip.MustParsePrefix("203.0.113.0/24"), netip.Addr{}),
 	)
 	if err != nil {
 		t.Fatal(err)

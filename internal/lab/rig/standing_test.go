@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tapsec/internal/netns"
 	"tapsec/tap"
 )
 
@@ -52,7 +53,7 @@ func stand(part string, args []string) {
 
 // holdTAP attaches to host east's TAP for good.
 func holdTAP() error {
-	ns, err := OpenNamespace("east")
+	ns, err := netns.Open("east")
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tapsec/internal/netns"
 )
 
 // Descriptors that a supervisor starts with.
@@ -131,7 +133,7 @@ func Supervise(dir string) error {
 type supervisor struct {
 	*Standing
 	log        *slog.Logger
-	namespaces []*Namespace // by host; nil for the supervisor's own
+	namespaces []*netns.Namespace // by host; nil for the supervisor's own
 	ended      chan exit
 }
 
@@ -181,7 +183,7 @@ func (s *supervisor) addHost(h Host) error {
 		s.Spaces[h.Name] = space("self", "net")
 		return nil
 	}
-	ns, err := NewNamespace(h.Name)
+	ns, err := netns.New(h.Name)
 	if err != nil {
 		return err
 	}
@@ -189,12 +191,12 @@ func (s *supervisor) addHost(h Host) error {
 	return ns.Do(func() error {
 		s.Spaces[h.Name] = space("thread-self", "net")
 		_ = os.WriteFile(ipv6Off, []byte("0"), 0) // the kernel's default, where /proc cannot be written
-		if err := errors.Join(AddTAP(h.Interface, false), change(h.Interface, "quiet", quiet)); err != nil {
+		if err := errors.Join(netns.AddTAP(h.Interface, false), netns.Quiet(h.Interface)); err != nil {
 			return err
 		}
 		for _, a := range h.Addresses {
-			err := Address(h.Interface, a)
-			if a.Addr().Is6() && noIPv6(err) {
+			err := netns.Address(h.Interface, a)
+			if a.Addr().Is6() && netns.NoIPv6(err) {
 				s.log.Warn("this kernel has no IPv6", "host", h.Name, "without", a)
 			} else if err != nil {
 				return err
@@ -207,11 +209,11 @@ func (s *supervisor) addHost(h Host) error {
 // bringUp is run in the host's namespace, once a program holds its TAP.
 func (h Host) bringUp() error {
 	if h.MTU > 0 {
-		if err := SetMTU(h.Interface, h.MTU); err != nil {
+		if err := netns.SetMTU(h.Interface, h.MTU); err != nil {
 			return err
 		}
 	}
-	return errors.Join(Up(h.Interface), Ready(h.Interface))
+	return errors.Join(netns.Up(h.Interface), netns.Ready(h.Interface))
 }
 
 // start starts a program and waits until it is ready, or any of them has ended.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 	"tapsec/internal/seal"
 	"tapsec/keys"
 	"tapsec/sa"
@@ -134,11 +135,11 @@ func newWires(t *testing.T) *wires {
 			t.Fatalf("%v: %s", err, said)
 		}
 		t.Cleanup(func() {
-			if err := rig.Delete(near); err != nil {
+			if err := netns.Delete(near); err != nil {
 				t.Error(err)
 			}
 		})
-		if err := errors.Join(rig.Up(near), rig.Up(far), rig.Ready(near, far)); err != nil {
+		if err := errors.Join(netns.Up(near), netns.Up(far), netns.Ready(near, far)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -160,7 +161,7 @@ func socket(t *testing.T, name string) *rig.Socket {
 func (w *wires) session(uml guest, config string, first uint64, flows []*toKernel) {
 	w.t.Helper()
 	p := program.Start(w.t, "send", "-c", config, "--stack", "stack0", "--out", "near0", "--first", fmt.Sprint(first))
-	if err := rig.Ready("stack0"); err != nil {
+	if err := netns.Ready("stack0"); err != nil {
 		w.t.Fatal(err)
 	}
 	stack := socket(w.t, "stack0")

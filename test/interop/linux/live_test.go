@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/test/interop"
@@ -32,12 +33,12 @@ func TestKernelSeals(t *testing.T) {
 	rig.Require(t)
 	out := t.TempDir()
 	for _, name := range []string{"wire0", "host0"} {
-		if err := errors.Join(rig.AddTAP(name, false), rig.SetMTU(name, mtu), rig.Up(name)); err != nil {
+		if err := errors.Join(netns.AddTAP(name, false), netns.SetMTU(name, mtu), netns.Up(name)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(rig.Delete("wire0"), rig.Delete("host0")); err != nil {
+		if err := errors.Join(netns.Delete("wire0"), netns.Delete("host0")); err != nil {
 			t.Error(err)
 		}
 	})

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 	"tapsec/internal/seal"
 	"tapsec/test/interop"
 	"tapsec/test/program"
@@ -53,11 +54,11 @@ func scapyOpens(t *testing.T, m *matrix, config string, packets []Packet) {
 	if said, err := exec.Command("ip", "link", "add", "near0", "type", "veth", "peer", "far0").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, said)
 	}
-	if err := errors.Join(rig.Up("near0"), rig.Up("far0")); err != nil {
+	if err := errors.Join(netns.Up("near0"), netns.Up("far0")); err != nil {
 		t.Fatal(err)
 	}
 	sender := program.Start(t, "send", "-c", config, "--stack", "stack0", "--out", "near0")
-	if err := rig.Ready("near0", "stack0"); err != nil {
+	if err := netns.Ready("near0", "stack0"); err != nil {
 		t.Fatal(err)
 	}
 	stack, far := listen(t, "stack0"), listen(t, "far0")

@@ -12,7 +12,7 @@ import (
 	"strings"
 	"testing"
 
-	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 	"tapsec/sa"
 	"tapsec/test/program"
 )
@@ -32,7 +32,7 @@ const queue = "20000"
 
 // host is one of the two ends: a namespace with a TAP of tapsec's as its only link.
 type host struct {
-	ns   *rig.Namespace
+	ns   *netns.Namespace
 	name string // a or b
 	link string // the TAP's name
 	n    int    // in its addresses
@@ -41,7 +41,7 @@ type host struct {
 // newHost makes a host. The TAP is there before and after tapsec.
 func newHost(t *testing.T, name, link string, n int) *host {
 	t.Helper()
-	ns, err := rig.NewNamespace(name)
+	ns, err := netns.New(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -52,11 +52,11 @@ func newHost(t *testing.T, name, link string, n int) *host {
 		}
 	})
 	if err := ns.Do(func() error {
-		err := errors.Join(rig.AddTAP(link, false), rig.Up("lo"), rig.Up(link))
+		err := errors.Join(netns.AddTAP(link, false), netns.Up("lo"), netns.Up(link))
 		for _, v := range versions {
-			err = errors.Join(err, rig.Address(link, netip.PrefixFrom(h.outer(v), map[version]int{4: 24, 6: 64}[v])))
+			err = errors.Join(err, netns.Address(link, netip.PrefixFrom(h.outer(v), map[version]int{4: 24, 6: 64}[v])))
 			for _, in := range h.inner(v) {
-				err = errors.Join(err, rig.Address("lo", netip.PrefixFrom(in, in.BitLen())))
+				err = errors.Join(err, netns.Address("lo", netip.PrefixFrom(in, in.BitLen())))
 			}
 		}
 		return errors.Join(err, exec.Command("ip", "link", "set", link, "txqueuelen", queue).Run())
@@ -131,7 +131,7 @@ func (h *host) selectors(v version) string {
 // mtu sets an interface's MTU, and lets as many packets wait in it as in the TAP.
 func (h *host) mtu(link string, mtu int) error {
 	return h.ns.Do(func() error {
-		return errors.Join(rig.SetMTU(link, mtu), exec.Command("ip", "link", "set", link, "txqueuelen", queue).Run())
+		return errors.Join(netns.SetMTU(link, mtu), exec.Command("ip", "link", "set", link, "txqueuelen", queue).Run())
 	})
 }
 

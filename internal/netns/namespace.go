@@ -1,4 +1,5 @@
-package rig
+// Package netns makes and enters network namespaces, and sets up the interfaces in them, over netlink.
+package netns
 
 import (
 	"errors"
@@ -6,25 +7,26 @@ import (
 	"runtime"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+	vish "github.com/vishvananda/netns"
 )
 
-const namesDir = "/run/netns"
+// Names is the directory of the namespaces that have a name, as of `ip netns`.
+const Names = "/run/netns"
 
 // Namespace is a network namespace. It is the caller's until Close.
 type Namespace struct {
-	handle netns.NsHandle
-	made   string // its name, if NewNamespace gave it one
+	handle vish.NsHandle
+	made   string // its name, if New gave it one
 }
 
-// NewNamespace makes a namespace with lo up; with a name, `ip netns` and OpenNamespace know it too.
-func NewNamespace(name string) (*Namespace, error) {
-	n := &Namespace{handle: netns.None(), made: name}
+// New makes a namespace with lo up; with a name, `ip netns` and Open know it too.
+func New(name string) (*Namespace, error) {
+	n := &Namespace{handle: vish.None(), made: name}
 	err := returning(func() (err error) {
 		if name == "" {
-			n.handle, err = netns.New()
+			n.handle, err = vish.New()
 		} else {
-			n.handle, err = netns.NewNamed(name)
+			n.handle, err = vish.NewNamed(name)
 		}
 		if err != nil {
 			return err
@@ -37,16 +39,16 @@ func NewNamespace(name string) (*Namespace, error) {
 	return n, nil
 }
 
-// OpenNamespace opens a namespace that `ip netns add` or NewNamespace named.
-func OpenNamespace(name string) (*Namespace, error) {
-	handle, err := netns.GetFromName(name)
+// Open opens a namespace that `ip netns add` or New named.
+func Open(name string) (*Namespace, error) {
+	handle, err := vish.GetFromName(name)
 	if err != nil {
 		return nil, fmt.Errorf("network namespace %s: make it with `ip netns add %s` (%w)", name, name, err)
 	}
 	return &Namespace{handle: handle}, nil
 }
 
-// Close lets go of the namespace, and takes away the name that NewNamespace gave it. The kernel ends
+// Close lets go of the namespace, and takes away the name that New gave it. The kernel ends
 // it, and its interfaces, with its last user.
 func (n *Namespace) Close() error {
 	if !n.handle.IsOpen() {
@@ -54,7 +56,7 @@ func (n *Namespace) Close() error {
 	}
 	err := n.handle.Close()
 	if n.made != "" {
-		err = errors.Join(err, netns.DeleteNamed(n.made))
+		err = errors.Join(err, vish.DeleteNamed(n.made))
 	}
 	return err
 }
@@ -63,7 +65,7 @@ func (n *Namespace) Close() error {
 // f itself starts. Goroutines that f starts run outside.
 func (n *Namespace) Do(f func() error) error {
 	return returning(func() error {
-		if err := netns.Set(n.handle); err != nil {
+		if err := vish.Set(n.handle); err != nil {
 			return fmt.Errorf("enter network namespace: %w", err)
 		}
 		return f()
@@ -88,7 +90,7 @@ func returning(f func() error) error {
 	result := make(chan error)
 	go func() {
 		runtime.LockOSThread()
-		ours, err := netns.Get()
+		ours, err := vish.Get()
 		if err != nil {
 			runtime.UnlockOSThread()
 			result <- err
@@ -96,7 +98,7 @@ func returning(f func() error) error {
 		}
 		defer ours.Close()
 		err = f()
-		if back := netns.Set(ours); back != nil {
+		if back := vish.Set(ours); back != nil {
 			result <- errors.Join(err, fmt.Errorf("leave network namespace: %w", back))
 			return
 		}

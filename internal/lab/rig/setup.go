@@ -1,0 +1,73 @@
+package rig
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"tapsec/internal/netns"
+)
+
+// Setup readies a fresh rig, once: what is mounted here stays here, /run/netns is empty and its own,
+// lo is up. What the machine unmounts goes here too, so that a rig that stays keeps no disk busy.
+func Setup() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+		return fmt.Errorf("cut mounts off from the machine's: %w", err)
+	}
+	if err := ownNames(); err != nil {
+		return err
+	}
+	return netns.Up("lo")
+}
+
+// ownNames mounts an empty /run/netns. Where the machine has no such directory none is made there, in
+// its file system: /run is replaced, and what was in it stays under its name.
+func ownNames() error {
+	if _, err := os.Stat(netns.Names); err == nil {
+		return mountEmpty(netns.Names)
+	}
+	if err := replace("/run"); err != nil {
+		return err
+	}
+	return os.Mkdir(netns.Names, 0o755)
+}
+
+// replace mounts an empty directory over dir, in which links lead to all that dir held. It takes
+// Linux 5.2: an ordinary bind mount finds the new directory, not the one beneath.
+func replace(dir string) error {
+	const beneath = ".machine"
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	old, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
+	if err != nil {
+		return fmt.Errorf("keep what is in %s: %w", dir, err)
+	}
+	defer unix.Close(old)
+	if err := mountEmpty(dir); err != nil {
+		return err
+	}
+	kept := filepath.Join(dir, beneath)
+	if err := os.Mkdir(kept, 0o755); err != nil {
+		return err
+	}
+	if err := unix.MoveMount(old, "", unix.AT_FDCWD, kept, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("keep what was in %s: %w", dir, err)
+	}
+	for _, e := range entries {
+		if err := os.Symlink(filepath.Join(beneath, e.Name()), filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func mountEmpty(dir string) error {
+	if err := unix.Mount("tapsec", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=0755"); err != nil {
+		return fmt.Errorf("mount an empty %s: %w", dir, err)
+	}
+	return nil
+}
