@@ -33,7 +33,15 @@ var mayImport = map[string][]string{
 	"internal/outbound": {"wire", "sa", "internal/seal"},
 	"internal/control":  {"sa"},
 
-	"internal/lab/bench": {"internal/netns", "tap", "internal/nic", "pipeline", "sa", "internal/seal", "status", "internal/lab/rig"},
+	"appliance": {"configs", "sa", "status", "tap", "pipeline", "transport", "internal/nic", "internal/netns", "internal/control",
+		"internal/fragment", "internal/outbound", "wire"},
+
+	"internal/lab/bench": {"appliance", "configs", "internal/netns", "tap", "internal/nic", "sa", "internal/seal", "status",
+		"internal/lab/rig"},
+	"internal/lab/testbed": {"appliance", "configs", "internal/nic", "pipeline", "status", "internal/lab/rig",
+		"internal/lab/conformance"},
+	"internal/lab/hosts": {"appliance", "configs", "internal/netns", "sa", "internal/seal", "status", "transport",
+		"internal/lab/rig"},
 	"internal/lab/conformance": {"sa", "internal/seal", "status", "wire", "configs", "keys",
 		"internal/lab/vector"},
 

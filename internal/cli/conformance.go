@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +14,7 @@ import (
 
 	"tapsec/internal/lab/conformance"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testbed"
 )
 
 // conformanceOptions are the flags of conformance.
@@ -85,7 +85,7 @@ func judge(o conformanceOptions) error {
 	case o.wire != "":
 		return judgeOther(o, labs)
 	case o.memory:
-		return o.report("this program's pipeline, in memory", &memoryTestbed{}, labs)
+		return o.report("this program's pipeline, in memory", &testbed.Memory{}, labs)
 	case rig.Inside():
 		return judgeTAPs(o, labs)
 	}
@@ -143,19 +143,11 @@ func writeSetups(dir string, labs []conformance.Lab) error {
 		return err
 	}
 	for _, l := range labs {
-		if err := writeSetup(filepath.Join(dir, l.Name+".yaml"), &l); err != nil {
+		if err := testbed.WriteSetup(filepath.Join(dir, l.Name+".yaml"), &l); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func writeSetup(path string, l *conformance.Lab) error {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(l.WriteConfig(f), f.Close())
 }
 
 // judgeInRig runs the command again in a rig.
@@ -170,11 +162,11 @@ func judgeInRig(o conformanceOptions, labs []conformance.Lab) error {
 
 // judgeTAPs judges this program inside a rig.
 func judgeTAPs(o conformanceOptions, labs []conformance.Lab) error {
-	bed, err := newTAPTestbed()
+	bed, err := testbed.OpenTAPs()
 	if err != nil {
 		return judgeWithoutTAPs(o, labs, err)
 	}
-	return errors.Join(o.report("this program, on TAPs", bed, labs), bed.close())
+	return errors.Join(o.report("this program, on TAPs", bed, labs), bed.Close())
 }
 
 // judgeWithoutTAPs is left where no TAPs can be had, unless they were asked for.
@@ -182,54 +174,16 @@ func judgeWithoutTAPs(o conformanceOptions, labs []conformance.Lab, why error) e
 	if o.taps {
 		return fmt.Errorf("conformance needs TAPs: %w", why)
 	}
-	return o.report(fmt.Sprintf("this program's pipeline, in memory (%v)", why), &memoryTestbed{}, labs)
+	return o.report(fmt.Sprintf("this program's pipeline, in memory (%v)", why), &testbed.Memory{}, labs)
 }
 
 // judgeOther judges whatever stands between two interfaces.
-func judgeOther(o conformanceOptions, labs []conformance.Lab) (err error) {
-	n := otherNIC{configure: o.configure, said: o.said}
-	n.wait = o.wait
-	if n.send, err = rig.OpenSocket(o.wire); err != nil {
+func judgeOther(o conformanceOptions, labs []conformance.Lab) error {
+	n, err := testbed.OpenOther(o.wire, o.host, o.configure, o.wait, o.said)
+	if err != nil {
 		return err
 	}
-	defer n.send.Close()
-	if n.recv, err = rig.OpenSocket(o.host); err != nil {
-		return err
-	}
-	defer n.recv.Close()
-	if n.dir, err = os.MkdirTemp("", "tapsec-conformance"); err != nil {
-		return err
-	}
-	defer os.RemoveAll(n.dir)
-	return o.report(fmt.Sprintf("the NIC between %s and %s", o.wire, o.host), &n, labs)
-}
-
-// otherNIC is somebody else's.
-type otherNIC struct {
-	link
-	configure string
-	dir       string
-	said      io.Writer
-}
-
-// Ready has the NIC readied. Where nobody is named who could, it is already.
-func (n *otherNIC) Ready(l *conformance.Lab) error {
-	if len(l.Delete) > 0 {
-		return fmt.Errorf("%w: this NIC would have to be told to delete an SA", conformance.ErrNotRun)
-	}
-	if n.configure == "" {
-		return nil
-	}
-	path := filepath.Join(n.dir, l.Name+".yaml")
-	if err := writeSetup(path, l); err != nil {
-		return err
-	}
-	cmd := exec.Command("/bin/sh", "-c", n.configure+` "$0"`, path)
-	cmd.Stdout, cmd.Stderr = n.said, n.said
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("--configure: %s %s: %w", n.configure, path, err)
-	}
-	return nil
+	return errors.Join(o.report(fmt.Sprintf("the NIC between %s and %s", o.wire, o.host), n, labs), n.Close())
 }
 
 // report runs the cases and prints what became of them.

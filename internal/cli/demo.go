@@ -9,7 +9,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"tapsec/internal/lab/conformance"
+	"tapsec/internal/lab/hosts"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testbed"
 )
 
 // demoOptions are the flags of demo.
@@ -52,15 +54,15 @@ the expected one.`,
 func demo(o demoOptions) error {
 	switch {
 	case rig.Inside():
-		bed, err := newTAPTestbed()
+		bed, err := testbed.OpenTAPs()
 		if err != nil {
 			return demoInMemory(o, err.Error())
 		}
 		fmt.Fprintln(o.out, "rig: taps")
-		if err := errors.Join(show(o, bed), bed.close()); err != nil {
+		if err := errors.Join(show(o, bed), bed.Close()); err != nil {
 			return err
 		}
-		good, err := showSystem(o.out)
+		good, err := hosts.Show(o.out)
 		if err == nil && !good {
 			err = exitError{exitDisagree, errors.New("the whole system did not do what it should")}
 		}
@@ -77,20 +79,19 @@ func demo(o demoOptions) error {
 
 func demoInMemory(o demoOptions, why string) error {
 	fmt.Fprintf(o.out, "rig: memory (%s)\n", why)
-	return show(o, &memoryTestbed{})
+	return show(o, &testbed.Memory{})
 }
 
-// testbed is a NIC to which frames can be sent and that answers with what a host
-// would receive.
-type testbed interface {
+// bed is a NIC to which frames can be sent and that answers with what a host would
+// receive.
+type bed interface {
 	conformance.NIC
-	load(l *conformance.Lab, d time.Duration) (loadResult, error)
-	close() error
+	Load(l *conformance.Lab, d time.Duration) (testbed.Load, error)
 }
 
 // show sends every case to the testbed, prints what came back in the order of
 // the contract's table, and then sends mixed traffic.
-func show(o demoOptions, b testbed) error {
+func show(o demoOptions, b bed) error {
 	labs := conformance.Labs()
 	results, err := conformance.Run(b, labs)
 	if err != nil {
@@ -131,16 +132,9 @@ func bit(b bool) int {
 	return 0
 }
 
-// loadResult is what mixed traffic came to.
-type loadResult struct {
-	sent, received uint64
-	wrong          uint64 // answers with another word than expected, or out of order
-	took           time.Duration
-}
-
 // showLoad sends mixed traffic: the cases of the lab with both layers, over and
 // over.
-func showLoad(o demoOptions, b testbed, labs []conformance.Lab) (good bool, err error) {
+func showLoad(o demoOptions, b bed, labs []conformance.Lab) (good bool, err error) {
 	if o.traffic == 0 {
 		return true, nil
 	}
@@ -151,13 +145,13 @@ func showLoad(o demoOptions, b testbed, labs []conformance.Lab) (good bool, err 
 		if err := b.Ready(&labs[i]); err != nil {
 			return false, err
 		}
-		r, err := b.load(&labs[i], o.traffic)
+		r, err := b.Load(&labs[i], o.traffic)
 		if err != nil {
 			return false, err
 		}
 		fmt.Fprintf(o.out, "Mixed traffic: %d frames sent in %.1f s, %d received, %d wrong or out of order.\n",
-			r.sent, r.took.Seconds(), r.received, r.wrong)
-		return r.sent == r.received && r.wrong == 0, nil
+			r.Sent, r.Took.Seconds(), r.Received, r.Wrong)
+		return r.Sent == r.Received && r.Wrong == 0, nil
 	}
 	return false, errors.New("no lab with both layers in the table")
 }

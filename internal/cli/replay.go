@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"tapsec/appliance"
 	"tapsec/capture"
 	"tapsec/configs"
 	"tapsec/pipeline"
@@ -192,21 +193,14 @@ func (o *replayOptions) read() (*configs.Config, error) {
 func offline(c *configs.Config, say *reporter) (*pipeline.Pipeline, error) {
 	one := *c
 	one.Queues, one.Host.Annotate = 1, configs.Trailer
-	a, err := newAppliance(&one)
+	a, err := appliance.NewAdapter(&one)
 	if err != nil {
 		return nil, err
 	}
-	for _, held := range a.sad.List() {
+	for _, held := range a.SAs() {
 		say.names[held.Handle] = held.Name
 	}
-	return a.pipelines[0], nil
-}
-
-func formOf(f configs.Form) status.Form {
-	if f == configs.Decap {
-		return status.Decap
-	}
-	return status.InPlace
+	return a.Pipeline(0), nil
 }
 
 // openInput opens a file; - is standard input.

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/configs"
+	"tapsec/internal/lab/hosts"
 	"tapsec/internal/lab/rig"
 	"tapsec/sa"
 	"tapsec/wire"
@@ -142,7 +143,7 @@ func datagrams(address string) error {
 	}
 	defer c.Close()
 	answer := make([]byte, 1<<16)
-	for _, size := range []int{1, 100, rigMTU - 48, rigMTU - 28, 2000, 9000} { // the last ones are fragmented
+	for _, size := range []int{1, 100, hosts.MTU - 48, hosts.MTU - 28, 2000, 9000} { // the last ones are fragmented
 		data := make([]byte, size)
 		rand.Read(data)
 		c.SetDeadline(time.Now().Add(2 * time.Second))
@@ -228,7 +229,7 @@ func TestRigSizes(t *testing.T) {
 		must(t, code, append([]string{"rig", "exec", "a", "--", "ping", "-c1", "-W1"}, flags...)...)
 	}
 	for address, header := range map[string]int{"10.77.0.2": 20, "fd77::2": 40} {
-		full := rigMTU - header - 8
+		full := hosts.MTU - header - 8
 		for _, size := range []int{0, 16, 1000, full - 1, full} {
 			ping(0, "-M", "do", "-s", fmt.Sprint(size), address)
 		}

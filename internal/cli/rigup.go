@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -16,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/configs"
+	"tapsec/internal/lab/hosts"
 	"tapsec/internal/lab/rig"
 	"tapsec/sa"
 )
@@ -62,22 +62,6 @@ directory; change it and send SIGHUP, as up says.`,
 	return cmd
 }
 
-// rigHosts are the three namespaces. The addresses of 192.0.2.0/24 are the
-// tunnel's endpoints.
-func rigHosts() []rig.Host {
-	host := func(name, number string) rig.Host {
-		h := rig.Host{Name: name, Interface: "stack0", MTU: rigMTU}
-		for _, a := range []string{"10.77.0." + number + "/24", "fd77::" + number + "/64", "192.0.2." + number + "/32"} {
-			h.Addresses = append(h.Addresses, netip.MustParsePrefix(a))
-		}
-		return h
-	}
-	return []rig.Host{host("a", "1"), host("b", "2"), {Name: "nic"}}
-}
-
-// rigMTU leaves room on the wire for a tunnel with transport mode inside it.
-const rigMTU = 1400
-
 // rigPrograms run in the NIC's namespace, what receives first. Their control
 // sockets are in dir.
 func rigPrograms(dir, config string, split bool) []rig.Program {
@@ -111,7 +95,7 @@ func rigUp(ctx context.Context, o rigUpOptions) (*rig.Standing, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan := &rig.Standing{Name: o.name, Config: o.config, Hosts: rigHosts()}
+	plan := &rig.Standing{Name: o.name, Config: o.config, Hosts: hosts.Plan()}
 	if o.config == "" {
 		plan.Config = filepath.Join(seat.Dir(), "rig.yaml")
 		err = os.WriteFile(plan.Config, configs.Rig(profile, !o.clearAnswers), 0o600)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tapsec/appliance"
 	"tapsec/configs"
 	"tapsec/tap"
 )
@@ -75,12 +76,13 @@ func (o *output) Write(b []byte) (int, error) {
 func exitCode(err error) int {
 	var coded exitError
 	var mistakes configs.Errors
+	var input appliance.InputError
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &coded):
 		return coded.code
-	case errors.As(err, &mistakes):
+	case errors.As(err, &mistakes), errors.As(err, &input):
 		return exitInput
 	case errors.Is(err, tap.ErrGone):
 		return exitGone

@@ -1,12 +1,18 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
+	"tapsec/appliance"
 	"tapsec/configs"
 	"tapsec/tap"
 )
@@ -43,14 +49,6 @@ func (o *runOptions) stackFlags(cmd *cobra.Command) {
 	f.StringVar(&o.state, "state", "", "`FILE` that keeps the sequence windows between two runs")
 	f.StringSliceVar(&o.use, "sa", nil, "seal with these SAs, innermost first (default: those that fit each packet) `NAME,...`")
 	f.Uint64Var(&o.first, "first", 0, "sequence `NUMBER` of the first packet sealed (default 1)")
-}
-
-// stacks is what --sa says to the outbound side.
-func (o *runOptions) stacks() [][]string {
-	if len(o.use) == 0 {
-		return nil
-	}
-	return [][]string{o.use}
 }
 
 // commonFlags are those of every command that runs.
@@ -93,7 +91,7 @@ goes out in clear where not.`,
 			if err := errors.Join(setText(&o.form, form, "--form"), setText(&o.annotate, annotate, "--annotate")); err != nil {
 				return inputError(err)
 			}
-			return run(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return run(cmd, o)
 		},
 	}
 	o.commonFlags(cmd)
@@ -123,6 +121,52 @@ func completeFlags(cmd *cobra.Command) {
 	_ = cmd.MarkFlagFilename("state", "json")
 	_ = cmd.RegisterFlagCompletionFunc("form", fixed(string(configs.InPlace), string(configs.Decap)))
 	_ = cmd.RegisterFlagCompletionFunc("annotate", fixed(string(configs.Trailer), string(configs.None)))
+}
+
+// run is the program from start to stop. SIGHUP reloads; SIGINT and SIGTERM end
+// it, the second of them at once. It sums up after failures, too.
+func run(cmd *cobra.Command, o runOptions) error {
+	ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	context.AfterFunc(ctx, stop)
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, unix.SIGHUP)
+	defer signal.Stop(reload)
+
+	console := newConsole(cmd.ErrOrStderr())
+	a, err := appliance.New(o.appliance(slog.New(slog.NewTextHandler(console, nil))))
+	if err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	progress, end := console.ticks()
+	defer end()
+	for {
+		select {
+		case <-reload:
+			_ = a.Reload() // which has logged what is wrong
+		case <-progress:
+			console.progress(progressLine(a.Summary()))
+		case err := <-done:
+			console.end()
+			s := a.Summary()
+			return errors.Join(err, a.Close(), printSummary(cmd.OutOrStdout(), &s))
+		}
+	}
+}
+
+// appliance is what the flags ask for.
+func (o *runOptions) appliance(log *slog.Logger) appliance.Options {
+	want := appliance.Options{
+		Load: o.load, NoNIC: o.noNIC, Transport: o.transport != "", Attach: o.attach, NIC: o.nic,
+		State: o.state, Control: o.control, Engine: o.engine, Steering: o.steer, BusyPoll: o.busyPoll,
+		First: o.first, Log: log,
+	}
+	if len(o.use) > 0 {
+		want.Use = [][]string{o.use}
+	}
+	return want
 }
 
 // load reads the configuration and lays the flags over it.

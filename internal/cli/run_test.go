@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
 	"tapsec/configs"
-	"tapsec/sa"
 )
 
 const runSample = "../../configs/example.yaml"
@@ -64,28 +62,6 @@ func TestRunKeys(t *testing.T) {
 		if _, err := wrong.load(); err == nil {
 			t.Errorf("%+v was accepted", wrong)
 		}
-	}
-}
-
-// TestFixed: every field that a running appliance cannot change is found, and
-// stays as it was.
-func TestFixed(t *testing.T) {
-	old := configs.Default()
-	next := configs.Default()
-	if got := fixed(old, next); got != nil {
-		t.Errorf("equal configurations differ in %v", got)
-	}
-	next.Profile, _ = sa.ProfileByName("mlx5-crypto")
-	next.SACapacity, next.Queues, next.Wire.MTU, next.Host.Form = 5, 2, 9000, configs.Decap
-	want := []string{"profile", "sa_capacity", "queues", "wire", "host"}
-	if got := fixed(old, next); !slices.Equal(got, want) {
-		t.Errorf("got %v, want %v", got, want)
-	}
-	if err := place(next, old); err != nil {
-		t.Fatal(err)
-	}
-	if got := fixed(old, next); got != nil {
-		t.Errorf("%v changed all the same", got)
 	}
 }
 

@@ -26,7 +26,7 @@ local, protect both directions. It is a test's sender, not an offloaded one.`,
 			if o.wire == "" || o.transport == "" {
 				return inputError(errors.New("give the stack's TAP with --stack, and the interface towards the peer with --out"))
 			}
-			return run(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return run(cmd, o)
 		},
 	}
 	o.commonFlags(cmd)

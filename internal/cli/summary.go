@@ -8,52 +8,63 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"tapsec/appliance"
 	"tapsec/status"
 	"tapsec/tap"
 	"tapsec/transport"
 )
 
-// summary is what a run leaves on standard output: what was moved, how it was
-// judged, and what the kernel dropped before or behind it.
-func (r *running) summary(out io.Writer, ran time.Duration) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "ran for %s\n\n", ran.Round(time.Millisecond))
-	fmt.Fprint(w, "direction\tframes in\tbytes in\tframes out\tbytes out\tkept\thost_down\ttoo_long\tretries\toversize\n")
-	wire, host, moved := r.config.Wire.Name, r.config.Host.Name, r.nic.Summary()
-	direction(w, wire+" to "+host, moved.ToHost)
-	direction(w, host+" to "+wire, moved.ToWire)
-	if r.appliance != nil {
-		r.appliance.summary(w)
+// progressLine is what was done so far, on one line.
+func progressLine(s appliance.Summary) string {
+	line := fmt.Sprintf("%s to %s: %d frames", s.Wire, s.Host, s.Moved.ToHost.Out)
+	if s.Adapter != nil {
+		line += fmt.Sprintf(", %d failed", s.Adapter.Failed())
 	}
-	if r.host != nil {
-		r.host.summary(w)
+	if s.Transport != nil {
+		line += fmt.Sprintf(", %d dropped", s.Transport.Verdicts[transport.Drop.String()])
+	}
+	return line + fmt.Sprintf("; back: %d frames", s.Moved.ToWire.Out)
+}
+
+// printSummary prints what a run leaves on standard output.
+func printSummary(out io.Writer, s *appliance.Summary) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "ran for %s\n\n", s.Ran.Round(time.Millisecond))
+	fmt.Fprint(w, "direction\tframes in\tbytes in\tframes out\tbytes out\tkept\thost_down\ttoo_long\tretries\toversize\n")
+	direction(w, s.Wire+" to "+s.Host, s.Moved.ToHost)
+	direction(w, s.Host+" to "+s.Wire, s.Moved.ToWire)
+	if s.Adapter != nil {
+		adapterSummary(w, s.Adapter)
+	}
+	if s.Transport != nil {
+		transportSummary(w, s.Transport, s.SAs)
 	}
 	fmt.Fprint(w, "\nkernel drops\tqueue full\trefused by the host stack\n")
-	kernelDrops(w, r.ports.wire, r.ports.wireBefore)
-	kernelDrops(w, r.ports.host, r.ports.hostBefore)
+	for _, d := range s.Drops {
+		kernelDrops(w, d)
+	}
 	return w.Flush()
 }
 
-// summary is the NIC's account.
-func (a *appliance) summary(w io.Writer) {
+// adapterSummary is the NIC's account.
+func adapterSummary(w io.Writer, a *appliance.Adapter) {
 	fmt.Fprint(w, "\nstatus\tframes\n")
 	for code := range status.Code(status.NumCodes) {
-		if n := a.code(code); n > 0 {
+		if n := a.Code(code); n > 0 {
 			fmt.Fprintf(w, "%s\t%d%s\n", code, n, also[code])
 		}
 	}
 	fmt.Fprint(w, "\nreason\tframes\n")
 	for _, r := range status.Reasons() {
-		if n := a.reason(r); n > 0 {
+		if n := a.Reason(r); n > 0 {
 			fmt.Fprintf(w, "%s\t%d\t%s\n", r.String(), n, r.Error())
 		}
 	}
 }
 
-// summary is the transport's account. That replay protection is off stands on
-// the SA's line.
-func (h *host) summary(w io.Writer) {
-	s := h.consumer.Summary()
+// transportSummary is the transport's account. That replay protection is off
+// stands on the SA's line.
+func transportSummary(w io.Writer, s *transport.Summary, states []transport.SAState) {
 	fmt.Fprint(w, "\ntransport\tframes\n")
 	for v := transport.Deliver; v <= transport.Drop; v++ {
 		fmt.Fprintf(w, "%s\t%d\n", v, s.Verdicts[v.String()])
@@ -63,7 +74,6 @@ func (h *host) summary(w io.Writer) {
 			fmt.Fprintf(w, "  %s\t%d\t%s\n", r, n, r.Error())
 		}
 	}
-	states := h.consumer.States()
 	if len(states) == 0 {
 		return
 	}
@@ -88,13 +98,11 @@ func direction(w io.Writer, name string, t tap.Tally) {
 }
 
 // kernelDrops prints an interface's tx drops, which came while the appliance
-// did not keep up, and its rx drops, for which the network stack had no use,
-// since the run began.
-func kernelDrops(w io.Writer, d *tap.Device, before tap.Drops) {
-	got, err := d.Drops()
-	if err != nil {
-		fmt.Fprintf(w, "%s\t-\t-\t%v\n", d.Name(), err)
+// did not keep up, and its rx drops, for which the network stack had no use.
+func kernelDrops(w io.Writer, d appliance.KernelDrops) {
+	if d.Err != nil {
+		fmt.Fprintf(w, "%s\t-\t-\t%v\n", d.Interface, d.Err)
 		return
 	}
-	fmt.Fprintf(w, "%s\t%d\t%d\n", d.Name(), got.Tx-before.Tx, got.Rx-before.Rx)
+	fmt.Fprintf(w, "%s\t%d\t%d\n", d.Interface, d.Tx, d.Rx)
 }

@@ -29,7 +29,7 @@ answers too. A log line tells of each frame dropped, at a bounded rate.`,
 				return inputError(errors.New("give the interface with annotated frames with --in, and the stack's TAP with --out"))
 			}
 			o.attach = !asTAP
-			return run(cmd.Context(), o, cmd.OutOrStdout(), cmd.ErrOrStderr())
+			return run(cmd, o)
 		},
 	}
 	o.commonFlags(cmd)

@@ -129,10 +129,10 @@ func TestWrong(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	f.close() // the pipeline is its worker's until then
-	if out := f.pipelines[0].Process(slices.Clone(frame)); traffic.annotated(bad, out) == nil {
+	if out := f.adapter.Pipeline(0).Process(slices.Clone(frame)); traffic.annotated(bad, out) == nil {
 		t.Error("a failed frame was taken for a good one")
 	}
-	if out := f.pipelines[0].Process(slices.Clone(traffic.frames[1])); traffic.annotated(1, out) != nil || traffic.annotated(2, out) == nil {
+	if out := f.adapter.Pipeline(0).Process(slices.Clone(traffic.frames[1])); traffic.annotated(1, out) != nil || traffic.annotated(2, out) == nil {
 		t.Error("a good frame was not told from its neighbour")
 	}
 	if traffic.untouched(1, traffic.frames[1]) != nil || traffic.untouched(1, traffic.frames[2]) == nil {

@@ -188,7 +188,7 @@ func (f *forwarder) look(t *traffic, out *rig.Socket) error {
 // judge tells whether frame i came out as it should.
 func (f *forwarder) judge(t *traffic, i int, frame []byte) error {
 	check := t.annotated
-	if f.pipelines == nil {
+	if f.adapter == nil {
 		check = t.untouched
 	}
 	if err := check(i, frame); err != nil {

@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"time"
 
+	"tapsec/appliance"
+	"tapsec/configs"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
 	"tapsec/internal/nic"
-	"tapsec/pipeline"
 	"tapsec/status"
 	"tapsec/tap"
 )
@@ -41,8 +42,8 @@ type forwarder struct {
 	variant    string
 	wire, host string
 	in         *rig.Socket
-	meters     []*meter // by queue
-	pipelines  []*pipeline.Pipeline
+	meters     []*meter           // by queue
+	adapter    *appliance.Adapter // nil where nothing is checked
 	steering   tap.Steering
 	closers    []func() error // last first
 }
@@ -97,62 +98,54 @@ func (p plan) open() (f *forwarder, err error) {
 	return f, err
 }
 
-// openNIC is the running NIC, with the pipeline in its chain or without.
+// openNIC is the appliance, with its NIC or without.
 func (f *forwarder) openNIC(p plan) error {
-	wire, err := f.openDevice(f.wire, p)
-	if err != nil {
-		return err
-	}
-	host, err := f.openDevice(f.host, p)
-	if err != nil {
-		return err
-	}
-	if err := f.steer(wire); err != nil {
-		return err
-	}
-	engine := tap.Plain
-	if p.variant != OnPlain {
-		engine = tap.Ring
-	}
-	if p.variant != NullRing {
-		sad, err := newSAD(p.suites, p.queues)
-		if err != nil {
+	for _, name := range []string{f.wire, f.host} { // made here, so that they are quiet before they are up
+		if err := netns.AddTAP(name, p.queues > 1); err != nil {
 			return err
 		}
-		for queue := range p.queues {
-			f.pipelines = append(f.pipelines, pipeline.New(sad, pipeline.Options{Worker: queue, Queue: uint16(queue)}))
+		f.closers = append(f.closers, func() error { return netns.Delete(name) })
+		if err := netns.Quiet(name); err != nil {
+			return err
 		}
 	}
-	var busy time.Duration
-	if p.variant == OnBusyRing {
-		busy = polling
+	o := appliance.Options{
+		Load:  func() (*configs.Config, error) { return p.config(f.wire, f.host), nil },
+		NoNIC: p.variant == NullRing, Engine: tap.Ring,
+		Ahead: func(queue int) []nic.Stage { return []nic.Stage{f.meters[queue]} },
 	}
-	n, err := nic.New(nic.Config{Wire: wire, Host: host, Room: p.mtu + linkHeader, Tail: status.Tailroom,
-		Chain: f.chain, Engine: engine, BusyPoll: busy})
+	switch p.variant {
+	case OnPlain:
+		o.Engine = tap.Plain
+	case OnBusyRing:
+		o.BusyPoll = polling
+	}
+	a, err := appliance.New(o)
 	if err != nil {
 		return err
 	}
+	if !o.NoNIC {
+		f.adapter = a.Summary().Adapter
+	}
+	f.steering = a.Steering()
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- n.Run(ctx) }()
+	go func() { ended <- errors.Join(a.Run(ctx), a.Close()) }()
 	f.closers = append(f.closers, func() error { stop(); return <-ended })
+	<-a.Ready()
 	return nil
 }
 
-func (f *forwarder) openDevice(name string, p plan) (*tap.Device, error) {
-	d, err := tap.Open(tap.Config{Name: name, Queues: p.queues, MTU: p.mtu})
-	if err == nil {
-		f.closers = append(f.closers, d.Close)
+// config has the SAs of all suites.
+func (p plan) config(wire, host string) *configs.Config {
+	c := configs.Default()
+	c.Queues = p.queues
+	c.Wire.Name, c.Wire.MTU = wire, p.mtu
+	c.Host.Name, c.Host.MTU = host, p.mtu
+	for _, s := range p.suites {
+		c.SAs = append(c.SAs, s.sas...)
 	}
-	return d, err
-}
-
-func (f *forwarder) chain(queue int) []nic.Stage {
-	stages := []nic.Stage{f.meters[queue]}
-	if f.pipelines != nil {
-		stages = append(stages, f.pipelines[queue])
-	}
-	return stages
+	return c
 }
 
 func (f *forwarder) close() error {
@@ -175,14 +168,14 @@ func (f *forwarder) moved() (m moved, err error) {
 	wire, err1 := netns.Counters(f.wire)
 	host, err2 := netns.Counters(f.host)
 	m.in, m.out, m.dropped = wire.TxPackets, host.RxPackets, wire.TxDropped+host.RxDropped
-	for queue := range f.pipelines {
-		m.verified += f.verified(queue)
+	if f.adapter != nil {
+		m.verified = f.adapter.Reason(status.Verified)
 	}
 	return m, errors.Join(err1, err2)
 }
 
 func (f *forwarder) verified(queue int) uint64 {
-	return f.pipelines[queue].Counters().Reason(status.Verified)
+	return f.adapter.Pipeline(queue).Counters().Reason(status.Verified)
 }
 
 // settle waits until what was sent has come out, and tells whether all of it did.
@@ -194,7 +187,7 @@ func (f *forwarder) settle(before moved, sent int) error {
 		}
 		did := moved{now.in - before.in, now.out - before.out, now.dropped - before.dropped, now.verified - before.verified}
 		want := moved{in: uint64(sent), out: uint64(sent)}
-		if f.pipelines != nil {
+		if f.adapter != nil {
 			want.verified = uint64(sent)
 		}
 		if did == want {

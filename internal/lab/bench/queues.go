@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"time"
-
-	"tapsec/tap"
 )
 
 // Queues is how fast so many queues are emptied at once, each by a core of its own. The frames of each
@@ -169,10 +167,4 @@ func (s *several) round(cores []int) (float64, error) {
 		return 0, err
 	}
 	return float64(frames) / (last - first).Seconds(), nil
-}
-
-// steer has the kernel choose queues by SPI where it may.
-func (f *forwarder) steer(wire *tap.Device) (err error) {
-	f.steering, _, err = wire.Steer(tap.SteerAuto)
-	return err
 }

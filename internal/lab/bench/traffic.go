@@ -7,7 +7,6 @@ import (
 	"net/netip"
 
 	"tapsec/internal/seal"
-	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
 )
@@ -97,23 +96,6 @@ func newTraffic(s suite, size int) (*traffic, error) {
 		t.frames = append(t.frames, seal.AppendFrame(nil, sealed))
 	}
 	return t, nil
-}
-
-// newSAD offloads the SAs of all suites.
-func newSAD(all []suite, workers int) (*pipeline.SAD, error) {
-	profile, err := sa.ProfileByName("full")
-	if err != nil {
-		return nil, err
-	}
-	sad := pipeline.NewSAD(profile, workers)
-	for _, s := range all {
-		for _, a := range s.sas {
-			if _, err := sad.Add(a); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return sad, nil
 }
 
 // untouched tells whether frame i came out as it went in.

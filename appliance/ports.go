@@ -1,4 +1,4 @@
-package cli
+package appliance
 
 import (
 	"errors"
@@ -99,9 +99,9 @@ func give(ns *netns.Namespace, want tap.Config) error {
 }
 
 // join makes the NIC between the two ports.
-func (p *ports) join(c *configs.Config, o *runOptions, inward, outward nic.Chain) (*nic.NIC, error) {
+func (p *ports) join(c *configs.Config, o *Options, inward, outward nic.Chain) (*nic.NIC, error) {
 	return nic.New(nic.Config{
-		Wire: p.wire, Host: p.host, Chain: inward, Outward: outward, Engine: o.engine, BusyPoll: o.busyPoll,
+		Wire: p.wire, Host: p.host, Chain: inward, Outward: outward, Engine: o.Engine, BusyPoll: o.BusyPoll,
 		Room: max(c.Wire.MTU, c.Host.MTU) + linkHeader + status.MaxTrailer, Tail: status.Tailroom,
 	})
 }

@@ -1,4 +1,4 @@
-package cli
+package appliance
 
 import (
 	"sync/atomic"
@@ -8,34 +8,34 @@ import (
 	"tapsec/wire"
 )
 
-// whole puts the stack's own fragments together before they are sealed, for
+// reassembler puts the stack's own fragments together before they are sealed, for
 // transport mode takes none (RFC 4303 section 3.3.4): what is then too long for
 // the wire is cut again behind the seal. Where nothing is sealed it does nothing.
-type whole struct {
+type reassembler struct {
 	fragments *fragment.Buffer
 	idle      atomic.Bool
 	out       [][]byte
 }
 
 // Batch returns what is no fragment as it is, and datagrams once they are whole.
-func (w *whole) Batch(frames [][]byte) [][]byte {
-	if w.idle.Load() {
+func (r *reassembler) Batch(frames [][]byte) [][]byte {
+	if r.idle.Load() {
 		return frames
 	}
-	w.fragments.Release()
-	w.out = w.out[:0]
+	r.fragments.Release()
+	r.out = r.out[:0]
 	for _, f := range frames {
 		if p, ok := fragmentOf(f); ok {
-			f, _ = w.fragments.Add(f, p, 0, time.Now().UnixNano())
+			f, _ = r.fragments.Add(f, p, 0, time.Now().UnixNano())
 		}
 		if f != nil {
-			w.out = append(w.out, f)
+			r.out = append(r.out, f)
 		}
 	}
-	return w.out
+	return r.out
 }
 
-// fragmentOf tells whether a frame carries a fragment.
+// fragmentOf reports whether a frame carries a fragment.
 func fragmentOf(frame []byte) (p wire.Packet, ok bool) {
 	etherType, l3, ok := wire.Ethernet(frame)
 	if !ok || etherType != wire.EtherIPv4 && etherType != wire.EtherIPv6 {

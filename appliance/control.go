@@ -1,4 +1,4 @@
-package cli
+package appliance
 
 import (
 	"errors"
@@ -13,51 +13,51 @@ import (
 
 // resume takes the windows of the run before over from the state file, if there
 // is one, and marks the file as in use.
-func (r *running) resume() error {
-	path := r.options.state
-	if path == "" || r.host == nil {
+func (a *Appliance) resume() error {
+	path := a.options.State
+	if path == "" || a.host == nil {
 		return nil
 	}
 	state, err := transport.ReadState(path)
 	if err == nil {
 		var notes []string
-		notes, err = r.host.consumer.Resume(&state)
+		notes, err = a.host.consumer.Resume(&state)
 		for _, note := range notes {
-			r.log.Warn(note, "state", path)
+			a.log.Warn(note, "state", path)
 		}
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return inputError(err)
 	}
-	r.resumed = true
-	return r.keep(false)
+	a.resumed = true
+	return a.save(false)
 }
 
-// keep writes the state file. The last time, with clean set, no frame comes any
+// save writes the state file. The last time, with clean set, no frame comes any
 // more.
-func (r *running) keep(clean bool) error {
-	if !r.resumed {
+func (a *Appliance) save(clean bool) error {
+	if !a.resumed {
 		return nil
 	}
-	return transport.WriteState(r.options.state, r.host.consumer.Snapshot(clean))
+	return transport.WriteState(a.options.State, a.host.consumer.Snapshot(clean))
 }
 
 // answer opens the control socket, where one is asked for.
-func (r *running) answer() (err error) {
-	if r.options.control == "" {
+func (a *Appliance) answer() (err error) {
+	if a.options.Control == "" {
 		return nil
 	}
-	c := control.Config{Documents: map[string]func() any{"moved": func() any { return r.nic.Summary() }}}
-	if r.appliance != nil {
-		c.Documents["nic"] = func() any { return r.appliance.report() }
-		c.Offloader = offloader{r.appliance}
+	c := control.Config{Documents: map[string]func() any{"moved": func() any { return a.nic.Summary() }}}
+	if a.adapter != nil {
+		c.Documents["nic"] = func() any { return a.adapter.report() }
+		c.Offloader = offloader{a.adapter}
 	}
-	if r.host != nil {
-		c.Documents["transport"] = func() any { return r.host.consumer.Summary() }
-		c.Documents["windows"] = func() any { return r.host.windows() }
-		c.Documents["outbound"] = func() any { return r.host.sealed() }
+	if a.host != nil {
+		c.Documents["transport"] = func() any { return a.host.consumer.Summary() }
+		c.Documents["windows"] = func() any { return a.host.windows() }
+		c.Documents["outbound"] = func() any { return a.host.sealed() }
 	}
-	r.server, err = control.Open(r.options.control, c)
+	a.server, err = control.Open(a.options.Control, c)
 	return err
 }
 
@@ -100,7 +100,7 @@ func (h *host) sealed() map[string]uint64 {
 }
 
 // offloader is the NIC as the control socket knows it.
-type offloader struct{ *appliance }
+type offloader struct{ *Adapter }
 
 func (o offloader) Update(id sa.ID, high uint32) error { return o.sad.Update(o.sad.Handle(id), high) }
 func (o offloader) Delete(id sa.ID) error              { return o.sad.Delete(o.sad.Handle(id)) }

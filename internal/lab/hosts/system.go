@@ -1,4 +1,6 @@
-package cli
+// Package hosts is the whole system at work: two plain stacks, the wire between
+// them, and on it a NIC with its transport.
+package hosts
 
 import (
 	"bytes"
@@ -14,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"tapsec/appliance"
 	"tapsec/configs"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
@@ -23,13 +26,13 @@ import (
 	"tapsec/transport"
 )
 
-// showSystem shows NIC and transport together carrying a real stack's traffic.
+// Show shows NIC and transport together carrying a real stack's traffic.
 //
 //	host a: stack -> seal -> wire -> NIC -> transport -> stack: host b
 //
 // and the same from b to a. While a bulk transfer runs, frames come from the
 // wire that must not reach b.
-func showSystem(out io.Writer) (good bool, err error) {
+func Show(out io.Writer) (good bool, err error) {
 	s, err := newSystem()
 	if err != nil {
 		return false, err
@@ -68,7 +71,7 @@ type system struct {
 	dir    string
 	config *configs.Config
 	ns     map[string]*netns.Namespace
-	b, a   *running
+	b, a   *appliance.Appliance
 	cancel context.CancelFunc
 	ended  chan error
 }
@@ -85,7 +88,7 @@ func newSystem() (s *system, err error) {
 	if err := os.WriteFile(file, configs.Rig(full, true), 0o600); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	for _, h := range rigHosts() {
+	for _, h := range Plan() {
 		if err := s.stack(h); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
@@ -93,9 +96,9 @@ func newSystem() (s *system, err error) {
 	if s.config, err = configs.Load(file); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
-	s.b, err = s.start(ctx, runOptions{config: file, transport: "stack0", hostNetns: "b", wire: "wire0"})
+	s.b, err = s.start(ctx, "b", false)
 	if err == nil {
-		s.a, err = s.start(ctx, runOptions{config: file, transport: "stack0", hostNetns: "a", wire: "wire0", attach: true})
+		s.a, err = s.start(ctx, "a", true)
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.close())
@@ -122,25 +125,26 @@ func (s *system) stack(h rig.Host) error {
 	})
 }
 
-// start runs one program until the system closes.
-func (s *system) start(ctx context.Context, o runOptions) (*running, error) {
-	r, err := open(o, io.Discard)
+// start runs one host's program until the system closes. The wire is made by the
+// one that does not attach.
+func (s *system) start(ctx context.Context, host string, attach bool) (*appliance.Appliance, error) {
+	a, err := appliance.New(appliance.Options{Transport: true, Attach: attach, Load: func() (*configs.Config, error) {
+		c := *s.config
+		c.Wire.Name, c.Host.Name, c.Host.Netns = "wire0", "stack0", host
+		return &c, nil
+	}})
 	if err != nil {
 		return nil, err
 	}
-	ready := make(chan struct{})
-	go func() {
-		err := r.serve(ctx, nil, ready)
-		s.ended <- errors.Join(err, r.close())
-	}()
-	<-ready
-	return r, nil
+	go func() { s.ended <- errors.Join(a.Run(ctx), a.Close()) }()
+	<-a.Ready()
+	return a, nil
 }
 
 func (s *system) close() error {
 	s.cancel()
 	var err error
-	for _, r := range []*running{s.a, s.b} {
+	for _, r := range []*appliance.Appliance{s.a, s.b} {
 		if r != nil {
 			err = errors.Join(err, <-s.ended)
 		}
@@ -320,7 +324,7 @@ func (s *system) inject(bad []hostileFrame, times int) (stop func() int) {
 // accounted for.
 func (s *system) account(out io.Writer, bad []hostileFrame, rounds int) bool {
 	time.Sleep(200 * time.Millisecond) // the last frames are on their way
-	sum := s.b.host.consumer.Summary()
+	sum := s.b.Summary().Transport
 	want := map[transport.Reason]int{}
 	for _, h := range bad {
 		want[h.reason] += rounds
@@ -348,9 +352,21 @@ func (s *system) account(out io.Writer, bad []hostileFrame, rounds int) bool {
 // lost is how many frames the wire's own queue could not take, as the kernel
 // counts them: on a busy machine b never sees those.
 func (s *system) lost() int {
-	now, err := s.b.ports.wire.Drops()
-	if err != nil {
-		return 0
-	}
-	return int(now.Tx - s.b.ports.wireBefore.Tx)
+	return int(s.b.Summary().Drops[0].Tx)
 }
+
+// Plan gives the three namespaces. The addresses of 192.0.2.0/24 are the
+// tunnel's endpoints.
+func Plan() []rig.Host {
+	host := func(name, number string) rig.Host {
+		h := rig.Host{Name: name, Interface: "stack0", MTU: MTU}
+		for _, a := range []string{"10.77.0." + number + "/24", "fd77::" + number + "/64", "192.0.2." + number + "/32"} {
+			h.Addresses = append(h.Addresses, netip.MustParsePrefix(a))
+		}
+		return h
+	}
+	return []rig.Host{host("a", "1"), host("b", "2"), {Name: "nic"}}
+}
+
+// MTU leaves room on the wire for a tunnel with transport mode inside it.
+const MTU = 1400

@@ -1,4 +1,4 @@
-package cli
+package hosts
 
 import (
 	"encoding/binary"
@@ -73,7 +73,7 @@ func TestNothingBadReachesTheStack(t *testing.T) {
 	for _, h := range bad {
 		want[h.reason] += uint64(rounds)
 	}
-	sum, missing := s.b.host.consumer.Summary(), 0
+	sum, missing := s.b.Summary().Transport, 0
 	for reason := range transport.Reason(transport.NumReasons) {
 		got := sum.Reasons[reason.String()]
 		if got > want[reason] {
@@ -93,8 +93,14 @@ func TestNothingBadReachesTheStack(t *testing.T) {
 // frames that fail.
 func (s *system) failing(t *testing.T) []hostileFrame {
 	t.Helper()
-	c := *s.b.config
-	c.Local = append([]netip.Addr(nil), s.b.host.local...)
+	c := *s.config
+	for _, h := range Plan() {
+		if h.Name == "b" {
+			for _, a := range h.Addresses {
+				c.Local = append(c.Local, a.Addr())
+			}
+		}
+	}
 	known := map[sa.ID]bool{}
 	var frames []hostileFrame
 	for _, lab := range conformance.Labs() {
@@ -116,11 +122,10 @@ func (s *system) failing(t *testing.T) []hostileFrame {
 			}
 		}
 	}
-	s.b.host.local = c.Local
-	if err := s.b.adopt(&c); err != nil {
+	s.config = &c
+	if err := s.b.Reload(); err != nil {
 		t.Fatal(err)
 	}
-	s.b.config.Local = c.Local // so that it does not follow the stack's any more
 	return frames
 }
 

@@ -1,4 +1,4 @@
-package cli
+package appliance
 
 import (
 	"fmt"
@@ -8,30 +8,31 @@ import (
 	"tapsec/status"
 )
 
-// appliance is the modelled NIC but for its interfaces: the SAs, and a pipeline
-// for each queue.
-type appliance struct {
+// Adapter is the modelled NIC but for its interfaces: the SAs, and a pipeline for
+// each queue.
+type Adapter struct {
 	sad       *pipeline.SAD
 	pipelines []*pipeline.Pipeline // by queue
 }
 
-func newAppliance(c *configs.Config) (*appliance, error) {
+// NewAdapter makes the NIC of a configuration. The error is a mistake in that.
+func NewAdapter(c *configs.Config) (*Adapter, error) {
 	profile := c.Profile
 	profile.Capacity = c.Capacity()
-	a := &appliance{sad: pipeline.NewSAD(profile, c.Queues)}
+	a := &Adapter{sad: pipeline.NewSAD(profile, c.Queues)}
 	for queue := range c.Queues {
 		a.pipelines = append(a.pipelines, pipeline.New(a.sad, pipeline.Options{
 			Worker: queue, Queue: uint16(queue),
 			Form: formOf(c.Host.Form), NoTrailer: c.Host.Annotate == configs.None,
 		}))
 	}
-	return a, a.offload(c)
+	return a, a.Offload(c)
 }
 
-// offload makes the configuration's SAs the ones in force, and sets the offload
+// Offload makes the configuration's SAs the ones in force, and sets the offload
 // switches. Unchanged SAs keep their ESN marks. On an error nothing has
 // changed.
-func (a *appliance) offload(c *configs.Config) error {
+func (a *Adapter) Offload(c *configs.Config) error {
 	if err := a.sad.Replace(c.Bundles()); err != nil {
 		return fmt.Errorf("offload SAs: %w", err)
 	}
@@ -40,26 +41,32 @@ func (a *appliance) offload(c *configs.Config) error {
 	return nil
 }
 
-// code sums the frames with that CryptoStatus over the queues.
-func (a *appliance) code(c status.Code) (frames uint64) {
+// SAs returns the offloaded SAs.
+func (a *Adapter) SAs() []pipeline.Holding { return a.sad.List() }
+
+// Pipeline returns the one of a queue. It belongs to whoever moves that queue's frames.
+func (a *Adapter) Pipeline(queue int) *pipeline.Pipeline { return a.pipelines[queue] }
+
+// Code sums the frames with that CryptoStatus over the queues.
+func (a *Adapter) Code(c status.Code) (frames uint64) {
 	for _, p := range a.pipelines {
 		frames += p.Counters().Code(c)
 	}
 	return frames
 }
 
-// reason sums the frames that ended for that reason over the queues.
-func (a *appliance) reason(r status.Reason) (frames uint64) {
+// Reason sums the frames that ended for that reason over the queues.
+func (a *Adapter) Reason(r status.Reason) (frames uint64) {
 	for _, p := range a.pipelines {
 		frames += p.Counters().Reason(r)
 	}
 	return frames
 }
 
-// failed sums the frames whose IPsec was checked and found bad.
-func (a *appliance) failed() (frames uint64) {
+// Failed sums the frames whose IPsec was checked and found bad.
+func (a *Adapter) Failed() (frames uint64) {
 	for c := status.Success + 1; c < status.NumCodes; c++ {
-		frames += a.code(c)
+		frames += a.Code(c)
 	}
 	return frames
 }
@@ -71,17 +78,24 @@ type nicReport struct {
 	SAs     int               `json:"sas"`
 }
 
-func (a *appliance) report() nicReport {
+func (a *Adapter) report() nicReport {
 	r := nicReport{map[string]uint64{}, map[string]uint64{}, len(a.sad.List())}
 	for code := range status.Code(status.NumCodes) {
-		if n := a.code(code); n > 0 {
+		if n := a.Code(code); n > 0 {
 			r.Status[code.String()] = n
 		}
 	}
 	for _, reason := range status.Reasons() {
-		if n := a.reason(reason); n > 0 {
+		if n := a.Reason(reason); n > 0 {
 			r.Reasons[reason.String()] = n
 		}
 	}
 	return r
+}
+
+func formOf(f configs.Form) status.Form {
+	if f == configs.Decap {
+		return status.Decap
+	}
+	return status.InPlace
 }

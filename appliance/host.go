@@ -1,4 +1,4 @@
-package cli
+package appliance
 
 import (
 	"context"
@@ -29,28 +29,28 @@ type host struct {
 	software *pipeline.Software
 	consumer *transport.Consumer
 	sender   *outbound.Sender
-	whole    whole       // in front of sender
 	mirror   *tap.Device // nil without on_failure: mirror
 	local    []netip.Addr
 	options  outbound.Config // what is not the configuration's
+
+	reassembler reassembler // in front of sender
 }
 
-// newHost makes the host behind the ports of r, which gets the ICMP errors of the
+// newHost makes the host behind the ports of a, which gets the ICMP errors of the
 // outbound side on its stack.
-func newHost(r *running) (h *host, err error) {
-	o, c := &r.options, r.config
-	h = &host{log: r.log, software: pipeline.NewSoftware(), local: localAddresses(c)}
-	h.whole.fragments = fragment.New(fragment.Limits{})
-	h.options = outbound.Config{Use: o.stacks(), First: o.first, MTU: c.Wire.MTU, Reply: r.ports.host.Inject}
+func newHost(a *Appliance) (h *host, err error) {
+	o, c := &a.options, a.config
+	h = &host{log: a.log, software: pipeline.NewSoftware(), reassembler: reassembler{fragments: fragment.New(fragment.Limits{})}}
+	h.options = outbound.Config{Use: o.Use, First: o.First, MTU: c.Wire.MTU, Reply: a.ports.host.Inject}
 	if h.mirror, err = openMirror(c.OnFailure.Mirror); err != nil {
 		return nil, err
 	}
 	tc := transport.Config{Fallback: h.software, Audit: h.audit}
 	switch {
-	case r.appliance != nil:
-		tc.NIC = direct{r.appliance.sad}
-	case o.nic != "":
-		client, err := control.Dial(o.nic)
+	case a.adapter != nil:
+		tc.NIC = direct{a.adapter.sad}
+	case o.NIC != "":
+		client, err := control.Dial(o.NIC)
 		if err != nil {
 			return nil, errors.Join(err, h.close())
 		}
@@ -72,9 +72,13 @@ func newHost(r *running) (h *host, err error) {
 // is unchanged keeps its window, lifetime and sequence number. On an error
 // nothing has changed.
 func (h *host) adopt(c *configs.Config) error {
-	inbound, out := c.Sides(h.local)
+	return h.take(c, localAddresses(c))
+}
+
+func (h *host) take(c *configs.Config, local []netip.Addr) error {
+	inbound, out := c.Sides(local)
 	want := h.options
-	want.Policy, want.Local = c.Policy, h.local
+	want.Policy, want.Local = c.Policy, local
 	for _, bundle := range out {
 		want.SAs = append(want.SAs, bundle...)
 	}
@@ -87,11 +91,12 @@ func (h *host) adopt(c *configs.Config) error {
 	} else if err := h.sender.Replace(want); err != nil {
 		return err
 	}
-	h.whole.idle.Store(len(out) == 0)
+	h.reassembler.idle.Store(len(out) == 0)
 	if err := h.software.Replace(inbound); err != nil {
 		return err
 	}
-	return h.consumer.Replace(inbound, c.Policy, h.local, time.Now().UnixNano())
+	h.local = local
+	return h.consumer.Replace(inbound, c.Policy, local, time.Now().UnixNano())
 }
 
 // tick is called each second, beside the frames.
@@ -107,10 +112,7 @@ func (h *host) follow(c *configs.Config) {
 	if slices.Equal(now, h.local) {
 		return
 	}
-	before := h.local
-	h.local = now
-	if err := h.adopt(c); err != nil {
-		h.local = before
+	if err := h.take(c, now); err != nil {
 		h.log.Error("the stack's new addresses are not taken over", "err", err)
 		return
 	}

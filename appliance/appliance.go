@@ -1,0 +1,229 @@
+// Package appliance is the running program as an object: a software NIC with
+// IPsec receive offload between two interfaces, the TCP/IP transport behind it,
+// or both.
+//
+//	wire -> adapter (the NIC) -> host's transport -> stack, on the host's TAP
+//	wire <- sealed where an SA says so <- stack
+//
+// New opens everything, Run moves frames until its context ends, Reload puts
+// another configuration in force beside them, Summary tells what was done. All
+// that is logged goes to Options.Log; the package prints nothing.
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"tapsec/configs"
+	"tapsec/internal/control"
+	"tapsec/internal/nic"
+	"tapsec/tap"
+)
+
+// Options say what an Appliance is made of. Only Load has to be there.
+type Options struct {
+	// Load reads the configuration; each Reload does so again.
+	Load func() (*configs.Config, error)
+
+	NoNIC     bool   // the NIC is in another process: frames come annotated
+	Transport bool   // be the transport, too; the configuration's host is then the TAP of its stack
+	Attach    bool   // the wire is there already and not to become a TAP of ours
+	NIC       string // control socket of the NIC in another process
+	State     string // file that keeps the windows between two runs
+	Control   string // path of our control socket
+
+	Engine   tap.Engine
+	Steering tap.Steering
+	BusyPoll time.Duration // how long to look for frames before sleeping
+	Use      [][]string    // stacks of SAs to seal with, each innermost first; nil: those that fit each packet
+	First    uint64        // sequence number of the first packet sealed; 0 is 1
+
+	Ahead nic.Chain    // stages in front of all others on the way from the wire, such as a meter
+	Log   *slog.Logger // nil: nothing is logged
+}
+
+// InputError is a mistake in what the user gave, and can mend there.
+type InputError struct{ error }
+
+// Unwrap returns the mistake itself.
+func (e InputError) Unwrap() error { return e.error }
+
+func inputError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return InputError{err}
+}
+
+// Appliance is the program at work. Its methods may be called by several
+// goroutines.
+type Appliance struct {
+	options Options
+	log     *slog.Logger
+	adapter *Adapter // nil: the NIC is elsewhere
+	host    *host    // nil: the transport is elsewhere
+	ports   *ports
+	nic     *nic.NIC
+	server  *control.Server // nil without a control socket
+	resumed bool            // the state file is ours
+	ready   chan struct{}
+	began   time.Time
+
+	mu     sync.Mutex // held by what changes the configuration
+	config *configs.Config
+}
+
+// New makes everything ready to move frames. On an error nothing is left; one
+// that the user can mend in what they gave is an InputError.
+func New(o Options) (_ *Appliance, err error) {
+	a := &Appliance{options: o, log: o.Log, ready: make(chan struct{}), began: time.Now()}
+	if a.log == nil {
+		a.log = slog.New(slog.DiscardHandler)
+	}
+	if a.config, err = o.Load(); err != nil {
+		return nil, inputError(err)
+	}
+	if !o.NoNIC {
+		if a.adapter, err = NewAdapter(a.config); err != nil {
+			return nil, inputError(err)
+		}
+	}
+	a.warn(a.config)
+	if a.ports, err = openPorts(a.config, o.Attach, o.Steering); err != nil {
+		return nil, err
+	}
+	if o.Transport {
+		if a.host, err = newHost(a); err != nil {
+			return nil, errors.Join(err, a.closeAll())
+		}
+	}
+	if a.nic, err = a.ports.join(a.config, &a.options, a.inward, a.outward); err == nil {
+		err = errors.Join(a.resume(), a.answer())
+	}
+	if err != nil {
+		return nil, errors.Join(err, a.closeAll())
+	}
+	return a, nil
+}
+
+// Close lets go of everything, after Run has returned. Interfaces that were made
+// vanish.
+func (a *Appliance) Close() error { return errors.Join(a.save(true), a.closeAll()) }
+
+func (a *Appliance) closeAll() error {
+	var err error
+	if a.server != nil {
+		err = a.server.Close()
+	}
+	if a.host != nil {
+		err = errors.Join(err, a.host.close())
+	}
+	return errors.Join(err, a.ports.close())
+}
+
+// inward is a frame's way from the wire: through the NIC, then the transport.
+func (a *Appliance) inward(queue int) (stages []nic.Stage) {
+	if a.options.Ahead != nil {
+		stages = a.options.Ahead(queue)
+	}
+	if a.adapter != nil {
+		stages = append(stages, a.adapter.pipelines[queue])
+	}
+	if a.host != nil {
+		stages = append(stages, a.host.consumer)
+	}
+	return stages
+}
+
+// outward is a frame's way to the wire: untouched, or sealed.
+func (a *Appliance) outward(int) []nic.Stage {
+	if a.host == nil {
+		return nil
+	}
+	return []nic.Stage{&a.host.reassembler, a.host.sender}
+}
+
+// Run moves frames until ctx ends, and then returns nil, or until an interface
+// fails; the error of a deleted one wraps tap.ErrGone. An Appliance runs once.
+func (a *Appliance) Run(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- a.nic.Run(ctx) }()
+	a.announce()
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	for {
+		select {
+		case err := <-done:
+			return err
+		case now := <-second.C:
+			a.tick(now)
+		}
+	}
+}
+
+// Ready returns a channel that is closed when frames flow.
+func (a *Appliance) Ready() <-chan struct{} { return a.ready }
+
+// Steering returns what a frame's queue is chosen by.
+func (a *Appliance) Steering() tap.Steering { return a.ports.steering }
+
+// announce waits until the kernel sends through both interfaces, and says so.
+func (a *Appliance) announce() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.ports.ready(a.config); err != nil {
+		a.log.Warn("an interface does not come up", "err", err)
+	}
+	engine, why := tap.Probe()
+	if a.options.Engine != tap.Auto {
+		engine, why = a.options.Engine, "asked for"
+	}
+	a.log.Info("engine", "is", engine, "why", why)
+	if a.config.Queues > 1 {
+		a.log.Info("queues", "are", a.config.Queues, "steered_by", a.ports.steering, "why", a.ports.steerWhy)
+	}
+	a.log.Info("ready", a.shape()...)
+	close(a.ready)
+}
+
+// tick is called each second, beside the frames.
+func (a *Appliance) tick(now time.Time) {
+	if a.host == nil {
+		return
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.host.tick(now, a.config)
+	if err := a.save(false); err != nil {
+		a.log.Error("the state file cannot be written", "err", err)
+	}
+}
+
+// shape says what runs, for the log.
+func (a *Appliance) shape() []any {
+	shape := []any{"wire", a.config.Wire.Name}
+	if a.host != nil {
+		shape = append(shape, "stack", a.config.Host.Name)
+	} else {
+		shape = append(shape, "host", a.config.Host.Name, "queues", a.config.Queues)
+	}
+	if a.adapter != nil {
+		shape = append(shape, "sas", len(a.adapter.sad.List()), "offload", a.config.Offload.Active)
+	}
+	if a.host != nil {
+		inbound, outbound := a.config.Sides(a.host.local)
+		shape = append(shape, "inbound", len(inbound), "outbound", len(outbound))
+	}
+	return shape
+}
+
+// warn logs what is allowed but unwise, and which SAs stay with the transport.
+func (a *Appliance) warn(c *configs.Config) {
+	for _, p := range c.Warnings {
+		a.log.Warn(p.Msg, "at", fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Col), "field", p.Field)
+	}
+}

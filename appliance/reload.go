@@ -1,0 +1,91 @@
+package appliance
+
+import (
+	"errors"
+	"fmt"
+
+	"tapsec/configs"
+	"tapsec/sa"
+)
+
+// Reload takes over SAs, policy and offload switches from the configuration as it
+// now is. What cannot change while frames flow stays and is named in the log; a
+// mistake leaves everything as it is, and is logged, too.
+func (a *Appliance) Reload() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	next, err := a.options.Load()
+	if err == nil {
+		for _, field := range fixed(a.config, next) {
+			a.log.Warn("this change needs a restart", "field", field)
+		}
+		if err = keepFixed(next, a.config); err == nil {
+			err = a.adopt(next)
+		}
+	}
+	if err != nil {
+		a.refuse(err)
+		return inputError(err)
+	}
+	a.config = next
+	a.warn(next)
+	a.log.Info("reloaded", a.shape()...)
+	return nil
+}
+
+// adopt puts a configuration in force, first where frames come in last, so that
+// the NIC opens nothing that the transport does not know.
+func (a *Appliance) adopt(next *configs.Config) error {
+	if a.host != nil {
+		if err := a.host.adopt(next); err != nil {
+			return err
+		}
+	}
+	if a.adapter != nil {
+		return a.adapter.Offload(next)
+	}
+	return nil
+}
+
+// fixed names the fields in which two configurations differ and that cannot
+// change in a running appliance.
+func fixed(old, next *configs.Config) []string {
+	var fields []string
+	check := func(field string, same bool) {
+		if !same {
+			fields = append(fields, field)
+		}
+	}
+	check("profile", old.Profile.Name == next.Profile.Name)
+	check("sa_capacity", old.SACapacity == next.SACapacity)
+	check("queues", old.Queues == next.Queues)
+	check("wire", old.Wire == next.Wire)
+	check("host", old.Host == next.Host)
+	check("on_failure", old.OnFailure == next.OnFailure)
+	return fields
+}
+
+// keepFixed gives next the fixed fields of the running configuration, whose
+// profile may have no room for an SA that the file's has room for.
+func keepFixed(next, old *configs.Config) error {
+	next.Profile, next.SACapacity, next.Queues = old.Profile, old.SACapacity, old.Queues
+	next.Wire, next.Host, next.OnFailure = old.Wire, old.Host, old.OnFailure
+	for _, s := range next.Unoffloaded() {
+		if s.Offload == sa.Required {
+			return fmt.Errorf("%s does not fit into the running profile %s of capacity %d; restart to change it", s, old.Profile.Name, old.Capacity())
+		}
+	}
+	return nil
+}
+
+// refuse logs every mistake of a configuration that is not taken over.
+func (a *Appliance) refuse(err error) {
+	var mistakes configs.Errors
+	if !errors.As(err, &mistakes) {
+		a.log.Error("reload", "err", err)
+	}
+	for _, p := range mistakes {
+		a.log.Error(p.Msg, "at", fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Col), "field", p.Field, "text", p.Text)
+	}
+	a.log.Error("reload refused: the SAs and switches in force stay")
+}

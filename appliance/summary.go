@@ -1,0 +1,46 @@
+package appliance
+
+import (
+	"time"
+
+	"tapsec/internal/nic"
+	"tapsec/tap"
+	"tapsec/transport"
+)
+
+// Summary is what an Appliance has done so far: what was moved, how it was
+// judged, and what the kernel dropped before or behind it.
+type Summary struct {
+	Ran        time.Duration
+	Wire, Host string // the interfaces' names
+	Moved      nic.Summary
+	Adapter    *Adapter            // whose frames by status and reason are to be asked for; nil without a NIC
+	Transport  *transport.Summary  // nil without a transport
+	SAs        []transport.SAState // the transport's
+	Drops      []KernelDrops       // of the wire and of the host
+}
+
+// KernelDrops are an interface's drops since the Appliance has it.
+type KernelDrops struct {
+	Interface string
+	tap.Drops
+	Err error // why they cannot be read
+}
+
+// Summary tells what was done so far.
+func (a *Appliance) Summary() Summary {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := Summary{Ran: time.Since(a.began), Wire: a.config.Wire.Name, Host: a.config.Host.Name, Moved: a.nic.Summary(), Adapter: a.adapter,
+		Drops: []KernelDrops{dropsSince(a.ports.wire, a.ports.wireBefore), dropsSince(a.ports.host, a.ports.hostBefore)}}
+	if a.host != nil {
+		t := a.host.consumer.Summary()
+		s.Transport, s.SAs = &t, a.host.consumer.States()
+	}
+	return s
+}
+
+func dropsSince(d *tap.Device, before tap.Drops) KernelDrops {
+	now, err := d.Drops()
+	return KernelDrops{d.Name(), tap.Drops{Tx: now.Tx - before.Tx, Rx: now.Rx - before.Rx}, err}
+}

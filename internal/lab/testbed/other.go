@@ -1,0 +1,67 @@
+package testbed
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"tapsec/internal/lab/conformance"
+)
+
+// Other is somebody else's NIC, between two interfaces.
+type Other struct {
+	link
+	configure string
+	dir       string
+	said      io.Writer
+}
+
+// OpenOther opens the other ends of a NIC's interfaces. The shell runs configure
+// with a setup's configuration file as argument, to ready the NIC for it; what it
+// prints goes to said. An empty one says that the NIC is ready already.
+func OpenOther(wire, host, configure string, wait time.Duration, said io.Writer) (_ *Other, err error) {
+	n := &Other{configure: configure, said: said}
+	if n.link, err = openLink(wire, host, wait); err != nil {
+		return nil, err
+	}
+	if n.dir, err = os.MkdirTemp("", "tapsec-conformance"); err != nil {
+		return nil, errors.Join(err, n.close())
+	}
+	return n, nil
+}
+
+// Ready has the NIC readied.
+func (n *Other) Ready(l *conformance.Lab) error {
+	if len(l.Delete) > 0 {
+		return fmt.Errorf("%w: this NIC would have to be told to delete an SA", conformance.ErrNotRun)
+	}
+	if n.configure == "" {
+		return nil
+	}
+	path := filepath.Join(n.dir, l.Name+".yaml")
+	if err := WriteSetup(path, l); err != nil {
+		return err
+	}
+	cmd := exec.Command("/bin/sh", "-c", n.configure+` "$0"`, path)
+	cmd.Stdout, cmd.Stderr = n.said, n.said
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("--configure: %s %s: %w", n.configure, path, err)
+	}
+	return nil
+}
+
+// Close lets go of the interfaces.
+func (n *Other) Close() error { return errors.Join(n.close(), os.RemoveAll(n.dir)) }
+
+// WriteSetup writes a setup's configuration to a new file.
+func WriteSetup(path string, l *conformance.Lab) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(l.WriteConfig(f), f.Close())
+}
