@@ -129,6 +129,22 @@ func Address(name string, prefix netip.Prefix) error {
 	})
 }
 
+// Flush takes all addresses away from an interface.
+func Flush(name string) error {
+	return change(name, "flush", func(link netlink.Link) error {
+		all, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+		for i := range all {
+			err = errors.Join(err, netlink.AddrDel(link, &all[i]))
+		}
+		return err
+	})
+}
+
+// Rename gives an interface another name.
+func Rename(name, to string) error {
+	return change(name, "rename", func(link netlink.Link) error { return netlink.LinkSetName(link, to) })
+}
+
 // Neighbour says for good which hardware address an address behind the interface has.
 func Neighbour(name string, addr netip.Addr, mac net.HardwareAddr) error {
 	return change(name, "add a neighbour to", func(link netlink.Link) error {

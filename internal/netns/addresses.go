@@ -1,0 +1,87 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Addresses follows those of one interface, which it knows by its index: a new
+// name changes nothing. It asks through sockets that it opened at the beginning,
+// so that it needs no power later, nor the namespace's name.
+type Addresses struct {
+	handle  *netlink.Handle
+	index   int
+	changed chan struct{}
+	done    chan struct{}
+	once    sync.Once
+}
+
+// Follow begins to follow the addresses of an interface of the current namespace.
+func Follow(name string) (*Addresses, error) {
+	a := &Addresses{changed: make(chan struct{}, 1), done: make(chan struct{})}
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("interface %s: %w", name, err)
+	}
+	a.index = link.Attrs().Index
+	if a.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return nil, fmt.Errorf("ask for the addresses of %s: %w", name, err)
+	}
+	updates := make(chan netlink.AddrUpdate)
+	if err := netlink.AddrSubscribeWithOptions(updates, a.done, netlink.AddrSubscribeOptions{
+		ErrorCallback: func(error) { a.tell() }, // news were lost: List has the truth
+	}); err != nil {
+		a.handle.Close()
+		return nil, fmt.Errorf("follow the addresses of %s: %w", name, err)
+	}
+	go func() {
+		for u := range updates {
+			if u.LinkIndex == a.index {
+				a.tell()
+			}
+		}
+	}()
+	return a, nil
+}
+
+func (a *Addresses) tell() {
+	select {
+	case a.changed <- struct{}{}:
+	default: // it has not been looked at since the last time
+	}
+}
+
+// Changed returns a channel that gets a value after the addresses have changed,
+// one for several changes. News may be lost, so List is to be asked now and then.
+func (a *Addresses) Changed() <-chan struct{} { return a.changed }
+
+// List returns the addresses as they are now, sorted. One that is still looked for
+// elsewhere on the link (tentative, RFC 4862 section 5.4) is among them.
+func (a *Addresses) List() ([]netip.Addr, error) {
+	link := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: a.index}}
+	all, err := a.handle.AddrList(link, netlink.FAMILY_ALL)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, err
+	}
+	var list []netip.Addr
+	for _, one := range all {
+		if ip, ok := netip.AddrFromSlice(one.IP); ok {
+			list = append(list, ip.Unmap())
+		}
+	}
+	slices.SortFunc(list, netip.Addr.Compare)
+	return slices.Compact(list), err
+}
+
+// Close ends it.
+func (a *Addresses) Close() error {
+	a.once.Do(func() { close(a.done); a.handle.Close() })
+	return nil
+}
+

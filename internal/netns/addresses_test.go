@@ -1,0 +1,76 @@
+package netns_test
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
+)
+
+func TestMain(m *testing.M) { rig.Main(m) }
+
+// The addresses of an interface are followed through a change of its name, down
+// and up, and losing them all; those of others are none of its own.
+func TestFollow(t *testing.T) {
+	rig.Require(t)
+	ns, err := netns.New("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	var a *netns.Addresses
+	if err := ns.Do(func() (err error) {
+		for _, name := range []string{"one", "two"} {
+			if err := netns.AddTAP(name, false); err != nil {
+				return err
+			}
+		}
+		a, err = netns.Follow("one")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	is := func(want ...string) {
+		t.Helper()
+		var got []string
+		for deadline := time.After(10 * time.Second); ; {
+			list, err := a.List()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = got[:0]
+			for _, one := range list {
+				got = append(got, one.String())
+			}
+			if slices.Equal(got, want) {
+				return
+			}
+			select {
+			case <-a.Changed():
+			case <-deadline:
+				t.Fatalf("the addresses are %v, want %v", got, want)
+			}
+		}
+	}
+	in := func(f func() error) {
+		t.Helper()
+		if err := ns.Do(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	is()
+	in(func() error { return netns.Address("one", netip.MustParsePrefix("192.0.2.1/24")) })
+	in(func() error { return netns.Address("two", netip.MustParsePrefix("192.0.2.9/24")) })
+	is("192.0.2.1")
+	in(func() error { return netns.Rename("one", "three") })
+	in(func() error { return netns.Address("three", netip.MustParsePrefix("fd00::1/64")) })
+	is("192.0.2.1", "fd00::1")
+	in(func() error { return netns.Flush("three") })
+	is()
+	in(func() error { return netns.Address("three", netip.MustParsePrefix("192.0.2.2/24")) })
+	is("192.0.2.2")
+}
