@@ -84,4 +84,3 @@ func (a *Addresses) Close() error {
 	a.once.Do(func() { close(a.done); a.handle.Close() })
 	return nil
 }
-

@@ -29,7 +29,7 @@ func (p *portion) carries(f *flow) bool {
 		if a.Selector != nil && !f.matches(a.Selector) {
 			return false
 		}
-		if a.Mode == sa.Transport && (a.Dst.IsValid() && a.Dst != f.dst || a.Src.IsValid() && a.Src != f.src) {
+		if !endToEnd(a, f) {
 			return false
 		}
 	}

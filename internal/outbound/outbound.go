@@ -29,12 +29,21 @@ import (
 type Config struct {
 	SAs    []*sa.SA                 // outbound, oldest first; an AH over an ESP names it (Bundle)
 	Policy []sa.Policy              // the first match decides
+	Held   []Held                   // what must not leave in clear although nothing seals it
 	Use    [][]string               // stacks of SAs by name, innermost first; none: see Sender
 	Local  []netip.Addr             // our own; the first of its IP version is src of a tunnel that has none
 	MTU    int                      // of the wire in bytes, without the Ethernet header
 	First  uint64                   // first sequence number of each SA; 0 leaves it to seq_high and seq_low, else 1
 	Reply  func(frame []byte) error // takes ICMP errors for the stack; the frame is valid until it returns
 	Random io.Reader                // CBC's IVs; nil is crypto/rand
+}
+
+// Held names packets that are held back where no SA seals them and no rule of the
+// policy speaks of them: those that an SA would carry, or that a rule is about.
+// They were protected a moment ago, or will be in a moment.
+type Held struct {
+	SA   *sa.SA     // either of the two
+	Rule *sa.Policy //
 }
 
 // Sender seals what a stack sends. One goroutine may call Batch; the other
@@ -54,7 +63,7 @@ type Config struct {
 //     (RFC 4301 section 5.2 asks the same of the receiver). In transport mode the
 //     addresses must be its own, too.
 //  5. Without candidate the packet is dropped if a rule says protect. If no rule
-//     matched, it is sent in clear.
+//     matched, it is sent in clear, unless it is held back.
 type Sender struct {
 	mu     sync.Mutex
 	config Config

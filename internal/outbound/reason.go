@@ -17,6 +17,7 @@ const (
 
 	Discarded
 	NoSA
+	HeldBack
 	TooLong
 	Fragment
 	NumbersUsed
@@ -41,6 +42,7 @@ var reasons = [NumReasons]struct{ name, sentence string }{
 
 	Discarded:   {"discarded", "dropped: a rule of the policy says so"},
 	NoSA:        {"no-sa", "dropped: a rule wants the packet protected, and no SA may carry it"},
+	HeldBack:    {"held-back", "dropped: no SA and no rule is for the packet, but one that was in force or is to come would protect it"},
 	TooLong:     {"too-long", "dropped: sealed it is longer than the wire's MTU, and it may not be fragmented"},
 	Fragment:    {"fragment", "dropped: the stack sent a fragment, which transport mode does not take"},
 	NumbersUsed: {"numbers-used", "dropped: the sequence numbers of an SA are used up; it must be rekeyed"},

@@ -85,7 +85,33 @@ func (s *Sender) resolve(f flow) route {
 			fate = Sealed
 		}
 	}
+	if fate == Unprotected && s.holds(&f) {
+		fate = HeldBack
+	}
 	return s.sas.route(fate, k, s.config.MTU)
+}
+
+// holds reports whether a flow's packets are held back.
+func (s *Sender) holds(f *flow) bool {
+	for _, h := range s.config.Held {
+		rule := h.Rule
+		if h.SA != nil {
+			rule = &sa.Policy{Action: sa.Protect}
+			if h.SA.Selector != nil {
+				rule.Match = *h.SA.Selector
+			}
+		}
+		if f.concerns(rule) && (h.SA == nil || endToEnd(h.SA, f)) {
+			return true
+		}
+	}
+	return false
+}
+
+// endToEnd reports whether the SA's addresses let it carry the flow: a tunnel's
+// are not the flow's.
+func endToEnd(a *sa.SA, f *flow) bool {
+	return a.Mode == sa.Tunnel || (!a.Dst.IsValid() || a.Dst == f.dst) && (!a.Src.IsValid() || a.Src == f.src)
 }
 
 func (a *associations) route(fate Reason, k stack, mtu int) route {

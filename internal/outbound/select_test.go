@@ -208,3 +208,37 @@ func TestRoutes(t *testing.T) {
 		t.Errorf("counted%s", got)
 	}
 }
+
+// What an SA or a rule protected that is no longer there, or what one will protect
+// once its direction is known, does not leave in clear; a rule that says bypass
+// lets it. A later fragment, whose ports nobody knows, is held back with the rest.
+func TestHeldBack(t *testing.T) {
+	ssh := sa.Selector{Protocol: wire.ProtoTCP, DstPorts: port(22)}
+	for name, c := range map[string]struct {
+		held []Held
+		want string // of 10.0.0.2, of 10.0.0.9
+	}{
+		"nothing":                 {nil, "unprotected unprotected"},
+		"transport mode":          {[]Held{{SA: web(4)}}, "held-back unprotected"},
+		"a tunnel":                {[]Held{{SA: site(4)}}, "held-back held-back"},
+		"a tunnel for something":  {[]Held{{SA: with(site(4), selecting(sa.Selector{Dst: prefix("10.0.0.9/32")}))}}, "unprotected held-back"},
+		"a tunnel for other port": {[]Held{{SA: with(site(4), selecting(ssh))}}, "unprotected unprotected"},
+		"a rule":                  {[]Held{{Rule: &sa.Policy{Match: sa.Selector{Dst: prefix("10.0.0.2/32")}, Action: sa.Protect}}}, "held-back unprotected"},
+	} {
+		s := newSender(t, Config{Held: c.held})
+		if got := way(s, to("10.0.0.2", 80)) + " " + way(s, to("10.0.0.9", 80)); got != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+	bypass := []sa.Policy{{Match: sa.Selector{Dst: prefix("10.0.0.2/32")}, Action: sa.Bypass}}
+	if got := way(newSender(t, Config{Held: []Held{{SA: site(4)}}, Policy: bypass}), to("10.0.0.2", 80)); got != "bypassed" {
+		t.Errorf("with a rule that says bypass: %s", got)
+	}
+	s := newSender(t, Config{Held: []Held{{SA: with(site(4), selecting(sa.Selector{Protocol: wire.ProtoUDP, DstPorts: port(22)}))}}})
+	if got := way(s, fragmentOf(to("10.0.0.2", 22), 8)); got != "held-back" {
+		t.Errorf("a later fragment: %s", got)
+	}
+	if sent := send(s, to("10.0.0.2", 22)); len(sent) != 0 || s.Counts()[HeldBack] != 1 {
+		t.Errorf("%d frames left, counted%s", len(sent), counts(s))
+	}
+}
