@@ -44,13 +44,13 @@ func (out *Outbound) pad(n int) int {
 // Seal appends the ESP packet that carries payload (RFC 4303 section 3.3) to
 // dst. The error is that of the source of randomness.
 func (out *Outbound) Seal(dst, payload []byte, next uint8, number uint64) ([]byte, error) {
-	out.plain = out.AppendPlain(out.plain[:0], payload, next)
+	out.plain = out.appendPlain(out.plain[:0], payload, next)
 	return out.SealPlain(dst, out.plain, number)
 }
 
-// AppendPlain appends what Seal encrypts: payload, pad bytes 1, 2, 3 ..., pad
+// appendPlain appends what Seal encrypts: payload, pad bytes 1, 2, 3 ..., pad
 // length and next header (RFC 4303 section 2.4).
-func (out *Outbound) AppendPlain(dst, payload []byte, next uint8) []byte {
+func (out *Outbound) appendPlain(dst, payload []byte, next uint8) []byte {
 	pad := out.pad(len(payload))
 	dst = append(dst, payload...)
 	for i := range pad {

@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"tapsec/internal/seal"
+	"tapsec/internal/lab/forge"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -30,7 +30,7 @@ func BenchmarkProcess(b *testing.B) {
 }
 
 func benchmark(b *testing.B, sas []*sa.SA, n int) {
-	packet := seal.UDP(nil, netip.AddrPortFrom(host4a, 1), netip.AddrPortFrom(host4b, 2), make([]byte, n-28))
+	packet := forge.UDP(nil, netip.AddrPortFrom(host4a, 1), netip.AddrPortFrom(host4b, 2), make([]byte, n-28))
 	c := frameCase{sas: sas, packet: packet}
 	frame := c.seal(b).frame
 	p := pipeline.New(c.nic(b), pipeline.Options{})

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"tapsec/internal/seal"
+	"tapsec/internal/lab/forge"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -49,7 +49,7 @@ func TestNoTrailer(t *testing.T) {
 		s := c.seal(t)
 		want := s.opened(1)
 		if form == status.Decap {
-			want = seal.AppendFrame(nil, plain4())
+			want = forge.AppendFrame(nil, plain4())
 		}
 		out := pipeline.New(c.nic(t), pipeline.Options{Form: form, NoTrailer: true}).Process(slices.Clone(s.frame))
 		if !bytes.Equal(out, want) {
@@ -64,7 +64,7 @@ func TestBatchAndCounters(t *testing.T) {
 	esp, ah := espSA(sa.Transport), ahSA(sa.Transport)
 	both := frameCase{sas: []*sa.SA{esp}, also: []*sa.SA{ah}}
 	badAH := frameCase{sas: []*sa.SA{ah}, spoil: flipLast}
-	clear := seal.AppendFrame(nil, plain4())
+	clear := forge.AppendFrame(nil, plain4())
 	p := pipeline.New(both.nic(t), pipeline.Options{Queue: 7})
 	in := [][]byte{both.seal(t).frame, clear, badAH.seal(t).frame, slices.Clone(clear)}
 	out := p.Batch(in)

@@ -5,7 +5,7 @@ import (
 	"sync"
 	"testing"
 
-	"tapsec/internal/seal"
+	"tapsec/internal/lab/forge"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -161,7 +161,7 @@ func TestESNMovesWithValidICVs(t *testing.T) {
 		}
 		a.PadCheck = true
 		number := uint64(20)
-		for _, m := range []seal.Mangle{seal.ZeroPad, seal.PadLength(255)} {
+		for _, m := range []forge.Mangle{forge.ZeroPad, forge.PadLength(255)} {
 			trailer := s.send(number, func(c *frameCase) { c.mangle = mangled(a, m) })
 			if trailer.Records[0].State != status.FailedAfter || trailer.Records[0].Number != number {
 				t.Errorf("%s: %+v", a.Name, trailer.Records[0])

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"tapsec/esp"
-	"tapsec/internal/seal"
+	"tapsec/internal/lab/forge"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -37,12 +37,12 @@ func fuzzSeeds(f *testing.F) {
 		{sas: []*sa.SA{espSA(sa.Transport, spi(9)), tun}}, {sas: bundle(sa.Transport, spi(0x3003))},
 		{sas: bundle(sa.Tunnel, spi(0x3004)), spoil: flipLast}, {sas: []*sa.SA{esp, ah}},
 		{sas: []*sa.SA{espSA(sa.Transport, spi(0x3003))}}, {sas: []*sa.SA{esp}, spoil: shorten(20)},
-		{sas: []*sa.SA{esp}, mangle: mangled(esp, seal.PadLength(255))}, {sas: []*sa.SA{esp}, mangle: mangled(esp, seal.ZeroPad)},
-		{sas: []*sa.SA{tun, espSA(sa.Tunnel)}}, {sas: []*sa.SA{tun}, mangle: mangled(tun, seal.NextHeader(59))},
+		{sas: []*sa.SA{esp}, mangle: mangled(esp, forge.PadLength(255))}, {sas: []*sa.SA{esp}, mangle: mangled(esp, forge.ZeroPad)},
+		{sas: []*sa.SA{tun, espSA(sa.Tunnel)}}, {sas: []*sa.SA{tun}, mangle: mangled(tun, forge.NextHeader(59))},
 		{sas: []*sa.SA{udp}}, {sas: []*sa.SA{udp, tun}}, {sas: []*sa.SA{udp, udpTun}}, {sas: []*sa.SA{esp, udpTun}, tags: []uint32{0x81000001}},
 		{sas: []*sa.SA{espSA(sa.Transport, v6)}, packet: extended(plain6(), 0, optionsMutable)},
 		{sas: []*sa.SA{ahSA(sa.Transport, v6)}, packet: extended(plain6(), 43, routeDone)},
-		{sas: []*sa.SA{ah}, packet: seal.Options(nil, plain4(), []byte{7, 4, 4, 0})},
+		{sas: []*sa.SA{ah}, packet: forge.Options(nil, plain4(), []byte{7, 4, 4, 0})},
 	} {
 		f.Add(c.seal(f).frame, false)
 	}
@@ -91,7 +91,7 @@ func tunnelled(t *testing.T, outer *esp.Outbound, inner []byte) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return seal.AppendFrame(nil, raw(50, gw4a, gw4b, sealed...))
+	return forge.AppendFrame(nil, raw(50, gw4a, gw4b, sealed...))
 }
 
 // shape holds the word against the contract's section on it and against the

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/seal"
 	"tapsec/pipeline"
 	"tapsec/sa"
@@ -94,11 +95,11 @@ func bundle(mode sa.Mode, changes ...change) []*sa.SA {
 var message = []byte("the quick brown fox jumps over the lazy dog")
 
 func plain4() []byte {
-	return seal.UDP(nil, netip.AddrPortFrom(host4a, 4000), netip.AddrPortFrom(host4b, 5000), message)
+	return forge.UDP(nil, netip.AddrPortFrom(host4a, 4000), netip.AddrPortFrom(host4b, 5000), message)
 }
 
 func plain6() []byte {
-	return seal.UDP(nil, netip.AddrPortFrom(host6a, 4000), netip.AddrPortFrom(host6b, 5000), message)
+	return forge.UDP(nil, netip.AddrPortFrom(host6a, 4000), netip.AddrPortFrom(host6b, 5000), message)
 }
 
 // outcome is what one record is to say: a frame's records outermost first.
@@ -121,17 +122,17 @@ func after(r status.Reason) outcome  { return outcome{status.FailedAfter, r} }
 // frameCase is one frame and all that is to come of it.
 type frameCase struct {
 	name    string
-	sas     []*sa.SA               // innermost first, as they seal
-	absent  []*sa.SA               // those of them that are not offloaded
-	also    []*sa.SA               // offloaded, but not used to seal
-	packet  []byte                 // what is sealed; plain4 where nil
-	mangle  map[*sa.SA]seal.Mangle // before the SA seals
-	numbers map[*sa.SA]uint64      // sequence numbers other than 1
-	tags    []uint32               // VLAN tags
-	ahLen   int                    // of an AH that seal does not make
-	spoil   func(b []byte) []byte  // changes the sealed frame
-	prepare func(*pipeline.SAD)    // switches
-	profile string                 // full where empty
+	sas     []*sa.SA                // innermost first, as they seal
+	absent  []*sa.SA                // those of them that are not offloaded
+	also    []*sa.SA                // offloaded, but not used to seal
+	packet  []byte                  // what is sealed; plain4 where nil
+	mangle  map[*sa.SA]forge.Mangle // of what the SA seals
+	numbers map[*sa.SA]uint64       // sequence numbers other than 1
+	tags    []uint32                // VLAN tags
+	ahLen   int                     // of an AH that seal does not make
+	spoil   func(b []byte) []byte   // changes the sealed frame
+	prepare func(*pipeline.SAD)     // switches
+	profile string                  // full where empty
 
 	word    status.Word
 	reason  status.Reason
@@ -141,8 +142,7 @@ type frameCase struct {
 	noDecap bool                          // decap form is another test's
 }
 
-// zeros is a source of random numbers that makes IVs repeat, so that a prefix
-// of a stack of SAs seals what the whole stack has inside.
+// zeros is a source of random numbers that makes frames the same each time.
 type zeros struct{}
 
 func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
@@ -169,32 +169,30 @@ func (c *frameCase) seal(t testing.TB) *sealed {
 	if packet == nil {
 		packet = plain4()
 	}
-	s := &sealed{}
+	s := &sealed{packets: [][]byte{packet}}
 	plains := map[*sa.SA][]byte{}
-	for n := range len(c.sas) + 1 {
-		sealer, err := seal.New(zeros{}, c.sas[:n]...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i, a := range c.sas[:n] {
-			sealer.SetMangle(i, func(b []byte) []byte {
-				if m := c.mangle[a]; m != nil {
-					b = m(b)
-				}
-				plains[a] = bytes.Clone(b)
-				return b
-			})
-			if number, ok := c.numbers[a]; ok {
-				sealer.SetNumber(i, number)
-			}
-		}
-		b, err := sealer.Seal(nil, packet)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.packets = append(s.packets, b)
+	sealer, err := seal.New(zeros{}, c.sas...)
+	if err != nil {
+		t.Fatal(err)
 	}
-	s.frame = seal.AppendFrame(nil, s.packets[len(c.sas)], c.tags...)
+	for i, a := range c.sas {
+		if number, ok := c.numbers[a]; ok {
+			sealer.SetNumber(i, number)
+		}
+		number := sealer.Number(i)
+		if packet, err = sealer.Stack(i).Seal(nil, packet); err != nil {
+			t.Fatal(err)
+		}
+		packet = forge.Reseal(packet, a, number, func(b []byte) []byte {
+			if m := c.mangle[a]; m != nil {
+				b = m(b)
+			}
+			plains[a] = bytes.Clone(b)
+			return b
+		})
+		s.packets = append(s.packets, packet)
+	}
+	s.frame = forge.AppendFrame(nil, packet, c.tags...)
 	s.l3 = 14 + 4*len(c.tags)
 	s.place(c, plains)
 	if c.spoil != nil {
@@ -485,7 +483,7 @@ func (c *frameCase) decapped(s *sealed) (frame []byte, removed int) {
 				packet = s.packets[len(s.packets)-1-j]
 			}
 		}
-		frame = seal.AppendFrame(nil, packet, c.tags...)
+		frame = forge.AppendFrame(nil, packet, c.tags...)
 		i = j
 	}
 	return frame, removed

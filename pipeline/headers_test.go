@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/seal"
 	"tapsec/pipeline"
 	"tapsec/sa"
@@ -12,7 +13,7 @@ import (
 	"tapsec/wire"
 )
 
-// Extension headers as seal.Extension takes them.
+// Extension headers as forge.Extension takes them.
 var (
 	optionsFixed   = []byte{0, 0, 0x1e, 4, 1, 2, 3, 4} // an option that may not change
 	optionsMutable = []byte{0, 0, 0x3e, 4, 1, 2, 3, 4} // and one that may
@@ -25,7 +26,7 @@ var (
 func anySource(s *sa.SA) { s.Src = netip.Addr{} }
 
 func extended(packet []byte, proto uint8, header []byte) []byte {
-	return seal.Extension(nil, packet, proto, header)
+	return forge.Extension(nil, packet, proto, header)
 }
 
 // inserted puts an extension header into a sealed IPv6 frame, directly behind
@@ -54,9 +55,9 @@ func TestOptionsAndExtensionHeaders(t *testing.T) {
 		packet []byte
 		family []change
 	}{
-		{"router alert", seal.Options(nil, plain4(), []byte{148, 4, 0, 0}), nil},
-		{"record route", seal.Options(nil, plain4(), []byte{7, 7, 4, 0, 0, 0, 0, 1}), nil},
-		{"unknown, no-op, end", seal.Options(nil, plain4(), []byte{1, 99, 3, 7, 0, 99, 99, 99}), nil},
+		{"router alert", forge.Options(nil, plain4(), []byte{148, 4, 0, 0}), nil},
+		{"record route", forge.Options(nil, plain4(), []byte{7, 7, 4, 0, 0, 0, 0, 1}), nil},
+		{"unknown, no-op, end", forge.Options(nil, plain4(), []byte{1, 99, 3, 7, 0, 99, 99, 99}), nil},
 		{"hop-by-hop", extended(six, wire.ProtoHopByHop, optionsFixed), []change{v6}},
 		{"destination options", extended(six, wire.ProtoDestOpts, optionsMutable), []change{v6}},
 		{"routing, none left", extended(six, wire.ProtoRouting, routeDone), []change{v6}},
@@ -81,7 +82,7 @@ func TestOptionsAndExtensionHeaders(t *testing.T) {
 // What may change on the way does not break AH, what may not does (contract,
 // headers in detail: AH).
 func TestAHMutableFields(t *testing.T) {
-	ipv4 := seal.Options(nil, plain4(), []byte{148, 4, 0, 0, 7, 7, 4, 1, 2, 3, 4}) // router alert, record route, end
+	ipv4 := forge.Options(nil, plain4(), []byte{148, 4, 0, 0, 7, 7, 4, 1, 2, 3, 4}) // router alert, record route, end
 	chain := extended(extended(plain6(), wire.ProtoHopByHop, optionsMutable), wire.ProtoDestOpts, optionsFixed)
 	for _, f := range []struct {
 		name   string
@@ -136,8 +137,8 @@ func TestRoutingHeaders(t *testing.T) {
 		word: 2, reason: status.RoutingHeader, records: []outcome{good, left(status.RoutingHeader)}}
 	inner.mangle = mangled(inner.sas[1], func(plain []byte) []byte {
 		n := len(plain) - 2 - int(plain[len(plain)-2])
-		f := inserted(wire.ProtoRouting, routeOdd)(seal.AppendFrame(nil, slices.Clone(plain[:n])))
-		return seal.Payload(f[14:])(plain)
+		f := inserted(wire.ProtoRouting, routeOdd)(forge.AppendFrame(nil, slices.Clone(plain[:n])))
+		return forge.Payload(f[14:])(plain)
 	})
 	runAll(t, []frameCase{
 		c("ESP, one left", esp, routeLeft), c("AH, one left", ah, routeLeft), c("AH, other type", ah, routeOdd), odd, inner,

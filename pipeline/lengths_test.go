@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"tapsec/internal/seal"
+	"tapsec/internal/lab/forge"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -270,13 +270,13 @@ func TestRow23dPadLength(t *testing.T) {
 	for _, name := range []string{"aes128gcm16", "aes128-sha256", "null-sha256"} {
 		runAll(t, positions(func(m sa.Mode) frameCase {
 			a := espSA(m, suite(name))
-			return frameCase{name: name, sas: []*sa.SA{a}, mangle: mangled(a, seal.PadLength(255)),
+			return frameCase{name: name, sas: []*sa.SA{a}, mangle: mangled(a, forge.PadLength(255)),
 				reason: status.PadLength, records: []outcome{after(status.PadLength)}, noDecap: true}
 		}, status.InvalidPacketSyntax))
 	}
 	runAll(t, positions(func(m sa.Mode) frameCase {
 		b := bundle(m)
-		return frameCase{name: "under AH", sas: b, mangle: mangled(b[0], seal.PadLength(255)),
+		return frameCase{name: "under AH", sas: b, mangle: mangled(b[0], forge.PadLength(255)),
 			reason: status.PadLength, records: []outcome{good, after(status.PadLength)}, noDecap: true}
 	}, status.InvalidPacketSyntax))
 }
@@ -287,7 +287,7 @@ func TestRow23dBoundary(t *testing.T) {
 	a := espSA(sa.Transport, func(s *sa.SA) { s.PadCheck = false })
 	packet := raw(17, host4a, host4b, make([]byte, 16)...) // 16 bytes, 2 of pad, 2 of trailer
 	for n, want := range map[byte]status.Word{18: 2, 19: 0x00060002} {
-		c := frameCase{sas: []*sa.SA{a}, packet: packet, mangle: mangled(a, seal.PadLength(n))}
+		c := frameCase{sas: []*sa.SA{a}, packet: packet, mangle: mangled(a, forge.PadLength(n))}
 		_, trailer := process(t, c.nic(t), pipeline.Options{}, c.seal(t).frame)
 		if trailer.Word != want {
 			t.Errorf("pad length %d of 18: %s, want %s", n, trailer.Word, want)
@@ -298,8 +298,8 @@ func TestRow23dBoundary(t *testing.T) {
 // Contract row 23 e: options or extension headers that AH must read do not
 // parse. ESP does not read them.
 func TestRow23eOptions(t *testing.T) {
-	option := seal.Options(nil, plain4(), []byte{7, 4, 4, 0})
-	header := seal.Extension(nil, plain6(), wire.ProtoDestOpts, []byte{0, 0, 0x3e, 4, 1, 2, 3, 4})
+	option := forge.Options(nil, plain4(), []byte{7, 4, 4, 0})
+	header := forge.Extension(nil, plain6(), wire.ProtoDestOpts, []byte{0, 0, 0x3e, 4, 1, 2, 3, 4})
 	for _, f := range []struct {
 		name   string
 		packet []byte
@@ -321,7 +321,7 @@ func TestRow23eOptions(t *testing.T) {
 		runAll(t, []frameCase{alone, both, inner, fine})
 	}
 	for _, bad := range [][]byte{{7}, {7, 0, 0, 0}, {7, 1, 0, 0}, {7, 5, 0, 0}, {1, 1, 1, 7}} {
-		c := frameCase{sas: []*sa.SA{ahSA(sa.Transport)}, packet: seal.Options(nil, plain4(), make([]byte, len(bad)))}
+		c := frameCase{sas: []*sa.SA{ahSA(sa.Transport)}, packet: forge.Options(nil, plain4(), make([]byte, len(bad)))}
 		c.spoil = set(34, bad...)
 		_, trailer := process(t, c.nic(t), pipeline.Options{}, c.seal(t).frame)
 		if trailer.Reason != status.OptionSyntax {
@@ -353,7 +353,7 @@ func TestFirstFailureNames(t *testing.T) {
 	off := func(s *pipeline.SAD) { s.Switch(false, true) }
 	b := bundle(sa.Transport)
 	everything := frameCase{
-		sas: b, mangle: map[*sa.SA]seal.Mangle{b[0]: seal.PadLength(255), b[1]: func(x []byte) []byte { return x[:len(x)-1] }},
+		sas: b, mangle: map[*sa.SA]forge.Mangle{b[0]: forge.PadLength(255), b[1]: func(x []byte) []byte { return x[:len(x)-1] }},
 	}
 	step := func(name string, reason status.Reason, spoil func([]byte) []byte, change func(*frameCase)) {
 		c := everything
@@ -373,9 +373,9 @@ func TestFirstFailureNames(t *testing.T) {
 	step("AH length before its ICV", status.AHLength, ahLength, nil)
 	step("AH ICV before ESP length", status.AHICV, flipLast, nil)
 	step("ESP length before its ICV", status.ESPLength, nil, nil)
-	whole := mangled(b[0], seal.PadLength(255))
+	whole := mangled(b[0], forge.PadLength(255))
 	step("ESP ICV before pad length", status.ESPICV, nil, func(c *frameCase) {
-		c.mangle = map[*sa.SA]seal.Mangle{b[0]: seal.PadLength(255), b[1]: flipLast}
+		c.mangle = map[*sa.SA]forge.Mangle{b[0]: forge.PadLength(255), b[1]: flipLast}
 	})
 	step("pad length before pad bytes", status.PadLength, nil, func(c *frameCase) { c.mangle = whole })
 }

@@ -5,7 +5,7 @@ import (
 	"slices"
 	"testing"
 
-	"tapsec/internal/seal"
+	"tapsec/internal/lab/forge"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -59,7 +59,7 @@ func verdicts(c frameCase, mode sa.Mode, sas []*sa.SA) []frameCase {
 		bad.name, bad.word, bad.reason = c.name+"/ESP bad", words[mode].esp, status.ESPICV
 		bad.spoil, bad.records = flipLast, []outcome{badESP}
 		if hasAH { // contract row 20: falsified before the AH was made
-			bad.spoil, bad.mangle = nil, map[*sa.SA]seal.Mangle{outer: flipLast}
+			bad.spoil, bad.mangle = nil, map[*sa.SA]forge.Mangle{outer: flipLast}
 			bad.records = []outcome{good, badESP}
 		}
 		all = append(all, bad)
@@ -117,14 +117,14 @@ func nest(name string, packet []byte, inner, outer []*sa.SA) []frameCase {
 			bad = append(bad, notTried)
 		}
 		f := fill("transport AH bad", 0x00020006, status.AHICV, bad)
-		f.mangle = map[*sa.SA]seal.Mangle{tunnel: flip}
+		f.mangle = map[*sa.SA]forge.Mangle{tunnel: flip}
 		all = append(all, f)
 	}
 	if inner[0].Protocol == sa.ESP { // contract row 13
 		f := fill("transport ESP bad", 0x00030006, status.ESPICV, append(slices.Clone(fine), badESP))
-		f.mangle = map[*sa.SA]seal.Mangle{tunnel: flip}
+		f.mangle = map[*sa.SA]forge.Mangle{tunnel: flip}
 		if len(inner) > 1 {
-			f.mangle = map[*sa.SA]seal.Mangle{top: flipLast}
+			f.mangle = map[*sa.SA]forge.Mangle{top: flipLast}
 			f.records = append(slices.Clone(fine), good, badESP)
 		}
 		all = append(all, f)
@@ -148,7 +148,7 @@ func nestBadTunnel(fill func(string, status.Word, status.Reason, []outcome) fram
 		f := fill("tunnel ESP bad", 0x00050002, status.ESPICV, []outcome{badESP})
 		f.spoil = flipLast
 		if len(outer) > 1 {
-			f.spoil, f.mangle = nil, map[*sa.SA]seal.Mangle{outermost: flipLast}
+			f.spoil, f.mangle = nil, map[*sa.SA]forge.Mangle{outermost: flipLast}
 			f.records = []outcome{good, badESP}
 		}
 		all = append(all, f)
@@ -198,7 +198,7 @@ func TestFailureNamesItsPortion(t *testing.T) {
 		}
 	}
 	inner, outer := espSA(sa.Transport), espSA(sa.Tunnel)
-	c := frameCase{sas: []*sa.SA{inner, outer}, mangle: map[*sa.SA]seal.Mangle{outer: flipInside}}
+	c := frameCase{sas: []*sa.SA{inner, outer}, mangle: map[*sa.SA]forge.Mangle{outer: flipInside}}
 	_, trailer := process(t, c.nic(t), pipeline.Options{}, c.seal(t).frame)
 	codes["inner esp"] = trailer.Word.Code()
 	for name, want := range map[string]status.Code{

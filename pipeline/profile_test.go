@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"tapsec/internal/seal"
+	"tapsec/internal/lab/forge"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -19,7 +19,7 @@ func anyAddress(s *sa.SA) { s.Src, s.Dst = netip.Addr{}, netip.Addr{} }
 // Contract row 3: what each real profile does not advertise it does not do.
 func TestProfiles(t *testing.T) {
 	v1 := suite("null-sha1")
-	options := seal.Options(nil, plain4(), []byte{148, 4, 0, 0})
+	options := forge.Options(nil, plain4(), []byte{148, 4, 0, 0})
 	headers := extended(plain6(), wire.ProtoDestOpts, optionsFixed)
 	row3 := func(profile string, a *sa.SA, packet []byte, reason status.Reason) frameCase {
 		return frameCase{name: profile + "/" + reason.String(), profile: profile, sas: []*sa.SA{a}, packet: packet,

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"testing"
 
-	"tapsec/internal/seal"
+	"tapsec/internal/lab/forge"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -14,7 +14,7 @@ import (
 )
 
 // mangled is the mangle map of one SA.
-func mangled(a *sa.SA, m seal.Mangle) map[*sa.SA]seal.Mangle { return map[*sa.SA]seal.Mangle{a: m} }
+func mangled(a *sa.SA, m forge.Mangle) map[*sa.SA]forge.Mangle { return map[*sa.SA]forge.Mangle{a: m} }
 
 // set writes bytes at an offset, of a frame or of what is about to be sealed.
 func set(at int, b ...byte) func([]byte) []byte {
@@ -26,7 +26,7 @@ func set(at int, b ...byte) func([]byte) []byte {
 
 // raw is an IP packet with any protocol and payload.
 func raw(proto uint8, src, dst netip.Addr, payload ...byte) []byte {
-	b := seal.UDP(nil, netip.AddrPortFrom(src, 1), netip.AddrPortFrom(dst, 1), nil)
+	b := forge.UDP(nil, netip.AddrPortFrom(src, 1), netip.AddrPortFrom(dst, 1), nil)
 	if src.Is4() {
 		b = append(b[:20], payload...)
 		b[9] = proto
@@ -48,8 +48,8 @@ func ethernet(etherType uint16, payload ...byte) []byte {
 
 // Contract row 1: no IPsec, or nothing that the parser is to understand.
 func TestRow1(t *testing.T) {
-	ip4 := func(change func([]byte) []byte) []byte { return seal.AppendFrame(nil, change(plain4())) }
-	ip6 := func(p []byte) []byte { return seal.AppendFrame(nil, p) }
+	ip4 := func(change func([]byte) []byte) []byte { return forge.AppendFrame(nil, change(plain4())) }
+	ip6 := func(p []byte) []byte { return forge.AppendFrame(nil, p) }
 	c := frameCase{sas: []*sa.SA{espSA(sa.Transport)}}
 	esp := c.seal(t).frame
 	late := slices.Concat([]byte{wire.ProtoHopByHop, 0, 0, 0, 0, 0, 0, 0, wire.ProtoESP, 0, 1, 4, 0, 0, 0, 0}, esp[34:])
@@ -64,7 +64,7 @@ func TestRow1(t *testing.T) {
 		{"LLC", ethernet(100, esp[14:]...), status.NotIP},
 		{"PPPoE", ethernet(0x8864, esp[14:]...), status.NotIP},
 		{"MPLS", ethernet(0x8847, esp[14:]...), status.NotIP},
-		{"three tags", seal.AppendFrame(nil, esp[14:], 0x81000001, 0x81000002, 0x81000003), status.NotIP},
+		{"three tags", forge.AppendFrame(nil, esp[14:], 0x81000001, 0x81000002, 0x81000003), status.NotIP},
 		{"half a tag", append(make([]byte, 12), 0x81, 0, 0), status.NotIP},
 		{"no packet", ethernet(0x0800), status.BadIPHeader},
 		{"half an IPv4 header", ethernet(0x0800, plain4()[:19]...), status.BadIPHeader},
@@ -74,13 +74,13 @@ func TestRow1(t *testing.T) {
 		{"IHL 4", ip4(set(0, 0x44)), status.BadIPHeader},
 		{"IHL beyond the frame", ethernet(0x0800, set(0, 0x4f)(plain4()[:59])...), status.BadIPHeader},
 		{"total length below the header", ip4(set(2, 0, 19)), status.BadIPHeader},
-		{"UDP", seal.AppendFrame(nil, plain4()), status.NoIPsec},
-		{"UDP over IPv6", seal.AppendFrame(nil, plain6()), status.NoIPsec},
-		{"too short for UDP", seal.AppendFrame(nil, raw(wire.ProtoUDP, host4a, host4b, 0, 1, 0x11)), status.NoIPsec},
-		{"ESP in IP in IP", seal.AppendFrame(nil, raw(wire.ProtoIPv4, gw4a, gw4b, esp[14:]...)), status.NoIPsec},
-		{"GRE", seal.AppendFrame(nil, raw(47, host4a, host4b, 0, 0, 8, 0)), status.NoIPsec},
-		{"next header 59", seal.AppendFrame(nil, raw(wire.ProtoNoNext, host6a, host6b, 1, 2)), status.NoIPsec},
-		{"unknown header", seal.AppendFrame(nil, raw(135, host6a, host6b, esp[34:]...)), status.NoIPsec},
+		{"UDP", forge.AppendFrame(nil, plain4()), status.NoIPsec},
+		{"UDP over IPv6", forge.AppendFrame(nil, plain6()), status.NoIPsec},
+		{"too short for UDP", forge.AppendFrame(nil, raw(wire.ProtoUDP, host4a, host4b, 0, 1, 0x11)), status.NoIPsec},
+		{"ESP in IP in IP", forge.AppendFrame(nil, raw(wire.ProtoIPv4, gw4a, gw4b, esp[14:]...)), status.NoIPsec},
+		{"GRE", forge.AppendFrame(nil, raw(47, host4a, host4b, 0, 0, 8, 0)), status.NoIPsec},
+		{"next header 59", forge.AppendFrame(nil, raw(wire.ProtoNoNext, host6a, host6b, 1, 2)), status.NoIPsec},
+		{"unknown header", forge.AppendFrame(nil, raw(135, host6a, host6b, esp[34:]...)), status.NoIPsec},
 		{"extension header beyond the packet", ip6(raw(wire.ProtoDestOpts, host6a, host6b, 50, 9, 0, 0, 0, 0, 0, 0)), status.BadIPHeader},
 		{"hop-by-hop behind another", ip6(raw(wire.ProtoRouting, host6a, host6b, late...)), status.BadIPHeader},
 	} {
@@ -171,7 +171,7 @@ func TestRow4(t *testing.T) {
 	c := frameCase{sas: []*sa.SA{espSA(sa.Transport, encap)}}
 	spiBytes := []byte{0, 0, 0x10, 1}
 	port := func(dst uint16, payload ...byte) []byte {
-		return seal.AppendFrame(nil, seal.UDP(nil, netip.AddrPortFrom(host4a, 999), netip.AddrPortFrom(host4b, dst), payload))
+		return forge.AppendFrame(nil, forge.UDP(nil, netip.AddrPortFrom(host4a, 999), netip.AddrPortFrom(host4b, dst), payload))
 	}
 	long := make([]byte, 40)
 	ike := port(4500, long...)
@@ -241,7 +241,7 @@ func TestInsideATunnel(t *testing.T) {
 			word: 2, reason: status.SPIOutside, records: []outcome{good}},
 		{name: "row 31, AH+ESP with one off", sas: append(bundle(sa.Transport), tun), prepare: noAH,
 			word: 2, reason: status.ProtocolOff, records: []outcome{good, left(status.ProtocolOff), left(status.ProtocolOff)}},
-		{name: "row 4 inside", sas: []*sa.SA{tun}, packet: seal.UDP(nil, netip.AddrPortFrom(host4a, 1), netip.AddrPortFrom(host4b, 4500), make([]byte, 30)),
+		{name: "row 4 inside", sas: []*sa.SA{tun}, packet: forge.UDP(nil, netip.AddrPortFrom(host4a, 1), netip.AddrPortFrom(host4b, 4500), make([]byte, 30)),
 			word: 2, reason: status.Verified, records: []outcome{good}},
 	})
 }
@@ -277,10 +277,10 @@ func positions(mk func(mode sa.Mode) frameCase, code status.Code) []frameCase {
 	inner.sas = append(slices.Clone(inner.sas), tun)
 	inner.records = append([]outcome{good}, inner.records...)
 	if spoil := inner.spoil; spoil != nil {
-		inner.mangle = map[*sa.SA]seal.Mangle{tun: func(plain []byte) []byte { // spoil works on a frame
+		inner.mangle = map[*sa.SA]forge.Mangle{tun: func(plain []byte) []byte { // spoil works on a frame
 			n := len(plain) - 2 - int(plain[len(plain)-2])
-			frame := spoil(seal.AppendFrame(nil, slices.Clone(plain[:n])))
-			return seal.Payload(frame[14:])(plain)
+			frame := spoil(forge.AppendFrame(nil, slices.Clone(plain[:n])))
+			return forge.Payload(frame[14:])(plain)
 		}}
 		inner.spoil = nil
 	}
@@ -401,18 +401,18 @@ func TestRow24(t *testing.T) {
 	for _, name := range []string{"aes128gcm16", "aes128-sha256", "chacha20poly1305"} {
 		runAll(t, positions(func(m sa.Mode) frameCase {
 			a := espSA(m, suite(name))
-			return frameCase{name: name, sas: []*sa.SA{a}, mangle: mangled(a, seal.ZeroPad),
+			return frameCase{name: name, sas: []*sa.SA{a}, mangle: mangled(a, forge.ZeroPad),
 				reason: status.PadBytes, records: []outcome{after(status.PadBytes)}}
 		}, status.GenericError))
 		runAll(t, positions(func(m sa.Mode) frameCase {
 			a := espSA(m, suite(name), loose)
-			return frameCase{name: name + ", pad_check off", sas: []*sa.SA{a}, mangle: mangled(a, seal.ZeroPad),
+			return frameCase{name: name + ", pad_check off", sas: []*sa.SA{a}, mangle: mangled(a, forge.ZeroPad),
 				reason: status.Verified, records: []outcome{good}}
 		}, status.Success))
 	}
 	runAll(t, positions(func(m sa.Mode) frameCase {
 		b := bundle(m)
-		return frameCase{name: "under AH", sas: b, mangle: mangled(b[0], seal.ZeroPad),
+		return frameCase{name: "under AH", sas: b, mangle: mangled(b[0], forge.ZeroPad),
 			reason: status.PadBytes, records: []outcome{good, after(status.PadBytes)}}
 	}, status.GenericError))
 }
@@ -442,22 +442,24 @@ func TestRow27(t *testing.T) {
 func TestRow32(t *testing.T) {
 	for _, family := range [][]change{nil, {v6}} {
 		esp := espSA(sa.Tunnel, family...)
-		c := func(name string, m seal.Mangle, reason status.Reason) frameCase {
+		c := func(name string, m forge.Mangle, reason status.Reason) frameCase {
 			return frameCase{name: name, sas: []*sa.SA{esp}, mangle: mangled(esp, m), word: 2, reason: reason,
 				records: []outcome{good}, inPlace: true}
 		}
 		runAll(t, []frameCase{
-			c("dummy", seal.NextHeader(wire.ProtoNoNext), status.Dummy),
-			c("transport protocol", seal.NextHeader(wire.ProtoUDP), status.InnerNotIP),
-			c("announced as IPv6", seal.NextHeader(wire.ProtoIPv6), status.InnerNotIP),
+			c("dummy", forge.NextHeader(wire.ProtoNoNext), status.Dummy),
+			c("transport protocol", forge.NextHeader(wire.ProtoUDP), status.InnerNotIP),
+			c("announced as IPv6", forge.NextHeader(wire.ProtoIPv6), status.InnerNotIP),
 			c("no version", set(0, 0x75), status.InnerNotIP),
 			c("total length beyond the payload", set(2, 1, 0), status.InnerLength),
 			c("total length below the header", set(2, 0, 3), status.InnerNotIP),
-			c("nothing", seal.Payload(nil), status.InnerNotIP),
+			c("nothing", forge.Payload(nil), status.InnerNotIP),
 		})
 	}
 	dummy := frameCase{sas: []*sa.SA{espSA(sa.Tunnel)}, word: 2, reason: status.InnerNotIP, records: []outcome{good}, inPlace: true}
-	dummy.mangle = mangled(dummy.sas[0], func(plain []byte) []byte { return seal.NextHeader(wire.ProtoIPv6)(seal.Payload(plain6()[:39])(plain)) })
+	dummy.mangle = mangled(dummy.sas[0], func(plain []byte) []byte {
+		return forge.NextHeader(wire.ProtoIPv6)(forge.Payload(plain6()[:39])(plain))
+	})
 	dummy.check(t)
 }
 
@@ -466,8 +468,8 @@ func TestRow32(t *testing.T) {
 func TestTFC(t *testing.T) {
 	esp, inner := espSA(sa.Tunnel), espSA(sa.Transport)
 	runAll(t, []frameCase{
-		{name: "clear inside", sas: []*sa.SA{esp}, mangle: mangled(esp, seal.TFC(200)), word: 2, reason: status.Verified, records: []outcome{good}},
-		{name: "transport inside", sas: []*sa.SA{inner, esp}, mangle: mangled(esp, seal.TFC(200)), word: 6, reason: status.Verified, records: []outcome{good, good}},
+		{name: "clear inside", sas: []*sa.SA{esp}, mangle: mangled(esp, forge.TFC(200)), word: 2, reason: status.Verified, records: []outcome{good}},
+		{name: "transport inside", sas: []*sa.SA{inner, esp}, mangle: mangled(esp, forge.TFC(200)), word: 6, reason: status.Verified, records: []outcome{good, good}},
 	})
 }
 

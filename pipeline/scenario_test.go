@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/seal"
 	"tapsec/pipeline"
 	"tapsec/sa"
@@ -150,19 +151,19 @@ func (d draw) options(b []byte, ip int) []byte {
 }
 
 // mangle draws what one SA seals wrongly.
-func (d draw) mangle(s *sa.SA) seal.Mangle {
+func (d draw) mangle(s *sa.SA) forge.Mangle {
 	if s.Protocol == sa.AH {
 		return func(b []byte) []byte { b[d.IntN(len(b))] ^= 1; return b }
 	}
 	inside := func(plain []byte) []byte {
 		n := len(plain) - 2 - int(plain[len(plain)-2])
-		return seal.Payload(d.damage(bytes.Clone(plain[:n]), 0))(plain)
+		return forge.Payload(d.damage(bytes.Clone(plain[:n]), 0))(plain)
 	}
 	if s.Mode == sa.Transport {
-		inside = seal.ZeroPad
+		inside = forge.ZeroPad
 	}
-	return pick(d, seal.ZeroPad, seal.PadLength(byte(d.IntN(256))), seal.TFC(d.IntN(64)), seal.Payload(nil),
-		seal.NextHeader(pick[byte](d, 59, 4, 41, 17, 50, 51)), inside, inside, inside)
+	return pick(d, forge.ZeroPad, forge.PadLength(byte(d.IntN(256))), forge.TFC(d.IntN(64)), forge.Payload(nil),
+		forge.NextHeader(pick[byte](d, 59, 4, 41, 17, 50, 51)), inside, inside, inside)
 }
 
 // frame seals and damages; nil where the stack cannot be sealed.
@@ -179,16 +180,16 @@ func (d draw) frame(stack []*sa.SA, six bool) []byte {
 		if s.ESN {
 			sealer.SetNumber(i, pick[uint64](d, 2<<32|5, 2<<32|0xfffffff0, 3<<32|1, 1))
 		}
+		number := sealer.Number(i)
+		if packet, err = sealer.Stack(i).Seal(nil, packet); err != nil {
+			return nil
+		}
 		if d.oneIn(5) {
-			sealer.SetMangle(i, d.mangle(s))
+			packet = forge.Reseal(packet, s, number, d.mangle(s))
 		}
 	}
-	b, err := sealer.Seal(nil, packet)
-	if err != nil {
-		return nil
-	}
 	tags := pick(d, nil, nil, nil, nil, nil, []uint32{0x81000001}, []uint32{0x88a80001, 0x81000002}, []uint32{0x81000001, 0x81000001, 0x81000001})
-	frame := seal.AppendFrame(nil, b, tags...)
+	frame := forge.AppendFrame(nil, packet, tags...)
 	for d.IntN(3) == 0 {
 		frame = d.damage(frame, 14+4*len(tags))
 	}

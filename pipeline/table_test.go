@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"tapsec/internal/seal"
+	"tapsec/internal/lab/forge"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -70,7 +70,7 @@ func numbered(i int) *sa.SA {
 
 // sealedBy is a frame by each of up to 4096 of n SAs, all over the table.
 func sealedBy(b *testing.B, n int) (frames [][]byte) {
-	packet := seal.UDP(nil, netip.AddrPortFrom(host4a, 1), netip.AddrPortFrom(host4b, 2), make([]byte, 1400-28))
+	packet := forge.UDP(nil, netip.AddrPortFrom(host4a, 1), netip.AddrPortFrom(host4b, 2), make([]byte, 1400-28))
 	for i := range min(n, 4096) {
 		s := numbered(i * (n / min(n, 4096)))
 		c := frameCase{sas: []*sa.SA{s}, packet: packet}

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/conformance"
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
-	"tapsec/internal/seal"
 	"tapsec/wire"
 )
 
@@ -151,13 +151,13 @@ func shapes(spi uint32) map[string][]byte {
 	}
 	ah := append([]byte{50, 4, 0, 0}, esp...)
 	as := func(proto byte, from netip.AddrPort, payload []byte) []byte {
-		packet := seal.UDP(nil, from, from, payload[wire.UDPLen:])
+		packet := forge.UDP(nil, from, from, payload[wire.UDPLen:])
 		copy(packet[len(packet)-len(payload):], payload) // over the UDP header
 		packet[map[bool]int{true: 9, false: 6}[from.Addr().Is4()]] = proto
 		return packet
 	}
 	port := func(from netip.AddrPort) []byte {
-		return seal.UDP(nil, from, netip.AddrPortFrom(from.Addr(), 4500), esp)
+		return forge.UDP(nil, from, netip.AddrPortFrom(from.Addr(), 4500), esp)
 	}
 	all := map[string][]byte{
 		"ESP":      as(50, four, esp),
@@ -167,15 +167,15 @@ func shapes(spi uint32) map[string][]byte {
 		"NAT-T":    port(four),
 		"NAT-T v6": port(six),
 	}
-	all["IPv4 options"] = seal.Options(nil, all["ESP"], bytes.Repeat([]byte{1}, 4*(1+rand.IntN(10))))
+	all["IPv4 options"] = forge.Options(nil, all["ESP"], bytes.Repeat([]byte{1}, 4*(1+rand.IntN(10))))
 	chained := all["AH, v6"]
 	for range 8 {
-		chained = seal.Extension(nil, chained, wire.ProtoDestOpts, make([]byte, 8))
+		chained = forge.Extension(nil, chained, wire.ProtoDestOpts, make([]byte, 8))
 	}
 	all["eight extension headers"] = chained
 	for name, packet := range all {
-		all[name] = seal.AppendFrame(nil, packet)
-		all[name+", tagged"] = seal.AppendFrame(nil, packet, 0x88a80001, 0x81000002)
+		all[name] = forge.AppendFrame(nil, packet)
+		all[name+", tagged"] = forge.AppendFrame(nil, packet, 0x88a80001, 0x81000002)
 	}
 	return all
 }
@@ -189,7 +189,7 @@ func TestSteerWithoutSPI(t *testing.T) {
 	used := map[int]int{}
 	for i := range uint16(flows) {
 		from := netip.AddrPortFrom(netip.MustParseAddr("10.1.2.3"), 1000+i)
-		flow := seal.AppendFrame(nil, seal.UDP(nil, from, netip.MustParseAddrPort("10.3.2.1:4500"), []byte("\x00\x00\x00\x00, so it is IKE")))
+		flow := forge.AppendFrame(nil, forge.UDP(nil, from, netip.MustParseAddrPort("10.3.2.1:4500"), []byte("\x00\x00\x00\x00, so it is IKE")))
 		want := s.queue(t, flow)
 		used[want]++
 		if again := s.queue(t, append(flow, "more"...)); again != want {
@@ -241,7 +241,7 @@ func TestSteerWithoutPrivilege(t *testing.T) {
 	used := map[int]bool{} // to the kernel it is one flow
 	here, there := netip.MustParseAddrPort("10.9.9.9:4500"), netip.MustParseAddrPort("10.9.9.8:4500")
 	for spi := range uint32(8) {
-		used[s.queue(t, seal.AppendFrame(nil, seal.UDP(nil, here, there, binary.BigEndian.AppendUint64(nil, uint64(256+spi)<<32))))] = true
+		used[s.queue(t, forge.AppendFrame(nil, forge.UDP(nil, here, there, binary.BigEndian.AppendUint64(nil, uint64(256+spi)<<32))))] = true
 	}
 	if len(used) != 1 {
 		t.Error("the program is still there")

@@ -26,8 +26,11 @@ var mayImport = map[string][]string{
 
 	"internal/seal": {"wire", "sa", "esp", "ah"},
 	"pipeline":      {"wire", "sa", "esp", "ah", "status"},
-	"configs":       {"sa", "keys"},
-	"internal/nic":  {"tap"},
+
+	"internal/lab/forge": {"wire", "sa", "esp", "ah", "status"},
+
+	"configs":      {"sa", "keys"},
+	"internal/nic": {"tap"},
 
 	"transport":         {"wire", "sa", "status", "internal/fragment"},
 	"internal/outbound": {"wire", "sa", "internal/seal"},
@@ -37,13 +40,13 @@ var mayImport = map[string][]string{
 		"internal/fragment", "internal/outbound", "wire"},
 
 	"internal/lab/bench": {"appliance", "configs", "internal/netns", "tap", "internal/nic", "sa", "internal/seal", "status",
-		"internal/lab/rig"},
+		"internal/lab/forge", "internal/lab/rig"},
 	"internal/lab/testbed": {"appliance", "configs", "internal/nic", "pipeline", "status", "internal/lab/rig",
 		"internal/lab/conformance"},
 	"internal/lab/hosts": {"appliance", "configs", "internal/netns", "sa", "internal/seal", "status", "transport",
-		"internal/lab/rig"},
+		"internal/lab/forge", "internal/lab/rig"},
 	"internal/lab/conformance": {"sa", "internal/seal", "status", "wire", "configs", "keys",
-		"internal/lab/vector"},
+		"internal/lab/forge", "internal/lab/vector"},
 
 	"internal/cli": {"*"},
 	"main":         {"internal/cli"},

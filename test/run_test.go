@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
 	"tapsec/internal/seal"
@@ -71,7 +72,7 @@ func TestHostToWire(t *testing.T) {
 	p := start(t, write(t, moreSAs))
 	wire, host := listen(t, "wire0"), listen(t, "host0")
 	s := newMixer(t).sample(2, 800)
-	tagged := seal.AppendFrame(nil, plain(server, 1, 100), 0x81000064)
+	tagged := forge.AppendFrame(nil, plain(server, 1, 100), 0x81000064)
 	var want [][]byte
 	want = append(want, ours[:12:12], s.frame, tagged, spoiled(bytes.Clone(s.frame)))
 	want[0] = append(want[0], 0x88, 0xb5) // a frame of nothing

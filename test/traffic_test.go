@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tapsec/configs"
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
 	"tapsec/internal/seal"
@@ -76,10 +77,10 @@ func plain(to string, number uint64, size int) []byte {
 	for len(payload) < size {
 		payload = append(payload, byte(len(payload)))
 	}
-	return seal.UDP(nil, netip.MustParseAddrPort(source), netip.MustParseAddrPort(to), payload)
+	return forge.UDP(nil, netip.MustParseAddrPort(source), netip.MustParseAddrPort(to), payload)
 }
 
-func framed(packet []byte) []byte { return seal.AppendFrame(nil, packet) }
+func framed(packet []byte) []byte { return forge.AppendFrame(nil, packet) }
 
 // spoiled flips a bit in the last byte, which lies in the outermost ICV.
 func spoiled(packet []byte) []byte {
@@ -205,7 +206,7 @@ func (p port) pour(frames [][]byte, window int64) (seen *atomic.Int64) {
 }
 
 // ours begins every frame that these tests send; anything else is the kernel's.
-var ours = seal.AppendFrame(nil, []byte{0x45})[:12]
+var ours = forge.AppendFrame(nil, []byte{0x45})[:12]
 
 // next receives the next frame of ours.
 func (p port) next() []byte {

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"testing"
 
-	"tapsec/internal/seal"
+	"tapsec/internal/lab/forge"
 	"tapsec/sa"
 	"tapsec/wire"
 )
@@ -99,7 +99,7 @@ func TestDeliverShort(t *testing.T) {
 	esp := espSA(sa.Transport, suite("null-sha256"))
 	h := newHost(t, setup{sas: []*sa.SA{esp}})
 	for i, short := range [][]byte{
-		seal.UDP(nil, netip.AddrPortFrom(host4a, 1), netip.AddrPortFrom(host4b, 2), nil),
+		forge.UDP(nil, netip.AddrPortFrom(host4a, 1), netip.AddrPortFrom(host4b, 2), nil),
 		mended(append([]byte{0x45, 0, 0, 20, 0, 0, 0, 0, 64, 253, 0, 0, 10, 1, 0, 1}, host4b.AsSlice()...)),
 	} {
 		h.delivers(framed(short), framed(short))
@@ -115,18 +115,18 @@ func TestDeliverTFC(t *testing.T) {
 	for _, offload := range []sa.Offload{sa.Required, sa.Never} {
 		tun.Offload, esp.Offload = offload, offload
 		h := newHost(t, setup{sas: []*sa.SA{tun, esp}})
-		h.delivers(framed(mangled(t, 1, seal.TFC(100), plain4(), tun)), framed(plain4()))
+		h.delivers(framed(mangled(t, 1, forge.TFC(100), plain4(), tun)), framed(plain4()))
 		surplus := append(plain4(), make([]byte, 112)...)
 		binary.BigEndian.PutUint16(surplus[2:], uint16(len(surplus)))
-		h.delivers(framed(mangled(t, 1, seal.TFC(112), plain4(), esp)), framed(mended(surplus)))
+		h.delivers(framed(mangled(t, 1, forge.TFC(112), plain4(), esp)), framed(mended(surplus)))
 	}
 }
 
 // Options and extension headers in front of IPsec stay in transport mode and go
 // with a tunnel.
 func TestDeliverExtended(t *testing.T) {
-	with4 := seal.Options(nil, plain4(), []byte{7, 7, 4, 0, 0, 0, 0, 148, 4, 0, 0})
-	with6 := seal.Extension(nil, seal.Extension(nil, plain6(), 0, []byte{0, 0, 1, 4, 0, 0, 0, 0}), 60, []byte{0, 0, 5, 2, 0, 0, 1, 0})
+	with4 := forge.Options(nil, plain4(), []byte{7, 7, 4, 0, 0, 0, 0, 148, 4, 0, 0})
+	with6 := forge.Extension(nil, forge.Extension(nil, plain6(), 0, []byte{0, 0, 1, 4, 0, 0, 0, 0}), 60, []byte{0, 0, 5, 2, 0, 0, 1, 0})
 	for name, c := range map[string]struct {
 		sa     *sa.SA
 		packet []byte

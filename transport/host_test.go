@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tapsec/configs"
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/seal"
 	"tapsec/pipeline"
 	"tapsec/sa"
@@ -104,16 +105,16 @@ func bundle(mode sa.Mode, changes ...change) []*sa.SA {
 var message = []byte("the quick brown fox jumps over the lazy dog")
 
 func plain4() []byte {
-	return seal.UDP(nil, netip.AddrPortFrom(host4a, 4000), netip.AddrPortFrom(host4b, 5000), message)
+	return forge.UDP(nil, netip.AddrPortFrom(host4a, 4000), netip.AddrPortFrom(host4b, 5000), message)
 }
 
 func plain6() []byte {
-	return seal.UDP(nil, netip.AddrPortFrom(host6a, 4000), netip.AddrPortFrom(host6b, 5000), message)
+	return forge.UDP(nil, netip.AddrPortFrom(host6a, 4000), netip.AddrPortFrom(host6b, 5000), message)
 }
 
 // tcp is a TCP segment with a right checksum.
 func tcp(from, to netip.AddrPort) []byte {
-	b := seal.UDP(nil, from, to, make([]byte, 12+len(message)))
+	b := forge.UDP(nil, from, to, make([]byte, 12+len(message)))
 	p, _ := wire.Addresses(b, 0)
 	b[p.ProtoAt] = wire.ProtoTCP
 	h := b[p.Header:]
@@ -170,17 +171,20 @@ func once(t testing.TB, n uint64, packet []byte, sas ...*sa.SA) []byte {
 }
 
 // mangled seals one packet of which the innermost SA makes something false.
-func mangled(t testing.TB, n uint64, m seal.Mangle, packet []byte, sas ...*sa.SA) []byte {
+func mangled(t testing.TB, n uint64, m forge.Mangle, packet []byte, sas ...*sa.SA) []byte {
 	t.Helper()
 	s := sealer(t, sas...)
-	for i := range sas {
+	for i, a := range sas {
 		s.SetNumber(i, n)
+		packet = sealed(t, s.Stack(i), packet)
+		if i == 0 {
+			packet = forge.Reseal(packet, a, n, m)
+		}
 	}
-	s.SetMangle(0, m)
-	return sealed(t, s, packet)
+	return packet
 }
 
-func framed(packet []byte, tags ...uint32) []byte { return seal.AppendFrame(nil, packet, tags...) }
+func framed(packet []byte, tags ...uint32) []byte { return forge.AppendFrame(nil, packet, tags...) }
 
 // flipped changes the last byte: ESP's ICV, or what AH covers.
 func flipped(b []byte) []byte {

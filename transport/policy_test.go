@@ -6,14 +6,14 @@ import (
 	"net/netip"
 	"testing"
 
-	"tapsec/internal/seal"
+	"tapsec/internal/lab/forge"
 	"tapsec/sa"
 	"tapsec/transport"
 	"tapsec/wire"
 )
 
 func udp(from, to string) []byte {
-	return seal.UDP(nil, netip.MustParseAddrPort(from), netip.MustParseAddrPort(to), message)
+	return forge.UDP(nil, netip.MustParseAddrPort(from), netip.MustParseAddrPort(to), message)
 }
 
 func prefix(s string) netip.Prefix { return netip.MustParsePrefix(s) }
@@ -69,7 +69,7 @@ func TestSelector(t *testing.T) {
 		"source port above":      {sa.Selector{SrcPorts: sa.Ports{First: 1, Last: 3999}}, there, transport.Selector},
 		"destination port":       {sa.Selector{DstPorts: sa.Ports{First: 5001, Last: 6000}}, there, transport.Selector},
 		"DCCP has ports":         {sa.Selector{DstPorts: sa.Ports{First: 5000, Last: 5000}}, mended(dccp), 0},
-		"ICMP has none":          {sa.Selector{DstPorts: sa.Ports{First: 1, Last: 65535}}, seal.Echo(nil, host4a, host4b, 0x1388, 0x1388, message), transport.Selector},
+		"ICMP has none":          {sa.Selector{DstPorts: sa.Ports{First: 1, Last: 65535}}, forge.Echo(nil, host4a, host4b, 0x1388, 0x1388, message), transport.Selector},
 		"too short for ports":    {sa.Selector{DstPorts: sa.Ports{First: 1, Last: 65535}}, mended(append([]byte{0x45, 0, 0, 22, 0, 0, 0, 0, 64, 17, 0, 0, 10, 1, 0, 1, 10, 2, 0, 2}, 1, 1)), transport.Selector},
 		"fragment, ports":        {sa.Selector{DstPorts: sa.Ports{First: 5000, Last: 5000}}, first, 0},
 		"later fragment, ports":  {sa.Selector{DstPorts: sa.Ports{First: 1, Last: 65535}}, later, transport.Selector},
@@ -209,14 +209,14 @@ func TestPolicyIsAboutPackets(t *testing.T) {
 	nothing := []sa.Policy{{Action: sa.Discard}}
 	arp := append(framed(make([]byte, 46))[:12], append([]byte{8, 6}, make([]byte, 46)...)...)
 	discovery := func(icmp, hops byte) []byte {
-		b := seal.Echo(nil, host6a, host6b, 1, 1, nil)
+		b := forge.Echo(nil, host6a, host6b, 1, 1, nil)
 		b[7], b[40] = hops, icmp
 		return b
 	}
 	ether := func(t uint16) []byte { return binary.BigEndian.AppendUint16(bytes.Clone(arp[:12]), t) }
-	ike := seal.UDP(nil, netip.AddrPortFrom(host4a, 500), netip.AddrPortFrom(host4b, 500), message)
-	nat := seal.UDP(nil, netip.AddrPortFrom(host4a, 4500), netip.AddrPortFrom(host4b, 4500), append(make([]byte, 4), message...))
-	echo := seal.Echo(nil, host4a, host4b, 1, 1, nil)
+	ike := forge.UDP(nil, netip.AddrPortFrom(host4a, 500), netip.AddrPortFrom(host4b, 500), message)
+	nat := forge.UDP(nil, netip.AddrPortFrom(host4a, 4500), netip.AddrPortFrom(host4b, 4500), append(make([]byte, 4), message...))
+	echo := forge.Echo(nil, host4a, host4b, 1, 1, nil)
 	echo[20] = 3
 	tun, natt := espSA(sa.Tunnel, v6), espSA(sa.Transport, encap)
 	for name, c := range map[string]struct {
@@ -261,7 +261,7 @@ func TestOthers(t *testing.T) {
 	ahUs, natUs, natThem := ahSA(sa.Transport, spi(9)), espSA(sa.Transport, spi(9), encap), espSA(sa.Transport, spi(9), encap)
 	natThem.Dst = them.Dst
 	to := func(a netip.Addr, payload ...byte) []byte {
-		return framed(seal.UDP(nil, netip.AddrPortFrom(host4a, 4500), netip.AddrPortFrom(a, 4500), payload))
+		return framed(forge.UDP(nil, netip.AddrPortFrom(host4a, 4500), netip.AddrPortFrom(a, 4500), payload))
 	}
 	theirs := udp("10.1.0.1:4000", "10.9.0.1:5000")
 	short := mended(append([]byte{0x45, 0, 0, 22, 0, 0, 0, 0, 64, 50, 0, 0, 10, 1, 0, 1, 10, 2, 0, 2}, 1, 1))
@@ -319,7 +319,7 @@ func TestBadIP(t *testing.T) {
 		"IPv4 as IPv6":            {four, transport.BadIP},
 		"checksum":                {framed(spoil(func(b []byte) { b[10] ^= 1 })), transport.IPChecksum},
 		"TTL":                     {framed(spoil(func(b []byte) { b[8]-- })), transport.IPChecksum},
-		"hop-by-hop elsewhere": {framed(seal.Extension(nil, seal.Extension(nil, plain6(), 60, make([]byte, 8)), 0, make([]byte, 8))),
+		"hop-by-hop elsewhere": {framed(forge.Extension(nil, forge.Extension(nil, plain6(), 60, make([]byte, 8)), 0, make([]byte, 8))),
 			transport.BadIP},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -334,13 +334,13 @@ func TestInnerNotIP(t *testing.T) {
 	tun := espSA(sa.Tunnel)
 	cut := plain4()
 	cut[3] += 40
-	for name, m := range map[string]seal.Mangle{
-		"no packet":      seal.Payload([]byte("no packet")),
-		"empty":          seal.Payload(nil),
-		"IPv6 announced": seal.NextHeader(41),
-		"IPv6 inside":    seal.Payload(plain6()),
-		"UDP":            seal.NextHeader(17),
-		"beyond":         seal.Payload(mended(cut)),
+	for name, m := range map[string]forge.Mangle{
+		"no packet":      forge.Payload([]byte("no packet")),
+		"empty":          forge.Payload(nil),
+		"IPv6 announced": forge.NextHeader(41),
+		"IPv6 inside":    forge.Payload(plain6()),
+		"UDP":            forge.NextHeader(17),
+		"beyond":         forge.Payload(mended(cut)),
 	} {
 		t.Run(name, func(t *testing.T) {
 			both(t, setup{sas: []*sa.SA{tun}}, func(t *testing.T, h *host) {

@@ -3,7 +3,7 @@ package transport_test
 import (
 	"testing"
 
-	"tapsec/internal/seal"
+	"tapsec/internal/lab/forge"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/transport"
@@ -149,11 +149,11 @@ func TestWindowOfDropped(t *testing.T) {
 		"policy": {func(t *testing.T, n uint64) []byte { return framed(once(t, n, plain4(), esp, tun)) }, transport.Discard,
 			[]sa.Policy{{Action: sa.Discard}}},
 		"dummy": {func(t *testing.T, n uint64) []byte {
-			return framed(mangled(t, n, seal.NextHeader(59), plain4(), esp, tun))
+			return framed(mangled(t, n, forge.NextHeader(59), plain4(), esp, tun))
 		}, transport.Dummy, nil},
-		"pad": {func(t *testing.T, n uint64) []byte { return framed(mangled(t, n, seal.ZeroPad, plain4(), esp, tun)) }, transport.Padding, nil},
+		"pad": {func(t *testing.T, n uint64) []byte { return framed(mangled(t, n, forge.ZeroPad, plain4(), esp, tun)) }, transport.Padding, nil},
 		"pad length": {func(t *testing.T, n uint64) []byte {
-			return framed(mangled(t, n, seal.PadLength(255), plain4(), esp, tun))
+			return framed(mangled(t, n, forge.PadLength(255), plain4(), esp, tun))
 		},
 			transport.Length, nil},
 	} {

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"tapsec/internal/seal"
+	"tapsec/internal/lab/forge"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/transport"
@@ -133,7 +133,7 @@ func TestResyncCount(t *testing.T) {
 			h.delivers(framed(once(t, n, plain4(), esp)), framed(plain4()))
 		}
 		for range 31 {
-			h.drops(framed(mangled(t, 9, seal.ZeroPad, plain4(), espSA(sa.Transport, esn, spi(9)))), transport.NoSA)
+			h.drops(framed(mangled(t, 9, forge.ZeroPad, plain4(), espSA(sa.Transport, esn, spi(9)))), transport.NoSA)
 		}
 		h.delivers(framed(once(t, 9, plain4(), esp)), framed(plain4()))
 	})

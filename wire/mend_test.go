@@ -5,7 +5,7 @@ import (
 	"net/netip"
 	"testing"
 
-	"tapsec/internal/seal"
+	"tapsec/internal/lab/forge"
 	"tapsec/wire"
 )
 
@@ -52,7 +52,7 @@ func TestDecapsulate(t *testing.T) {
 // classed is a packet with that traffic class.
 func classed(from string, class uint8) []byte {
 	a := netip.MustParseAddrPort(from)
-	b := seal.UDP(nil, a, a, []byte("payload"))
+	b := forge.UDP(nil, a, a, []byte("payload"))
 	if a.Addr().Is6() {
 		binary.BigEndian.PutUint16(b, 6<<12|uint16(class)<<4)
 		return b

@@ -21,6 +21,7 @@ import (
 
 	"tapsec/capture"
 	"tapsec/internal/lab/conformance"
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/seal"
 	"tapsec/keys"
@@ -220,11 +221,11 @@ func underKernelSAs(t *testing.T, text []byte) (all [][]byte) {
 			t.Fatal(err)
 		}
 		out.SetNumber(0, uint64(i+1))
-		packet, err := out.Seal(nil, seal.UDP(nil, netip.AddrPortFrom(s.Src, 40000), netip.AddrPortFrom(s.Dst, 9), []byte("from host to host")))
+		packet, err := out.Seal(nil, forge.UDP(nil, netip.AddrPortFrom(s.Src, 40000), netip.AddrPortFrom(s.Dst, 9), []byte("from host to host")))
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, seal.AppendFrame(nil, packet))
+		all = append(all, forge.AppendFrame(nil, packet))
 	}
 	return all
 }

@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"tapsec/internal/fragment"
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/seal"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -84,7 +84,7 @@ func udp(v, n int, tags ...uint32) []byte {
 	for i := range payload {
 		payload[i] = byte(i)
 	}
-	return seal.AppendFrame(nil, seal.UDP(nil, netip.AddrPortFrom(hosts[v][0], 7), netip.AddrPortFrom(hosts[v][1], 4242), payload), tags...)
+	return forge.AppendFrame(nil, forge.UDP(nil, netip.AddrPortFrom(hosts[v][0], 7), netip.AddrPortFrom(hosts[v][1], 4242), payload), tags...)
 }
 
 // sized is such a frame whose packet is n bytes long.

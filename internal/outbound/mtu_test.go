@@ -14,7 +14,7 @@ import (
 	"github.com/google/gopacket/layers"
 	"pgregory.net/rapid"
 
-	"tapsec/internal/seal"
+	"tapsec/internal/lab/forge"
 	"tapsec/sa"
 	"tapsec/wire"
 )
@@ -103,7 +103,7 @@ func tellable(v, n int) []byte {
 			ip[6] = wire.ProtoTCP
 		}
 	})
-	return seal.AppendFrame(nil, frame[14:], 0x8100_0064, 0x88a8_0007)
+	return forge.AppendFrame(nil, frame[14:], 0x8100_0064, 0x88a8_0007)
 }
 
 // tooLong is a frame, what is counted for it, and the MTU that was told.
@@ -139,7 +139,7 @@ func (c *tooLong) check(t *testing.T) {
 
 // icmp is a long packet with an ICMP message of a kind.
 func icmp(v int, kind byte) []byte {
-	frame := seal.AppendFrame(nil, seal.Echo(nil, hosts[v][0], hosts[v][1], 1, 1, make([]byte, 1440)))
+	frame := forge.AppendFrame(nil, forge.Echo(nil, hosts[v][0], hosts[v][1], 1, 1, make([]byte, 1440)))
 	return edited(frame, func(ip []byte) {
 		if v == 4 {
 			df(ip)
@@ -153,7 +153,7 @@ func icmp(v int, kind byte) []byte {
 // Which IPv4 packets are told, which are cut, and which are neither.
 func TestTooLong(t *testing.T) {
 	later := func(ip []byte) { be.PutUint16(ip[6:], dontFragment|100) }
-	options := seal.AppendFrame(nil, seal.Options(nil, edited(sized(4, 1480), df)[14:], []byte{148, 4, 0, 0}))
+	options := forge.AppendFrame(nil, forge.Options(nil, edited(sized(4, 1480), df)[14:], []byte{148, 4, 0, 0}))
 	blocks := newSA("blocks", 1, sa.ESP, sa.Transport, cbc, hosts[4])
 	for _, c := range []tooLong{
 		{"IPv4", 1500, []*sa.SA{site(4)}, sized(4, 1500), " fragmented:1 fragments:2", 0},
@@ -179,7 +179,7 @@ func TestTooLong(t *testing.T) {
 // The same for IPv6.
 func TestTooLong6(t *testing.T) {
 	tcp := func(n int) []byte { return edited(sized(6, n), func(ip []byte) { ip[6] = wire.ProtoTCP }) }
-	fragment := seal.AppendFrame(nil, seal.Extension(nil, sized(6, 1400)[14:], wire.ProtoFragment, make([]byte, 8)))
+	fragment := forge.AppendFrame(nil, forge.Extension(nil, sized(6, 1400)[14:], wire.ProtoFragment, make([]byte, 8)))
 	for _, c := range []tooLong{
 		{"IPv6", 1500, []*sa.SA{site(4)}, sized(6, 1500), " too-long:1 icmp:1", 1446},
 		{"IPv6 in IPv6", 1500, []*sa.SA{site(6)}, sized(6, 1427), " too-long:1 icmp:1", 1426},
@@ -246,11 +246,11 @@ func TestFragments(t *testing.T) {
 func extended(frame []byte, v int) []byte {
 	ip := frame[14:]
 	if v == 4 {
-		return seal.AppendFrame(nil, seal.Options(nil, ip, []byte{148, 4, 0, 0, 7, 7, 4, 0, 0, 0, 0}))
+		return forge.AppendFrame(nil, forge.Options(nil, ip, []byte{148, 4, 0, 0, 7, 7, 4, 0, 0, 0, 0}))
 	}
-	ip = seal.Extension(nil, ip, wire.ProtoHopByHop, []byte{0, 0, 1, 4, 0, 0, 0, 0})
-	ip = seal.Extension(nil, ip, wire.ProtoRouting, append([]byte{0, 2, 0, 0, 0, 0, 0, 0}, hosts[6][1].AsSlice()...))
-	return seal.AppendFrame(nil, seal.Extension(nil, ip, wire.ProtoDestOpts, []byte{0, 0, 1, 4, 0, 0, 0, 0}))
+	ip = forge.Extension(nil, ip, wire.ProtoHopByHop, []byte{0, 0, 1, 4, 0, 0, 0, 0})
+	ip = forge.Extension(nil, ip, wire.ProtoRouting, append([]byte{0, 2, 0, 0, 0, 0, 0, 0}, hosts[6][1].AsSlice()...))
+	return forge.AppendFrame(nil, forge.Extension(nil, ip, wire.ProtoDestOpts, []byte{0, 0, 1, 4, 0, 0, 0, 0}))
 }
 
 // Every fragment carries what routers on the way read, and no more (RFC 791

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"tapsec/internal/seal"
+	"tapsec/internal/lab/forge"
 	"tapsec/sa"
 	"tapsec/wire"
 )
@@ -71,14 +71,14 @@ func TestOpens(t *testing.T) {
 func TestClear(t *testing.T) {
 	s := newSender(t, Config{SAs: []*sa.SA{site(4), site6()}, Policy: []sa.Policy{{Action: sa.Protect}}})
 	v6 := func(change func(ip []byte)) []byte {
-		return edited(seal.AppendFrame(nil, seal.Echo(nil, hosts[6][0], hosts[6][1], 1, 1, nil)), change)
+		return edited(forge.AppendFrame(nil, forge.Echo(nil, hosts[6][0], hosts[6][1], 1, 1, nil)), change)
 	}
 	solicit := func(kind, hops byte) []byte { return v6(func(ip []byte) { ip[40], ip[7] = kind, hops }) }
 	to := func(v int, addr string) []byte {
 		at := map[int]int{4: 16, 6: 24}[v]
 		return edited(udp(v, 10), func(ip []byte) { copy(ip[at:], netip.MustParseAddr(addr).AsSlice()) })
 	}
-	arp := append(seal.AppendFrame(nil, []byte{0x45})[:12], 8, 6, 0, 1)
+	arp := append(forge.AppendFrame(nil, []byte{0x45})[:12], 8, 6, 0, 1)
 	short := udp(4, 100)
 	for _, c := range []struct {
 		name  string

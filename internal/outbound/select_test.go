@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"tapsec/internal/seal"
+	"tapsec/internal/lab/forge"
 	"tapsec/sa"
 	"tapsec/wire"
 )
@@ -40,7 +40,7 @@ func way(s *Sender, frame []byte) string {
 // to is a frame from the first IPv4 host to an address and port.
 func to(addr string, port uint16) []byte {
 	from, to := netip.AddrPortFrom(hosts[4][0], 7), netip.AddrPortFrom(netip.MustParseAddr(addr), port)
-	return seal.AppendFrame(nil, seal.UDP(nil, from, to, make([]byte, 64)))
+	return forge.AppendFrame(nil, forge.UDP(nil, from, to, make([]byte, 64)))
 }
 
 func fragmentOf(frame []byte, offset uint16) []byte {

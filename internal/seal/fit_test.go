@@ -15,7 +15,9 @@ func resized(t *testing.T, packet []byte, n int) []byte {
 		t.Fatalf("no packet of %d bytes: %v", n, err)
 	}
 	packet = append(bytes.Clone(packet[:p.Header]), make([]byte, n-p.Header)...)
-	mended(packet)
+	if err := mend(packet); err != nil {
+		t.Fatal(err)
+	}
 	return packet
 }
 

@@ -112,8 +112,11 @@ func TestOuterHeader(t *testing.T) {
 	v4[1], v6[0], v6[1] = 0xb9, 0x6b, 0x90
 	df := bytes.Clone(v4)
 	df[6] = 0x40
-	mended(v4)
-	mended(df)
+	for _, packet := range [][]byte{v4, df} {
+		if err := mend(packet); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, c := range []struct {
 		name  string
 		inner []byte

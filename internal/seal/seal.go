@@ -1,12 +1,6 @@
-// Package seal is the outbound side of IPsec: a packet in, a sealed packet out
-// (RFC 4301 section 5.1). It feeds what this project tests, demonstrates and
-// measures: every mode, bundles, nesting, both IP versions and UDP
-// encapsulation, for every suite.
-//
-// It also builds what goes in and comes out: plain UDP and ICMP packets,
-// options and extension headers, Ethernet frames (build.go), and packets that
-// are wrong behind a good ICV (mangle.go). A wrong ICV is a byte flipped
-// afterwards.
+// Package seal is the sender's sealing: a packet in, a sealed packet out (RFC
+// 4301 section 5.1), in every mode, for bundles and nested SAs, both IP versions,
+// UDP encapsulation and every suite.
 //
 // It has no policy, no fragmentation and no I/O.
 package seal
@@ -48,8 +42,6 @@ type layer struct {
 	wraps  bool // puts an IP header of its own in front
 	number uint64
 	id     *uint16 // of the latest outer IPv4 header; one count for all SAs of New
-	mangle Mangle
-	plain  []byte
 	out    []byte
 }
 
@@ -125,9 +117,6 @@ func (s *Sealer) Stack(sas ...int) *Sealer {
 	return part
 }
 
-// SetMangle has SA i falsify its packets before they are sealed; nil ends that.
-func (s *Sealer) SetMangle(i int, m Mangle) { s.layers[i].mangle = m }
-
 // Seal appends the sealed form of the IP packet to dst. Bytes behind the
 // packet's own length are left out. Where an error is returned, one of this
 // package, ah.ErrOptions or that of the source of randomness, numbers may have
@@ -195,7 +184,7 @@ func (l *layer) seal(packet []byte) ([]byte, error) {
 	case l.ah != nil:
 		err = l.ah.Sign(l.out, &p, number)
 	case l.sa.Encap && p.Version == 6:
-		sumUDP(l.out, p.Header)
+		sumUDP(l.out)
 	}
 	return l.out, err
 }
@@ -237,11 +226,7 @@ func (l *layer) proto() uint8 {
 }
 
 func (l *layer) appendAH(payload []byte, next uint8, number uint64) {
-	at := len(l.out)
 	l.out = append(l.ah.Append(l.out, next, number), payload...)
-	if l.mangle != nil {
-		l.out = append(l.out[:at], l.mangle(l.out[at:])...)
-	}
 }
 
 // appendESP adds ESP, behind a UDP header where it is encapsulated: in IPv4
@@ -249,13 +234,9 @@ func (l *layer) appendAH(payload []byte, next uint8, number uint64) {
 func (l *layer) appendESP(payload []byte, next uint8, number uint64) (err error) {
 	at := len(l.out)
 	if l.sa.Encap {
-		l.out = appendUDP(l.out, sa.EncapPort, sa.EncapPort)
+		l.out = appendUDP(l.out)
 	}
-	l.plain = l.esp.AppendPlain(l.plain[:0], payload, next)
-	if l.mangle != nil {
-		l.plain = l.mangle(l.plain)
-	}
-	if l.out, err = l.esp.SealPlain(l.out, l.plain, number); err != nil {
+	if l.out, err = l.esp.Seal(l.out, payload, next, number); err != nil {
 		return err
 	}
 	if l.sa.Encap {

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"tapsec/ah"
+	"tapsec/internal/lab/forge"
 	"tapsec/sa"
 	"tapsec/wire"
 )
@@ -84,7 +85,7 @@ func stacks(inner, outer int, espSuite, ahSuite string) []stack {
 func udp(version, payload int) []byte {
 	from := netip.AddrPortFrom(netip.MustParseAddr(hosts[version][0]), 7)
 	to := netip.AddrPortFrom(netip.MustParseAddr(hosts[version][1]), 4242)
-	return UDP(nil, from, to, keyBytes(99, payload))
+	return forge.UDP(nil, from, to, keyBytes(99, payload))
 }
 
 // packets are what is sealed: with and without options or extension headers.
@@ -94,13 +95,13 @@ func packets(version int) map[string][]byte {
 		routerAlert, timestamp := []byte{148, 4, 0, 0}, []byte{68, 8, 5, 0, 1, 2, 3, 4}
 		return map[string][]byte{
 			"plain":   plain,
-			"options": Options(nil, plain, append(routerAlert, timestamp...)),
+			"options": forge.Options(nil, plain, append(routerAlert, timestamp...)),
 		}
 	}
 	changing, fixed := []byte{0x3e, 2, 7, 7}, []byte{0x1e, 2, 8, 8}
-	extended := Extension(nil, plain, wire.ProtoHopByHop, append([]byte{0, 0, 1, 0}, changing...)) // PadN of 2
-	extended = Extension(nil, extended, wire.ProtoRouting, append([]byte{0, 2, 0, 0, 0, 0, 0, 0}, keyBytes(5, 16)...))
-	extended = Extension(nil, extended, wire.ProtoDestOpts, append([]byte{0, 0, 1, 0}, fixed...))
+	extended := forge.Extension(nil, plain, wire.ProtoHopByHop, append([]byte{0, 0, 1, 0}, changing...)) // PadN of 2
+	extended = forge.Extension(nil, extended, wire.ProtoRouting, append([]byte{0, 2, 0, 0, 0, 0, 0, 0}, keyBytes(5, 16)...))
+	extended = forge.Extension(nil, extended, wire.ProtoDestOpts, append([]byte{0, 0, 1, 0}, fixed...))
 	return map[string][]byte{"plain": plain, "extended": extended}
 }
 
@@ -267,7 +268,7 @@ func TestSealRefuses(t *testing.T) {
 	udp4, udp6 := udp(4, 10), udp(6, 10)
 	fragment := bytes.Clone(udp4)
 	fragment[6] = 0x20
-	routed := Extension(nil, udp6, wire.ProtoRouting, append([]byte{0, 2, 0, 1, 0, 0, 0, 0}, keyBytes(5, 16)...))
+	routed := forge.Extension(nil, udp6, wire.ProtoRouting, append([]byte{0, 2, 0, 1, 0, 0, 0, 0}, keyBytes(5, 16)...))
 	transport := func(p sa.Protocol, suite string) *sa.SA { return newSA(1, p, sa.Transport, suite, hosts[4]) }
 	anywhere := newSA(1, sa.AH, sa.Transport, "sha256", [2]string{})
 	tunnel := newSA(1, sa.ESP, sa.Tunnel, "aes128gcm16", gateways[4])
@@ -284,7 +285,7 @@ func TestSealRefuses(t *testing.T) {
 		{"a fragment", transport(sa.ESP, "aes128gcm16"), fragment, ErrFragment},
 		{"the other version", transport(sa.ESP, "aes128gcm16"), udp6, ErrFamily},
 		{"segments left", anywhere, routed, ErrRouting},
-		{"bad options", anywhere, Options(nil, udp4, []byte{7, 9, 4, 0}), ah.ErrOptions},
+		{"bad options", anywhere, forge.Options(nil, udp4, []byte{7, 9, 4, 0}), ah.ErrOptions},
 		{"over 65535 bytes", tunnel, udp(4, 65500), ErrTooLong},
 		{"over 65535 bytes in IPv6", newSA(1, sa.AH, sa.Transport, "sha256", hosts[6]), udp(6, 65520), ErrTooLong},
 	} {

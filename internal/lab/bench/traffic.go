@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/seal"
 	"tapsec/sa"
 	"tapsec/status"
@@ -79,7 +80,7 @@ type traffic struct {
 // newTraffic seals UDP packets, each with a sequence number of its own from 1.
 func newTraffic(s suite, size int) (*traffic, error) {
 	const udp = 8
-	packet := seal.UDP(nil, netip.AddrPortFrom(hosts[0], 4000), netip.AddrPortFrom(hosts[1], 5000), make([]byte, size-udp))
+	packet := forge.UDP(nil, netip.AddrPortFrom(hosts[0], 4000), netip.AddrPortFrom(hosts[1], 5000), make([]byte, size-udp))
 	sealer, err := seal.New(nil, s.sas...)
 	if err != nil {
 		return nil, err
@@ -93,7 +94,7 @@ func newTraffic(s suite, size int) (*traffic, error) {
 		if err != nil {
 			return nil, err
 		}
-		t.frames = append(t.frames, seal.AppendFrame(nil, sealed))
+		t.frames = append(t.frames, forge.AppendFrame(nil, sealed))
 	}
 	return t, nil
 }

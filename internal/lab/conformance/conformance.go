@@ -13,6 +13,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/seal"
 	"tapsec/sa"
 	"tapsec/status"
@@ -142,8 +143,8 @@ func (k *book) bundle(name string, m sa.Mode) []*sa.SA {
 // seal applies the named SAs to a packet, innermost first.
 func (k *book) seal(packet []byte, names ...string) []byte { return k.mangle(packet, nil, names...) }
 
-// mangle is seal where the innermost SA falsifies what it seals.
-func (k *book) mangle(packet []byte, m seal.Mangle, names ...string) []byte {
+// mangle is seal where what the innermost SA seals is falsified.
+func (k *book) mangle(packet []byte, m forge.Mangle, names ...string) []byte {
 	var sas []*sa.SA
 	for _, n := range names {
 		sas = append(sas, k.sas[n])
@@ -153,15 +154,16 @@ func (k *book) mangle(packet []byte, m seal.Mangle, names ...string) []byte {
 		panic("conformance: " + err.Error())
 	}
 	k.number++
-	for i := range sas {
+	for i, a := range sas {
 		s.SetNumber(i, k.number)
+		if packet, err = s.Stack(i).Seal(nil, packet); err != nil {
+			panic("conformance: " + err.Error())
+		}
+		if i == 0 && m != nil {
+			packet = forge.Reseal(packet, a, k.number, m)
+		}
 	}
-	s.SetMangle(0, m)
-	out, err := s.Seal(nil, packet)
-	if err != nil {
-		panic("conformance: " + err.Error())
-	}
-	return out
+	return packet
 }
 
 // add adds a case of the contract's.
@@ -172,7 +174,7 @@ func (l *Lab) add(c Case) {
 
 // expect adds a case whose frame carries packet.
 func (l *Lab) expect(row, title string, packet []byte, w status.Word, r status.Reason) {
-	l.add(Case{Row: row, Title: title, Frame: seal.AppendFrame(nil, packet), Word: w, Reason: r})
+	l.add(Case{Row: row, Title: title, Frame: forge.AppendFrame(nil, packet), Word: w, Reason: r})
 }
 
 func word(flags status.Word, c status.Code) status.Word { return flags.WithCode(c) }

@@ -3,7 +3,7 @@ package conformance
 import (
 	"net/netip"
 
-	"tapsec/internal/seal"
+	"tapsec/internal/lab/forge"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/wire"
@@ -19,12 +19,12 @@ var (
 
 // hello is the packet that most frames carry.
 func hello() []byte {
-	return seal.UDP(nil, netip.AddrPortFrom(hostA, 40000), netip.AddrPortFrom(hostB, 9), []byte("a datagram between two hosts"))
+	return forge.UDP(nil, netip.AddrPortFrom(hostA, 40000), netip.AddrPortFrom(hostB, 9), []byte("a datagram between two hosts"))
 }
 
 // toNATPort is a datagram to UDP 4500 that is not ESP, or not for an SA.
 func toNATPort(payload ...byte) []byte {
-	return seal.UDP(nil, netip.AddrPortFrom(hostA, 40000), netip.AddrPortFrom(hostB, sa.EncapPort), payload)
+	return forge.UDP(nil, netip.AddrPortFrom(hostA, 40000), netip.AddrPortFrom(hostB, sa.EncapPort), payload)
 }
 
 func newLab(name, prof string) (Lab, *book) {
@@ -143,11 +143,11 @@ func malformed() Lab {
 	l.expect("23", "the frame ends before its IP length", truncated[:len(truncated)-4], syntax, status.IPLength)
 	l.expect("23", "ESP no multiple of its block", cut(k.seal(hello(), "gateway"), 3), syntax, status.ESPLength)
 	l.expect("23", "AH length that its ICV cannot have", wrongAHLength(k.seal(hello(), "host-ah")), syntax, status.AHLength)
-	l.expect("23", "ESP pad length beyond the payload", k.mangle(hello(), seal.PadLength(255), "host"), syntax, status.PadLength)
+	l.expect("23", "ESP pad length beyond the payload", k.mangle(hello(), forge.PadLength(255), "host"), syntax, status.PadLength)
 	l.expect("23", "an IPv4 option that AH cannot read", wrongOption(k), syntax, status.OptionSyntax)
 	l.expect("23b", "the packet ends inside its SPI", short, 0, status.SPIOutside)
-	l.expect("24", "transport ESP, pad bytes wrong", k.mangle(hello(), seal.ZeroPad, "host"), word(one, status.GenericError), status.PadBytes)
-	l.expect("24", "tunnel ESP, pad bytes wrong", k.mangle(hello(), seal.ZeroPad, "gateway"), word(one, status.GenericError), status.PadBytes)
+	l.expect("24", "transport ESP, pad bytes wrong", k.mangle(hello(), forge.ZeroPad, "host"), word(one, status.GenericError), status.PadBytes)
+	l.expect("24", "tunnel ESP, pad bytes wrong", k.mangle(hello(), forge.ZeroPad, "gateway"), word(one, status.GenericError), status.PadBytes)
 	return l
 }
 
@@ -164,15 +164,15 @@ func inside() Lab {
 	)
 	l.expect("28", "tunnel, transport of the other protocol", k.seal(hello(), "imposter", "gateway"), word(both, status.InvalidProtocol), status.ProtocolMismatch)
 	l.expect("28", "tunnel, transport ESP of impossible length", k.seal(cut(k.seal(hello(), "host"), 3), "gateway"), word(both, status.InvalidPacketSyntax), status.ESPLength)
-	l.expect("28", "tunnel, transport pad bytes wrong", k.seal(k.mangle(hello(), seal.ZeroPad, "host"), "gateway"), word(both, status.GenericError), status.PadBytes)
+	l.expect("28", "tunnel, transport pad bytes wrong", k.seal(k.mangle(hello(), forge.ZeroPad, "host"), "gateway"), word(both, status.GenericError), status.PadBytes)
 	l.expect("29", "a tunnel inside the tunnel", k.seal(hello(), "second-tunnel", "gateway"), one, status.InnerTunnelSA)
 	l.expect("30", "transport ESP over AH", k.seal(hello(), "host-ah", "host"), one, status.Verified)
 	l.expect("31", "tunnel, inner ESP is a fragment", k.seal(fragment(k.seal(hello(), "host")), "gateway"), one, status.Fragment)
 	l.expect("31", "ESP in UDP inside a tunnel in UDP", k.seal(hello(), "nat", "nat-gateway"), one, status.EncapTwice)
 	l.expect("11", "ESP in UDP inside a plain tunnel", k.seal(hello(), "nat", "gateway"), both, status.Verified)
 	l.expect("11", "transport ESP inside a tunnel in UDP", k.seal(hello(), "host", "nat-gateway"), both, status.Verified)
-	l.expect("32", "a dummy packet", k.mangle(hello(), seal.NextHeader(wire.ProtoNoNext), "gateway"), one, status.Dummy)
-	l.expect("32", "the tunnel carries no IP packet", k.mangle(hello(), seal.Payload([]byte("no IP")), "gateway"), one, status.InnerNotIP)
+	l.expect("32", "a dummy packet", k.mangle(hello(), forge.NextHeader(wire.ProtoNoNext), "gateway"), one, status.Dummy)
+	l.expect("32", "the tunnel carries no IP packet", k.mangle(hello(), forge.Payload([]byte("no IP")), "gateway"), one, status.InnerNotIP)
 	return l
 }
 
@@ -189,7 +189,7 @@ func noAHESP() Lab {
 	l, k := newLab("ixgbe-82599", "ixgbe-82599")
 	l.offload(k.add("host", sa.ESP, sa.Transport, "aes128gcm16", nil), k.add("host-ah", sa.AH, sa.Transport, "aes128gmac", nil))
 	l.expect("21", "AH+ESP, NIC takes one of them", k.seal(hello(), "host", "host-ah"), 0, status.NoAHESP)
-	l.expect("3", "IPv4 options, NIC takes none", k.seal(seal.Options(nil, hello(), []byte{148, 4, 0, 0}), "host"), 0, status.IPv4Options)
+	l.expect("3", "IPv4 options, NIC takes none", k.seal(forge.Options(nil, hello(), []byte{148, 4, 0, 0}), "host"), 0, status.IPv4Options)
 	return l
 }
 
@@ -257,7 +257,7 @@ func wrongAHLength(packet []byte) []byte {
 
 // wrongOption is an AH packet whose router alert option claims a length of 1.
 func wrongOption(k *book) []byte {
-	packet := k.seal(seal.Options(nil, hello(), []byte{148, 4, 0, 0}), "host-ah")
+	packet := k.seal(forge.Options(nil, hello(), []byte{148, 4, 0, 0}), "host-ah")
 	packet[21] = 1
 	return packet
 }

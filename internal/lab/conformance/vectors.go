@@ -11,8 +11,8 @@ import (
 	"strings"
 
 	"tapsec/configs"
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/vector"
-	"tapsec/internal/seal"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/wire"
@@ -122,7 +122,7 @@ func readFrame(b vector.Block) ([]byte, error) {
 		if err != nil || len(p) == 0 {
 			return nil, fmt.Errorf("packet: %d bytes, %w", len(p), err)
 		}
-		return seal.AppendFrame(nil, p), nil
+		return forge.AppendFrame(nil, p), nil
 	}
 	f, err := hex.DecodeString(b.Get("frame"))
 	if err != nil || len(f) < ethernetLen {

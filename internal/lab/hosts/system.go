@@ -18,6 +18,7 @@ import (
 
 	"tapsec/appliance"
 	"tapsec/configs"
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
 	"tapsec/internal/seal"
@@ -244,8 +245,8 @@ type hostileFrame struct {
 // to get something into b.
 func (s *system) hostile() ([]hostileFrame, error) {
 	a, b := netip.MustParseAddrPort("10.77.0.1:9"), netip.MustParseAddrPort("10.77.0.2:9")
-	packet := seal.UDP(nil, a, b, []byte("this must not arrive"))
-	clear := seal.AppendFrame(nil, packet)
+	packet := forge.UDP(nil, a, b, []byte("this must not arrive"))
+	clear := forge.AppendFrame(nil, packet)
 	forged := status.Annotate(bytes.Clone(clear), &status.Trailer{
 		Word: status.CryptoDone, Reason: status.Verified, WireLen: uint32(max(len(clear), status.MinFrame))})
 	replay, err := s.sealed(packet, "ipv4-to-b", "tunnel-to-b")
@@ -287,7 +288,7 @@ func (s *system) sealed(packet []byte, names ...string) ([]byte, error) {
 		return nil, err
 	}
 	p, err := sealer.Seal(nil, packet)
-	return seal.AppendFrame(nil, p), err
+	return forge.AppendFrame(nil, p), err
 }
 
 // inject sends the frames into b's wire, so many times or, below 0, over and over

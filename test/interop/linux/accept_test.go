@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
-	"tapsec/internal/seal"
 	"tapsec/keys"
 	"tapsec/sa"
 	"tapsec/test/interop"
@@ -194,7 +194,7 @@ func damage(frame []byte) {
 // seal has `send` seal a packet.
 func (w *wires) seal(stack *rig.Socket, packet []byte) []byte {
 	w.t.Helper()
-	frame := seal.AppendFrame(nil, packet)
+	frame := forge.AppendFrame(nil, packet)
 	if err := stack.Send(frame); err != nil {
 		w.t.Fatal(err)
 	}
@@ -219,7 +219,7 @@ func (w *wires) give(frame []byte) {
 // mark gives the guest a datagram in the clear.
 func (w *wires) mark(text string) {
 	w.t.Helper()
-	w.give(seal.AppendFrame(nil, seal.UDP(nil, netip.MustParseAddrPort("10.8.255.255:10"), netip.MustParseAddrPort("10.9.0.1:10"), []byte(text))))
+	w.give(forge.AppendFrame(nil, forge.UDP(nil, netip.MustParseAddrPort("10.8.255.255:10"), netip.MustParseAddrPort("10.9.0.1:10"), []byte(text))))
 }
 
 func read(t *testing.T, dir, name string) string {

@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"strings"
 
-	"tapsec/internal/seal"
+	"tapsec/internal/lab/forge"
 	"tapsec/keys"
 	"tapsec/sa"
 )
@@ -158,5 +158,5 @@ func (f *toKernel) payload(n int) []byte {
 
 func (f *toKernel) datagram(n int) []byte {
 	const from, to = 40000, 9
-	return seal.UDP(nil, netip.AddrPortFrom(f.src, from), netip.AddrPortFrom(f.dst, to), f.payload(n))
+	return forge.UDP(nil, netip.AddrPortFrom(f.src, from), netip.AddrPortFrom(f.dst, to), f.payload(n))
 }

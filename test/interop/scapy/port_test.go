@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/seal"
 	"tapsec/test/program"
 )
 
@@ -27,7 +27,7 @@ func listen(t *testing.T, name string) port {
 }
 
 // ours begins every frame of this test; anything else is the kernel's.
-var ours = seal.AppendFrame(nil, []byte{0x45})[:12]
+var ours = forge.AppendFrame(nil, []byte{0x45})[:12]
 
 // exchange sends a frame and waits for what becomes of it at another port.
 func exchange(from, to port, frame []byte) []byte {

@@ -10,9 +10,9 @@ import (
 	"strings"
 	"testing"
 
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
-	"tapsec/internal/seal"
 	"tapsec/test/interop"
 	"tapsec/test/program"
 )
@@ -66,7 +66,7 @@ func scapyOpens(t *testing.T, m *matrix, config string, packets []Packet) {
 	ask := json.NewEncoder(&lines)
 	for _, p := range packets {
 		const ethernet = 14
-		sealed := exchange(stack, far, seal.AppendFrame(nil, p.Bytes))[ethernet:]
+		sealed := exchange(stack, far, forge.AppendFrame(nil, p.Bytes))[ethernet:]
 		for range 2 {
 			if err := ask.Encode(map[string]string{"stack": p.Stack, "packet": hex.EncodeToString(p.Bytes), "sealed": hex.EncodeToString(sealed)}); err != nil {
 				t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/seal"
 	"tapsec/keys"
 	"tapsec/sa"
@@ -94,12 +95,12 @@ func (l layout) frames(t *testing.T, a *sa.SA) (all [][]byte) {
 		for i := range payload {
 			payload[i] = byte(i + int(a.SPI))
 		}
-		packet := seal.UDP(nil, netip.AddrPortFrom(hosts[l.inner][0], 40000), netip.AddrPortFrom(hosts[l.inner][1], 40001), payload)
+		packet := forge.UDP(nil, netip.AddrPortFrom(hosts[l.inner][0], 40000), netip.AddrPortFrom(hosts[l.inner][1], 40001), payload)
 		sealed, err := s.Seal(nil, packet)
 		if err != nil {
 			t.Fatal(err)
 		}
-		all = append(all, seal.AppendFrame(nil, sealed))
+		all = append(all, forge.AppendFrame(nil, sealed))
 	}
 	return all
 }

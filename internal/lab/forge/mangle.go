@@ -1,4 +1,15 @@
-package seal
+package forge
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"tapsec/ah"
+	"tapsec/esp"
+	"tapsec/sa"
+	"tapsec/status"
+	"tapsec/wire"
+)
 
 // Mangle falsifies what one SA seals, so that a packet is wrong although its
 // ICV is good. For ESP it gets payload | pad | pad length | next header before
@@ -6,6 +17,63 @@ package seal
 // block long. For AH it gets the AH with a zero ICV and all that follows it,
 // and returns what to sign, at least an AH long. It may change its argument.
 type Mangle func(b []byte) []byte
+
+// Reseal takes a packet apart that SA a sealed under the 64-bit number, has m
+// falsify it, and seals it again under the same number and IV. The packet is
+// overwritten.
+func Reseal(packet []byte, a *sa.SA, number uint64, m Mangle) []byte {
+	p := parse(packet)
+	if a.Protocol == sa.AH {
+		return resealAH(packet, p, a, number, m)
+	}
+	at := p.Header
+	if a.Encap {
+		at += wire.UDPLen
+	}
+	return resealESP(packet, p, at, a, number, m)
+}
+
+func resealAH(packet []byte, p wire.Packet, a *sa.SA, number uint64, m Mangle) []byte {
+	clear(packet[p.Header+ah.FixedLen+a.Suite.IVLen:][:a.Suite.ICVLen])
+	packet = append(packet[:p.Header:p.Header], m(packet[p.Header:])...)
+	mend(packet)
+	p.End, p.Reach = len(packet), len(packet)
+	out, err := ah.NewOutbound(a)
+	if err == nil {
+		err = out.Sign(packet, &p, number)
+	}
+	if err != nil {
+		panic("forge: " + err.Error())
+	}
+	return packet
+}
+
+// resealESP works on the ESP at packet[at:].
+func resealESP(packet []byte, p wire.Packet, at int, a *sa.SA, number uint64, m Mangle) []byte {
+	in, err := esp.NewInbound(a, 1)
+	if err != nil {
+		panic("forge: " + err.Error())
+	}
+	if _, r := in.Open(0, packet[at:], number, &esp.Scratch{}); r != status.Verified {
+		panic("forge: not a packet of this SA and number: " + r.String())
+	}
+	iv := packet[at+esp.HeaderLen:][:a.Suite.IVLen]
+	plain := packet[at+esp.HeaderLen+len(iv) : len(packet)-a.Suite.ICVLen]
+	out, err := esp.NewOutbound(a, bytes.NewReader(iv))
+	if err != nil {
+		panic("forge: " + err.Error())
+	}
+	packet, err = out.SealPlain(packet[:at:at], m(plain), number)
+	if err != nil {
+		panic("forge: " + err.Error())
+	}
+	mend(packet)
+	if a.Encap {
+		binary.BigEndian.PutUint16(packet[p.Header+4:], uint16(len(packet)-p.Header))
+		wire.UpperSum(packet, parse(packet))
+	}
+	return packet
+}
 
 // widest is a multiple of every suite's block: adding that many bytes to a
 // plaintext keeps it whole.

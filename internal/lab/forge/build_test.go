@@ -1,4 +1,4 @@
-package seal
+package forge
 
 import (
 	"bytes"
@@ -12,13 +12,65 @@ import (
 	"tapsec/wire"
 )
 
+// Ends of the packets that are built, and of the tunnels around them.
+var (
+	hosts    = map[int][2]string{4: {"10.1.0.1", "10.2.0.1"}, 6: {"2001:db8:1::1", "2001:db8:2::1"}}
+	gateways = map[int][2]string{4: {"192.0.2.1", "192.0.2.2"}, 6: {"2001:db8::1", "2001:db8::2"}}
+)
+
+// udp is a packet between the hosts of an IP version.
+func udp(version, payload int) []byte {
+	from := netip.AddrPortFrom(netip.MustParseAddr(hosts[version][0]), 7)
+	to := netip.AddrPortFrom(netip.MustParseAddr(hosts[version][1]), 4242)
+	return UDP(nil, from, to, bytes.Repeat([]byte{0xa5}, payload))
+}
+
+// decode has gopacket read a packet and make it anew, with lengths and checksums
+// of its own: both must be the same bytes.
+func decode(t *testing.T, packet []byte) gopacket.Packet {
+	t.Helper()
+	first := layers.LayerTypeIPv4
+	if packet[0]>>4 == 6 {
+		first = layers.LayerTypeIPv6
+	}
+	p := gopacket.NewPacket(packet, first, gopacket.Default)
+	if e := p.ErrorLayer(); e != nil {
+		t.Fatal(e.Error())
+	}
+	var all []gopacket.SerializableLayer
+	for _, l := range p.Layers() {
+		if sums, ok := l.(interface {
+			SetNetworkLayerForChecksum(gopacket.NetworkLayer) error
+		}); ok {
+			_ = sums.SetNetworkLayerForChecksum(p.NetworkLayer())
+		}
+		s, ok := l.(gopacket.SerializableLayer)
+		if !ok {
+			t.Fatalf("no judge of %s", l.LayerType())
+		}
+		all = append(all, s)
+		if icmp, ok := l.(*layers.ICMPv6); ok { // gopacket loses what follows its echo
+			all = append(all, gopacket.Payload(icmp.Payload))
+			break
+		}
+	}
+	buf := gopacket.NewSerializeBuffer()
+	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, all...); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(buf.Bytes(), packet) {
+		t.Errorf("gopacket makes\n%x of\n%x", buf.Bytes(), packet)
+	}
+	return p
+}
+
 func TestUDP(t *testing.T) {
 	for _, version := range []int{4, 6} {
 		for n := range 70 {
 			packet := udp(version, n)
 			p := decode(t, packet)
 			u, ok := p.TransportLayer().(*layers.UDP)
-			if !ok || u.SrcPort != 7 || u.DstPort != 4242 || !bytes.Equal(u.Payload, keyBytes(99, n)) {
+			if !ok || u.SrcPort != 7 || u.DstPort != 4242 || len(u.Payload) != n {
 				t.Errorf("IPv%d, %d bytes: %v", version, n, p)
 			}
 		}
@@ -68,8 +120,7 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// Extension headers stand in the order in which they were added, in front of
-// IPsec too.
+// Extension headers stand in the order in which they were added.
 func TestExtension(t *testing.T) {
 	packet := Extension(nil, udp(6, 8), wire.ProtoHopByHop, []byte{0, 0, 1, 4, 0, 0, 0, 0})
 	packet = Extension([]byte("x"), packet, wire.ProtoDestOpts, []byte{0, 0, 1, 4, 0, 0, 0, 0})[1:]
@@ -82,12 +133,6 @@ func TestExtension(t *testing.T) {
 		if kinds[i] != want[i] {
 			t.Fatalf("got %v, want %v", kinds, want)
 		}
-	}
-	a := stacks(6, 6, "aes128gcm16", "sha256")[1].sas[0]
-	sealed := Extension(nil, seal(t, udp(6, 8), a), wire.ProtoDestOpts, []byte{0, 0, 1, 4, 0, 0, 0, 0})
-	opened := open(t, sealed, 1, a)
-	if want := Extension(nil, udp(6, 8), wire.ProtoDestOpts, []byte{0, 0, 1, 4, 0, 0, 0, 0}); !bytes.Equal(opened, want) {
-		t.Errorf("got %x, want %x", opened, want)
 	}
 }
 

@@ -1,0 +1,86 @@
+package seal
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"tapsec/sa"
+	"tapsec/wire"
+)
+
+const (
+	ipv4Len      = 20
+	ipv6Len      = 40
+	ttl          = 64
+	dontFragment = 0x4000
+)
+
+// appendIP appends an IPv4 or IPv6 header without length and checksum, which
+// mend puts in. tos is TOS or traffic class; id and flags are IPv4's.
+func appendIP(dst []byte, from, to netip.Addr, proto, tos uint8, id, flags uint16) []byte {
+	if from.Is4() != to.Is4() {
+		panic("seal: a packet between two IP versions")
+	}
+	be := binary.BigEndian
+	if from.Is4() {
+		src, target := from.As4(), to.As4()
+		dst = append(dst, 0x45, tos, 0, 0)
+		dst = be.AppendUint16(dst, id)
+		dst = be.AppendUint16(dst, flags)
+		dst = append(dst, ttl, proto, 0, 0)
+		return append(append(dst, src[:]...), target[:]...)
+	}
+	src, target := from.As16(), to.As16()
+	dst = be.AppendUint32(dst, 6<<28|uint32(tos)<<20)
+	dst = append(dst, 0, 0, proto, ttl)
+	return append(append(dst, src[:]...), target[:]...)
+}
+
+// outer appends the outer header of a tunnel (RFC 4301 section 5.1.2). DSCP and
+// ECN are the inner header's (RFC 6040 section 4.1), and so is DF; an IPv6
+// packet, which nobody on the way may fragment, sets it.
+func outer(dst []byte, a *sa.SA, proto uint8, id uint16, inner []byte) []byte {
+	tos, df := inner[1], binary.BigEndian.Uint16(inner[6:])&dontFragment
+	if inner[0]>>4 == 6 {
+		tos, df = uint8(binary.BigEndian.Uint16(inner)>>4), dontFragment
+	}
+	return appendIP(dst, a.Src, a.Dst, proto, tos, id, df)
+}
+
+// mend gives the IP header its length and, in IPv4, its checksum. The error is
+// ErrTooLong.
+func mend(packet []byte) error {
+	be := binary.BigEndian
+	if packet[0]>>4 == 6 {
+		if len(packet)-ipv6Len > 0xffff {
+			return ErrTooLong
+		}
+		be.PutUint16(packet[4:], uint16(len(packet)-ipv6Len))
+		return nil
+	}
+	if len(packet) > 0xffff {
+		return ErrTooLong
+	}
+	be.PutUint16(packet[2:], uint16(len(packet)))
+	be.PutUint16(packet[10:], 0)
+	be.PutUint16(packet[10:], wire.Checksum(0, packet[:int(packet[0]&15)*4]))
+	return nil
+}
+
+// appendUDP appends the header of UDP encapsulation (RFC 3948 section 2.1),
+// whose length is 0 until setUDPLen is called.
+func appendUDP(dst []byte) []byte {
+	dst = binary.BigEndian.AppendUint16(dst, sa.EncapPort)
+	dst = binary.BigEndian.AppendUint16(dst, sa.EncapPort)
+	return append(dst, 0, 0, 0, 0)
+}
+
+func setUDPLen(datagram []byte) { binary.BigEndian.PutUint16(datagram[4:], uint16(len(datagram))) }
+
+// sumUDP puts in the checksum of UDP encapsulation over IPv6, where it may not
+// be 0 (RFC 8200 section 8.1).
+func sumUDP(packet []byte) {
+	if p, err := parse(packet); err == nil {
+		wire.UpperSum(packet, p)
+	}
+}
