@@ -155,10 +155,16 @@ func (a *Appliance) Run(ctx context.Context) error {
 	a.announce()
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
+	var changed <-chan struct{}
+	if a.host != nil {
+		changed = a.host.addresses.Changed()
+	}
 	for {
 		select {
 		case err := <-done:
 			return err
+		case <-changed:
+			a.follow()
 		case now := <-second.C:
 			a.tick(now)
 		}
@@ -195,12 +201,20 @@ func (a *Appliance) tick(now time.Time) {
 	if a.host == nil {
 		return
 	}
+	a.host.consumer.Tick(now.UnixNano())
+	a.follow()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.host.tick(now, a.config)
 	if err := a.save(false); err != nil {
 		a.log.Error("the state file cannot be written", "err", err)
 	}
+}
+
+// follow takes over the addresses that the stack's interface has now.
+func (a *Appliance) follow() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.host.follow(a.config)
 }
 
 // shape says what runs, for the log.
@@ -215,8 +229,8 @@ func (a *Appliance) shape() []any {
 		shape = append(shape, "sas", len(a.adapter.sad.List()), "offload", a.config.Offload.Active)
 	}
 	if a.host != nil {
-		inbound, outbound := a.config.Sides(a.host.local)
-		shape = append(shape, "inbound", len(inbound), "outbound", len(outbound))
+		d := &a.host.division
+		shape = append(shape, "inbound", len(d.inbound), "outbound", len(d.outbound))
 	}
 	return shape
 }

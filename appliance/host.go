@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"tapsec/configs"
@@ -29,9 +31,13 @@ type host struct {
 	software *pipeline.Software
 	consumer *transport.Consumer
 	sender   *outbound.Sender
-	mirror   *tap.Device // nil without on_failure: mirror
-	local    []netip.Addr
+	mirror   *tap.Device     // nil without on_failure: mirror
 	options  outbound.Config // what is not the configuration's
+
+	addresses *netns.Addresses // of the stack's interface
+	local     []netip.Addr     // ours
+	sides     sides
+	division  division // in force
 
 	reassembler reassembler // in front of sender
 }
@@ -42,8 +48,15 @@ func newHost(a *Appliance) (h *host, err error) {
 	o, c := &a.options, a.config
 	h = &host{log: a.log, software: pipeline.NewSoftware(), reassembler: reassembler{fragments: fragment.New(fragment.Limits{})}}
 	h.options = outbound.Config{Use: o.Use, First: o.First, MTU: c.Wire.MTU, Reply: a.ports.host.Inject}
-	if h.mirror, err = openMirror(c.OnFailure.Mirror); err != nil {
+	h.sides = newSides()
+	if err := in(c.Host.Netns, func() (err error) {
+		h.addresses, err = netns.Follow(c.Host.Name)
+		return err
+	}); err != nil {
 		return nil, err
+	}
+	if h.mirror, err = openMirror(c.OnFailure.Mirror); err != nil {
+		return nil, errors.Join(err, h.close())
 	}
 	tc := transport.Config{Fallback: h.software, Audit: h.audit}
 	switch {
@@ -65,6 +78,7 @@ func newHost(a *Appliance) (h *host, err error) {
 	if err := h.adopt(c); err != nil {
 		return nil, errors.Join(inputError(err), h.close())
 	}
+	h.undecided(c)
 	return h, nil
 }
 
@@ -72,14 +86,12 @@ func newHost(a *Appliance) (h *host, err error) {
 // is unchanged keeps its window, lifetime and sequence number. On an error
 // nothing has changed.
 func (h *host) adopt(c *configs.Config) error {
-	return h.take(c, localAddresses(c))
-}
-
-func (h *host) take(c *configs.Config, local []netip.Addr) error {
-	inbound, out := c.Sides(local)
+	h.local = h.ours(c)
+	d := h.sides.divide(c, h.local)
+	held := h.sides.protects(c, &d, h.options.Use)
 	want := h.options
-	want.Policy, want.Local = c.Policy, local
-	for _, bundle := range out {
+	want.Policy, want.Local, want.Held = c.Policy, h.local, slices.Collect(maps.Keys(held))
+	for _, bundle := range d.outbound {
 		want.SAs = append(want.SAs, bundle...)
 	}
 	if h.sender == nil {
@@ -91,58 +103,73 @@ func (h *host) take(c *configs.Config, local []netip.Addr) error {
 	} else if err := h.sender.Replace(want); err != nil {
 		return err
 	}
-	h.reassembler.idle.Store(len(out) == 0)
+	h.reassembler.idle.Store(len(d.outbound) == 0)
+	inbound := slices.Concat(d.inbound, d.undecided)
 	if err := h.software.Replace(inbound); err != nil {
 		return err
 	}
-	h.local = local
-	return h.consumer.Replace(inbound, c.Policy, local, time.Now().UnixNano())
+	h.sides.held, h.division = held, d
+	return h.consumer.Replace(inbound, c.Policy, h.mine(), time.Now().UnixNano())
 }
 
-// tick is called each second, beside the frames.
-func (h *host) tick(now time.Time, c *configs.Config) {
-	h.consumer.Tick(now.UnixNano())
-	h.follow(c)
+// mine are the addresses whose packets are for this host. Where nothing is sealed
+// it is a plain receiver, and takes all until it has an address.
+func (h *host) mine() []netip.Addr {
+	if len(h.local) == 0 && len(h.division.outbound) == 0 {
+		return nil
+	}
+	return slices.Concat([]netip.Addr{}, h.local)
 }
 
-// follow adopts the addresses that the stack's interface has now, where the
-// configuration names none.
+// ours are the addresses that the configuration names, or else those of the
+// stack's interface. That it has none for the moment is no news.
+func (h *host) ours(c *configs.Config) []netip.Addr {
+	if len(c.Local) > 0 {
+		return c.Local
+	}
+	now, err := h.addresses.List()
+	if err != nil {
+		h.log.Warn("the stack's addresses cannot be read, those known stay", "err", err)
+	}
+	if err != nil || len(now) == 0 {
+		return h.local
+	}
+	return now
+}
+
+// follow adopts the addresses that are ours now.
 func (h *host) follow(c *configs.Config) {
-	now := localAddresses(c)
+	now := h.ours(c)
 	if slices.Equal(now, h.local) {
 		return
 	}
-	if err := h.take(c, now); err != nil {
+	if err := h.adopt(c); err != nil {
 		h.log.Error("the stack's new addresses are not taken over", "err", err)
 		return
 	}
 	h.log.Info("local addresses", "are", now)
+	h.undecided(c)
 }
 
-// localAddresses are those that the configuration names, or else those of the
-// stack's interface.
-func localAddresses(c *configs.Config) []netip.Addr {
-	if len(c.Local) > 0 {
-		return c.Local
+// undecided says which SAs wait for an address.
+func (h *host) undecided(c *configs.Config) {
+	var names []string
+	for _, bundle := range h.division.undecided {
+		names = append(names, bundle[0].Name)
 	}
-	var local []netip.Addr
-	// An interface that cannot be read has no addresses; that it is gone others
-	// will find out.
-	_ = in(c.Host.Netns, func() error {
-		ifi, err := net.InterfaceByName(c.Host.Name)
-		if err != nil {
-			return err
-		}
-		addrs, err := ifi.Addrs()
-		for _, a := range addrs {
-			if n, ok := a.(*net.IPNet); ok {
-				ip, _ := netip.AddrFromSlice(n.IP)
-				local = append(local, ip.Unmap())
-			}
-		}
-		return err
-	})
-	return local
+	if len(names) > 0 {
+		h.log.Warn("these SAs have no direction until the stack has an address; what they may protect is held back. Or say direction, or local",
+			"interface", c.Host.Name, "sas", list(names))
+	}
+}
+
+// list is a few names, for the log.
+func list(names []string) string {
+	const few = 20
+	if more := len(names) - few; more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:few], " "), more)
+	}
+	return strings.Join(names, " ")
 }
 
 // in runs f in a named network namespace, or here.
@@ -175,10 +202,11 @@ func openMirror(name string) (*tap.Device, error) {
 }
 
 func (h *host) close() error {
-	if h.mirror == nil {
-		return nil
+	err := h.addresses.Close()
+	if h.mirror != nil {
+		err = errors.Join(err, h.mirror.Close())
 	}
-	return h.mirror.Close()
+	return err
 }
 
 // audit is a line of the log.

@@ -3,6 +3,7 @@ package appliance
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"tapsec/configs"
 	"tapsec/sa"
@@ -27,9 +28,13 @@ func (a *Appliance) Reload() error {
 		a.refuse(err)
 		return inputError(err)
 	}
+	went, came := changes(a.config, next)
 	a.config = next
 	a.warn(next)
-	a.log.Info("reloaded", a.shape()...)
+	a.log.Info("reloaded", append(a.shape(), went, came)...)
+	if a.host != nil {
+		a.host.undecided(next)
+	}
 	return nil
 }
 
@@ -45,6 +50,25 @@ func (a *Appliance) adopt(next *configs.Config) error {
 		return a.adapter.Offload(next)
 	}
 	return nil
+}
+
+// changes names the SAs that a reload takes away and those that it brings, for the
+// log. An SA with another key is another one.
+func changes(old, next *configs.Config) (went, came slog.Attr) {
+	missing := func(from, in *configs.Config) string {
+		there := map[sa.ID]*sa.SA{}
+		for _, s := range in.SAs {
+			there[s.ID()] = s
+		}
+		var names []string
+		for _, s := range from.SAs {
+			if other := there[s.ID()]; other == nil || !other.Same(s) {
+				names = append(names, s.Name)
+			}
+		}
+		return list(names)
+	}
+	return slog.String("went", missing(old, next)), slog.String("came", missing(next, old))
 }
 
 // fixed names the fields in which two configurations differ and that cannot

@@ -150,6 +150,8 @@ func (c *Config) checkBundles(d *decoder) map[*sa.SA]bool {
 			d.mistake(path, "the SAs of a bundle share offload, but %q is %s and this one %s", esp.Name, esp.Offload, s.Offload)
 		case esp.Encap:
 			d.mistake(path, "%q is UDP-encapsulated, and nothing beneath AH can be", esp.Name)
+		case esp.Direction != s.Direction:
+			d.mistake(path, "the SAs of a bundle share direction, but %q has %s and this one %s", esp.Name, esp.Direction, s.Direction)
 		case bundled[esp]:
 			d.mistake(path, "%q is in another bundle already", esp.Name)
 		}

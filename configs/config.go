@@ -16,7 +16,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -278,7 +277,7 @@ func (c *Config) Unoffloaded() []*sa.SA {
 // place divides the SAs between NIC and transport. It calls refuse for each SA
 // that the NIC should hold and cannot, with the reason.
 func (c *Config) place(refuse func(*sa.SA, error)) (nic [][]*sa.SA, rest []*sa.SA) {
-	all := c.bundles()
+	all := c.AllBundles()
 	for _, wish := range []sa.Offload{sa.Required, sa.Preferred, sa.Never} {
 		for _, b := range all {
 			if b[0].Offload != wish {
@@ -320,22 +319,9 @@ func (c *Config) room(b []*sa.SA, n int) error {
 	return nil
 }
 
-// Sides divides the SAs, as bundles: inbound are those to one of the local
-// addresses, or to any; outbound are those to others. Without local addresses
-// all are inbound.
-func (c *Config) Sides(local []netip.Addr) (inbound, outbound [][]*sa.SA) {
-	for _, b := range c.bundles() {
-		if dst := b[0].Dst; len(local) == 0 || !dst.IsValid() || slices.Contains(local, dst) {
-			inbound = append(inbound, b)
-		} else {
-			outbound = append(outbound, b)
-		}
-	}
-	return inbound, outbound
-}
-
-// bundles groups the SAs, in the order of the file.
-func (c *Config) bundles() [][]*sa.SA {
+// AllBundles groups the SAs, in the order of the file: each one by itself, or the AH
+// and the ESP SA of a bundle.
+func (c *Config) AllBundles() [][]*sa.SA {
 	beneath := map[string]bool{}
 	byName := map[string]*sa.SA{}
 	for _, s := range c.SAs {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -381,9 +380,9 @@ func TestKeysWritesConfigurations(t *testing.T) {
 func TestKeysWritesEveryField(t *testing.T) {
 	const all = `
 sas:
-  - {name: inner, spi: 1, dst: 192.0.2.2, protocol: esp, mode: transport, suite: "null-sha256", offload: never,
+  - {name: inner, spi: 1, dst: 192.0.2.2, protocol: esp, mode: transport, suite: "null-sha256", offload: never, direction: in,
      integrity_key: 0x000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f}
-  - {name: outer, spi: 2, src: 192.0.2.1, dst: 192.0.2.2, protocol: ah, mode: transport, suite: sha256, bundle: inner, offload: never,
+  - {name: outer, spi: 2, src: 192.0.2.1, dst: 192.0.2.2, protocol: ah, mode: transport, suite: sha256, bundle: inner, offload: never, direction: in,
      integrity_key: 0x000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f, esn: true, seq_high: 3, seq_low: 4, window: 1024,
      pad_check: false, replay_off: true, lifetimes: {soft: {time: 1h, bytes: 2, packets: 3}, hard: {time: 5s, bytes: 6, packets: 7}},
      selector: {src: 10.0.0.0/8, dst: 10.1.0.0/16, protocol: 17, src_ports: 1-9, dst_ports: 53}}
@@ -474,21 +473,6 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("a key is shown: %s", text)
 		}
 	})
-}
-
-// Where SAs are divided, the addresses that are ours decide.
-func TestSides(t *testing.T) {
-	c, err := Parse("f.yaml", []byte(good+strings.Replace(ah, "192.0.2.2", "192.0.2.1", 1)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	in, out := c.Sides([]netip.Addr{netip.MustParseAddr("192.0.2.2")})
-	if len(in) != 1 || len(out) != 1 || in[0][0].Name != "one" || out[0][0].Name != "two" {
-		t.Errorf("inbound %v, outbound %v", in, out)
-	}
-	if in, out = c.Sides(nil); len(in) != 2 || out != nil {
-		t.Errorf("without local addresses: inbound %v, outbound %v", in, out)
-	}
 }
 
 func TestOnFailure(t *testing.T) {

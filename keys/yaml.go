@@ -41,6 +41,7 @@ func writeSA(b *strings.Builder, s *sa.SA) {
 	field(s.Dst.IsValid(), `dst: "%s"`, s.Dst)
 	field(true, "protocol: %s", s.Protocol)
 	field(true, "mode: %s", s.Mode)
+	field(s.Direction != sa.AnyDirection, "direction: %s", s.Direction)
 	field(true, "suite: %s", s.Suite.Name)
 	field(s.EncryptionKey.Len() > 0, "encryption_key: %s", hexKey(s.EncryptionKey))
 	field(s.IntegrityKey.Len() > 0, "integrity_key: %s", hexKey(s.IntegrityKey))

@@ -86,7 +86,7 @@ func (o *Offload) UnmarshalText(b []byte) error {
 // EncapPort is the one UDP port on which ESP may be encapsulated (RFC 3948).
 const EncapPort = 4500
 
-// SA is one inbound security association. Src and Dst may be invalid (the zero
+// SA is one security association. Src and Dst may be invalid (the zero
 // Addr), which matches any address.
 type SA struct {
 	Name     string
@@ -95,6 +95,8 @@ type SA struct {
 	Protocol Protocol
 	Mode     Mode
 	Suite    Suite
+
+	Direction Direction // as the host sees it that has the SA
 
 	EncryptionKey Key // ESP: cipher key, with the salt at its end where the suite has one
 	IntegrityKey  Key // AH, and ESP suites with a separate integrity algorithm

@@ -93,4 +93,4 @@ func (c *Consumer) shadowed(a *association) bool {
 }
 
 // mine tells whether an address is one of ours.
-func (c *Consumer) mine(a netip.Addr) bool { return len(c.local) == 0 || c.local[a] }
+func (c *Consumer) mine(a netip.Addr) bool { return c.anywhere || c.local[a] }

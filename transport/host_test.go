@@ -251,6 +251,9 @@ func (s *setup) addresses() []netip.Addr {
 	if s.local == nil {
 		return ours
 	}
+	if len(s.local) == 0 {
+		return nil // every address
+	}
 	return s.local
 }
 
@@ -267,7 +270,7 @@ func newHost(t testing.TB, s setup) *host {
 		s.prepare(h.sad)
 	}
 	h.nic = pipeline.New(h.sad, pipeline.Options{})
-	inbound, _ := c.Sides(nil)
+	inbound := c.AllBundles()
 	if err := h.software.Replace(inbound); err != nil {
 		t.Fatal(err)
 	}

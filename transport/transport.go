@@ -43,7 +43,7 @@ type NIC interface {
 type Config struct {
 	SAs      [][]*sa.SA      // inbound: each one SA, or the AH and the ESP SA of a bundle
 	Policy   []sa.Policy     // first match decides; without rules everything passes
-	Local    []netip.Addr    // our own addresses; none: every address is
+	Local    []netip.Addr    // our own addresses; nil: every address is
 	Fallback Fallback        // bound to this Consumer alone
 	NIC      NIC             // nil: not connected
 	Audit    func(Event)     // called beside the frames, at a bounded rate
@@ -81,10 +81,11 @@ type Consumer struct {
 
 // rules are what a Consumer holds frames against.
 type rules struct {
-	sas    *sa.Table[*association]
-	policy []sa.Policy
-	local  map[netip.Addr]bool
-	encap  bool // some SA is UDP-encapsulated: the port is ours
+	sas      *sa.Table[*association]
+	policy   []sa.Policy
+	local    map[netip.Addr]bool
+	anywhere bool // every address is ours
+	encap    bool // some SA is UDP-encapsulated: the port is ours
 }
 
 // New makes a Consumer. The error names an SA that is there twice.
@@ -104,7 +105,7 @@ func New(c Config) (*Consumer, error) {
 func (c *Consumer) Replace(sas [][]*sa.SA, policy []sa.Policy, local []netip.Addr, began int64) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	next := rules{sas: c.sas, policy: policy, local: map[netip.Addr]bool{}}
+	next := rules{sas: c.sas, policy: policy, local: map[netip.Addr]bool{}, anywhere: local == nil}
 	for _, a := range local {
 		next.local[a] = true
 	}

@@ -29,7 +29,7 @@ func (p *portion) carries(f *flow) bool {
 		if a.Selector != nil && !f.matches(a.Selector) {
 			return false
 		}
-		if !endToEnd(a, f) {
+		if a.Mode == sa.Transport && !ends(a.Src, a.Dst, f) {
 			return false
 		}
 	}

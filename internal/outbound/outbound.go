@@ -39,11 +39,21 @@ type Config struct {
 }
 
 // Held names packets that are held back where no SA seals them and no rule of the
-// policy speaks of them: those that an SA would carry, or that a rule is about.
-// They were protected a moment ago, or will be in a moment.
+// policy speaks of them: they were protected a moment ago, or will be in a moment.
 type Held struct {
-	SA   *sa.SA     // either of the two
-	Rule *sa.Policy //
+	Match    sa.Selector
+	Src, Dst netip.Addr // of an SA in transport mode, where it has any
+}
+
+// HeldSA names the packets that an SA carries.
+func HeldSA(a *sa.SA) (h Held) {
+	if a.Selector != nil {
+		h.Match = *a.Selector
+	}
+	if a.Mode == sa.Transport {
+		h.Src, h.Dst = a.Src, a.Dst
+	}
+	return h
 }
 
 // Sender seals what a stack sends. One goroutine may call Batch; the other

@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"net/netip"
 	"slices"
 
 	"tapsec/internal/seal"
@@ -93,25 +94,18 @@ func (s *Sender) resolve(f flow) route {
 
 // holds reports whether a flow's packets are held back.
 func (s *Sender) holds(f *flow) bool {
-	for _, h := range s.config.Held {
-		rule := h.Rule
-		if h.SA != nil {
-			rule = &sa.Policy{Action: sa.Protect}
-			if h.SA.Selector != nil {
-				rule.Match = *h.SA.Selector
-			}
-		}
-		if f.concerns(rule) && (h.SA == nil || endToEnd(h.SA, f)) {
+	for i := range s.config.Held {
+		h := &s.config.Held[i]
+		if ends(h.Src, h.Dst, f) && f.concerns(&sa.Policy{Match: h.Match, Action: sa.Protect}) {
 			return true
 		}
 	}
 	return false
 }
 
-// endToEnd reports whether the SA's addresses let it carry the flow: a tunnel's
-// are not the flow's.
-func endToEnd(a *sa.SA, f *flow) bool {
-	return a.Mode == sa.Tunnel || (!a.Dst.IsValid() || a.Dst == f.dst) && (!a.Src.IsValid() || a.Src == f.src)
+// ends reports whether addresses of an SA in transport mode are the flow's.
+func ends(src, dst netip.Addr, f *flow) bool {
+	return (!dst.IsValid() || dst == f.dst) && (!src.IsValid() || src == f.src)
 }
 
 func (a *associations) route(fate Reason, k stack, mtu int) route {

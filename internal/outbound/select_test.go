@@ -219,11 +219,11 @@ func TestHeldBack(t *testing.T) {
 		want string // of 10.0.0.2, of 10.0.0.9
 	}{
 		"nothing":                 {nil, "unprotected unprotected"},
-		"transport mode":          {[]Held{{SA: web(4)}}, "held-back unprotected"},
-		"a tunnel":                {[]Held{{SA: site(4)}}, "held-back held-back"},
-		"a tunnel for something":  {[]Held{{SA: with(site(4), selecting(sa.Selector{Dst: prefix("10.0.0.9/32")}))}}, "unprotected held-back"},
-		"a tunnel for other port": {[]Held{{SA: with(site(4), selecting(ssh))}}, "unprotected unprotected"},
-		"a rule":                  {[]Held{{Rule: &sa.Policy{Match: sa.Selector{Dst: prefix("10.0.0.2/32")}, Action: sa.Protect}}}, "held-back unprotected"},
+		"transport mode":          {[]Held{HeldSA(web(4))}, "held-back unprotected"},
+		"a tunnel":                {[]Held{HeldSA(site(4))}, "held-back held-back"},
+		"a tunnel for something":  {[]Held{HeldSA(with(site(4), selecting(sa.Selector{Dst: prefix("10.0.0.9/32")})))}, "unprotected held-back"},
+		"a tunnel for other port": {[]Held{HeldSA(with(site(4), selecting(ssh)))}, "unprotected unprotected"},
+		"a rule":                  {[]Held{{Match: sa.Selector{Dst: prefix("10.0.0.2/32")}}}, "held-back unprotected"},
 	} {
 		s := newSender(t, Config{Held: c.held})
 		if got := way(s, to("10.0.0.2", 80)) + " " + way(s, to("10.0.0.9", 80)); got != c.want {
@@ -231,10 +231,10 @@ func TestHeldBack(t *testing.T) {
 		}
 	}
 	bypass := []sa.Policy{{Match: sa.Selector{Dst: prefix("10.0.0.2/32")}, Action: sa.Bypass}}
-	if got := way(newSender(t, Config{Held: []Held{{SA: site(4)}}, Policy: bypass}), to("10.0.0.2", 80)); got != "bypassed" {
+	if got := way(newSender(t, Config{Held: []Held{HeldSA(site(4))}, Policy: bypass}), to("10.0.0.2", 80)); got != "bypassed" {
 		t.Errorf("with a rule that says bypass: %s", got)
 	}
-	s := newSender(t, Config{Held: []Held{{SA: with(site(4), selecting(sa.Selector{Protocol: wire.ProtoUDP, DstPorts: port(22)}))}}})
+	s := newSender(t, Config{Held: []Held{HeldSA(with(site(4), selecting(sa.Selector{Protocol: wire.ProtoUDP, DstPorts: port(22)})))}})
 	if got := way(s, fragmentOf(to("10.0.0.2", 22), 8)); got != "held-back" {
 		t.Errorf("a later fragment: %s", got)
 	}

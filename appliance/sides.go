@@ -1,0 +1,94 @@
+package appliance
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	"tapsec/configs"
+	"tapsec/internal/outbound"
+	"tapsec/sa"
+)
+
+// sides knows which way each SA goes, and does not forget it: an SA that was
+// outbound must not become inbound, and its packets leave in clear, because an
+// address of the stack is gone for the moment.
+//
+// An SA's own word decides. Where it has none it is inbound if it goes to one of
+// our addresses, or to any, and outbound if it comes from one of them. One that
+// does neither is outbound (it is a gateway's) as soon as we have an address of
+// its family that is good beyond the link. Until then it is undecided: it opens
+// what comes, and what it might seal is held back.
+type sides struct {
+	decided map[sa.ID]decision
+	held    map[outbound.Held]bool // what was protected once
+}
+
+type decision struct {
+	outbound bool
+	sure     bool // addresses that come do not change it
+}
+
+// division is a configuration's SAs, told apart.
+type division struct {
+	inbound, outbound, undecided [][]*sa.SA
+}
+
+func newSides() sides { return sides{map[sa.ID]decision{}, map[outbound.Held]bool{}} }
+
+// divide tells SAs apart by the addresses that are ours. Those that the
+// configuration names are all there are; those of an interface may still come.
+func (s *sides) divide(c *configs.Config, local []netip.Addr) (d division) {
+	for _, bundle := range c.AllBundles() {
+		one, known := s.decide(bundle[0], local, len(c.Local) > 0)
+		switch {
+		case !known:
+			d.undecided = append(d.undecided, bundle)
+		case one.outbound:
+			d.outbound = append(d.outbound, bundle)
+		default:
+			d.inbound = append(d.inbound, bundle)
+		}
+		if known {
+			s.decided[bundle[0].ID()] = one
+		}
+	}
+	return d
+}
+
+func (s *sides) decide(a *sa.SA, local []netip.Addr, final bool) (_ decision, known bool) {
+	was, known := s.decided[a.ID()]
+	switch {
+	case a.Direction != sa.AnyDirection:
+		return decision{outbound: a.Direction == sa.Outbound, sure: true}, true
+	case final:
+		return decision{outbound: a.Dst.IsValid() && !slices.Contains(local, a.Dst)}, true
+	case was.sure:
+		return was, true
+	case !a.Dst.IsValid() || slices.Contains(local, a.Dst):
+		return decision{sure: true}, true
+	case a.Src.IsValid() && slices.Contains(local, a.Src):
+		return decision{outbound: true, sure: true}, true
+	}
+	beyond := func(l netip.Addr) bool { return l.Is4() == a.Dst.Is4() && !l.IsLinkLocalUnicast() }
+	return decision{outbound: true}, known || slices.ContainsFunc(local, beyond)
+}
+
+// protects adds what a configuration protects to what earlier ones did. Where --sa
+// names the SAs to seal with the others protect nothing.
+func (s *sides) protects(c *configs.Config, d *division, use [][]string) map[outbound.Held]bool {
+	held := maps.Clone(s.held)
+	for _, bundle := range slices.Concat(d.outbound, d.undecided) {
+		for _, a := range bundle {
+			if len(use) == 0 || slices.Contains(slices.Concat(use...), a.Name) {
+				held[outbound.HeldSA(a)] = true
+			}
+		}
+	}
+	for i := range c.Policy {
+		if c.Policy[i].Action != sa.Bypass {
+			held[outbound.Held{Match: c.Policy[i].Match}] = true
+		}
+	}
+	return held
+}

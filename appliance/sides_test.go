@@ -1,0 +1,61 @@
+package appliance
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"tapsec/configs"
+	"tapsec/sa"
+)
+
+// Which way an SA goes, and that it does not turn round because an address is gone
+// (contract, Direction).
+func TestSides(t *testing.T) {
+	addr := func(s string) (a netip.Addr) {
+		if s != "" {
+			a = netip.MustParseAddr(s)
+		}
+		return a
+	}
+	type step struct {
+		local []string
+		want  string // in, out or undecided
+	}
+	for name, c := range map[string]struct {
+		src, dst  string
+		direction sa.Direction
+		fixed     bool // local stands in the configuration
+		steps     []step
+	}{
+		"to us": {"192.0.2.1", "192.0.2.2", 0, false, []step{
+			{nil, "undecided"}, {[]string{"fe80::1"}, "undecided"}, {[]string{"192.0.2.2"}, "in"}, {[]string{"192.0.2.9"}, "in"}, {nil, "in"}}},
+		"from us": {"192.0.2.2", "192.0.2.1", 0, false, []step{
+			{nil, "undecided"}, {[]string{"192.0.2.2"}, "out"}, {[]string{"192.0.2.9"}, "out"}, {[]string{"192.0.2.1"}, "out"}, {nil, "out"}}},
+		"a gateway's":           {"198.51.100.1", "198.51.100.2", 0, false, []step{{[]string{"fd00::1"}, "undecided"}, {[]string{"192.0.2.2"}, "out"}, {nil, "out"}}},
+		"an address comes late": {"", "192.0.2.2", 0, false, []step{{[]string{"192.0.2.9"}, "out"}, {[]string{"192.0.2.2", "192.0.2.9"}, "in"}, {[]string{"192.0.2.9"}, "in"}}},
+		"IPv6":                  {"fd00::2", "fd00::1", 0, false, []step{{[]string{"192.0.2.2", "fe80::1"}, "undecided"}, {[]string{"fd00::2"}, "out"}}},
+		"to anybody":            {"", "", 0, false, []step{{nil, "in"}}},
+		"said in":               {"192.0.2.2", "192.0.2.1", sa.Inbound, false, []step{{nil, "in"}, {[]string{"192.0.2.2"}, "in"}}},
+		"said out":              {"192.0.2.1", "192.0.2.2", sa.Outbound, false, []step{{nil, "out"}, {[]string{"192.0.2.2"}, "out"}}},
+		"local given":           {"192.0.2.1", "192.0.2.2", 0, true, []step{{[]string{"192.0.2.9"}, "out"}, {[]string{"192.0.2.2"}, "in"}}},
+	} {
+		s := newSides()
+		for i, step := range c.steps {
+			one := &sa.SA{Name: "one", SPI: 9, Protocol: sa.ESP, Mode: sa.Transport, Src: addr(c.src), Dst: addr(c.dst), Direction: c.direction}
+			var local []netip.Addr
+			for _, l := range step.local {
+				local = append(local, addr(l))
+			}
+			config := &configs.Config{SAs: []*sa.SA{one}}
+			if c.fixed {
+				config.Local = local
+			}
+			d := s.divide(config, local)
+			got := map[string]string{"1 0 0": "in", "0 1 0": "out", "0 0 1": "undecided"}[fmt.Sprint(len(d.inbound), len(d.outbound), len(d.undecided))]
+			if got != step.want {
+				t.Errorf("%s, step %d with %v: %s, want %s", name, i, step.local, got, step.want)
+			}
+		}
+	}
+}
