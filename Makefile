@@ -62,6 +62,7 @@ bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
 
 check: lint test race
+	test/red.sh
 
 peers:
 	apt-get update -qq

@@ -3,7 +3,6 @@ package test
 import (
 	"encoding/json"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -16,7 +15,7 @@ import (
 // came out as it should. Figures are not judged.
 func TestBench(t *testing.T) {
 	rig.Require(t)
-	cmd := exec.Command(program.Path, "bench", "--quick", "--rounds=1", "--json")
+	cmd := program.Command("bench", "--quick", "--rounds=1", "--json")
 	cmd.Stderr = os.Stderr
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "TAPSEC_RIG=") })
 	out, err := cmd.Output()

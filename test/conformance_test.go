@@ -29,7 +29,7 @@ type report struct {
 // conform runs the command and reads its report; environment entries come before its arguments.
 func conform(t *testing.T, env []string, args ...string) (r report, exit int) {
 	t.Helper()
-	cmd := exec.Command(program.Path, append([]string{"conformance", "--json"}, args...)...)
+	cmd := program.Command(append([]string{"conformance", "--json"}, args...)...)
 	cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "TAPSEC_RIG=") }), env...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
@@ -68,7 +68,7 @@ func TestConformance(t *testing.T) {
 			t.Errorf("%s: exit code %d, %d passed, %d not run, failed: %q", where, exit, r.Passed, r.NotRun, r.having("failed"))
 		}
 	}
-	cmd := exec.Command(program.Path, "conformance", "--memory", "--junit")
+	cmd := program.Command("conformance", "--memory", "--junit")
 	out, err := cmd.Output()
 	var suites struct {
 		Suites []struct {

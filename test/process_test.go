@@ -41,7 +41,7 @@ func launch(t *testing.T, config string, flags ...string) *process {
 func launchAs(t *testing.T, attr *syscall.SysProcAttr, config string, flags ...string) *process {
 	t.Helper()
 	attr.Pdeathsig = unix.SIGKILL
-	p := &process{t: t, cmd: exec.Command(program.Path, append([]string{"run", "-c", config}, flags...)...), exited: make(chan error, 1)}
+	p := &process{t: t, cmd: program.Command(append([]string{"run", "-c", config}, flags...)...), exited: make(chan error, 1)}
 	p.cmd.SysProcAttr = attr
 	p.cmd.Stdout = &p.stdout
 	stderr, err := p.cmd.StderrPipe()

@@ -2,6 +2,7 @@ package fragment
 
 import (
 	"bytes"
+	_ "embed"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -18,12 +19,15 @@ import (
 // scapyPython is Debian's: another python3 on the path has no python3-scapy.
 const scapyPython = "/usr/bin/python3"
 
+//go:embed testdata/fragments.py
+var fragmentsScript string
+
 // What scapy fragmented comes out as scapy would have sent it whole.
 func TestScapy(t *testing.T) {
 	if err := exec.Command(scapyPython, "-c", "import scapy").Run(); err != nil {
 		rig.Missing(t, fmt.Sprintf("scapy is missing: apt-get install python3-scapy (%v)", err))
 	}
-	cmd := exec.Command(scapyPython, "testdata/fragments.py")
+	cmd := exec.Command(scapyPython, "-c", fragmentsScript)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

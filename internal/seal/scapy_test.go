@@ -2,6 +2,7 @@ package seal
 
 import (
 	"bytes"
+	_ "embed"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -16,6 +17,9 @@ import (
 
 // scapyPython is Debian's: another python3 on the path has no python3-scapy.
 const scapyPython = "/usr/bin/python3"
+
+//go:embed testdata/judge.py
+var judgeScript string
 
 // needScapy skips a test where scapy is missing, or fails it where peers are
 // required.
@@ -116,7 +120,7 @@ func (j *judge) addSealed(t *testing.T, name string, sealed, want []byte, sas ..
 // verdicts are judge.py's, one for each case.
 func (j *judge) verdicts(t *testing.T) []string {
 	t.Helper()
-	cmd := exec.Command(scapyPython, "testdata/judge.py")
+	cmd := exec.Command(scapyPython, "-c", judgeScript)
 	cmd.Stdin, cmd.Stderr = &j.lines, os.Stderr
 	out, err := cmd.Output()
 	if err != nil {

@@ -1,43 +1,60 @@
 // Package program is tapsec as a process of its own for the tests, and other
-// programs beside it: built once, started, listened to, ended and waited for.
+// programs beside it: started, listened to, ended and waited for.
 package program
 
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
+	"tapsec/internal/cli"
 	"tapsec/internal/lab/rig"
 )
 
-// Path is where the binary under test lies, once Main has built it.
+// name is what the test's binary is called where it is to be tapsec.
+const name = "tapsec"
+
+// Path is where the program under test lies, once Main has run.
 var Path string
 
-// Main is a TestMain: it builds tapsec and runs the tests in a rig, where one can be
-// had, in which the kernel's own IPv6 chatter does not mix with the frames. It does
-// not return.
-func Main(m *testing.M) { rig.Main(suite{m}) }
+// Main is a TestMain: it runs the tests in a rig, where one can be had, in which the
+// kernel's own IPv6 chatter does not mix with the frames. Called by the name tapsec,
+// the test's binary is the program instead: what the tests start is what they were
+// built of, so that a test's cached answer ends with any change of the program. It
+// does not return.
+func Main(m *testing.M) {
+	if filepath.Base(os.Args[0]) == name {
+		os.Exit(cli.Main())
+	}
+	rig.Main(suite{m})
+}
 
 type suite struct{ *testing.M }
 
 // Run is called inside the rig, or outside if there is none.
 func (s suite) Run() int {
-	dir, err := os.MkdirTemp("", "tapsec-test-")
-	if err == nil {
-		defer os.RemoveAll(dir)
-		Path = filepath.Join(dir, "tapsec")
-		var said []byte
-		said, err = exec.Command("go", "build", "-o", Path, "tapsec").CombinedOutput()
-		os.Stderr.Write(said)
-	}
+	dir, err := named()
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "build tapsec:", err)
+		fmt.Fprintln(os.Stderr, "the program under test:", err)
 		return 1
 	}
+	defer os.RemoveAll(dir)
+	Path = filepath.Join(dir, name)
 	if rig.Inside() { // where /proc cannot be written, tests overhear IPv6
 		_ = os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0)
 	}
 	return s.M.Run()
+}
+
+// named gives the test's binary its other name, in a directory of its own.
+func named() (dir string, err error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", err
+	}
+	if dir, err = os.MkdirTemp("", "tapsec-test-"); err != nil {
+		return "", err
+	}
+	return dir, os.Symlink(self, filepath.Join(dir, name))
 }

@@ -30,10 +30,28 @@ type Process struct {
 	said []string // lines
 }
 
+// Watch has the test cache see changes in a folder, whose files are read by
+// processes that a test starts.
+func Watch(t *testing.T, dir string) {
+	t.Helper()
+	if _, err := os.ReadDir(dir); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Command is tapsec with arguments. The files among these are looked at, so that the
+// test cache sees their changes, too.
+func Command(args ...string) *exec.Cmd {
+	for _, a := range args {
+		_, _ = os.Stat(a)
+	}
+	return exec.Command(Path, args...)
+}
+
 // Start runs tapsec until the test ends, and returns when frames flow.
 func Start(t *testing.T, args ...string) *Process {
 	t.Helper()
-	p := Launch(t, nil, exec.Command(Path, args...))
+	p := Launch(t, nil, Command(args...))
 	p.Await("msg=ready", 1)
 	return p
 }

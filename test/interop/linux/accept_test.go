@@ -113,7 +113,7 @@ func writeConfig(t *testing.T, dir, name string, flows []*toKernel) string {
 // commands is what `tapsec keys` makes of a configuration, for ip -batch.
 func commands(t *testing.T, config string) string {
 	t.Helper()
-	text, err := exec.Command(program.Path, "keys", "--to", "xfrm", config).Output()
+	text, err := program.Command("keys", "--to", "xfrm", config).Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -25,6 +25,7 @@ type guest struct {
 // shared.
 func boot(t *testing.T, script, on, out string) guest {
 	t.Helper()
+	program.Watch(t, ".")
 	here, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)

@@ -14,7 +14,6 @@ import (
 	"io"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -112,7 +111,7 @@ type record struct {
 func replay(t *testing.T, keys, pcap, form string) (verdicts []verdict) {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "out.pcapng")
-	cmd := exec.Command(program.Path, "replay", "--json", "--form", form, "--annotate", "none", "-k", keys, "-o", out, pcap)
+	cmd := program.Command("replay", "--json", "--form", form, "--annotate", "none", "-k", keys, "-o", out, pcap)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil || strings.Count(stderr.String(), "\n") != 1 {

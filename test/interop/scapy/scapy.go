@@ -19,6 +19,7 @@ import (
 	"tapsec/internal/lab/conformance"
 	"tapsec/internal/lab/rig"
 	"tapsec/status"
+	"tapsec/test/program"
 )
 
 // python is Debian's, which has Debian's scapy.
@@ -54,6 +55,7 @@ type Packet struct {
 func Make(t *testing.T, folder string) (config string, frames []Frame, packets []Packet) {
 	t.Helper()
 	need(t)
+	program.Watch(t, folder)
 	dir := t.TempDir()
 	cmd := exec.Command(python, filepath.Join(folder, "frames.py"), "make", dir)
 	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")

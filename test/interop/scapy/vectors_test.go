@@ -11,7 +11,6 @@ import (
 // The generator, run again, writes the committed files.
 func TestGenerator(t *testing.T) {
 	need(t)
-	// Opened here, so that a changed generator is not answered from the test cache.
 	generator, err := os.Open("vectors.py")
 	if err != nil {
 		t.Fatal(err)

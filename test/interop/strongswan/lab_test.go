@@ -28,7 +28,7 @@ func newLab(t *testing.T, flags ...string) *lab {
 	t.Helper()
 	a, b := newHost(t, "a", "wire0", 1), newHost(t, "b", "host0", 2)
 	l := &lab{b: startCharon(t, b, a)}
-	l.nic = program.Launch(t, nil, exec.Command(program.Path, append([]string{"run", "-k", l.b.log(),
+	l.nic = program.Launch(t, nil, program.Command(append([]string{"run", "-k", l.b.log(),
 		"--wire", a.link, "--wire-netns", a.name, "--host-netns", b.name}, flags...)...))
 	program.Await(t, "tapsec", func() bool { return l.nic.Times("msg=ready") > 0 })
 	l.a = startCharon(t, a, b)

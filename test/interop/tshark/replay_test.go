@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -62,7 +61,7 @@ func (v *verdict) payload(i int) []byte {
 func replay(t *testing.T, keys, file string) (verdicts []verdict) {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "out.pcapng")
-	cmd := exec.Command(program.Path, "replay", "--json", "--annotate", "none", "-k", keys, "-o", out, file)
+	cmd := program.Command("replay", "--json", "--annotate", "none", "-k", keys, "-o", out, file)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	said, err := cmd.Output()
@@ -93,7 +92,7 @@ func replay(t *testing.T, keys, file string) (verdicts []verdict) {
 func table(t *testing.T, keys string) (folder string) {
 	t.Helper()
 	folder = t.TempDir()
-	cmd := exec.Command(program.Path, "keys", "--to", "esp_sa", "-o", filepath.Join(folder, "esp_sa"), keys)
+	cmd := program.Command("keys", "--to", "esp_sa", "-o", filepath.Join(folder, "esp_sa"), keys)
 	if said, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", cmd.Args, err, said)
 	}

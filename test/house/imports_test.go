@@ -1,4 +1,4 @@
-package test
+package house
 
 import (
 	"encoding/json"
@@ -108,7 +108,7 @@ func within(path, module string) bool { return path == module || strings.HasPref
 func listPackages(t *testing.T) map[string][]string {
 	t.Helper()
 	cmd := exec.Command("go", "list", "-json=ImportPath,Imports", "./...")
-	cmd.Dir = ".."
+	cmd.Dir = "../.."
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatal(err)

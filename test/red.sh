@@ -1,0 +1,24 @@
+#!/bin/sh
+# A product that opens nothing must turn the tests red that run it as a program, at
+# once, whatever the test cache holds of the product before. Nothing in the checkout
+# is changed: go builds with another text of one file.
+set -eu
+cd "$(dirname "$0")/.."
+broken=$(mktemp -d)
+trap 'rm -r "$broken"' EXIT
+sed '/^\tp\.tunnel()$/d' pipeline/pipeline.go >"$broken/pipeline.go"
+if cmp -s pipeline/pipeline.go "$broken/pipeline.go"; then
+	echo "$0: pipeline/pipeline.go has no line p.tunnel() to break" >&2
+	exit 1
+fi
+printf '{"Replace": {"%s": "%s"}}' "$PWD/pipeline/pipeline.go" "$broken/pipeline.go" >"$broken/overlay.json"
+
+red() { # package, one of its tests
+	go test -run "$2" "$1" >/dev/null || { echo "$1 $2 fails without a break" >&2; exit 1; }
+	if go test -overlay "$broken/overlay.json" -run "$2" "$1" >/dev/null 2>&1; then
+		echo "$1 $2 is green with a product that opens nothing" >&2
+		exit 1
+	fi
+}
+red ./test '^TestVerdicts$'
+red ./test/interop/linux '^TestGood$'
