@@ -150,7 +150,7 @@ func TestImmutableIPv4Options(t *testing.T) {
 	}
 }
 
-// GMAC's IV counts as it was sent, its tag as zero (contract, algorithms).
+// GMAC's IV counts as it was sent, its tag as zero (contract, Algorithms).
 func TestGMACCoversItsIV(t *testing.T) {
 	const number = 9
 	s := testSA(t, "aes128gmac", false)

@@ -24,7 +24,7 @@ import (
 	"tapsec/sa"
 )
 
-// Form says how opened frames are delivered (contract, section 3).
+// Form says how opened frames are delivered (contract, Decap form).
 type Form string
 
 // The forms.

@@ -193,7 +193,7 @@ func TestWritesNothingBehindResult(t *testing.T) {
 }
 
 // Every single bit of ICV, ciphertext, IV and additional data counts, and after
-// a failure dst holds no plaintext (contract, bytes of a delivered frame).
+// a failure dst holds no plaintext (contract, Bytes of a delivered frame).
 func TestBitFlips(t *testing.T) {
 	eachSuite(t, func(t *testing.T, a cipher.AEAD) {
 		if a.Overhead() == 0 {

@@ -13,7 +13,7 @@ import (
 )
 
 // The IPv4 checksum is mended by what changed only: a right one is right
-// afterwards, a wrong one stays wrong by as much (contract, decap form; RFC
+// afterwards, a wrong one stays wrong by as much (contract, Decap form; RFC
 // 1624).
 func TestDecapChecksum(t *testing.T) {
 	for _, sas := range everyTransport() {
@@ -36,7 +36,7 @@ func TestDecapChecksum(t *testing.T) {
 }
 
 // An unbundled AH whose ESP is not offloaded goes alone; the ESP stays as it
-// came (contract, bundles and decap form).
+// came (contract, Bundles and decap form).
 func TestDecapAHOverForeignESP(t *testing.T) {
 	esp, ah := espSA(sa.Transport), ahSA(sa.Transport)
 	runAll(t, []frameCase{{sas: []*sa.SA{esp, ah}, absent: []*sa.SA{esp}, word: 2, reason: status.Verified, records: []outcome{good}}})

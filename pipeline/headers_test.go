@@ -46,7 +46,7 @@ func everyTransport(changes ...change) [][]*sa.SA {
 }
 
 // IPv4 options and IPv6 extension headers in front of IPsec, in the outer and
-// in the inner packet (contract, headers in detail).
+// in the inner packet (contract, Headers in detail).
 func TestOptionsAndExtensionHeaders(t *testing.T) {
 	six := plain6()
 	chain := extended(extended(extended(six, wire.ProtoHopByHop, optionsMutable), wire.ProtoRouting, routeDone), wire.ProtoDestOpts, optionsFixed)
@@ -80,7 +80,7 @@ func TestOptionsAndExtensionHeaders(t *testing.T) {
 }
 
 // What may change on the way does not break AH, what may not does (contract,
-// headers in detail: AH).
+// Headers in detail: AH).
 func TestAHMutableFields(t *testing.T) {
 	ipv4 := forge.Options(nil, plain4(), []byte{148, 4, 0, 0, 7, 7, 4, 1, 2, 3, 4}) // router alert, record route, end
 	chain := extended(extended(plain6(), wire.ProtoHopByHop, optionsMutable), wire.ProtoDestOpts, optionsFixed)
@@ -203,7 +203,7 @@ func TestJumbogram(t *testing.T) {
 }
 
 // What a short frame was padded with is no part of its packet: ESP's end comes
-// from the IP length (contract, headers in detail).
+// from the IP length (contract, Headers in detail).
 func TestEthernetPadding(t *testing.T) {
 	pad := func(n int) func([]byte) []byte {
 		return func(f []byte) []byte { return append(f, make([]byte, n)...) }
@@ -218,7 +218,7 @@ func TestEthernetPadding(t *testing.T) {
 }
 
 // A frame under 60 bytes is padded with zeros before its trailer; the wire
-// length tells (contract, bytes of a delivered frame).
+// length tells (contract, Bytes of a delivered frame).
 func TestShortFrame(t *testing.T) {
 	for n := range 62 {
 		frame := slices.Repeat([]byte{0xff}, n)
@@ -236,7 +236,7 @@ func TestShortFrame(t *testing.T) {
 }
 
 // The NIC does not look at the outer IPv4 header checksum, at MAC addresses, or
-// at the outer UDP checksum (contract, headers in detail; UDP-ESP).
+// at the outer UDP checksum (contract, Headers in detail; UDP-ESP).
 func TestNotLookedAt(t *testing.T) {
 	esp, udp := espSA(sa.Transport), espSA(sa.Tunnel, encap)
 	c := func(name string, a *sa.SA, spoil func([]byte) []byte) frameCase {

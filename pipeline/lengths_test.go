@@ -180,7 +180,7 @@ func TestRow23TooShort(t *testing.T) {
 
 // AH+ESP that ends near the border between the two. A bundle's ESP is looked for
 // wherever the AH ends within the packet; that of an unbundled AH only where its
-// SPI is (contract, bundles; rows 23 b and 23 c).
+// SPI is (contract, Bundles; rows 23 b and 23 c).
 func TestAHESPCutShort(t *testing.T) {
 	const ahLen = 32
 	for bundled, sas := range map[bool][]*sa.SA{true: bundle(sa.Transport), false: {espSA(sa.Transport), ahSA(sa.Transport)}} {
@@ -244,7 +244,7 @@ func TestRow23cAHLength(t *testing.T) {
 var kindOf = map[sa.Mode]status.Portion{sa.Transport: status.TransportPortion, sa.Tunnel: status.TunnelPortion}
 
 // AH's length is rounded up to 4 or to 8 octets in IPv4, and the padding counts
-// as it was sent, stale bytes included (contract, headers in detail).
+// as it was sent, stale bytes included (contract, Headers in detail).
 func TestAHRounding(t *testing.T) {
 	stale := func(b []byte) []byte { copy(b[28:32], "junk"); return b }
 	to4 := func(b []byte) []byte { b[1] = 5; return append(b[:28], b[32:]...) }
@@ -348,7 +348,7 @@ func TestRow23eTunnel(t *testing.T) {
 }
 
 // The order within a portion: capabilities, protocols, AH lengths, AH ICV, ESP
-// lengths, ESP ICV, pad length, pad bytes (contract, below the table).
+// lengths, ESP ICV, pad length, pad bytes (contract, What fails first).
 func TestFirstFailureNames(t *testing.T) {
 	off := func(s *pipeline.SAD) { s.Switch(false, true) }
 	b := bundle(sa.Transport)

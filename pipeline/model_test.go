@@ -157,7 +157,7 @@ func (n *modelNIC) best(protocol sa.Protocol, spi uint32, po *modelPortion) *mod
 	return nil
 }
 
-// find is contract, decision order, up to the capabilities: nil where there is
+// find is contract, Decision order, up to the capabilities: nil where there is
 // no IPsec, or none that an SA matches.
 func (n *modelNIC) find(f []byte, p modelPacket) *modelPortion {
 	po := &modelPortion{modelPacket: p, stop: p.end}
@@ -195,7 +195,7 @@ func (n *modelNIC) find(f []byte, p modelPacket) *modelPortion {
 }
 
 // beneath adds the ESP header behind an AH that is part of the same portion
-// (contract, bundles).
+// (contract, Bundles).
 func (n *modelNIC) beneath(f []byte, po *modelPortion) {
 	a := po.headers[0]
 	if f[a.at] != byte(sa.ESP) {
@@ -334,7 +334,7 @@ func (po *modelPortion) openAH(f []byte, h modelHeader, r *status.Record) (authe
 }
 
 // mutable zeroes in a copy of the packet what may change on the way (contract,
-// headers in detail).
+// Headers in detail).
 func (po *modelPortion) mutable(b []byte) bool {
 	if po.version == 6 {
 		b[0], b[1], b[2], b[3], b[7] = 0x60, 0, 0, 0, 0
@@ -534,7 +534,7 @@ func (n *modelNIC) decapped(f []byte) (frame []byte, removed int) {
 }
 
 // stripped is the packet of a verified transport portion without it (contract,
-// decap form; RFC 1624).
+// Decap form; RFC 1624).
 func (po *modelPortion) stripped(f []byte) []byte {
 	b := append(bytes.Clone(f[po.start:po.header]), f[po.payload:po.payload+po.length]...)
 	be := binary.BigEndian

@@ -18,7 +18,7 @@ type stack struct {
 }
 
 // layouts are all ways to protect one portion. Unbundled, a transport-mode AH
-// stands over ESP of either mode (contract, bundles).
+// stands over ESP of either mode (contract, Bundles).
 func layouts(mode sa.Mode, changes ...change) []stack {
 	e := espSA(mode, changes...)
 	all := []stack{

@@ -53,7 +53,7 @@ func TestProfiles(t *testing.T) {
 	runAll(t, []frameCase{inner})
 }
 
-// A profile refuses an SA beyond it, naming what it lacks (contract, profiles).
+// A profile refuses an SA beyond it, naming what it lacks (contract, Capability profiles).
 func TestProfileRefuses(t *testing.T) {
 	for _, f := range []struct {
 		profile string
@@ -87,7 +87,7 @@ func TestProfileRefuses(t *testing.T) {
 }
 
 // Missing UDP-ESP subtypes act like the missing TransportTunnelCombined
-// (contract row 17; contract, profiles).
+// (contract row 17; contract, Capability profiles).
 func TestUDPSubtypes(t *testing.T) {
 	for _, f := range []struct {
 		lacks sa.Flags
@@ -110,7 +110,7 @@ func TestUDPSubtypes(t *testing.T) {
 }
 
 // Capacity counts bundles, a full table is its own error and leaves nothing
-// behind, and near its end frames ask for deletions (contract, lifecycle; row
+// behind, and near its end frames ask for deletions (contract, Lifecycle; row
 // 26).
 func TestCapacity(t *testing.T) {
 	profile := sa.Profiles[0]

@@ -247,7 +247,7 @@ func TestInsideATunnel(t *testing.T) {
 }
 
 // Contract row 21, and its twin without an offloaded ESP SA, where only the AH
-// is checked (contract, bundles).
+// is checked (contract, Bundles).
 func TestRow21(t *testing.T) {
 	esp, ah := espSA(sa.Transport), ahSA(sa.Transport, suite("aes128gmac"))
 	lacks := left(status.NoAHESP)
@@ -363,7 +363,7 @@ func TestRow22BundleUnderFreeAH(t *testing.T) {
 }
 
 // Only a transport-mode AH and the ESP behind it are one portion: behind a
-// tunnel-mode AH there is a packet, and here is none (contract, bundles; row
+// tunnel-mode AH there is a packet, and here is none (contract, Bundles; row
 // 32).
 func TestTunnelAHOverESP(t *testing.T) {
 	esp, sealing := espSA(sa.Transport), ahSA(sa.Transport, spi(0x55))
@@ -381,7 +381,7 @@ func TestTunnelAHOverESP(t *testing.T) {
 }
 
 // A cipher without integrity is never opened without its AH (contract row 22;
-// contract, fields of an SA).
+// contract, SA lookup).
 func TestRow22NoIntegrity(t *testing.T) {
 	esp := espSA(sa.Transport, suite("aes128"))
 	ah := ahSA(sa.Transport, over(esp))
@@ -464,7 +464,7 @@ func TestRow32(t *testing.T) {
 }
 
 // TFC padding behind the inner packet is no part of it: in place it stays, decap
-// cuts it (contract, decap form).
+// cuts it (contract, Decap form).
 func TestTFC(t *testing.T) {
 	esp, inner := espSA(sa.Tunnel), espSA(sa.Transport)
 	runAll(t, []frameCase{

@@ -309,8 +309,8 @@ func against(t *testing.T, seed uint64) bool {
 	return true
 }
 
-// The NIC against the model: word, records and bytes, whatever comes (contract,
-// every section but reasons).
+// The NIC against the model: word, records and bytes, whatever comes: all of
+// the contract but its reasons.
 func TestNICAgainstModel(t *testing.T) {
 	scenarios := 0
 	for seed := uint64(0); seed < 4000 && !t.Failed(); seed++ {

@@ -68,8 +68,8 @@ func mustSuite(t *testing.T, p Protocol, name string) Suite {
 	return s
 }
 
-// A refused SA says which flag or algorithm is missing (contract, offload:
-// required).
+// A refused SA says which flag or algorithm is missing (contract, Capability
+// profiles).
 func TestProfileSupports(t *testing.T) {
 	v4, v6 := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
 	gcm := func() *SA {

@@ -11,8 +11,7 @@ func validSA(t *testing.T) *SA {
 		Suite: mustSuite(t, ESP, "aes128gcm16"), EncryptionKey: NewKey(make([]byte, 20))}
 }
 
-// Every mistake is found, by the name of its field (contract, security
-// associations).
+// Every mistake is found, by the name of its field (contract, SA lookup).
 func TestCheck(t *testing.T) {
 	for _, c := range []struct {
 		name    string

@@ -46,7 +46,7 @@ func (m *model) add(bundle []*Entry[int]) error {
 	return nil
 }
 
-// best is the most specific SA of a protocol (contract, lookup).
+// best is the most specific SA of a protocol (contract, SA lookup).
 func (m *model) best(p Protocol, spi uint32, dst, src netip.Addr, encap bool) *Entry[int] {
 	for _, want := range []ID{{p, SPI(spi), dst, src}, {p, SPI(spi), dst, netip.Addr{}}, {p, SPI(spi), netip.Addr{}, netip.Addr{}}} {
 		for _, e := range m.entries() {
@@ -301,7 +301,7 @@ func TestTableReplaceBeforeT(t *testing.T) {
 }
 
 // A bundle is an AH and the ESP SA beneath it, of one destination and mode;
-// nothing else comes into the table (contract, bundles and lifecycle).
+// nothing else comes into the table (contract, Bundles and lifecycle).
 func TestTableRefusesOddBundles(t *testing.T) {
 	entry := func(p Protocol, change func(*SA)) *Entry[int] {
 		e := testEntry(0x100)

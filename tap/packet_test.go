@@ -129,7 +129,7 @@ func TestAttachedOversizeIsDiscarded(t *testing.T) {
 	}
 }
 
-// Contract 1: what a down interface loses is counted, and so is what is longer than it takes.
+// Contract, The system: what a down interface loses is counted, and so is what is longer than it takes.
 func TestAttachedLosesAndCounts(t *testing.T) { engines(t, testAttachedLosesAndCounts) }
 
 func testAttachedLosesAndCounts(t *testing.T, how Options) {

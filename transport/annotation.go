@@ -3,7 +3,7 @@ package transport
 import "tapsec/status"
 
 // agrees tells whether a trailer's word says what its records say, and whether
-// these fit a body of n bytes (contract 6.1).
+// these fit a body of n bytes (contract, The transport, step 1).
 //
 //  1. The wire length is the body's, but for padding to the shortest frame.
 //  2. Offsets come in the order of the headers, inside the received bytes.

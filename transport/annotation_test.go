@@ -21,7 +21,7 @@ func tampered(t testing.TB, annotated []byte, change func(*status.Trailer)) []by
 	return trailer.AppendTo(bytes.Clone(body))
 }
 
-// Contract 6.1: no valid trailer, no delivery.
+// Contract, The transport, step 1: no valid trailer, no delivery.
 func TestNoAnnotation(t *testing.T) {
 	h := newHost(t, setup{})
 	good := func() []byte { return h.annotate(framed(plain4())) }
@@ -45,7 +45,7 @@ func TestNoAnnotation(t *testing.T) {
 	h.delivers(framed(plain4()), framed(plain4()))
 }
 
-// Contract 6.1 and section 8: a trailer that came over the wire is payload, ours
+// Contract, The transport, step 1, and The trailer: a trailer that came over the wire is payload, ours
 // is behind it. It makes no clear packet a protected one.
 func TestForgedTrailer(t *testing.T) {
 	esp := espSA(sa.Transport)
@@ -60,7 +60,7 @@ func TestForgedTrailer(t *testing.T) {
 	}
 }
 
-// Contract 6: a transport takes no frames in decap form, whatever is in them.
+// Contract, The transport, step 1: a transport takes no frames in decap form, whatever is in them.
 func TestDecapsulated(t *testing.T) {
 	esp := espSA(sa.Transport)
 	h := newHost(t, setup{sas: []*sa.SA{esp}})
@@ -68,7 +68,7 @@ func TestDecapsulated(t *testing.T) {
 	h.drops(framed(once(t, 1, plain4(), esp)), transport.Decapsulated)
 }
 
-// Contract 6.1: word against records. Each change makes a trailer contradict
+// Contract, The transport, step 1: word against records. Each change makes a trailer contradict
 // itself or the frame.
 func TestBadAnnotation(t *testing.T) {
 	rec := func(i int, change func(*status.Record)) func(*status.Trailer) {
@@ -144,7 +144,7 @@ func TestBadAnnotationNotIP(t *testing.T) {
 	h.dropped(good, transport.BadAnnotation)
 }
 
-// Contract 6.2: a portion that the NIC claims verified for an SA that we do not
+// Contract, The transport, step 2: a portion that the NIC claims verified for an SA that we do not
 // have delivers nothing.
 func TestVerifiedForNobody(t *testing.T) {
 	esp := espSA(sa.Transport)

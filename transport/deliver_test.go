@@ -60,7 +60,7 @@ func packetFor(sas []*sa.SA) []byte {
 	return plain4()
 }
 
-// Contract 6.2, 6.5, 6.6: what is delivered is what was sealed, byte for byte,
+// Contract, The transport, steps 2, 5 and 8: what is delivered is what was sealed, byte for byte,
 // whatever the NIC did of the work: Ethernet header, tags, packet.
 func TestDeliver(t *testing.T) {
 	for name, sas := range stacks() {
@@ -94,7 +94,7 @@ func TestDeliver(t *testing.T) {
 }
 
 // The shortest packets: what is behind the IP length is Ethernet's padding
-// (contract section 9), and does not reach the stack.
+// (contract, Headers in detail), and does not reach the stack.
 func TestDeliverShort(t *testing.T) {
 	esp := espSA(sa.Transport, suite("null-sha256"))
 	h := newHost(t, setup{sas: []*sa.SA{esp}})
@@ -108,7 +108,7 @@ func TestDeliverShort(t *testing.T) {
 	}
 }
 
-// Contract 6.5: behind a tunnel the inner length counts (TFC); in transport mode
+// Contract, The transport, step 5: behind a tunnel the inner length counts (TFC); in transport mode
 // surplus bytes are payload.
 func TestDeliverTFC(t *testing.T) {
 	tun, esp := espSA(sa.Tunnel), espSA(sa.Transport)
@@ -148,7 +148,7 @@ func TestDeliverExtended(t *testing.T) {
 	}
 }
 
-// Contract 6.5 and RFC 3948 section 3.1.2: a NAT has changed an address, which
+// Contract, The transport, step 5 and RFC 3948 section 3.1.2: a NAT has changed an address, which
 // the checksum of the inner TCP or UDP did not know. An IPv4 UDP checksum of
 // zero stays.
 func TestDeliverNAT(t *testing.T) {
@@ -192,7 +192,7 @@ func natted(packet []byte, from netip.Addr) []byte {
 	return b
 }
 
-// Contract 6.5, RFC 6040: the tunnel's congestion reaches the packet inside, its
+// Contract, The transport, step 5, RFC 6040: the tunnel's congestion reaches the packet inside, its
 // DSCP stays; where that packet is not ECN-capable it is dropped.
 func TestDeliverECN(t *testing.T) {
 	const dscp = 46 << 2

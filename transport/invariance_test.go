@@ -14,7 +14,7 @@ import (
 	"tapsec/transport"
 )
 
-// Profile invariance (contract section 5): what is delivered, byte for byte and
+// Profile invariance (contract, Capability profiles): what is delivered, byte for byte and
 // in which order, and which frames are not, is the same whatever the NIC can do.
 // Only the path differs, deliver or software, and of a drop the reason: an NIC
 // that holds no SA of a tunnel says nothing of what lies in it. There is no other

@@ -86,7 +86,7 @@ func lab(t testing.TB, l *conformance.Lab) *host {
 	return h
 }
 
-// Contract 6.2: each row of the table ends as it must, and ends the same way
+// Contract, The transport, step 2: each row of the table ends as it must, and ends the same way
 // where no NIC has looked at the frame. Failed frames go to the mirror and count
 // in no window but those of their good headers.
 func TestLabs(t *testing.T) {
@@ -130,7 +130,7 @@ func alike(got, want transport.Reason) bool {
 	return got == want || want == transport.Protocol && got == transport.NoSA || want == transport.Length && got == transport.BadIP
 }
 
-// Contract 6.2: row 22 alone goes to software where the transport has an SA of
+// Contract, The transport, step 2: row 22 alone goes to software where the transport has an SA of
 // the frame's protocol.
 func TestProtocolInSoftware(t *testing.T) {
 	ah := ahSA(sa.Transport, spi(0x1001))

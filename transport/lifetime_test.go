@@ -32,7 +32,7 @@ func (h *host) notices(want ...transport.Reason) {
 	}
 }
 
-// Contract 6.5: soft and hard lifetimes count what is fresh: a replay or a forged
+// Contract, The transport, step 5: soft and hard lifetimes count what is fresh: a replay or a forged
 // frame costs nothing. The soft one is said once, behind the hard one nothing
 // is delivered.
 func TestLifetime(t *testing.T) {

@@ -45,7 +45,7 @@ func fragments(packet []byte, id uint16) (first, later []byte) {
 	return cut(0, n, more), cut(n, len(packet)-p.Header, 0)
 }
 
-// Contract 6.5, RFC 4301 section 4.4.1.1: what an SA may carry is held against
+// Contract, The transport, step 5, RFC 4301 section 4.4.1.1: what an SA may carry is held against
 // the packet directly beneath it.
 func TestSelector(t *testing.T) {
 	first, later := fragments(udp("10.1.0.1:4000", "10.9.0.1:5000"), 7) // to somebody behind us
@@ -131,7 +131,7 @@ func TestSelectorBeneath(t *testing.T) {
 	}
 }
 
-// Contract 6.5, RFC 4301 section 5.2: the first rule that matches decides.
+// Contract, The transport, step 7, RFC 4301 section 5.2: the first rule that matches decides.
 func TestPolicy(t *testing.T) {
 	mine, other, tun := espSA(sa.Transport), espSA(sa.Transport, spi(0x1005)), espSA(sa.Tunnel)
 	to := func(action sa.Action, port uint16, name string) sa.Policy {
@@ -254,7 +254,7 @@ func TestPolicyIsAboutPackets(t *testing.T) {
 	}
 }
 
-// Contract 6.2: IPsec to us without an SA is dropped; to others it is traffic
+// Contract, The transport, step 2: IPsec to us without an SA is dropped; to others it is traffic
 // like any other, keep-alives included.
 func TestOthers(t *testing.T) {
 	us, them := espSA(sa.Transport, spi(9)), espSA(sa.Transport, spi(9), between(host4a, netip.MustParseAddr("10.9.0.1")))

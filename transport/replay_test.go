@@ -17,7 +17,7 @@ func both(t *testing.T, s setup, test func(t *testing.T, h *host)) {
 	t.Run("software", func(t *testing.T) { test(t, newHost(t, s)) })
 }
 
-// Contract 6.3: a number passes once; 0 never does, nor what is older than the
+// Contract, The transport, step 3: a number passes once; 0 never does, nor what is older than the
 // window.
 func TestWindow(t *testing.T) {
 	for _, size := range []uint32{0, 32, 64, 1024, 65536} {
@@ -78,7 +78,7 @@ func numbered(t *testing.T, sas []*sa.SA, inner, outer uint64, damage bool) []by
 	return framed(sealed(t, s.Stack(1), flipped(sealed(t, s.Stack(0), plain4()))))
 }
 
-// Contract 6.3: each header's number goes to its own SA's window, outermost
+// Contract, The transport, step 3: each header's number goes to its own SA's window, outermost
 // first, also when the frame is dropped for another reason; the first refusal
 // ends the frame.
 func TestWindows(t *testing.T) {
@@ -127,7 +127,7 @@ func TestWindows(t *testing.T) {
 	}
 }
 
-// Contract 6.3: windows move also where what was dropped is good but not wanted.
+// Contract, The transport, step 3: windows move also where what was dropped is good but not wanted.
 func TestWindowOfDropped(t *testing.T) {
 	esp, tun := espSA(sa.Transport), espSA(sa.Tunnel)
 	wrong := func(b []byte) []byte { b[24] ^= 1; return b } // the IPv4 header checksum
@@ -184,7 +184,7 @@ func TestOldReplay(t *testing.T) {
 	})
 }
 
-// Contract 6.3: across 2^32 the window works on the whole number.
+// Contract, The transport, step 3: across 2^32 the window works on the whole number.
 func TestWindowESN(t *testing.T) {
 	esp := espSA(sa.Transport, esn)
 	both(t, setup{sas: []*sa.SA{esp}}, func(t *testing.T, h *host) {
@@ -198,7 +198,7 @@ func TestWindowESN(t *testing.T) {
 	})
 }
 
-// Contract 6.6: reordering costs no good frame its place in the window.
+// Contract, The transport, step 8: reordering costs no good frame its place in the window.
 func TestReordered(t *testing.T) {
 	esp := espSA(sa.Transport)
 	both(t, setup{sas: []*sa.SA{esp}}, func(t *testing.T, h *host) {

@@ -6,7 +6,7 @@ import (
 	"tapsec/status"
 )
 
-// ESN resynchronisation (RFC 4303 appendix A3, contract 6.4): a receiver that
+// ESN resynchronisation (RFC 4303 appendix A3, contract, The transport, step 4): a receiver that
 // lost more than 2^32 packets in a row completes all further numbers wrongly.
 const (
 	resyncAfter = 32            // ICV failures in a row

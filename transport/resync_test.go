@@ -35,7 +35,7 @@ func esnStacks() map[string]struct {
 	}
 }
 
-// Contract 6.4, RFC 4303 appendix A3: after a loss of more than 2^32 packets 31
+// Contract, The transport, step 4, RFC 4303 appendix A3: after a loss of more than 2^32 packets 31
 // frames fail, and the next one is tried with the next four high halves. The NIC
 // is told; where it cannot be, later frames go through software.
 func TestResync(t *testing.T) {
@@ -99,7 +99,7 @@ func TestResyncBundle(t *testing.T) {
 	})
 }
 
-// Contract 6.4: one frame a second, four high halves and no more. What does not
+// Contract, The transport, step 4: one frame a second, four high halves and no more. What does not
 // prove right changes nothing.
 func TestResyncBounds(t *testing.T) {
 	esp := espSA(sa.Transport, esn)
@@ -188,7 +188,7 @@ func TestBehind(t *testing.T) {
 	}
 }
 
-// Contract section 4 and row 26: the NIC asks for SAs back. It gets each once,
+// Contract, Lifecycle, and row 26: the NIC asks for SAs back. It gets each once,
 // and later frames go through software, in the same windows.
 func TestRelease(t *testing.T) {
 	esp, tun, frag := espSA(sa.Transport), espSA(sa.Tunnel), espSA(sa.Transport, spi(0x1009))

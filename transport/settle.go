@@ -5,7 +5,7 @@ import (
 	"tapsec/status"
 )
 
-// settle goes through the records, outermost first (contract 6.2, 6.3).
+// settle goes through the records, outermost first (contract, The transport, steps 2 and 3).
 //
 //  1. A valid ICV: the number goes to its SA's window, whatever else is wrong
 //     with the frame. The first refusal ends the frame.

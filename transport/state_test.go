@@ -77,7 +77,7 @@ func wantRefusal(t *testing.T, err error, path, why string) {
 	}
 }
 
-// Contract 6.3: what a window has let through it does not let through again
+// Contract, The transport, step 3: what a window has let through it does not let through again
 // after a restart.
 func TestStateSurvivesRestart(t *testing.T) {
 	path, s := stateFile(t), savedTestSA(t)

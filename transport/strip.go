@@ -8,7 +8,7 @@ import (
 
 // strip takes off the headers whose records remain, outermost first, and holds
 // what lies beneath each against its SA's selector (RFC 4301 section 5.2,
-// contract 6.5). Offsets of records are those of the frame as annotated; gone
+// contract, The transport, step 5). Offsets of records are those of the frame as annotated; gone
 // are the bytes taken off in front of them.
 func (c *Consumer) strip() Reason {
 	gone := 0

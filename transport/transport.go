@@ -1,8 +1,8 @@
 // Package transport is the TCP/IP transport behind a NIC with IPsec task
 // offload. It reads the annotation of each frame, checks sequence numbers, does
 // in software what the NIC left undone, holds the packet against the inbound
-// policy, and gives a plain stack what is clean (RFC 4301 section 5.2, contract
-// section 6).
+// policy, and gives a plain stack what is clean (RFC 4301 section 5.2; contract,
+// The transport).
 //
 // All it knows of the NIC's work is the trailer behind the frame. It has no
 // cryptography: software is a second NIC that lacks nothing, and what comes back

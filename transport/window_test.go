@@ -120,7 +120,7 @@ func drawRun(t *rapid.T, m *slowWindow) (first, n, step uint64) {
 	return base + uint64(rapid.Int64Range(-3, 3).Draw(t, "off")), n, step
 }
 
-// Contract 6.3: the window does what a set of all numbers does, whatever comes,
+// Contract, The transport, step 3: the window does what a set of all numbers does, whatever comes,
 // and goes on doing it after a restart with a window of any size.
 func TestWindowAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
@@ -165,7 +165,7 @@ func from(first, n, by uint64) (seqs []uint64) {
 	return seqs
 }
 
-// Contract 6.3. Each corner is a mistake that others made or looked for.
+// Contract, The transport, step 3. Each corner is a mistake that others made or looked for.
 func TestWindowCorners(t *testing.T) {
 	const wrap, last = 1 << 32, math.MaxUint64
 	for name, c := range map[string]struct {

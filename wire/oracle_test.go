@@ -164,7 +164,7 @@ func FuzzEthernet(f *testing.F) {
 
 // Chains of extension headers in which a slip in the walk shows: what the first
 // of two routing headers says, the reserved byte of a fragment header, and
-// headers up to the packet's last byte (contract, headers in detail).
+// headers up to the packet's last byte (contract, Headers in detail).
 func TestExtensionChains(t *testing.T) {
 	route := func(kind, left byte) []byte { return []byte{0, 0, kind, left, 0, 0, 0, 0} }
 	for _, c := range []struct {

@@ -98,7 +98,7 @@ func conserved(t *testing.T, side string, c tap.Tally) {
 	}
 }
 
-// Contract 1: in = out + host_down, order kept, and towards the wire bytes untouched.
+// Contract, The system: in = out + host_down, order kept, and towards the wire bytes untouched.
 func TestConservationAndOrder(t *testing.T) { engines(t, testConservationAndOrder) }
 
 func testConservationAndOrder(t *testing.T) {
@@ -150,7 +150,7 @@ func (slow) Batch(frames [][]byte) [][]byte {
 	return frames
 }
 
-// Contract 1: only a host interface that is down loses frames, and they are counted. The judge of
+// Contract, The system: only a host interface that is down loses frames, and they are counted. The judge of
 // what was written is the kernel's counter: while the interface changes, packet sockets are let go
 // and taken up a moment off the time in which it takes frames.
 func TestHostDown(t *testing.T) { engines(t, testHostDown) }

@@ -201,8 +201,8 @@ func TestTooLong6(t *testing.T) {
 	}
 }
 
-// The fragments of a sealed packet make it again, and it opens: contract 9, a
-// fragment of the outer packet is whole before it is IPsec.
+// The fragments of a sealed packet make it again, and it opens (contract,
+// Headers in detail: a fragment of the outer packet is whole before it is IPsec).
 func TestFragments(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		v, w := rapid.SampledFrom([]int{4, 6}).Draw(rt, "inner"), rapid.SampledFrom([]int{4, 6}).Draw(rt, "outer")

@@ -99,7 +99,7 @@ func TestReplace(t *testing.T) {
 	}
 }
 
-// Contract 4, ESN: numbers beyond 2^32 are opened by who follows them.
+// Contract, ESN: numbers beyond 2^32 are opened by who follows them.
 func TestExtendedNumbers(t *testing.T) {
 	low := uint32(1<<32 - 3)
 	a := with(site(4), func(a *sa.SA) { a.ESN, a.SeqLow = true, &low })

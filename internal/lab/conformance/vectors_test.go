@@ -12,9 +12,9 @@ import (
 )
 
 // Every vector is answered with its word, reason and records, and delivered
-// with its plaintext in place and nothing else changed (contract, bytes of a
+// with its plaintext in place and nothing else changed (contract, Bytes of a
 // delivered frame), or decapsulated to the packet that was sealed (contract,
-// decap form).
+// Decap form).
 func TestVectors(t *testing.T) {
 	for _, l := range Vectors() {
 		for _, form := range []status.Form{status.InPlace, status.Decap} {

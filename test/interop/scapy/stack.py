@@ -211,7 +211,7 @@ def inside(stack):
         f = stack.frame("inside: " + kind.title, damage=kind.damage, first=True)
         if kind.reason in ("ike", "keep-alive", "udp-too-short", "no-ipsec"):
             f.opened = None
-            yield f.expect(ONE, "verified", VERIFIED)  # there is no IPsec inside (contract, reasons)
+            yield f.expect(ONE, "verified", VERIFIED)  # there is no IPsec inside (contract, Reasons)
         else:
             yield f.outcome(kind, host, verified=1, tried=BOTH, left=ONE)
     if host.protocol == "esp":
