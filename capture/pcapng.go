@@ -38,6 +38,7 @@ const (
 // pcapng is the newer format: blocks in sections, each section with a byte
 // order and interfaces of its own.
 type pcapng struct {
+	reader     *Reader
 	order      binary.ByteOrder
 	interfaces []ngInterface
 }
@@ -66,12 +67,28 @@ func (p *pcapng) header(in *bufio.Reader) (record, error) {
 		case blockInterface:
 			err = p.describe(in, body)
 		default:
-			err = skip(in, body+4)
+			err = p.other(in, kind, body)
 		}
 		if err != nil {
 			return record{}, err
 		}
 	}
+}
+
+// other reads over a block that holds no frame: names, secrets, statistics, and
+// whatever a program has made up. A Copy has it as it is.
+func (p *pcapng) other(in *bufio.Reader, kind uint32, body int64) error {
+	if p.reader.copy == nil {
+		return skip(in, body+4)
+	}
+	var h [8]byte
+	p.order.PutUint32(h[:], kind)
+	p.order.PutUint32(h[4:], uint32(body+12))
+	p.reader.copy.write(h[:])
+	if _, err := io.CopyN(p.reader.copy, in, body+4); err != nil {
+		return unexpected(err)
+	}
+	return nil
 }
 
 // block reads the head of a block: body is the number of bytes that follow it,
@@ -125,6 +142,9 @@ func (p *pcapng) section(in *bufio.Reader, body int64) error {
 		return fmt.Errorf("expected pcapng version 1, found %d", major)
 	}
 	p.interfaces = nil
+	if c := p.reader.copy; c != nil {
+		c.section(p.order, b)
+	}
 	return nil
 }
 
@@ -137,6 +157,9 @@ func (p *pcapng) describe(in *bufio.Reader, body int64) error {
 		return fmt.Errorf("expected at most %d interfaces in a section", maxInterfaces)
 	}
 	i := ngInterface{link: uint32(p.order.Uint16(b)), snap: p.order.Uint32(b[4:]), perSecond: 1e6}
+	if c := p.reader.copy; c != nil {
+		c.describe(b, i.link)
+	}
 	for b = b[8:]; len(b) >= 4; {
 		code, n := p.order.Uint16(b), int(p.order.Uint16(b[2:]))
 		if code == optEnd {
@@ -209,7 +232,7 @@ func (p *pcapng) packet(in *bufio.Reader, kind uint32, body int64) (record, erro
 		return record{}, fmt.Errorf("interface %d is not among the %d described", id, len(p.interfaces))
 	}
 	i := &p.interfaces[id]
-	rec := record{Info: Info{Interface: i.name}, link: i.link}
+	rec := record{Info: Info{Interface: i.name, origin: origin{id: id}}, link: i.link, options: kind != blockSimple}
 	var length uint32
 	if kind == blockSimple {
 		length = p.order.Uint32(h)
@@ -218,7 +241,8 @@ func (p *pcapng) packet(in *bufio.Reader, kind uint32, body int64) (record, erro
 			rec.captured = min(length, i.snap)
 		}
 	} else {
-		rec.Time = i.time(uint64(p.order.Uint32(h[4:]))<<32 | uint64(p.order.Uint32(h[8:])))
+		rec.origin.stamp = uint64(p.order.Uint32(h[4:]))<<32 | uint64(p.order.Uint32(h[8:]))
+		rec.Time = i.time(rec.origin.stamp)
 		rec.captured, length = p.order.Uint32(h[12:]), p.order.Uint32(h[16:])
 	}
 	if int64(rec.captured) > body {

@@ -11,13 +11,18 @@ package capture
 
 import (
 	"bufio"
+	"bytes"
 	"compress/gzip"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"slices"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
 
 	"tapsec/status"
 )
@@ -32,6 +37,15 @@ type Info struct {
 	Time      time.Time // zero where the capture has none
 	Interface string    // name of the capture's interface, where it has one
 	Missing   int       // bytes at the frame's end that the snap length cut off
+
+	origin origin
+}
+
+// origin is what a Copy takes over of a frame's record.
+type origin struct {
+	id      uint32 // of the interface
+	stamp   uint64 // in the interface's units
+	options []byte // of a pcapng block, in the section's byte order
 }
 
 // record is where a frame was found: its link type, and how many bytes follow
@@ -41,6 +55,24 @@ type record struct {
 	link     uint32
 	captured uint32
 	rest     int64
+	options  bool // the rest is padding, options, and the block's length
+}
+
+// Skipped tells of frames of one interface and link type that are not understood.
+type Skipped struct {
+	Interface string // may be empty
+	LinkType  uint32
+	Frames    int
+}
+
+// String gives the number of frames, the link type by number and name, and the
+// interface.
+func (s Skipped) String() string {
+	of := ""
+	if s.Interface != "" {
+		of = " of interface " + s.Interface
+	}
+	return fmt.Sprintf("%d%s with link type %s", s.Frames, of, linkTypeName(s.LinkType))
 }
 
 // format is one of the file formats: header reads up to a frame's first byte.
@@ -51,22 +83,25 @@ type format interface {
 
 // Reader reads a capture. It is not safe for concurrent use.
 type Reader struct {
-	in     *bufio.Reader
-	format format
-	frames int
-	buf    []byte
+	in      *bufio.Reader
+	idle    *idle
+	format  format
+	frames  int
+	buf     []byte
+	options []byte
+	skipped []Skipped
+	copy    *Copy // nil: what is read is not written again
 }
 
 // NewReader starts to read a capture: pcap with microseconds or nanoseconds,
-// or pcapng, in either byte order, plain or compressed with gzip.
+// as it is or with Kuznetzov's longer records, or pcapng, in either byte order,
+// plain or compressed with gzip, zstd or lz4. A pcap file of a link type that is
+// not understood is an error.
 func NewReader(r io.Reader) (*Reader, error) {
-	in := bufio.NewReaderSize(r, 1<<16)
-	if magic, _ := in.Peek(2); len(magic) == 2 && magic[0] == 0x1f && magic[1] == 0x8b {
-		plain, err := gzip.NewReader(in)
-		if err != nil {
-			return nil, fmt.Errorf("capture: reading gzip: %w", err)
-		}
-		in = bufio.NewReaderSize(plain, 1<<16)
+	source := &idle{Reader: r}
+	in, err := plain(bufio.NewReaderSize(source, 1<<16))
+	if err != nil {
+		return nil, fmt.Errorf("capture: %w", err)
 	}
 	magic, err := in.Peek(4)
 	if err != nil {
@@ -76,49 +111,128 @@ func NewReader(r io.Reader) (*Reader, error) {
 	if err != nil {
 		return nil, fmt.Errorf("capture: %w", err)
 	}
-	return &Reader{in: in, format: f}, nil
+	reader := &Reader{in: in, idle: source, format: f}
+	if ng, ok := f.(*pcapng); ok {
+		ng.reader = reader
+	}
+	return reader, nil
+}
+
+// idle calls do before each read of the file, which may wait.
+type idle struct {
+	io.Reader
+	do func()
+}
+
+func (i *idle) Read(b []byte) (int, error) {
+	if i.do != nil {
+		i.do()
+	}
+	return i.Reader.Read(b)
+}
+
+// BeforeRead has do called whenever the file itself is about to be read, which
+// may wait for whoever writes it: the time to flush what was made of it so far.
+func (r *Reader) BeforeRead(do func()) { r.idle.do = do }
+
+// Skipped tells of the frames so far that were left out since their link type is
+// not understood.
+func (r *Reader) Skipped() []Skipped { return r.skipped }
+
+// plain takes a compression off.
+func plain(in *bufio.Reader) (*bufio.Reader, error) {
+	magic, _ := in.Peek(4)
+	var text io.Reader
+	var err error
+	what := ""
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		what = "gzip"
+		text, err = gzip.NewReader(in)
+	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		what = "zstd"
+		text, err = zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(1<<30))
+	case bytes.Equal(magic, []byte{0x04, 0x22, 0x4d, 0x18}):
+		text = lz4.NewReader(in)
+	default:
+		return in, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", what, err)
+	}
+	return bufio.NewReaderSize(text, 1<<16), nil
 }
 
 func formatOf(magic uint32, in *bufio.Reader) (format, error) {
-	switch magic {
-	case blockSection:
+	if magic == blockSection {
 		return &pcapng{}, nil
-	case 0xa1b2c3d4:
-		return newPcap(in, binary.LittleEndian, 1000)
-	case 0xa1b23c4d:
-		return newPcap(in, binary.LittleEndian, 1)
-	case 0xd4c3b2a1:
-		return newPcap(in, binary.BigEndian, 1000)
-	case 0x4d3cb2a1:
-		return newPcap(in, binary.BigEndian, 1)
+	}
+	for _, order := range []binary.ByteOrder{binary.LittleEndian, binary.BigEndian} {
+		m := magic
+		if order == binary.ByteOrder(binary.BigEndian) {
+			m = bits.ReverseBytes32(magic)
+		}
+		switch m {
+		case 0xa1b2c3d4:
+			return newPcap(in, order, 1000, 16)
+		case 0xa1b23c4d:
+			return newPcap(in, order, 1, 16)
+		case 0xa1b2cd34:
+			return newPcap(in, order, 1000, 24)
+		}
 	}
 	return nil, fmt.Errorf("expected a pcap or pcapng file, found one that starts with %#08x", magic)
 }
 
 // Next reads a frame. The frame lies in the Reader's buffer until the next
-// call, with spare capacity for status.Tailroom behind it. Frames of raw IP,
-// BSD loopback and Linux "any" captures get an Ethernet header of zero
-// addresses and the EtherType of what they carry; captures of other link types
-// are an error. The error is io.EOF at the end of the capture; every other one
-// names the frame, and wraps io.ErrUnexpectedEOF where the file ends inside it.
+// call, with spare capacity for status.Tailroom behind it. Frames without an
+// Ethernet header get one of zero addresses and the EtherType of what they
+// carry; those of link types that are not understood are left out and counted.
+// The error is io.EOF at the end of the capture; every other one names the
+// frame, and wraps io.ErrUnexpectedEOF where the file ends inside it.
 func (r *Reader) Next() ([]byte, Info, error) {
-	rec, err := r.format.header(r.in)
-	if err == io.EOF {
-		return nil, Info{}, io.EOF
+	for {
+		rec, err := r.format.header(r.in)
+		if err == io.EOF {
+			return nil, Info{}, io.EOF
+		}
+		rec.Number = r.frames + 1
+		var frame []byte
+		if err == nil {
+			frame, err = r.read(&rec)
+		}
+		if err == nil {
+			r.frames++
+			return frame, rec.Info, nil
+		}
+		var foreign foreignLink
+		if !errors.As(err, &foreign) {
+			return nil, rec.Info, fmt.Errorf("capture: frame %d: %w", rec.Number, err)
+		}
+		r.skip(&rec, uint32(foreign))
+		r.frames++
 	}
-	rec.Number = r.frames + 1
-	var frame []byte
-	if err == nil {
-		frame, err = r.read(rec)
-	}
-	if err != nil {
-		return nil, rec.Info, fmt.Errorf("capture: frame %d: %w", rec.Number, err)
-	}
-	r.frames++
-	return frame, rec.Info, nil
 }
 
-func (r *Reader) read(rec record) ([]byte, error) {
+// skip counts a frame that is not understood. A Copy has it as it is.
+func (r *Reader) skip(rec *record, link uint32) {
+	if r.copy != nil {
+		r.copy.block(rec.Info, r.buf[etherLen:], "")
+	}
+	for i := range r.skipped {
+		if s := &r.skipped[i]; s.Interface == rec.Interface && s.LinkType == link {
+			s.Frames++
+			return
+		}
+	}
+	if len(r.skipped) < maxSkipped {
+		r.skipped = append(r.skipped, Skipped{rec.Interface, link, 1})
+	}
+}
+
+const maxSkipped = 1 << 10 // kinds
+
+func (r *Reader) read(rec *record) ([]byte, error) {
 	if rec.captured > MaxFrame {
 		return nil, fmt.Errorf("expected at most %d captured bytes, found %d", MaxFrame, rec.captured)
 	}
@@ -127,10 +241,28 @@ func (r *Reader) read(rec record) ([]byte, error) {
 	if _, err := io.ReadFull(r.in, r.buf[etherLen:]); err != nil {
 		return nil, unexpected(err)
 	}
-	if err := skip(r.in, rec.rest); err != nil {
+	if err := r.readRest(rec); err != nil {
 		return nil, err
 	}
 	return ethernet(rec.link, r.buf)
+}
+
+// readRest reads what stands behind a frame. Its options are for a Copy.
+func (r *Reader) readRest(rec *record) error {
+	padding := int64(-rec.captured & 3)
+	length := rec.rest - padding - 4
+	if r.copy == nil || !rec.options || length <= 0 || length > maxMetadata {
+		return skip(r.in, rec.rest)
+	}
+	if err := skip(r.in, padding); err != nil {
+		return err
+	}
+	r.options = slices.Grow(r.options[:0], int(length))[:length]
+	if _, err := io.ReadFull(r.in, r.options); err != nil {
+		return unexpected(err)
+	}
+	rec.origin.options = r.options
+	return skip(r.in, 4)
 }
 
 // skip reads over n bytes.
@@ -153,15 +285,16 @@ func unexpected(err error) error {
 	return err
 }
 
-// pcap is the older format: a header of 24 bytes, then records of 16 bytes and
-// the frame.
+// pcap is the older format: a header of 24 bytes, then records of 16 bytes (24 in
+// Kuznetzov's form) and the frame.
 type pcap struct {
-	order binary.ByteOrder
-	unit  int64 // nanoseconds in the unit of a timestamp's fraction
-	link  uint32
+	order  binary.ByteOrder
+	unit   int64 // nanoseconds in the unit of a timestamp's fraction
+	length int   // of a record's header
+	link   uint32
 }
 
-func newPcap(in *bufio.Reader, order binary.ByteOrder, unit int64) (*pcap, error) {
+func newPcap(in *bufio.Reader, order binary.ByteOrder, unit int64, length int) (*pcap, error) {
 	var h [24]byte
 	if _, err := io.ReadFull(in, h[:]); err != nil {
 		return nil, fmt.Errorf("the file ends inside its pcap header: %w", unexpected(err))
@@ -171,17 +304,21 @@ func newPcap(in *bufio.Reader, order binary.ByteOrder, unit int64) (*pcap, error
 	}
 	// The upper half of the word says whether frames have a checksum behind
 	// them; bytes behind the IP length are no part of a packet anyway.
-	return &pcap{order, unit, order.Uint32(h[20:]) & 0xffff}, nil
+	p := &pcap{order, unit, length, order.Uint32(h[20:]) & 0xffff}
+	return p, understood(p.link)
 }
 
 func (p *pcap) header(in *bufio.Reader) (record, error) {
-	var h [16]byte
-	if _, err := io.ReadFull(in, h[:]); err != nil {
+	var h [24]byte
+	if _, err := io.ReadFull(in, h[:p.length]); err != nil {
 		return record{}, err
 	}
 	captured, length := p.order.Uint32(h[8:]), p.order.Uint32(h[12:])
-	at := time.Unix(int64(p.order.Uint32(h[:])), int64(p.order.Uint32(h[4:]))*p.unit).UTC()
-	return record{Info{Time: at, Missing: missing(captured, length)}, p.link, captured, 0}, nil
+	seconds, fraction := int64(p.order.Uint32(h[:])), int64(p.order.Uint32(h[4:]))
+	rec := record{link: p.link, captured: captured}
+	rec.Time, rec.Missing = time.Unix(seconds, fraction*p.unit).UTC(), missing(captured, length)
+	rec.origin.stamp = uint64(seconds*1e9/p.unit + fraction)
+	return rec, nil
 }
 
 // missing is how much shorter than the frame its capture is.

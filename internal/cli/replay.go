@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -45,11 +46,13 @@ file may be - for standard input.
 
 A frame is "good" where every portion checked is; "good, both" where these are a
 tunnel and a transport portion; "FAILED" where a check was not passed; "left
-alone" where nothing was checked. Exit code 0 says that the capture was read to
+alone" where nothing was checked; "not judged" where the capture lacks the end of
+a frame, so that nobody can check it. Exit code 0 says that the capture was read to
 its end, whatever the verdicts.`,
 		Example: `  ip xfrm state | tapsec replay -k - trace.pcap
   tapsec replay -c site.yaml trace.pcap -o annotated.pcapng
-  tcpdump -U -i eth0 -w - | tapsec replay -c site.yaml --json -`,
+  tcpdump -U -i eth0 -w - | tapsec replay -c site.yaml --json -
+  tapsec replay -c site.yaml -o - trace.pcap | wireshark -k -i -`,
 		Args: args(1),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			o.in = given[0]
@@ -63,7 +66,7 @@ its end, whatever the verdicts.`,
 	f := cmd.Flags()
 	f.StringVarP(&o.config, "config", "c", "", "configuration `FILE` with the SAs")
 	f.StringVarP(&o.keys, "keys", "k", "", "`FILE` with SAs in another tool's form")
-	f.StringVarP(&o.out, "output", "o", "", "write the delivered frames to this pcapng `FILE`")
+	f.StringVarP(&o.out, "output", "o", "", "write the capture anew with the frames as delivered to this pcapng `FILE`; - is standard output")
 	f.BoolVar(&o.json, "json", false, "print one JSON object per frame and nothing else")
 	f.StringVar(&form, "form", "", "`FORM` of the frames: inplace, as on the wire, or decap, opened headers taken off (default: the configuration's)")
 	f.StringVar(&annotate, "annotate", "", "`WHAT` stands behind each written frame: trailer, the verdict, or none (default: the configuration's)")
@@ -95,14 +98,16 @@ func replay(o replayOptions) (err error) {
 	for _, w := range c.Warnings {
 		fmt.Fprintln(o.stderr, "warning:", w)
 	}
-	say := newReporter(o.stdout, o.json)
+	lines := o.stdout
+	if o.out == "-" {
+		lines = io.Discard
+	}
+	say := newReporter(lines, o.json)
 	pipe, err := offline(c, say)
 	if err != nil {
 		return inputError(err)
 	}
-	if o.in == "-" {
-		defer outliveInterrupt()()
-	}
+	interrupted := interrupts(o.in == "-")
 	in, err := openInput(o.in, o.stdin)
 	if err != nil {
 		return inputError(err)
@@ -112,32 +117,45 @@ func replay(o replayOptions) (err error) {
 	if err != nil {
 		return inputError(fmt.Errorf("%s: %w", inputName(o.in), err))
 	}
-	if o.out == "-" || same(in, o.out) {
-		return inputError(fmt.Errorf("-o %s: expected a file of its own, not standard output or the capture itself", o.out))
+	if same(in, o.out) {
+		return inputError(fmt.Errorf("-o %s: expected a file of its own, not the capture itself", o.out))
 	}
-	out, err := newFrameFile(o.out, c)
+	out, err := o.output(frames, c.Host.Annotate == configs.None)
 	if err != nil {
 		return err
 	}
 	err = each(frames, pipe, func(frame []byte, info capture.Info) error {
+		if interrupted() {
+			return errInterrupted
+		}
 		line, err := say.frame(frame, info)
 		return errors.Join(err, out.write(frame, info, line))
 	})
 	if errors.Is(err, errCapture) {
 		err = inputError(fmt.Errorf("%s: %w", inputName(o.in), err))
 	}
+	err = errors.Join(err, out.Close())
+	for _, skipped := range frames.Skipped() {
+		fmt.Fprintf(o.stderr, "left out: %s\n", skipped)
+	}
 	fmt.Fprintln(o.stderr, say.summary())
-	return errors.Join(err, out.Close())
+	if err == nil && say.total == 0 && len(frames.Skipped()) > 0 {
+		err = inputError(fmt.Errorf("%s: no frame of a link type that is understood", inputName(o.in)))
+	}
+	return err
 }
 
-// outliveInterrupt lets the first SIGINT pass, until the function that it
-// returns is called. A terminal gives it to tcpdump at the pipe's other end too,
-// whose last frames and end of file are still to come. The second one kills.
-func outliveInterrupt() func() {
+// interrupts returns a function that reports whether SIGINT has come: replay then
+// sums up what it has. Where the capture comes through a pipe, a terminal gives
+// the signal to tcpdump at the other end, too, whose last frames and end of file
+// are still to come: then the first one is let pass. The next one kills.
+func interrupts(pipe bool) func() bool {
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT)
 	context.AfterFunc(ctx, stop)
-	return stop
+	return func() bool { return !pipe && ctx.Err() != nil }
 }
+
+var errInterrupted = errors.New("interrupted")
 
 // errCapture marks what is wrong with the capture, rather than with the output.
 var errCapture = errors.New("the capture cannot be read further")
@@ -234,28 +252,44 @@ func same(in io.Reader, path string) bool {
 // frameFile is the pcapng file of the delivered frames; the zero frameFile
 // writes nothing.
 type frameFile struct {
-	file      *os.File
-	writer    *capture.Writer
+	path      string
+	file      io.WriteCloser
+	buffer    *bufio.Writer
+	copy      *capture.Copy
 	noTrailer bool
+	frames    int
 }
 
-func newFrameFile(path string, c *configs.Config) (*frameFile, error) {
-	if path == "" {
-		return &frameFile{}, nil
+// output opens the file that is to be a copy of the capture with the frames as
+// they are delivered. It is flushed before the capture is waited for, so that a
+// pipe at either end stays live. With - it is standard output, and frames have no
+// lines there.
+func (o *replayOptions) output(frames *capture.Reader, noTrailer bool) (*frameFile, error) {
+	f := &frameFile{path: o.out, noTrailer: noTrailer}
+	switch o.out {
+	case "":
+		return f, nil
+	case "-":
+		if o.json {
+			return nil, inputError(errors.New("--json and -o -: standard output can be one of the two"))
+		}
+		f.file = keepOpen{o.stdout}
+	default:
+		file, err := os.OpenFile(o.out, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+		if err != nil {
+			return nil, inputError(err)
+		}
+		f.file = file
 	}
-	file, err := os.Create(path)
-	if err != nil {
-		return nil, inputError(err)
-	}
-	w, err := capture.NewWriter(file)
-	if err == nil {
-		_, err = w.Interface(c.Host.Name, "frames as the host receives them")
-	}
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	return &frameFile{file, w, c.Host.Annotate == configs.None}, nil
+	f.buffer = bufio.NewWriterSize(f.file, 1<<16)
+	f.copy = frames.CopyTo(f.buffer)
+	frames.BeforeRead(func() { f.buffer.Flush() }) // its error stays, and comes with the next frame
+	return f, nil
 }
+
+type keepOpen struct{ io.Writer }
+
+func (keepOpen) Close() error { return nil }
 
 func (f *frameFile) write(frame []byte, info capture.Info, comment string) error {
 	if f.file == nil {
@@ -264,7 +298,19 @@ func (f *frameFile) write(frame []byte, info capture.Info, comment string) error
 	if f.noTrailer {
 		frame = withoutTrailer(frame)
 	}
-	return f.writer.Frame(0, info.Time, frame, comment)
+	if err := f.copy.Frame(frame, info, comment); err != nil {
+		return f.failed(err)
+	}
+	f.frames++
+	return nil
+}
+
+// failed says what a failed write means where that is the reader's doing.
+func (f *frameFile) failed(err error) error {
+	if errors.Is(err, unix.EPIPE) {
+		return fmt.Errorf("-o %s: its reader has left after %s or fewer", f.path, count(f.frames, "frame"))
+	}
+	return err
 }
 
 // withoutTrailer is the frame as it is delivered with annotate: none, without
@@ -288,5 +334,12 @@ func (f *frameFile) Close() error {
 	if f.file == nil {
 		return nil
 	}
-	return f.file.Close()
+	err := errors.Join(f.copy.Close(), f.buffer.Flush())
+	if f.copy.Close() != nil { // said already
+		err = nil
+	}
+	if err != nil {
+		err = f.failed(err)
+	}
+	return errors.Join(err, f.file.Close())
 }

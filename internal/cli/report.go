@@ -31,6 +31,7 @@ type frameReport struct {
 	Interface      string         `json:"interface,omitempty"`
 	WireLength     uint32         `json:"wire_length"`
 	Missing        int            `json:"missing,omitempty"` // bytes that the capture's snap length cut off
+	Judged         bool           `json:"judged"`            // false: the frame fails, and cut short as it is nobody knows
 	Word           string         `json:"word"`
 	CryptoDone     bool           `json:"crypto_done"`
 	NextCryptoDone bool           `json:"next_crypto_done"`
@@ -69,14 +70,15 @@ func (r *reporter) frame(frame []byte, info capture.Info) (string, error) {
 		return "", err
 	}
 	r.total++
-	r.counts[outcome(t.Word)]++
+	fate := outcome(t.Word, info.Missing)
+	r.counts[fate]++
 	missing := findUnmatched(body, &t)
-	line := r.line(&t, missing)
+	line := r.line(&t, missing, fate == notJudged)
 	if info.Missing > 0 {
 		line += fmt.Sprintf(" (the capture lacks its last %d bytes)", info.Missing)
 	}
 	if !r.json {
-		_, err = fmt.Fprintf(r.out, "%6d  %-10s  %s\n", info.Number, outcome(t.Word), line)
+		_, err = fmt.Fprintf(r.out, "%6d  %-10s  %s\n", info.Number, fate, line)
 		return line, err
 	}
 	b, err := json.Marshal(r.object(&t, info, missing))
@@ -86,9 +88,15 @@ func (r *reporter) frame(frame []byte, info capture.Info) (string, error) {
 	return line, err
 }
 
+// notJudged is the outcome of a frame that the capture has cut short: what is
+// there fails, and says nothing of what was sent.
+const notJudged = "not judged"
+
 // outcome is a frame's fate in one word.
-func outcome(w status.Word) string {
+func outcome(w status.Word, missing int) string {
 	switch {
+	case w.Code() != status.Success && missing > 0:
+		return notJudged
 	case !w.Done():
 		return "left alone"
 	case w.Code() != status.Success:
@@ -101,9 +109,9 @@ func outcome(w status.Word) string {
 
 // line is the frame's account on one line: status where it failed, the SAs that
 // matched and the header that matched none, and the reason as a sentence.
-func (r *reporter) line(t *status.Trailer, missing *unmatched) string {
+func (r *reporter) line(t *status.Trailer, missing *unmatched, cut bool) string {
 	var b strings.Builder
-	if t.Word.Code() != status.Success {
+	if t.Word.Code() != status.Success && !cut {
 		fmt.Fprintf(&b, "%s  ", t.Word.Code())
 	}
 	for i, rec := range t.Records[:t.N] {
@@ -121,7 +129,11 @@ func (r *reporter) line(t *status.Trailer, missing *unmatched) string {
 	if missing != nil {
 		fmt.Fprintf(&b, "%s: ", missing)
 	}
-	b.WriteString(t.Reason.Error())
+	if cut {
+		b.WriteString("nobody can check what was not captured")
+	} else {
+		b.WriteString(t.Reason.Error())
+	}
 	if t.Word.DeleteSA() {
 		b.WriteString("; the NIC asks for the SA's deletion")
 	}
@@ -140,6 +152,7 @@ func (r *reporter) sa(rec *status.Record) string {
 func (r *reporter) object(t *status.Trailer, info capture.Info, missing *unmatched) frameReport {
 	f := frameReport{
 		Frame: info.Number, Interface: info.Interface, WireLength: t.WireLen, Missing: info.Missing,
+		Judged:     outcome(t.Word, info.Missing) != notJudged,
 		Word:       fmt.Sprintf("0x%s", t.Word),
 		CryptoDone: t.Word.Done(), NextCryptoDone: t.Word.Next(), SADeleteReq: t.Word.DeleteSA(),
 		CryptoStatus: t.Word.Code().String(), Reason: t.Reason.String(), Sentence: t.Reason.Error(),
@@ -166,8 +179,12 @@ func (r *reporter) summary() string {
 	if n := r.counts["good, both"]; n > 0 {
 		both = fmt.Sprintf(" (%d of them in both portions)", n)
 	}
-	return fmt.Sprintf("%s: %d good%s, %d failed, %d left alone",
-		count(r.total, "frame"), r.counts["good"]+r.counts["good, both"], both, r.counts["FAILED"], r.counts["left alone"])
+	cut := ""
+	if n := r.counts[notJudged]; n > 0 {
+		cut = fmt.Sprintf(", %d not judged since the capture lacks their ends", n)
+	}
+	return fmt.Sprintf("%s: %d good%s, %d failed, %d left alone%s",
+		count(r.total, "frame"), r.counts["good"]+r.counts["good, both"], both, r.counts["FAILED"], r.counts["left alone"], cut)
 }
 
 // count is a number of things.

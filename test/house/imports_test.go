@@ -59,6 +59,8 @@ var mayUse = map[string][]string{
 	"github.com/cilium/ebpf":         {"tap"},
 	"github.com/vishvananda/netlink": {"internal/netns"},
 	"github.com/google/gopacket":     {"capture"},
+	"github.com/klauspost/compress":  {"capture"},
+	"github.com/pierrec/lz4/v4":      {"capture"},
 	"github.com/spf13/cobra":         {"internal/cli"},
 	"go.yaml.in/yaml/v3":             {"configs"},
 }
