@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"tapsec/wire"
 )
 
 // Ports is an inclusive range of ports. The zero value is every port.
@@ -33,6 +35,30 @@ type Selector struct {
 	Src, Dst           netip.Prefix
 	Protocol           uint8
 	SrcPorts, DstPorts Ports
+}
+
+// Matches reports whether the selector means a flow, for certain; without one
+// every flow is meant.
+func (s *Selector) Matches(f *wire.Flow) bool { return s == nil || s.matches(f, false) }
+
+// matches takes what the flow does not show as unshown says.
+func (s *Selector) matches(f *wire.Flow, unshown bool) bool {
+	protocol := s.Protocol == 0 || s.Protocol == f.Protocol
+	anyPort := s.SrcPorts == Ports{} && s.DstPorts == Ports{}
+	ports := anyPort || f.HasPorts() && s.SrcPorts.contains(f.SrcPort) && s.DstPorts.contains(f.DstPort)
+	if f.Shown < wire.ShownProtocol {
+		protocol = s.Protocol == 0 || unshown
+	}
+	if f.Shown < wire.ShownAll {
+		ports = anyPort || unshown
+	}
+	return contains(s.Src, f.Src) && contains(s.Dst, f.Dst) && protocol && ports
+}
+
+func contains(p netip.Prefix, a netip.Addr) bool { return !p.IsValid() || p.Contains(a) }
+
+func (p Ports) contains(port uint16) bool {
+	return p == Ports{} || p.First <= port && port <= p.Last
 }
 
 // Limit ends or announces an SA's life; a zero field sets no limit.
@@ -63,9 +89,25 @@ func (a *Action) UnmarshalText(b []byte) error {
 	return pick(a, string(b), map[string]Action{"protect": Protect, "bypass": Bypass, "discard": Discard})
 }
 
-// Policy is one inbound rule of the transport.
+// Policy is one rule of a host, for what it receives and for what it sends.
 type Policy struct {
 	Match  Selector
 	Action Action
 	SA     string // with Protect: the name of the SA that must have carried the packet; empty: any SA
+}
+
+// Concerns reports whether the rule is for a flow. What the flow does not show
+// may be anything: a rule that protects or discards is for it if it may be, one
+// that lets through only if it must be.
+func (p *Policy) Concerns(f *wire.Flow) bool { return p.Match.matches(f, p.Action != Bypass) }
+
+// FirstFor is the first rule for a flow, the one that decides; nil where there
+// is none.
+func FirstFor(policy []Policy, f *wire.Flow) *Policy {
+	for i := range policy {
+		if policy[i].Concerns(f) {
+			return &policy[i]
+		}
+	}
+	return nil
 }

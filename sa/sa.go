@@ -2,9 +2,10 @@
 // and capability profiles there are, the table that finds the SA of a packet,
 // and the sequence number that an ESN packet only half carries.
 //
-// It knows no cryptography (esp and ah make ciphers of the keys) and no
-// packets. A Table may be used by any number of goroutines; everything else is
-// a value that nobody changes once it is in a table, but for Mark.
+// It knows no cryptography (esp and ah make ciphers of the keys), and of packets
+// the flow that selectors match. A Table may be used by any number of
+// goroutines; everything else is a value that nobody changes once it is in a
+// table, but for Mark.
 package sa
 
 import (
@@ -86,6 +87,16 @@ func (o *Offload) UnmarshalText(b []byte) error {
 // EncapPort is the one UDP port on which ESP may be encapsulated (RFC 3948).
 const EncapPort = 4500
 
+// The sizes of a replay window in packets.
+const (
+	DefaultWindow = 64
+	MinWindow     = 32 // RFC 4303 section 3.4.3
+	MaxWindow     = 65536
+)
+
+// ValidWindow reports whether a replay window may hold that many packets.
+func ValidWindow(packets uint64) bool { return packets >= MinWindow && packets <= MaxWindow }
+
 // SA is one security association. Src and Dst may be invalid (the zero
 // Addr), which matches any address.
 type SA struct {
@@ -109,7 +120,7 @@ type SA struct {
 	Offload  Offload
 	PadCheck bool // pad bytes must be 1, 2, 3 ... (RFC 4303 section 2.4)
 
-	Window    uint32 // the transport's replay window in packets; 0 is its default
+	Window    uint32 // the transport's replay window in packets; 0 is DefaultWindow
 	ReplayOff bool   // the transport takes every number, any number of times
 	Selector  *Selector
 	Lifetimes Lifetimes
@@ -157,8 +168,8 @@ func (s *SA) Check(bundled, allowLegacy bool) []Problem {
 	if s.Protocol == ESP && s.Bundle != "" {
 		say("bundle", "belongs on the AH SA and names the ESP SA beneath it")
 	}
-	if s.Window != 0 && (s.Window < 32 || s.Window > 65536) {
-		say("window", "expected 32 to 65536, found %d", s.Window)
+	if s.Window != 0 && !ValidWindow(uint64(s.Window)) {
+		say("window", "expected %d to %d, found %d", MinWindow, MaxWindow, s.Window)
 	}
 	return bad
 }

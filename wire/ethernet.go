@@ -34,3 +34,14 @@ func Ethernet(frame []byte) (etherType uint16, payload int, ok bool) {
 	}
 	return 0, 0, false
 }
+
+// MayHideIP reports whether a frame of that type may hold an IP packet that no
+// policy here could see, but a stack after us could: PPPoE, MPLS, provider
+// backbone (IEEE 802.1ah).
+func MayHideIP(etherType uint16) bool {
+	switch etherType {
+	case 0x8864, 0x8847, 0x8848, 0x88e7:
+		return true
+	}
+	return false
+}

@@ -30,7 +30,7 @@ func ParseFragment(frame []byte, p Packet) Fragment {
 			Head: p.Header, Data: p.Header, NextAt: p.ProtoAt, Next: p.Proto,
 		}
 	}
-	nextAt, at := p.Start+6, p.Start+ipv6Len
+	nextAt, at := p.Start+6, p.Start+IPv6Len
 	for frame[nextAt] != ProtoFragment {
 		nextAt, at = at, at+8+int(frame[at+1])*8
 	}
@@ -51,7 +51,7 @@ func Unfragment(frame []byte, start int, f Fragment, congested bool) {
 	frame[f.NextAt] = f.Next
 	ip, be := frame[start:], binary.BigEndian
 	if ip[0]>>4 == 6 {
-		be.PutUint16(ip[4:], uint16(len(ip)-ipv6Len))
+		be.PutUint16(ip[4:], uint16(len(ip)-IPv6Len))
 		if congested {
 			ip[1] |= ce << 4
 		}

@@ -20,9 +20,10 @@ const (
 	ProtoDestOpts = 60
 )
 
+// Lengths of IP headers in bytes.
 const (
-	ipv4MinLen = 20
-	ipv6Len    = 40
+	IPv4Len = 20 // without options
+	IPv6Len = 40
 )
 
 // Packet says where things lie in one IP packet of a frame. Offsets count from
@@ -78,11 +79,11 @@ func (p *Packet) ParseIP(frame []byte, start, limit int, version uint8) error {
 
 // parseIPv4 follows RFC 791 section 3.1.
 func (p *Packet) parseIPv4(b []byte, start int) error {
-	if len(b) < ipv4MinLen {
+	if len(b) < IPv4Len {
 		return ErrHeader
 	}
 	header, total := int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
-	if header < ipv4MinLen || total < header || header > len(b) {
+	if header < IPv4Len || total < header || header > len(b) {
 		return ErrHeader
 	}
 	const more, offset = 0x2000, 0x1fff
@@ -93,20 +94,20 @@ func (p *Packet) parseIPv4(b []byte, start int) error {
 	p.Src, p.Dst = netip.AddrFrom4([4]byte(b[12:])), netip.AddrFrom4([4]byte(b[16:]))
 	p.Short = total > len(b)
 	p.Fragment, p.Later = frag&(more|offset) != 0, frag&offset != 0
-	p.Options = header > ipv4MinLen
+	p.Options = header > IPv4Len
 	return nil
 }
 
 // parseIPv6 follows RFC 8200 sections 3 and 4.
 func (p *Packet) parseIPv6(b []byte, start int) error {
-	if len(b) < ipv6Len {
+	if len(b) < IPv6Len {
 		return ErrHeader
 	}
-	length := ipv6Len + int(binary.BigEndian.Uint16(b[4:]))
+	length := IPv6Len + int(binary.BigEndian.Uint16(b[4:]))
 	p.Version, p.Proto = 6, b[6]
-	p.Start, p.ProtoAt, p.Header, p.End = start, start+6, start+ipv6Len, start+length
+	p.Start, p.ProtoAt, p.Header, p.End = start, start+6, start+IPv6Len, start+length
 	p.Src, p.Dst = netip.AddrFrom16([16]byte(b[8:])), netip.AddrFrom16([16]byte(b[24:]))
-	p.Short, p.Jumbo = length > len(b), length == ipv6Len
+	p.Short, p.Jumbo = length > len(b), length == IPv6Len
 	if p.Jumbo {
 		p.End = start + len(b)
 	}
@@ -118,10 +119,10 @@ func (p *Packet) parseIPv6(b []byte, start int) error {
 // Hop-by-hop options may only stand directly behind the IPv6 header; the
 // others may come in any order. b is the packet.
 func (p *Packet) walk(b []byte) error {
-	for at := ipv6Len; ; at = p.Header - p.Start {
+	for at := IPv6Len; ; at = p.Header - p.Start {
 		switch p.Proto {
 		case ProtoHopByHop:
-			if at != ipv6Len {
+			if at != IPv6Len {
 				return ErrHeader
 			}
 		case ProtoRouting, ProtoDestOpts, ProtoFragment:

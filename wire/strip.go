@@ -35,7 +35,7 @@ func StripTransport(frame []byte, p Packet, payload, n int, next uint8) ([]byte,
 	ip := frame[p.Start:]
 	be := binary.BigEndian
 	if p.Version == 6 {
-		be.PutUint16(ip[4:], uint16(p.End-p.Start-ipv6Len))
+		be.PutUint16(ip[4:], uint16(p.End-p.Start-IPv6Len))
 		frame[p.ProtoAt] = next
 		return frame, p
 	}

@@ -23,13 +23,10 @@ func (p *portion) has(name string) bool {
 	return slices.ContainsFunc(p.sas, func(a *sa.SA) bool { return a.Name == name })
 }
 
-// carries tells whether the portion may be applied to the flow's packets.
-func (p *portion) carries(f *flow) bool {
+// carries reports whether the portion may be applied to the flow's packets.
+func (p *portion) carries(f *wire.Flow) bool {
 	for _, a := range p.sas {
-		if a.Selector != nil && !f.matches(a.Selector) {
-			return false
-		}
-		if a.Mode == sa.Transport && !ends(a.Src, a.Dst, f) {
+		if !a.Selector.Matches(f) || a.Mode == sa.Transport && !ends(a.Src, a.Dst, f) {
 			return false
 		}
 	}
@@ -37,14 +34,14 @@ func (p *portion) carries(f *flow) bool {
 }
 
 // after is what the portion makes of a flow.
-func (p *portion) after(f flow) flow {
+func (p *portion) after(f wire.Flow) wire.Flow {
 	last := p.sas[len(p.sas)-1]
-	next := flow{src: f.src, dst: f.dst, proto: uint8(last.Protocol)}
+	next := wire.Flow{Src: f.Src, Dst: f.Dst, Protocol: uint8(last.Protocol), Shown: wire.ShownAll}
 	if last.Encap {
-		next.proto, next.known, next.srcPort, next.dstPort = wire.ProtoUDP, true, sa.EncapPort, sa.EncapPort
+		next.Protocol, next.SrcPort, next.DstPort = wire.ProtoUDP, sa.EncapPort, sa.EncapPort
 	}
 	if p.mode() == sa.Tunnel {
-		next.src, next.dst = p.sas[0].Src, p.sas[0].Dst
+		next.Src, next.Dst = p.sas[0].Src, p.sas[0].Dst
 	}
 	return next
 }
@@ -56,7 +53,7 @@ func (k stack) has(name string) bool {
 	return slices.ContainsFunc(k, func(p *portion) bool { return p.has(name) })
 }
 
-func (k stack) carries(f flow) bool {
+func (k stack) carries(f wire.Flow) bool {
 	for _, p := range k {
 		if !p.carries(&f) {
 			return false

@@ -81,15 +81,15 @@ const icmpLen = 8
 // section 4.3.2.3).
 func appendNeeded(dst, packet []byte, mtu uint16) []byte {
 	const internetControl, ttl, unreachable, needed = 0xc0, 64, 3, 4
-	quote := packet[:min(len(packet), minMTU-ipv4Len-icmpLen)]
+	quote := packet[:min(len(packet), minMTU-wire.IPv4Len-icmpLen)]
 	start := len(dst)
 	dst = append(dst, 0x45, internetControl)
-	dst = be.AppendUint16(dst, uint16(ipv4Len+icmpLen+len(quote)))
+	dst = be.AppendUint16(dst, uint16(wire.IPv4Len+icmpLen+len(quote)))
 	dst = append(dst, 0, 0, 0, 0, ttl, wire.ProtoICMP, 0, 0)
 	dst = append(append(dst, packet[16:20]...), packet[12:16]...)
 	dst = append(dst, unreachable, needed, 0, 0, 0, 0)
 	dst = append(be.AppendUint16(dst, mtu), quote...)
-	ip, icmp := dst[start:start+ipv4Len], dst[start+ipv4Len:]
+	ip, icmp := dst[start:start+wire.IPv4Len], dst[start+wire.IPv4Len:]
 	be.PutUint16(ip[10:], wire.Checksum(0, ip))
 	be.PutUint16(icmp[2:], wire.Checksum(0, icmp))
 	return dst
@@ -99,7 +99,7 @@ func appendNeeded(dst, packet []byte, mtu uint16) []byte {
 // least IPv6 MTU is not exceeded.
 func appendTooBig(dst, packet []byte, mtu uint32) []byte {
 	const hopLimit, tooBig = 64, 2
-	quote := packet[:min(len(packet), leastIPv6-ipv6Len-icmpLen)]
+	quote := packet[:min(len(packet), leastIPv6-wire.IPv6Len-icmpLen)]
 	start := len(dst)
 	dst = append(dst, 0x60, 0, 0, 0)
 	dst = be.AppendUint16(dst, uint16(icmpLen+len(quote)))
@@ -107,7 +107,7 @@ func appendTooBig(dst, packet []byte, mtu uint32) []byte {
 	dst = append(append(dst, packet[24:40]...), packet[8:24]...)
 	dst = append(dst, tooBig, 0, 0, 0)
 	dst = append(be.AppendUint32(dst, mtu), quote...)
-	addresses, icmp := dst[start+8:start+ipv6Len], dst[start+ipv6Len:]
+	addresses, icmp := dst[start+8:start+wire.IPv6Len], dst[start+wire.IPv6Len:]
 	pseudo := ^wire.Checksum(wire.ProtoICMPv6+uint32(len(icmp)), addresses)
 	be.PutUint16(icmp[2:], wire.Checksum(uint32(pseudo), icmp))
 	return dst

@@ -9,8 +9,6 @@ import (
 var be = binary.BigEndian
 
 const (
-	ipv4Len     = 20
-	ipv6Len     = 40
 	fragmentLen = 8 // IPv6's extension header
 
 	dontFragment  = 0x4000
@@ -25,9 +23,9 @@ const (
 // wire as one.
 func (r *route) fit(p *wire.Packet, mtu int) int {
 	switch header := p.Header - p.Start; {
-	case header == ipv4Len:
+	case header == wire.IPv4Len:
 		return r.fit4
-	case header == ipv6Len && p.Version == 6:
+	case header == wire.IPv6Len && p.Version == 6:
 		return r.fit6
 	default:
 		return r.sealer.Fit(mtu, header)
@@ -50,7 +48,7 @@ func (s *Sender) tooLong(frame []byte, p *wire.Packet, r *route) Reason {
 		may = be.Uint16(frame[p.Start+6:])&dontFragment == 0
 	} else {
 		least = leastIPv6
-		may = n <= leastIPv6 || r.transport && p.Proto != wire.ProtoTCP
+		may = n <= leastIPv6 || r.endToEnd && p.Proto != wire.ProtoTCP
 	}
 	if !may {
 		s.answer(frame, p, max(least, r.fit(p, s.config.MTU)))
@@ -83,7 +81,7 @@ func (s *Sender) split4(frame []byte, l3 int) Reason {
 		be.PutUint16(ip[2:], uint16(header+n))
 		be.PutUint16(ip[6:], flags)
 		if at > 0 {
-			dropOptions(ip[ipv4Len:header])
+			dropOptions(ip[wire.IPv4Len:header])
 		}
 		be.PutUint16(ip[10:], 0)
 		be.PutUint16(ip[10:], wire.Checksum(0, ip[:header]))
@@ -129,7 +127,7 @@ func (s *Sender) split6(frame []byte, l3 int) Reason {
 		be.PutUint16(extension[2:], offset)
 		piece := s.piece(frame[:l3+header], extension[:], payload[at:at+n])
 		piece[l3+nextAt] = wire.ProtoFragment
-		be.PutUint16(piece[l3+4:], uint16(len(piece)-l3-ipv6Len))
+		be.PutUint16(piece[l3+4:], uint16(len(piece)-l3-wire.IPv6Len))
 	}
 	return Fragmented
 }
@@ -138,9 +136,9 @@ func (s *Sender) split6(frame []byte, l3 int) Reason {
 // that routers on the way read: up to a routing header, else hop-by-hop options.
 // nextAt is the byte that names what follows them.
 func perFragment(ip []byte) (header, nextAt int) {
-	header, nextAt = ipv6Len, 6
+	header, nextAt = wire.IPv6Len, 6
 	next := ip[nextAt]
-	for at := ipv6Len; at+8 <= len(ip); {
+	for at := wire.IPv6Len; at+8 <= len(ip); {
 		n := 8 + int(ip[at+1])*8
 		switch next {
 		case wire.ProtoHopByHop, wire.ProtoRouting:

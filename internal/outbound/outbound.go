@@ -78,7 +78,7 @@ type Sender struct {
 	mu     sync.Mutex
 	config Config
 	sas    associations
-	routes map[flow]route
+	routes map[wire.Flow]route
 	counts [NumReasons]uint64
 	id     uint32 // of the latest IPv6 fragments
 
@@ -98,7 +98,7 @@ const (
 
 // New makes a Sender. An error names the SA or the field and what is wrong.
 func New(c Config) (*Sender, error) {
-	s := &Sender{routes: map[flow]route{}}
+	s := &Sender{routes: map[wire.Flow]route{}}
 	if err := s.Replace(c); err != nil {
 		return nil, err
 	}
@@ -150,7 +150,7 @@ func (s *Sender) one(frame []byte) Reason {
 	etherType, l3, ok := wire.Ethernet(frame)
 	version := uint8(4)
 	switch {
-	case !ok || hides(etherType):
+	case !ok || wire.MayHideIP(etherType):
 		return Hidden
 	case etherType == wire.EtherIPv6:
 		version = 6
@@ -161,14 +161,14 @@ func (s *Sender) one(frame []byte) Reason {
 	if err != nil || p.Short || p.Jumbo {
 		return Malformed
 	}
-	if link(frame, &p) {
+	if isLink(frame, &p) {
 		return s.pass(frame, Link)
 	}
 	r := s.route(frame, &p)
 	switch {
 	case r.fate.Dropped():
 		return r.fate
-	case r.transport && p.Fragment:
+	case r.endToEnd && p.Fragment:
 		return Fragment
 	case p.End-p.Start > r.fit(&p, s.config.MTU):
 		return s.tooLong(frame, &p, &r)
@@ -217,26 +217,11 @@ func failure(err error) Reason {
 	return Unsealable
 }
 
-// hides tells whether a frame of that type may carry an IP packet that no policy
-// sees: PPPoE, MPLS, provider backbone.
-func hides(etherType uint16) bool {
-	switch etherType {
-	case 0x8864, 0x8847, 0x8848, 0x88e7:
-		return true
-	}
-	return false
-}
-
-// link tells whether a packet concerns the link and goes no further: multicast,
-// broadcast, link-local addresses, neighbour discovery (RFC 4861), which no
-// router has forwarded as its hop limit proves.
-func link(frame []byte, p *wire.Packet) bool {
-	if p.Dst.IsMulticast() || p.Dst == broadcast || p.Dst.IsLinkLocalUnicast() || p.Src.IsLinkLocalUnicast() {
-		return true
-	}
-	const hopLimitAt, first, last = 7, 133, 137
-	return p.Version == 6 && p.Proto == wire.ProtoICMPv6 && !p.Fragment && frame[p.Start+hopLimitAt] == 255 &&
-		p.Header < p.Reach && frame[p.Header] >= first && frame[p.Header] <= last
+// isLink reports whether a packet concerns the link and goes no further:
+// multicast, broadcast, link-local addresses, neighbour discovery.
+func isLink(frame []byte, p *wire.Packet) bool {
+	return p.Dst.IsMulticast() || p.Dst == broadcast || p.Dst.IsLinkLocalUnicast() || p.Src.IsLinkLocalUnicast() ||
+		wire.IsNeighborDiscovery(frame, p)
 }
 
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})

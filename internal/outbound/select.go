@@ -10,7 +10,7 @@ import (
 )
 
 // choose finds the SAs for a flow; name is the rule's, or empty. nil is none.
-func (a *associations) choose(f flow, name string) stack {
+func (a *associations) choose(f wire.Flow, name string) stack {
 	for _, k := range a.use {
 		if (name == "" || k.has(name)) && k.carries(f) {
 			return k
@@ -30,7 +30,7 @@ func (a *associations) choose(f flow, name string) stack {
 
 // derive is a transport portion if one may carry the flow, and around it a tunnel
 // if one may carry that.
-func (a *associations) derive(f flow) stack {
+func (a *associations) derive(f wire.Flow) stack {
 	var k stack
 	for _, mode := range []sa.Mode{sa.Transport, sa.Tunnel} {
 		for _, p := range slices.Backward(a.portions) {
@@ -47,7 +47,7 @@ func (a *associations) derive(f flow) stack {
 type route struct {
 	fate       Reason // Sealed, one of those in clear, or a drop
 	sealer     *seal.Sealer
-	transport  bool // the innermost SA is in transport mode
+	endToEnd   bool // the innermost SA is in transport mode
 	fit4, fit6 int  // longest packet for the wire, headers without options or extensions
 }
 
@@ -56,7 +56,7 @@ type route struct {
 const maxRoutes = 4096
 
 func (s *Sender) route(frame []byte, p *wire.Packet) route {
-	f := flowOf(frame, p)
+	f := wire.FlowOf(frame, p)
 	r, ok := s.routes[f]
 	if !ok {
 		if len(s.routes) >= maxRoutes {
@@ -72,13 +72,10 @@ func (s *Sender) route(frame []byte, p *wire.Packet) route {
 var fates = [...]Reason{NoSA, sa.Protect: NoSA, sa.Bypass: Bypassed, sa.Discard: Discarded}
 
 // resolve follows the policy and picks SAs as Sender's comment says.
-func (s *Sender) resolve(f flow) route {
+func (s *Sender) resolve(f wire.Flow) route {
 	fate, name := Unprotected, ""
-	for i := range s.config.Policy {
-		if rule := &s.config.Policy[i]; f.concerns(rule) {
-			fate, name = fates[rule.Action&3], rule.SA
-			break
-		}
+	if rule := sa.FirstFor(s.config.Policy, &f); rule != nil {
+		fate, name = fates[rule.Action&3], rule.SA
 	}
 	var k stack
 	if fate == Unprotected || fate == NoSA {
@@ -93,10 +90,10 @@ func (s *Sender) resolve(f flow) route {
 }
 
 // holds reports whether a flow's packets are held back.
-func (s *Sender) holds(f *flow) bool {
-	for i := range s.config.Held {
-		h := &s.config.Held[i]
-		if ends(h.Src, h.Dst, f) && f.concerns(&sa.Policy{Match: h.Match, Action: sa.Protect}) {
+func (s *Sender) holds(f *wire.Flow) bool {
+	for _, h := range s.config.Held {
+		rule := sa.Policy{Match: h.Match, Action: sa.Protect}
+		if ends(h.Src, h.Dst, f) && rule.Concerns(f) {
 			return true
 		}
 	}
@@ -104,8 +101,8 @@ func (s *Sender) holds(f *flow) bool {
 }
 
 // ends reports whether addresses of an SA in transport mode are the flow's.
-func ends(src, dst netip.Addr, f *flow) bool {
-	return (!dst.IsValid() || dst == f.dst) && (!src.IsValid() || src == f.src)
+func ends(src, dst netip.Addr, f *wire.Flow) bool {
+	return (!dst.IsValid() || dst == f.Dst) && (!src.IsValid() || src == f.Src)
 }
 
 func (a *associations) route(fate Reason, k stack, mtu int) route {
@@ -117,7 +114,7 @@ func (a *associations) route(fate Reason, k stack, mtu int) route {
 	}
 	sealer := a.sealer.Stack(places...)
 	return route{
-		fate: fate, sealer: sealer, transport: len(k) > 0 && k[0].mode() == sa.Transport,
-		fit4: sealer.Fit(mtu, ipv4Len), fit6: sealer.Fit(mtu, ipv6Len),
+		fate: fate, sealer: sealer, endToEnd: len(k) > 0 && k[0].mode() == sa.Transport,
+		fit4: sealer.Fit(mtu, wire.IPv4Len), fit6: sealer.Fit(mtu, wire.IPv6Len),
 	}
 }

@@ -16,17 +16,14 @@ import (
 func way(s *Sender, frame []byte) string {
 	_, l3, _ := wire.Ethernet(frame)
 	p, _ := wire.Addresses(frame, l3)
-	f := flowOf(frame, &p)
+	f := wire.FlowOf(frame, &p)
 	r := s.resolve(f)
 	if r.fate != Sealed {
 		return r.fate.String()
 	}
 	name := ""
-	for _, rule := range s.config.Policy {
-		if f.concerns(&rule) {
-			name = rule.SA
-			break
-		}
+	if rule := sa.FirstFor(s.config.Policy, &f); rule != nil {
+		name = rule.SA
 	}
 	var names []string
 	for _, p := range s.sas.choose(f, name) {

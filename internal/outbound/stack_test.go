@@ -80,7 +80,7 @@ func (w *seen) Batch(frames [][]byte) [][]byte {
 	for _, f := range frames {
 		_, l3, _ := wire.Ethernet(f)
 		p, ok := wire.Addresses(f, l3)
-		if !ok || link(f, &p) {
+		if !ok || isLink(f, &p) {
 			continue
 		}
 		w.longest = max(w.longest, len(f)-l3)
