@@ -29,7 +29,7 @@ import (
 type host struct {
 	log      *slog.Logger
 	software *pipeline.Software
-	consumer *transport.Consumer
+	consumer *transport.Receiver
 	sender   *outbound.Sender
 	mirror   *tap.Device     // nil without on_failure: mirror
 	options  outbound.Config // what is not the configuration's

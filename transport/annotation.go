@@ -2,8 +2,9 @@ package transport
 
 import "tapsec/status"
 
-// agrees tells whether a trailer's word says what its records say, and whether
-// these fit a body of n bytes (contract, The transport, step 1).
+// agrees reports whether a trailer's word says what its records say, and whether
+// these fit a body of n bytes (contract, The
+// transport, step 1).
 //
 //  1. The wire length is the body's, but for padding to the shortest frame.
 //  2. Offsets come in the order of the headers, inside the received bytes.
@@ -30,18 +31,18 @@ func agrees(t *status.Trailer, n int) bool {
 			return false
 		}
 	}
-	tunnel, transport := checked[status.TunnelPortion], checked[status.TransportPortion]
+	tunnelDone, transportDone := checked[status.TunnelPortion], checked[status.TransportPortion]
 	want := status.Word(0).WithCode(code)
-	if tunnel || transport {
+	if tunnelDone || transportDone {
 		want |= status.CryptoDone
 	}
-	if tunnel && transport {
+	if tunnelDone && transportDone {
 		want |= status.NextCryptoDone
 	}
 	return t.Word&^status.SADeleteReq == want
 }
 
-// fits tells whether a record's fields lie where they may.
+// fits reports whether a record's fields lie where they may.
 func fits(r *status.Record, wireLen int) bool {
 	return (r.Portion == status.TunnelPortion || r.Portion == status.TransportPortion) &&
 		r.IP < r.IPsec && r.IPsec <= r.Payload && int(r.Payload)+int(r.PayloadLen) <= wireLen

@@ -25,15 +25,15 @@ type association struct {
 // Tally counts the frames of one SA.
 type Tally struct {
 	Packets, Bytes uint64             // carried, with a valid ICV and a fresh number; bytes of payload
-	Dropped        [NumReasons]uint64 // by reason; the innermost SA that came in sight is blamed
+	Dropped        [NumReasons]uint64 // by reason; the innermost SA that came in sight counts it
 }
 
 // associate makes the entry of an SA. Where it is the same SA still its
 // association goes on, in a window of another size if it is to have one.
-func (c *Consumer) associate(s *sa.SA, began int64) *entry {
-	e := &entry{SA: s, Mark: c.fallback.Mark(s.ID())}
+func (r *Receiver) associate(s *sa.SA, began int64) *entry {
+	e := &entry{SA: s, Mark: r.fallback.Mark(s.ID())}
 	e.Value = &association{window: windowOf(s), usage: usage{Since: began}}
-	old := c.sas.Find(s.ID())
+	old := r.sas.Find(s.ID())
 	if old == nil || !old.Same(s) {
 		return e
 	}
@@ -62,17 +62,17 @@ func windowOf(s *sa.SA) Window {
 
 // find is the SA of a record: protocol, SPI, and the addresses of the IP header
 // that it names.
-func (c *Consumer) find(r *status.Record) *association {
-	p, ok := wire.Addresses(c.frame, int(r.IP))
+func (r *Receiver) find(f *frame, rec *status.Record) *association {
+	p, ok := wire.Addresses(f.bytes, int(rec.IP))
 	if !ok {
 		return nil
 	}
 	encap := p.Proto == wire.ProtoUDP
-	return c.lookup(sa.Protocol(r.Protocol), r.SPI, p.Dst, p.Src, encap)
+	return r.lookup(sa.Protocol(rec.Protocol), rec.SPI, p.Dst, p.Src, encap)
 }
 
-func (c *Consumer) lookup(protocol sa.Protocol, spi uint32, dst, src netip.Addr, encap bool) *association {
-	m := c.sas.Lookup(spi, dst, src, encap)
+func (r *Receiver) lookup(protocol sa.Protocol, spi uint32, dst, src netip.Addr, encap bool) *association {
+	m := r.sas.Lookup(spi, dst, src, encap)
 	e := m.ESP
 	if protocol == sa.AH {
 		e = m.AH
@@ -83,14 +83,14 @@ func (c *Consumer) lookup(protocol sa.Protocol, spi uint32, dst, src netip.Addr,
 	return e.Value
 }
 
-// shadowed tells whether the NIC may take a packet of a for that of another SA,
+// shadowed reports whether the NIC may take a packet of a for that of another SA,
 // which matches more packets, where it does not hold a.
-func (c *Consumer) shadowed(a *association) bool {
+func (r *Receiver) shadowed(a *association) bool {
 	dst, any := a.ID(), a.ID()
 	dst.Src = netip.Addr{}
 	any.Src, any.Dst = netip.Addr{}, netip.Addr{}
-	return a.Src.IsValid() && c.sas.Find(dst) != nil || a.Dst.IsValid() && c.sas.Find(any) != nil
+	return a.Src.IsValid() && r.sas.Find(dst) != nil || a.Dst.IsValid() && r.sas.Find(any) != nil
 }
 
-// mine tells whether an address is one of ours.
-func (c *Consumer) mine(a netip.Addr) bool { return c.anywhere || c.local[a] }
+// isLocal reports whether an address is one of ours.
+func (r *Receiver) isLocal(a netip.Addr) bool { return r.anywhere || r.local[a] }

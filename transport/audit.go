@@ -61,52 +61,51 @@ func (a *auditor) allow(now int64) bool {
 }
 
 // notice reports what happened to an SA, outside the bound: it happens once.
-func (a *auditor) notice(c *Consumer, s *association, r Reason) {
+func (a *auditor) notice(now int64, s *association, reason Reason) {
 	if a.report != nil {
-		a.report(Event{Time: time.Unix(0, c.now), Reason: r, SA: s.Name, Protocol: s.Protocol, SPI: s.SPI,
+		a.report(Event{Time: time.Unix(0, now), Reason: reason, SA: s.Name, Protocol: s.Protocol, SPI: s.SPI,
 			Number: s.window.State().Top, Src: s.Src, Dst: s.Dst})
 	}
 }
 
 // drop mirrors and audits a frame that is not delivered.
-func (c *Consumer) drop(r Reason) {
-	if r.failed() && c.mirror != nil {
-		c.mirror(c.annotated)
+func (r *Receiver) drop(f *frame, reason Reason) {
+	if reason.failed() && r.mirror != nil {
+		r.mirror(f.annotated)
 	}
-	if r.quiet() || !c.audit.allow(c.now) {
+	if reason.quiet() || !r.audit.allow(r.now) {
 		return
 	}
-	e := Event{Time: time.Unix(0, c.now), Reason: r, Suppressed: c.audit.suppressed}
-	c.audit.suppressed = 0
-	c.describe(&e)
-	c.audit.report(e)
+	e := Event{Time: time.Unix(0, r.now), Reason: reason, Suppressed: r.audit.suppressed}
+	r.audit.suppressed = 0
+	f.describe(&e)
+	r.audit.report(e)
 }
 
 // describe fills in what is known of the packet: from the record at which the
 // work ended, or else from the packet that is left.
-func (c *Consumer) describe(e *Event) {
-	at := c.l3
-	if n := len(c.via); n > 0 {
-		a := c.via[n-1]
+func (f *frame) describe(e *Event) {
+	at := f.l3
+	if a := f.carrier(); a != nil {
 		e.SA, e.Protocol, e.SPI = a.Name, a.Protocol, a.SPI
 	}
-	if rec := c.culprit; rec != nil {
+	if rec := f.failedRecord; rec != nil {
 		e.Check, e.Protocol, e.SPI, e.Number = rec.Reason, sa.Protocol(rec.Protocol), rec.SPI, rec.Number
 		at = int(rec.IP)
 	}
 	if at == 0 {
 		return
 	}
-	p, ok := wire.Addresses(c.frame, at)
+	p, ok := wire.Addresses(f.bytes, at)
 	if !ok {
 		return
 	}
 	e.Src, e.Dst = p.Src, p.Dst
 	if p.Version == 6 {
-		e.FlowID = binary.BigEndian.Uint32(c.frame[p.Start:]) & 0xfffff
+		e.FlowID = binary.BigEndian.Uint32(f.bytes[p.Start:]) & 0xfffff
 	}
-	if at := spiAt(p); c.culprit == nil && at > 0 && at+4 <= p.Reach {
-		e.SA, e.Protocol, e.SPI = "", sa.Protocol(p.Proto), binary.BigEndian.Uint32(c.frame[at:])
+	if at := spiAt(p); f.failedRecord == nil && at > 0 && at+4 <= p.Reach {
+		e.SA, e.Protocol, e.SPI = "", sa.Protocol(p.Proto), binary.BigEndian.Uint32(f.bytes[at:])
 	}
 }
 

@@ -9,11 +9,11 @@ type counters struct {
 }
 
 // count closes the account of a frame.
-func (c *Consumer) count(v Verdict, r Reason) {
-	c.counters.verdicts[v]++
-	c.counters.reasons[r]++
-	if n := len(c.via); v == Drop && n > 0 {
-		c.via[n-1].tally.Dropped[r]++
+func (r *Receiver) count(f *frame, v Verdict, reason Reason) {
+	r.counters.verdicts[v]++
+	r.counters.reasons[reason]++
+	if a := f.carrier(); v == Drop && a != nil {
+		a.tally.Dropped[reason]++
 	}
 }
 
@@ -26,17 +26,17 @@ type Summary struct {
 }
 
 // Summary sums up.
-func (c *Consumer) Summary() Summary {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := Summary{Verdicts: map[string]uint64{}, Reasons: map[string]uint64{}, Waiting: c.fragments.Stats().Datagrams}
+func (r *Receiver) Summary() Summary {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := Summary{Verdicts: map[string]uint64{}, Reasons: map[string]uint64{}, Waiting: r.fragments.Stats().Datagrams}
 	for v := Deliver; v <= Drop; v++ {
-		s.Verdicts[v.String()] = c.counters.verdicts[v]
-		s.Frames += c.counters.verdicts[v]
+		s.Verdicts[v.String()] = r.counters.verdicts[v]
+		s.Frames += r.counters.verdicts[v]
 	}
-	for r, n := range c.counters.reasons {
-		if n > 0 && Reason(r) != None {
-			s.Reasons[Reason(r).String()] = n
+	for reason, n := range r.counters.reasons {
+		if n > 0 && Reason(reason) != None {
+			s.Reasons[Reason(reason).String()] = n
 		}
 	}
 	return s
@@ -52,11 +52,11 @@ type SAState struct {
 }
 
 // States lists the SAs in no particular order.
-func (c *Consumer) States() []SAState {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (r *Receiver) States() []SAState {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var all []SAState
-	for _, e := range c.sas.List() {
+	for _, e := range r.sas.List() {
 		a := e.Value
 		all = append(all, SAState{SA: a.SA, Window: a.window.State(), T: a.Mark.T(), Tally: a.tally, Since: a.usage.Since})
 	}

@@ -9,6 +9,7 @@ import (
 
 	"tapsec/internal/lab/forge"
 	"tapsec/sa"
+	"tapsec/transport"
 	"tapsec/wire"
 )
 
@@ -215,5 +216,29 @@ func TestDeliverECN(t *testing.T) {
 			}
 			h.delivers(framed(frame), framed(mended(want)))
 		}
+	}
+}
+
+// CONTRIBUTING, the frame path: judging what the NIC opened allocates nothing,
+// under a policy and a selector.
+func TestJudgeNoAllocs(t *testing.T) {
+	const n = 64
+	anything := selecting(sa.Selector{Protocol: wire.ProtoUDP, DstPorts: sa.Ports{First: 5000, Last: 5000}})
+	tun, esp := espSA(sa.Tunnel), espSA(sa.Transport, anything)
+	h := newHost(t, setup{sas: []*sa.SA{tun, esp}, policy: []sa.Policy{{Action: sa.Protect, SA: esp.Name}}})
+	s := sealer(t, esp, tun)
+	var frames [][]byte
+	for range n + 2 { // AllocsPerRun runs once more
+		frames = append(frames, h.annotate(framed(sealed(t, s, plain4()))))
+	}
+	h.Judge(frames[0])
+	next := 1
+	if got := testing.AllocsPerRun(n, func() {
+		if _, v, r := h.Judge(frames[next]); v != transport.Deliver {
+			t.Fatal(v, r)
+		}
+		next++
+	}); got != 0 {
+		t.Errorf("%v allocations a frame, want none", got)
 	}
 }

@@ -205,7 +205,7 @@ type setup struct {
 
 // host is that computer: NIC, software, transport.
 type host struct {
-	*transport.Consumer
+	*transport.Receiver
 	tb       testing.TB
 	sad      *pipeline.SAD
 	nic      *pipeline.Pipeline
@@ -283,7 +283,7 @@ func newHost(t testing.TB, s setup) *host {
 		tc.NIC = control{h}
 	}
 	var err error
-	if h.Consumer, err = transport.New(tc); err != nil {
+	if h.Receiver, err = transport.New(tc); err != nil {
 		t.Fatal(err)
 	}
 	return h

@@ -11,44 +11,42 @@ type usage struct {
 }
 
 // spend counts a packet of n bytes, after the window so that replays cost an SA
-// nothing. Beyond the hard lifetime the packet is refused.
-func (c *Consumer) spend(a *association, n uint64) {
+// nothing, and reports whether it lies beyond the hard lifetime.
+func (r *Receiver) spend(a *association, n uint64) bool {
 	a.usage.Packets++
 	a.usage.Bytes += n
-	if c.age(a) {
-		c.refuse(Expired)
-	}
+	return r.checkLifetime(a)
 }
 
-// age announces, once each, that a lifetime of the SA is over, and tells whether
-// the hard one is.
-func (c *Consumer) age(a *association) bool {
-	hard := a.usage.beyond(a.Lifetimes.Hard, c.now)
+// checkLifetime announces, once each, that a lifetime of the SA is over, and
+// reports whether the hard one is.
+func (r *Receiver) checkLifetime(a *association) bool {
+	hard := a.usage.beyond(a.Lifetimes.Hard, r.now)
 	switch {
 	case hard && !a.usage.ended:
 		a.usage.ended, a.usage.announced = true, true
-		c.audit.notice(c, a, Expired)
-	case !hard && !a.usage.announced && a.usage.beyond(a.Lifetimes.Soft, c.now):
+		r.audit.notice(r.now, a, Expired)
+	case !hard && !a.usage.announced && a.usage.beyond(a.Lifetimes.Soft, r.now):
 		a.usage.announced = true
-		c.audit.notice(c, a, SoftExpired)
+		r.audit.notice(r.now, a, SoftExpired)
 	}
 	return hard
 }
 
-// beyond tells whether more was used than the limit grants.
+// beyond reports whether more was used than the limit grants.
 func (u *usage) beyond(l sa.Limit, now int64) bool {
 	return l.Packets > 0 && u.Packets > l.Packets ||
 		l.Bytes > 0 && u.Bytes > l.Bytes ||
 		l.Time > 0 && now-u.Since >= int64(l.Time)
 }
 
-// Tick tells the Consumer the time where no frame does: lifetimes end also when
+// Tick tells the Receiver the time where no frame does: lifetimes end also when
 // nothing comes.
-func (c *Consumer) Tick(now int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = max(c.now, now)
-	for _, e := range c.sas.List() {
-		c.age(e.Value)
+func (r *Receiver) Tick(now int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.now = max(r.now, now)
+	for _, e := range r.sas.List() {
+		r.checkLifetime(e.Value)
 	}
 }

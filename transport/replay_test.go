@@ -25,7 +25,7 @@ func TestWindow(t *testing.T) {
 		both(t, setup{sas: []*sa.SA{esp}}, func(t *testing.T, h *host) {
 			width := uint64(max(size, 32))
 			if size == 0 {
-				width = transport.DefaultWindow
+				width = sa.DefaultWindow
 			}
 			frame := func(n uint64) []byte { return framed(once(t, n, plain4(), esp)) }
 			h.drops(frame(0), replay)

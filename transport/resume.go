@@ -6,13 +6,13 @@ import (
 	"tapsec/sa"
 )
 
-// Snapshot is what the Consumer knows of its SAs, for WriteState. Clean says
+// Snapshot is what the Receiver knows of its SAs, for WriteState. Clean says
 // that no frame comes any more.
-func (c *Consumer) Snapshot(clean bool) State {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (r *Receiver) Snapshot(clean bool) State {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	s := State{Clean: clean}
-	for _, e := range c.sas.List() {
+	for _, e := range r.sas.List() {
 		a := e.Value
 		s.SAs = append(s.SAs, SavedSA{
 			ID: a.ID(), Fingerprint: Fingerprint(a.SA), Window: a.window.Snapshot(), T: a.Mark.T(),
@@ -25,17 +25,17 @@ func (c *Consumer) Snapshot(clean bool) State {
 // Resume takes windows, ESN marks and lifetimes over from a State before the
 // first frame. SAs that it does not know stay fresh. Notes say what was left
 // out; the error says why the state is not taken, and then nothing has changed.
-func (c *Consumer) Resume(s *State) (notes []string, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (r *Receiver) Resume(s *State) (notes []string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	var sas []*sa.SA
-	for _, e := range c.sas.List() {
+	for _, e := range r.sas.List() {
 		sas = append(sas, e.SA)
 	}
 	if notes, err = s.Check(sas); err != nil {
 		return nil, err
 	}
-	for _, e := range c.sas.List() {
+	for _, e := range r.sas.List() {
 		a := e.Value
 		saved, known := s.SA(a.SA)
 		if !known {

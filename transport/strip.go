@@ -8,53 +8,52 @@ import (
 
 // strip takes off the headers whose records remain, outermost first, and holds
 // what lies beneath each against its SA's selector (RFC 4301 section 5.2,
-// contract, The transport, step 5). Offsets of records are those of the frame as annotated; gone
-// are the bytes taken off in front of them.
-func (c *Consumer) strip() Reason {
-	gone := 0
-	for i := range c.trailer.N {
-		gap, reason := c.off(&c.trailer.Records[i], c.entries[i], gone)
+// contract, The transport, step 5). Offsets of records are those of the frame as
+// annotated; removed are the bytes already taken off before them.
+func (f *frame) strip() Reason {
+	removed := 0
+	for i := range f.trailer.N {
+		n, reason := f.stripHeader(&f.trailer.Records[i], f.sas[i], removed)
 		if reason != None {
 			return reason
 		}
-		gone += gap
+		removed += n
 	}
-	c.trailer.N = 0
+	f.trailer.N = 0
 	return None
 }
 
-// off takes off the outermost header, and tells how far what it protected lay
-// behind its new place.
-func (c *Consumer) off(r *status.Record, a *association, gone int) (gap int, _ Reason) {
-	p, reason := c.packet()
+// stripHeader takes off the outermost header, and says how many bytes went.
+func (f *frame) stripHeader(rec *status.Record, a *association, removed int) (n int, _ Reason) {
+	p, reason := f.packet()
 	if reason != None {
 		return 0, reason
 	}
-	header, payload, n := int(r.IPsec)-gone, int(r.Payload)-gone, int(r.PayloadLen)
+	header, payload, length := int(rec.IPsec)-removed, int(rec.Payload)-removed, int(rec.PayloadLen)
 	if a.Encap {
 		header -= wire.UDPLen
 	}
-	if header != p.Header || payload+n > p.End {
+	if header != p.Header || payload+length > p.End {
 		return 0, BadAnnotation
 	}
 	switch {
-	case r.NextHeader == wire.ProtoNoNext:
+	case rec.NextHeader == wire.ProtoNoNext:
 		return 0, Dummy
-	case a.Mode == sa.Tunnel && !bundled(a):
-		return c.offTunnel(p, payload, n, r.NextHeader, a)
+	case a.Mode == sa.Tunnel && !isBundledAH(a):
+		return f.decapsulate(p, payload, length, rec.NextHeader, a)
 	}
-	c.frame, p = wire.StripTransport(c.frame, p, payload, n, r.NextHeader)
+	f.bytes, p = wire.StripTransport(f.bytes, p, payload, length, rec.NextHeader)
 	if a.Encap {
-		wire.UpperSum(c.frame, p)
+		wire.UpperSum(f.bytes, p)
 	}
-	if !bundled(a) {
-		c.beneath(a, p)
+	if !isBundledAH(a) {
+		f.checkSelector(a, &p)
 	}
 	return payload - header, None
 }
 
-// offTunnel leaves the packet that the tunnel carried, cut to its own length.
-func (c *Consumer) offTunnel(outer wire.Packet, payload, n int, next uint8, a *association) (gap int, _ Reason) {
+// decapsulate leaves the packet that the tunnel carried, cut to its own length.
+func (f *frame) decapsulate(outer wire.Packet, payload, length int, next uint8, a *association) (n int, _ Reason) {
 	version := uint8(4)
 	switch next {
 	case wire.ProtoIPv4:
@@ -63,35 +62,18 @@ func (c *Consumer) offTunnel(outer wire.Packet, payload, n int, next uint8, a *a
 	default:
 		return 0, InnerNotIP
 	}
-	inner, err := wire.ParseIP(c.frame, payload, payload+n, version)
+	inner, err := wire.ParseIP(f.bytes, payload, payload+length, version)
 	if err != nil || inner.Short {
 		return 0, InnerNotIP
 	}
-	if !wire.Decapsulate(c.frame, outer, inner) {
-		c.refuse(ECN)
+	if !wire.Decapsulate(f.bytes, outer, inner) {
+		f.refuse(ECN)
 	}
-	c.beneath(a, inner)
-	c.frame = wire.StripTunnel(c.frame, c.l3, inner)
-	return payload - c.l3, None
+	f.checkSelector(a, &inner)
+	f.bytes = wire.StripTunnel(f.bytes, f.l3, inner)
+	return payload - f.l3, None
 }
 
-// beneath holds the packet directly beneath SA a, and beneath the AH that it
-// may be bundled with, against their selectors.
-func (c *Consumer) beneath(a *association, p wire.Packet) {
-	if !selects(a.Selector, c.frame, &p) || a.Partner != nil && !selects(a.Partner.Selector, c.frame, &p) {
-		c.refuse(Selector)
-	}
-}
-
-// packet parses the frame's IP packet, which is of the version that the EtherType
-// announces. One with a wrong header checksum will not be delivered.
-func (c *Consumer) packet() (wire.Packet, Reason) {
-	p, ok := wire.Addresses(c.frame, c.l3)
-	if !ok || p.Short || (c.frame[c.l3-2] == 0x86) != (p.Version == 6) {
-		return p, BadIP
-	}
-	if !wire.HeaderSum(c.frame, p) {
-		c.refuse(IPChecksum)
-	}
-	return p, None
-}
+// isBundledAH reports whether a is the AH of a bundle, whose ESP ends the
+// portion.
+func isBundledAH(a *association) bool { return a.Protocol == sa.AH && a.Partner != nil }

@@ -4,9 +4,13 @@
 // policy, and gives a plain stack what is clean (RFC 4301 section 5.2; contract,
 // The transport).
 //
-// All it knows of the NIC's work is the trailer behind the frame. It has no
+// "The transport" is that side of a host; an SA's mode is always called
+// transport mode, and what such an SA protects the transport portion.
+//
+// All it knows of the NIC's work is the trailer after the frame. It has no
 // cryptography: software is a second NIC that lacks nothing, and what comes back
-// from there is judged like any other frame. It does no I/O.
+// from there is judged like any other frame. A Receiver does no I/O; ReadState
+// and WriteState alone touch files.
 package transport
 
 import (
@@ -15,8 +19,6 @@ import (
 
 	"tapsec/internal/fragment"
 	"tapsec/sa"
-	"tapsec/status"
-	"tapsec/wire"
 )
 
 // Fallback is the host's own IPsec: it opens what the NIC did not.
@@ -39,12 +41,12 @@ type NIC interface {
 	Delete(s *sa.SA)              // take back the offloaded SA, as the NIC asked
 }
 
-// Config is what a Consumer needs. Only Fallback has to be there.
+// Config is what a Receiver needs. Only Fallback has to be there.
 type Config struct {
 	SAs      [][]*sa.SA      // inbound: each one SA, or the AH and the ESP SA of a bundle
 	Policy   []sa.Policy     // first match decides; without rules everything passes
 	Local    []netip.Addr    // our own addresses; nil: every address is
-	Fallback Fallback        // bound to this Consumer alone
+	Fallback Fallback        // bound to this Receiver alone
 	NIC      NIC             // nil: not connected
 	Audit    func(Event)     // called beside the frames, at a bounded rate
 	Mirror   func([]byte)    // gets the frames dropped for a failed check, annotation included
@@ -52,9 +54,9 @@ type Config struct {
 	Began    int64           // ns since the Unix epoch: when the SAs' lifetimes begin
 }
 
-// Consumer judges frames. It may be used by several goroutines; each frame waits
+// Receiver judges frames. It may be used by several goroutines; each frame waits
 // for the one before, since both may be of one SA.
-type Consumer struct {
+type Receiver struct {
 	mu        sync.Mutex
 	fallback  Fallback
 	nic       NIC
@@ -63,23 +65,11 @@ type Consumer struct {
 	fragments *fragment.Buffer
 	rules     // in force; Replace changes them
 	counters  counters
-
-	// The frame in work.
-	annotated []byte         // as it came, from the NIC or from software
-	frame     []byte         // without trailer
-	l3        int            // offset behind the EtherType; 0 where there is no IP packet
-	trailer   status.Trailer //
-	entries   [status.MaxRecords]*association
-	now       int64          // receive time
-	via       []*association // the SAs that carried what is left, outermost first
-	softly    bool           // software did some of it
-	culprit   *status.Record // the record at which the work ended
-	behind    *association   // the SA whose number the NIC has not completed as we would
-	doubt     doubt          // what software is to presume of the number in front
-	refused   Reason         // why the frame will not be delivered although the work goes on
+	now       int64 // ns since the Unix epoch: when the latest frame was received
+	inWork    frame // kept for its memory alone
 }
 
-// rules are what a Consumer holds frames against.
+// rules are what a Receiver holds frames against.
 type rules struct {
 	sas      *sa.Table[*association]
 	policy   []sa.Policy
@@ -88,24 +78,24 @@ type rules struct {
 	encap    bool // some SA is UDP-encapsulated: the port is ours
 }
 
-// New makes a Consumer. The error names an SA that is there twice.
-func New(c Config) (*Consumer, error) {
-	t := &Consumer{
+// New makes a Receiver. The error names an SA that is there twice.
+func New(c Config) (*Receiver, error) {
+	r := &Receiver{
 		fallback: c.Fallback, nic: c.NIC, mirror: c.Mirror,
 		audit:     auditor{report: c.Audit},
 		fragments: fragment.New(c.Limits),
 		rules:     rules{sas: sa.NewTable[*association](0)},
 	}
-	return t, t.Replace(c.SAs, c.Policy, c.Local, c.Began)
+	return r, r.Replace(c.SAs, c.Policy, c.Local, c.Began)
 }
 
 // Replace changes SAs, policy and addresses between two frames. An SA that was
 // there before keeps its window and lifetime, whatever their limits are now;
 // those of a new one begin at began. On an error nothing has changed.
-func (c *Consumer) Replace(sas [][]*sa.SA, policy []sa.Policy, local []netip.Addr, began int64) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	next := rules{sas: c.sas, policy: policy, local: map[netip.Addr]bool{}, anywhere: local == nil}
+func (r *Receiver) Replace(sas [][]*sa.SA, policy []sa.Policy, local []netip.Addr, began int64) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	next := rules{sas: r.sas, policy: policy, local: map[netip.Addr]bool{}, anywhere: local == nil}
 	for _, a := range local {
 		next.local[a] = true
 	}
@@ -114,29 +104,29 @@ func (c *Consumer) Replace(sas [][]*sa.SA, policy []sa.Policy, local []netip.Add
 		var entries []*entry
 		for _, s := range bundle {
 			next.encap = next.encap || s.Encap
-			entries = append(entries, c.associate(s, began))
+			entries = append(entries, r.associate(s, began))
 		}
 		bundles = append(bundles, entries)
 	}
-	if err := c.sas.Replace(bundles); err != nil {
+	if err := r.sas.Replace(bundles); err != nil {
 		return err
 	}
-	for _, e := range c.sas.List() {
+	for _, e := range r.sas.List() {
 		e.Value.entry, e.Value.released = e, false
 	}
-	c.rules = next
+	r.rules = next
 	return nil
 }
 
 // Batch judges frames in order and returns those that the stack gets. What it
 // keeps it has counted. The slice is the caller's, shortened.
-func (c *Consumer) Batch(frames [][]byte) [][]byte {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (r *Receiver) Batch(frames [][]byte) [][]byte {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	clean := frames[:0]
-	for _, f := range frames {
-		if f, v, _ := c.one(f); v.Clean() {
-			clean = append(clean, f)
+	for _, b := range frames {
+		if b, v, _ := r.receive(b); v.Clean() {
+			clean = append(clean, b)
 		}
 	}
 	return clean
@@ -146,18 +136,19 @@ func (c *Consumer) Batch(frames [][]byte) [][]byte {
 // clean is what the stack gets: Ethernet header, tags, and the IP packet at its
 // exact length. It lies in the frame's memory, or is a new one put together of
 // fragments.
-func (c *Consumer) Judge(frame []byte) (clean []byte, v Verdict, r Reason) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.one(frame)
+func (r *Receiver) Judge(annotated []byte) (clean []byte, v Verdict, reason Reason) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.receive(annotated)
 }
 
-func (c *Consumer) one(frame []byte) ([]byte, Verdict, Reason) {
-	c.via, c.softly, c.culprit, c.behind, c.refused = c.via[:0], false, nil, nil, None
-	c.doubt = doubt{}
-	reason := c.judge(frame)
+// receive judges a frame and closes its account.
+func (r *Receiver) receive(annotated []byte) ([]byte, Verdict, Reason) {
+	f := &r.inWork
+	*f = frame{bytes: annotated, annotated: annotated, carriedBy: f.carriedBy[:0]}
+	reason := r.judge(f)
 	if reason == None {
-		reason = c.refused
+		reason = f.refused
 	}
 	v := Deliver
 	switch {
@@ -165,15 +156,15 @@ func (c *Consumer) one(frame []byte) ([]byte, Verdict, Reason) {
 		v = Held
 	case reason != None:
 		v = Drop
-		c.drop(reason)
-	case c.softly:
+		r.drop(f, reason)
+	case f.inSoftware:
 		v = Software
 	}
-	c.count(v, reason)
+	r.count(f, v, reason)
 	if !v.Clean() {
 		return nil, v, reason
 	}
-	return c.frame, v, reason
+	return f.bytes, v, reason
 }
 
 // judge is a frame's way.
@@ -185,60 +176,16 @@ func (c *Consumer) one(frame []byte) ([]byte, Verdict, Reason) {
 //  4. What is left and still IPsec goes through software, a fragment through
 //     reassembly; then again from 2.
 //  5. The rest is clear, and the policy's.
-func (c *Consumer) judge(frame []byte) Reason {
-	reason := c.read(frame)
+func (r *Receiver) judge(f *frame) Reason {
+	reason := r.readAnnotation(f)
 	for again := true; again && reason == None; {
-		if reason = c.settle(); reason != None {
+		if reason = r.checkRecords(f); reason != None {
 			return reason
 		}
-		if reason = c.strip(); reason != None {
+		if reason = f.strip(); reason != None {
 			return reason
 		}
-		again, reason = c.rest()
+		again, reason = r.next(f)
 	}
 	return reason
-}
-
-// read takes the annotation off a frame that comes from the NIC. Where there is
-// none the time is the frame's before.
-func (c *Consumer) read(frame []byte) Reason {
-	c.frame, c.l3, c.trailer.N = frame, 0, 0
-	body, t, err := status.Split(frame)
-	if err != nil {
-		return NoAnnotation
-	}
-	c.now = t.Received
-	if t.Form != status.InPlace {
-		return Decapsulated
-	}
-	return c.take(frame, body, &t)
-}
-
-// take begins the work on what an annotation tells.
-func (c *Consumer) take(annotated, body []byte, t *status.Trailer) Reason {
-	c.annotated, c.trailer, c.culprit = annotated, *t, nil
-	if !agrees(t, len(body)) {
-		return BadAnnotation
-	}
-	c.frame = body[:t.WireLen]
-	etherType, l3, ok := wire.Ethernet(c.frame)
-	switch {
-	case !ok || hides(etherType):
-		return Hidden
-	case etherType == wire.EtherIPv4 || etherType == wire.EtherIPv6:
-		c.l3 = l3
-	case t.N > 0:
-		return BadAnnotation
-	}
-	return None
-}
-
-// hides tells whether a frame of that type may hold an IP packet that the policy
-// could not see, but a stack behind could: PPPoE, MPLS, provider backbone.
-func hides(etherType uint16) bool {
-	switch etherType {
-	case 0x8864, 0x8847, 0x8848, 0x88e7:
-		return true
-	}
-	return false
 }

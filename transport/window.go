@@ -1,23 +1,20 @@
 package transport
 
-import "fmt"
+import (
+	"fmt"
 
-// The sizes of a Window in packets.
-const (
-	DefaultWindow = 64
-	MinWindow     = 32 // RFC 4303 section 3.4.3
-	MaxWindow     = 65536
+	"tapsec/sa"
 )
 
 // Window is the sequence window of one SA (RFC 4303 section 3.4.3), a ring of
 // words as in RFC 6479: it lets every number through once, and none that is
 // size or more below the highest. The zero Window works and holds
-// DefaultWindow packets.
+// sa.DefaultWindow packets.
 //
 // A Window is not safe for concurrent use, and must not be copied after its
 // first Accept.
 type Window struct {
-	size uint32 // 0: DefaultWindow
+	size uint32 // 0: sa.DefaultWindow
 	off  bool   // lets everything but 0 through
 
 	floor uint64 // numbers up to here are refused: 0, then all that fell out of the window
@@ -33,14 +30,14 @@ type Window struct {
 	own  [2]uint64 // enough for 65 packets, wherever they begin
 }
 
-// NewWindow makes a window of MinWindow to MaxWindow packets; 0 stands for
-// DefaultWindow, never for no protection. It panics for any other size.
+// NewWindow makes a window of sa.MinWindow to sa.MaxWindow packets; 0 stands for
+// sa.DefaultWindow, never for no protection. It panics for any other size.
 func NewWindow(size uint32) Window {
 	if size == 0 {
-		size = DefaultWindow
+		size = sa.DefaultWindow
 	}
-	if size < MinWindow || size > MaxWindow {
-		panic(fmt.Sprintf("transport: a window of %d packets, expected %d to %d", size, MinWindow, MaxWindow))
+	if size < sa.MinWindow || size > sa.MaxWindow {
+		panic(fmt.Sprintf("transport: a window of %d packets, expected %d to %d", size, sa.MinWindow, sa.MaxWindow))
 	}
 	w := Window{size: size}
 	if n := ringLen(size); n > len(w.own) {
@@ -123,7 +120,7 @@ func (w *Window) advance(seq uint64) {
 // off.
 func (w *Window) Size() uint32 {
 	if w.size == 0 && !w.off {
-		return DefaultWindow
+		return sa.DefaultWindow
 	}
 	return w.size
 }

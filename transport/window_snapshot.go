@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+
+	"tapsec/sa"
 )
 
 // WindowSnapshot is all that a Window knows. In JSON the bits are base64.
@@ -76,8 +78,8 @@ func (s *WindowSnapshot) Check() error {
 	switch {
 	case s.Off && (s.Size != 0 || s.Floor != 0 || len(s.Bits) != 0):
 		return errors.New("without protection there is neither size nor floor nor bits")
-	case !s.Off && (s.Size < MinWindow || s.Size > MaxWindow):
-		return fmt.Errorf("%d packets, expected %d to %d", s.Size, MinWindow, MaxWindow)
+	case !s.Off && (s.Size < sa.MinWindow || s.Size > sa.MaxWindow):
+		return fmt.Errorf("%d packets, expected %d to %d", s.Size, sa.MinWindow, sa.MaxWindow)
 	case s.Low > s.Top, s.Floor > s.Top:
 		return fmt.Errorf("lowest number %d and floor %d, but highest number %d", s.Low, s.Floor, s.Top)
 	case (s.Low == 0) != (s.Seen == 0):

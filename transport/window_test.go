@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"pgregory.net/rapid"
+
+	"tapsec/sa"
 )
 
 // slowWindow is a window as RFC 4303 section 3.4.3 tells it: a set of all the
@@ -101,7 +103,7 @@ var windowSizes = []uint32{32, 33, 63, 64, 65, 66, 127, 128, 129, 1000, 4096, 65
 
 func drawSize(t *rapid.T) uint32 {
 	if rapid.Bool().Draw(t, "any size") {
-		return rapid.Uint32Range(MinWindow, MaxWindow).Draw(t, "size")
+		return rapid.Uint32Range(sa.MinWindow, sa.MaxWindow).Draw(t, "size")
 	}
 	return rapid.SampledFrom(windowSizes).Draw(t, "size")
 }
@@ -405,7 +407,7 @@ func FuzzWindow(f *testing.F) {
 		if len(data) < 2 {
 			return
 		}
-		size := MinWindow + uint32(binary.BigEndian.Uint16(data))%(MaxWindow-MinWindow+1)
+		size := sa.MinWindow + uint32(binary.BigEndian.Uint16(data))%(sa.MaxWindow-sa.MinWindow+1)
 		p := newPair(size)
 		for data = data[2:]; len(data) >= 3; data = data[3:] {
 			by := uint64(binary.BigEndian.Uint16(data[1:]))
@@ -421,7 +423,7 @@ func FuzzWindow(f *testing.F) {
 			case 4:
 				p.accept(t, p.slow.top+by<<24)
 			case 5:
-				p.restart(t, MinWindow+uint32(by)%(MaxWindow-MinWindow+1))
+				p.restart(t, sa.MinWindow+uint32(by)%(sa.MaxWindow-sa.MinWindow+1))
 				size = uint32(p.slow.size)
 			}
 		}

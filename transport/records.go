@@ -1,0 +1,133 @@
+package transport
+
+import (
+	"tapsec/sa"
+	"tapsec/status"
+)
+
+// checkRecords goes through the records, outermost first (contract, The
+// transport, steps 2 and 3).
+//
+//  1. A valid ICV: the number goes to its SA's window, whatever else is wrong
+//     with the frame. The first refusal ends the frame.
+//  2. A failed check ends the frame, unless software may know better.
+//  3. A header that was left alone is software's.
+//
+// The records that remain are those of headers that can be taken off.
+func (r *Receiver) checkRecords(f *frame) Reason {
+	for i := range f.trailer.N {
+		rec := &f.trailer.Records[i]
+		a := r.find(f, rec)
+		f.sas[i] = a
+		if rec.DeleteSA && a != nil {
+			r.release(a)
+		}
+		if rec.State == status.NotProcessed {
+			f.trailer.N = i
+			return None
+		}
+		if a != nil && (rec.State == status.ICVValid || rec.State == status.FailedAfter) {
+			if !r.accept(f, a, rec) {
+				f.failedRecord = rec
+				return Replay
+			}
+		}
+		switch {
+		case rec.State != status.ICVValid:
+			f.trailer.N = i
+			return r.checkFailed(f, a, rec)
+		case a == nil:
+			return NoSA
+		}
+	}
+	return None
+}
+
+// release takes an SA back from the NIC, which asks for it whatever it has found.
+func (r *Receiver) release(a *association) {
+	if a.released || r.nic == nil {
+		return
+	}
+	a.released = true
+	r.nic.Delete(a.SA)
+}
+
+// accept takes an authentic number into account: window, ESN mark, lifetime.
+func (r *Receiver) accept(f *frame, a *association, rec *status.Record) bool {
+	a.failures = 0
+	a.Mark.Authenticated(rec.Number)
+	if f.nicBehind == a && r.nic != nil {
+		r.nic.Update(a.SA, uint32(rec.Number>>32))
+	}
+	f.carriedBy = append(f.carriedBy, a)
+	if !a.window.Accept(rec.Number) {
+		return false
+	}
+	a.tally.Packets++
+	a.tally.Bytes += uint64(rec.PayloadLen)
+	if r.spend(a, uint64(rec.PayloadLen)) {
+		f.refuse(Expired)
+	}
+	return true
+}
+
+// checkFailed says what becomes of a frame with a header that failed its check.
+// It is left to software where that may open it: the NIC knew less than we do, or
+// the number may have lost its high half (RFC 4303 appendix A3).
+func (r *Receiver) checkFailed(f *frame, a *association, rec *status.Record) Reason {
+	switch {
+	case a == nil && rec.Code == status.InvalidProtocol:
+		f.failedRecord = rec
+		return Protocol
+	case a == nil:
+		f.failedRecord = rec
+		return NoSA
+	case r.nicMistaken(f, a, rec), r.needsResync(f, a, rec):
+		return None
+	}
+	f.failedRecord = rec
+	f.countDropOn(a)
+	return reasonOf(rec.Reason)
+}
+
+// nicMistaken reports whether the NIC failed a header because it lacks what we
+// have.
+//
+//  1. It holds an SA of the other protocol, or half of what a portion takes.
+//  2. It holds an SA that matches more packets, and not the one that is meant.
+//  3. It has not seen the numbers that software authenticated, and has taken
+//     another high half. The ESP of a bundle, whose AH was good and is taken
+//     off, no software would open without it: that needs Retry.
+func (r *Receiver) nicMistaken(f *frame, a *association, rec *status.Record) bool {
+	if f.inSoftware || rec.State != status.FailedBefore {
+		return false
+	}
+	number := a.Mark.Number(uint32(rec.Number))
+	switch {
+	case rec.Code == status.InvalidProtocol, r.shadowed(a):
+		return true
+	case number == rec.Number || !wrongICV(rec):
+		return false
+	case a.Protocol == sa.ESP && a.Partner != nil:
+		f.guess = esnGuess{a, uint32(number >> 32), uint32(number >> 32)}
+	}
+	f.nicBehind = a
+	return true
+}
+
+func wrongICV(rec *status.Record) bool {
+	return rec.Reason == status.AHICV || rec.Reason == status.ESPICV
+}
+
+// reasonOf is the NIC's reason in the transport's words.
+func reasonOf(reason status.Reason) Reason {
+	switch reason {
+	case status.AHICV, status.ESPICV:
+		return ICV
+	case status.ProtocolMismatch, status.BundleMismatch:
+		return Protocol
+	case status.PadBytes:
+		return Padding
+	}
+	return Length
+}
