@@ -308,7 +308,7 @@ func TestPingsTooLong(t *testing.T) {
 // ping fails the test unless ping says what it should.
 func (h *host) ping(to netip.Addr, options, want string) {
 	h.t.Helper()
-	said, _ := h.run("ping -n -i 0.05 -W 1 " + options + " " + to.String())
+	said, _ := h.run("ping -n -i 0.05 -W 5 " + options + " " + to.String())
 	if !strings.Contains(said, want) {
 		h.t.Errorf("ping %s: no %q in:\n%s", options, want, said)
 	}
