@@ -2,7 +2,6 @@ package configs
 
 import (
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
 
@@ -82,7 +81,7 @@ func (f *saFields) finish(d *decoder, path string) *sa.SA {
 		}
 	}
 	if s.Window == 0 {
-		d.mistake(path+".window", "expected 32 to 65536, found 0; to let every replay pass say replay_off: true")
+		d.mistake(path+".window", "expected %d to %d, found 0; to let every replay pass say replay_off: true", sa.MinWindow, sa.MaxWindow)
 	}
 	return &s
 }
@@ -170,12 +169,7 @@ func (c *Config) index() map[string]int {
 }
 
 func (c *Config) checkUnique(d *decoder) {
-	type identity struct {
-		protocol sa.Protocol
-		spi      uint32
-		dst, src netip.Addr
-	}
-	names, ids := map[string]int{}, map[identity]int{}
+	names, ids := map[string]int{}, map[sa.ID]int{}
 	for i, s := range c.SAs {
 		if d.failed[at(i, "")] {
 			continue
@@ -188,11 +182,10 @@ func (c *Config) checkUnique(d *decoder) {
 		if d.broken[at(i, "")] { // comparing it would only tell of consequences
 			continue
 		}
-		id := identity{s.Protocol, s.SPI, s.Dst, s.Src}
-		if first, ok := ids[id]; ok {
+		if first, ok := ids[s.ID()]; ok {
 			d.mistake(at(i, "spi"), "sas[%d] has the same protocol, SPI, dst and src", first)
 		} else {
-			ids[id] = i
+			ids[s.ID()] = i
 		}
 	}
 }

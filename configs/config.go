@@ -128,12 +128,9 @@ type saFields struct {
 	Encap *struct{ Port uint16 }
 }
 
-func (f *saFields) defaults() { f.Window, f.PadCheck = defaultWindow, true }
+func (f *saFields) defaults() { f.Window, f.PadCheck = sa.DefaultWindow, true }
 
-const (
-	defaultWindow = 64
-	defaultMTU    = 1500
-)
+const defaultMTU = 1500
 
 // Default is the configuration of an empty file: profile full, one queue, TAPs
 // wire0 and host0, offload active, no SA.

@@ -30,7 +30,7 @@ var (
 type charon struct {
 	workers map[string]*worker
 	nat     map[[2]netip.Addr]bool // ways that UDP encapsulation is in force on
-	seen    map[identity]bool
+	seen    map[sa.ID]bool
 	found   []parsed
 }
 
@@ -57,7 +57,7 @@ type worker struct {
 //  3. One SA after the other, with SPI and addresses.
 //  4. What the worker answers says whether it took up transport mode.
 func parseCharon(text string) []parsed {
-	c := charon{map[string]*worker{}, map[[2]netip.Addr]bool{}, map[identity]bool{}, nil}
+	c := charon{map[string]*worker{}, map[[2]netip.Addr]bool{}, map[sa.ID]bool{}, nil}
 	for i, line := range strings.Split(text, "\n") {
 		m := charonLine.FindStringSubmatch(strings.TrimRight(line, "\r"))
 		if m == nil {
@@ -166,7 +166,7 @@ func (c *charon) add(w *worker, m []string, line int) {
 	if w.transport {
 		p.Mode = sa.Transport
 	}
-	id := identity{p.Protocol, p.SPI, p.Dst, p.Src}
+	id := p.ID()
 	if c.seen[id] {
 		return
 	}

@@ -59,7 +59,7 @@ func Detect(data []byte) Format {
 // in errors, which wrap ErrFormat.
 func Read(name string, data []byte) ([]*sa.SA, []string, error) {
 	var found []parsed
-	l := list{names: map[string]bool{}, ids: map[identity]bool{}}
+	l := list{names: map[string]bool{}, ids: map[sa.ID]bool{}}
 	switch Detect(data) {
 	case XFRM:
 		found = parseXFRM(string(data))
@@ -86,22 +86,14 @@ type parsed struct {
 	err  error
 }
 
-const defaultWindow = 64
-
-func newSA() *sa.SA { return &sa.SA{PadCheck: true, Offload: sa.Preferred, Window: defaultWindow} }
-
-type identity struct {
-	protocol sa.Protocol
-	spi      uint32
-	dst, src netip.Addr
-}
+func newSA() *sa.SA { return &sa.SA{PadCheck: true, Offload: sa.Preferred, Window: sa.DefaultWindow} }
 
 // list collects SAs under names of their own, each identity once.
 type list struct {
 	sas   []*sa.SA
 	notes []string
 	names map[string]bool
-	ids   map[identity]bool
+	ids   map[sa.ID]bool
 }
 
 func (l *list) add(p parsed) {
@@ -109,7 +101,7 @@ func (l *list) add(p parsed) {
 	if bad := p.Check(false, true); err == nil && len(bad) > 0 {
 		err = bad[0]
 	}
-	id := identity{p.Protocol, p.SPI, p.Dst, p.Src}
+	id := p.ID()
 	if err == nil && l.ids[id] {
 		err = errors.New("an SA with the same protocol, SPI and addresses came before it")
 	}

@@ -219,7 +219,7 @@ func (s *state) finish() parsed {
 		s.cipher = "null" // a state with an auth alone
 	}
 	s.Suite, s.err = sa.ParseSuite(s.Protocol, strings.Trim(s.cipher+"-"+s.integrity, "-"))
-	if s.window >= 32 && s.window <= 65536 {
+	if sa.ValidWindow(s.window) {
 		s.Window = uint32(s.window)
 	}
 	// The numbers are those of whichever direction the SA serves.
@@ -265,7 +265,7 @@ func xfrmCommand(s *sa.SA) (string, error) {
 	fmt.Fprintf(&b, "ip xfrm state add src %s dst %s proto %s spi 0x%08x mode %s", src, s.Dst, s.Protocol, s.SPI, s.Mode)
 	switch {
 	case s.ESN && s.Window == 0: // Linux has no ESN without a window
-		fmt.Fprintf(&b, " replay-window %d", defaultWindow)
+		fmt.Fprintf(&b, " replay-window %d", sa.DefaultWindow)
 	case s.Window > 0 && (s.ESN || !s.ReplayOff):
 		fmt.Fprintf(&b, " replay-window %d", s.Window)
 	}
