@@ -79,8 +79,8 @@ func (p *Pipeline) Batch(frames [][]byte) [][]byte {
 // status.Tailroom bytes of it costs no allocation.
 func (p *Pipeline) Process(frame []byte) []byte {
 	p.parse(frame)
-	p.tunnel()
-	p.transport()
+	p.tunnelPortion()
+	p.transportPortion()
 	return p.annotate()
 }
 

@@ -2,10 +2,10 @@ package pipeline
 
 import "tapsec/status"
 
-// transport checks the transport portion, be it the frame's own or the one
+// transportPortion checks the transport portion, be it the frame's own or the one
 // inside a verified tunnel; in the latter case both portions are then checked.
 // What lies beneath it is not the NIC's business any more.
-func (p *Pipeline) transport() {
+func (p *Pipeline) transportPortion() {
 	switch {
 	case p.outer.wanted() && p.outer.kind == status.TransportPortion:
 		p.check(&p.outer)

@@ -6,10 +6,10 @@ import (
 	"tapsec/wire"
 )
 
-// tunnel checks the tunnel portion, if the frame has one, and looks for a
+// tunnelPortion checks the tunnel portion, if the frame has one, and looks for a
 // transport portion inside what it opened. Behind a failed tunnel nothing is
 // looked at.
-func (p *Pipeline) tunnel() {
+func (p *Pipeline) tunnelPortion() {
 	if !p.outer.wanted() || p.outer.kind != status.TunnelPortion {
 		return
 	}

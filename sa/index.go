@@ -153,7 +153,7 @@ func (l *link[T]) walk(f func(ID)) {
 	}
 }
 
-// is tells whether the link is the SA with that identity.
+// is reports whether the link is the SA with that identity.
 func (l *link[T]) is(id ID) bool {
 	return l.spi == uint32(id.SPI) && l.entry != nil && l.entry.ID() == id
 }

@@ -30,7 +30,7 @@ func (p *Ports) UnmarshalText(b []byte) error {
 }
 
 // Selector says which packets may travel on an SA (RFC 4301 section 4.4.1.1).
-// A zero field matches anything. The NIC ignores it; it is the transport's.
+// A zero field matches anything. The NIC ignores it; the host asks it.
 type Selector struct {
 	Src, Dst           netip.Prefix
 	Protocol           uint8

@@ -24,8 +24,8 @@ const (
 	CapESN
 	UDPTransport           // UDP-encapsulated transport portion, alone
 	UDPTunnel              // UDP-encapsulated tunnel portion, alone
-	TransportOverUDPTunnel // plain transport inside a UDP-encapsulated tunnel
-	UDPTransportOverTunnel // UDP-encapsulated transport inside a plain tunnel
+	TransportOverUDPTunnel // plain transport portion inside a UDP-encapsulated tunnel
+	UDPTransportOverTunnel // UDP-encapsulated transport portion inside a plain tunnel
 	AllFlags               = iota
 )
 
@@ -58,7 +58,7 @@ type Profile struct {
 	Legacy     bool     // has nothing but legacy algorithms to offer
 }
 
-// Has tells whether the profile has all these flags.
+// Has reports whether the profile has all these flags.
 func (p Profile) Has(f Flags) bool { return p.Flags&f == f }
 
 var (
@@ -95,7 +95,7 @@ func ProfileByName(name string) (Profile, error) {
 	return Profile{}, fmt.Errorf("expected one of %s, found %q", strings.Join(names, ", "), name)
 }
 
-// Supports tells whether the NIC can hold the SA, alone or with the partner of
+// Supports reports whether the NIC can hold the SA, alone or with the partner of
 // its bundle. The error names the missing flag or algorithm.
 func (p Profile) Supports(s, partner *SA) error {
 	need := need(s)

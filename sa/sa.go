@@ -46,8 +46,8 @@ type Mode uint8
 
 // The modes (RFC 4301 section 4.1).
 const (
-	Transport Mode = 1 // the end-to-end SA: transport portion
-	Tunnel    Mode = 2 // the SA with tunnel endpoints: tunnel portion
+	Transport Mode = 1 // transport mode, the end-to-end SA: it makes the transport portion
+	Tunnel    Mode = 2 // tunnel mode, the SA with tunnel endpoints: the tunnel portion
 )
 
 // String names the mode.
@@ -72,8 +72,8 @@ type Offload uint8
 // The offload wishes. The zero value is Required.
 const (
 	Required  Offload = iota // an SA that the NIC cannot hold is an error
-	Preferred                // stays with the transport where the NIC cannot hold it
-	Never                    // always the transport's
+	Preferred                // stays with the host where the NIC cannot hold it
+	Never                    // always the host's
 )
 
 // String names the wish.
@@ -120,8 +120,8 @@ type SA struct {
 	Offload  Offload
 	PadCheck bool // pad bytes must be 1, 2, 3 ... (RFC 4303 section 2.4)
 
-	Window    uint32 // the transport's replay window in packets; 0 is DefaultWindow
-	ReplayOff bool   // the transport takes every number, any number of times
+	Window    uint32 // the host's replay window in packets; 0 is DefaultWindow
+	ReplayOff bool   // the host takes every number, any number of times
 	Selector  *Selector
 	Lifetimes Lifetimes
 }
@@ -195,7 +195,7 @@ func (s *SA) checkSuite(bundled, allowLegacy bool, say func(field, format string
 	want("integrity_key", s.IntegrityKey, su.IntegrityKeyLen())
 }
 
-// Same tells whether two SAs are the same association, so that what is known
+// Same reports whether two SAs are the same association, so that what is known
 // of its sequence numbers can be kept: identity, mode, suite and keys agree.
 func (s *SA) Same(o *SA) bool {
 	return s.ID() == o.ID() && s.Mode == o.Mode && s.ESN == o.ESN && s.Suite == o.Suite &&

@@ -82,7 +82,7 @@ func (s Suite) saltNote(field string) string {
 	return ""
 }
 
-// Legacy tells whether RFC 8221 advises against the suite: DES, 3DES, MD5, SHA-1.
+// Legacy reports whether RFC 8221 advises against the suite: DES, 3DES, MD5, SHA-1.
 func (s Suite) Legacy() bool {
 	switch {
 	case s.Cipher == DESCBC, s.Cipher == TripleDESCBC, s.Integrity == HMACMD5, s.Integrity == HMACSHA1:

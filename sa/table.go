@@ -127,7 +127,7 @@ func (t *Table[T]) Add(bundle ...*Entry[T]) error {
 	return nil
 }
 
-// whole tells whether these are one SA, or the AH and the ESP SA of a bundle.
+// whole reports whether these are one SA, or the AH and the ESP SA of a bundle.
 // Nothing beneath AH is UDP-encapsulated.
 func whole[T any](bundle []*Entry[T]) bool {
 	if len(bundle) != 2 {
@@ -257,7 +257,7 @@ func (t *Table[T]) Update(handle, high uint32) error {
 	return nil
 }
 
-// UnderPressure tells whether the table asks for SAs to be deleted: where at
+// UnderPressure reports whether the table asks for SAs to be deleted: where at
 // most a sixteenth of its capacity is free, or where ForcePressure says so.
 func (t *Table[T]) UnderPressure() bool { return t.pressure.Load() }
 

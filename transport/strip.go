@@ -66,7 +66,7 @@ func (f *frame) decapsulate(outer wire.Packet, payload, length int, next uint8, 
 	if err != nil || inner.Short {
 		return 0, InnerNotIP
 	}
-	if !wire.Decapsulate(f.bytes, outer, inner) {
+	if !wire.PropagateECN(f.bytes, outer, inner) {
 		f.refuse(ECN)
 	}
 	f.checkSelector(a, &inner)

@@ -13,7 +13,7 @@ const (
 	Drop                        // not for the stack
 )
 
-// Clean tells whether the stack gets the frame.
+// Clean reports whether the stack gets the frame.
 func (v Verdict) Clean() bool { return v == Deliver || v == Software }
 
 // String names the verdict.
@@ -133,5 +133,5 @@ func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
 // quiet drops are no security event.
 func (r Reason) quiet() bool { return r == Dummy || r == KeepAlive || r == FragmentDuplicate }
 
-// failed tells whether the frame failed a check of the NIC's kind.
+// failed reports whether the frame failed a check of the NIC's kind.
 func (r Reason) failed() bool { return r >= ICV && r <= Padding }

@@ -60,7 +60,7 @@ func ringLen(size uint32) int {
 	return n
 }
 
-// Accept tells whether a packet may pass, and remembers its number. Only
+// Accept reports whether a packet may pass, and remembers its number. Only
 // numbers behind a valid ICV may come here: the full 64-bit number of an SA with
 // ESN, and the 32 bits of one without, which never wrap (RFC 4303 section
 // 3.3.3). It does not allocate, and takes at most size/64 steps.

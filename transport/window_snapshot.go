@@ -18,7 +18,7 @@ type WindowSnapshot struct {
 	Seen    uint64 `json:"seen"`
 	Replays uint64 `json:"replays"`
 	Late    uint64 `json:"late"`
-	Bits    []byte `json:"bits"` // bit i%8 of byte i/8 tells whether number Floor+1+i, up to Top, was accepted; none if off
+	Bits    []byte `json:"bits"` // bit i%8 of byte i/8 reports whether number Floor+1+i, up to Top, was accepted; none if off
 }
 
 // Snapshot copies what the window knows.
@@ -39,7 +39,7 @@ func (w *Window) Snapshot() WindowSnapshot {
 // span is how many numbers the bits are about.
 func (s *WindowSnapshot) span() uint64 { return s.Top - s.Floor }
 
-// has tells whether number Floor+1+i was accepted.
+// has reports whether number Floor+1+i was accepted.
 func (s *WindowSnapshot) has(i uint64) bool { return s.Bits[i/8]&(1<<(i%8)) != 0 }
 
 // Restore puts into a fresh window what another one knew: it will refuse whatever

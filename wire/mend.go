@@ -17,7 +17,7 @@ const (
 	ce     = 3
 )
 
-// HeaderSum tells whether the header checksum of packet p is right; an IPv6
+// HeaderSum reports whether the header checksum of packet p is right; an IPv6
 // packet has none.
 func HeaderSum(frame []byte, p Packet) bool {
 	if p.Version != 4 {
@@ -27,10 +27,10 @@ func HeaderSum(frame []byte, p Packet) bool {
 	return Checksum(0, frame[p.Start:p.Start+length]) == 0
 }
 
-// Decapsulate gives the packet inside a tunnel the ECN field that RFC 6040
+// PropagateECN gives the packet inside a tunnel the ECN field that RFC 6040
 // section 4.2 asks for, its DSCP untouched. False means that the packet must
 // be dropped: the tunnel met congestion, and what it carries cannot be told.
-func Decapsulate(frame []byte, outer, inner Packet) bool {
+func PropagateECN(frame []byte, outer, inner Packet) bool {
 	was := trafficClass(frame, inner) & 3
 	out := trafficClass(frame, outer) & 3
 	is := was

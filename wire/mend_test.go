@@ -29,7 +29,7 @@ func TestDecapsulate(t *testing.T) {
 					frame = append(frame, classed(inner, dscp|in)...)
 					o, _ := wire.Addresses(frame[:at], 0)
 					i, _ := wire.Addresses(frame, at)
-					ok := wire.Decapsulate(frame, o, i)
+					ok := wire.PropagateECN(frame, o, i)
 					want := ecnTable[in][out]
 					if ok != (want != 0xff) {
 						t.Errorf("inner %d outer %d: kept %v", in, out, ok)

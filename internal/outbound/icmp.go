@@ -18,7 +18,7 @@ type answers struct {
 	frame  []byte
 }
 
-// allowed tells whether one more may be sent.
+// allowed reports whether one more may be sent.
 func (a *answers) allowed() bool {
 	if a.now.IsZero() {
 		a.now = time.Now()
@@ -56,7 +56,7 @@ func (s *Sender) answer(frame []byte, p *wire.Packet, mtu int) {
 	s.counts[Replies]++
 }
 
-// answerable tells whether an ICMP error is due at all: not for a later fragment
+// answerable reports whether an ICMP error is due at all: not for a later fragment
 // and not for another ICMP error (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e).
 func answerable(frame []byte, p *wire.Packet) bool {
 	if p.Later {

@@ -55,7 +55,7 @@ var reasons = [NumReasons]struct{ name, sentence string }{
 	Unanswered: {"icmp-not-sent", "packets too long for which no ICMP error was due, or the rate allowed none"},
 }
 
-// Dropped tells whether such a frame was not sent.
+// Dropped reports whether such a frame was not sent.
 func (r Reason) Dropped() bool { return r >= Discarded && r < Pieces }
 
 // Reasons lists every reason there is.
