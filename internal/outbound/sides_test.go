@@ -123,7 +123,7 @@ func of(proto uint8, frame []byte) []byte {
 	})
 }
 
-// Contract, The transport, 7; RFC 4301 section 4.4.1.1.
+// Contract, The transport, step 7; RFC 4301 section 4.4.1.1.
 func TestPolicyBothSides(t *testing.T) {
 	const dccp, sctp, udpLite, icmp = 33, 132, 136, 1
 	to4242 := sa.Selector{DstPorts: port(4242)}
@@ -171,7 +171,7 @@ func TestPolicyBothSides(t *testing.T) {
 	}
 }
 
-// Contract, The transport, 7: what may hide a packet passes in no direction,
+// Contract, The transport, step 7: what may hide a packet passes in no direction,
 // neighbour discovery passes in both.
 func TestLinkBothSides(t *testing.T) {
 	discover := func(kind, hops uint8) []byte {
@@ -210,7 +210,7 @@ func TestLinkBothSides(t *testing.T) {
 	}
 }
 
-// Contract, The transport, 5: the receiver takes from an SA what a sender with the
+// Contract, The transport, step 5: the receiver takes from an SA what a sender with the
 // same selector gives it, and nothing else.
 func TestSelectorBothSides(t *testing.T) {
 	for name, c := range map[string]struct {
