@@ -82,7 +82,17 @@ const (
 )
 
 // String names the action.
-func (a Action) String() string { return [...]string{"none", "protect", "bypass", "discard"}[a&3] }
+func (a Action) String() string {
+	switch a {
+	case Protect:
+		return "protect"
+	case Bypass:
+		return "bypass"
+	case Discard:
+		return "discard"
+	}
+	return fmt.Sprintf("action(%d)", uint8(a))
+}
 
 // UnmarshalText reads "protect", "bypass" or "discard".
 func (a *Action) UnmarshalText(b []byte) error {

@@ -2,6 +2,7 @@ package sa
 
 import (
 	"encoding"
+	"fmt"
 	"testing"
 )
 
@@ -46,6 +47,17 @@ func TestWordsUnmarshal(t *testing.T) {
 			if w := texts.new(); w.UnmarshalText([]byte(text)) == nil {
 				t.Errorf("%q was read as %s", text, w)
 			}
+		}
+	}
+}
+
+// A value that means nothing shows as what it is, and as no other value.
+func TestNamesOfNothing(t *testing.T) {
+	for want, value := range map[string]fmt.Stringer{
+		"offload(3)": Offload(3), "offload(255)": Offload(255), "action(0)": Action(0), "action(4)": Action(4), "action(5)": Action(5),
+	} {
+		if value.String() != want {
+			t.Errorf("got %s, want %s", value, want)
 		}
 	}
 }

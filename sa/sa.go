@@ -11,6 +11,8 @@ package sa
 import (
 	"fmt"
 	"net/netip"
+
+	"tapsec/wire"
 )
 
 // Protocol is the IP protocol number of an IPsec header.
@@ -18,8 +20,8 @@ type Protocol uint8
 
 // The IPsec protocols.
 const (
-	ESP Protocol = 50 // RFC 4303
-	AH  Protocol = 51 // RFC 4302
+	ESP Protocol = wire.ProtoESP // RFC 4303
+	AH  Protocol = wire.ProtoAH  // RFC 4302
 )
 
 // String names the protocol in lower case, as configurations do.
@@ -77,7 +79,17 @@ const (
 )
 
 // String names the wish.
-func (o Offload) String() string { return [...]string{"required", "preferred", "never"}[o%3] }
+func (o Offload) String() string {
+	switch o {
+	case Required:
+		return "required"
+	case Preferred:
+		return "preferred"
+	case Never:
+		return "never"
+	}
+	return fmt.Sprintf("offload(%d)", uint8(o))
+}
 
 // UnmarshalText reads "required", "preferred" or "never".
 func (o *Offload) UnmarshalText(b []byte) error {

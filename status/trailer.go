@@ -3,6 +3,7 @@ package status
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"time"
 )
@@ -34,10 +35,13 @@ const (
 
 // String names the form as the configuration does.
 func (f Form) String() string {
-	if f == Decap {
+	switch f {
+	case InPlace:
+		return "inplace"
+	case Decap:
 		return "decap"
 	}
-	return "inplace"
+	return fmt.Sprintf("form(%d)", uint8(f))
 }
 
 // State says how far the NIC came with one IPsec header.

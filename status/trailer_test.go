@@ -235,3 +235,10 @@ func FuzzSplit(f *testing.F) {
 		}
 	})
 }
+
+// A form that nobody knows shows as what it is.
+func TestFormOfNothing(t *testing.T) {
+	if got := Form(2).String(); got != "form(2)" {
+		t.Error(got)
+	}
+}

@@ -75,7 +75,7 @@ var fates = [...]Reason{NoSA, sa.Protect: NoSA, sa.Bypass: Bypassed, sa.Discard:
 func (s *Sender) resolve(f wire.Flow) route {
 	fate, name := Unprotected, ""
 	if rule := sa.FirstFor(s.config.Policy, &f); rule != nil {
-		fate, name = fates[rule.Action&3], rule.SA
+		fate, name = fates[rule.Action], rule.SA
 	}
 	var k stack
 	if fate == Unprotected || fate == NoSA {

@@ -56,7 +56,7 @@ type Row struct {
 	CPU       float64 `json:"cpu_ns"` // a frame, of all the process's threads
 	CPUSpread spread  `json:"cpu_ns_spread"`
 	Rate      float64 `json:"frames_per_s"`
-	RateSpead spread  `json:"frames_per_s_spread"`
+	RateSpread spread  `json:"frames_per_s_spread"`
 	Rounds    int     `json:"rounds"`
 	Lost      int     `json:"lost_rounds"`
 }
@@ -67,8 +67,8 @@ func (c *cell) row() Row {
 	for _, r := range c.readings {
 		cpu, rate = append(cpu, r.perFrame()), append(rate, r.rate())
 	}
-	row.CPUSpread, row.RateSpead = spreadOf(cpu), spreadOf(rate)
-	row.CPU, row.Rate = row.CPUSpread.Median, row.RateSpead.Median
+	row.CPUSpread, row.RateSpread = spreadOf(cpu), spreadOf(rate)
+	row.CPU, row.Rate = row.CPUSpread.Median, row.RateSpread.Median
 	return row
 }
 
