@@ -140,9 +140,9 @@ func testAttachedLosesAndCounts(t *testing.T, how Options) {
 		frame  []byte
 		want   Tally
 	}{
-		{func() error { return netns.Down("near") }, frame(1, 60), Tally{HostDown: 1, Kept: -1}},
+		{func() error { return rig.Down("near") }, frame(1, 60), Tally{HostDown: 1, Kept: -1}},
 		{func() error { return netns.Up("near") }, frame(2, 1518), Tally{HostDown: 1, TooLong: 1, Kept: -2}},
-		{func() error { return netns.Down("far") }, frame(3, 60), Tally{HostDown: 1, TooLong: 1, Kept: -3, Out: 1, OutBytes: 60}},
+		{func() error { return rig.Down("far") }, frame(3, 60), Tally{HostDown: 1, TooLong: 1, Kept: -3, Out: 1, OutBytes: 60}},
 		{func() error { return netns.Up("far") }, frame(4, 60), Tally{HostDown: 1, TooLong: 1, Kept: -4, Out: 2, OutBytes: 120}},
 	} {
 		if err := c.change(); err != nil {
@@ -265,7 +265,7 @@ func testAttachedRetriesRefusedFramesInOrder(t *testing.T, how Options) {
 func TestAttachedFinishesWhatSendersLeftOpen(t *testing.T) {
 	_, _, in, _ := attached(t, Options{}, 1522, 0)
 	there, here := netip.MustParsePrefix("192.0.2.2/24"), netip.MustParseAddrPort("192.0.2.1:9")
-	if err := errors.Join(netns.Address("far", there), netns.Neighbour("far", here.Addr(), net.HardwareAddr(header[:6]))); err != nil {
+	if err := errors.Join(netns.Address("far", there), rig.Neighbour("far", here.Addr(), net.HardwareAddr(header[:6]))); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := net.DialUDP("udp4", net.UDPAddrFromAddrPort(netip.AddrPortFrom(there.Addr(), 1000)), net.UDPAddrFromAddrPort(here))
@@ -433,7 +433,7 @@ func testInject(t *testing.T, how Options) {
 		if got, err := to.Receive(time.Second); err != nil || !bytes.Equal(got, frame(i, 60)) {
 			t.Errorf("%s: %x, %v", d.Name(), got, err)
 		}
-		if err := netns.Down(d.Name()); err != nil {
+		if err := rig.Down(d.Name()); err != nil {
 			t.Fatal(err)
 		}
 		if err := d.Inject(frame(i, 60)); err == nil || !strings.Contains(err.Error(), d.Name()) {

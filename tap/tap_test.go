@@ -316,7 +316,7 @@ func TestHostDownIsCounted(t *testing.T) { engines(t, testHostDownIsCounted) }
 
 func testHostDownIsCounted(t *testing.T, how Options) {
 	_, _, l := pair(t, how, 1514, 0)
-	if err := netns.Down("tb"); err != nil {
+	if err := rig.Down("tb"); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Send([][]byte{frame(1, 60), frame(2, 60)}); err != nil {

@@ -76,13 +76,13 @@ func TestNothingInClear(t *testing.T) {
 	must(netns.Address("stack0", netip.MustParsePrefix("192.0.2.2/24")))
 	p.waitLog("local addresses")
 	sealed("with an address")
-	must(netns.Flush("stack0"))
+	must(rig.Flush("stack0"))
 	for range 15 { // for longer than a second, after which the program has looked for certain
 		sealed("without an address again")
 		time.Sleep(100 * time.Millisecond)
 	}
-	must(netns.Down("stack0"))
-	must(netns.Rename("stack0", "other0"))
+	must(rig.Down("stack0"))
+	must(rig.Rename("stack0", "other0"))
 	must(netns.Up("other0"))
 	must(netns.Ready("other0"))
 	stack = listen(t, "other0") // the socket before tells once that the interface was down

@@ -56,7 +56,7 @@ func stack(v string, mine, theirs func(i int) netip.Prefix, peer string) error {
 	}
 	err = netns.Up(v)
 	for i := range ends {
-		err = errors.Join(err, netns.Address(v, mine(i)), netns.Neighbour(v, theirs(i).Addr(), mac),
+		err = errors.Join(err, netns.Address(v, mine(i)), rig.Neighbour(v, theirs(i).Addr(), mac),
 			command(fmt.Sprintf("route replace %s dev %s mtu lock %d", theirs(i).Addr(), v, routeMTU)), local(mine(i).Addr()))
 	}
 	return err

@@ -31,18 +31,18 @@ func AddTAP(name string, multiQueue bool) error {
 }
 
 // Delete deletes an interface, whoever holds it.
-func Delete(name string) error { return change(name, "delete", netlink.LinkDel) }
+func Delete(name string) error { return Change(name, "delete", netlink.LinkDel) }
 
 // Up brings an interface up and keeps it quiet: it makes itself no IPv6 address, so it solicits
 // nothing and nobody.
 func Up(name string) error {
-	return change(name, "bring up", func(link netlink.Link) error {
+	return Change(name, "bring up", func(link netlink.Link) error {
 		return errors.Join(quiet(link), netlink.LinkSetUp(link))
 	})
 }
 
 // Quiet keeps an interface from making itself an IPv6 address.
-func Quiet(name string) error { return change(name, "quiet", quiet) }
+func Quiet(name string) error { return Change(name, "quiet", quiet) }
 
 func quiet(link netlink.Link) error {
 	err := netlink.LinkSetIP6AddrGenMode(link, addressModeNone)
@@ -88,39 +88,31 @@ func sends(name string) (bool, error) {
 	return a.Flags&net.FlagUp != 0 && (a.OperState == netlink.OperUp || a.OperState == netlink.OperUnknown), nil
 }
 
-// Down takes an interface down.
-func Down(name string) error { return change(name, "take down", netlink.LinkSetDown) }
-
 // SetMTU sets an interface's MTU in bytes, without the Ethernet header.
 func SetMTU(name string, mtu int) error {
-	return change(name, "set the MTU of", func(link netlink.Link) error { return netlink.LinkSetMTU(link, mtu) })
+	return Change(name, "set the MTU of", func(link netlink.Link) error { return netlink.LinkSetMTU(link, mtu) })
 }
 
 // SetQueueLength sets how many frames wait in an interface at most; of a TAP, for whoever reads it.
 func SetQueueLength(name string, frames int) error {
-	return change(name, "set the queue length of", func(link netlink.Link) error { return netlink.LinkSetTxQLen(link, frames) })
+	return Change(name, "set the queue length of", func(link netlink.Link) error { return netlink.LinkSetTxQLen(link, frames) })
 }
 
 // Counters reads the kernel's counters of an interface, which name things from its own side: Tx is
 // what it gave to the program that holds a TAP.
 func Counters(name string) (netlink.LinkStatistics, error) {
 	var counters netlink.LinkStatistics
-	err := change(name, "read the counters of", func(link netlink.Link) error {
+	err := Change(name, "read the counters of", func(link netlink.Link) error {
 		counters = *link.Attrs().Statistics
 		return nil
 	})
 	return counters, err
 }
 
-// SetMAC sets an interface's hardware address.
-func SetMAC(name string, mac net.HardwareAddr) error {
-	return change(name, "set the address of", func(link netlink.Link) error { return netlink.LinkSetHardwareAddr(link, mac) })
-}
-
 // Address gives an interface an address with its prefix length; IPv6 ones work at once, without
 // duplicate detection.
 func Address(name string, prefix netip.Prefix) error {
-	return change(name, "give an address to", func(link netlink.Link) error {
+	return Change(name, "give an address to", func(link netlink.Link) error {
 		addr := &netlink.Addr{IPNet: ipNet(prefix)}
 		if prefix.Addr().Is6() {
 			addr.Flags = unix.IFA_F_NODAD
@@ -129,38 +121,8 @@ func Address(name string, prefix netip.Prefix) error {
 	})
 }
 
-// Flush takes all addresses away from an interface.
-func Flush(name string) error {
-	return change(name, "flush", func(link netlink.Link) error {
-		all, err := netlink.AddrList(link, netlink.FAMILY_ALL)
-		for i := range all {
-			err = errors.Join(err, netlink.AddrDel(link, &all[i]))
-		}
-		return err
-	})
-}
-
-// Rename gives an interface another name.
-func Rename(name, to string) error {
-	return change(name, "rename", func(link netlink.Link) error { return netlink.LinkSetName(link, to) })
-}
-
-// Neighbour says for good which hardware address an address behind the interface has.
-func Neighbour(name string, addr netip.Addr, mac net.HardwareAddr) error {
-	return change(name, "add a neighbour to", func(link netlink.Link) error {
-		return netlink.NeighSet(&netlink.Neigh{LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT,
-			IP: addr.AsSlice(), HardwareAddr: mac})
-	})
-}
-
-// Route sends a destination through an interface, by way of a gateway unless that is the zero Addr.
-func Route(name string, to netip.Prefix, gateway netip.Addr) error {
-	return change(name, "route through", func(link netlink.Link) error {
-		return netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(to.Masked()), Gw: gateway.AsSlice()})
-	})
-}
-
-func change(name, what string, do func(netlink.Link) error) error {
+// Change does something to an interface; an error says what, and to which.
+func Change(name, what string, do func(netlink.Link) error) error {
 	link, err := netlink.LinkByName(name)
 	if err == nil {
 		err = do(link)

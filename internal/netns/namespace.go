@@ -76,7 +76,7 @@ func (n *Namespace) Do(f func() error) error {
 // with its program is refused: its program holds the namespace in which it was opened, not this one, and
 // Linux up to 6.18 at least does not survive that it vanishes while this one ends.
 func (n *Namespace) Take(name string) error {
-	return change(name, "move", func(link netlink.Link) error {
+	return Change(name, "move", func(link netlink.Link) error {
 		if tap, ok := link.(*netlink.Tuntap); ok && tap.NonPersist {
 			return errors.New("it vanishes with the program that holds it; open it inside the namespace instead")
 		}

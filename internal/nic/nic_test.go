@@ -161,7 +161,7 @@ func testHostDown(t *testing.T) {
 	for r.Summary().ToHost.Out < 500 {
 		time.Sleep(time.Millisecond)
 	}
-	if err := netns.Down("host"); err != nil {
+	if err := rig.Down("host"); err != nil {
 		t.Fatal(err)
 	}
 	for r.Summary().ToHost.HostDown < 500 {

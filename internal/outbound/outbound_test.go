@@ -215,7 +215,7 @@ func TestSource(t *testing.T) {
 // Every reason has a name of its own and a sentence.
 func TestReasons(t *testing.T) {
 	names := map[string]bool{}
-	for _, r := range Reasons() {
+	for r := range Reason(NumReasons) {
 		if r.String() == "" || r.Sentence() == "" || names[r.String()] {
 			t.Errorf("reason %d: %q, %q", r, r, r.Sentence())
 		}

@@ -58,15 +58,6 @@ var reasons = [NumReasons]struct{ name, sentence string }{
 // Dropped reports whether such a frame was not sent.
 func (r Reason) Dropped() bool { return r >= Discarded && r < Pieces }
 
-// Reasons lists every reason there is.
-func Reasons() []Reason {
-	var all []Reason
-	for r := range Reason(NumReasons) {
-		all = append(all, r)
-	}
-	return all
-}
-
 // String is the reason's short name, as counters have it.
 func (r Reason) String() string {
 	if int(r) >= NumReasons {

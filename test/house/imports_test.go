@@ -58,7 +58,7 @@ var mayImport = map[string][]string{
 var mayUse = map[string][]string{
 	"github.com/songgao/water":       {"tap", "internal/lab/bench"},
 	"github.com/cilium/ebpf":         {"tap"},
-	"github.com/vishvananda/netlink": {"internal/netns"},
+	"github.com/vishvananda/netlink": {"internal/netns", "internal/lab/rig"},
 	"github.com/google/gopacket":     {"capture"},
 	"github.com/klauspost/compress":  {"capture"},
 	"github.com/pierrec/lz4/v4":      {"capture"},

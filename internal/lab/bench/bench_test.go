@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/netns"
 )
 
 func TestMain(m *testing.M) { rig.Main(m) }
@@ -107,7 +106,7 @@ func TestLoss(t *testing.T) {
 		t.Run(variant, func(t *testing.T) {
 			f, traffic := open(t, variant, 64)
 			hasty(t)
-			if err := netns.Down(f.host); err != nil {
+			if err := rig.Down(f.host); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := f.round(traffic); !errors.Is(err, errLoss) {

@@ -53,12 +53,12 @@ type Row struct {
 	Frame   int    `json:"frame"` // octets on the wire
 	Variant string `json:"variant"`
 
-	CPU       float64 `json:"cpu_ns"` // a frame, of all the process's threads
-	CPUSpread spread  `json:"cpu_ns_spread"`
-	Rate      float64 `json:"frames_per_s"`
+	CPU        float64 `json:"cpu_ns"` // a frame, of all the process's threads
+	CPUSpread  spread  `json:"cpu_ns_spread"`
+	Rate       float64 `json:"frames_per_s"`
 	RateSpread spread  `json:"frames_per_s_spread"`
-	Rounds    int     `json:"rounds"`
-	Lost      int     `json:"lost_rounds"`
+	Rounds     int     `json:"rounds"`
+	Lost       int     `json:"lost_rounds"`
 }
 
 func (c *cell) row() Row {

@@ -270,7 +270,7 @@ func openSocket(t *testing.T, name string) *Socket {
 
 func TestAddressNeighbourRoute(t *testing.T) {
 	Require(t)
-	if err := errors.Join(netns.AddTAP("tapa", true), netns.SetMAC("tapa", net.HardwareAddr{2, 0, 0, 0, 0, 1}), netns.Up("tapa")); err != nil {
+	if err := errors.Join(netns.AddTAP("tapa", true), SetMAC("tapa", net.HardwareAddr{2, 0, 0, 0, 0, 1}), netns.Up("tapa")); err != nil {
 		t.Fatal(err)
 	}
 	defer netns.Delete("tapa")
@@ -278,10 +278,10 @@ func TestAddressNeighbourRoute(t *testing.T) {
 	err := errors.Join(
 		netns.Address("tapa", netip.MustParsePrefix("192.0.2.1/24")),
 		netns.Address("tapa", netip.MustParsePrefix("2001:db8::1/64")),
-		netns.Neighbour("tapa", netip.MustParseAddr("192.0.2.2"), mac),
-		netns.Neighbour("tapa", netip.MustParseAddr("2001:db8::2"), mac),
-		netns.Route("tapa", netip.MustParsePrefix("198.51.100.0/24"), netip.MustParseAddr("192.0.2.2")),
-		netns.Route("tapa", netip.MustParsePrefix("203.0.113.0/24"), netip.Addr{}),
+		Neighbour("tapa", netip.MustParseAddr("192.0.2.2"), mac),
+		Neighbour("tapa", netip.MustParseAddr("2001:db8::2"), mac),
+		Route("tapa", netip.MustParsePrefix("198.51.100.0/24"), netip.MustParseAddr("192.0.2.2")),
+		Route("tapa", netip.MustParsePrefix("203.0.113.0/24"), netip.Addr{}),
 	)
 	if err != nil {
 		t.Fatal(err)

@@ -11,7 +11,7 @@ import (
 	"sync"
 	"testing"
 
-	"tapsec/internal/netns"
+	"tapsec/internal/lab/rig"
 	"tapsec/test/interop"
 	"tapsec/test/program"
 )
@@ -54,7 +54,7 @@ func (h *host) steer(t *testing.T, peer *host) {
 	t.Helper()
 	mac := peer.mac(t)
 	if err := h.ns.Do(func() error {
-		return errors.Join(netns.Neighbour(h.link, peer.outer(4), mac), netns.Neighbour(h.link, peer.outer(6), mac))
+		return errors.Join(rig.Neighbour(h.link, peer.outer(4), mac), rig.Neighbour(h.link, peer.outer(6), mac))
 	}); err != nil {
 		t.Fatal(err)
 	}

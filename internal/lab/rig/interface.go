@@ -1,0 +1,53 @@
+package rig
+
+// What the tests do to interfaces beside what the product needs (package netns).
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+
+	"tapsec/internal/netns"
+)
+
+// Down takes an interface down.
+func Down(name string) error { return netns.Change(name, "take down", netlink.LinkSetDown) }
+
+// SetMAC sets an interface's hardware address.
+func SetMAC(name string, mac net.HardwareAddr) error {
+	return netns.Change(name, "set the address of", func(link netlink.Link) error { return netlink.LinkSetHardwareAddr(link, mac) })
+}
+
+// Flush takes all addresses away from an interface.
+func Flush(name string) error {
+	return netns.Change(name, "flush", func(link netlink.Link) error {
+		all, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+		for i := range all {
+			err = errors.Join(err, netlink.AddrDel(link, &all[i]))
+		}
+		return err
+	})
+}
+
+// Rename gives an interface another name.
+func Rename(name, to string) error {
+	return netns.Change(name, "rename", func(link netlink.Link) error { return netlink.LinkSetName(link, to) })
+}
+
+// Neighbour says for good which hardware address an address behind the interface has.
+func Neighbour(name string, addr netip.Addr, mac net.HardwareAddr) error {
+	return netns.Change(name, "add a neighbour to", func(link netlink.Link) error {
+		return netlink.NeighSet(&netlink.Neigh{LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT,
+			IP: addr.AsSlice(), HardwareAddr: mac})
+	})
+}
+
+// Route sends a destination through an interface, by way of a gateway unless that is the zero Addr.
+func Route(name string, to netip.Prefix, gateway netip.Addr) error {
+	dst := &net.IPNet{IP: to.Masked().Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), to.Addr().BitLen())}
+	return netns.Change(name, "route through", func(link netlink.Link) error {
+		return netlink.RouteAdd(&netlink.Route{LinkIndex: link.Attrs().Index, Dst: dst, Gw: gateway.AsSlice()})
+	})
+}
