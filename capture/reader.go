@@ -4,9 +4,7 @@
 //
 // It opens no interfaces and keeps no frames: a Reader owns one buffer, which
 // its next frame overwrites. The files are read here and not by gopacket's
-// pcapgo, which has 8 bits for a link type (SLL2 is 276), divides by zero on
-// some timestamp resolutions, allocates whatever a length field says, and
-// cannot tell a file that was cut short from one that ends.
+// pcapgo or its fork (docs/decisions/0005-capture.md).
 package capture
 
 import (
