@@ -1,10 +1,12 @@
 package capture_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"tapsec/capture"
 	"tapsec/status"
@@ -49,4 +51,32 @@ func ExampleDecode() {
 	// StatusTrailer
 	// Ethernet
 	// 00000000 CRYPTO_SUCCESS: the frame carries no IPv4 or IPv6 packet
+}
+
+// Frames are written with what is to be said of each as its comment, which
+// Wireshark shows.
+func ExampleWriter() {
+	var file bytes.Buffer
+	w, err := capture.NewWriter(&file)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	wire, err := w.Interface("wire0", "the wire's side")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := w.Frame(wire, time.Unix(1, 0), make([]byte, 60), "of zeros"); err != nil {
+		fmt.Println(err)
+		return
+	}
+	r, err := capture.NewReader(&file)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	frame, info, err := r.Next()
+	fmt.Println(len(frame), info.Interface, info.Time, err)
+	// Output: 60 wire0 1970-01-01 00:00:01 +0000 UTC <nil>
 }
