@@ -117,11 +117,11 @@ func byEngine(b *testing.B, name string, how Options) *mover {
 				return err
 			}
 			moved += len(frames)
-			if err := l.Link.Send(frames); err != nil {
+			if err := l.Direction.Send(frames); err != nil {
 				return err
 			}
 		}
-		if r, ok := l.Lane.engine.(*ring); ok {
+		if r, ok := l.Worker.engine.(*ring); ok {
 			if err := r.flush(); err != nil {
 				return err
 			}

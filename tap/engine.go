@@ -52,9 +52,9 @@ func named[T ~uint8](value *T, what string, names []string, text []byte) error {
 	return nil
 }
 
-// Probe tells which engine Auto stands for here, Ring or Plain, and in a sentence why. It has really
+// Probe returns which engine Auto stands for here, Ring or Plain, and in a sentence why. It has really
 // moved a frame, for there are containers in which a ring can be made and nothing can be read by it.
-// It looks once.
+// It looks once; by which a NIC's frames are moved Worker.Engine says.
 func Probe() (Engine, string) {
 	p := probeOnce()
 	return p.engine, p.why
@@ -79,17 +79,24 @@ var probeOnce = sync.OnceValue(func() probed {
 })
 
 // settle puts what Probe found in the place of Auto, and refuses a ring that does not work.
-func (o Options) settle() (Options, error) {
+func (o Options) settle() (_ Options, why string, err error) {
 	if o.Engine == Plain {
-		return o, nil
+		return o, "asked for", nil
 	}
 	p := probeOnce()
 	if o.Engine == Ring && p.engine != Ring {
-		return o, fmt.Errorf("engine ring: %s: choose plain", p.why)
+		return o, "", fmt.Errorf("engine ring: %s: choose plain", p.why)
+	}
+	if why = p.why; o.Engine == Ring {
+		why = "asked for"
 	}
 	o.Engine, o.SingleReads = p.engine, o.SingleReads || p.single
-	return o, nil
+	return o, why, nil
 }
+
+// patienceOfProbe bounds how long Probe waits for its frame, for a machine on which it never comes. One
+// that is busy may take its time: what arrives decides.
+const patienceOfProbe = 5 * time.Second
 
 // tryRing moves a frame by a ring: through a TAP in a network namespace of its own, or where none may
 // be made, through a pair of sockets.
@@ -112,7 +119,7 @@ func tryRing(single bool) (where string, err error) {
 	select {
 	case r := <-done:
 		return r.where, r.err
-	case <-time.After(2 * time.Second):
+	case <-time.After(2*patienceOfProbe + time.Second):
 		return "", errors.New("the frame did not come in time")
 	}
 }
@@ -177,32 +184,37 @@ func tryPair(single bool) error {
 // tryMoving writes back what comes to d until the probe's frame was among it, and wants to find that
 // at the far end.
 func tryMoving(d *Device, far *os.File, single bool) error {
-	link := newLink(d, d, 0, Options{Room: len(probeFrame)})
-	lane := newLane(newRing([]*Link{link}, Options{SingleReads: single}), link)
-	defer time.AfterFunc(time.Second, lane.Stop).Stop()
+	direction := newDirection(d, d, 0, Options{Room: len(probeFrame)})
+	r, err := newRing([]*Direction{direction}, Options{SingleReads: single})
+	if err != nil {
+		return err
+	}
+	worker := newWorker(r, direction)
+	defer time.AfterFunc(patienceOfProbe, worker.Stop).Stop()
 	for {
-		_, frames, err := lane.Next()
+		_, frames, err := worker.Next()
 		if errors.Is(err, ErrStopped) {
 			break
 		}
 		if err == nil {
-			err = link.Send(frames)
+			err = direction.Send(frames)
 		}
 		if err != nil {
 			return err
 		}
 		for _, f := range frames {
 			if bytes.Equal(f, probeFrame) {
-				lane.Stop()
+				worker.Stop()
 			}
 		}
 	}
-	got := make([]byte, 256)
-	for {
-		far.SetReadDeadline(time.Now().Add(time.Millisecond))
+	if err := far.SetReadDeadline(time.Now().Add(patienceOfProbe)); err != nil {
+		return err
+	}
+	for got := make([]byte, 256); ; {
 		n, err := far.Read(got)
 		if err != nil {
-			return fmt.Errorf("%+v, and no frame behind: %w", link.Tally(), err)
+			return fmt.Errorf("%+v, and no frame behind: %w", direction.Tally(), err)
 		}
 		if bytes.HasSuffix(got[:n], probeFrame) {
 			return nil

@@ -179,3 +179,19 @@ func sameFile(a, b int) bool {
 	var s, t unix.Stat_t
 	return unix.Fstat(a, &s) == nil && unix.Fstat(b, &t) == nil && s.Dev == t.Dev && s.Ino == t.Ino
 }
+
+// present reports whether the current namespace has the interface.
+func present(ifr unix.Ifreq) bool {
+	err := interfaceIoctl(unix.SIOCGIFFLAGS, &ifr)
+	return !errors.Is(err, unix.ENODEV)
+}
+
+// interfaceIoctl asks the current namespace about the interface that ifr names.
+func interfaceIoctl(request uint, ifr *unix.Ifreq) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.IoctlIfreq(fd, request, ifr)
+}

@@ -20,17 +20,17 @@ func testNothingLeaks(t *testing.T, how Options) {
 		ended := make(chan error)
 		count := 0
 		for queue := range 2 {
-			lanes, err := Join(a, b, queue, how)
+			workers, err := Join(a, b, queue, how)
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, lane := range lanes {
+			for _, worker := range workers {
 				count++
 				go func() {
-					_, _, err := lane.Next()
+					_, _, err := worker.Next()
 					ended <- err
 				}()
-				time.AfterFunc(time.Millisecond, lane.Stop)
+				time.AfterFunc(time.Millisecond, worker.Stop)
 			}
 		}
 		for range count {

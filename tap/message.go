@@ -14,7 +14,7 @@ const (
 )
 
 // message receives frames of a packet socket together with what the kernel tells apart from their
-// bytes. It is made once for a link, so that nothing is allocated for a frame.
+// bytes. It is made once for a direction, so that nothing is allocated for a frame.
 type message struct {
 	header  unix.Msghdr
 	bytes   unix.Iovec

@@ -445,7 +445,7 @@ func testInject(t *testing.T, how Options) {
 	}
 }
 
-func TestAttachedLinkAllocatesNothing(t *testing.T) {
+func TestAttachedDirectionAllocatesNothing(t *testing.T) {
 	near, _, _, _ := attached(t, Options{}, 1522, 64)
 	back := link(t, Options{}, near, near, 1522, 64) // what it reads it writes: both halves at once
 	far := socket(t, "far")

@@ -9,18 +9,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// plain is the engine of a lane with one link: a system call for each frame read and each written.
+// plain is the engine of a worker with one direction: a system call for each frame read and each written.
 type plain struct {
-	link    *Link
-	in, out syscall.RawConn
-	message *message // where frames come from a packet socket
-	busy    time.Duration
-	awake   time.Time // when something last came, where busy is set
-	slots   [][]byte
-	batch   [][]byte // received, lies in slots
-	rest    [][]byte // still to be sent
-	errno   error    // what ended fill or drain
-	stopped atomic.Bool
+	direction *Direction
+	in, out   syscall.RawConn
+	message   *message // where frames come from a packet socket
+	busy      time.Duration
+	awake     time.Time // when something last came, where busy is set
+	slots     [][]byte
+	batch     [][]byte // received, lies in slots
+	rest      [][]byte // still to be sent
+	refusal   refusal  // of the first of them
+	errno     error    // what ended fill or drain
+	stopped   atomic.Bool
 
 	// Closures made once: the poller takes functions, and one made per call would be allocated.
 	fill  func(fd uintptr) bool
@@ -28,32 +29,32 @@ type plain struct {
 	drain func(fd uintptr)
 }
 
-func newPlain(l *Link, o Options) (*plain, error) {
-	source, err := l.from.pollable(l.queue)
+func newPlain(d *Direction, o Options) (*plain, error) {
+	source, err := d.from.pollable(d.queue)
 	if err != nil {
 		return nil, err
 	}
-	l.source = source
+	d.source = source
 	in, err := source.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	out, err := l.target.SyscallConn()
+	out, err := d.target.SyscallConn()
 	if err != nil {
 		return nil, err
 	}
-	p := &plain{link: l, in: in, out: out, busy: o.BusyPoll, awake: time.Now(),
-		slots: l.slots(make([]byte, Batch*l.slotSize())), batch: make([][]byte, 0, Batch)}
-	if l.from.out != nil {
+	p := &plain{direction: d, in: in, out: out, busy: o.BusyPoll, awake: time.Now(),
+		slots: d.slots(make([]byte, Batch*d.slotSize())), batch: make([][]byte, 0, Batch)}
+	if d.from.out != nil {
 		p.message = new(message)
 	}
 	p.fill, p.look, p.drain = p.readBatch, p.lookAgain, p.writeBatch
-	return p, l.source.SetReadDeadline(time.Now().Add(heartbeat))
+	return p, d.source.SetReadDeadline(time.Now().Add(heartbeat))
 }
 
 func (p *plain) stop() {
 	p.stopped.Store(true)
-	p.link.source.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed file, whose reader is awake
+	p.direction.source.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed file, whose reader is awake
 }
 
 // next waits for at least one frame and returns all that are ready, up to Batch.
@@ -62,27 +63,27 @@ func (p *plain) stop() {
 //  2. After a heartbeat without waking, read once more and look whether the interface still exists:
 //     its deletion wakes sleepers a moment before it shows, so a wake-up can come too early.
 //  3. An error behind frames waits until they have been taken; it comes again.
-func (p *plain) next() (*Link, [][]byte, error) {
-	l := p.link
+func (p *plain) next() (*Direction, [][]byte, error) {
+	d := p.direction
 	p.batch = p.batch[:0]
 	for !p.stopped.Load() {
 		p.errno = nil
 		if !p.spin() && p.in.Read(p.fill) != nil {
-			l.source.SetReadDeadline(time.Now().Add(heartbeat)) // Stop sets its mark first, so none of its deadlines is lost
+			d.source.SetReadDeadline(time.Now().Add(heartbeat)) // Stop sets its mark first, so none of its deadlines is lost
 			if p.in.Control(p.look) != nil {
-				return nil, nil, l.from.failed("read from", os.ErrClosed)
+				return nil, nil, d.from.failed("read from", os.ErrClosed)
 			}
 		}
-		l.public.store(l.tally)
+		d.public.store(d.tally)
 		if len(p.batch) > 0 {
 			if p.busy > 0 {
 				p.awake = time.Now()
 			}
-			l.taken += len(p.batch)
-			return l, p.batch, nil
+			d.taken += len(p.batch)
+			return d, p.batch, nil
 		}
 		if p.errno != nil && p.errno != unix.EAGAIN {
-			return nil, nil, l.from.failed("read from", p.errno)
+			return nil, nil, d.from.failed("read from", p.errno)
 		}
 	}
 	return nil, nil, ErrStopped
@@ -101,21 +102,21 @@ func (p *plain) spin() bool {
 
 // readBatch reads what is ready; false asks to be called again when there is more.
 func (p *plain) readBatch(fd uintptr) bool {
-	l := p.link
+	d := p.direction
 	for len(p.batch) < Batch {
 		frame, err := p.readFrame(int(fd), p.slots[len(p.batch)])
 		switch {
 		case err == unix.EINTR:
 		case err == unix.ENETDOWN: // a packet socket's, once: frames come again when the interface is up
-		case err == unix.EMSGSIZE, len(frame) > l.room:
-			l.tally.Oversize++
+		case err == unix.EMSGSIZE, len(frame) > d.room:
+			d.tally.Oversize++
 		case err != nil:
 			p.errno = err
 			return err != unix.EAGAIN || len(p.batch) > 0
 		default:
 			p.batch = append(p.batch, frame)
-			l.tally.In++
-			l.tally.InBytes += uint64(len(frame))
+			d.tally.In++
+			d.tally.InBytes += uint64(len(frame))
 		}
 	}
 	return true
@@ -143,9 +144,9 @@ func (p *plain) lookAgain(fd uintptr) {
 	}
 }
 
-func (p *plain) send(l *Link, frames [][]byte) error {
+func (p *plain) send(d *Direction, frames [][]byte) error {
 	p.rest = frames
-	for pause, left := firstPause, len(frames); ; pause = min(2*pause, longestPause) {
+	for {
 		p.errno = nil
 		if p.out.Control(p.drain) != nil {
 			return p.giveUp(os.ErrClosed)
@@ -158,36 +159,43 @@ func (p *plain) send(l *Link, frames [][]byte) error {
 		case p.stopped.Load():
 			return p.giveUp(ErrStopped)
 		}
-		if len(p.rest) < left {
-			pause, left = firstPause, len(p.rest)
-		}
-		l.tally.Retries++
-		time.Sleep(pause)
+		d.public.store(d.tally)
+		time.Sleep(p.refusal.left())
 	}
 }
 
 // giveUp counts the frames that will not be written.
 func (p *plain) giveUp(err error) error {
-	p.link.tally.HostDown += uint64(len(p.rest))
+	p.direction.tally.HostDown += uint64(len(p.rest))
 	p.rest = nil
-	return p.link.to.failed("write to", err)
+	return p.direction.to.failed("write to", err)
 }
 
-// writeBatch writes until a frame is refused for the moment or for good.
+// writeBatch writes until a frame is refused for the moment, or with all others.
 func (p *plain) writeBatch(fd uintptr) {
-	l := p.link
+	d := p.direction
 	for len(p.rest) > 0 {
 		n, err := unix.Write(int(fd), p.rest[0])
 		switch {
 		case err == nil:
-			l.tally.Out++
-			l.tally.OutBytes += uint64(n)
+			d.tally.Out++
+			d.tally.OutBytes += uint64(n)
 		case err == unix.EINTR:
 			continue
-		case !l.lose(err):
+		case refused(err):
+			d.tally.Retries++
+			if !p.refusal.again(err, d.to, int(fd)) {
+				p.errno = err
+				return
+			}
+			d.tally.Refused++
+			p.rest = p.rest[1:]
+			continue
+		case !d.lose(err):
 			p.errno = err
 			return
 		}
+		p.refusal.over()
 		p.rest = p.rest[1:]
 	}
 }

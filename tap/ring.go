@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -13,11 +14,11 @@ import (
 )
 
 const (
-	submissions = 512  // for each way a batch of writes, one of reads, and a few
+	submissions = 512  // for each port a batch of writes, one of reads, and a few
 	completions = 1024 // never more are under way
 )
 
-// What a completion is of; its data holds kind, way and index.
+// What a completion is of; its data holds kind, port, batch and index.
 const (
 	ofRead = iota + 1
 	ofWrite
@@ -26,103 +27,155 @@ const (
 	ofCancel
 )
 
-func tag(kind, way, index int) uint64 { return uint64(kind)<<32 | uint64(way)<<16 | uint64(index) }
+func tag(kind, port int, batch uint32, index int) uint64 {
+	return uint64(kind)<<56 | uint64(port)<<48 | uint64(batch)<<16 | uint64(index)
+}
 
-// ring moves the frames of one or two links by one io_uring, on one thread: what all of them have to
-// write and to read goes into the kernel with one call.
+// ring moves the frames of one or two directions by one io_uring, on one thread: what all of them have
+// to write and to read goes into the kernel with one call.
 type ring struct {
-	uring *uring // made by the first next, on its thread
-	ways  []*way
-	turn  int   // of the ways, which hands out first
-	last  error // what ended it; all has been let go of then
+	uring *uring
+	ports []*ringPort
+	turn  int   // the port that hands out next
+	last  error // why the ring ended; it holds nothing from then on
 	busy  time.Duration
 	awake time.Time // when something last happened, where busy is set
 
 	failure   error // an interface is lost: what is under way ends, and nothing more is read
-	cancelled bool  // the reads
+	armed     bool  // the alarm is polled
+	cancelled bool  // what waits, so that the ring can end
+	stuck     bool  // it does not end all the same
 	stopped   atomic.Bool
 
-	mutex sync.Mutex // guards what wakes the thread
-	alarm int        // an eventfd while the ring is up, else -1
+	mutex   sync.Mutex // guards the ring until its thread begins, and what wakes it then
+	started bool
+	alarm   int // an eventfd while the ring is up, else -1
 }
 
-// next hands out the frames of a link that has some, and goes into the kernel when none has:
-//
-//  1. Make the ring, the first time.
-//  2. Hand out a batch of a link whose last one has been written.
-//  3. Where all has ended, let go of everything and say why.
-//  4. Else write, read and wait in one call.
-func (r *ring) next() (*Link, [][]byte, error) {
-	if r.last != nil {
-		return nil, nil, r.last
+// newRing makes all that the ring needs, so that what is short is found before the first frame. Until
+// its thread begins it belongs to its devices: see Device.Close.
+func newRing(directions []*Direction, o Options) (r *ring, err error) {
+	r = &ring{busy: o.BusyPoll, alarm: -1}
+	if r.uring, err = newUring(submissions, completions); err != nil {
+		return nil, err
 	}
-	if r.uring == nil {
-		if err := r.start(); err != nil {
-			return nil, nil, r.end(err)
+	if r.alarm, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+		return nil, r.end(err)
+	}
+	for i, d := range directions {
+		p, err := newRingPort(d, i, r.uring, o.SingleReads)
+		r.ports = append(r.ports, p)
+		if err != nil {
+			return nil, r.end(err)
 		}
 	}
+	for _, d := range directions {
+		d.from.holds(r)
+		d.to.holds(r)
+	}
+	return r, nil
+}
+
+// next hands out the frames of a direction that has some, and goes into the kernel when none has:
+//
+//  1. Bind the ring to this thread, the first time.
+//  2. Hand out a batch of a port whose last one is settled.
+//  3. Where all has ended, let go of everything and say why.
+//  4. Else write, read and wait in one call.
+func (r *ring) next() (*Direction, [][]byte, error) {
+	if err := r.begin(); err != nil {
+		return nil, nil, err
+	}
 	for {
-		for range r.ways {
-			w := r.ways[r.turn]
-			r.turn = (r.turn + 1) % len(r.ways)
-			if frames := w.handOut(); len(frames) > 0 {
-				return w.link, frames, nil
+		for range r.ports {
+			p := r.ports[r.turn]
+			r.turn = (r.turn + 1) % len(r.ports)
+			if len(p.writer.rest) > 0 {
+				continue
+			}
+			if frames := p.reader.handOut(); len(frames) > 0 {
+				return p.direction, frames, nil
 			}
 		}
 		if r.over() {
-			return nil, nil, r.end(r.reason())
+			return nil, nil, r.finish(r.reason())
 		}
 		if err := r.cycle(); err != nil {
-			return nil, nil, r.end(err)
+			return nil, nil, r.finish(err)
 		}
 	}
 }
 
-// start makes the ring on the calling goroutine's thread, to which it is bound from then on.
-func (r *ring) start() (err error) {
-	runtime.LockOSThread()
-	r.awake = time.Now()
-	if r.uring, err = newUring(submissions, completions); err != nil {
-		return err
-	}
-	for _, w := range r.ways {
-		if err := w.open(r.uring); err != nil {
-			return err
-		}
+// begin binds the ring to the calling goroutine's thread, until finish. It returns why the ring ended.
+func (r *ring) begin() error {
+	if r.started {
+		return r.last
 	}
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
-	if r.alarm, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return err
+	if r.last != nil {
+		return r.last
 	}
-	s := r.uring.submit()
-	s.op, s.fd, s.opFlags, s.data = opPollAdd, int32(r.alarm), unix.POLLIN, tag(ofAlarm, 0, 0)
+	runtime.LockOSThread()
+	r.started, r.awake = true, time.Now()
+	if err := r.uring.enable(); err != nil {
+		defer runtime.UnlockOSThread()
+		return r.end(err)
+	}
 	return nil
 }
 
-func newRing(links []*Link, o Options) *ring {
-	r := &ring{busy: o.BusyPoll, alarm: -1}
-	for i, l := range links {
-		r.ways = append(r.ways, &way{link: l, index: i, in: -1, out: -1, single: o.SingleReads})
+// begun reports whether the ring is its thread's, or has ended.
+func (r *ring) begun() bool {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	return r.started || r.last != nil
+}
+
+// finish ends the ring and lets go of its thread.
+func (r *ring) finish(why error) error {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	defer runtime.UnlockOSThread()
+	return r.end(why)
+}
+
+// release ends a ring whose thread has not begun, by the time that one of its devices is closed.
+func (r *ring) release() {
+	r.mutex.Lock()
+	defer r.mutex.Unlock()
+	if !r.started && r.last == nil {
+		r.end(fmt.Errorf("%s: %w", r.ports[0].direction.from.name, os.ErrClosed))
 	}
-	return r
+}
+
+// end lets go of the descriptors and the memory.
+func (r *ring) end(why error) error {
+	r.last = why
+	if r.alarm >= 0 {
+		unix.Close(r.alarm)
+		r.alarm = -1
+	}
+	r.uring.close()
+	for _, p := range r.ports {
+		p.close()
+		p.direction.public.store(p.direction.tally)
+	}
+	return why
 }
 
 // send queues the frames; the next enter writes them.
-func (r *ring) send(l *Link, frames [][]byte) error {
+func (r *ring) send(d *Direction, frames [][]byte) error {
 	if r.last != nil {
-		l.tally.HostDown += uint64(len(frames))
+		d.tally.HostDown += uint64(len(frames))
 		return r.last
 	}
-	for _, w := range r.ways {
-		if w.link != l {
-			continue
-		}
-		if len(w.rest) > 0 {
-			panic("tap: Send twice without Next in between")
-		}
-		w.rest = frames
+	i := slices.IndexFunc(r.ports, func(p *ringPort) bool { return p.direction == d })
+	w := &r.ports[i].writer
+	if len(w.rest) > 0 {
+		panic("tap: Send twice without Next in between")
 	}
+	w.rest = frames
 	return nil
 }
 
@@ -136,7 +189,7 @@ func (r *ring) stop() {
 	}
 }
 
-// stopping tells whether nothing more is to be read.
+// stopping reports whether nothing more is to be read.
 func (r *ring) stopping() bool { return r.failure != nil || r.stopped.Load() }
 
 func (r *ring) reason() error {
@@ -146,38 +199,18 @@ func (r *ring) reason() error {
 	return ErrStopped
 }
 
-// over tells whether the ring is to end and nothing is under way.
+// over reports whether the ring is to end and nothing is under way, or nothing that will ever end.
 func (r *ring) over() bool {
 	if !r.stopping() {
 		return false
 	}
 	over := true
-	for _, w := range r.ways {
-		if !w.end() {
+	for _, p := range r.ports {
+		if !p.end() {
 			over = false
 		}
 	}
-	return over
-}
-
-// end lets go of the ring, of the descriptors and of the memory, and of the thread.
-func (r *ring) end(why error) error {
-	r.last = why
-	r.mutex.Lock()
-	defer r.mutex.Unlock()
-	if r.alarm >= 0 {
-		unix.Close(r.alarm)
-		r.alarm = -1
-	}
-	if r.uring != nil {
-		r.uring.close()
-	}
-	for _, w := range r.ways {
-		w.close()
-		w.link.public.store(w.link.tally)
-	}
-	runtime.UnlockOSThread()
-	return why
+	return over || r.stuck
 }
 
 // cycle goes into the kernel once.
@@ -187,23 +220,21 @@ func (r *ring) end(why error) error {
 //     sleeps until a frame comes, a pause ends, or it is time to look after the interfaces.
 //  3. Take what was completed, and publish the counts.
 func (r *ring) cycle() error {
-	batches, limit := 0, heartbeat
-	for _, w := range r.ways {
-		batches += w.queueWrites()
-		if w.pause > 0 && w.writing == 0 {
-			limit = min(limit, w.pausing())
-		}
-		if !r.stopping() {
-			w.queueReads()
+	open, limit := 0, heartbeat
+	for _, p := range r.ports {
+		w := &p.writer
+		w.queue()
+		open += w.open
+		switch pausing := w.refusal.pause > 0; {
+		case pausing && w.open == 0:
+			limit = min(limit, w.refusal.left())
+		case !pausing && !r.stopping():
+			p.reader.feed.queue()
 		}
 	}
-	if r.stopping() && !r.cancelled {
-		r.cancelled = true
-		s := r.uring.submit()
-		s.op, s.fd, s.opFlags, s.data = opAsyncCancel, -1, cancelAll|cancelAny, tag(ofCancel, 0, 0)
-	}
-	wait := max(batches, 1)
-	if batches == 0 && r.spinning() {
+	r.watch()
+	wait := max(open, 1)
+	if open == 0 && r.spinning() {
 		wait = 0
 	}
 	if err := r.uring.enter(wait, limit); err != nil {
@@ -215,41 +246,67 @@ func (r *ring) cycle() error {
 	return nil
 }
 
-// spinning tells whether something happened so lately that it is not worth sleeping.
+// watch has the alarm polled, or where the ring is to end has all cancelled that waits.
+func (r *ring) watch() {
+	switch {
+	case !r.stopping() && !r.armed:
+		r.armed = true
+		s := r.uring.submit()
+		s.op, s.fd, s.opFlags, s.data = opPollAdd, int32(r.alarm), unix.POLLIN, tag(ofAlarm, 0, 0, 0)
+	case r.stopping() && !r.cancelled:
+		r.cancelled = true
+		s := r.uring.submit()
+		s.op, s.fd, s.opFlags, s.data = opAsyncCancel, -1, cancelAll|cancelAny, tag(ofCancel, 0, 0, 0)
+	}
+}
+
+// spinning reports whether something happened so lately that it is not worth sleeping.
 func (r *ring) spinning() bool { return r.busy > 0 && time.Since(r.awake) < r.busy }
 
-// complete takes the completions, and tells whether there were any.
+// complete takes the completions, and reports whether there were any.
 func (r *ring) complete() (some bool) {
-	for {
-		c, ok := r.uring.take()
-		if !ok {
-			break
-		}
+	for c, ok := r.uring.take(); ok; c, ok = r.uring.take() {
 		some = true
-		kind, way, index := int(c.data>>32), int(c.data>>16&0xffff), int(c.data&0xffff)
-		switch kind {
-		case ofRead:
-			r.fail(r.ways[way].haveRead(c, index))
-		case ofWrite:
-			r.fail(r.ways[way].haveWritten(c, index))
-		case ofPoll:
-			r.ways[way].polling = false
-		}
+		r.fail(r.answered(c))
 	}
 	if some && r.busy > 0 {
 		r.awake = time.Now()
 	}
-	for _, w := range r.ways {
-		w.link.public.store(w.link.tally)
+	for _, p := range r.ports {
+		p.direction.public.store(p.direction.tally)
 	}
 	return some
 }
 
+// answered gives a completion to the port that it is for.
+func (r *ring) answered(c completion) error {
+	kind, port, batch, index := int(c.data>>56), int(c.data>>48&0xff), uint32(c.data>>16), int(c.data&0xffff)
+	if port < len(r.ports) {
+		p := r.ports[port]
+		switch kind {
+		case ofRead:
+			return p.reader.answered(c, index)
+		case ofWrite:
+			return p.writer.answered(c, batch, index)
+		case ofPoll:
+			return p.reader.woken()
+		case ofAlarm:
+			r.armed = false
+			return nil
+		case ofCancel:
+			r.cancelled = unix.Errno(-c.result) != unix.ECANCELED
+			return nil
+		}
+	}
+	return fmt.Errorf("io_uring answers for an entry that it was not given: %#x", c.data)
+}
+
 // look notices interfaces that are gone: a deletion wakes the thread a moment before it shows, so
-// that the wake-up can come too early.
+// that the wake-up can come too early. A ring that is to end and hears nothing for so long is stuck.
 func (r *ring) look() {
-	for _, w := range r.ways {
-		r.fail(w.remains())
+	r.stuck = r.cancelled
+	for _, p := range r.ports {
+		r.fail(p.remains())
 	}
 }
 
@@ -260,7 +317,7 @@ func (r *ring) fail(err error) {
 	}
 }
 
-// remains tells whether a device is open and its interface there.
+// remains reports whether a device is open and its interface there.
 func (d *Device) remains(f *os.File) error {
 	err := control(f, func(fd int) error {
 		_, err := d.nameNow(fd)
@@ -273,4 +330,16 @@ func (d *Device) remains(f *os.File) error {
 		return d.gone()
 	}
 	return nil
+}
+
+// abandoned is memory that the kernel was given and never gave back, kept from being used again.
+var abandoned struct {
+	sync.Mutex
+	all []any
+}
+
+func abandon(what ...any) {
+	abandoned.Lock()
+	defer abandoned.Unlock()
+	abandoned.all = append(abandoned.all, what...)
 }

@@ -104,11 +104,11 @@ func testSendManyFrames(t *testing.T, how Options) {
 // order of that one batch is lost, since nothing made its frames wait for each other.
 func TestUnlinkedFramesAreRetried(t *testing.T) {
 	l, peer := fullQueue(t, Options{Engine: Ring})
-	r := l.Lane.engine.(*ring)
+	r := l.Worker.engine.(*ring)
 	if err := r.flush(); err != nil { // makes the ring
 		t.Fatal(err)
 	}
-	r.ways[0].limited = func() bool { return false }
+	r.ports[0].writer.mayRefuse = func() bool { return false }
 	const count = 500
 	var frames [][]byte
 	for i := range count {
@@ -145,10 +145,10 @@ func TestUnlinkedFramesAreRetried(t *testing.T) {
 	}
 }
 
-// A lane that ended leaves the frames that come later to the next one.
-func TestLanesComeAndGo(t *testing.T) { engines(t, testLanesComeAndGo) }
+// A worker that ended leaves the frames that come later to the next one.
+func TestWorkersComeAndGo(t *testing.T) { engines(t, testWorkersComeAndGo) }
 
-func testLanesComeAndGo(t *testing.T, how Options) {
+func testWorkersComeAndGo(t *testing.T, how Options) {
 	a, b, _ := pair(t, how, 1514, 0)
 	in, out := socket(t, "ta"), socket(t, "tb")
 	for turn := range 5 {

@@ -7,9 +7,9 @@
 // frames from the program to the interface and back, but a TAP's program is what the cable would be,
 // an attached interface's is what the network stack is.
 //
-// A Link is one direction of a queue pair: it reads batches from a queue of one Device into its own
-// slots and writes them to the same queue of the other. A Lane is the links that one goroutine drives,
-// by one of two Engines. Frames are whole Ethernet frames without a
+// A Direction is one way between a pair of queues: it reads batches from a queue of one Device into its
+// own slots and writes them to the same queue of the other. A Worker is the directions that one
+// goroutine drives, by one of two Engines. Frames are whole Ethernet frames without a
 // packet-information or vnet header. The package knows nothing of what a frame holds.
 package tap
 
@@ -21,10 +21,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
-	"github.com/songgao/water"
 	"golang.org/x/sys/unix"
 )
 
@@ -32,7 +30,7 @@ var (
 	// ErrGone says that the interface was deleted; every later call on it says so too.
 	ErrGone = errors.New("interface is gone: somebody deleted it")
 	// ErrStopped is what Next returns after Stop.
-	ErrStopped = errors.New("lane was stopped")
+	ErrStopped = errors.New("worker was stopped")
 )
 
 // Config says which interface to open.
@@ -46,9 +44,10 @@ type Config struct {
 type Device struct {
 	name   string
 	queues []*os.File
-	out    *os.File   // what is written to a packet socket's interface; nil for a TAP
-	polled []*os.File // of a TAP's queues, those that a goroutine waits on; guarded by mutex
-	mutex  sync.Mutex
+	out    *os.File      // what is written to a packet socket's interface; nil for a TAP
+	mutex  sync.Mutex    // guards polled and rings
+	polled []*os.File    // of a TAP's queues, those that a goroutine waits on
+	rings  []*ring       // whose threads may not have begun
 	lost   atomic.Uint64 // frames that the packet socket had no buffer for, which the kernel tells once
 }
 
@@ -96,42 +95,6 @@ func open(c Config) (*Device, error) {
 	return d, nil
 }
 
-// openQueue attaches one more descriptor. Water opens without close-on-exec, hence the lock, and
-// writes the persistence it is given even when it only attaches.
-func openQueue(name string, persist, multi bool) (*os.File, error) {
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	w, err := water.New(water.Config{
-		DeviceType:             water.TAP,
-		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, Persist: persist, MultiQueue: multi},
-	})
-	if err != nil {
-		return nil, err
-	}
-	f, ok := w.ReadWriteCloser.(*os.File)
-	if !ok {
-		w.Close()
-		return nil, errors.New("the TAP library hands out no file")
-	}
-	defer f.Close()
-	return unpolled(f)
-}
-
-// unpolled returns another file for the same queue, of which the runtime's poller knows nothing: it
-// would be woken by every frame, also by those that a ring reads. Water's file is made for the poller.
-func unpolled(f *os.File) (*os.File, error) {
-	fd, err := duplicate(f)
-	if err != nil {
-		return nil, err
-	}
-	if err := unix.SetNonblock(fd, false); err != nil { // what os.NewFile goes by
-		unix.Close(fd)
-		return nil, err
-	}
-	f = os.NewFile(uintptr(fd), f.Name())
-	return f, unix.SetNonblock(fd, true)
-}
-
 // pollable returns a file for a queue on which a goroutine can wait.
 func (d *Device) pollable(queue int) (*os.File, error) {
 	if d.out != nil {
@@ -177,7 +140,7 @@ func (d *Device) writer(queue int) *os.File {
 	return d.queues[queue]
 }
 
-// Inject writes one frame, from any goroutine, beside what links write: it stands somewhere between
+// Inject writes one frame, from any goroutine, beside what directions write: it stands somewhere between
 // their frames. It never waits: a frame refused, for the moment or for good, is not written, is in no
 // Tally, and the error says why.
 func (d *Device) Inject(frame []byte) error {
@@ -191,11 +154,21 @@ func (d *Device) Inject(frame []byte) error {
 	return nil
 }
 
+// holds notes a ring, so that Close can let go of it.
+func (d *Device) holds(r *ring) {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	d.rings = append(slices.DeleteFunc(d.rings, (*ring).begun), r)
+}
+
 // Close lets go of the interface and unblocks every reader, a ring within a second. An interface that
 // Open made disappears, with the last ring that reads it; any other stays.
 func (d *Device) Close() error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
+	for _, r := range d.rings {
+		r.release()
+	}
 	var all error
 	for _, f := range slices.Concat(d.queues, d.polled, []*os.File{d.out}) {
 		if f != nil {
@@ -208,7 +181,7 @@ func (d *Device) Close() error {
 // gone wraps ErrGone with the interface's name.
 func (d *Device) gone() error { return fmt.Errorf("%s: %w", d.name, ErrGone) }
 
-// CheckName tells whether the kernel takes a name for an interface. The error is
+// CheckName reports whether the kernel takes a name for an interface. The error is
 // one sentence that says what to do.
 func CheckName(name string) error {
 	switch {

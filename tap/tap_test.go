@@ -232,7 +232,7 @@ func testReceiveEnds(t *testing.T, how Options) {
 				}
 			}
 			if name == "closed" && exists(a.Name()) {
-				t.Error("the interface outlives its device and the lane")
+				t.Error("the interface outlives its device and the worker")
 			}
 		})
 	}
@@ -260,9 +260,9 @@ func testDeletedIsGoneForAll(t *testing.T, how Options) {
 	}
 }
 
-func TestLinkMovesFramesWhole(t *testing.T) { engines(t, testLinkMovesFramesWhole) }
+func TestDirectionMovesFramesWhole(t *testing.T) { engines(t, testDirectionMovesFramesWhole) }
 
-func testLinkMovesFramesWhole(t *testing.T, how Options) {
+func testDirectionMovesFramesWhole(t *testing.T, how Options) {
 	_, _, l := pair(t, how, 1518, 64)
 	in, out := socket(t, "ta"), socket(t, "tb")
 	sizes := []int{14, 59, 60, 1513, 1514}
@@ -402,9 +402,9 @@ func TestJoinWantsTheQueueOnBothSides(t *testing.T) {
 		}
 	}
 	for engine, want := range map[Engine]int{Plain: 2, Ring: 1} {
-		lanes, err := Join(one, two, 0, Options{Room: 100, Engine: engine})
-		if err != nil || len(lanes) != want {
-			t.Errorf("%v: %d lanes, %v", engine, len(lanes), err)
+		workers, err := Join(one, two, 0, Options{Room: 100, Engine: engine})
+		if err != nil || len(workers) != want {
+			t.Errorf("%v: %d workers, %v", engine, len(workers), err)
 		}
 	}
 }
@@ -491,9 +491,9 @@ wire0:18446744073709551615 0 0 18446744073709551615 0 0 0 0 0 0 0 5 0 0 0 0
 	}
 }
 
-func TestLinkAllocatesNothing(t *testing.T) { engines(t, testLinkAllocatesNothing) }
+func TestDirectionAllocatesNothing(t *testing.T) { engines(t, testDirectionAllocatesNothing) }
 
-func testLinkAllocatesNothing(t *testing.T, how Options) {
+func testDirectionAllocatesNothing(t *testing.T, how Options) {
 	_, _, l := pair(t, how, 1518, 64)
 	in := socket(t, "ta")
 	const runs = 6

@@ -18,10 +18,10 @@ const (
 	opWrite         = 23
 	opReadMultishot = 49 // Linux 6.7
 
-	sqeLink          = 1 << 2 // the next entry waits for this one, and is cancelled if it fails
-	sqeBufferSelect  = 1 << 5
-	sqeSkipIfSuccess = 1 << 6 // a success is not reported
+	sqeLink         = 1 << 2 // the next entry waits for this one, and is cancelled if it fails
+	sqeBufferSelect = 1 << 5
 
+	cqeBuffer    = 1 << 0 // a buffer was taken
 	cqeMore      = 1 << 1 // further completions of the same entry follow
 	cqeBufferBit = 16     // where the buffer's number begins in the flags
 
@@ -29,6 +29,7 @@ const (
 	cancelAny = 1 << 2
 
 	setupCQSize       = 1 << 3
+	setupDisabled     = 1 << 6 // until it is enabled, by the thread that it is then for
 	setupSubmitAll    = 1 << 7
 	setupSingleIssuer = 1 << 12
 	setupDeferTaskrun = 1 << 13 // Linux 6.1
@@ -36,6 +37,7 @@ const (
 	enterGetEvents = 1 << 0
 	enterExtArg    = 1 << 3
 
+	registerEnable     = 12
 	registerBufferRing = 22
 
 	offsetRings   = 0
@@ -90,20 +92,23 @@ type waitArgument struct {
 }
 
 // uring is an io_uring: a queue of submissions and one of completions that the kernel and one thread
-// share. It belongs to the thread that made it, and knows nothing of what is moved.
+// share. It belongs to the thread that enables it, and knows nothing of what is moved.
 type uring struct {
 	fd             int
+	disabled       bool
 	rings, entries []byte // mappings
+	call           func(submit, wait, flags, argument, size uintptr) unix.Errno
 
+	sqHead   *uint32 // the kernel's: how far it has taken entries
 	sqTail   *uint32
 	sqMask   uint32
 	sqes     []submission
 	tail     uint32 // of what is filled in
-	unsent   uint32 // filled in and not yet taken by the kernel
 	cqHead   *uint32
 	cqTail   *uint32
 	cqMask   uint32
 	cqes     []completion
+	untaken  []completion // of entries that the kernel did not take
 	timeout  unix.Timespec
 	argument waitArgument
 }
@@ -111,7 +116,8 @@ type uring struct {
 // newUring makes a ring with room for so many submissions and completions, both powers of two. Where
 // the kernel can, completions are worked on only while the thread is in enter.
 func newUring(submissions, completions uint32) (*uring, error) {
-	p := setup{completions: completions, flags: setupCQSize | setupSubmitAll | setupSingleIssuer | setupDeferTaskrun}
+	p := setup{completions: completions,
+		flags: setupCQSize | setupDisabled | setupSubmitAll | setupSingleIssuer | setupDeferTaskrun}
 	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, uintptr(submissions), uintptr(unsafe.Pointer(&p)), 0)
 	if errno == unix.EINVAL {
 		p = setup{completions: completions, flags: setupCQSize}
@@ -121,12 +127,25 @@ func newUring(submissions, completions uint32) (*uring, error) {
 		return nil, fmt.Errorf("io_uring: %w", errno)
 	}
 	unix.CloseOnExec(int(fd))
-	u := &uring{fd: int(fd)}
+	u := &uring{fd: int(fd), disabled: p.flags&setupDisabled != 0}
+	u.call = u.kernel
 	if err := u.mapRings(&p); err != nil {
 		u.close()
 		return nil, fmt.Errorf("io_uring: map its queues: %w", err)
 	}
 	return u, nil
+}
+
+// enable makes the ring the calling thread's.
+func (u *uring) enable() error {
+	if !u.disabled {
+		return nil
+	}
+	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(u.fd), registerEnable, 0, 0, 0, 0)
+	if errno != 0 {
+		return fmt.Errorf("io_uring: enable: %w", errno)
+	}
+	return nil
 }
 
 func (u *uring) mapRings(p *setup) (err error) {
@@ -140,7 +159,7 @@ func (u *uring) mapRings(p *setup) (err error) {
 		return err
 	}
 	word := func(offset uint32) *uint32 { return (*uint32)(unsafe.Pointer(&u.rings[offset])) }
-	u.sqTail, u.sqMask = word(p.sq.tail), *word(p.sq.mask)
+	u.sqHead, u.sqTail, u.sqMask = word(p.sq.head), word(p.sq.tail), *word(p.sq.mask)
 	u.cqHead, u.cqTail, u.cqMask = word(p.cq.head), word(p.cq.tail), *word(p.cq.mask)
 	u.sqes = unsafe.Slice((*submission)(unsafe.Pointer(&u.entries[0])), p.submissions)
 	u.cqes = unsafe.Slice((*completion)(unsafe.Pointer(&u.rings[p.cq.completions])), p.completions)
@@ -157,17 +176,14 @@ func (u *uring) submit() *submission {
 	s := &u.sqes[u.tail&u.sqMask]
 	*s = submission{}
 	u.tail++
-	u.unsent++
 	return s
 }
 
 // enter gives the entries to the kernel, lets it work on what is ready, and waits until there are so
 // many completions or the limit is over. It may end early.
 //
-// The kernel takes all entries, or for want of memory none: then the next enter gives them again. If it
-// took a part, entries that were to wait for others no longer would, and so that is an error.
-//
-// A thread that may sleep in here is one that the collector must not wait for: hence no RawSyscall.
+// The kernel takes all entries, or for want of memory only the first few. Those left over are taken
+// back and answered with ECANCELED, for entries that wait for others would not if they came later.
 func (u *uring) enter(wait int, limit time.Duration) error {
 	atomic.StoreUint32(u.sqTail, u.tail)
 	flags, argument, size := uintptr(enterGetEvents), uintptr(0), uintptr(0)
@@ -176,29 +192,51 @@ func (u *uring) enter(wait int, limit time.Duration) error {
 		u.timeout = unix.NsecToTimespec(int64(limit))
 		argument, size = uintptr(unsafe.Pointer(&u.argument)), unsafe.Sizeof(u.argument)
 	}
-	n, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(u.fd), uintptr(u.unsent), uintptr(wait), flags, argument, size)
-	switch errno {
-	case 0:
-		if uint32(n) < u.unsent {
-			return fmt.Errorf("io_uring: the kernel took %d of %d entries, as it does when memory is at its end", n, u.unsent)
-		}
-		u.unsent = 0
-	case unix.EINTR, unix.ETIME, unix.EAGAIN, unix.EBUSY:
+	switch errno := u.call(uintptr(u.tail-atomic.LoadUint32(u.sqHead)), uintptr(wait), flags, argument, size); errno {
+	case 0, unix.EINTR, unix.ETIME, unix.EAGAIN, unix.EBUSY:
 	default:
 		return fmt.Errorf("io_uring: %w", errno)
 	}
+	if taken := atomic.LoadUint32(u.sqHead); taken != u.tail {
+		return u.takeBack(taken)
+	}
+	return nil
+}
+
+// kernel is the system call. A thread that may sleep in it is one that the collector must not wait for:
+// hence no RawSyscall.
+func (u *uring) kernel(submit, wait, flags, argument, size uintptr) unix.Errno {
+	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(u.fd), submit, wait, flags, argument, size)
+	return errno
+}
+
+// takeBack cancels the entries from one on, and gives the kernel a moment to find memory.
+func (u *uring) takeBack(from uint32) error {
+	if u.tail-from > uint32(len(u.sqes)) {
+		return fmt.Errorf("io_uring: the kernel says that it took entry %d of %d", from, u.tail)
+	}
+	for i := from; i != u.tail; i++ {
+		u.untaken = append(u.untaken, completion{data: u.sqes[i&u.sqMask].data, result: -int32(unix.ECANCELED)})
+	}
+	u.tail = from
+	time.Sleep(firstPause)
 	return nil
 }
 
 // take returns the next completion, if there is one.
 func (u *uring) take() (completion, bool) {
 	head := *u.cqHead // written by this thread only
-	if head == atomic.LoadUint32(u.cqTail) {
-		return completion{}, false
+	if head != atomic.LoadUint32(u.cqTail) {
+		c := u.cqes[head&u.cqMask]
+		atomic.StoreUint32(u.cqHead, head+1)
+		return c, true
 	}
-	c := u.cqes[head&u.cqMask]
-	atomic.StoreUint32(u.cqHead, head+1)
-	return c, true
+	if len(u.untaken) > 0 {
+		c := u.untaken[0]
+		u.untaken = u.untaken[1:]
+		return c, true
+	}
+	return completion{}, false
 }
 
 // bufferRegistration is struct io_uring_buf_reg, 40 bytes.

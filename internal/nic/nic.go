@@ -4,8 +4,8 @@
 // one does. In either direction a batch goes through a chain of
 // stages; where that is empty bytes pass untouched. What a stage does with a frame, and how it
 // reports it, is the stage's own matter: this package knows frames as bytes, keeps their order, and
-// counts them so that In = Out + HostDown + TooLong + Kept, where Kept is what the stages took less
-// what they made.
+// counts them so that In = Out + HostDown + TooLong + Refused + Kept, where Kept is what the stages took
+// less what they made.
 //
 // The caller owns the Devices: it opens them before New and closes them after Run has returned.
 package nic
@@ -62,12 +62,12 @@ func New(c Config) (*NIC, error) {
 	n := &NIC{wire: c.Wire, queues: c.Wire.Queues()}
 	o := tap.Options{Room: c.Room, Tail: c.Tail, Engine: c.Engine, BusyPoll: c.BusyPoll}
 	for queue := range n.queues {
-		lanes, err := tap.Join(c.Wire, c.Host, queue, o)
+		joined, err := tap.Join(c.Wire, c.Host, queue, o)
 		if err != nil {
 			return nil, err
 		}
-		for _, lane := range lanes {
-			n.workers = append(n.workers, &worker{nic: n, lane: lane, queue: queue})
+		for _, w := range joined {
+			n.workers = append(n.workers, &worker{Worker: w, nic: n, queue: queue})
 		}
 	}
 	n.Swap(c.Chain)
@@ -111,13 +111,27 @@ func (n *NIC) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	for _, w := range n.workers {
-		w.lane.Stop()
+		w.Stop()
 	}
 	running.Wait()
 	if errors.Is(failure, tap.ErrStopped) {
 		return nil
 	}
 	return failure
+}
+
+// Engine returns by what the NIC moves frames and in a sentence why: Ring where every queue has one, else
+// Plain, and then why the first that has none. It is known from New on, and does not change.
+func (n *NIC) Engine() (engine tap.Engine, why string) {
+	for i, w := range n.workers {
+		if i+1 < len(n.workers) && n.workers[i+1].queue == w.queue {
+			continue // a ring is its queue's last worker; what comes before it is for an attached interface
+		}
+		if engine, why = w.Engine(); engine == tap.Plain {
+			break
+		}
+	}
+	return engine, why
 }
 
 // Summary is what was moved so far.
@@ -130,11 +144,11 @@ type Summary struct {
 func (n *NIC) Summary() Summary {
 	var s Summary
 	for _, w := range n.workers {
-		for _, link := range w.lane.Links() {
-			if link.From() == n.wire {
-				add(&s.ToHost, link.Tally())
+		for _, d := range w.Directions() {
+			if d.From() == n.wire {
+				add(&s.ToHost, d.Tally())
 			} else {
-				add(&s.ToWire, link.Tally())
+				add(&s.ToWire, d.Tally())
 			}
 		}
 	}
@@ -148,6 +162,7 @@ func add(sum *tap.Tally, t tap.Tally) {
 	sum.OutBytes += t.OutBytes
 	sum.HostDown += t.HostDown
 	sum.TooLong += t.TooLong
+	sum.Refused += t.Refused
 	sum.Kept += t.Kept
 	sum.Retries += t.Retries
 	sum.Oversize += t.Oversize

@@ -93,8 +93,8 @@ func (r *running) stop(t testing.TB) {
 // conserved checks the contract's equation against the NIC's own counters.
 func conserved(t *testing.T, side string, c tap.Tally) {
 	t.Helper()
-	if int64(c.In) != int64(c.Out+c.HostDown+c.TooLong)+c.Kept {
-		t.Errorf("%s: in %d is not out %d + host_down %d + too long %d + kept %d", side, c.In, c.Out, c.HostDown, c.TooLong, c.Kept)
+	if int64(c.In) != int64(c.Out+c.HostDown+c.TooLong+c.Refused)+c.Kept {
+		t.Errorf("%s: in is not out + host down + too long + refused + kept: %+v", side, c)
 	}
 }
 
@@ -241,8 +241,8 @@ func testTwoQueues(t *testing.T) {
 		t.Errorf("peer saw %+v, want %+v", a, want)
 	}
 	for _, w := range r.workers {
-		for _, link := range w.lane.Links() {
-			if link.From() == r.wire && link.Tally().In == 0 {
+		for _, d := range w.Directions() {
+			if d.From() == r.wire && d.Tally().In == 0 {
 				t.Errorf("queue %d saw nothing", w.queue)
 			}
 		}

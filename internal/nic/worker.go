@@ -2,29 +2,29 @@ package nic
 
 import "tapsec/tap"
 
-// worker drives one lane: a direction of a queue, or both.
+// worker drives a worker of the tap package, and so one direction of a queue, or both.
 type worker struct {
+	*tap.Worker
 	nic   *NIC
-	lane  *tap.Lane
 	queue int
 }
 
-// run moves batches until the lane ends, each through the chain that is in force when it comes. An
-// error of Send comes again from Next, which lets go of the lane.
+// run moves batches until there are no more, each through the chain that is in force when it comes. An
+// error of Send comes again from Next, which lets go of everything.
 func (w *worker) run() error {
 	for {
-		link, frames, err := w.lane.Next()
+		direction, frames, err := w.Next()
 		if err != nil {
 			return err
 		}
 		chains := &w.nic.toWire
-		if link.From() == w.nic.wire {
+		if direction.From() == w.nic.wire {
 			chains = &w.nic.toHost
 		}
 		for _, stage := range (*chains.Load())[w.queue] {
 			frames = stage.Batch(frames)
 		}
-		if err := link.Send(frames); err != nil {
+		if err := direction.Send(frames); err != nil {
 			return err
 		}
 	}

@@ -9,26 +9,30 @@ func engines(t *testing.T, test func(t *testing.T, how Options)) {
 	}
 }
 
-// single is a lane with one link, of which Send waits until all is written.
+// single is a worker with one direction, of which Send waits until all is settled.
 type single struct {
-	*Lane
-	*Link
+	*Worker
+	*Direction
 }
 
-// link makes a lane from one device to another and ends it with the test.
+// link makes a worker from one device to another and ends it with the test.
 func link(t testing.TB, how Options, from, to *Device, room, tail int) *single {
 	t.Helper()
 	how.Room, how.Tail = room, tail
-	l := newLink(from, to, 0, how)
-	s := &single{Link: l}
+	d := newDirection(from, to, 0, how)
+	s := &single{Direction: d}
 	if how.Engine == Ring && from.out == nil {
-		s.Lane = newLane(newRing([]*Link{l}, how), l)
-	} else {
-		p, err := newPlain(l, how)
+		r, err := newRing([]*Direction{d}, how)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.Lane = newLane(p, l)
+		s.Worker = newWorker(r, d)
+	} else {
+		p, err := newPlain(d, how)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Worker = newWorker(p, d)
 	}
 	t.Cleanup(func() {
 		s.Stop()
@@ -47,33 +51,31 @@ func (s *single) Receive() ([][]byte, error) {
 }
 
 func (s *single) Send(frames [][]byte) error {
-	err := s.Link.Send(frames)
-	if r, ok := s.Lane.engine.(*ring); ok && err == nil {
+	err := s.Direction.Send(frames)
+	if r, ok := s.Worker.engine.(*ring); ok && err == nil {
 		err = r.flush()
 	}
 	return err
 }
 
-// flush goes into the kernel until all is written, or given up.
+// flush goes into the kernel until all is settled, or given up.
 func (r *ring) flush() error {
-	if r.uring == nil {
-		if err := r.start(); err != nil {
-			return r.end(err)
-		}
+	if err := r.begin(); err != nil {
+		return err
 	}
 	for {
 		if r.over() {
-			return r.end(r.reason())
+			return r.finish(r.reason())
 		}
-		written := true
-		for _, w := range r.ways {
-			written = written && len(w.rest) == 0
+		settled := true
+		for _, p := range r.ports {
+			settled = settled && len(p.writer.rest) == 0
 		}
-		if written && !r.stopping() {
+		if settled && !r.stopping() {
 			return nil
 		}
 		if err := r.cycle(); err != nil {
-			return r.end(err)
+			return r.finish(err)
 		}
 	}
 }

@@ -1,0 +1,100 @@
+package nic
+
+import (
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+
+	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
+	"tapsec/tap"
+)
+
+// flapsVar says how often an interface goes down and up in TestFlaps, which else is a thousand times.
+const flapsVar = "TAPSEC_FLAPS"
+
+// Contract 1: whatever an interface does while frames are written to it, and whatever the kernel answers
+// then, the NIC goes on and counts each frame once.
+func TestFlaps(t *testing.T) { engines(t, testFlaps) }
+
+func testFlaps(t *testing.T) {
+	flaps := 1000
+	if more, err := strconv.Atoi(os.Getenv(flapsVar)); err == nil {
+		flaps = more
+	}
+	for name, c := range map[string]struct {
+		flapped  string
+		attached bool
+	}{"host": {flapped: "host"}, "wire": {flapped: "wire"}, "attached wire": {"wire", true}} {
+		t.Run(name, func(t *testing.T) {
+			rig.Require(t)
+			host, wire := open(t, "host", 1), (*tap.Device)(nil)
+			far := "wire"
+			if c.attached {
+				wire, far = attach(t, "wire"), "wire-far"
+			} else {
+				wire = open(t, "wire", 1)
+			}
+			r := join(t, wire, host, nil)
+			stop := blast(t, "host", far)
+			for range flaps {
+				if err := netns.Down(c.flapped); err != nil {
+					t.Fatal(err)
+				}
+				if err := netns.Up(c.flapped); err != nil {
+					t.Fatal(err)
+				}
+			}
+			stop()
+			r.stop(t)
+			there, back := r.Summary().ToHost, r.Summary().ToWire
+			conserved(t, "to host", there)
+			conserved(t, "to wire", back)
+			if there.Out == 0 || back.Out == 0 || c.flapped == "host" && there.HostDown == 0 || c.flapped == "wire" && back.HostDown == 0 {
+				t.Errorf("there %+v, back %+v", there, back)
+			}
+			for name, out := range map[string]uint64{"host": there.Out, "wire": back.Out} {
+				if c.attached && name == "wire" {
+					continue // what it sent while its link was coming up, the kernel lost without a word
+				}
+				if took := took(t, name); took != out {
+					t.Errorf("%s took %d frames, the NIC wrote %d", name, took, out)
+				}
+			}
+		})
+	}
+}
+
+// took is how many frames a TAP has taken from its program.
+func took(t *testing.T, name string) uint64 {
+	t.Helper()
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return link.Attrs().Statistics.RxPackets
+}
+
+// blast sends frames out of interfaces as fast as they take them, whether they are up or not, until the
+// function returned is called.
+func blast(t *testing.T, names ...string) (stop func()) {
+	t.Helper()
+	var stopped atomic.Bool
+	var running sync.WaitGroup
+	for _, name := range names {
+		s := socket(t, name)
+		running.Go(func() {
+			for number := 0; !stopped.Load(); number = (number + 1) % 64 {
+				s.Send(numbered(0, number)) // fails while the interface is down
+			}
+		})
+	}
+	return func() {
+		stopped.Store(true)
+		running.Wait()
+	}
+}

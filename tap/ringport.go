@@ -1,0 +1,101 @@
+package tap
+
+import (
+	"fmt"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// slotCount is how many frames of a direction can be in its memory: a batch that is being written, and
+// one that is being read. The kernel wants a power of two.
+const slotCount = 2 * Batch
+
+// ringPort is a direction's part in a ring, with descriptors of its own.
+type ringPort struct {
+	direction *Direction
+	reader    reader
+	writer    writer
+	memory    []byte // buffers, then slots
+}
+
+// newRingPort readies the memory and the descriptors. After an error as well it is to be closed.
+func newRingPort(d *Direction, index int, u *uring, single bool) (p *ringPort, err error) {
+	p = &ringPort{direction: d}
+	p.reader = reader{direction: d, uring: u, index: index, fd: -1, lent: make([]uint16, 0, Batch), batch: make([][]byte, 0, Batch)}
+	p.writer = writer{direction: d, uring: u, index: index, fd: -1, stride: Batch}
+	p.writer.mayRefuse = p.writer.limited
+	if p.reader.fd, err = duplicate(d.source); err != nil {
+		return p, d.from.failed("read from", err)
+	}
+	if p.writer.fd, err = duplicate(d.target); err != nil {
+		return p, d.to.failed("write to", err)
+	}
+	const ring = slotCount * int(unsafe.Sizeof(buffer{})) // fills its pages, and begins the first
+	p.memory, err = unix.Mmap(-1, 0, ring+slotCount*d.slotSize(), unix.PROT_READ|unix.PROT_WRITE,
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+	if err != nil {
+		return p, fmt.Errorf("memory for frames: %w", err)
+	}
+	p.reader.slots = d.slots(p.memory[ring:])
+	if single {
+		p.reader.feed = &singles{reader: &p.reader, burst: Batch, free: make([]uint16, 0, slotCount)}
+	} else {
+		m := &multishot{reader: &p.reader, buffers: unsafe.Slice((*buffer)(unsafe.Pointer(&p.memory[0])), slotCount)}
+		if err := u.registerBuffers(uint16(index), m.buffers); err != nil {
+			return p, err
+		}
+		p.reader.feed = m
+	}
+	for slot := range p.reader.slots {
+		p.reader.feed.give(uint16(slot))
+	}
+	return p, nil
+}
+
+// underWay reports whether the kernel may still read or write memory of the port.
+func (p *ringPort) underWay() bool {
+	return p.writer.open > 0 || p.reader.feed != nil && p.reader.feed.underWay()
+}
+
+// end gives up what cannot be written, or is refused just now, and reports whether nothing is left.
+func (p *ringPort) end() bool {
+	if w := &p.writer; w.open == 0 && (w.dead || w.refusal.pause > 0) {
+		p.giveUp()
+	}
+	return !p.underWay() && p.reader.filled == 0 && len(p.writer.rest) == 0
+}
+
+// giveUp counts what will not be written.
+func (p *ringPort) giveUp() {
+	p.direction.tally.HostDown += uint64(len(p.writer.rest) + p.reader.filled)
+	p.writer.rest, p.reader.filled = nil, 0
+}
+
+// close lets go of everything; a frame that is not written by then is lost to an interface that is.
+// What the kernel may still read or write stays where it is, for as long as the process lives.
+func (p *ringPort) close() {
+	if p.underWay() {
+		abandon(p.memory, p.writer.rest)
+		p.memory = nil
+	}
+	p.giveUp()
+	for _, fd := range []int{p.reader.fd, p.writer.fd} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	if p.memory != nil {
+		unix.Munmap(p.memory)
+	}
+}
+
+// remains reports whether both interfaces are there, and their devices open.
+func (p *ringPort) remains() error {
+	if err := p.direction.from.remains(p.direction.source); err != nil {
+		return err
+	}
+	return p.direction.to.remains(p.direction.target)
+}
+
+func addressOf(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) }

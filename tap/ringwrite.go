@@ -1,0 +1,166 @@
+package tap
+
+import (
+	"fmt"
+	"math"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// writeState is where a frame of a batch is.
+type writeState uint8
+
+const (
+	waiting  writeState = iota // to be given to the kernel, for the first time or once more
+	underWay                   // with the kernel
+	settled                    // written, or lost and counted
+)
+
+// writer is the write side of a ring port. A frame's slot in the batch moves like this:
+//
+//	           queue                     written, or lost and counted
+//	waiting -----------> underWay --------------------------------------> settled
+//	   ^                    |
+//	   +--------------------+
+//	    refused, or not tried
+//
+// Each entry is answered by one completion, which names batch and slot; they may come in any order and
+// at any time. The next batch is queued when the last answer is there: it begins with what is waiting,
+// in order, so that nothing behind a refused frame is written before it.
+//
+// Where the receiver may refuse a frame the entries are linked: each waits for the one before it, and
+// none behind one that failed is tried. That takes the kernel an eighth longer, so a TAP whose send
+// buffer nobody has limited is spared it: it takes every frame, while there is memory. Once there was
+// none, its entries are linked too.
+type writer struct {
+	direction *Direction
+	uring     *uring
+	index     int // of the port
+	fd        int
+	mayRefuse func() bool
+	limit     int32 // of the send buffer, as the kernel said last
+
+	rest   [][]byte // what is not settled, in order; begins with the batch
+	batch  uint32   // its number
+	states [Batch]writeState
+	queued int // frames in the batch
+	open   int // of them, those that are not answered
+
+	stride  int  // how many frames to queue next
+	linked  bool // whether the batch's entries are
+	wary    bool // whether all are, from now on
+	errno   unix.Errno
+	refusal refusal
+	dead    bool // nothing can be written any more
+}
+
+// queue gives the kernel the next batch, unless one is under way or the time has not come.
+func (w *writer) queue() {
+	if len(w.rest) == 0 || w.open > 0 || w.refusal.left() > 0 {
+		return
+	}
+	w.batch++
+	w.queued = min(len(w.rest), w.stride)
+	w.open = w.queued
+	w.linked = w.queued > 1 && (w.wary || w.mayRefuse())
+	for i, f := range w.rest[:w.queued] {
+		w.states[i] = underWay
+		s := w.uring.submit()
+		s.op, s.fd, s.opFlags, s.data = opWrite, int32(w.fd), unix.RWF_NOWAIT, tag(ofWrite, w.index, w.batch, i)
+		s.address, s.length = addressOf(f), uint32(len(f))
+		if w.linked && i < w.queued-1 {
+			s.flags = sqeLink
+		}
+	}
+}
+
+// limited asks the kernel, as anyone who holds the TAP may limit its send buffer at any time. A
+// packet socket may always refuse.
+func (w *writer) limited() bool {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(w.fd), unix.TUNGETSNDBUF, uintptr(unsafe.Pointer(&w.limit)))
+	return errno != 0 || w.limit != math.MaxInt32
+}
+
+// answered takes the completion of one entry. An error says that nothing more can be written.
+func (w *writer) answered(c completion, batch uint32, slot int) error {
+	if batch != w.batch || slot >= w.queued || w.states[slot] != underWay {
+		return fmt.Errorf("write to %s: io_uring answers for frame %d of batch %d, which is not under way", w.direction.to.name, slot, batch)
+	}
+	failure := w.move(slot, int(c.result))
+	if w.open--; w.open == 0 {
+		w.settle()
+	}
+	return failure
+}
+
+// move takes a slot from underWay to where the kernel's answer puts it.
+func (w *writer) move(slot, result int) error {
+	size, errno := len(w.rest[slot]), unix.Errno(-result)
+	switch {
+	case result == size:
+		w.states[slot] = settled
+		w.direction.tally.Out++
+		w.direction.tally.OutBytes += uint64(size)
+		return nil
+	case result >= 0:
+		w.states[slot] = settled
+		return w.die(fmt.Errorf("write to %s: the kernel took %d bytes of a frame that has %d", w.direction.to.name, result, size))
+	case errno == unix.ECANCELED, errno == unix.EINTR:
+		w.states[slot] = waiting
+		return nil
+	case refused(errno):
+		w.states[slot], w.errno = waiting, errno
+		return nil
+	}
+	w.states[slot] = settled
+	if w.direction.lose(errno) {
+		return nil
+	}
+	return w.die(w.direction.to.failed("write to", errno))
+}
+
+// die counts a frame that was not written, and with which all others end.
+func (w *writer) die(why error) error {
+	w.direction.tally.HostDown++
+	w.dead = true
+	return why
+}
+
+// settle ends a batch whose last answer is there.
+//
+//  1. What is waiting goes to the front of the rest, in order.
+//  2. Where all is settled the next batch may be longer, else it is one frame, for that may fail too.
+//  3. Where a frame was refused, or none was tried, there is a pause, or an end of patience.
+func (w *writer) settle() {
+	done := w.queued
+	for i := w.queued - 1; i >= 0; i-- {
+		if w.states[i] == waiting {
+			done--
+			w.rest[done] = w.rest[i]
+		}
+	}
+	left := w.queued - done
+	w.rest, w.queued = w.rest[done:], 0
+	if done > 0 {
+		w.refusal.over()
+	}
+	if left == 0 {
+		w.stride = min(2*w.stride, Batch)
+		return
+	}
+	w.stride = 1
+	if errno := w.errno; errno != 0 || done == 0 {
+		w.errno, w.wary = 0, w.wary || errno != 0 && !w.linked
+		w.refused(errno)
+	}
+}
+
+// refused has the first frame wait, or gives it up.
+func (w *writer) refused(errno unix.Errno) {
+	w.direction.tally.Retries++
+	if w.refusal.again(errno, w.direction.to, w.fd) {
+		w.direction.tally.Refused++
+		w.rest = w.rest[1:]
+	}
+}

@@ -1,0 +1,102 @@
+package tap
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"syscall"
+
+	"github.com/songgao/water"
+	"golang.org/x/sys/unix"
+)
+
+// This file is all that knows water, the library by which a TAP's queues are opened, and what has to be
+// done around it:
+//
+//   - It makes an interface persistent or not as it is told, also one that it only attaches to, and
+//     does not try a second queue mode. So probe asks first.
+//   - It opens without close-on-exec, so the fork lock is held meanwhile.
+//   - Its file is made for the runtime's poller, which every frame would wake, also those that a ring
+//     reads. So unpolled takes its place.
+
+const controlFile = "/dev/net/tun"
+
+// existing is what probe learnt about an interface.
+type existing struct {
+	exists bool // and is a persistent TAP
+	multi  bool // made for several queues
+}
+
+// probe looks at the interface before water touches it:
+//
+//  1. open the control file, so that its errors are told apart from the interface's;
+//  2. stop if there is no interface of that name;
+//  3. attach as a TAP with one queue, else with several: the kernel refuses the wrong one;
+//  4. ask for its flags. One that is not persistent belongs to a program that holds it.
+func probe(name string) (existing, error) {
+	fd, err := unix.Open(controlFile, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return existing{}, explainControl(err)
+	}
+	defer unix.Close(fd)
+	ifr, err := unix.NewIfreq(name)
+	if err != nil {
+		return existing{}, fmt.Errorf("interface name %q: %w", name, err)
+	}
+	if !present(*ifr) {
+		return existing{}, nil
+	}
+	err = attach(fd, ifr, 0)
+	if errors.Is(err, unix.EINVAL) {
+		err = attach(fd, ifr, unix.IFF_MULTI_QUEUE)
+	}
+	if err != nil {
+		return existing{}, explain(name, err)
+	}
+	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr); err != nil {
+		return existing{}, explain(name, err)
+	}
+	if ifr.Uint16()&unix.IFF_PERSIST == 0 {
+		return existing{}, explain(name, unix.EBUSY)
+	}
+	return existing{exists: true, multi: ifr.Uint16()&unix.IFF_MULTI_QUEUE != 0}, nil
+}
+
+func attach(fd int, ifr *unix.Ifreq, flags uint16) error {
+	ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | flags)
+	return unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+}
+
+// openQueue attaches one more descriptor.
+func openQueue(name string, persist, multi bool) (*os.File, error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	w, err := water.New(water.Config{
+		DeviceType:             water.TAP,
+		PlatformSpecificParams: water.PlatformSpecificParams{Name: name, Persist: persist, MultiQueue: multi},
+	})
+	if err != nil {
+		return nil, err
+	}
+	f, ok := w.ReadWriteCloser.(*os.File)
+	if !ok {
+		w.Close()
+		return nil, errors.New("the TAP library hands out no file")
+	}
+	defer f.Close()
+	return unpolled(f)
+}
+
+// unpolled returns another file for the same queue, of which the runtime's poller knows nothing.
+func unpolled(f *os.File) (*os.File, error) {
+	fd, err := duplicate(f)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.SetNonblock(fd, false); err != nil { // what os.NewFile goes by
+		unix.Close(fd)
+		return nil, err
+	}
+	f = os.NewFile(uintptr(fd), f.Name())
+	return f, unix.SetNonblock(fd, true)
+}

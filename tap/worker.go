@@ -1,0 +1,120 @@
+package tap
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options say how frames are moved between two devices.
+type Options struct {
+	Room     int           // longest frame in bytes
+	Tail     int           // spare capacity in bytes behind a frame
+	Engine   Engine        // the zero value is Auto
+	BusyPoll time.Duration // how long after the last frame to look for another before sleeping
+
+	// SingleReads has the ring read frame by frame, as it must before Linux 6.7.
+	SingleReads bool
+}
+
+// Worker is what one goroutine drives: under the plain engine one direction of a queue pair, under
+// the ring both. Next and Send are for that goroutine alone, which calls Next until it returns an
+// error: a ring binds it to its thread meanwhile, and lets go of descriptors and memory then. One
+// that never calls Next leaves that to the Close of either device.
+type Worker struct {
+	directions []*Direction
+	engine     engine
+	kind       Engine
+	why        string
+}
+
+// Join makes the workers between one queue of a and the same queue of b, each direction in one of
+// them: first the one from a to b, then the one back. A queue has one join at a time. Frames of a
+// packet socket are always received by the plain engine, for they come with more than their bytes.
+//
+// Where the ring was left to Auto and cannot be made, as where descriptors or memory are short, the
+// plain engine takes its place, and Engine says why.
+func Join(a, b *Device, queue int, o Options) ([]*Worker, error) {
+	if queue < 0 || queue >= a.Queues() || queue >= b.Queues() {
+		return nil, fmt.Errorf("no queue %d on both %s and %s", queue, a.name, b.name)
+	}
+	asked := o.Engine
+	o, why, err := o.settle()
+	if err != nil {
+		return nil, err
+	}
+	workers, err := join(a, b, queue, o, why)
+	if err == nil || o.Engine != Ring {
+		return workers, err
+	}
+	if asked == Ring {
+		return nil, fmt.Errorf("engine ring: %w: %s, or choose plain", err, advice(err))
+	}
+	o.Engine = Plain
+	return join(a, b, queue, o, fmt.Sprintf("no ring for queue %d of %s and %s: %v", queue, a.name, b.name, err))
+}
+
+func join(a, b *Device, queue int, o Options, why string) (workers []*Worker, err error) {
+	var ringed []*Direction
+	for _, d := range []*Direction{newDirection(a, b, queue, o), newDirection(b, a, queue, o)} {
+		if o.Engine == Ring && d.from.out == nil {
+			ringed = append(ringed, d)
+			continue
+		}
+		p, err := newPlain(d, o)
+		if err != nil {
+			return nil, err
+		}
+		w := newWorker(p, d)
+		if w.kind, w.why = Plain, why; o.Engine == Ring {
+			w.why = d.from.name + " is attached: its frames come with more than their bytes"
+		}
+		workers = append(workers, w)
+	}
+	if len(ringed) == 0 {
+		return workers, nil
+	}
+	r, err := newRing(ringed, o)
+	if err != nil {
+		return nil, err
+	}
+	w := newWorker(r, ringed...)
+	w.kind, w.why = Ring, why
+	return append(workers, w), nil
+}
+
+// advice says what helps where a ring cannot be made.
+func advice(err error) string {
+	switch {
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return "allow more open files (ulimit -n)"
+	case errors.Is(err, unix.ENOMEM):
+		return "allow more locked memory (ulimit -l)"
+	}
+	return "see what the kernel or the container forbids"
+}
+
+func newWorker(e engine, directions ...*Direction) *Worker {
+	for _, d := range directions {
+		d.engine = e
+	}
+	return &Worker{directions: directions, engine: e}
+}
+
+// Directions returns the worker's directions.
+func (w *Worker) Directions() []*Direction { return w.directions }
+
+// Engine returns by what the worker moves frames, Ring or Plain, and in a sentence why.
+func (w *Worker) Engine() (Engine, string) { return w.kind, w.why }
+
+// Next waits for at least one frame and returns the direction that it goes and all that are ready, up
+// to Batch, in order. They lie in the direction's slots and are the caller's until its next call. What
+// it sends, once for each Next, may be written no sooner than then. After an error there is nothing
+// more, and it comes again.
+func (w *Worker) Next() (*Direction, [][]byte, error) { return w.engine.next() }
+
+// Stop makes a blocked Next, and every later one, return ErrStopped, as soon as the frames that the
+// worker has already received have been handed out. Anyone may call it.
+func (w *Worker) Stop() { w.engine.stop() }
