@@ -228,36 +228,120 @@ func testAttachedDeletedIsGoneForAll(t *testing.T, how Options) {
 	}
 }
 
-// A queue that lets frames out at one megabyte a second refuses those that come faster. Its timer and
-// the sender may be on two cores, which would take frames up on the other end beside each other.
+// slow has an interface let frames out by a token bucket.
+func slow(t *testing.T, name, bucket string) {
+	t.Helper()
+	shape := append(strings.Fields("qdisc replace dev "+name+" root tbf"), strings.Fields(bucket)...)
+	if what, err := exec.Command("tc", shape...).CombinedOutput(); err != nil {
+		rig.Missing(t, "needs tc and its token bucket filter: "+string(what))
+	}
+}
+
+// A queue that lets 170 frames out in a second, and holds 16, refuses most of a hundred at first. Its timer
+// and the sender may be on two cores, which would take frames up on the other end beside each other.
 func TestAttachedRetriesRefusedFramesInOrder(t *testing.T) {
 	engines(t, testAttachedRetriesRefusedFramesInOrder)
 }
 
 func testAttachedRetriesRefusedFramesInOrder(t *testing.T, how Options) {
 	_, _, _, out := attached(t, how, 1514, 0)
-	const slow = "qdisc replace dev near root tbf rate 8mbit burst 2000 limit 3000"
-	if what, err := exec.Command("tc", strings.Fields(slow)...).CombinedOutput(); err != nil {
-		rig.Missing(t, "needs tc and its token bucket filter: "+string(what))
-	}
+	slow(t, "near", "rate 80kbit burst 200 limit 1000")
 	const first = "1"
 	receiveOn(t, "far", first)
 	far := socket(t, "far")
-	const count = 500
+	const count = 100
 	var frames [][]byte
 	for i := range count {
 		frames = append(frames, frame(i, 60))
 	}
-	if err := within(t, 5*time.Second, func() error { return out.Send(frames) }); err != nil {
+	if err := within(t, 20*time.Second, func() error { return out.Send(frames) }); err != nil {
 		t.Fatal(err)
 	}
 	for i, want := range frames {
-		if got, err := far.Receive(time.Second); err != nil || !bytes.Equal(got, want) {
+		if got, err := far.Receive(5 * time.Second); err != nil || !bytes.Equal(got, want) {
 			t.Fatalf("frame %d: got %x, %v", i, got, err)
 		}
 	}
-	if got := out.Tally(); got.Out != count || got.HostDown != 0 || got.Retries == 0 {
+	if got := out.Tally(); got.Out != count || got.HostDown+got.Refused != 0 || got.Retries == 0 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// A queue that is full of our own frames for far longer than a refusal may last: each is taken in the end.
+func TestAttachedWaitsForItsOwnFrames(t *testing.T) { engines(t, testAttachedWaitsForItsOwnFrames) }
+
+func testAttachedWaitsForItsOwnFrames(t *testing.T, how Options) {
+	_, _, _, out := attached(t, how, 1514, 0)
+	slow(t, "near", "rate 16kbit burst 1000 limit 1300")
+	far := socket(t, "far")
+	var frames [][]byte
+	for i := range 6 {
+		frames = append(frames, frame(i, 600))
+	}
+	began := time.Now()
+	if err := within(t, 20*time.Second, func() error { return out.Send(frames) }); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took < 2*longestPatience {
+		t.Errorf("the frames were taken within %v: nothing was refused for long", took)
+	}
+	for i, want := range frames {
+		if got, err := far.Receive(5 * time.Second); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("frame %d: got %x, %v", i, got, err)
+		}
+	}
+	if got := out.Tally(); got.Out != 6 || got.Refused != 0 || got.Retries == 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Contract 1: what an interface refuses for good, by a filter or a token bucket smaller than the frame, is
+// given up and counted after a while, and what comes behind it goes, in order.
+func TestAttachedGivesUpWhatIsRefusedForGood(t *testing.T) {
+	engines(t, testAttachedGivesUpWhatIsRefusedForGood)
+}
+
+func testAttachedGivesUpWhatIsRefusedForGood(t *testing.T, how Options) {
+	for name, refuse := range map[string]func(t *testing.T){
+		"tbf": func(t *testing.T) { slow(t, "near", "rate 10mbit burst 600 limit 20000") },
+		"nft": func(t *testing.T) {
+			rules := exec.Command("nft", "-f", "-")
+			rules.Stdin = strings.NewReader("table netdev t {\n chain e {\n type filter hook egress device near priority 0\n meta length > 600 drop\n }\n}\n")
+			if what, err := rules.CombinedOutput(); err != nil {
+				rig.Missing(t, "needs nft and its egress hook: "+string(what))
+			}
+			t.Cleanup(func() { exec.Command("nft", "delete", "table", "netdev", "t").Run() })
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, _, out := attached(t, how, 1514, 0)
+			refuse(t)
+			receiveOn(t, "far", "1")
+			far := socket(t, "far")
+			const count = 60
+			var frames [][]byte
+			for i := range count {
+				size := 60
+				if i%3 == 1 {
+					size = 1000
+				}
+				frames = append(frames, frame(i, size))
+			}
+			if err := within(t, 10*time.Second, func() error { return out.Send(frames) }); err != nil {
+				t.Fatal(err)
+			}
+			for i, want := range frames {
+				if i%3 == 1 {
+					continue
+				}
+				if got, err := far.Receive(5 * time.Second); err != nil || !bytes.Equal(got, want) {
+					t.Fatalf("frame %d: got %x, %v", i, got, err)
+				}
+			}
+			if got, want := out.Tally(), uint64(count/3); got.Out != 2*want || got.Refused != want || got.HostDown != 0 {
+				t.Errorf("%+v", got)
+			}
+		})
 	}
 }
 

@@ -16,6 +16,8 @@ import (
 const (
 	submissions = 512  // for each port a batch of writes, one of reads, and a few
 	completions = 1024 // never more are under way
+
+	lastPatience = 2 * heartbeat // with a kernel that does not answer what it was asked to cancel
 )
 
 // What a completion is of; its data holds kind, port, batch and index.
@@ -41,10 +43,11 @@ type ring struct {
 	busy  time.Duration
 	awake time.Time // when something last happened, where busy is set
 
-	failure   error // an interface is lost: what is under way ends, and nothing more is read
-	armed     bool  // the alarm is polled
-	cancelled bool  // what waits, so that the ring can end
-	stuck     bool  // it does not end all the same
+	failure   error     // an interface is lost: what is under way ends, and nothing more is read
+	armed     bool      // the alarm is polled
+	cancelled bool      // what waits, so that the ring can end
+	heard     time.Time // when something was last completed since then
+	stuck     bool      // nothing was for lastPatience
 	stopped   atomic.Bool
 
 	mutex   sync.Mutex // guards the ring until its thread begins, and what wakes it then
@@ -254,7 +257,7 @@ func (r *ring) watch() {
 		s := r.uring.submit()
 		s.op, s.fd, s.opFlags, s.data = opPollAdd, int32(r.alarm), unix.POLLIN, tag(ofAlarm, 0, 0, 0)
 	case r.stopping() && !r.cancelled:
-		r.cancelled = true
+		r.cancelled, r.heard = true, time.Now()
 		s := r.uring.submit()
 		s.op, s.fd, s.opFlags, s.data = opAsyncCancel, -1, cancelAll|cancelAny, tag(ofCancel, 0, 0, 0)
 	}
@@ -271,6 +274,9 @@ func (r *ring) complete() (some bool) {
 	}
 	if some && r.busy > 0 {
 		r.awake = time.Now()
+	}
+	if some && r.cancelled {
+		r.heard = time.Now()
 	}
 	for _, p := range r.ports {
 		p.direction.public.store(p.direction.tally)
@@ -302,9 +308,9 @@ func (r *ring) answered(c completion) error {
 }
 
 // look notices interfaces that are gone: a deletion wakes the thread a moment before it shows, so
-// that the wake-up can come too early. A ring that is to end and hears nothing for so long is stuck.
+// that the wake-up can come too early. It also gives up a kernel that does not let the ring end.
 func (r *ring) look() {
-	r.stuck = r.cancelled
+	r.stuck = r.cancelled && time.Since(r.heard) >= lastPatience
 	for _, p := range r.ports {
 		r.fail(p.remains())
 	}

@@ -68,8 +68,9 @@ func (p *ringPort) end() bool {
 
 // giveUp counts what will not be written.
 func (p *ringPort) giveUp() {
-	p.direction.tally.HostDown += uint64(len(p.writer.rest) + p.reader.filled)
-	p.writer.rest, p.reader.filled = nil, 0
+	p.direction.tally.HostDown += uint64(p.writer.left() + p.reader.filled)
+	p.writer.rest, p.writer.queued, p.reader.filled = nil, 0, 0
+	p.writer.refusal = refusal{}
 }
 
 // close lets go of everything; a frame that is not written by then is lost to an interface that is.

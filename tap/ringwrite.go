@@ -38,8 +38,8 @@ type writer struct {
 	uring     *uring
 	index     int // of the port
 	fd        int
-	mayRefuse func() bool
-	limit     int32 // of the send buffer, as the kernel said last
+	mayRefuse func() bool // whether entries are to wait for each other
+	limit     int32       // of the send buffer, as the kernel said last
 
 	rest   [][]byte // what is not settled, in order; begins with the batch
 	batch  uint32   // its number
@@ -106,10 +106,10 @@ func (w *writer) move(slot, result int) error {
 	case result >= 0:
 		w.states[slot] = settled
 		return w.die(fmt.Errorf("write to %s: the kernel took %d bytes of a frame that has %d", w.direction.to.name, result, size))
-	case errno == unix.ECANCELED, errno == unix.EINTR:
+	case errno == unix.ECANCELED:
 		w.states[slot] = waiting
 		return nil
-	case refused(errno):
+	case refused(errno), errno == unix.EINTR:
 		w.states[slot], w.errno = waiting, errno
 		return nil
 	}
@@ -125,6 +125,17 @@ func (w *writer) die(why error) error {
 	w.direction.tally.HostDown++
 	w.dead = true
 	return why
+}
+
+// left is how many frames are not settled.
+func (w *writer) left() int {
+	left := len(w.rest)
+	for _, s := range w.states[:w.queued] {
+		if s == settled {
+			left--
+		}
+	}
+	return left
 }
 
 // settle ends a batch whose last answer is there.

@@ -1,0 +1,498 @@
+package tap
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"tapsec/internal/lab/rig"
+)
+
+// model answers a ring in the kernel's place, from the queues that the two share. What it does it
+// chooses by a script; at its end it does all that is asked, at once and in order.
+//
+// It carries entries out in the order in which they come, those behind a failed one that they are linked
+// to not at all, and tells what became of each whenever it likes and in any order. Until then it has the
+// memory that it was given: a write's bytes must still be there, and a read's arrive only then.
+type model struct {
+	ring    *ring
+	script  []byte
+	hostile bool // answers what cannot be
+	faults  []unix.Errno
+
+	head    uint32 // of the submissions
+	linked  bool   // the entry before asks the next one to wait
+	failed  bool   // and it, or one before it in the chain, has failed
+	pending []answer
+	calls   int
+	silent  int // calls in a row that told nothing
+	polls   []uint64
+	reads   [2]uint64      // multishot reads under way, by port
+	buffers [2]uint16      // how many of the provided ones were taken, by port
+	left    [2]int         // frames that have not been read yet, by port
+	sent    [2]int         // and those that were
+	wire    [2][]int       // numbers of those written, in order
+	first   map[int]uint32 // the batch in which a frame was written or refused first
+	wrong   error          // what the ring must not do
+}
+
+// answer is a completion that is still to be told.
+type answer struct {
+	completion
+	memory []byte // of a write or read
+	frame  []byte // what it must hold, or shall
+}
+
+// choose returns a number below limit, 0 at the script's end.
+func (m *model) choose(limit int) int {
+	if len(m.script) == 0 {
+		return 0
+	}
+	b := m.script[0]
+	m.script = m.script[1:]
+	return int(b) % limit
+}
+
+func (m *model) call(submit, wait, _, _, _ uintptr) unix.Errno {
+	if m.calls++; m.calls > 1e5 {
+		panic("the ring goes on for ever")
+	}
+	take := uint32(submit)
+	if m.choose(16) == 1 { // there is no memory for more
+		take = uint32(m.choose(int(submit) + 1))
+	}
+	u := m.ring.uring
+	for range take {
+		m.begin(u.sqes[m.head&u.sqMask])
+		m.head++
+	}
+	m.linked = false
+	atomic.StoreUint32(u.sqHead, m.head)
+	if take < uint32(submit) {
+		return 0
+	}
+	told := *u.cqTail
+	m.feed()
+	late := m.choose(8) * m.choose(8)
+	if m.silent++; m.silent > 1 {
+		late = 0
+	}
+	for n := len(m.pending) - late; n > 0 && len(m.pending) > 0; n-- {
+		i := m.choose(len(m.pending))
+		if m.pending[i].data>>56 == ofRead { // those are told in order
+			i = slices.IndexFunc(m.pending, func(a answer) bool { return a.data>>56 == ofRead })
+		}
+		m.tell(m.pending[i])
+		m.pending = slices.Delete(m.pending, i, i+1)
+	}
+	if m.hostile && m.choose(4) == 1 {
+		m.lie()
+	}
+	if *u.cqTail != told {
+		m.silent = 0
+	} else if wait > 0 {
+		time.Sleep(max(time.Duration(u.timeout.Nano())/time.Duration(1+m.choose(3)), time.Microsecond))
+	}
+	return 0
+}
+
+// memoryAt is what an entry's address points to.
+func memoryAt(address *uint64, length uint32) []byte {
+	return unsafe.Slice(*(**byte)(unsafe.Pointer(address)), length)
+}
+
+// begin carries an entry out.
+func (m *model) begin(e submission) {
+	chained := m.linked
+	m.linked = e.flags&sqeLink != 0
+	m.failed = m.failed && chained
+	port := int(e.data >> 48 & 0xff)
+	memory := memoryAt(&e.address, e.length)
+	switch e.op {
+	case opWrite:
+		a := answer{completion: completion{data: e.data, result: int32(e.length)}, memory: memory, frame: bytes.Clone(memory)}
+		number := 0
+		if len(memory) >= 16 {
+			number = int(binary.BigEndian.Uint16(memory[14:]))
+		}
+		switch fault := m.choose(8); {
+		case m.failed:
+			a.result = -int32(unix.ECANCELED)
+		case fault == 1:
+			a.result = -int32(m.faults[m.choose(len(m.faults))])
+			m.failed = true
+		default:
+			m.wire[port] = append(m.wire[port], number)
+		}
+		if _, tried := m.first[port<<16|number]; !tried && a.result != -int32(unix.ECANCELED) {
+			m.first[port<<16|number] = uint32(e.data >> 16)
+		}
+		m.pending = append(m.pending, a)
+	case opRead:
+		a := answer{completion: completion{data: e.data, result: -int32(unix.EAGAIN)}, memory: memory}
+		if m.left[port] > 0 && m.choose(4) != 1 {
+			a.frame = m.read(port)
+			a.result = int32(len(a.frame))
+		}
+		m.pending = append(m.pending, a)
+	case opReadMultishot:
+		m.reads[port] = e.data
+	case opPollAdd:
+		m.polls = append(m.polls, e.data)
+	case opAsyncCancel:
+		m.cancel(e.data)
+	}
+}
+
+func (m *model) cancel(data uint64) {
+	for _, d := range append(m.polls, m.reads[:]...) {
+		if d != 0 {
+			m.pending = append(m.pending, answer{completion: completion{data: d, result: -int32(unix.ECANCELED)}})
+		}
+	}
+	m.polls, m.reads = nil, [2]uint64{}
+	m.pending = append(m.pending, answer{completion: completion{data: data, result: 1}})
+}
+
+// read is the next frame that comes by a port.
+func (m *model) read(port int) []byte {
+	f := modelFrame(port, m.sent[port])
+	m.left[port]--
+	m.sent[port]++
+	return f
+}
+
+func modelFrame(port, number int) []byte {
+	f := frame(number, 60+number%40)
+	f[16] = byte(port)
+	return f
+}
+
+// feed has frames come by the multishot reads and wakes polls; when all have come it stops the ring.
+func (m *model) feed() {
+	for port, data := range m.reads {
+		for more := 1 + m.choose(40); data != 0 && more > 0 && m.left[port] > 0; more-- {
+			feed := m.ring.ports[port].reader.feed.(*multishot)
+			if m.buffers[port] == feed.provided {
+				m.pending = append(m.pending, answer{completion: completion{data: data, result: -int32(unix.ENOBUFS)}})
+				m.reads[port], data = 0, 0
+				break
+			}
+			b := feed.buffers[m.buffers[port]%slotCount]
+			m.buffers[port]++
+			a := answer{completion: completion{data: data, flags: cqeBuffer | cqeMore | uint32(b.number)<<cqeBufferBit}, frame: m.read(port)}
+			a.memory = memoryAt(&b.address, b.length)
+			a.result = int32(len(a.frame))
+			m.tell(a) // a multishot read's are told in order
+		}
+	}
+	if m.left == [2]int{} && !m.ring.stopped.Load() {
+		m.ring.stop()
+	}
+	for i := 0; i < len(m.polls); i++ {
+		data := m.polls[i]
+		if data>>56 == ofAlarm && m.ring.stopped.Load() || data>>56 == ofPoll && m.left[data>>48&0xff] > 0 {
+			m.pending = append(m.pending, answer{completion: completion{data: data, result: unix.POLLIN}})
+			m.polls = slices.Delete(m.polls, i, i+1)
+			i--
+		}
+	}
+}
+
+// tell completes an entry.
+func (m *model) tell(a answer) {
+	switch {
+	case a.data>>56 == ofWrite && !bytes.Equal(a.memory, a.frame):
+		m.wrong = fmt.Errorf("a write's memory was used again: %x, was %x", a.memory, a.frame)
+	case a.data>>56 == ofRead:
+		copy(a.memory, a.frame)
+	}
+	m.complete(a.completion)
+}
+
+func (m *model) complete(c completion) {
+	u := m.ring.uring
+	tail := *u.cqTail
+	u.cqes[tail&u.cqMask] = c
+	atomic.StoreUint32(u.cqTail, tail+1)
+}
+
+// lie tells what no kernel would: of an entry that there is or there is not, or never was.
+func (m *model) lie() {
+	c := completion{result: []int32{0, 1, 60, 1 << 30, -1 << 31, -int32(unix.EAGAIN), -int32(unix.EPERM)}[m.choose(7)], flags: uint32(m.choose(4))}
+	c.flags |= uint32(m.choose(256)) << cqeBufferBit
+	c.data = tag(m.choose(7), m.choose(3), m.ring.ports[0].writer.batch-uint32(m.choose(2)), m.choose(256))
+	if m.choose(3) == 1 && len(m.pending) > 0 {
+		c.data = m.pending[m.choose(len(m.pending))].data
+	}
+	m.complete(c)
+}
+
+// how the model's ring is made.
+type modelled struct {
+	linked, single, attached, hostile bool
+	frames                            int
+	devices                           [2]*Device
+}
+
+// modelDevices are two of which only the existence matters, the second attached to an interface.
+func modelDevices(t testing.TB) [2]*Device {
+	t.Helper()
+	rig.Require(t)
+	f, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	lo, err := Attach("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lo.Close() })
+	return [2]*Device{{name: "null", queues: []*os.File{f}}, lo}
+}
+
+// run moves frames in both directions through a ring that the model answers, and returns both after the
+// ring's end.
+func (o modelled) run(t *testing.T, script []byte) (m *model, why error) {
+	t.Helper()
+	d := o.devices[0]
+	if o.attached {
+		d = o.devices[1]
+	}
+	how := Options{Room: 100, SingleReads: o.single}
+	directions := []*Direction{newDirection(d, d, 0, how), newDirection(d, d, 0, how)}
+	r, err := newRing(directions, how)
+	if err != nil {
+		rig.Missing(t, "needs a ring: "+err.Error())
+	}
+	m = &model{ring: r, script: script, hostile: o.hostile, left: [2]int{o.frames, o.frames}, first: map[int]uint32{},
+		faults: []unix.Errno{unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM, unix.EINTR, unix.EIO, unix.ENETDOWN, unix.EMSGSIZE, unix.EINVAL}}
+	r.uring.call = m.call
+	for _, p := range r.ports {
+		p.writer.mayRefuse = func() bool { return o.linked }
+	}
+	if o.attached {
+		m.faults = []unix.Errno{unix.ENOBUFS}
+	}
+	w := newWorker(r, directions...)
+	for {
+		to, frames, err := w.Next()
+		if err != nil {
+			why = err
+			break
+		}
+		for _, f := range frames {
+			port := slices.Index(directions, to)
+			if o.hostile {
+				continue // it says that frames came which did not
+			}
+			if number := int(binary.BigEndian.Uint16(f[14:])); !bytes.Equal(f, modelFrame(port, number)) {
+				t.Errorf("frame %d came as %x", number, f)
+			}
+		}
+		to.Send(frames) // what it returns, Next does
+	}
+	for _, d := range directions {
+		if c := d.Tally(); int64(c.In) != int64(c.Out+c.HostDown+c.TooLong+c.Refused)+c.Kept {
+			t.Errorf("not conserved: %+v", c)
+		}
+	}
+	return m, why
+}
+
+// Contract 1: whatever of a batch fails, and whenever and in whatever order the kernel says so, each
+// frame is counted once, none is written twice, and none overtakes another; but where nothing makes
+// the frames of a batch wait for each other, one batch of a ring's life may.
+func TestModel(t *testing.T) {
+	devices := modelDevices(t)
+	for seed := range uint64(400) {
+		o := modelled{linked: seed&1 != 0, single: seed&2 != 0, attached: seed&4 != 0, frames: 400, devices: devices}
+		o.linked = o.linked || o.attached
+		r := rand.New(rand.NewPCG(seed, 0))
+		script := make([]byte, r.IntN(20000))
+		for i := range script {
+			script[i] = byte(r.Uint32())
+		}
+		synctest.Test(t, func(t *testing.T) {
+			m, why := o.run(t, script)
+			if !errors.Is(why, ErrStopped) || m.wrong != nil {
+				t.Errorf("%v, %v", why, m.wrong)
+			}
+			for port, wire := range m.wire {
+				c := m.ring.ports[port].direction.Tally()
+				if int(c.Out) != len(wire) || c.In != 400 {
+					t.Errorf("%d frames were written: %+v", len(wire), c)
+				}
+				if err := m.ordered(port, o.linked); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		if t.Failed() {
+			t.Fatalf("%+v, seed %d", o, seed)
+		}
+	}
+}
+
+// ordered looks at the order of what was written.
+func (m *model) ordered(port int, linked bool) error {
+	seen, highest, late := map[int]bool{}, -1, map[uint32]bool{}
+	for _, number := range m.wire[port] {
+		if seen[number] {
+			return fmt.Errorf("frame %d was written twice", number)
+		}
+		seen[number] = true
+		if number < highest {
+			late[m.first[port<<16|number]] = true
+		}
+		highest = max(highest, number)
+	}
+	if linked && len(late) > 0 || len(late) > 1 {
+		return fmt.Errorf("frames of %d batches were overtaken", len(late))
+	}
+	return nil
+}
+
+// No answer of a kernel, however wrong, makes a ring panic or hang, or lose count.
+func FuzzAnswers(f *testing.F) {
+	devices := modelDevices(f)
+	f.Add(byte(0), []byte("\x00\x01"))
+	f.Add(byte(5), bytes.Repeat([]byte{1, 3, 9, 77, 200}, 200))
+	f.Fuzz(func(t *testing.T, how byte, script []byte) {
+		synctest.Test(t, func(t *testing.T) {
+			modelled{linked: how&1 != 0, single: how&2 != 0, attached: how&4 != 0, hostile: true, frames: 200, devices: devices}.run(t, script)
+		})
+		forget()
+	})
+}
+
+// forget lets go of what the model has nothing of.
+func forget() {
+	for _, what := range abandoned.all {
+		if memory, ok := what.([]byte); ok {
+			unix.Munmap(memory)
+		}
+	}
+	abandoned.all = nil
+}
+
+// Hostile answers end the ring with a sentence that names the interface or the ring.
+func TestHostileAnswers(t *testing.T) {
+	ended, devices := map[bool]int{}, modelDevices(t)
+	for seed := range uint64(300) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		script := make([]byte, 4000)
+		for i := range script {
+			script[i] = byte(r.Uint32())
+		}
+		synctest.Test(t, func(t *testing.T) {
+			_, why := modelled{linked: seed&1 != 0, single: seed&2 != 0, hostile: true, frames: 400, devices: devices}.run(t, script)
+			ended[errors.Is(why, ErrStopped)]++
+		})
+	}
+	forget()
+	if ended[false] < 200 {
+		t.Errorf("%d of 300 lying kernels were noticed", ended[false])
+	}
+}
+
+// Every order in which the answers of a small batch can come, with every frame written, refused or lost.
+func TestEveryOrder(t *testing.T) {
+	const count = 4
+	results := []int32{60, -int32(unix.EAGAIN), -int32(unix.EIO)}
+	for order := range permutations(count) {
+		for outcome := range 3 * 3 * 3 * 3 {
+			for _, linked := range []bool{false, true} {
+				w := &writer{direction: &Direction{to: &Device{name: "b"}}, stride: Batch, mayRefuse: func() bool { return linked },
+					uring: &uring{sqes: make([]submission, 64), sqMask: 63}}
+				for i := range count {
+					w.rest = append(w.rest, frame(i, 60))
+				}
+				w.queue()
+				var c [count]int32
+				failed := false
+				var want []int
+				for i, o := 0, outcome; i < count; i, o = i+1, o/3 {
+					if c[i] = results[o%3]; linked && failed {
+						c[i] = -int32(unix.ECANCELED)
+					}
+					failed = failed || c[i] < 0
+					if refused := c[i] == results[1] || c[i] == -int32(unix.ECANCELED); refused {
+						want = append(want, i)
+					}
+				}
+				for _, slot := range order {
+					if err := w.answered(completion{result: c[slot]}, 1, slot); err != nil {
+						t.Fatal(err)
+					}
+					if err := w.answered(completion{result: c[slot]}, 1, slot); err == nil {
+						t.Fatal("an answer counted twice")
+					}
+				}
+				var left []int
+				for _, f := range w.rest {
+					left = append(left, int(binary.BigEndian.Uint16(f[14:])))
+				}
+				n := w.direction.tally
+				if !slices.Equal(left, want) || int(n.Out+n.HostDown)+len(left) != count || w.open != 0 {
+					t.Fatalf("linked %v, answers %v in order %v: %v is left, want %v; %+v", linked, c, order, left, want, n)
+				}
+			}
+		}
+	}
+}
+
+// permutations are all orders of the numbers below n.
+func permutations(n int) func(yield func([]int) bool) {
+	return func(yield func([]int) bool) {
+		var next func(p []int) bool
+		next = func(p []int) bool {
+			if len(p) == n {
+				return yield(p)
+			}
+			for i := range n {
+				if !slices.Contains(p, i) && !next(append(slices.Clone(p), i)) {
+					return false
+				}
+			}
+			return true
+		}
+		next(nil)
+	}
+}
+
+// What the kernel cannot have answered, and a write that was cut short, end the ring with one sentence.
+func TestAnswersThatCannotBe(t *testing.T) {
+	for name, c := range map[string]struct {
+		result int32
+		batch  uint32
+		slot   int
+		want   string
+	}{
+		"another batch": {60, 2, 0, "frame 0 of batch 2"},
+		"no such slot":  {60, 1, Batch + 7, "frame 71 of batch 1"},
+		"cut short":     {10, 1, 0, "10 bytes of a frame that has 60"},
+		"too long":      {61, 1, 0, "61 bytes of a frame that has 60"},
+		"no errno":      {-1 << 31, 1, 0, "write to b"},
+	} {
+		w := &writer{direction: &Direction{to: &Device{name: "b"}}, stride: Batch, mayRefuse: func() bool { return false },
+			uring: &uring{sqes: make([]submission, 64), sqMask: 63}, rest: [][]byte{frame(0, 60)}}
+		w.queue()
+		err := w.answered(completion{result: c.result}, c.batch, c.slot)
+		if err == nil || !bytes.Contains([]byte(err.Error()), []byte(c.want)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
