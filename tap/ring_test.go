@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -42,6 +43,106 @@ func TestProbe(t *testing.T) {
 		if err := tryPair(single); err != nil {
 			t.Errorf("single reads %v, sockets: %v", single, err)
 		}
+	}
+}
+
+// On a busy machine the probe's frame comes late, which does not mean that it does not come.
+func TestProbeIsPatient(t *testing.T) {
+	sockets := func() (ends [2]*os.File) {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, fd := range fds {
+			ends[i] = os.NewFile(uintptr(fd), "pair")
+			t.Cleanup(func() { ends[i].Close() })
+		}
+		return ends
+	}
+	near, far := sockets(), sockets()
+	if _, err := near[1].Write(probeFrame); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		got := make([]byte, 256)
+		n, _ := near[1].Read(got)
+		time.Sleep(100 * time.Millisecond) // the machine is busy
+		far[0].Write(got[:n])
+	}()
+	if err := tryMoving(&Device{name: "pair", queues: near[:1]}, far[1], false); err != nil {
+		t.Error(err)
+	}
+}
+
+// fewFiles leaves room for so many more open files, until the function returned is called.
+func fewFiles(t *testing.T, more int) (restore func()) {
+	t.Helper()
+	var before unix.Rlimit
+	free, err := unix.Dup(0)
+	if err := errors.Join(err, unix.Close(free), unix.Getrlimit(unix.RLIMIT_NOFILE, &before)); err != nil {
+		t.Fatal(err)
+	}
+	few := before
+	few.Cur = uint64(free + more)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Where the probe passed and the ring itself cannot be made, auto takes the plain engine and says so; who
+// chose the ring is told what to do.
+func TestRingCannotBeMade(t *testing.T) {
+	a, b := openTAP(t, Config{Name: "ta"}), openTAP(t, Config{Name: "tb"})
+	if engine, why := Probe(); engine != Ring {
+		rig.Missing(t, "needs a ring: "+why)
+	}
+	workers, err := Join(a, b, 0, Options{Room: 100})
+	if err != nil || len(workers) != 1 {
+		t.Fatal(workers, err)
+	}
+	if engine, why := workers[0].Engine(); engine != Ring || !strings.Contains(why, "moved a frame") {
+		t.Errorf("%v: %s", engine, why)
+	}
+	for more := range 6 { // of the ring, its alarm, and twice a port's two
+		restore := fewFiles(t, more)
+		workers, err := Join(a, b, 0, Options{Room: 100})
+		_, refused := Join(a, b, 0, Options{Room: 100, Engine: Ring})
+		restore()
+		if refused == nil || !strings.Contains(refused.Error(), "engine ring: ") || !strings.Contains(refused.Error(), "ulimit -n") {
+			t.Errorf("room for %d files, a ring was asked for: %v", more, refused)
+		}
+		if more < 2 && errors.Is(err, unix.EMFILE) {
+			continue // too few for the plain engine too
+		}
+		if err != nil || len(workers) != 2 {
+			t.Fatal(workers, err)
+		}
+		if engine, why := workers[0].Engine(); engine != Plain || !strings.Contains(why, "too many open files") {
+			t.Errorf("room for %d files: %v, %s", more, engine, why)
+		}
+	}
+}
+
+// A ring whose worker never began holds an interface only until either device is closed.
+func TestUnusedRingGoesWithItsDevice(t *testing.T) {
+	a, b := openTAP(t, Config{Name: "ta"}), openTAP(t, Config{Name: "tb"})
+	workers, err := Join(a, b, 0, Options{Room: 100, Engine: Ring})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(b.Close(), a.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if exists("ta") || exists("tb") {
+		t.Error("an interface outlives its device")
+	}
+	if _, _, err := workers[0].Next(); !errors.Is(err, os.ErrClosed) {
+		t.Error(err)
 	}
 }
 
@@ -101,7 +202,7 @@ func testSendManyFrames(t *testing.T, how Options) {
 }
 
 // A TAP that refuses a frame after all, for want of memory, gets it once more and none twice. Only the
-// order of that one batch is lost, since nothing made its frames wait for each other.
+// order of the one batch is lost in which that came up: from then on its frames wait for each other.
 func TestUnlinkedFramesAreRetried(t *testing.T) {
 	l, peer := fullQueue(t, Options{Engine: Ring})
 	r := l.Worker.engine.(*ring)
@@ -114,9 +215,14 @@ func TestUnlinkedFramesAreRetried(t *testing.T) {
 	for i := range count {
 		frames = append(frames, frame(i, 60))
 	}
-	seen := make(chan [count]int)
+	type account struct {
+		times    [count]int
+		overtook int // frames of another batch that came before one with a lower number
+	}
+	seen := make(chan account)
 	go func() {
-		var times [count]int
+		var a account
+		highest := 0
 		buf := make([]byte, 100)
 		for i := range count {
 			if i%50 == 0 {
@@ -127,18 +233,27 @@ func TestUnlinkedFramesAreRetried(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 			if err == nil && n == 60 {
-				times[binary.BigEndian.Uint16(buf[14:])]++
+				number := int(binary.BigEndian.Uint16(buf[14:]))
+				a.times[number]++
+				if highest >= (number/Batch+1)*Batch {
+					a.overtook++
+				}
+				highest = max(highest, number)
 			}
 		}
-		seen <- times
+		seen <- a
 	}()
 	if err := l.Send(frames); err != nil {
 		t.Fatal(err)
 	}
-	for i, times := range <-seen {
+	a := <-seen
+	for i, times := range a.times {
 		if times != 1 {
 			t.Errorf("frame %d came %d times", i, times)
 		}
+	}
+	if a.overtook > 0 {
+		t.Errorf("%d frames were overtaken by those of a later batch", a.overtook)
 	}
 	if got := l.Tally(); got.Out != count || got.OutBytes != 60*count || got.HostDown != 0 || got.Retries == 0 {
 		t.Errorf("%+v", got)
