@@ -184,10 +184,7 @@ func (a *Appliance) announce() {
 	if err := a.ports.ready(a.config); err != nil {
 		a.log.Warn("an interface does not come up", "err", err)
 	}
-	engine, why := tap.Probe()
-	if a.options.Engine != tap.Auto {
-		engine, why = a.options.Engine, "asked for"
-	}
+	engine, why := a.nic.Engine()
 	a.log.Info("engine", "is", engine, "why", why)
 	if a.config.Queues > 1 {
 		a.log.Info("queues", "are", a.config.Queues, "steered_by", a.ports.steering, "why", a.ports.steerWhy)

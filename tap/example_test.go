@@ -30,17 +30,17 @@ func ExampleJoin() {
 		return
 	}
 	defer host.Close()
-	lanes, err := tap.Join(wire, host, 0, tap.Options{Room: 1 << 16})
+	workers, err := tap.Join(wire, host, 0, tap.Options{Room: 1 << 16})
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
-	for _, lane := range lanes { // mostly one; where there are two each wants a goroutine
+	for _, worker := range workers { // mostly one; where there are two each wants a goroutine
 		for err == nil {
-			var link *tap.Link
+			var direction *tap.Direction
 			var frames [][]byte
-			if link, frames, err = lane.Next(); err == nil {
-				err = link.Send(frames)
+			if direction, frames, err = worker.Next(); err == nil {
+				err = direction.Send(frames)
 			}
 		}
 	}

@@ -312,7 +312,7 @@ func (o modelled) run(t *testing.T, script []byte) (m *model, why error) {
 	return m, why
 }
 
-// Contract 1: whatever of a batch fails, and whenever and in whatever order the kernel says so, each
+// Contract, The system: whatever of a batch fails, and whenever and in whatever order the kernel says so, each
 // frame is counted once, none is written twice, and none overtakes another; but where nothing makes
 // the frames of a batch wait for each other, one batch of a ring's life may.
 func TestModel(t *testing.T) {

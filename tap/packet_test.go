@@ -295,7 +295,7 @@ func testAttachedWaitsForItsOwnFrames(t *testing.T, how Options) {
 	}
 }
 
-// Contract 1: what an interface refuses for good, by a filter or a token bucket smaller than the frame, is
+// Contract, The system: what an interface refuses for good, by a filter or a token bucket smaller than the frame, is
 // given up and counted after a while, and what comes behind it goes, in order.
 func TestAttachedGivesUpWhatIsRefusedForGood(t *testing.T) {
 	engines(t, testAttachedGivesUpWhatIsRefusedForGood)

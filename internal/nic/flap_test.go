@@ -22,7 +22,7 @@ const (
 	flapsLimit = 2 * time.Second
 )
 
-// Contract 1: whatever an interface does while frames are written to it, and whatever the kernel answers
+// Contract, The system: whatever an interface does while frames are written to it, and whatever the kernel answers
 // then, the NIC goes on and counts each frame once.
 func TestFlaps(t *testing.T) { engines(t, testFlaps) }
 
@@ -48,7 +48,7 @@ func testFlaps(t *testing.T) {
 			stop := blast(t, "host", far)
 			began := time.Now()
 			for i := 0; i < flaps && time.Since(began) < limit; i++ {
-				if err := netns.Down(c.flapped); err != nil {
+				if err := rig.Down(c.flapped); err != nil {
 					t.Fatal(err)
 				}
 				if err := netns.Up(c.flapped); err != nil {
