@@ -7,6 +7,7 @@ import (
 
 	"tapsec/internal/control"
 	"tapsec/internal/outbound"
+	window "tapsec/internal/replay"
 	"tapsec/sa"
 	"tapsec/transport"
 )
@@ -65,12 +66,12 @@ func (a *Appliance) answer() (err error) {
 type windowReport struct {
 	Name string `json:"name"`
 	sa.ID
-	Window  transport.WindowState `json:"window"`
-	T       uint64                `json:"t"` // highest number authenticated
-	Packets uint64                `json:"packets"`
-	Bytes   uint64                `json:"bytes"`
-	Dropped map[string]uint64     `json:"dropped,omitempty"` // by reason
-	Since   time.Time             `json:"since"`
+	Window  window.State      `json:"window"`
+	T       uint64            `json:"t"` // highest number authenticated
+	Packets uint64            `json:"packets"`
+	Bytes   uint64            `json:"bytes"`
+	Dropped map[string]uint64 `json:"dropped,omitempty"` // by reason
+	Since   time.Time         `json:"since"`
 }
 
 func (h *host) windows() []windowReport {

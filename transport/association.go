@@ -3,6 +3,7 @@ package transport
 import (
 	"net/netip"
 
+	"tapsec/internal/replay"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/wire"
@@ -13,7 +14,7 @@ type entry = sa.Entry[*association]
 // association is what the transport knows of one inbound SA beside its keys.
 type association struct {
 	*entry
-	window Window
+	window replay.Window
 	usage  usage
 	tally  Tally
 
@@ -53,11 +54,11 @@ func (a *association) adopt(was *association) {
 	a.usage, a.tally, a.failures, a.retried = was.usage, was.tally, was.failures, was.retried
 }
 
-func windowOf(s *sa.SA) Window {
+func windowOf(s *sa.SA) replay.Window {
 	if s.ReplayOff {
-		return NoWindow()
+		return replay.Off()
 	}
-	return NewWindow(s.Window)
+	return replay.New(s.Window)
 }
 
 // find is the SA of a record: protocol, SPI, and the addresses of the IP header

@@ -1,6 +1,9 @@
 package transport
 
-import "tapsec/sa"
+import (
+	"tapsec/internal/replay"
+	"tapsec/sa"
+)
 
 // counters count every frame once.
 type counters struct {
@@ -45,7 +48,7 @@ func (r *Receiver) Summary() Summary {
 // SAState is what can be seen of one SA at run time.
 type SAState struct {
 	*sa.SA
-	Window WindowState
+	Window replay.State
 	T      uint64 // highest number authenticated, 64 bits with ESN
 	Tally  Tally
 	Since  int64 // ns since the Unix epoch: when its lifetime began

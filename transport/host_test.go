@@ -11,6 +11,7 @@ import (
 
 	"tapsec/configs"
 	"tapsec/internal/lab/forge"
+	window "tapsec/internal/replay"
 	"tapsec/internal/seal"
 	"tapsec/pipeline"
 	"tapsec/sa"
@@ -336,7 +337,7 @@ func same(t testing.TB, got, want []byte) {
 }
 
 // window is that of the SA.
-func (h *host) window(name string) transport.WindowState {
+func (h *host) window(name string) window.State {
 	h.tb.Helper()
 	return h.state(name).Window
 }

@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/forge"
+	window "tapsec/internal/replay"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/transport"
@@ -36,7 +37,7 @@ func TestWindow(t *testing.T) {
 			h.delivers(frame(3), framed(plain4()))
 			h.drops(frame(3), replay)
 			h.drops(frame(0), replay)
-			want := transport.WindowState{Size: uint32(width), Top: width + 2, Seen: 3, Gaps: width - 1, Replays: 2, Late: 3}
+			want := window.State{Size: uint32(width), Top: width + 2, Seen: 3, Gaps: width - 1, Replays: 2, Late: 3}
 			if got := h.window(esp.Name); got != want {
 				t.Errorf("window %+v, want %+v", got, want)
 			}

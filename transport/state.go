@@ -14,6 +14,7 @@ import (
 	"slices"
 	"time"
 
+	"tapsec/internal/replay"
 	"tapsec/sa"
 )
 
@@ -42,12 +43,12 @@ type State struct {
 // SavedSA is what is known of one SA.
 type SavedSA struct {
 	sa.ID
-	Fingerprint string         `json:"fingerprint"` // Fingerprint of the SA
-	Window      WindowSnapshot `json:"window"`
-	T           uint64         `json:"t"`       // the ESN mark, 0 without ESN
-	Packets     uint64         `json:"packets"` // of its lifetime: used
-	Bytes       uint64         `json:"bytes"`   // of its lifetime: used
-	Since       time.Time      `json:"since"`   // when its lifetime began
+	Fingerprint string          `json:"fingerprint"` // Fingerprint of the SA
+	Window      replay.Snapshot `json:"window"`
+	T           uint64          `json:"t"`       // the ESN mark, 0 without ESN
+	Packets     uint64          `json:"packets"` // of its lifetime: used
+	Bytes       uint64          `json:"bytes"`   // of its lifetime: used
+	Since       time.Time       `json:"since"`   // when its lifetime began
 }
 
 // Fingerprint names an SA with its keys: 64 bits of an HMAC-SHA-256 under the

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"tapsec/internal/replay"
 	"tapsec/sa"
 )
 
@@ -98,7 +99,10 @@ func TestStateSurvivesRestart(t *testing.T) {
 	if err := w.Restore(known.Window); err != nil {
 		t.Fatal(err)
 	}
-	for _, step := range []step{{1, false}, {3, false}, {2, true}, {4, true}} {
+	for _, step := range []struct {
+		seq uint64
+		ok  bool
+	}{{1, false}, {3, false}, {2, true}, {4, true}} {
 		if w.Accept(step.seq) != step.ok {
 			t.Errorf("Accept(%d) = %v", step.seq, !step.ok)
 		}
@@ -294,7 +298,7 @@ func TestStateWriteFails(t *testing.T) {
 // FuzzState reads whatever there may be at the path; what is taken for good can
 // be restored.
 func FuzzState(f *testing.F) {
-	w := NewWindow(32)
+	w := replay.New(32)
 	w.Accept(7)
 	text, _ := json.Marshal(State{Version: 1, Clean: true, SAs: []SavedSA{{Window: w.Snapshot()}}})
 	f.Add(text)
@@ -305,7 +309,7 @@ func FuzzState(f *testing.F) {
 			return
 		}
 		for _, known := range s.SAs {
-			var w Window
+			var w replay.Window
 			if err := w.Restore(known.Window); err != nil {
 				t.Fatal(err)
 			}

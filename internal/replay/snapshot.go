@@ -1,4 +1,4 @@
-package transport
+package replay
 
 import (
 	"errors"
@@ -8,8 +8,8 @@ import (
 	"tapsec/sa"
 )
 
-// WindowSnapshot is all that a Window knows. In JSON the bits are base64.
-type WindowSnapshot struct {
+// Snapshot is all that a Window knows. In JSON the bits are base64.
+type Snapshot struct {
 	Size    uint32 `json:"size"` // packets, 0 if off
 	Off     bool   `json:"off,omitempty"`
 	Floor   uint64 `json:"floor"` // numbers up to here are refused
@@ -22,8 +22,8 @@ type WindowSnapshot struct {
 }
 
 // Snapshot copies what the window knows.
-func (w *Window) Snapshot() WindowSnapshot {
-	s := WindowSnapshot{Size: w.Size(), Off: w.off, Floor: w.floor, Low: w.low, Top: w.top, Seen: w.seen, Replays: w.replays, Late: w.late}
+func (w *Window) Snapshot() Snapshot {
+	s := Snapshot{Size: w.Size(), Off: w.off, Floor: w.floor, Low: w.low, Top: w.top, Seen: w.seen, Replays: w.replays, Late: w.late}
 	if w.off {
 		return s
 	}
@@ -37,17 +37,17 @@ func (w *Window) Snapshot() WindowSnapshot {
 }
 
 // span is how many numbers the bits are about.
-func (s *WindowSnapshot) span() uint64 { return s.Top - s.Floor }
+func (s *Snapshot) span() uint64 { return s.Top - s.Floor }
 
 // has reports whether number Floor+1+i was accepted.
-func (s *WindowSnapshot) has(i uint64) bool { return s.Bits[i/8]&(1<<(i%8)) != 0 }
+func (s *Snapshot) has(i uint64) bool { return s.Bits[i/8]&(1<<(i%8)) != 0 }
 
 // Restore puts into a fresh window what another one knew: it will refuse whatever
 // that one would have refused. Where the new one is smaller, more lies below it;
 // where it is larger, what the old one had forgotten counts as late. An old one
 // without protection remembered nothing, so that all up to its highest is late,
 // and counting begins anew. The error says why the snapshot makes no sense.
-func (w *Window) Restore(s WindowSnapshot) error {
+func (w *Window) Restore(s Snapshot) error {
 	if err := s.Check(); err != nil {
 		return err
 	}
@@ -74,7 +74,7 @@ func (w *Window) Restore(s WindowSnapshot) error {
 }
 
 // Check tells why no Window can have come to what the snapshot says.
-func (s *WindowSnapshot) Check() error {
+func (s *Snapshot) Check() error {
 	switch {
 	case s.Off && (s.Size != 0 || s.Floor != 0 || len(s.Bits) != 0):
 		return errors.New("without protection there is neither size nor floor nor bits")
@@ -91,7 +91,7 @@ func (s *WindowSnapshot) Check() error {
 }
 
 // checkBits compares the bits with what was counted.
-func (s *WindowSnapshot) checkBits() error {
+func (s *Snapshot) checkBits() error {
 	n := s.span()
 	if n > uint64(s.Size) || uint64(len(s.Bits)) != (n+7)/8 || n%8 != 0 && s.Bits[n/8]>>(n%8) != 0 {
 		return fmt.Errorf("%d bytes of bits do not fit numbers %d to %d of a window of %d packets", len(s.Bits), s.Floor+1, s.Top, s.Size)

@@ -1,4 +1,7 @@
-package transport
+// Package replay is the sequence window of an SA (RFC 4303 section 3.4.3): a
+// Window lets every number through once, and none that is too old for it. A
+// Snapshot is all that one knows, so that the next can go on where it was.
+package replay
 
 import (
 	"fmt"
@@ -30,14 +33,14 @@ type Window struct {
 	own  [2]uint64 // enough for 65 packets, wherever they begin
 }
 
-// NewWindow makes a window of sa.MinWindow to sa.MaxWindow packets; 0 stands for
+// New makes a window of sa.MinWindow to sa.MaxWindow packets; 0 stands for
 // sa.DefaultWindow, never for no protection. It panics for any other size.
-func NewWindow(size uint32) Window {
+func New(size uint32) Window {
 	if size == 0 {
 		size = sa.DefaultWindow
 	}
 	if size < sa.MinWindow || size > sa.MaxWindow {
-		panic(fmt.Sprintf("transport: a window of %d packets, expected %d to %d", size, sa.MinWindow, sa.MaxWindow))
+		panic(fmt.Sprintf("replay: a window of %d packets, expected %d to %d", size, sa.MinWindow, sa.MaxWindow))
 	}
 	w := Window{size: size}
 	if n := ringLen(size); n > len(w.own) {
@@ -46,9 +49,9 @@ func NewWindow(size uint32) Window {
 	return w
 }
 
-// NoWindow makes a window without replay protection: it accepts every number
+// Off makes a window without replay protection: it accepts every number
 // but 0, any number of times.
-func NoWindow() Window { return Window{off: true} }
+func Off() Window { return Window{off: true} }
 
 // ringLen is the number of words for size consecutive numbers, wherever in a
 // word they begin, rounded up to a power of two.
@@ -116,6 +119,21 @@ func (w *Window) advance(seq uint64) {
 	}
 }
 
+// Refuse has the window refuse every number up to n from now on, whether it came
+// before or not.
+func (w *Window) Refuse(n uint64) {
+	if n >= w.top {
+		w.advance(n)
+		w.low, w.seen = 0, 0 // what follows is counted anew
+	}
+	if !w.off {
+		w.floor = max(w.floor, n)
+	}
+}
+
+// Top is the highest number accepted, or known to have been.
+func (w *Window) Top() uint64 { return w.top }
+
 // Size is the number of packets that the window holds, 0 where protection is
 // off.
 func (w *Window) Size() uint32 {
@@ -125,8 +143,8 @@ func (w *Window) Size() uint32 {
 	return w.size
 }
 
-// WindowState is what can be said of a Window in numbers.
-type WindowState struct {
+// State is what can be said of a Window in numbers.
+type State struct {
 	Size    uint32 `json:"size"`          // packets, 0 if off
 	Off     bool   `json:"off,omitempty"` // no replay protection
 	Top     uint64 `json:"top"`           // highest number accepted
@@ -138,8 +156,8 @@ type WindowState struct {
 
 // State counts in constant time. Seen plus Replays plus Late is the number of
 // calls of Accept.
-func (w *Window) State() WindowState {
-	s := WindowState{Size: w.Size(), Off: w.off, Top: w.top, Seen: w.seen, Replays: w.replays, Late: w.late}
+func (w *Window) State() State {
+	s := State{Size: w.Size(), Off: w.off, Top: w.top, Seen: w.seen, Replays: w.replays, Late: w.late}
 	if w.low != 0 && !w.off {
 		s.Gaps = w.top - w.low + 1 - w.seen // each number is accepted once
 	}

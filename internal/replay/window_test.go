@@ -1,4 +1,4 @@
-package transport
+package replay
 
 import (
 	"encoding/binary"
@@ -49,8 +49,15 @@ func (m *slowWindow) resize(size uint32) {
 	m.size = uint64(size)
 }
 
-func (m *slowWindow) state() WindowState {
-	s := WindowState{Size: uint32(m.size), Top: m.top, Seen: uint64(len(m.passed)), Replays: m.replays, Late: m.late}
+func (m *slowWindow) refuse(n uint64) {
+	if n >= m.top {
+		m.top, m.passed = n, map[uint64]bool{}
+	}
+	m.unknown = max(m.unknown, n)
+}
+
+func (m *slowWindow) state() State {
+	s := State{Size: uint32(m.size), Top: m.top, Seen: uint64(len(m.passed)), Replays: m.replays, Late: m.late}
 	numbers := slices.Sorted(maps.Keys(m.passed))
 	for i := 1; i < len(numbers); i++ {
 		s.Gaps += numbers[i] - numbers[i-1] - 1
@@ -64,7 +71,7 @@ type pair struct {
 	slow *slowWindow
 }
 
-func newPair(size uint32) *pair { return &pair{NewWindow(size), newSlowWindow(size)} }
+func newPair(size uint32) *pair { return &pair{New(size), newSlowWindow(size)} }
 
 func (p *pair) accept(t rapid.TB, seq uint64) {
 	t.Helper()
@@ -81,11 +88,11 @@ func (p *pair) restart(t rapid.TB, size uint32) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var s WindowSnapshot
+	var s Snapshot
 	if err := json.Unmarshal(text, &s); err != nil {
 		t.Fatal(err)
 	}
-	p.fast = NewWindow(size)
+	p.fast = New(size)
 	if err := p.fast.Restore(s); err != nil {
 		t.Fatalf("%s: %v", text, err)
 	}
@@ -122,8 +129,9 @@ func drawRun(t *rapid.T, m *slowWindow) (first, n, step uint64) {
 	return base + uint64(rapid.Int64Range(-3, 3).Draw(t, "off")), n, step
 }
 
-// Contract, The transport, step 3: the window does what a set of all numbers does, whatever comes,
-// and goes on doing it after a restart with a window of any size.
+// Contract, The transport, step 3: the window does what a set of all numbers does,
+// whatever comes, and goes on doing it after a restart with a window of any size,
+// or where numbers are refused whether they came or not.
 func TestWindowAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := drawSize(t)
@@ -133,6 +141,11 @@ func TestWindowAgainstModel(t *testing.T) {
 		for range rapid.IntRange(1, 40).Draw(t, "runs") {
 			if rapid.IntRange(0, 9).Draw(t, "restart") == 0 {
 				p.restart(t, drawSize(t))
+			}
+			if rapid.IntRange(0, 9).Draw(t, "refuse") == 0 {
+				n := p.slow.top - min(p.slow.top, 3) + rapid.Uint64Range(0, 6).Draw(t, "up to")
+				p.fast.Refuse(n)
+				p.slow.refuse(n)
 			}
 			first, n, step := drawRun(t, p.slow)
 			for i := range n {
@@ -228,7 +241,7 @@ func TestWindowRemembersAllOfItself(t *testing.T) {
 			numbers := from(start, uint64(size), 1)
 			late := slices.Concat(numbers[size-1:], numbers[:size-1])
 			for _, order := range [][]uint64{numbers, late} {
-				w := NewWindow(size)
+				w := New(size)
 				for _, want := range []bool{true, false} {
 					for _, seq := range order {
 						if w.Accept(seq) != want {
@@ -245,7 +258,7 @@ func TestWindowRemembersAllOfItself(t *testing.T) {
 // zero turned the protection off).
 func TestWindowIsNeverOffByAccident(t *testing.T) {
 	var zero Window
-	for name, w := range map[string]*Window{"zero Window": &zero, "NewWindow(0)": new(NewWindow(0))} {
+	for name, w := range map[string]*Window{"zero Window": &zero, "New(0)": new(New(0))} {
 		p := &pair{*w, newSlowWindow(64)}
 		for _, seq := range slices.Concat(from(64, 1, 0), from(1, 64, 1), from(200, 1, 0), from(130, 80, 1)) {
 			p.accept(t, seq)
@@ -258,24 +271,24 @@ func TestWindowIsNeverOffByAccident(t *testing.T) {
 	for _, size := range []uint32{1, 31, 65537, math.MaxUint32} {
 		t.Run(fmt.Sprint(size), func(t *testing.T) {
 			defer func() {
-				if said := fmt.Sprint(recover()); !strings.HasPrefix(said, "transport: ") {
+				if said := fmt.Sprint(recover()); !strings.HasPrefix(said, "replay: ") {
 					t.Errorf("panic: %s", said)
 				}
 			}()
-			NewWindow(size)
+			New(size)
 		})
 	}
 }
 
 // Off, said aloud: everything passes but 0, and State tells.
 func TestNoWindow(t *testing.T) {
-	w := NoWindow()
+	w := Off()
 	for _, s := range slices.Concat(pass(5, 5, 1, 5, 1<<40, 1), refuse(0), pass(2, 1<<40)) {
 		if w.Accept(s.seq) != s.ok {
 			t.Errorf("Accept(%d) = %v", s.seq, !s.ok)
 		}
 	}
-	if got, want := w.State(), (WindowState{Off: true, Top: 1 << 40, Seen: 8, Late: 1}); got != want {
+	if got, want := w.State(), (State{Off: true, Top: 1 << 40, Seen: 8, Late: 1}); got != want {
 		t.Errorf("%+v", got)
 	}
 	// What it let pass it does not remember, so a window in its place refuses it all.
@@ -288,11 +301,11 @@ func TestNoWindow(t *testing.T) {
 			t.Errorf("restored: Accept(%d) = %v", s.seq, !s.ok)
 		}
 	}
-	if got, want := on.State(), (WindowState{Size: 64, Top: 1<<40 + 3, Seen: 2, Gaps: 1, Replays: 1, Late: 6}); got != want {
+	if got, want := on.State(), (State{Size: 64, Top: 1<<40 + 3, Seen: 2, Gaps: 1, Replays: 1, Late: 6}); got != want {
 		t.Errorf("%+v", got)
 	}
 	for name, old := range map[string]Window{"off": w, "on": on} {
-		off := NoWindow()
+		off := Off()
 		if err := off.Restore(old.Snapshot()); err != nil {
 			t.Fatal(err)
 		}
@@ -326,7 +339,7 @@ func TestWindowResized(t *testing.T) {
 }
 
 func TestSnapshotText(t *testing.T) {
-	w := NewWindow(32)
+	w := New(32)
 	for _, seq := range []uint64{1, 3, 40, 40, 39, 5} {
 		w.Accept(seq)
 	}
@@ -339,46 +352,46 @@ func TestSnapshotText(t *testing.T) {
 
 // What no window can have come to is refused.
 func TestSnapshotRefused(t *testing.T) {
-	w := NewWindow(64)
+	w := New(64)
 	for _, seq := range append(from(10, 100, 1), 200) {
 		w.Accept(seq)
 	}
 	if s := w.Snapshot(); s.Check() != nil {
 		t.Fatal(s.Check())
 	}
-	for name, spoil := range map[string]func(s *WindowSnapshot){
-		"empty":                  func(s *WindowSnapshot) { *s = WindowSnapshot{} },
-		"no size":                func(s *WindowSnapshot) { s.Size = 0 },
-		"size too small":         func(s *WindowSnapshot) { s.Size = 31 },
-		"size too large":         func(s *WindowSnapshot) { s.Size = 65537 },
-		"off with bits":          func(s *WindowSnapshot) { s.Off = true },
-		"off, lowest too high":   func(s *WindowSnapshot) { *s = WindowSnapshot{Off: true, Low: 10, Top: 9, Seen: 3} },
-		"off and nothing lowest": func(s *WindowSnapshot) { *s = WindowSnapshot{Off: true, Top: 9, Seen: 3} },
-		"lowest above highest":   func(s *WindowSnapshot) { s.Low = 201 },
-		"no lowest":              func(s *WindowSnapshot) { s.Low = 0 },
-		"none accepted":          func(s *WindowSnapshot) { s.Seen = 0 },
-		"none and no lowest":     func(s *WindowSnapshot) { s.Seen, s.Low = 0, 0 },
-		"floor above top":        func(s *WindowSnapshot) { s.Floor = 201 },
-		"floor at top":           func(s *WindowSnapshot) { s.Floor, s.Bits = 200, nil },
-		"more numbers than size": func(s *WindowSnapshot) {
-			*s = WindowSnapshot{Size: 32, Low: 40, Top: 40, Seen: 1, Bits: []byte{0, 0, 0, 0, 0x80}}
+	for name, spoil := range map[string]func(s *Snapshot){
+		"empty":                  func(s *Snapshot) { *s = Snapshot{} },
+		"no size":                func(s *Snapshot) { s.Size = 0 },
+		"size too small":         func(s *Snapshot) { s.Size = 31 },
+		"size too large":         func(s *Snapshot) { s.Size = 65537 },
+		"off with bits":          func(s *Snapshot) { s.Off = true },
+		"off, lowest too high":   func(s *Snapshot) { *s = Snapshot{Off: true, Low: 10, Top: 9, Seen: 3} },
+		"off and nothing lowest": func(s *Snapshot) { *s = Snapshot{Off: true, Top: 9, Seen: 3} },
+		"lowest above highest":   func(s *Snapshot) { s.Low = 201 },
+		"no lowest":              func(s *Snapshot) { s.Low = 0 },
+		"none accepted":          func(s *Snapshot) { s.Seen = 0 },
+		"none and no lowest":     func(s *Snapshot) { s.Seen, s.Low = 0, 0 },
+		"floor above top":        func(s *Snapshot) { s.Floor = 201 },
+		"floor at top":           func(s *Snapshot) { s.Floor, s.Bits = 200, nil },
+		"more numbers than size": func(s *Snapshot) {
+			*s = Snapshot{Size: 32, Low: 40, Top: 40, Seen: 1, Bits: []byte{0, 0, 0, 0, 0x80}}
 		},
-		"bits cut off":            func(s *WindowSnapshot) { s.Bits = s.Bits[1:] },
-		"bits missing":            func(s *WindowSnapshot) { s.Bits = nil },
-		"bits surplus":            func(s *WindowSnapshot) { s.Bits = append(s.Bits, 0) },
-		"bit above top":           func(s *WindowSnapshot) { *s = WindowSnapshot{Size: 64, Low: 8, Top: 9, Seen: 2, Bits: []byte{0, 3}} },
-		"top not marked":          func(s *WindowSnapshot) { s.Bits[7] = 0 },
-		"more seen than numbers":  func(s *WindowSnapshot) { s.Seen = 192 },
-		"fewer seen than marked":  func(s *WindowSnapshot) { s.Bits[0], s.Seen = 0xff, 2 },
-		"more seen than marked":   func(s *WindowSnapshot) { *s = WindowSnapshot{Size: 64, Low: 1, Top: 9, Seen: 3, Bits: []byte{1, 1}} },
-		"top beyond 64 bits' end": func(s *WindowSnapshot) { s.Floor, s.Low, s.Top = 0, 1, math.MaxUint64 },
+		"bits cut off":            func(s *Snapshot) { s.Bits = s.Bits[1:] },
+		"bits missing":            func(s *Snapshot) { s.Bits = nil },
+		"bits surplus":            func(s *Snapshot) { s.Bits = append(s.Bits, 0) },
+		"bit above top":           func(s *Snapshot) { *s = Snapshot{Size: 64, Low: 8, Top: 9, Seen: 2, Bits: []byte{0, 3}} },
+		"top not marked":          func(s *Snapshot) { s.Bits[7] = 0 },
+		"more seen than numbers":  func(s *Snapshot) { s.Seen = 192 },
+		"fewer seen than marked":  func(s *Snapshot) { s.Bits[0], s.Seen = 0xff, 2 },
+		"more seen than marked":   func(s *Snapshot) { *s = Snapshot{Size: 64, Low: 1, Top: 9, Seen: 3, Bits: []byte{1, 1}} },
+		"top beyond 64 bits' end": func(s *Snapshot) { s.Floor, s.Low, s.Top = 0, 1, math.MaxUint64 },
 	} {
 		s := w.Snapshot()
 		if spoil(&s); s.Check() == nil {
 			t.Errorf("%s: %+v was accepted", name, s)
 		}
 		var fresh Window
-		if fresh.Restore(s) == nil || fresh.State() != (WindowState{Size: 64}) {
+		if fresh.Restore(s) == nil || fresh.State() != (State{Size: 64}) {
 			t.Errorf("%s: restored", name)
 		}
 	}
@@ -386,7 +399,7 @@ func TestSnapshotRefused(t *testing.T) {
 
 func TestAcceptDoesNotAllocate(t *testing.T) {
 	for _, size := range []uint32{0, 64, 66, 65536} {
-		w, seq := NewWindow(size), uint64(1)
+		w, seq := New(size), uint64(1)
 		if n := testing.AllocsPerRun(1000, func() {
 			w.Accept(seq)
 			w.Accept(seq)
@@ -435,7 +448,7 @@ func FuzzWindow(f *testing.F) {
 // it went in.
 func FuzzSnapshot(f *testing.F) {
 	for _, seqs := range [][]uint64{nil, {1}, {1, 3, 40, 39}, {1 << 33, math.MaxUint64}} {
-		w := NewWindow(40)
+		w := New(40)
 		for _, seq := range seqs {
 			w.Accept(seq)
 		}
@@ -443,13 +456,13 @@ func FuzzSnapshot(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		var s WindowSnapshot
+		var s Snapshot
 		if json.Unmarshal(text, &s) != nil || s.Check() != nil {
 			return
 		}
-		w := NoWindow()
+		w := Off()
 		if !s.Off {
-			w = NewWindow(s.Size)
+			w = New(s.Size)
 		}
 		if err := w.Restore(s); err != nil {
 			t.Fatal(err)
@@ -462,7 +475,7 @@ func FuzzSnapshot(f *testing.F) {
 	})
 }
 
-func marshal(s WindowSnapshot) string {
+func marshal(s Snapshot) string {
 	if !s.Off && s.Bits == nil {
 		s.Bits = []byte{} // null reads as no bits too
 	} else if s.Off {
@@ -481,7 +494,7 @@ func BenchmarkAccept(b *testing.B) {
 			"far ahead": func(i uint64) uint64 { return i << 20 },
 		} {
 			b.Run(fmt.Sprintf("%s/%d", name, size), func(b *testing.B) {
-				w, i := NewWindow(size), uint64(1)
+				w, i := New(size), uint64(1)
 				for b.Loop() {
 					w.Accept(number(i))
 					i++
