@@ -91,6 +91,17 @@ func (s Suite) Legacy() bool {
 	return false
 }
 
+// CounterMode tells whether the suite breaks where an IV comes again under one
+// key: CTR and all that is made of it, GCM, CCM, GMAC, and ChaCha20 (RFC 4106
+// section 3.1, RFC 4543 section 3.1).
+func (s Suite) CounterMode() bool {
+	switch s.Cipher {
+	case AESCTR, AESGCM, AESCCM, ChaCha20Poly1305, NullGMAC:
+		return true
+	}
+	return s.Integrity == GMAC
+}
+
 // Algorithms gives the keywords of the suite's one or two algorithms, in which
 // profiles say what a NIC can do.
 func (s Suite) Algorithms() []string {

@@ -1,0 +1,70 @@
+package ledger
+
+import (
+	"sync"
+	"time"
+
+	"tapsec/sa"
+)
+
+// account is what Inbound and Counter have in common: a name, and a lease of
+// numbers.
+type account struct {
+	mu     sync.Mutex
+	keeper *keeper // nil: in memory alone, where a lease has no end
+	id     string  // fingerprint
+	about  string  // the SA, for people
+	asked  bool    // for in this process: it is kept as long as that lives
+	seen   time.Time
+	lease  lease
+}
+
+// holder is an account with what it is about.
+type holder interface {
+	base() *account
+	used() uint64                                     // the highest number used; mu is held
+	record(now time.Time, clock time.Duration) record // what goes to disk; mu is held
+}
+
+func (a *account) base() *account { return a }
+
+func (a *account) init(l *Ledger, id string) { a.keeper, a.id = l.keeper, id }
+
+// ask notes that an SA is configured, and has a lease written for it before its
+// first number needs one.
+func ask(h holder, s *sa.SA) {
+	a := h.base()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.asked, a.about = true, s.ID().String()
+	if a.keeper != nil && !a.lease.granted {
+		a.keeper.want(h)
+	}
+}
+
+// covers tells whether number n may be used as far as the disk is concerned.
+func (a *account) covers(n uint64) bool {
+	return a.keeper == nil || a.lease.granted && n <= a.lease.upTo
+}
+
+// promised is how far numbers may be used by what is to stand on disk; there is
+// no promise where that is to say exactly what was used.
+func (a *account) promised(used uint64) (upTo uint64, ok bool) {
+	l := &a.lease
+	return max(l.upTo, l.pending, used), l.granted || l.pending != 0
+}
+
+// line begins a record.
+func (a *account) line(now time.Time) record {
+	if a.asked {
+		a.seen = now
+	}
+	return record{SA: a.about, Seen: a.seen.Truncate(time.Second).UTC()}
+}
+
+// spent has the lease renewed where half of it is used.
+func spent(h holder) {
+	if a := h.base(); a.keeper != nil && a.lease.half(h.used()) {
+		a.keeper.want(h)
+	}
+}

@@ -1,0 +1,79 @@
+package ledger
+
+import (
+	"errors"
+	"math"
+	"time"
+)
+
+// Errors of Next.
+var (
+	ErrUsedUp = errors.New("the sequence numbers are used up")
+	ErrLease  = errors.New("the sequence number cannot be written to the state file before it is used")
+)
+
+// LastNumber is the highest number of a 64-bit counter that is ever sent.
+const LastNumber = math.MaxUint64 - 1
+
+// Counter gives the sequence numbers of an outbound SA, each once. The zero
+// Counter is in no ledger, and begins at 1. It may be used by several
+// goroutines.
+type Counter struct {
+	account
+	next uint64 // 0 is 1
+}
+
+// Next takes the next number, up to last. It is ErrUsedUp behind that, and
+// ErrLease where the number cannot be written to disk before.
+func (c *Counter) Next(last uint64) (uint64, error) {
+	for {
+		n, ok := c.take(last)
+		switch {
+		case n > last:
+			return 0, ErrUsedUp
+		case ok:
+			return n, nil
+		}
+		if err := c.keeper.extend(c, n); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// take takes the next number if the disk allows that.
+func (c *Counter) take(last uint64) (n uint64, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n = max(c.next, 1)
+	if n > last || !c.covers(n) {
+		return n, false
+	}
+	c.next = n + 1
+	spent(c)
+	return n, true
+}
+
+// Raise has the counter go on at n, if it has not come there.
+func (c *Counter) Raise(n uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.next = max(c.next, n)
+}
+
+// Peek is the number that Next would give.
+func (c *Counter) Peek() uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return max(c.next, 1)
+}
+
+func (c *Counter) used() uint64 { return max(c.next, 1) - 1 }
+
+func (c *Counter) record(now time.Time, _ time.Duration) record {
+	r := c.line(now)
+	r.Out, r.Next = c.id, max(c.next, 1)
+	if upTo, ok := c.promised(c.used()); ok {
+		r.Next = sum(upTo, 1)
+	}
+	return r
+}

@@ -1,0 +1,47 @@
+package ledger
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"slices"
+
+	"tapsec/sa"
+)
+
+// fingerprint names an SA for as long as its keys live: 128 bits of an
+// HMAC-SHA-256 under the keys, in hexadecimal. It tells nothing of them but
+// whether they are the same. Mode, ESN, window and name are no part of it: a
+// configuration may change them while the key has been used.
+func fingerprint(s *sa.SA) string {
+	return digest(16, keys(s), "tapsec SA 2\n%s\n%s\n%s\n%s\n%s\n", s.Protocol, sa.SPI(s.SPI), s.Dst, s.Src, s.Suite.Name)
+}
+
+// counterFingerprint is that of an outbound SA. Suites that break where a nonce
+// comes again make it of the number: GCM, CCM, CTR, GMAC and ChaCha20. There the
+// one key that meets the nonce names the counter, whatever SPI, addresses,
+// integrity key or length of ICV go with it.
+func counterFingerprint(s *sa.SA) string {
+	if !s.Suite.CounterMode() {
+		return fingerprint(s)
+	}
+	key := s.EncryptionKey
+	if s.Protocol == sa.AH {
+		key = s.IntegrityKey
+	}
+	return digest(16, key.Bytes(), "tapsec nonces 2\n")
+}
+
+// keys is both keys, so that no byte can move from one to the other.
+func keys(s *sa.SA) []byte {
+	encryption, integrity := s.EncryptionKey.Bytes(), s.IntegrityKey.Bytes()
+	return slices.Concat(binary.BigEndian.AppendUint32(nil, uint32(len(encryption))), encryption, integrity)
+}
+
+func digest(n int, key []byte, format string, args ...any) string {
+	mac := hmac.New(sha256.New, key)
+	fmt.Fprintf(mac, format, args...)
+	return hex.EncodeToString(mac.Sum(nil)[:n])
+}

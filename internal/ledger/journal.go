@@ -1,0 +1,236 @@
+package ledger
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	version = 2
+	slack   = 256 // lines that may be superseded, beside as many as there are SAs
+)
+
+// journal is the file: a header and records, each a line of JSON, the later ones
+// instead of the earlier ones. It is appended to, and written anew where it has
+// become long or something went wrong. A line without its end was never relied
+// upon. One process has it, by a lock on a file beside it, which stays.
+type journal struct {
+	path  string
+	lock  *os.File
+	file  *os.File // nil: what is there may end in half a line, and must be written anew
+	lines int
+	whole int // lines when it was written anew
+
+	commit func(f *os.File, text []byte) error // write and sync; tests have it fail
+}
+
+// header is the first line.
+type header struct {
+	Version int    `json:"ledger"`
+	Boot    string `json:"boot"` // the kernel's, whose clock the records have
+}
+
+// lockJournal takes the file for this process.
+func lockJournal(path string) (*journal, error) {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real // a rename would put a file in the link's place
+	}
+	j := &journal{path: path, commit: write}
+	var err error
+	if j.lock, err = os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+		return nil, fmt.Errorf("state file: %w", err)
+	}
+	if err = unix.Flock(int(j.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+		return j, nil
+	}
+	j.lock.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("state file %s is in use by another process, which holds %s.lock: end that one first, or name another file", path, path)
+	}
+	return nil, fmt.Errorf("state file: lock %s.lock: %w", path, err)
+}
+
+// refuse is the error for a file that is of no use.
+func (j *journal) refuse(format string, args ...any) error {
+	return fmt.Errorf("state file %s %w; to begin anew, change the keys of the SAs and remove it", j.path, fmt.Errorf(format, args...))
+}
+
+// read gives every record of the file, and the boot that their clock is of. A
+// file that does not exist has none.
+func (j *journal) read() (boot string, records []record, err error) {
+	text, err := os.ReadFile(j.path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return "", nil, nil
+	case err != nil:
+		return "", nil, fmt.Errorf("state file: %w", err)
+	}
+	first, rest, _ := bytes.Cut(text, []byte("\n"))
+	var h header
+	switch {
+	case json.Unmarshal(first, &h) != nil || h.Version == 0:
+		records, err = j.readOld(text)
+		return "", records, err
+	case h.Version != version:
+		return "", nil, j.refuse("is of version %d, expected %d", h.Version, version)
+	}
+	rest = rest[:bytes.LastIndexByte(rest, '\n')+1] // half a line at the end is none
+	lines := bufio.NewScanner(bytes.NewReader(rest))
+	lines.Buffer(nil, len(rest)+1)
+	for n := 2; lines.Scan(); n++ {
+		var r record
+		if err := cmp.Or(decode(lines.Bytes(), &r), r.check()); err != nil {
+			return "", nil, j.refuse("is not as tapsec writes it, in line %d (%w)", n, err)
+		}
+		records = append(records, r)
+	}
+	return h.Boot, records, nil
+}
+
+// readOld reads version 1: one document, which its program marked as clean when
+// it ended.
+func (j *journal) readOld(text []byte) ([]record, error) {
+	var s struct {
+		Version int       `json:"version"`
+		Saved   time.Time `json:"saved"`
+		Clean   bool      `json:"clean"`
+		SAs     []old     `json:"sas"`
+	}
+	switch err := decode(text, &s); {
+	case err != nil:
+		return nil, j.refuse("is not as tapsec writes it (%w)", err)
+	case s.Version != 1:
+		return nil, j.refuse("is of version %d, expected %d", s.Version, version)
+	case !s.Clean:
+		return nil, j.refuse("is of version 1, whose program is still at work or was killed, and packets that came after %s would pass again", s.Saved.Format(time.RFC3339))
+	}
+	var records []record
+	for i := range s.SAs {
+		r := s.SAs[i].record(s.Saved)
+		if err := r.check(); err != nil {
+			return nil, j.refuse("has %w", err)
+		}
+		records = append(records, r)
+	}
+	return records, nil
+}
+
+func decode(text []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if d.More() {
+		return errors.New("more than one document")
+	}
+	return nil
+}
+
+// append adds records and returns when they are on the disk. Where it fails, or
+// has failed before, only replace mends the file.
+func (j *journal) append(records []record) error {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	for _, r := range records {
+		if err := e.Encode(r); err != nil {
+			return err
+		}
+	}
+	if err := j.commit(j.file, text.Bytes()); err != nil {
+		j.file.Close()
+		j.file = nil
+		return fmt.Errorf("state file: %w", err)
+	}
+	j.lines += len(records)
+	return nil
+}
+
+// long tells whether the file must be written anew.
+func (j *journal) long() bool { return j.file == nil || j.lines > 2*j.whole+slack }
+
+// replace writes the file anew: beside it, and when that is on the disk, in its
+// place. What is at path is whole at any time, the old one or the new one.
+func (j *journal) replace(records iter.Seq[record]) error {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	err := e.Encode(header{version, bootID()})
+	lines := 0
+	for r := range records {
+		err = cmp.Or(err, e.Encode(r))
+		lines++
+	}
+	if err != nil {
+		return fmt.Errorf("state file: %w", err)
+	}
+	if j.file != nil {
+		j.file.Close()
+		j.file = nil
+	}
+	f, err := j.swap(text.Bytes())
+	if err != nil {
+		return fmt.Errorf("state file: %w", err)
+	}
+	j.file, j.lines, j.whole = f, lines, lines
+	return nil
+}
+
+// swap puts a file with that text in the place of the one at path, and leaves it
+// open.
+func (j *journal) swap(text []byte) (*os.File, error) {
+	f, err := os.OpenFile(j.path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err = j.commit(f, text); err == nil {
+		err = os.Rename(f.Name(), j.path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(j.path))
+	}
+	if err != nil {
+		f.Close()
+		os.Remove(f.Name())
+		return nil, err
+	}
+	return f, nil
+}
+
+// close lets go of the file.
+func (j *journal) close() {
+	if j.file != nil {
+		j.file.Close()
+	}
+	j.lock.Close()
+}
+
+func write(f *os.File, text []byte) error {
+	_, err := f.Write(text)
+	return cmp.Or(err, f.Sync())
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return cmp.Or(d.Sync(), d.Close())
+}
+
+// bootID names this run of the kernel. Where it cannot be read no two are the
+// same.
+func bootID() string {
+	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(id))
+}

@@ -1,0 +1,349 @@
+package ledger
+
+import (
+	"iter"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tapsec/sa"
+)
+
+const (
+	lookAgain = time.Second // how often large leases are looked at, and a full disk is tried
+
+	// An SA is forgotten after so long without being configured, by a process that
+	// has run for a while: one that has just begun does not know yet what is.
+	forgetful  = 90 * 24 * time.Hour
+	knowsAfter = time.Hour
+)
+
+// keeper writes leases, beside the frames where it can. All it writes at a time
+// costs one wait for the disk.
+type keeper struct {
+	ledger *Ledger
+	say    func(error)
+	stop   chan struct{}
+	done   chan struct{}
+	wake   chan struct{} // holds one
+	began  time.Time
+
+	listMu  sync.Mutex
+	waiting []holder // for a lease
+
+	mu      sync.Mutex // held while the disk is written to; taken before every other one
+	journal *journal
+	watched []holder // whose leases are larger than the least
+	failing atomic.Bool
+	err     error // of the latest write
+	told    bool  // that it failed
+	closed  bool
+}
+
+// Open makes a ledger that lives in a file, and takes the file for this process:
+// who has it already is named in the error. A file that does not exist begins
+// empty; one that makes no sense is an error that says what to do.
+//
+// Where the file cannot be written to, say is told once, beside the frames, and
+// again with nil when it can. Meanwhile numbers beyond their leases are not used.
+func Open(path string, say func(error)) (*Ledger, error) {
+	l, err := open(path, say)
+	if err == nil {
+		go l.keeper.run()
+	}
+	return l, err
+}
+
+// open leaves it to the caller to run the keeper.
+func open(path string, say func(error)) (*Ledger, error) {
+	j, err := lockJournal(path)
+	if err != nil {
+		return nil, err
+	}
+	l := New()
+	l.keeper = &keeper{ledger: l, say: say, journal: j, began: time.Now(),
+		stop: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1)}
+	boot, records, err := j.read()
+	if err == nil {
+		l.load(boot, records)
+		err = j.replace(l.records())
+	}
+	if err != nil {
+		j.close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// load takes over what a file says. A later record is instead of an earlier one.
+func (l *Ledger) load(boot string, records []record) {
+	now, clock := time.Now(), l.Clock()
+	here := boot != "" && boot == bootID()
+	for i := range records {
+		r := &records[i]
+		if r.Out != "" {
+			c := r.counter()
+			c.init(l, r.Out)
+			l.counters[r.Out] = c
+			continue
+		}
+		in := r.inbound(r.ageNow(here, now, clock), clock)
+		in.init(l, r.In)
+		l.inbound[r.In] = in
+	}
+}
+
+// ageNow is how old the SA is. The clock that nobody sets knows how long ago the
+// record was written, unless the machine was started meanwhile; then the time of
+// day does, but no SA becomes younger where that was set back.
+func (r *record) ageNow(here bool, now time.Time, clock time.Duration) time.Duration {
+	if here && r.Clock > 0 && clock >= r.Clock {
+		return r.Age + clock - r.Clock
+	}
+	return r.Age + max(0, now.Sub(time.Unix(0, r.Wall)))
+}
+
+// inherit finds an SA of a file of version 1, and gives it its name of today.
+func (l *Ledger) inherit(s *sa.SA) *Inbound {
+	old := oldFingerprint(s)
+	in := l.inbound[old]
+	delete(l.inbound, old)
+	return in
+}
+
+// records is a line for everything that is known and not to be forgotten.
+func (l *Ledger) records() iter.Seq[record] {
+	return func(yield func(record) bool) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		now, clock := time.Now(), l.Clock()
+		knows := now.Sub(l.keeper.began) > knowsAfter
+		for h := range l.holders() {
+			a := h.base()
+			a.mu.Lock()
+			r := h.record(now, clock)
+			old := knows && !a.asked && now.Sub(r.Seen) > forgetful
+			a.mu.Unlock()
+			if !old && !yield(r) {
+				return
+			}
+		}
+	}
+}
+
+// holders is everything that is known; mu is held.
+func (l *Ledger) holders() iter.Seq[holder] {
+	return func(yield func(holder) bool) {
+		for _, in := range l.inbound {
+			if !yield(in) {
+				return
+			}
+		}
+		for _, c := range l.counters {
+			if !yield(c) {
+				return
+			}
+		}
+	}
+}
+
+// want has the keeper look at a lease; h's mu is held.
+func (k *keeper) want(h holder) {
+	l := &h.base().lease
+	if l.waiting {
+		return
+	}
+	l.waiting = true
+	k.listMu.Lock()
+	k.waiting = append(k.waiting, h)
+	k.listMu.Unlock()
+	k.rouse()
+}
+
+func (k *keeper) rouse() {
+	select {
+	case k.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run renews leases until it is stopped.
+func (k *keeper) run() {
+	defer close(k.done)
+	tick := time.NewTicker(lookAgain)
+	defer tick.Stop()
+	for {
+		select {
+		case <-k.stop:
+			return
+		case <-k.wake:
+			if !k.failing.Load() {
+				k.renew(false)
+			}
+		case <-tick.C:
+			k.renew(true)
+		}
+		k.tell()
+	}
+}
+
+// renew looks at the leases that are half used, and at times at all large ones.
+func (k *keeper) renew(all bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.listMu.Lock()
+	list := k.waiting
+	k.waiting = nil
+	k.listMu.Unlock()
+	if all {
+		list = append(list, k.unwatch()...)
+	}
+	_ = k.grant(list, 0) // said by tell
+}
+
+// unwatch takes the leases of which something may be taken back, but for those
+// that are to be renewed anyway.
+func (k *keeper) unwatch() (list []holder) {
+	for _, h := range k.watched {
+		a := h.base()
+		a.mu.Lock()
+		a.lease.watched = false
+		if !a.lease.waiting {
+			list = append(list, h)
+		}
+		a.mu.Unlock()
+	}
+	k.watched = nil
+	return list
+}
+
+// extend has number n of h written, and waits for it. While the disk is full
+// nobody waits.
+func (k *keeper) extend(h holder, n uint64) error {
+	if k.failing.Load() {
+		k.wantLater(h)
+		return ErrLease
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	a := h.base()
+	a.mu.Lock()
+	covered := a.covers(n)
+	a.mu.Unlock()
+	switch {
+	case covered: // by the lease that was being written
+		return nil
+	case k.closed, k.failing.Load(), k.grant([]holder{h}, n) != nil:
+		return ErrLease
+	}
+	return nil
+}
+
+// wantLater is want by one that does not hold h's mu.
+func (k *keeper) wantLater(h holder) {
+	a := h.base()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	k.want(h)
+}
+
+// grant writes the leases that need it; need is a number that h is about to use.
+// mu is held.
+//
+//  1. Plan each lease; one that becomes smaller counts at once.
+//  2. Write them.
+//  3. Those that became larger count now.
+func (k *keeper) grant(list []holder, need uint64) error {
+	var planned []holder
+	var records []record
+	now, clock := time.Now(), k.ledger.Clock()
+	for _, h := range list {
+		a := h.base()
+		a.mu.Lock()
+		a.lease.waiting = false
+		if a.lease.plan(h.used(), need, now.Sub(k.began)) {
+			planned, records = append(planned, h), append(records, h.record(now, clock))
+		} else {
+			k.watch(h)
+		}
+		a.mu.Unlock()
+	}
+	if len(planned) == 0 && !k.failing.Load() {
+		return nil
+	}
+	err := k.write(records)
+	for _, h := range planned {
+		a := h.base()
+		a.mu.Lock()
+		if err == nil {
+			a.lease.settle()
+			k.watch(h)
+		} else {
+			a.lease.pending = 0
+			k.want(h)
+		}
+		a.mu.Unlock()
+	}
+	return err
+}
+
+// watch keeps an eye on a lease of which something may be taken back. h's mu is
+// held.
+func (k *keeper) watch(h holder) {
+	if l := &h.base().lease; !l.watched && l.size > leastLease && !l.small(h.used()) {
+		l.watched = true
+		k.watched = append(k.watched, h)
+	}
+}
+
+// write brings records to the disk, with everything else where the file must be
+// written anew. What changes is said.
+func (k *keeper) write(records []record) error {
+	var err error
+	if k.journal.long() {
+		err = k.journal.replace(k.ledger.records())
+	} else {
+		err = k.journal.append(records)
+	}
+	k.err = err
+	if k.failing.Swap(err != nil) != (err != nil) {
+		k.rouse()
+	}
+	return err
+}
+
+// tell says whether the disk can be written to, where that has changed.
+func (k *keeper) tell() {
+	k.mu.Lock()
+	err, was := k.err, k.told
+	k.told = err != nil
+	k.mu.Unlock()
+	if was != (err != nil) && k.say != nil {
+		k.say(err)
+	}
+}
+
+// Close writes exactly what was used, so that nothing is lost, and lets go of
+// the file. No number is given or taken after it. In memory it does nothing.
+func (l *Ledger) Close() error {
+	k := l.keeper
+	if k == nil {
+		return nil
+	}
+	close(k.stop)
+	<-k.done
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.closed = true
+	l.mu.Lock()
+	for h := range l.holders() {
+		a := h.base()
+		a.mu.Lock()
+		a.lease = lease{waiting: true} // for ever
+		a.mu.Unlock()
+	}
+	l.mu.Unlock()
+	err := k.journal.replace(l.records())
+	k.journal.close()
+	return err
+}

@@ -1,0 +1,85 @@
+package ledger
+
+import (
+	"math"
+	"time"
+)
+
+// The size of a lease in numbers. One holds what is used in a while, so that
+// neither the disk is written to all the time, nor much is lost when a program
+// is killed. It grows and shrinks by a factor of four at most: a burst is no rate.
+const (
+	leastLease = 64
+	mostLease  = 1 << 22
+	growth     = 4
+	ahead      = 2 * time.Second
+)
+
+// lease is how far numbers may be used: as far as the disk says that they may
+// have been.
+//
+//	exact --grant--> granted --half used, or a number beyond--> granted, higher
+//	  ^                 |    --much too large for the rate----> granted, lower
+//	  +------close------+
+//
+// Up to upTo anything may be used without a word. A higher upTo is written first
+// and counts then; a lower one counts at once and is written then.
+type lease struct {
+	granted bool   // what stands on disk is upTo, and not exactly what was used
+	upTo    uint64 //
+	pending uint64 // the upTo that is being written
+	dirty   bool   // something beside numbers is to be written
+	waiting bool   // for the keeper
+	watched bool   // by the keeper, since it is larger than the least
+
+	size, from uint64 // of the latest grant, and the highest number used then
+	at         time.Duration
+}
+
+// left is how many numbers may still be used.
+func (l *lease) left(used uint64) uint64 { return l.upTo - min(used, l.upTo) }
+
+// half tells whether it is time for another lease, once.
+func (l *lease) half(used uint64) bool { return !l.waiting && l.left(used) < l.size/2 }
+
+// plan sets pending if there is something to be written: where number need is
+// beyond the lease, where half is used, or where far more was leased than the
+// rate asks for. used is the highest number used.
+func (l *lease) plan(used, need uint64, now time.Duration) bool {
+	size := l.fitting(used, now)
+	switch {
+	case !l.granted, need > l.upTo, l.half(used):
+		l.pending = sum(max(used, need), size)
+	case l.left(used) > 2*size && now-l.at >= time.Second:
+		l.upTo = sum(used, size)
+		l.pending = l.upTo
+	case l.dirty:
+		l.pending = max(l.upTo, used)
+		return true
+	default:
+		return false
+	}
+	l.size, l.from, l.at = size, max(used, need), now
+	return true
+}
+
+// settle makes what was written the lease.
+func (l *lease) settle() {
+	l.granted, l.upTo, l.pending, l.dirty = true, max(l.upTo, l.pending), 0, false
+}
+
+// fitting is the size for the rate since the latest grant.
+func (l *lease) fitting(used uint64, now time.Duration) uint64 {
+	if l.size == 0 {
+		return leastLease
+	}
+	elapsed := uint64(max(now-l.at, time.Millisecond))
+	numbers := min(used-min(l.from, used), math.MaxUint32)
+	return min(max(numbers*uint64(ahead)/elapsed, l.size/growth, leastLease), l.size*growth, mostLease)
+}
+
+// small tells whether there is nothing to take back of the lease.
+func (l *lease) small(used uint64) bool { return l.left(used) <= 2*leastLease }
+
+// sum stays below the end of all numbers.
+func sum(a, b uint64) uint64 { return a + min(b, math.MaxUint64-a) }

@@ -1,0 +1,122 @@
+// Package ledger owns what of an SA must live as long as its key: the inbound
+// window, how much of its lifetime is used, and the next outbound number. For one
+// key no number may be sent twice, and none taken twice (RFC 4303 sections 3.3.3
+// and 3.4.3, RFC 4106 section 3.1), however often a configuration drops the SA
+// and brings it back.
+//
+// A Ledger of New lives until the process ends. One of Open lives in a file, too,
+// and there it is always ahead: what stands on disk is how far numbers may have
+// been used (lease.go). So whoever is killed goes on behind everything that it
+// can have used, and loses at most the numbers of a lease.
+//
+// It knows SAs by fingerprints; there is no key in it. It does not know which
+// SAs are configured now, and decides nothing about frames but whether a number
+// may be used.
+package ledger
+
+import (
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tapsec/sa"
+)
+
+// Ledger is the memory. It may be used by several goroutines.
+type Ledger struct {
+	// Clock is what lifetimes run on, time since some beginning; New and Open set
+	// it to CLOCK_BOOTTIME, which nobody sets and which a suspended machine does
+	// not stop. To be changed before first use.
+	Clock func() time.Duration
+
+	mu       sync.Mutex
+	inbound  map[string]*Inbound
+	counters map[string]*Counter
+	keeper   *keeper // nil: in memory alone
+}
+
+// New makes a ledger that lives as long as the process.
+func New() *Ledger {
+	return &Ledger{Clock: boottime, inbound: map[string]*Inbound{}, counters: map[string]*Counter{}}
+}
+
+func boottime() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
+		panic("ledger: CLOCK_BOOTTIME: " + err.Error()) // every Linux since 2.6.39 has it
+	}
+	return time.Duration(t.Nano())
+}
+
+// Inbound is what is known of an inbound SA. Protocol, SPI, addresses, suite and
+// keys say which one it is; what it does not know begins now.
+func (l *Ledger) Inbound(s *sa.SA) *Inbound {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	id := fingerprint(s)
+	in := l.inbound[id]
+	if in == nil {
+		if in = l.inherit(s); in == nil {
+			in = &Inbound{window: windowOf(s), began: l.Clock()}
+		}
+		in.init(l, id)
+		l.inbound[id] = in
+	}
+	ask(in, s)
+	return in
+}
+
+// Counter gives the numbers of an outbound SA. Where a repeated number would
+// break the cipher, the key alone says which counter it is, whatever SA it is on;
+// else protocol, SPI, addresses, suite and keys do. It begins behind the number
+// that a running SA was taken over with.
+func (l *Ledger) Counter(s *sa.SA) *Counter {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	id := counterFingerprint(s)
+	c := l.counters[id]
+	if c == nil {
+		c = &Counter{next: 1}
+		c.init(l, id)
+		l.counters[id] = c
+	}
+	c.Raise(first(s))
+	ask(c, s)
+	return c
+}
+
+// first is the first number of an SA by itself.
+func first(s *sa.SA) uint64 {
+	n := uint64(s.SeqHigh)<<32 + 1
+	if s.SeqLow != nil {
+		n += uint64(*s.SeqLow)
+	}
+	return n
+}
+
+// Marks is a memory of ESN marks for one that completes numbers by itself: it
+// gives an SA the mark that it had before. A new one begins where the inbound
+// side has come to. It may be used by one goroutine at a time.
+func (l *Ledger) Marks() func(*sa.SA) *sa.Mark {
+	type key struct {
+		id  string
+		esn bool
+	}
+	known := map[key]*sa.Mark{}
+	return func(s *sa.SA) *sa.Mark {
+		k := key{fingerprint(s), s.ESN}
+		m := known[k]
+		if m == nil || m.T() == 0 { // nothing was authenticated: what the SA says counts
+			m = sa.NewMark(s)
+			known[k] = m
+		}
+		l.mu.Lock()
+		in := l.inbound[k.id]
+		l.mu.Unlock()
+		if in != nil {
+			m.Authenticated(in.Window().Top)
+		}
+		return m
+	}
+}

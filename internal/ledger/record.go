@@ -1,0 +1,89 @@
+package ledger
+
+import (
+	"fmt"
+	"time"
+
+	"tapsec/internal/replay"
+	"tapsec/sa"
+)
+
+// record is one line of the file: all that is known of an SA, instead of what
+// lines before say of the same one. Either In or Out is there, and of an inbound
+// SA either UpTo or Window.
+type record struct {
+	In   string    `json:"in,omitempty"`  // fingerprint of an inbound SA
+	Out  string    `json:"out,omitempty"` // fingerprint of an outbound SA, or of its key
+	SA   string    `json:"sa"`            // for people
+	Seen time.Time `json:"seen"`          // when it was known to be configured
+
+	Next uint64 `json:"next,omitempty"` // lowest number that cannot have been sent
+
+	UpTo   *uint64          `json:"up_to,omitempty"`  // numbers up to here may have been taken
+	Window *replay.Snapshot `json:"window,omitempty"` // exactly what was taken
+
+	Packets uint64        `json:"packets,omitempty"`
+	Bytes   uint64        `json:"bytes,omitempty"`
+	Ended   bool          `json:"ended,omitempty"` // the hard lifetime is over
+	Age     time.Duration `json:"age,omitempty"`   // ns
+	Wall    int64         `json:"wall,omitempty"`  // when it had that age, in ns since the Unix epoch
+	Clock   time.Duration `json:"clock,omitempty"` // and by the ledger's clock
+}
+
+// check tells why the line makes no sense.
+func (r *record) check() error {
+	switch {
+	case (r.In == "") == (r.Out == ""), r.Out != "" && r.Next == 0, r.In != "" && (r.UpTo == nil) == (r.Window == nil):
+		return fmt.Errorf("neither an inbound nor an outbound SA")
+	case r.Window != nil:
+		if err := r.Window.Check(); err != nil {
+			return fmt.Errorf("a window that makes no sense for %s: %w", r.SA, err)
+		}
+	}
+	return nil
+}
+
+// counter and inbound are what the record is about.
+func (r *record) counter() *Counter {
+	return &Counter{account: account{about: r.SA, seen: r.Seen}, next: r.Next}
+}
+
+func (r *record) inbound(age, clock time.Duration) *Inbound {
+	in := &Inbound{account: account{about: r.SA, seen: r.Seen}, packets: r.Packets, bytes: r.Bytes, ended: r.Ended, began: clock - age}
+	switch {
+	case r.UpTo != nil:
+		in.window.Refuse(*r.UpTo)
+		return in
+	case r.Window.Off:
+		in.window = replay.Off()
+	default:
+		in.window = replay.New(r.Window.Size)
+	}
+	if err := in.window.Restore(*r.Window); err != nil {
+		panic("ledger: a window that was checked: " + err.Error())
+	}
+	return in
+}
+
+// old is the record that version 1 of the file kept of an SA.
+type old struct {
+	sa.ID
+	Fingerprint string          `json:"fingerprint"`
+	Window      replay.Snapshot `json:"window"`
+	T           uint64          `json:"t"`
+	Packets     uint64          `json:"packets"`
+	Bytes       uint64          `json:"bytes"`
+	Since       time.Time       `json:"since"`
+}
+
+// oldFingerprint is what version 1 named an SA with.
+func oldFingerprint(s *sa.SA) string {
+	return digest(8, keys(s), "tapsec SA 1\n%s\n%s\n%s\n%s\n%s\n%s\n%t\n",
+		s.Protocol, sa.SPI(s.SPI), s.Dst, s.Src, s.Mode, s.Suite.Name, s.ESN)
+}
+
+// record is the same in the form of today. It keeps its name, and so is found.
+func (o *old) record(saved time.Time) record {
+	return record{In: o.Fingerprint, SA: o.ID.String(), Seen: saved, Window: &o.Window,
+		Packets: o.Packets, Bytes: o.Bytes, Age: saved.Sub(o.Since), Wall: saved.UnixNano()}
+}
