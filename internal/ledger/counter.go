@@ -2,7 +2,6 @@ package ledger
 
 import (
 	"errors"
-	"math"
 	"time"
 )
 
@@ -12,18 +11,14 @@ var (
 	ErrLease  = errors.New("the sequence number cannot be written to the state file before it is used")
 )
 
-// LastNumber is the highest number of a 64-bit counter that is ever sent.
-const LastNumber = math.MaxUint64 - 1
-
-// Counter gives the sequence numbers of an outbound SA, each once. The zero
-// Counter is in no ledger, and begins at 1. It may be used by several
-// goroutines.
+// Counter gives the sequence numbers of an outbound SA, each once. It may be used
+// by several goroutines.
 type Counter struct {
 	account
-	next uint64 // 0 is 1
+	next uint64
 }
 
-// Next takes the next number, up to last. It is ErrUsedUp behind that, and
+// Next takes the next number, which must not exceed last, less than 2^64 - 1. It is ErrUsedUp behind that, and
 // ErrLease where the number cannot be written to disk before.
 func (c *Counter) Next(last uint64) (uint64, error) {
 	for {
@@ -44,7 +39,7 @@ func (c *Counter) Next(last uint64) (uint64, error) {
 func (c *Counter) take(last uint64) (n uint64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n = max(c.next, 1)
+	n = c.next
 	if n > last || !c.covers(n) {
 		return n, false
 	}
@@ -64,14 +59,14 @@ func (c *Counter) Raise(n uint64) {
 func (c *Counter) Peek() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return max(c.next, 1)
+	return c.next
 }
 
-func (c *Counter) used() uint64 { return max(c.next, 1) - 1 }
+func (c *Counter) used() uint64 { return c.next - 1 }
 
 func (c *Counter) record(now time.Time, _ time.Duration) record {
 	r := c.line(now)
-	r.Out, r.Next = c.id, max(c.next, 1)
+	r.Out, r.Next = c.id, c.next
 	if upTo, ok := c.promised(c.used()); ok {
 		r.Next = sum(upTo, 1)
 	}

@@ -83,7 +83,7 @@ func (m *life) next() {
 	i := rapid.IntRange(0, 1).Draw(m.t, "SA")
 	c := m.Counter(m.sas[i])
 	for range rapid.SampledFrom([]int{1, 5, 40, 200}).Draw(m.t, "packets") {
-		n, err := c.Next(LastNumber)
+		n, err := c.Next(lastNumber)
 		switch {
 		case errors.Is(err, ErrLease) && m.keeper.failing.Load():
 			return

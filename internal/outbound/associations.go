@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"tapsec/internal/ledger"
 	"tapsec/internal/seal"
 	"tapsec/sa"
 	"tapsec/wire"
@@ -66,7 +67,8 @@ func (k stack) carries(f wire.Flow) bool {
 // associations are all SAs, and in which ways they are applied.
 type associations struct {
 	all      []*sa.SA
-	sealer   *seal.Sealer // of all, in the same order
+	sealer   *seal.Sealer      // of all, in the same order
+	counters []*ledger.Counter // theirs
 	portions []*portion
 	use      []stack
 }
@@ -91,7 +93,7 @@ func associate(c *Config) (associations, error) {
 	if a.sealer, err = seal.New(c.Random, a.all...); err != nil {
 		return a, fmt.Errorf("outbound: %w", err)
 	}
-	return a, a.begin(c.First)
+	return a, a.draw(c)
 }
 
 // withSources gives tunnels without src one of our own addresses, and finds SAs
@@ -175,27 +177,20 @@ func (a *associations) named(name string) *portion {
 	return nil
 }
 
-// begin sets the first sequence number; an SA that has used it before stays
-// where it is.
-func (a *associations) begin(first uint64) error {
-	for i, s := range a.all {
-		if first>>32 != 0 && !s.ESN {
+// draw has each SA take its numbers from the ledger, which goes on with those that
+// were used before under the same key. They begin at first, where it gives one.
+func (a *associations) draw(c *Config) error {
+	counters := map[string]*ledger.Counter{}
+	for _, s := range c.SAs { // as they were given: a tunnel may have got its src from us
+		if c.First>>32 != 0 && !s.ESN {
 			return fmt.Errorf("outbound: first sequence number: %s has no ESN, expected 32 bits", s.Name)
 		}
-		a.sealer.SetNumber(i, max(first, a.sealer.Number(i)))
+		counters[s.Name] = c.Ledger.Counter(s)
+	}
+	for i, s := range a.all {
+		counters[s.Name].Raise(c.First)
+		a.counters = append(a.counters, counters[s.Name])
+		a.sealer.SetNumbers(i, counters[s.Name])
 	}
 	return nil
-}
-
-// succeed goes on with the numbers that were used under the same keys, whatever
-// else the SA was: most suites make their IV of the number, and with a key an IV
-// must never come twice (RFC 4106 section 3.1).
-func (a *associations) succeed(old *associations) {
-	for i, s := range a.all {
-		for j, was := range old.all {
-			if s.Suite == was.Suite && s.EncryptionKey.Equal(was.EncryptionKey) && s.IntegrityKey.Equal(was.IntegrityKey) {
-				a.sealer.SetNumber(i, max(a.sealer.Number(i), old.sealer.Number(j)))
-			}
-		}
-	}
 }

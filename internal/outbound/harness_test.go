@@ -36,8 +36,8 @@ func newSA(name string, spi uint32, p sa.Protocol, mode sa.Mode, suite string, e
 	}
 	return &sa.SA{
 		Name: name, SPI: spi, Protocol: p, Mode: mode, Suite: su, PadCheck: true, Src: ends[0], Dst: ends[1],
-		EncryptionKey: sa.NewKey(bytes.Repeat([]byte{byte(spi)}, su.EncryptionKeyLen())),
-		IntegrityKey:  sa.NewKey(bytes.Repeat([]byte{byte(spi) + 1}, su.IntegrityKeyLen())),
+		EncryptionKey: sa.NewKey(bytes.Repeat([]byte{byte(spi + spi>>4)}, su.EncryptionKeyLen())),
+		IntegrityKey:  sa.NewKey(bytes.Repeat([]byte{byte(spi+spi>>4) + 1}, su.IntegrityKeyLen())),
 	}
 }
 

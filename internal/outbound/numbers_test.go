@@ -2,9 +2,11 @@ package outbound
 
 import (
 	"bytes"
+	"path/filepath"
 	"slices"
 	"testing"
 
+	"tapsec/internal/ledger"
 	"tapsec/pipeline"
 	"tapsec/sa"
 )
@@ -44,17 +46,26 @@ func TestNumbers(t *testing.T) {
 }
 
 // A number is never used again: after the last one packets are dropped, 32 bits
-// or 64, and a flow of other SAs is none the worse.
+// or 64, which is said once (RFC 4303 section 3.3.3), and a flow of other SAs is
+// none the worse.
 func TestNumbersUsed(t *testing.T) {
 	last, lastESN := uint32(1<<32-2), uint32(1<<32-3)
 	for name, a := range map[string]*sa.SA{
 		"32 bits": with(site(4), func(a *sa.SA) { a.SeqLow = &last }),
 		"64 bits": with(site(4), func(a *sa.SA) { a.ESN, a.SeqHigh, a.SeqLow = true, 1<<32-1, &lastESN }),
 	} {
-		s := newSender(t, Config{SAs: []*sa.SA{with(a, selecting(sa.Selector{DstPorts: port(1)})), with(site(4), named("spare", 9))},
-			Use: [][]string{{"site"}, {"spare"}}})
+		var said []Event
+		c := Config{SAs: []*sa.SA{with(a, selecting(sa.Selector{DstPorts: port(1)})), newSA("spare", 9, sa.ESP, sa.Tunnel, gcm, gateways[4])},
+			MTU: 1500, Use: [][]string{{"site"}, {"spare"}}, Audit: func(e Event) { said = append(said, e) }}
+		s := newSender(t, c)
 		for range 3 {
 			send(s, to("10.0.0.2", 1), to("10.0.0.2", 2))
+			if err := s.Replace(c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(said) != 1 || said[0].Reason != NumbersUsed || said[0].SA != "site" || said[0].SPI != a.SPI || said[0].Number+1 != s.sas.counters[0].Peek() {
+			t.Errorf("%s: said %+v", name, said)
 		}
 		if got := counts(s); got != " sealed:4 numbers-used:2" {
 			t.Errorf("%s: counted%s", name, got)
@@ -96,6 +107,51 @@ func TestReplace(t *testing.T) {
 	}
 	if sent := send(s, frame)[0]; !bytes.Equal(sent, frame) {
 		t.Error("a flow stays on its way after the policy has changed")
+	}
+}
+
+// RFC 4106 section 3.1: a key's numbers go on when a configuration drops its SA
+// and another one, in another Sender, brings it back, and two SAs of one key share
+// them.
+func TestNumbersOfAKey(t *testing.T) {
+	l, frame := ledger.New(), udp(4, 10)
+	twin := with(site(4), func(a *sa.SA) { a.Name, a.SPI, a.Dst = "twin", 0x999, hosts[4][1] })
+	s := newSender(t, Config{SAs: []*sa.SA{site(4), twin}, Use: [][]string{{"site"}}, Ledger: l})
+	send(s, frame, frame)
+	for i, c := range []Config{
+		{SAs: []*sa.SA{site(4), twin}, Use: [][]string{{"twin"}}},
+		{SAs: []*sa.SA{web(4)}},
+		{SAs: []*sa.SA{site(4)}},
+	} {
+		c.MTU, c.Ledger = 1500, l
+		if err := s.Replace(c); err != nil {
+			t.Fatal(err)
+		}
+		want := map[int]uint64{0: 3, 1: 1, 2: 4}[i]
+		a := c.SAs[len(c.SAs)-1]
+		if got := numbers(t, receiver(t, a), send(s, frame)[0], 1); got[0] != want {
+			t.Errorf("configuration %d: number %d, want %d", i, got[0], want)
+		}
+	}
+	s = newSender(t, Config{SAs: []*sa.SA{site(4)}, Ledger: l})
+	if got := numbers(t, receiver(t, site(4)), send(s, frame)[0], 1); got[0] != 5 {
+		t.Errorf("in another Sender: number %d, want 5", got[0])
+	}
+}
+
+// Without its lease a number is not used, and the frame is counted.
+func TestNoLease(t *testing.T) {
+	l, err := ledger.Open(filepath.Join(t.TempDir(), "state"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSender(t, Config{SAs: []*sa.SA{site(4)}, Ledger: l})
+	send(s, udp(4, 10))
+	if err := l.Close(); err != nil { // which gives no number any more
+		t.Fatal(err)
+	}
+	if sent := send(s, udp(4, 10)); len(sent) != 0 || counts(s) != " sealed:1 no-lease:1" {
+		t.Errorf("sent %d, counted%s", len(sent), counts(s))
 	}
 }
 

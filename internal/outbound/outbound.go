@@ -20,6 +20,7 @@ import (
 	"sync"
 	"time"
 
+	"tapsec/internal/ledger"
 	"tapsec/internal/seal"
 	"tapsec/sa"
 	"tapsec/wire"
@@ -33,8 +34,10 @@ type Config struct {
 	Use    [][]string               // stacks of SAs by name, innermost first; none: see Sender
 	Local  []netip.Addr             // our own; the first of its IP version is src of a tunnel that has none
 	MTU    int                      // of the wire in bytes, without the Ethernet header
+	Ledger *ledger.Ledger           // where numbers live; nil: in the Sender
 	First  uint64                   // first sequence number of each SA; 0 leaves it to seq_high and seq_low, else 1
 	Reply  func(frame []byte) error // takes ICMP errors for the stack; the frame is valid until it returns
+	Audit  func(Event)              // told of what happens to an SA, beside the counts
 	Random io.Reader                // CBC's IVs; nil is crypto/rand
 }
 
@@ -76,8 +79,10 @@ func HeldSA(a *sa.SA) (h Held) {
 //     matched, it is sent in clear, unless it is held back.
 type Sender struct {
 	mu     sync.Mutex
+	ledger *ledger.Ledger // of a Config without one
 	config Config
 	sas    associations
+	ended  map[end]bool // said so far
 	routes map[wire.Flow]route
 	counts [NumReasons]uint64
 	id     uint32 // of the latest IPv6 fragments
@@ -98,7 +103,7 @@ const (
 
 // New makes a Sender. An error names the SA or the field and what is wrong.
 func New(c Config) (*Sender, error) {
-	s := &Sender{routes: map[wire.Flow]route{}}
+	s := &Sender{ledger: ledger.New(), ended: map[end]bool{}, routes: map[wire.Flow]route{}}
 	if err := s.Replace(c); err != nil {
 		return nil, err
 	}
@@ -106,19 +111,21 @@ func New(c Config) (*Sender, error) {
 }
 
 // Replace puts another configuration in the place of the one before, between two
-// batches. An SA with keys that were there before goes on with their sequence
-// numbers. On an error nothing has changed.
+// batches. Sequence numbers go on where the ledger knows the key. On an error
+// nothing has changed.
 func (s *Sender) Replace(c Config) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if c.MTU < minMTU || c.MTU > maxMTU {
 		return errMTU
 	}
+	if c.Ledger == nil {
+		c.Ledger = s.ledger
+	}
 	next, err := associate(&c)
 	if err != nil {
 		return err
 	}
-	next.succeed(&s.sas)
 	s.config, s.sas = c, next
 	clear(s.routes)
 	return nil
@@ -195,7 +202,11 @@ func (s *Sender) seal(frame []byte, p *wire.Packet, r *route) ([]byte, Reason) {
 	buf, err := r.sealer.Seal(s.buf, frame[p.Start:p.End])
 	if err != nil {
 		s.buf = s.buf[:start]
-		return nil, failure(err)
+		reason := failure(err)
+		if reason == NumbersUsed {
+			s.audit(r)
+		}
+		return nil, reason
 	}
 	s.buf = buf
 	sealed := buf[start:len(buf):len(buf)]
@@ -209,8 +220,10 @@ func (s *Sender) seal(frame []byte, p *wire.Packet, r *route) ([]byte, Reason) {
 
 func failure(err error) Reason {
 	switch err {
-	case seal.ErrNumber:
+	case ledger.ErrUsedUp:
 		return NumbersUsed
+	case ledger.ErrLease:
+		return NoLease
 	case seal.ErrTooLong:
 		return TooLong
 	}

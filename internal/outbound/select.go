@@ -47,8 +47,9 @@ func (a *associations) derive(f wire.Flow) stack {
 type route struct {
 	fate       Reason // Sealed, one of those in clear, or a drop
 	sealer     *seal.Sealer
-	endToEnd   bool // the innermost SA is in transport mode
-	fit4, fit6 int  // longest packet for the wire, headers without options or extensions
+	places     []int // of its SAs among all
+	endToEnd   bool  // the innermost SA is in transport mode
+	fit4, fit6 int   // longest packet for the wire, headers without options or extensions
 }
 
 // maxRoutes bounds the flows remembered. Where there are more, all are forgotten
@@ -114,7 +115,7 @@ func (a *associations) route(fate Reason, k stack, mtu int) route {
 	}
 	sealer := a.sealer.Stack(places...)
 	return route{
-		fate: fate, sealer: sealer, endToEnd: len(k) > 0 && k[0].mode() == sa.Transport,
+		fate: fate, sealer: sealer, places: places, endToEnd: len(k) > 0 && k[0].mode() == sa.Transport,
 		fit4: sealer.Fit(mtu, wire.IPv4Len), fit6: sealer.Fit(mtu, wire.IPv6Len),
 	}
 }

@@ -34,15 +34,35 @@ type Sealer struct {
 	layers []*layer
 }
 
+// Numbers gives the sequence numbers of an SA, each once.
+type Numbers interface {
+	Next(last uint64) (uint64, error) // takes one, which must not exceed last
+	Peek() uint64                     // what Next would take
+}
+
+// count is numbers that nobody else knows of.
+type count uint64
+
+func (c *count) Next(last uint64) (uint64, error) {
+	n := uint64(*c)
+	if n > last {
+		return 0, ErrNumber
+	}
+	*c++
+	return n, nil
+}
+
+func (c *count) Peek() uint64 { return uint64(*c) }
+
 // layer applies one SA.
 type layer struct {
-	sa     sa.SA
-	esp    *esp.Outbound // one of the two
-	ah     *ah.Outbound
-	wraps  bool // puts an IP header of its own in front
-	number uint64
-	id     *uint16 // of the latest outer IPv4 header; one count for all SAs of New
-	out    []byte
+	sa      sa.SA
+	esp     *esp.Outbound // one of the two
+	ah      *ah.Outbound
+	wraps   bool // puts an IP header of its own in front
+	numbers Numbers
+	id      *uint16 // of the latest outer IPv4 header; one count for all SAs of New
+	out     []byte
 }
 
 // New makes a Sealer of SAs given innermost first; each is applied in its own
@@ -79,10 +99,11 @@ func (l *layer) init(source io.Reader, a, beneath *sa.SA) (err error) {
 	if bundled && (beneath == nil || beneath.Name != a.Bundle || beneath.Mode != a.Mode) {
 		return fmt.Errorf("expected the SA %s beneath it, in the same mode", a.Bundle)
 	}
-	l.sa, l.number = *a, uint64(a.SeqHigh)<<32+1
+	first := count(a.SeqHigh)<<32 + 1
 	if a.SeqLow != nil {
-		l.number += uint64(*a.SeqLow)
+		first += count(*a.SeqLow)
 	}
+	l.sa, l.numbers = *a, &first
 	l.wraps = a.Mode == sa.Tunnel && !bundled
 	if l.wraps && !a.Src.IsValid() {
 		return errors.New("a tunnel needs src and dst for its outer header")
@@ -95,13 +116,27 @@ func (l *layer) init(source io.Reader, a, beneath *sa.SA) (err error) {
 	return err
 }
 
+// LastNumber is the highest number that an SA sends (RFC 4303 section 3.3.3).
+func LastNumber(a *sa.SA) uint64 {
+	if a.ESN {
+		return math.MaxUint64 - 1
+	}
+	return math.MaxUint32
+}
+
 // SetNumber sets the 64-bit sequence number of the next packet of SA i, counted
 // as given to New. It begins behind seq_high and seq_low, at 1 without them.
 // Most suites derive their IV from the number: real keys never see one twice.
-func (s *Sealer) SetNumber(i int, next uint64) { s.layers[i].number = next }
+func (s *Sealer) SetNumber(i int, next uint64) {
+	n := count(next)
+	s.layers[i].numbers = &n
+}
+
+// SetNumbers has SA i take its numbers from what may outlive the Sealer.
+func (s *Sealer) SetNumbers(i int, n Numbers) { s.layers[i].numbers = n }
 
 // Number is the sequence number of the next packet of SA i.
-func (s *Sealer) Number(i int) uint64 { return s.layers[i].number }
+func (s *Sealer) Number(i int) uint64 { return s.layers[i].numbers.Peek() }
 
 // Stack makes a Sealer of some of the SAs of s, innermost first, each given by
 // its place in New. Both draw on the same sequence numbers and may not be used
@@ -119,8 +154,8 @@ func (s *Sealer) Stack(sas ...int) *Sealer {
 
 // Seal appends the sealed form of the IP packet to dst. Bytes behind the
 // packet's own length are left out. Where an error is returned, one of this
-// package, ah.ErrOptions or that of the source of randomness, numbers may have
-// been used up.
+// package, ah.ErrOptions or that of the source of randomness or of numbers, numbers
+// may have been used up.
 func (s *Sealer) Seal(dst, packet []byte) ([]byte, error) {
 	p, err := parse(packet)
 	if err != nil {
@@ -161,11 +196,10 @@ func (l *layer) seal(packet []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	number := l.number
-	if number == math.MaxUint64 || !l.sa.ESN && number>>32 != 0 {
-		return nil, ErrNumber
+	number, err := l.numbers.Next(LastNumber(&l.sa))
+	if err != nil {
+		return nil, err
 	}
-	l.number++
 	payload, next, err := l.headers(packet, &p)
 	if err != nil {
 		return nil, err
