@@ -4,7 +4,9 @@ import (
 	"fmt"
 
 	"tapsec/configs"
+	"tapsec/internal/ledger"
 	"tapsec/pipeline"
+	"tapsec/sa"
 	"tapsec/status"
 )
 
@@ -16,10 +18,14 @@ type Adapter struct {
 }
 
 // NewAdapter makes the NIC of a configuration. The error is a mistake in that.
-func NewAdapter(c *configs.Config) (*Adapter, error) {
+func NewAdapter(c *configs.Config) (*Adapter, error) { return newAdapter(c, ledger.New().Marks()) }
+
+// newAdapter makes one whose SAs have their ESN marks from marks.
+func newAdapter(c *configs.Config, marks func(*sa.SA) *sa.Mark) (*Adapter, error) {
 	profile := c.Profile
 	profile.Capacity = c.Capacity()
 	a := &Adapter{sad: pipeline.NewSAD(profile, c.Queues)}
+	a.sad.Remember(marks)
 	for queue := range c.Queues {
 		a.pipelines = append(a.pipelines, pipeline.New(a.sad, pipeline.Options{
 			Worker: queue, Queue: uint16(queue),
@@ -30,7 +36,7 @@ func NewAdapter(c *configs.Config) (*Adapter, error) {
 }
 
 // Offload makes the configuration's SAs the ones in force, and sets the offload
-// switches. Unchanged SAs keep their ESN marks. On an error nothing has
+// switches. An SA with keys that were there before keeps its ESN mark. On an error nothing has
 // changed.
 func (a *Adapter) Offload(c *configs.Config) error {
 	if err := a.sad.Replace(c.Bundles()); err != nil {

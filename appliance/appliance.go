@@ -20,6 +20,7 @@ import (
 
 	"tapsec/configs"
 	"tapsec/internal/control"
+	"tapsec/internal/ledger"
 	"tapsec/internal/nic"
 	"tapsec/tap"
 )
@@ -33,7 +34,7 @@ type Options struct {
 	Transport bool   // be the transport, too; the configuration's host is then the TAP of its stack
 	Attach    bool   // the wire is there already and not to become a TAP of ours
 	NIC       string // control socket of the NIC in another process
-	State     string // file that keeps the windows between two runs
+	State     string // file in which windows and numbers live as long as their keys
 	Control   string // path of our control socket
 
 	Engine   tap.Engine
@@ -64,12 +65,12 @@ func inputError(err error) error {
 type Appliance struct {
 	options Options
 	log     *slog.Logger
+	ledger  *ledger.Ledger
 	adapter *Adapter // nil: the NIC is elsewhere
 	host    *host    // nil: the transport is elsewhere
 	ports   *ports
 	nic     *nic.NIC
 	server  *control.Server // nil without a control socket
-	resumed bool            // the state file is ours
 	ready   chan struct{}
 	began   time.Time
 
@@ -87,42 +88,69 @@ func New(o Options) (_ *Appliance, err error) {
 	if a.config, err = o.Load(); err != nil {
 		return nil, inputError(err)
 	}
-	if !o.NoNIC {
-		if a.adapter, err = NewAdapter(a.config); err != nil {
-			return nil, inputError(err)
-		}
-	}
-	a.warn(a.config)
-	if a.ports, err = openPorts(a.config, o.Attach, o.Steering); err != nil {
-		return nil, err
-	}
-	if o.Transport {
-		if a.host, err = newHost(a); err != nil {
-			return nil, errors.Join(err, a.closeAll())
-		}
-	}
-	if a.nic, err = a.ports.join(a.config, &a.options, a.inward, a.outward); err == nil {
-		err = errors.Join(a.resume(), a.answer())
-	}
-	if err != nil {
-		return nil, errors.Join(err, a.closeAll())
+	if err = a.open(); err != nil {
+		return nil, errors.Join(err, a.Close())
 	}
 	return a, nil
 }
 
+// open opens what New makes, each before what needs it.
+func (a *Appliance) open() (err error) {
+	o := &a.options
+	if a.ledger, err = a.openLedger(); err != nil {
+		return inputError(err)
+	}
+	if !o.NoNIC {
+		if a.adapter, err = newAdapter(a.config, a.ledger.Marks()); err != nil {
+			return inputError(err)
+		}
+	}
+	a.warn(a.config)
+	if a.ports, err = openPorts(a.config, o.Attach, o.Steering); err != nil {
+		return err
+	}
+	if o.Transport {
+		if a.host, err = newHost(a); err != nil {
+			return err
+		}
+	}
+	if a.nic, err = a.ports.join(a.config, o, a.inward, a.outward); err != nil {
+		return err
+	}
+	return a.answer()
+}
+
+// openLedger opens the state file, where there is one and a transport to need it.
+func (a *Appliance) openLedger() (*ledger.Ledger, error) {
+	if a.options.State == "" || !a.options.Transport {
+		return ledger.New(), nil
+	}
+	return ledger.Open(a.options.State, func(err error) {
+		if err != nil {
+			a.log.Error("the state file cannot be written to: what needs a sequence number beyond those that stand there is dropped", "err", err)
+		} else {
+			a.log.Info("the state file can be written to again")
+		}
+	})
+}
+
 // Close lets go of everything, after Run has returned. Interfaces that were made
 // vanish.
-func (a *Appliance) Close() error { return errors.Join(a.save(true), a.closeAll()) }
-
-func (a *Appliance) closeAll() error {
+func (a *Appliance) Close() error {
 	var err error
+	if a.ledger != nil {
+		err = a.ledger.Close()
+	}
 	if a.server != nil {
-		err = a.server.Close()
+		err = errors.Join(err, a.server.Close())
 	}
 	if a.host != nil {
 		err = errors.Join(err, a.host.close())
 	}
-	return errors.Join(err, a.ports.close())
+	if a.ports != nil {
+		err = errors.Join(err, a.ports.close())
+	}
+	return err
 }
 
 // inward is a frame's way from the wire: through the NIC, then the transport.
@@ -200,11 +228,6 @@ func (a *Appliance) tick(now time.Time) {
 	}
 	a.host.consumer.Tick(now.UnixNano())
 	a.follow()
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err := a.save(false); err != nil {
-		a.log.Error("the state file cannot be written", "err", err)
-	}
 }
 
 // follow takes over the addresses that the stack's interface has now.

@@ -2,7 +2,6 @@ package appliance
 
 import (
 	"errors"
-	"os"
 	"time"
 
 	"tapsec/internal/control"
@@ -11,37 +10,6 @@ import (
 	"tapsec/sa"
 	"tapsec/transport"
 )
-
-// resume takes the windows of the run before over from the state file, if there
-// is one, and marks the file as in use.
-func (a *Appliance) resume() error {
-	path := a.options.State
-	if path == "" || a.host == nil {
-		return nil
-	}
-	state, err := transport.ReadState(path)
-	if err == nil {
-		var notes []string
-		notes, err = a.host.consumer.Resume(&state)
-		for _, note := range notes {
-			a.log.Warn(note, "state", path)
-		}
-	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return inputError(err)
-	}
-	a.resumed = true
-	return a.save(false)
-}
-
-// save writes the state file. The last time, with clean set, no frame comes any
-// more.
-func (a *Appliance) save(clean bool) error {
-	if !a.resumed {
-		return nil
-	}
-	return transport.WriteState(a.options.State, a.host.consumer.Snapshot(clean))
-}
 
 // answer opens the control socket, where one is asked for.
 func (a *Appliance) answer() (err error) {
@@ -78,7 +46,7 @@ func (h *host) windows() []windowReport {
 	all := []windowReport{}
 	for _, s := range h.consumer.States() {
 		w := windowReport{Name: s.Name, ID: s.ID(), Window: s.Window, T: s.T, Packets: s.Tally.Packets,
-			Bytes: s.Tally.Bytes, Since: time.Unix(0, s.Since).UTC(), Dropped: map[string]uint64{}}
+			Bytes: s.Tally.Bytes, Since: s.Since.UTC(), Dropped: map[string]uint64{}}
 		for reason, n := range s.Tally.Dropped {
 			if n > 0 {
 				w.Dropped[transport.Reason(reason).String()] = n

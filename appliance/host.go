@@ -27,12 +27,13 @@ import (
 // software that does what the NIC has left, and the outbound side. The stack is
 // the kernel's, on a TAP of its own.
 type host struct {
-	log      *slog.Logger
-	software *pipeline.Software
-	consumer *transport.Receiver
-	sender   *outbound.Sender
-	mirror   *tap.Device     // nil without on_failure: mirror
-	options  outbound.Config // what is not the configuration's
+	log       *slog.Logger
+	software  *pipeline.Software
+	consumer  *transport.Receiver
+	sender    *outbound.Sender
+	remembers bool            // beyond this process which numbers were sent, or it was said that nothing does
+	mirror    *tap.Device     // nil without on_failure: mirror
+	options   outbound.Config // what is not the configuration's
 
 	addresses *netns.Addresses // of the stack's interface
 	local     []netip.Addr     // ours
@@ -47,7 +48,9 @@ type host struct {
 func newHost(a *Appliance) (h *host, err error) {
 	o, c := &a.options, a.config
 	h = &host{log: a.log, software: pipeline.NewSoftware(), reassembler: reassembler{fragments: fragment.New(fragment.Limits{})}}
-	h.options = outbound.Config{Use: o.Use, First: o.First, MTU: c.Wire.MTU, Reply: a.ports.host.Inject}
+	h.options = outbound.Config{Use: o.Use, First: o.First, MTU: c.Wire.MTU, Reply: a.ports.host.Inject,
+		Ledger: a.ledger, Audit: h.auditSealed}
+	h.remembers = o.State != ""
 	h.sides = newSides()
 	if err := in(c.Host.Netns, func() (err error) {
 		h.addresses, err = netns.Follow(c.Host.Name)
@@ -58,7 +61,8 @@ func newHost(a *Appliance) (h *host, err error) {
 	if h.mirror, err = openMirror(c.OnFailure.Mirror); err != nil {
 		return nil, errors.Join(err, h.close())
 	}
-	tc := transport.Config{Fallback: h.software, Audit: h.audit}
+	h.software.Remember(a.ledger.Marks())
+	tc := transport.Config{Fallback: h.software, Audit: h.audit, Ledger: a.ledger}
 	switch {
 	case a.adapter != nil:
 		tc.NIC = direct{a.adapter.sad}
@@ -79,6 +83,7 @@ func newHost(a *Appliance) (h *host, err error) {
 		return nil, errors.Join(inputError(err), h.close())
 	}
 	h.undecided(c)
+	h.forgets()
 	return h, nil
 }
 
@@ -109,7 +114,27 @@ func (h *host) adopt(c *configs.Config) error {
 		return err
 	}
 	h.sides.held, h.division = held, d
-	return h.consumer.Replace(inbound, c.Policy, h.mine(), time.Now().UnixNano())
+	return h.consumer.Replace(inbound, c.Policy, h.mine())
+}
+
+// forgets says once that sealing with a key for the second time cannot be noticed.
+func (h *host) forgets() {
+	if h.remembers {
+		return
+	}
+	var names []string
+	for _, bundle := range h.division.outbound {
+		for _, s := range bundle {
+			if s.Suite.CounterMode() {
+				names = append(names, s.Name)
+			}
+		}
+	}
+	if len(names) > 0 {
+		h.remembers = true
+		h.log.Warn("a key that has sealed before must never seal from the same number again; only a state file (--state) remembers that",
+			"sas", list(names))
+	}
 }
 
 // mine are the addresses whose packets are for this host. Where nothing is sealed
@@ -149,6 +174,7 @@ func (h *host) follow(c *configs.Config) {
 	}
 	h.log.Info("local addresses", "are", now)
 	h.undecided(c)
+	h.forgets()
 }
 
 // undecided says which SAs wait for an address.
@@ -231,6 +257,12 @@ func (h *host) audit(e transport.Event) {
 	add(e.Check != 0, "check", e.Check.String())
 	add(e.Suppressed > 0, "suppressed", e.Suppressed)
 	h.log.Log(context.Background(), level, e.Reason.Error(), attributes...)
+}
+
+// auditSealed is a line of the log about what is sealed.
+func (h *host) auditSealed(e outbound.Event) {
+	h.log.Warn(e.Reason.Sentence(), "reason", e.Reason.String(), "time", e.Time.UTC().Format(time.RFC3339Nano), "sa", e.SA,
+		"protocol", e.Protocol.String(), "spi", sa.SPI(e.SPI).String(), "seq", e.Number, "src", e.Src, "dst", e.Dst)
 }
 
 // direct is the control interface of a NIC in the same process.

@@ -34,6 +34,7 @@ func (a *Appliance) Reload() error {
 	a.log.Info("reloaded", append(a.shape(), went, came)...)
 	if a.host != nil {
 		a.host.undecided(next)
+		a.host.forgets()
 	}
 	return nil
 }

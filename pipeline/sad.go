@@ -16,6 +16,7 @@ type SAD struct {
 	profile sa.Profile
 	workers int
 	table   *sa.Table[inbound]
+	marks   func(*sa.SA) *sa.Mark // nil: those of the table
 
 	inactive, ahOff, espOff atomic.Bool
 }
@@ -34,6 +35,10 @@ type entry = sa.Entry[inbound]
 func NewSAD(profile sa.Profile, workers int) *SAD {
 	return &SAD{profile: profile, workers: workers, table: sa.NewTable[inbound](profile.Capacity)}
 }
+
+// Remember has SAs get their ESN marks from marks, which may know one that was
+// here before. It is called before anything else.
+func (d *SAD) Remember(marks func(*sa.SA) *sa.Mark) { d.marks = marks }
 
 // Add offloads one SA, or the AH and the ESP SA of a bundle in this order, all
 // or nothing, and returns the first one's handle. An error names the SA and
@@ -78,7 +83,11 @@ func (d *SAD) entries(bundle []*sa.SA) ([]*entry, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", s, err)
 		}
-		entries = append(entries, &entry{SA: s, Value: in})
+		e := &entry{SA: s, Value: in}
+		if d.marks != nil {
+			e.Mark = d.marks(s)
+		}
+		entries = append(entries, e)
 	}
 	return entries, nil
 }

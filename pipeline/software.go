@@ -24,6 +24,9 @@ func everything() sa.Profile {
 // Replace is that of SAD.
 func (s *Software) Replace(bundles [][]*sa.SA) error { return s.sad.Replace(bundles) }
 
+// Remember is that of SAD.
+func (s *Software) Remember(marks func(*sa.SA) *sa.Mark) { s.sad.Remember(marks) }
+
 // Mark is that of SAD.
 func (s *Software) Mark(id sa.ID) *sa.Mark { return s.sad.Mark(id) }
 

@@ -21,7 +21,7 @@ var (
 type Entry[T any] struct {
 	*SA
 	Handle  uint32    // never 0 once in a table
-	Mark    *Mark     //
+	Mark    *Mark     // where there is none, the table makes one
 	Partner *Entry[T] // of a bundle: the ESP entry of the AH one, and the reverse
 	Value   T
 }
@@ -196,9 +196,9 @@ func (t *Table[T]) Delete(handle uint32) error {
 }
 
 // Replace makes bundles the whole content of the table, in one step for the
-// readers. An SA that was there before, unchanged, keeps its handle and its
-// mark; a mark without T only where SeqHigh and SeqLow say nothing new. On an
-// error the table is as it was.
+// readers. An SA that was there before, unchanged, keeps its handle, and its mark
+// if it brings none; a mark without T only where SeqHigh and SeqLow say nothing
+// new. On an error the table is as it was.
 func (t *Table[T]) Replace(bundles [][]*Entry[T]) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -208,7 +208,7 @@ func (t *Table[T]) Replace(bundles [][]*Entry[T]) error {
 		for _, e := range bundle {
 			if old := t.Find(e.ID()); old != nil && old.Same(e.SA) {
 				e.Handle = old.Handle
-				if old.Mark.T() != 0 || e.SeqHigh == old.SeqHigh && e.SeqLow == nil {
+				if e.Mark == nil && (old.Mark.T() != 0 || e.SeqHigh == old.SeqHigh && e.SeqLow == nil) {
 					e.Mark = old.Mark
 				}
 			}

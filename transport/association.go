@@ -2,8 +2,9 @@ package transport
 
 import (
 	"net/netip"
+	"time"
 
-	"tapsec/internal/replay"
+	"tapsec/internal/ledger"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/wire"
@@ -14,13 +15,13 @@ type entry = sa.Entry[*association]
 // association is what the transport knows of one inbound SA beside its keys.
 type association struct {
 	*entry
-	window replay.Window
-	usage  usage
-	tally  Tally
+	known *ledger.Inbound // its window, and what of its lifetime is used
+	tally Tally
 
-	failures int   // ICV failures in a row
-	retried  int64 // when its numbers were last sought further ahead
-	released bool  // the NIC was asked to give it up
+	announced bool          // that the soft lifetime is over
+	failures  int           // ICV failures in a row
+	retried   time.Duration // when its numbers were last sought further ahead, 0 for never
+	released  bool          // the NIC was asked to give it up
 }
 
 // Tally counts the frames of one SA.
@@ -29,36 +30,14 @@ type Tally struct {
 	Dropped        [NumReasons]uint64 // by reason; the innermost SA that came in sight counts it
 }
 
-// associate makes the entry of an SA. Where it is the same SA still its
-// association goes on, in a window of another size if it is to have one.
-func (r *Receiver) associate(s *sa.SA, began int64) *entry {
-	e := &entry{SA: s, Mark: r.fallback.Mark(s.ID())}
-	e.Value = &association{window: windowOf(s), usage: usage{Since: began}}
-	old := r.sas.Find(s.ID())
-	if old == nil || !old.Same(s) {
-		return e
-	}
-	if was := old.Value; was.window.Size() == e.Value.window.Size() {
-		e.Value = was
-	} else {
-		e.Value.adopt(was)
+// associate makes the entry of an SA, whose association goes on where it is the
+// same one still.
+func (r *Receiver) associate(s *sa.SA) *entry {
+	e := &entry{SA: s, Mark: r.fallback.Mark(s.ID()), Value: &association{known: r.ledger.Inbound(s)}}
+	if old := r.sas.Find(s.ID()); old != nil && old.Value.known == e.Value.known {
+		e.Value = old.Value
 	}
 	return e
-}
-
-// adopt has a take over what is known of the SA so far.
-func (a *association) adopt(was *association) {
-	if err := a.window.Restore(was.window.Snapshot()); err != nil {
-		panic("transport: a window that makes no sense: " + err.Error())
-	}
-	a.usage, a.tally, a.failures, a.retried = was.usage, was.tally, was.failures, was.retried
-}
-
-func windowOf(s *sa.SA) replay.Window {
-	if s.ReplayOff {
-		return replay.Off()
-	}
-	return replay.New(s.Window)
 }
 
 // find is the SA of a record: protocol, SPI, and the addresses of the IP header

@@ -64,7 +64,7 @@ func (a *auditor) allow(now int64) bool {
 func (a *auditor) notice(now int64, s *association, reason Reason) {
 	if a.report != nil {
 		a.report(Event{Time: time.Unix(0, now), Reason: reason, SA: s.Name, Protocol: s.Protocol, SPI: s.SPI,
-			Number: s.window.State().Top, Src: s.Src, Dst: s.Dst})
+			Number: s.known.Window().Top, Src: s.Src, Dst: s.Dst})
 	}
 }
 

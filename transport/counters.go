@@ -1,6 +1,8 @@
 package transport
 
 import (
+	"time"
+
 	"tapsec/internal/replay"
 	"tapsec/sa"
 )
@@ -51,17 +53,19 @@ type SAState struct {
 	Window replay.State
 	T      uint64 // highest number authenticated, 64 bits with ESN
 	Tally  Tally
-	Since  int64 // ns since the Unix epoch: when its lifetime began
+	Since  time.Time // when its lifetime began
 }
 
 // States lists the SAs in no particular order.
 func (r *Receiver) States() []SAState {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	now, clock := time.Now(), r.ledger.Clock()
 	var all []SAState
 	for _, e := range r.sas.List() {
 		a := e.Value
-		all = append(all, SAState{SA: a.SA, Window: a.window.State(), T: a.Mark.T(), Tally: a.tally, Since: a.usage.Since})
+		all = append(all, SAState{SA: a.SA, Window: a.known.Window(), T: a.Mark.T(), Tally: a.tally,
+			Since: now.Add(a.known.Usage().Began - clock)})
 	}
 	return all
 }

@@ -11,6 +11,7 @@ import (
 
 	"tapsec/configs"
 	"tapsec/internal/lab/forge"
+	"tapsec/internal/ledger"
 	window "tapsec/internal/replay"
 	"tapsec/internal/seal"
 	"tapsec/pipeline"
@@ -202,6 +203,7 @@ type setup struct {
 	profile string       // full where empty
 	deaf    bool         // the NIC's control interface is not connected
 	prepare func(*pipeline.SAD)
+	ledger  *ledger.Ledger
 }
 
 // host is that computer: NIC, software, transport.
@@ -212,6 +214,8 @@ type host struct {
 	nic      *pipeline.Pipeline
 	software *pipeline.Software
 	now      time.Time
+	set      time.Duration // how far the NIC's time of day is wrong
+	ledger   *ledger.Ledger
 
 	events   []transport.Event
 	mirrored [][]byte
@@ -263,7 +267,12 @@ var began = time.Unix(1_700_000_000, 0)
 func newHost(t testing.TB, s setup) *host {
 	t.Helper()
 	c := s.config(t)
-	h := &host{tb: t, sad: pipeline.NewSAD(c.Profile, 1), software: pipeline.NewSoftware(), now: began.Add(time.Second)}
+	h := &host{tb: t, sad: pipeline.NewSAD(c.Profile, 1), software: pipeline.NewSoftware(), ledger: s.ledger}
+	if h.ledger == nil {
+		h.ledger = ledger.New()
+	}
+	h.sad.Remember(h.ledger.Marks())
+	h.software.Remember(h.ledger.Marks())
 	if err := h.sad.Replace(c.Bundles()); err != nil {
 		t.Fatal(err)
 	}
@@ -276,10 +285,12 @@ func newHost(t testing.TB, s setup) *host {
 		t.Fatal(err)
 	}
 	tc := transport.Config{
-		SAs: inbound, Policy: s.policy, Local: s.addresses(), Fallback: h.software, Began: began.UnixNano(),
+		SAs: inbound, Policy: s.policy, Local: s.addresses(), Fallback: h.software, Ledger: h.ledger,
 		Audit:  func(e transport.Event) { h.events = append(h.events, e) },
 		Mirror: func(b []byte) { h.mirrored = append(h.mirrored, bytes.Clone(b)) },
 	}
+	h.now = began
+	h.ledger.Clock = func() time.Duration { return h.now.Sub(began) }
 	if !s.deaf {
 		tc.NIC = control{h}
 	}
@@ -287,14 +298,28 @@ func newHost(t testing.TB, s setup) *host {
 	if h.Receiver, err = transport.New(tc); err != nil {
 		t.Fatal(err)
 	}
+	h.now = began.Add(time.Second)
 	return h
+}
+
+// replace puts other SAs in force, as a reload does, first where frames come in
+// last.
+func (h *host) replace(sas ...*sa.SA) {
+	h.tb.Helper()
+	s := setup{sas: sas}
+	c := s.config(h.tb)
+	for _, err := range []error{h.software.Replace(c.AllBundles()), h.Replace(c.AllBundles(), nil, ours), h.sad.Replace(c.Bundles())} {
+		if err != nil {
+			h.tb.Fatal(err)
+		}
+	}
 }
 
 // annotate is the NIC's work on a frame, in a buffer as a receive queue's.
 func (h *host) annotate(frame []byte) []byte {
 	buffer := bytes.Repeat([]byte{0xa5}, len(frame)+status.Tailroom)
 	copy(buffer, frame)
-	h.nic.At(h.now)
+	h.nic.At(h.now.Add(h.set))
 	return h.nic.Process(buffer[:len(frame)])
 }
 

@@ -77,7 +77,7 @@ func lab(t testing.TB, l *conformance.Lab) *host {
 		sas = append(sas, b...)
 	}
 	h := newHost(t, setup{sas: sas, local: nil, profile: l.Profile.Name, prepare: func(d *pipeline.SAD) { d.Flush() }})
-	if err := h.Replace(l.Bundles, nil, nil, began.UnixNano()); err != nil {
+	if err := h.Replace(l.Bundles, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := l.Arrange(h.sad); err != nil {

@@ -67,7 +67,7 @@ func TestLifetime(t *testing.T) {
 	}
 }
 
-// Lifetimes in time end at the frame's receive time, or at a tick.
+// Lifetimes in time end when a frame comes, or at a tick.
 func TestLifetimeTime(t *testing.T) {
 	lifetimes := sa.Lifetimes{Soft: sa.Limit{Time: time.Minute}, Hard: sa.Limit{Time: time.Hour}}
 	esp := espSA(sa.Transport, func(s *sa.SA) { s.Lifetimes = lifetimes })
@@ -80,18 +80,47 @@ func TestLifetimeTime(t *testing.T) {
 		h.notices()
 		h.delivers(frame(2, time.Minute), framed(plain4()))
 		h.notices(transport.SoftExpired)
-		h.Tick(began.Add(time.Hour - 1).UnixNano())
+		h.tick(time.Hour - 1)
 		h.notices()
 		h.delivers(frame(3, time.Hour-1), framed(plain4()))
-		h.Tick(began.Add(time.Hour).UnixNano())
+		h.tick(time.Hour)
 		h.notices(transport.Expired)
 		h.drops(frame(4, time.Hour), transport.Expired)
 	})
 	h := newHost(t, setup{sas: []*sa.SA{esp}})
-	h.Tick(began.Add(time.Minute).UnixNano())
+	h.tick(time.Minute)
 	h.notices(transport.SoftExpired)
-	h.Tick(began.Add(2 * time.Minute).UnixNano())
+	h.tick(2 * time.Minute)
 	h.notices()
+}
+
+// tick passes time without a frame.
+func (h *host) tick(after time.Duration) {
+	h.now = began.Add(after)
+	h.Tick(h.now.UnixNano())
+}
+
+// Lifetimes run on a clock that nobody sets (contract, The transport, step 5): the
+// NIC's time of day may jump, and what has ended stays at its end.
+func TestLifetimeClock(t *testing.T) {
+	esp := espSA(sa.Transport, func(s *sa.SA) { s.Lifetimes.Hard.Time = 8 * time.Hour })
+	both(t, setup{sas: []*sa.SA{esp}}, func(t *testing.T, h *host) {
+		frame := func(n uint64, after, set time.Duration) []byte {
+			h.now, h.set = began.Add(after), set
+			return framed(once(t, n, plain4(), esp))
+		}
+		const day = 24 * time.Hour
+		h.delivers(frame(1, time.Hour, 0), framed(plain4()))
+		h.delivers(frame(2, time.Hour, day), framed(plain4()))
+		h.delivers(frame(3, time.Hour, 0), framed(plain4()))
+		h.drops(frame(4, 8*time.Hour, -day), transport.Expired)
+		h.notices(transport.Expired, transport.Expired)
+		h.drops(frame(5, time.Hour, 0), transport.Expired)
+		longer := *esp
+		longer.Lifetimes.Hard.Time = 100 * time.Hour
+		h.replace(&longer)
+		h.drops(frame(6, time.Hour, 0), transport.Expired)
+	})
 }
 
 // A tunnel at its end ends the frame, but the number inside still counts.

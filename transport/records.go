@@ -1,6 +1,7 @@
 package transport
 
 import (
+	"tapsec/internal/ledger"
 	"tapsec/sa"
 	"tapsec/status"
 )
@@ -27,9 +28,9 @@ func (r *Receiver) checkRecords(f *frame) Reason {
 			return None
 		}
 		if a != nil && (rec.State == status.ICVValid || rec.State == status.FailedAfter) {
-			if !r.accept(f, a, rec) {
+			if reason := r.accept(f, a, rec); reason != None {
 				f.failedRecord = rec
-				return Replay
+				return reason
 			}
 		}
 		switch {
@@ -53,22 +54,25 @@ func (r *Receiver) release(a *association) {
 }
 
 // accept takes an authentic number into account: window, ESN mark, lifetime.
-func (r *Receiver) accept(f *frame, a *association, rec *status.Record) bool {
+func (r *Receiver) accept(f *frame, a *association, rec *status.Record) Reason {
 	a.failures = 0
 	a.Mark.Authenticated(rec.Number)
 	if f.nicBehind == a && r.nic != nil {
 		r.nic.Update(a.SA, uint32(rec.Number>>32))
 	}
 	f.carriedBy = append(f.carriedBy, a)
-	if !a.window.Accept(rec.Number) {
-		return false
+	switch a.known.Accept(rec.Number, uint64(rec.PayloadLen)) {
+	case ledger.Refused:
+		return Replay
+	case ledger.NoLease:
+		return NoLease
 	}
 	a.tally.Packets++
 	a.tally.Bytes += uint64(rec.PayloadLen)
-	if r.spend(a, uint64(rec.PayloadLen)) {
+	if r.checkLifetime(a) {
 		f.refuse(Expired)
 	}
-	return true
+	return None
 }
 
 // checkFailed says what becomes of a frame with a header that failed its check.

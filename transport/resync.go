@@ -2,6 +2,7 @@ package transport
 
 import (
 	"math"
+	"time"
 
 	"tapsec/status"
 )
@@ -10,9 +11,9 @@ import (
 // a receiver that lost more than 2^32 packets in a row completes all further
 // numbers wrongly.
 const (
-	resyncAfter = 32            // ICV failures in a row
-	resyncAhead = 4             // high halves that are tried
-	resyncPause = 1_000_000_000 // ns between two frames that are tried
+	resyncAfter = 32          // ICV failures in a row
+	resyncAhead = 4           // high halves that are tried
+	resyncPause = time.Second // between two frames that are tried
 )
 
 // esnGuess is what software is to presume of a number: the high halves from first
@@ -29,10 +30,10 @@ func (r *Receiver) needsResync(f *frame, a *association, rec *status.Record) boo
 		return false
 	}
 	a.failures++
-	if a.failures < resyncAfter || a.retried != 0 && r.now-a.retried < resyncPause {
+	if a.failures < resyncAfter || a.retried != 0 && r.clock-a.retried < resyncPause {
 		return false
 	}
-	a.retried = r.now
+	a.retried = max(r.clock, 1)
 	high := max(uint32(a.Mark.T()>>32), uint32(rec.Number>>32))
 	if high == math.MaxUint32 {
 		return false

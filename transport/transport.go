@@ -14,10 +14,13 @@
 package transport
 
 import (
+	"cmp"
 	"net/netip"
 	"sync"
+	"time"
 
 	"tapsec/internal/fragment"
+	"tapsec/internal/ledger"
 	"tapsec/sa"
 )
 
@@ -51,7 +54,7 @@ type Config struct {
 	Audit    func(Event)     // called beside the frames, at a bounded rate
 	Mirror   func([]byte)    // gets the frames dropped for a failed check, annotation included
 	Limits   fragment.Limits // of reassembly
-	Began    int64           // ns since the Unix epoch: when the SAs' lifetimes begin
+	Ledger   *ledger.Ledger  // where windows and lifetimes live; nil: in the Receiver
 }
 
 // Receiver judges frames. It may be used by several goroutines; each frame waits
@@ -61,12 +64,14 @@ type Receiver struct {
 	fallback  Fallback
 	nic       NIC
 	audit     auditor
+	ledger    *ledger.Ledger
 	mirror    func([]byte)
 	fragments *fragment.Buffer
 	rules     // in force; Replace changes them
 	counters  counters
-	now       int64 // ns since the Unix epoch: when the latest frame was received
-	inWork    frame // kept for its memory alone
+	now       int64         // ns since the Unix epoch: when the latest frame was received
+	clock     time.Duration // the ledger's, which lifetimes run on
+	inWork    frame         // kept for its memory alone
 }
 
 // rules are what a Receiver holds frames against.
@@ -83,16 +88,16 @@ func New(c Config) (*Receiver, error) {
 	r := &Receiver{
 		fallback: c.Fallback, nic: c.NIC, mirror: c.Mirror,
 		audit:     auditor{report: c.Audit},
+		ledger:    cmp.Or(c.Ledger, ledger.New()),
 		fragments: fragment.New(c.Limits),
 		rules:     rules{sas: sa.NewTable[*association](0)},
 	}
-	return r, r.Replace(c.SAs, c.Policy, c.Local, c.Began)
+	return r, r.Replace(c.SAs, c.Policy, c.Local)
 }
 
-// Replace changes SAs, policy and addresses between two frames. An SA that was
-// there before keeps its window and lifetime, whatever their limits are now;
-// those of a new one begin at began. On an error nothing has changed.
-func (r *Receiver) Replace(sas [][]*sa.SA, policy []sa.Policy, local []netip.Addr, began int64) error {
+// Replace changes SAs, policy and addresses between two frames. An SA known to the ledger keeps its window and lifetime, whatever their limits are now.
+// On an error nothing has changed.
+func (r *Receiver) Replace(sas [][]*sa.SA, policy []sa.Policy, local []netip.Addr) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	next := rules{sas: r.sas, policy: policy, local: map[netip.Addr]bool{}, anywhere: local == nil}
@@ -104,7 +109,7 @@ func (r *Receiver) Replace(sas [][]*sa.SA, policy []sa.Policy, local []netip.Add
 		var entries []*entry
 		for _, s := range bundle {
 			next.encap = next.encap || s.Encap
-			entries = append(entries, r.associate(s, began))
+			entries = append(entries, r.associate(s))
 		}
 		bundles = append(bundles, entries)
 	}
@@ -113,6 +118,7 @@ func (r *Receiver) Replace(sas [][]*sa.SA, policy []sa.Policy, local []netip.Add
 	}
 	for _, e := range r.sas.List() {
 		e.Value.entry, e.Value.released = e, false
+		e.Value.known.Configure(e.SA)
 	}
 	r.rules = next
 	return nil
@@ -123,6 +129,7 @@ func (r *Receiver) Replace(sas [][]*sa.SA, policy []sa.Policy, local []netip.Add
 func (r *Receiver) Batch(frames [][]byte) [][]byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.clock = r.ledger.Clock()
 	clean := frames[:0]
 	for _, b := range frames {
 		if b, v, _ := r.receive(b); v.Clean() {
@@ -139,6 +146,7 @@ func (r *Receiver) Batch(frames [][]byte) [][]byte {
 func (r *Receiver) Judge(annotated []byte) (clean []byte, v Verdict, reason Reason) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.clock = r.ledger.Clock()
 	return r.receive(annotated)
 }
 

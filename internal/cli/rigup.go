@@ -63,10 +63,13 @@ directory; change it and send SIGHUP, as up says.`,
 }
 
 // rigPrograms run in the NIC's namespace, what receives first. Their control
-// sockets are in dir.
+// sockets and state files are in dir.
 func rigPrograms(dir, config string, split bool) []rig.Program {
 	program := func(name string, args ...string) rig.Program {
 		control := filepath.Join(dir, name+".sock")
+		if name != "nic" {
+			args = append(args, "--state", filepath.Join(dir, name+".state"))
+		}
 		return rig.Program{Name: name, Control: control, Args: append(args, "-c", config, "--control", control)}
 	}
 	send := program("send", "send", "--stack", "stack0", "--stack-netns", "a", "--out", "wire0")

@@ -46,7 +46,7 @@ type runOptions struct {
 func (o *runOptions) stackFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.hostNetns, "stack-netns", "", "network namespace `NAME` for the stack's side of its TAP")
-	f.StringVar(&o.state, "state", "", "`FILE` that keeps the sequence windows between two runs")
+	f.StringVar(&o.state, "state", "", "`FILE` in which sequence windows and numbers live as long as their keys")
 	f.StringSliceVar(&o.use, "sa", nil, "seal with these SAs, innermost first (default: those that fit each packet) `NAME,...`")
 	f.Uint64Var(&o.first, "first", 0, "sequence `NUMBER` of the first packet sealed (default 1)")
 }

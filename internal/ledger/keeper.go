@@ -5,8 +5,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"tapsec/sa"
 )
 
 const (
@@ -101,14 +99,6 @@ func (r *record) ageNow(here bool, now time.Time, clock time.Duration) time.Dura
 		return r.Age + clock - r.Clock
 	}
 	return r.Age + max(0, now.Sub(time.Unix(0, r.Wall)))
-}
-
-// inherit finds an SA of a file of version 1, and gives it its name of today.
-func (l *Ledger) inherit(s *sa.SA) *Inbound {
-	old := oldFingerprint(s)
-	in := l.inbound[old]
-	delete(l.inbound, old)
-	return in
 }
 
 // records is a line for everything that is known and not to be forgotten.

@@ -54,17 +54,33 @@ func boottime() time.Duration {
 func (l *Ledger) Inbound(s *sa.SA) *Inbound {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	id := fingerprint(s)
-	in := l.inbound[id]
+	in := l.find(s)
 	if in == nil {
-		if in = l.inherit(s); in == nil {
-			in = &Inbound{window: windowOf(s), began: l.Clock()}
-		}
-		in.init(l, id)
-		l.inbound[id] = in
+		in = &Inbound{window: windowOf(s), began: l.Clock()}
+		l.enter(in, s)
 	}
 	ask(in, s)
 	return in
+}
+
+// find is what is known of an inbound SA, if anything is; mu is held. A file of
+// version 1 had another name for it.
+func (l *Ledger) find(s *sa.SA) *Inbound {
+	if in := l.inbound[fingerprint(s)]; in != nil {
+		return in
+	}
+	old := oldFingerprint(s)
+	in := l.inbound[old]
+	if in != nil {
+		delete(l.inbound, old)
+		l.enter(in, s)
+	}
+	return in
+}
+
+func (l *Ledger) enter(in *Inbound, s *sa.SA) {
+	in.init(l, fingerprint(s))
+	l.inbound[in.id] = in
 }
 
 // Counter gives the numbers of an outbound SA. Where a repeated number would
@@ -112,7 +128,7 @@ func (l *Ledger) Marks() func(*sa.SA) *sa.Mark {
 			known[k] = m
 		}
 		l.mu.Lock()
-		in := l.inbound[k.id]
+		in := l.find(s)
 		l.mu.Unlock()
 		if in != nil {
 			m.Authenticated(in.Window().Top)

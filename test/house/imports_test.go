@@ -19,7 +19,7 @@ var mayImport = map[string][]string{
 	"internal/fragment": {"wire"},
 	"internal/lab/rig":  {"internal/netns"},
 	"internal/mac":      {"sa"},
-	"internal/replay":   {},
+	"internal/replay":   {"sa"},
 	"internal/ledger":   {"sa", "internal/replay"},
 
 	"esp":     {"sa", "status", "internal/mac"},
@@ -35,12 +35,12 @@ var mayImport = map[string][]string{
 	"configs":      {"sa", "keys"},
 	"internal/nic": {"tap"},
 
-	"transport":         {"wire", "sa", "status", "internal/fragment", "internal/replay"},
+	"transport":         {"wire", "sa", "status", "internal/fragment", "internal/replay", "internal/ledger"},
 	"internal/outbound": {"wire", "sa", "internal/seal", "internal/ledger"},
 	"internal/control":  {"sa"},
 
 	"appliance": {"configs", "sa", "status", "tap", "pipeline", "transport", "internal/nic", "internal/netns", "internal/control",
-		"internal/fragment", "internal/outbound", "internal/replay", "wire"},
+		"internal/fragment", "internal/outbound", "internal/ledger", "internal/replay", "wire"},
 
 	"internal/lab/bench": {"appliance", "configs", "internal/netns", "tap", "internal/nic", "sa", "internal/seal", "status",
 		"internal/lab/forge", "internal/lab/rig"},
