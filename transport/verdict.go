@@ -87,7 +87,7 @@ var reasons = [NumReasons]struct{ name, sentence string }{
 	Unsupported: {"unsupported", "neither the NIC nor software can process this IPsec packet"},
 	Replay:      {"replay", "the sequence number was seen before, is older than the window, or is 0"},
 	Expired:     {"expired", "the hard lifetime of the SA is over"},
-	NoLease:     {"no-lease", "the state file cannot be written to, and no number is taken that does not stand there"},
+	NoLease:     {"no-lease", "the sequence number is beyond those in the state file, and no more can be written there"},
 
 	Dummy:      {"dummy", "a dummy packet (next header 59) has done its duty"},
 	InnerNotIP: {"inner-not-ip", "a tunnel carried no whole IP packet"},

@@ -8,7 +8,7 @@ import (
 // Errors of Next.
 var (
 	ErrUsedUp = errors.New("the sequence numbers are used up")
-	ErrLease  = errors.New("the sequence number cannot be written to the state file before it is used")
+	ErrLease  = errors.New("the sequence number is beyond those in the state file, and no more can be written there")
 )
 
 // Counter gives the sequence numbers of an outbound SA, each once. It may be used

@@ -47,7 +47,7 @@ var reasons = [NumReasons]struct{ name, sentence string }{
 	TooLong:     {"too-long", "dropped: sealed it is longer than the wire's MTU, and it may not be fragmented"},
 	Fragment:    {"fragment", "dropped: the stack sent a fragment, which transport mode does not take"},
 	NumbersUsed: {"numbers-used", "dropped: the sequence numbers of an SA are used up; it must be rekeyed"},
-	NoLease:     {"no-lease", "dropped: the state file cannot be written to, and no number is used that does not stand there"},
+	NoLease:     {"no-lease", "dropped: the sequence number is beyond those in the state file, and no more can be written there"},
 	Unsealable:  {"unsealable", "dropped: an SA cannot be applied to the packet"},
 	Malformed:   {"malformed", "dropped: the IP header or its lengths do not fit"},
 	Hidden:      {"hidden", "dropped: the frame is too short, or may hide an IP packet from the policy"},
