@@ -71,7 +71,7 @@ func transportSummary(w io.Writer, s *transport.Summary, states []transport.SASt
 	}
 	for r := range transport.Reason(transport.NumReasons) {
 		if n := s.Reasons[r.String()]; n > 0 {
-			fmt.Fprintf(w, "  %s\t%d\t%s\n", r, n, r.Error())
+			fmt.Fprintf(w, "  %s\t%d\t%s\n", r.String(), n, r.Error())
 		}
 	}
 	if len(states) == 0 {
