@@ -286,3 +286,18 @@ func FuzzVerify(f *testing.F) {
 		}
 	})
 }
+
+// Of the bits of an IPv6 option's type 0x20 alone says that its data may change on
+// the way (RFC 8200 section 4.2; contract, Headers in detail).
+func TestMutableIPv6Options(t *testing.T) {
+	for kind := 1; kind < 256; kind++ { // 0 is Pad1, which has no data
+		options := []byte{0, byte(kind), 2, 0xaa, 0xbb, 0}
+		want := bytes.Clone(options)
+		if kind&0x20 != 0 {
+			want[3], want[4] = 0, 0
+		}
+		if !zeroOptions(options) || !bytes.Equal(options, want) {
+			t.Errorf("option %#02x: %x, want %x", kind, options, want)
+		}
+	}
+}

@@ -283,6 +283,10 @@ func TestReaderRefuses(t *testing.T) {
 			t.Errorf("%s: %v, expected %q", c.name, err, c.want)
 		}
 	}
+	longest := pcapFile(le, 0xa1b2c3d4, 1, make([]byte, MaxFrame), make([]byte, MaxFrame+1))
+	if all, err := readAll(bytes.NewReader(longest)); len(all) != 1 || err == nil || !strings.Contains(err.Error(), "frame 2: expected at most 262144") {
+		t.Errorf("longest frames: %d, %v", len(all), err)
+	}
 	for _, v := range []byte{0, 19, 0x80, 0x80 | 63} {
 		if _, err := readAll(bytes.NewReader(slices.Concat(unit(v), packet))); err != nil {
 			t.Errorf("unit %#x: %v", v, err)

@@ -250,3 +250,23 @@ func TestESNFromTwoQueues(t *testing.T) {
 		}
 	}
 }
+
+// While the high half of a bundle's AH is presumed, its ESP's is the one that has been
+// reached, not the one with which the SA began (RFC 4303 appendix A3).
+func TestRetryOfABundle(t *testing.T) {
+	sas := bundle(sa.Transport, esn)
+	e, a := sas[0], sas[1]
+	software := pipeline.NewSoftware()
+	if err := software.Replace([][]*sa.SA{{a, e}}); err != nil {
+		t.Fatal(err)
+	}
+	software.Mark(e.ID()).Authenticated(5<<32 | 1)
+	c := frameCase{sas: sas, numbers: map[*sa.SA]uint64{e: 5<<32 | 2, a: 7<<32 | 9}}
+	frame := c.seal(t).frame
+	for high, want := range map[uint32]status.Word{6: 0x00020002, 7: 2} {
+		_, trailer, err := status.Split(software.Retry(slices.Clone(frame), a, high))
+		if err != nil || trailer.Word != want {
+			t.Errorf("high half %d: word %s, %v, want %s", high, trailer.Word, err, want)
+		}
+	}
+}

@@ -196,6 +196,12 @@ func TestRow4(t *testing.T) {
 	} {
 		t.Run(f.name, func(t *testing.T) { untouched(t, c.nic(t), f.frame, f.reason) })
 	}
+	t.Run("eight bytes are row 23", func(t *testing.T) {
+		_, trailer := process(t, c.nic(t), pipeline.Options{}, port(4500, append(spiBytes, 0, 0, 0, 1)...))
+		if trailer.Word != 0x00060002 || trailer.Reason != status.ESPLength {
+			t.Errorf("word %s, %s", trailer.Word, trailer.Reason)
+		}
+	})
 	plain := espSA(sa.Transport)
 	wrapped := espSA(sa.Transport, encap)
 	runAll(t, []frameCase{{ // an SPI may begin like a keep-alive

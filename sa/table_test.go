@@ -458,3 +458,17 @@ func TestTableLookupDoesNotAllocate(t *testing.T) {
 		}
 	}
 }
+
+// The table asks for deletions while a sixteenth of its capacity or less is free
+// (contract, Lifecycle).
+func TestTablePressureBound(t *testing.T) {
+	table := NewTable[int](240)
+	for n := 1; n <= 240; n++ {
+		if err := table.Add(testEntry(uint32(n))); err != nil {
+			t.Fatal(err)
+		}
+		if want := 240-n <= 15; table.UnderPressure() != want {
+			t.Errorf("%d of 240: pressure %v, want %v", n, table.UnderPressure(), want)
+		}
+	}
+}
