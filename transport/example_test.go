@@ -1,0 +1,65 @@
+package transport_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+
+	"tapsec/capture"
+	"tapsec/configs"
+	"tapsec/pipeline"
+	"tapsec/status"
+	"tapsec/transport"
+)
+
+// The NIC annotates a frame, the transport after it decides. What comes twice is
+// delivered once.
+func ExampleReceiver() {
+	c, err := configs.Load("../configs/layers.yaml")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	sad, software := pipeline.NewSAD(c.Profile, 1), pipeline.NewSoftware()
+	if err := sad.Replace(c.Bundles()); err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := software.Replace(c.AllBundles()); err != nil {
+		fmt.Println(err)
+		return
+	}
+	receiver, err := transport.New(transport.Config{SAs: c.AllBundles(), Fallback: software})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	nic := pipeline.New(sad, pipeline.Options{})
+	sealed, err := first("../configs/layers.pcapng")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for range 2 {
+		frame := append(make([]byte, 0, len(sealed)+status.Tailroom), sealed...)
+		clean, verdict, reason := receiver.Judge(nic.Process(frame))
+		fmt.Printf("%d bytes on the wire: %s, %d bytes; %v\n", len(sealed), verdict, len(clean), reason)
+	}
+	// Output:
+	// 162 bytes on the wire: deliver, 70 bytes; nothing was wrong
+	// 162 bytes on the wire: drop, 0 bytes; the sequence number was seen before, is older than the window, or is 0
+}
+
+// first is the first frame of a capture.
+func first(path string) ([]byte, error) {
+	file, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	r, err := capture.NewReader(bytes.NewReader(file))
+	if err != nil {
+		return nil, err
+	}
+	frame, _, err := r.Next()
+	return frame, err
+}
