@@ -1,6 +1,7 @@
 package house
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -38,6 +39,20 @@ func TestNothingUnreachable(t *testing.T) {
 			if !regexp.MustCompile(`\.` + name + `\(`).Match(examples) {
 				t.Errorf("%s: %s is reached neither by the program nor by an Example", p.Path, f.Name)
 			}
+		}
+	}
+}
+
+// Each package at the top, which other programs may import, has an Example that is
+// run.
+func TestExamples(t *testing.T) {
+	for name := range listPackages(t) {
+		if name == "main" || name == "test" || strings.Contains(name, "/") {
+			continue
+		}
+		text, err := os.ReadFile(filepath.Join(root, name, "example_test.go"))
+		if err != nil || !bytes.Contains(text, []byte("// Output:")) {
+			t.Errorf("package %s has no Example with its output (%v)", name, err)
 		}
 	}
 }
