@@ -7,7 +7,7 @@ PEERS = python3-scapy tshark tcpdump iproute2 iputils-ping iperf3 ethtool procps
 INTEROP = $(CURDIR)/bin/interop
 FUZZTIME ?= 10m
 
-.PHONY: build demo test interop race lint fuzz bench check peers help
+.PHONY: build demo test interop race lint fuzz mutate bench check peers help
 
 help:
 	@echo 'make demo   show the appliance at work in a throw-away rig'
@@ -57,6 +57,10 @@ fuzz:
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package || exit 1; \
 		done; \
 	done
+
+# Which breaks of one line the tests do not notice: make mutate PACKAGE=./wire N=100
+mutate:
+	$(GO) run ./test/mutate -n $(or $(N),100) $(PACKAGE)
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...
