@@ -15,6 +15,7 @@ help:
 	@echo 'make build  bin/tapsec        make race   tests under the race detector'
 	@echo 'make lint   vet, staticcheck  make fuzz   every fuzz target for FUZZTIME ($(FUZZTIME))'
 	@echo 'make bench  microbenchmarks   make check  lint, test and race'
+	@echo 'make mutate PACKAGE=./wire    which breaks of one line its tests do not notice'
 	@echo 'make interop  real IPsec implementations judge; writes the matrix in docs/interop.md'
 	@echo 'make peers  install the peers that judge in the tests (Debian, root)'
 
