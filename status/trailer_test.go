@@ -171,6 +171,7 @@ func TestSplitCrafted(t *testing.T) {
 		{"record of length 1", []byte{200, 1, 0}, nil, ErrTrailer, 0},
 		{"record beyond the base", []byte{200, 9, 0}, nil, ErrTrailer, 0},
 		{"half a record head", []byte{200}, nil, ErrTrailer, 0},
+		{"a record of nothing but its head", []byte{200, 2}, nil, nil, 0},
 		{"known type, other length", append([]byte{recordType, RecordLen + 1}, make([]byte, RecordLen-1)...), count(1), ErrTrailer, 0},
 		{"version 0", nil, func(b []byte) { b[34] = 0 }, ErrNoTrailer, 0},
 		{"version 2", nil, func(b []byte) { b[34] = 2 }, ErrNoTrailer, 0},
@@ -190,6 +191,20 @@ func TestSplitCrafted(t *testing.T) {
 		if err == nil && len(body) != MinFrame || err != nil && len(body) != len(frame) {
 			t.Errorf("%s: %d bytes of %d left", c.name, len(body), len(frame))
 		}
+	}
+}
+
+// A trailer may stand alone: whatever cut the frame, it can be read.
+func TestSplitOfTheBaseAlone(t *testing.T) {
+	base := craft(nil, nil, func(b []byte) { clear(b[12:16]) })
+	if len(base) != BaseLen {
+		t.Fatalf("%d bytes", len(base))
+	}
+	if body, _, err := Split(base); err != nil || len(body) != 0 {
+		t.Errorf("%d bytes left, %v", len(body), err)
+	}
+	if body, _, err := Split(base[1:]); err != ErrNoTrailer || len(body) != BaseLen-1 {
+		t.Errorf("cut: %d bytes left, %v", len(body), err)
 	}
 }
 
