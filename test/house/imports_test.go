@@ -13,7 +13,7 @@ import (
 // mayImport says which packages of the house each one may import
 // (docs/decisions/0001-house.md). What is not in the table may import nothing.
 var mayImport = map[string][]string{
-	"wire": {}, "status": {}, "tap": {}, "internal/netns": {}, "internal/lab/vector": {},
+	"wire": {}, "status": {}, "tap": {}, "internal/netns": {}, "internal/confine": {}, "internal/lab/vector": {},
 
 	"sa":                {"wire"},
 	"internal/fragment": {"wire"},
@@ -66,6 +66,10 @@ var mayUse = map[string][]string{
 	"github.com/pierrec/lz4/v4":      {"capture"},
 	"github.com/spf13/cobra":         {"internal/cli"},
 	"go.yaml.in/yaml/v3":             {"configs"},
+
+	"github.com/landlock-lsm/go-landlock":           {"internal/confine"},
+	"github.com/elastic/go-seccomp-bpf":             {"internal/confine"},
+	"kernel.org/pub/linux/libs/security/libcap/cap": {"internal/confine"},
 }
 
 // Who may import whom holds for all packages, tests left out, and so does who
