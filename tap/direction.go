@@ -44,6 +44,8 @@ type Direction struct {
 // engine is how a worker's frames are moved. Only stop may be called from another goroutine than the
 // worker's.
 type engine interface {
+	open() error
+	rounds() uint64
 	next() (*Direction, [][]byte, error)
 	send(d *Direction, frames [][]byte) error
 	stop()

@@ -3,6 +3,8 @@ package tap
 import (
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"runtime"
 	"strings"
@@ -35,10 +37,35 @@ func (d *Device) Drops() (Drops, error) {
 	return Drops{Rx: got.Tx, Tx: d.lost.Load()}, err
 }
 
+// openTable opens the kernel's counters in the current namespace, so that they can be read without
+// entering it again, for which a program needs privileges that it may have given up.
+func (d *Device) openTable() (err error) {
+	d.table, err = os.Open(deviceTable)
+	return err
+}
+
+const deviceTable = "/proc/thread-self/net/dev"
+
+// interfaceDrops looks for the interface where it was opened, then where it is now.
 func (d *Device) interfaceDrops() (Drops, error) {
 	var got Drops
-	err := d.where(func(ifr *unix.Ifreq) error {
-		table, err := os.ReadFile("/proc/thread-self/net/dev")
+	err := control(d.queues[0], func(fd int) error {
+		ifr, err := d.nameNow(fd)
+		if err != nil {
+			return err
+		}
+		table, err := io.ReadAll(io.NewSectionReader(d.table, 0, math.MaxInt64))
+		if err != nil {
+			return err
+		}
+		got, err = findDrops(string(table), ifr.Name())
+		return err
+	})
+	if err == nil {
+		return got, nil
+	}
+	err = d.where(func(ifr *unix.Ifreq) error {
+		table, err := os.ReadFile(deviceTable)
 		if err != nil {
 			return err
 		}

@@ -40,7 +40,10 @@ func Attach(name string) (*Device, error) {
 	}
 	d.queues = []*os.File{in}
 	// A socket that tells the checksums' state wants to be told it too, so another one writes.
-	if d.out, err = packetSocket(name, index, 0, nil); err != nil {
+	if d.out, err = packetSocket(name, index, 0, nil); err == nil {
+		err = d.openTable()
+	}
+	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil

@@ -11,6 +11,7 @@ import (
 
 // plain is the engine of a worker with one direction: a system call for each frame read and each written.
 type plain struct {
+	pulse
 	direction *Direction
 	in, out   syscall.RawConn
 	message   *message // where frames come from a packet socket
@@ -52,6 +53,9 @@ func newPlain(d *Direction, o Options) (*plain, error) {
 	return p, d.source.SetReadDeadline(time.Now().Add(heartbeat))
 }
 
+// open has nothing to do: newPlain holds all.
+func (p *plain) open() error { return nil }
+
 func (p *plain) stop() {
 	p.stopped.Store(true)
 	p.direction.source.SetReadDeadline(time.Unix(1, 0)) // fails only on a closed file, whose reader is awake
@@ -67,6 +71,7 @@ func (p *plain) next() (*Direction, [][]byte, error) {
 	d := p.direction
 	p.batch = p.batch[:0]
 	for !p.stopped.Load() {
+		p.count.Add(1)
 		p.errno = nil
 		if !p.spin() && p.in.Read(p.fill) != nil {
 			d.source.SetReadDeadline(time.Now().Add(heartbeat)) // Stop sets its mark first, so none of its deadlines is lost
@@ -160,6 +165,7 @@ func (p *plain) send(d *Direction, frames [][]byte) error {
 			return p.giveUp(ErrStopped)
 		}
 		d.public.store(d.tally)
+		p.count.Add(1)
 		time.Sleep(p.refusal.left())
 	}
 }

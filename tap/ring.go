@@ -36,6 +36,7 @@ func tag(kind, port int, batch uint32, index int) uint64 {
 // ring moves the frames of one or two directions by one io_uring, on one thread: what all of them have
 // to write and to read goes into the kernel with one call.
 type ring struct {
+	pulse
 	uring *uring
 	ports []*ringPort
 	turn  int   // the port that hands out next
@@ -86,10 +87,11 @@ func newRing(directions []*Direction, o Options) (r *ring, err error) {
 //  3. Where all has ended, let go of everything and say why.
 //  4. Else write, read and wait in one call.
 func (r *ring) next() (*Direction, [][]byte, error) {
-	if err := r.begin(); err != nil {
+	if err := r.open(); err != nil {
 		return nil, nil, err
 	}
 	for {
+		r.count.Add(1)
 		for range r.ports {
 			p := r.ports[r.turn]
 			r.turn = (r.turn + 1) % len(r.ports)
@@ -109,8 +111,8 @@ func (r *ring) next() (*Direction, [][]byte, error) {
 	}
 }
 
-// begin binds the ring to the calling goroutine's thread, until finish. It returns why the ring ended.
-func (r *ring) begin() error {
+// open binds the ring to the calling goroutine's thread, until finish. It returns why the ring ended.
+func (r *ring) open() error {
 	if r.started {
 		return r.last
 	}

@@ -48,6 +48,7 @@ type Device struct {
 	mutex  sync.Mutex    // guards polled and rings
 	polled []*os.File    // of a TAP's queues, those that a goroutine waits on
 	rings  []*ring       // whose threads may not have begun
+	table  *os.File      // net/dev of the namespace that it was opened in
 	lost   atomic.Uint64 // frames that the packet socket had no buffer for, which the kernel tells once
 }
 
@@ -88,7 +89,7 @@ func open(c Config) (*Device, error) {
 		}
 		d.queues = append(d.queues, f)
 	}
-	if err := d.setMTU(c.MTU); err != nil {
+	if err := errors.Join(d.setMTU(c.MTU), d.openTable()); err != nil {
 		d.Close()
 		return nil, err
 	}
@@ -170,7 +171,7 @@ func (d *Device) Close() error {
 		r.release()
 	}
 	var all error
-	for _, f := range slices.Concat(d.queues, d.polled, []*os.File{d.out}) {
+	for _, f := range slices.Concat(d.queues, d.polled, []*os.File{d.out, d.table}) {
 		if f != nil {
 			all = errors.Join(all, f.Close())
 		}

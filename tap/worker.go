@@ -3,6 +3,7 @@ package tap
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -108,6 +109,19 @@ func (w *Worker) Directions() []*Direction { return w.directions }
 
 // Engine returns by what the worker moves frames, Ring or Plain, and in a sentence why.
 func (w *Worker) Engine() (Engine, string) { return w.kind, w.why }
+
+// Open binds the worker to the calling goroutine, which will call Next and otherwise does it by that;
+// nothing is moved yet. Its error comes again from there.
+func (w *Worker) Open() error { return w.engine.open() }
+
+// Rounds counts how often the worker's goroutine has come round: with every batch, and at least every
+// second without frames. Anyone may call it, to see that the worker is alive.
+func (w *Worker) Rounds() uint64 { return w.engine.rounds() }
+
+// pulse counts rounds.
+type pulse struct{ count atomic.Uint64 }
+
+func (p *pulse) rounds() uint64 { return p.count.Load() }
 
 // Next waits for at least one frame and returns the direction that it goes and all that are ready, up
 // to Batch, in order. They lie in the direction's slots and are the caller's until its next call. What

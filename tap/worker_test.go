@@ -60,7 +60,7 @@ func (s *single) Send(frames [][]byte) error {
 
 // flush goes into the kernel until all is settled, or given up.
 func (r *ring) flush() error {
-	if err := r.begin(); err != nil {
+	if err := r.open(); err != nil {
 		return err
 	}
 	for {

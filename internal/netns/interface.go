@@ -62,30 +62,27 @@ func NoIPv6(err error) bool {
 func Ready(names ...string) error {
 	deadline := time.Now().Add(3 * time.Second)
 	for _, name := range names {
-		for {
-			sends, err := sends(name)
-			if err != nil {
-				return fmt.Errorf("wait for %s: %w", name, err)
-			}
-			if sends {
-				break
-			}
-			if time.Now().After(deadline) {
-				return fmt.Errorf("%s still does not send: bring it up, and have its other end held", name)
-			}
-			time.Sleep(time.Millisecond)
+		if err := ready(name, deadline, func() (netlink.Link, error) { return netlink.LinkByName(name) }); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func sends(name string) (bool, error) {
-	link, err := netlink.LinkByName(name)
-	if err != nil {
-		return false, err
+func ready(name string, deadline time.Time, look func() (netlink.Link, error)) error {
+	for {
+		link, err := look()
+		if err != nil {
+			return fmt.Errorf("wait for %s: %w", name, err)
+		}
+		if a := link.Attrs(); a.Flags&net.FlagUp != 0 && (a.OperState == netlink.OperUp || a.OperState == netlink.OperUnknown) {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s still does not send: bring it up, and have its other end held", name)
+		}
+		time.Sleep(time.Millisecond)
 	}
-	a := link.Attrs()
-	return a.Flags&net.FlagUp != 0 && (a.OperState == netlink.OperUp || a.OperState == netlink.OperUnknown), nil
 }
 
 // SetMTU sets an interface's MTU in bytes, without the Ethernet header.

@@ -43,6 +43,7 @@ type Config struct {
 	Outward    Chain // host to wire, likewise
 	Engine     tap.Engine
 	BusyPoll   time.Duration // how long after the last frame to look for another before sleeping
+	Opened     func()        // called by Run once all is open, before a frame moves; may be nil
 }
 
 // NIC is a software NIC with as many queues as its two interfaces.
@@ -51,6 +52,7 @@ type NIC struct {
 	queues         int
 	toHost, toWire chains
 	workers        []*worker
+	opened         func()
 }
 
 // New joins the two interfaces, queue by queue.
@@ -59,7 +61,7 @@ func New(c Config) (*NIC, error) {
 		return nil, fmt.Errorf("%s has %d queues and %s has %d: give both the same number",
 			c.Wire.Name(), c.Wire.Queues(), c.Host.Name(), c.Host.Queues())
 	}
-	n := &NIC{wire: c.Wire, queues: c.Wire.Queues()}
+	n := &NIC{wire: c.Wire, queues: c.Wire.Queues(), opened: c.Opened}
 	o := tap.Options{Room: c.Room, Tail: c.Tail, Engine: c.Engine, BusyPoll: c.BusyPoll}
 	for queue := range n.queues {
 		joined, err := tap.Join(c.Wire, c.Host, queue, o)
@@ -100,11 +102,22 @@ func (c *chains) set(chain Chain, queues int) {
 // is an error that names it and wraps tap.ErrGone. When Run returns all workers have ended. A NIC
 // runs once.
 func (n *NIC) Run(ctx context.Context) error {
-	errs := make(chan error, len(n.workers))
-	var running sync.WaitGroup
+	errs, begin := make(chan error, len(n.workers)), make(chan struct{})
+	var opening, running sync.WaitGroup
 	for _, w := range n.workers {
-		running.Go(func() { errs <- w.run() })
+		opening.Add(1)
+		running.Go(func() {
+			_ = w.Open() // Next says it again
+			opening.Done()
+			<-begin
+			errs <- w.run()
+		})
 	}
+	opening.Wait()
+	if n.opened != nil {
+		n.opened()
+	}
+	close(begin)
 	var failure error
 	select {
 	case failure = <-errs:
@@ -132,6 +145,16 @@ func (n *NIC) Engine() (engine tap.Engine, why string) {
 		}
 	}
 	return engine, why
+}
+
+// Rounds counts for each worker how often it has come round: with every batch, and at least every
+// second without frames. One whose count stands still for longer moves no frames.
+func (n *NIC) Rounds() []uint64 {
+	var all []uint64
+	for _, w := range n.workers {
+		all = append(all, w.Rounds())
+	}
+	return all
 }
 
 // Summary is what was moved so far.

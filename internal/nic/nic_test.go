@@ -553,3 +553,77 @@ func testFramesAllocateNothing(t *testing.T) {
 		t.Errorf("%d allocations over %d frames", allocs, moved)
 	}
 }
+
+// What the watchdog goes by: a worker counts rounds also without frames, and no longer when it hangs.
+func TestRoundsTellAHangingWorker(t *testing.T) { engines(t, testRoundsTellAHangingWorker) }
+
+func testRoundsTellAHangingWorker(t *testing.T) {
+	hang := &hanging{came: make(chan struct{}, 1), goOn: make(chan struct{})}
+	r := run(t, 1, func(int) []Stage { return []Stage{hang} })
+	since := func(before []uint64) (went int) {
+		for i, n := range r.Rounds() {
+			if n > before[i] {
+				went++
+			}
+		}
+		return went
+	}
+	workers := len(r.Rounds())
+	all := func() {
+		for before := r.Rounds(); since(before) < workers; {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	all()
+	if err := socket(t, "wire").Send(make([]byte, 64)); err != nil {
+		t.Fatal(err)
+	}
+	<-hang.came
+	before := r.Rounds()
+	time.Sleep(1500 * time.Millisecond) // in which each that does not hang comes round
+	if went := since(before); went != workers-1 {
+		t.Errorf("%d of %d workers go on, one hangs", went, workers)
+	}
+	close(hang.goOn)
+	all()
+	r.stop(t)
+}
+
+type hanging struct{ came, goOn chan struct{} }
+
+func (h *hanging) Batch(frames [][]byte) [][]byte {
+	select {
+	case h.came <- struct{}{}:
+	default:
+	}
+	<-h.goOn
+	return frames
+}
+
+// Nothing has moved when Opened is called, and everything is open.
+func TestOpenedBeforeFramesMove(t *testing.T) { engines(t, testOpenedBeforeFramesMove) }
+
+func testOpenedBeforeFramesMove(t *testing.T) {
+	rig.Require(t)
+	wire, host := open(t, "wire", 1), open(t, "host", 1)
+	from, to := socket(t, "wire"), socket(t, "host")
+	if err := from.Send(make([]byte, 64)); err != nil {
+		t.Fatal(err)
+	}
+	moved := uint64(1)
+	var n *NIC
+	n, err := New(Config{Wire: wire, Host: host, Room: 2000, Engine: engine, Opened: func() { moved = n.Summary().ToHost.In }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(ctx) }()
+	if _, err := to.Receive(10 * time.Second); err != nil {
+		t.Error(err)
+	}
+	cancel()
+	if err := <-ended; err != nil || moved != 0 {
+		t.Errorf("%d frames had come before, %v", moved, err)
+	}
+}
