@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"tapsec/configs"
+	"tapsec/internal/confine"
 	"tapsec/internal/control"
 	"tapsec/internal/ledger"
 	"tapsec/internal/nic"
@@ -42,6 +43,8 @@ type Options struct {
 	BusyPoll time.Duration // how long to look for frames before sleeping
 	Use      [][]string    // stacks of SAs to seal with, each innermost first; nil: those that fit each packet
 	First    uint64        // sequence number of the first packet sealed; 0 is 1
+
+	Confine bool // take from the whole process what it needs no more, once all is open and before frames move
 
 	Ahead nic.Chain    // stages in front of all others on the way from the wire, such as a meter
 	Log   *slog.Logger // nil: nothing is logged
@@ -71,6 +74,7 @@ type Appliance struct {
 	ports   *ports
 	nic     *nic.NIC
 	server  *control.Server // nil without a control socket
+	opened  chan struct{}   // closed when all is open, and the process confined
 	ready   chan struct{}
 	began   time.Time
 
@@ -81,9 +85,14 @@ type Appliance struct {
 // New makes everything ready to move frames. On an error nothing is left; one
 // that the user can mend in what they gave is an InputError.
 func New(o Options) (_ *Appliance, err error) {
-	a := &Appliance{options: o, log: o.Log, ready: make(chan struct{}), began: time.Now()}
+	a := &Appliance{options: o, log: o.Log, opened: make(chan struct{}), ready: make(chan struct{}), began: time.Now()}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
+	}
+	if o.Confine {
+		if err := confine.NoCores(); err != nil {
+			a.log.Warn("core dumps may hold keys", "err", err)
+		}
 	}
 	if a.config, err = o.Load(); err != nil {
 		return nil, inputError(err)
@@ -114,7 +123,7 @@ func (a *Appliance) open() (err error) {
 			return err
 		}
 	}
-	if a.nic, err = a.ports.join(a.config, o, a.inward, a.outward); err != nil {
+	if a.nic, err = a.ports.join(a.config, o, a.inward, a.outward, a.confine); err != nil {
 		return err
 	}
 	return a.answer()
@@ -180,6 +189,7 @@ func (a *Appliance) outward(int) []nic.Stage {
 func (a *Appliance) Run(ctx context.Context) error {
 	done := make(chan error, 1)
 	go func() { done <- a.nic.Run(ctx) }()
+	<-a.opened
 	a.announce()
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
@@ -199,6 +209,11 @@ func (a *Appliance) Run(ctx context.Context) error {
 	}
 }
 
+// Rounds counts for each worker how often it has come round: with every batch of
+// frames, and at least every second without any. One whose count stands still for
+// longer moves no frames.
+func (a *Appliance) Rounds() []uint64 { return a.nic.Rounds() }
+
 // Ready returns a channel that is closed when frames flow.
 func (a *Appliance) Ready() <-chan struct{} { return a.ready }
 
@@ -209,7 +224,7 @@ func (a *Appliance) Steering() tap.Steering { return a.ports.steering }
 func (a *Appliance) announce() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if err := a.ports.ready(a.config); err != nil {
+	if err := a.ports.ready(); err != nil {
 		a.log.Warn("an interface does not come up", "err", err)
 	}
 	engine, why := a.nic.Engine()

@@ -16,7 +16,10 @@ func (a *Appliance) answer() (err error) {
 	if a.options.Control == "" {
 		return nil
 	}
-	c := control.Config{Documents: map[string]func() any{"moved": func() any { return a.nic.Summary() }}}
+	c := control.Config{Documents: map[string]func() any{
+		"moved":  func() any { return a.nic.Summary() },
+		"status": func() any { return readStatus() },
+	}}
 	if a.adapter != nil {
 		c.Documents["nic"] = func() any { return a.adapter.report() }
 		c.Offloader = offloader{a.adapter}

@@ -20,6 +20,7 @@ const linkHeader = 14 + 2*4
 type ports struct {
 	wire, host             *tap.Device
 	wireBefore, hostBefore tap.Drops
+	wireWatch, hostWatch   *netns.Watch
 
 	steering tap.Steering // of what comes from the wire
 	steerWhy string
@@ -42,11 +43,13 @@ func openPorts(c *configs.Config, attach bool, steer tap.Steering) (*ports, erro
 		return nil, errors.Join(err, wire.Close())
 	}
 	p := &ports{wire: wire, host: host}
-	var err1, err2, err3 error
+	var err1, err2, err3, err4, err5 error
+	p.wireWatch, err4 = watch(c.Wire)
+	p.hostWatch, err5 = watch(c.Host.Interface)
 	p.wireBefore, err1 = wire.Drops()
 	p.hostBefore, err2 = host.Drops()
 	p.steering, p.steerWhy, err3 = wire.Steer(steer)
-	if err := errors.Join(err1, err2, err3, host.Up(), wire.Up()); err != nil {
+	if err := errors.Join(err1, err2, err3, err4, err5, host.Up(), wire.Up()); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
@@ -99,21 +102,32 @@ func give(ns *netns.Namespace, want tap.Config) error {
 }
 
 // join makes the NIC between the two ports.
-func (p *ports) join(c *configs.Config, o *Options, inward, outward nic.Chain) (*nic.NIC, error) {
+func (p *ports) join(c *configs.Config, o *Options, inward, outward nic.Chain, opened func()) (*nic.NIC, error) {
 	return nic.New(nic.Config{
-		Wire: p.wire, Host: p.host, Chain: inward, Outward: outward, Engine: o.Engine, BusyPoll: o.BusyPoll,
+		Wire: p.wire, Host: p.host, Chain: inward, Outward: outward, Engine: o.Engine, BusyPoll: o.BusyPoll, Opened: opened,
 		Room: max(c.Wire.MTU, c.Host.MTU) + linkHeader + status.MaxTrailer, Tail: status.Tailroom,
 	})
 }
 
 // ready waits until the kernel sends through both ports, which for one that was
 // up before it was opened takes a moment.
-func (p *ports) ready(c *configs.Config) error {
-	return errors.Join(portReady(c.Wire), portReady(c.Host.Interface))
+func (p *ports) ready() error { return errors.Join(p.wireWatch.Ready(), p.hostWatch.Ready()) }
+
+// watch opens a view of an interface, which later needs no entering of its
+// namespace.
+func watch(i configs.Interface) (w *netns.Watch, err error) {
+	err = in(i.Netns, func() error {
+		w, err = netns.NewWatch(i.Name)
+		return err
+	})
+	return w, err
 }
 
-func portReady(i configs.Interface) error {
-	return in(i.Netns, func() error { return netns.Ready(i.Name) })
+func (p *ports) close() error {
+	for _, w := range []*netns.Watch{p.wireWatch, p.hostWatch} {
+		if w != nil {
+			w.Close()
+		}
+	}
+	return errors.Join(p.host.Close(), p.wire.Close())
 }
-
-func (p *ports) close() error { return errors.Join(p.host.Close(), p.wire.Close()) }

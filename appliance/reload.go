@@ -3,6 +3,7 @@ package appliance
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 
 	"tapsec/configs"
@@ -108,6 +109,9 @@ func (a *Appliance) refuse(err error) {
 	var mistakes configs.Errors
 	if !errors.As(err, &mistakes) {
 		a.log.Error("reload", "err", err)
+		if a.options.Confine && errors.Is(err, fs.ErrPermission) {
+			a.log.Error("the running program is confined to the directories of the files that it began with: restart it to read others")
+		}
 	}
 	for _, p := range mistakes {
 		a.log.Error(p.Msg, "at", fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Col), "field", p.Field, "text", p.Text)

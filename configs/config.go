@@ -111,6 +111,8 @@ type Config struct {
 	OnFailure        OnFailure    // what the transport does with frames that failed a check
 	Warnings         []Problem    `yaml:"-"` // sorted by place
 
+	Files []string `yaml:"-"` // that it was read from, key files included
+
 	annotate Problem // the place of host.annotate, for Live
 }
 
@@ -152,6 +154,9 @@ func Load(path string) (*Config, error) {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
 	c, err := Parse(path, data)
+	if c != nil {
+		c.Files = append(c.Files, path)
+	}
 	if form := keys.Detect(data); err != nil && form != keys.YAML && form != keys.Unknown {
 		return nil, fmt.Errorf("%s: expected a configuration, found SAs in the form %s; give the file with -k, or make a configuration of it with tapsec keys", path, form)
 	}
@@ -175,7 +180,7 @@ func Parse(name string, data []byte) (*Config, error) {
 	if len(d.bad) > 0 {
 		return nil, d.errors()
 	}
-	c.Warnings = d.warnings
+	c.Warnings, c.Files = d.warnings, d.keyFiles
 	sortProblems(c.Warnings)
 	return c, nil
 }
@@ -213,6 +218,7 @@ func (c *Config) Take(other *Config) error {
 	c.SAs = append(c.SAs, other.SAs...)
 	c.AllowLegacy = c.AllowLegacy || other.AllowLegacy
 	c.Warnings = append(c.Warnings, other.Warnings...)
+	c.Files = append(c.Files, other.Files...)
 	return nil
 }
 

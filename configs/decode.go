@@ -28,6 +28,7 @@ type decoder struct {
 	secrets          []string                          // the values of key fields
 	bad, warnings    []Problem
 	insecureKeyFiles bool
+	keyFiles         []string // that were read
 }
 
 func newDecoder(file string, data []byte) *decoder {

@@ -113,5 +113,6 @@ func (d *decoder) keyFile(name string) (string, error) {
 		return "", fmt.Errorf("key file %s is open to others (mode %04o): chmod 600 it, or say insecure_key_files: true", name, st.Mode().Perm())
 	}
 	b, err := os.ReadFile(name)
+	d.keyFiles = append(d.keyFiles, name)
 	return string(b), err
 }

@@ -102,7 +102,11 @@ func readKeys(path string, stdin io.Reader) (*configs.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", inputName(path), err)
 	}
-	return configs.ParseKeys(inputName(path), text)
+	c, err := configs.ParseKeys(inputName(path), text)
+	if c != nil {
+		c.Files = append(c.Files, path)
+	}
+	return c, err
 }
 
 // write puts keys where they are wanted: a new file is its owner's alone, and

@@ -14,6 +14,7 @@ import (
 
 	"tapsec/appliance"
 	"tapsec/configs"
+	"tapsec/internal/notify"
 	"tapsec/tap"
 )
 
@@ -40,6 +41,7 @@ type runOptions struct {
 	busyPoll  time.Duration
 	use       []string
 	first     uint64
+	confine   bool
 }
 
 // stackFlags are those of every command with a transport.
@@ -58,6 +60,7 @@ func (o *runOptions) commonFlags(cmd *cobra.Command) {
 	f.StringVarP(&o.keys, "keys", "k", "", "`FILE` with SAs in another tool's form, beside the configuration's or without one")
 	f.StringVar(&o.control, "control", "", "answer questions on a Unix socket at this `PATH`")
 	f.TextVar(&o.engine, "engine", tap.Auto, "how frames are moved: auto, ring (io_uring) or plain (read and write)")
+	f.BoolVar(&o.confine, "confine", true, "once all is open, give up capabilities, files and system calls that are needed no more")
 	f.DurationVar(&o.busyPoll, "busy-poll", 0, "look for frames for this `time` before sleeping (default: sleep at once)")
 }
 
@@ -133,6 +136,11 @@ func run(cmd *cobra.Command, o runOptions) error {
 	signal.Notify(reload, unix.SIGHUP)
 	defer signal.Stop(reload)
 
+	service, err := notify.Open()
+	if err != nil {
+		return err
+	}
+	defer service.Close()
 	console := newConsole(cmd.ErrOrStderr())
 	a, err := appliance.New(o.appliance(slog.New(slog.NewTextHandler(console, nil))))
 	if err != nil {
@@ -142,10 +150,25 @@ func run(cmd *cobra.Command, o runOptions) error {
 	go func() { done <- a.Run(ctx) }()
 	progress, end := console.ticks()
 	defer end()
+	second := time.NewTicker(time.Second)
+	defer second.Stop()
+	ready, beat := a.Ready(), notify.Pulse{}
 	for {
 		select {
+		case <-ready:
+			ready = nil
+			service.Ready()
+		case <-second.C:
+			if ready == nil && beat.Beats(a.Rounds()) {
+				service.Watchdog()
+			}
+		case <-ctx.Done():
+			service.Stopping()
+			ctx = context.Background()
 		case <-reload:
+			service.Reloading()
 			_ = a.Reload() // which has logged what is wrong
+			service.Ready()
 		case <-progress:
 			console.progress(progressLine(a.Summary()))
 		case err := <-done:
@@ -161,7 +184,7 @@ func (o *runOptions) appliance(log *slog.Logger) appliance.Options {
 	want := appliance.Options{
 		Load: o.load, NoNIC: o.noNIC, Transport: o.transport != "", Attach: o.attach, NIC: o.nic,
 		State: o.state, Control: o.control, Engine: o.engine, Steering: o.steer, BusyPoll: o.busyPoll,
-		First: o.first, Log: log,
+		First: o.first, Confine: o.confine, Log: log,
 	}
 	if len(o.use) > 0 {
 		want.Use = [][]string{o.use}

@@ -2,16 +2,14 @@ package netns
 
 import (
 	"fmt"
-	"net/netip"
 	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// Watch is a view of one interface that needs no privileges and lasts: it asks through a socket that was
-// opened in the interface's namespace, and by index, so that a renamed interface is still the same one.
-// It may be used by several goroutines.
+// Watch is a view of one interface that later needs no privileges: like Addresses it asks by index, and
+// through a socket that was opened in the interface's namespace.
 type Watch struct {
 	netlink *netlink.Handle
 	link    netlink.Link
@@ -29,20 +27,6 @@ func NewWatch(name string) (*Watch, error) {
 		return nil, fmt.Errorf("watch %s: %w", name, err)
 	}
 	return &Watch{handle, link}, nil
-}
-
-// Addresses returns those that the interface has now, in the kernel's order.
-func (w *Watch) Addresses() ([]netip.Addr, error) {
-	found, err := w.netlink.AddrList(w.link, netlink.FAMILY_ALL)
-	if err != nil {
-		return nil, fmt.Errorf("addresses of %s: %w", w.link.Attrs().Name, err)
-	}
-	var all []netip.Addr
-	for _, a := range found {
-		ip, _ := netip.AddrFromSlice(a.IP)
-		all = append(all, ip.Unmap())
-	}
-	return all, nil
 }
 
 // Ready waits until the interface really sends, as the function of that name does.

@@ -1,0 +1,46 @@
+package appliance
+
+import "tapsec/internal/confine"
+
+// confine leaves the process what it still does: reads the configuration and the
+// key files again, saves the state, asks the NIC's control socket and removes its
+// own. What the kernel does not have is logged, and frames move all the same.
+func (a *Appliance) confine() {
+	defer close(a.opened)
+	if !a.options.Confine {
+		return
+	}
+	plan := confine.Plan{Read: a.config.Files}
+	if a.options.State != "" && a.options.Transport {
+		plan.Replace = append(plan.Replace, a.options.State)
+	}
+	if a.server != nil {
+		plan.Remove = append(plan.Remove, a.options.Control)
+	}
+	if a.options.NIC != "" {
+		plan.Dial = append(plan.Dial, a.options.NIC)
+	}
+	if err := confine.Apply(plan); err != nil {
+		a.log.Warn("not confined in all", "err", err)
+	}
+	left, err := confine.Read()
+	if err != nil {
+		a.log.Warn("what is left to the process cannot be read", "err", err)
+		return
+	}
+	a.log.Info("confined", "capabilities", left.Capabilities, "no_new_privs", left.NoNewPrivs, "files", left.Files,
+		"landlock_abi", left.Landlock, "seccomp", left.Seccomp, "dumpable", left.Dumpable)
+}
+
+// processStatus is the document "status".
+type processStatus struct {
+	Confinement *confine.State `json:"confinement"` // null where it cannot be read
+}
+
+func readStatus() processStatus {
+	left, err := confine.Read()
+	if err != nil {
+		return processStatus{}
+	}
+	return processStatus{&left}
+}

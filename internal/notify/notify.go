@@ -1,0 +1,84 @@
+// Package notify tells the service manager how the program is, as sd_notify(3) describes: datagrams of
+// lines to the Unix socket that NOTIFY_SOCKET names. Without a manager nothing is told.
+package notify
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Service is the program as its manager sees it. The socket is opened once, so that a program may tell
+// that can open no more. What is not heard is not an error: the manager's watchdog is for that.
+type Service struct{ manager *net.UnixConn }
+
+// Open takes the manager's socket out of the environment, so that children do not tell in our name.
+func Open() (*Service, error) {
+	name := os.Getenv("NOTIFY_SOCKET")
+	if name == "" {
+		return &Service{}, nil
+	}
+	if err := os.Unsetenv("NOTIFY_SOCKET"); err != nil {
+		return nil, err
+	}
+	if !strings.HasPrefix(name, "/") && !strings.HasPrefix(name, "@") {
+		return nil, fmt.Errorf("NOTIFY_SOCKET=%s: expected a path, or an abstract name behind @", name)
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	if err != nil {
+		return nil, fmt.Errorf("NOTIFY_SOCKET: %w; unset it where no service manager listens", err)
+	}
+	return &Service{c}, nil
+}
+
+// Ready tells that frames flow, or again after Reloading.
+func (s *Service) Ready() { s.tell("READY=1") }
+
+// Reloading tells that the configuration is read again, with the clock that the manager compares with.
+func (s *Service) Reloading() {
+	var now unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) != nil {
+		return
+	}
+	s.tell(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", now.Nano()/1000))
+}
+
+// Stopping tells that the end has begun.
+func (s *Service) Stopping() { s.tell("STOPPING=1") }
+
+// Watchdog tells that the program is alive, as it must within WatchdogSec each time.
+func (s *Service) Watchdog() { s.tell("WATCHDOG=1") }
+
+func (s *Service) tell(state string) {
+	if s.manager != nil {
+		_, _ = s.manager.Write([]byte(state))
+	}
+}
+
+// Close lets go of the socket.
+func (s *Service) Close() error {
+	if s.manager == nil {
+		return nil
+	}
+	return s.manager.Close()
+}
+
+// Pulse is what the watchdog is told by: workers that count. Its zero value is ready.
+type Pulse struct{ last []uint64 }
+
+// Beats reports whether every worker has counted on since Beats was true the last time; the first time
+// it only looks.
+func (p *Pulse) Beats(counts []uint64) bool {
+	beats := len(p.last) == len(counts)
+	for i := range p.last {
+		beats = beats && counts[i] > p.last[i]
+	}
+	if beats || p.last == nil {
+		p.last = slices.Clone(counts)
+	}
+	return beats
+}
