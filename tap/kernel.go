@@ -213,9 +213,10 @@ func present(ifr unix.Ifreq) bool {
 	return !errors.Is(err, unix.ENODEV)
 }
 
-// interfaceIoctl asks the current namespace about the interface that ifr names.
+// interfaceIoctl asks the current namespace about the interface that ifr names. Any socket does; one of
+// this family every service may open.
 func interfaceIoctl(request uint, ifr *unix.Ifreq) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}

@@ -40,9 +40,18 @@ func launch(t *testing.T, config string, flags ...string) *process {
 
 func launchAs(t *testing.T, attr *syscall.SysProcAttr, config string, flags ...string) *process {
 	t.Helper()
-	attr.Pdeathsig = unix.SIGKILL
-	p := &process{t: t, cmd: program.Command(append([]string{"run", "-c", config}, flags...)...), exited: make(chan error, 1)}
-	p.cmd.SysProcAttr = attr
+	cmd := program.Command(append([]string{"run", "-c", config}, flags...)...)
+	cmd.SysProcAttr = attr
+	return launchProgram(t, cmd)
+}
+
+func launchProgram(t *testing.T, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd, exited: make(chan error, 1)}
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
 	p.cmd.Stdout = &p.stdout
 	stderr, err := p.cmd.StderrPipe()
 	if err == nil {

@@ -67,7 +67,7 @@ func diagnose() diagnosis {
 		}
 	}
 	d.Findings = append(d.Findings, limits()...)
-	d.Findings = append(d.Findings, kernel(), ring(engine, why), steering())
+	d.Findings = append(d.Findings, kernel(), ring(engine, why), confinement(), steering())
 	d.Findings = append(d.Findings, bridges()...)
 	return d
 }

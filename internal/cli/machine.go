@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tapsec/internal/confine"
 	"tapsec/status"
 	"tapsec/tap"
 )
@@ -84,6 +85,20 @@ func ring(engine tap.Engine, why string) finding {
 			f.Detail = fmt.Sprintf("It is switched off (kernel.io_uring_disabled is %d).", disabled)
 			f.Remedy = "For the ring engine: sysctl kernel.io_uring_disabled=0."
 		}
+	}
+	return f
+}
+
+// confinement tells what run can take from itself once it is at work. Of a
+// program that runs, its document /status says what is left.
+func confinement() finding {
+	abi, calls := confine.Landlock(), confine.FiltersCalls()
+	f := finding{Name: "confinement", Met: abi > 0 && calls, Detail: fmt.Sprintf(
+		"At work the program keeps no capability. Files: %s. System calls: %s.",
+		choose(abi > 0, fmt.Sprintf("those it uses (Landlock ABI %d)", abi), "all that its user may, for want of Landlock"),
+		choose(calls, "those it makes (seccomp)", "all, for want of seccomp"))}
+	if !f.Met {
+		f.Remedy = "Only for being less of a prize: Landlock is in Linux 5.13 and newer, and the boot option lsm= has to name it; containers may withhold either."
 	}
 	return f
 }

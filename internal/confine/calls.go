@@ -64,6 +64,9 @@ func restrictCalls(p Plan) error {
 	return nil
 }
 
+// FiltersCalls reports whether the kernel has filters of system calls.
+func FiltersCalls() bool { return seccomp.Supported() }
+
 // conditions are the calls that are allowed with some arguments.
 func conditions(p Plan) (all []seccomp.NameWithConditions) {
 	allow := func(name string, argument uint32, is seccomp.Operation, value uint64) {
