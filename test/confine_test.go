@@ -19,6 +19,7 @@ import (
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
 	"tapsec/status"
+	"tapsec/test/program"
 )
 
 // confinement is the document "status", as far as it is looked at here.
@@ -275,4 +276,37 @@ func TestConfinedRootless(t *testing.T) {
 	if err != nil || bytes.Count(said, []byte("\n--- PASS")) != 3 {
 		t.Errorf("%v\n%s", err, said)
 	}
+}
+
+// TestConfinedTellsTheNIC: a transport by itself, confined, still reaches the
+// control socket of its NIC, each time anew: an SA of which the NIC, being full,
+// asks to be rid is deleted there.
+func TestConfinedTellsTheNIC(t *testing.T) {
+	rig.Require(t)
+	socket := filepath.Join(sockets(t), "control")
+	path := write(t, "sa_capacity: 2\nlocal: [198.51.100.10]"+moreSAs)
+	n := start(t, path, "--control", socket)
+	p := launchProgram(t, exec.Command(program.Path, "transport", "-c", path, "--in", "host0", "--out", "stack0", "--nic", socket))
+	p.waitLog("msg=ready")
+	wire, m := listen(t, "wire0"), newMixer(t)
+	deleted := func() uint64 {
+		t.Helper()
+		var nic struct{ Reasons map[string]uint64 }
+		client, err := control.Dial(socket)
+		if err == nil {
+			err = client.Get("nic", &nic)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return nic.Reasons[status.SADeleted.String()]
+	}
+	for deadline := time.Now().Add(patience); deleted() == 0; time.Sleep(10 * time.Millisecond) {
+		wire.send(m.sample(0, 100).frame)
+		if time.Now().After(deadline) {
+			t.Fatal("the NIC was not told")
+		}
+	}
+	p.stop()
+	n.stop()
 }
