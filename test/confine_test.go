@@ -286,7 +286,7 @@ func TestConfinedTellsTheNIC(t *testing.T) {
 	socket := filepath.Join(sockets(t), "control")
 	path := write(t, "sa_capacity: 2\nlocal: [198.51.100.10]"+moreSAs)
 	n := start(t, path, "--control", socket)
-	p := launchProgram(t, exec.Command(program.Path, "transport", "-c", path, "--in", "host0", "--out", "stack0", "--nic", socket))
+	p := launchProgram(t, program.Command("transport", "-c", path, "--in", "host0", "--out", "stack0", "--nic", socket))
 	p.waitLog("msg=ready")
 	wire, m := listen(t, "wire0"), newMixer(t)
 	deleted := func() uint64 {

@@ -77,7 +77,8 @@ func unit(t *testing.T) map[string][]string {
 func TestUnitIsEnough(t *testing.T) {
 	rig.Require(t)
 	settings, dir := unit(t), sockets(t)
-	config, control := write(t, headSA), filepath.Join(dir, "control")
+	local := "local: [192.0.2.2, 198.51.100.10]"
+	config, control := write(t, local+headSA), filepath.Join(dir, "control")
 	command := strings.NewReplacer("/etc/tapsec/%i.yaml", config, "%S/tapsec/%i/state.json", filepath.Join(dir, "state"),
 		"%t/tapsec/%i/control", control, "$FLAGS", "--transport stack0").Replace(settings["ExecStart"][0])
 	args := strings.Fields(command)
@@ -108,7 +109,7 @@ func TestUnitIsEnough(t *testing.T) {
 	if len(c.Capabilities) > 0 || c.Seccomp != "filter" || c.Dumpable || !c.Files && c.Landlock > 0 {
 		t.Errorf("%+v", c)
 	}
-	replace(t, config, moreSAs)
+	replace(t, config, local+moreSAs)
 	p.signal(unix.SIGHUP)
 	p.waitLog("msg=reloaded")
 	wire := listen(t, "wire0")

@@ -2,10 +2,10 @@ package confine
 
 import (
 	"fmt"
-	"os"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
 	ll "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -18,15 +18,12 @@ const (
 
 const tasks = "/proc/self/task" // what Read reads
 
-// held keeps the directory of the process in the kernel's memory: Landlock's rules are about inodes, and
-// proc makes another one for a name that was forgotten.
-var held *os.File
-
 // restrictFiles lets the plan's files through, and what Read reads.
 func restrictFiles(p Plan) error {
-	var err error
-	if held, err = os.Open(tasks); err != nil {
-		return fmt.Errorf("files: %w", err)
+	// Open for good: Landlock's rules are about inodes, and proc makes another one for a directory that
+	// nobody holds.
+	if _, err := unix.Open(tasks, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return fmt.Errorf("files: %s: %w", tasks, err)
 	}
 	rules := []landlock.Rule{landlock.PathAccess(mayLook, tasks)}
 	for _, r := range []struct {
