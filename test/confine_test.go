@@ -205,9 +205,7 @@ func TestConfinedTransport(t *testing.T) {
 		if err := ns.Do(func() error { return netns.Address(interface_, netip.MustParsePrefix(a)) }); err != nil {
 			t.Fatal(err)
 		}
-		if said := p.waitLog("local addresses"); !strings.Contains(said, a[:strings.Index(a, "/")]) {
-			t.Error(said)
-		}
+		p.waitLog(a[:strings.Index(a, "/")]) // in the line of the local addresses
 	}
 	address("stack0", "198.51.100.10/24")
 	if _, err := exec.LookPath("ip"); err == nil { // Debian's iproute2
