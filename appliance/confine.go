@@ -1,6 +1,11 @@
 package appliance
 
-import "tapsec/internal/confine"
+import (
+	"context"
+	"log/slog"
+
+	"tapsec/internal/confine"
+)
 
 // confine leaves the process what it still does: reads the configuration and the
 // key files again, saves the state, asks the NIC's control socket and removes its
@@ -28,7 +33,11 @@ func (a *Appliance) confine() {
 		a.log.Warn("what is left to the process cannot be read", "err", err)
 		return
 	}
-	a.log.Info("confined", "capabilities", left.Capabilities, "no_new_privs", left.NoNewPrivs, "files", left.Files,
+	level := slog.LevelInfo
+	if !left.Files || left.Seccomp != "filter" || left.Dumpable {
+		level = slog.LevelWarn
+	}
+	a.log.Log(context.Background(), level, "confined", "capabilities", left.Capabilities, "no_new_privs", left.NoNewPrivs, "files", left.Files,
 		"landlock_abi", left.Landlock, "seccomp", left.Seccomp, "dumpable", left.Dumpable)
 }
 
