@@ -223,10 +223,10 @@ func TestConfinedTransport(t *testing.T) {
 		}
 	}
 	p.stop()
-	if text, err := os.ReadFile(state); !bytes.Contains(text, []byte(`"clean": true`)) {
+	if text, err := os.ReadFile(state); err != nil || bytes.Contains(text, []byte(`"boot":""`)) || bytes.Contains(text, []byte("up_to")) {
 		t.Errorf("%v: %s", err, text)
 	}
-	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 1 {
+	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 2 { // the state and its lock
 		t.Errorf("left behind: %v", left)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -228,9 +229,9 @@ func syncDir(dir string) error {
 	return cmp.Or(d.Sync(), d.Close())
 }
 
-// bootID names this run of the kernel. Where it cannot be read no two are the
-// same.
-func bootID() string {
+// bootID names this run of the kernel. It is read once, at the start, while it may
+// be read. Where it cannot be read no two are the same.
+var bootID = sync.OnceValue(func() string {
 	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(id))
-}
+})
