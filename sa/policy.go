@@ -41,6 +41,9 @@ type Selector struct {
 // every flow is meant.
 func (s *Selector) Matches(f *wire.Flow) bool { return s == nil || s.matches(f, false) }
 
+// MayMatch reports whether the selector means a flow as far as can be seen.
+func (s *Selector) MayMatch(f *wire.Flow) bool { return s == nil || s.matches(f, true) }
+
 // matches takes what the flow does not show as unshown says.
 func (s *Selector) matches(f *wire.Flow, unshown bool) bool {
 	protocol := s.Protocol == 0 || s.Protocol == f.Protocol

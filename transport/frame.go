@@ -62,7 +62,10 @@ func (f *frame) begin(annotated, body []byte, t *status.Trailer) Reason {
 func (f *frame) packet() (wire.Packet, Reason) {
 	p, ok := wire.Addresses(f.bytes, f.l3)
 	announced6 := binary.BigEndian.Uint16(f.bytes[f.l3-2:]) == wire.EtherIPv6
-	if !ok || p.Short || announced6 != (p.Version == 6) {
+	switch {
+	case !ok && p.Fragment && !p.Later:
+		return p, ShortChain
+	case !ok || p.Short || announced6 != (p.Version == 6):
 		return p, BadIP
 	}
 	if !wire.HeaderSum(f.bytes, p) {
@@ -98,6 +101,10 @@ func (f *frame) carrier() *association {
 // it may be bundled with, against their selectors.
 func (f *frame) checkSelector(a *association, p *wire.Packet) {
 	if a.Selector == nil && (a.Partner == nil || a.Partner.Selector == nil) {
+		return
+	}
+	if wire.ShortChain(f.bytes, p) {
+		f.refuse(ShortChain)
 		return
 	}
 	flow := wire.FlowOf(f.bytes, p)

@@ -8,10 +8,14 @@ import (
 // checkPolicy holds a packet that has arrived against the policy (RFC 4301
 // section 5.2). The first rule for it decides. One that came through an SA needs
 // no rule of its own: it is what that SA's selector allows. Neighbour discovery
-// of the link passes like ARP: without it no packet of any kind would.
+// of the link passes like ARP: without it no packet of any kind would. A fragment
+// that hides what rules ask for is not held against them.
 func (r *Receiver) checkPolicy(f *frame, p *wire.Packet) Reason {
 	if len(r.policy) == 0 || len(f.carriedBy) == 0 && wire.IsNeighborDiscovery(f.bytes, p) {
 		return None
+	}
+	if wire.ShortChain(f.bytes, p) {
+		return ShortChain
 	}
 	flow := wire.FlowOf(f.bytes, p)
 	switch rule := sa.FirstFor(r.policy, &flow); {

@@ -59,6 +59,7 @@ const (
 
 	BadIP
 	IPChecksum
+	ShortChain
 	Hidden
 	KeepAlive
 
@@ -101,6 +102,7 @@ var reasons = [NumReasons]struct{ name, sentence string }{
 
 	BadIP:      {"bad-ip", "the IP header or its lengths do not fit"},
 	IPChecksum: {"ip-checksum", "the IPv4 header checksum is wrong"},
+	ShortChain: {"short-chain", "a fragment parts the headers that policy and selectors look at"},
 	Hidden:     {"hidden", "the frame is too short, or may hide an IP packet from the policy"},
 	KeepAlive:  {"keep-alive", "a UDP keep-alive has done its duty"},
 

@@ -20,7 +20,7 @@ type Shown uint8
 
 // How much it may be.
 const (
-	ShownAddresses Shown = iota // neither protocol nor ports
+	ShownAddresses Shown = iota // neither protocol nor ports: a later fragment behind extension headers
 	ShownProtocol               // not the ports that there may be: a later fragment
 	ShownAll                    // protocol, and the ports of one that has some
 )
@@ -29,6 +29,8 @@ const (
 func FlowOf(frame []byte, p *Packet) Flow {
 	f := Flow{Src: p.Src, Dst: p.Dst, Protocol: p.Proto, Shown: ShownProtocol}
 	switch {
+	case p.Later && p.Version == 6 && isExtension(p.Proto):
+		f.Shown = ShownAddresses
 	case p.Later:
 	case !f.HasPorts():
 		f.Shown = ShownAll
@@ -42,9 +44,48 @@ func FlowOf(frame []byte, p *Packet) Flow {
 // HasPorts reports whether the flow's protocol has ports: TCP, UDP, DCCP, SCTP
 // and UDP-Lite.
 func (f *Flow) HasPorts() bool {
-	const dccp, sctp, udpLite = 33, 132, 136
 	switch f.Protocol {
-	case ProtoTCP, ProtoUDP, dccp, sctp, udpLite:
+	case ProtoTCP, ProtoUDP, protoDCCP, protoSCTP, protoUDPLite:
+		return true
+	}
+	return false
+}
+
+// ShortChain reports whether packet p is a fragment that parts what must stay
+// together: a first one without all headers up to the upper layer's (RFC 7112
+// section 5), or a later one that begins inside that (RFC 1858 section 3.2.2, RFC
+// 3128). Selectors would look at one header, and the receiver at another.
+func ShortChain(frame []byte, p *Packet) bool {
+	switch {
+	case !p.Fragment:
+		return false
+	case p.Later:
+		return ParseFragment(frame, *p).Offset < upperLen(p.Proto)
+	default:
+		return p.Reach-p.Header < upperLen(p.Proto)
+	}
+}
+
+// upperLen is the least length of an upper layer's header, of AH or of ESP; 0 for
+// one that nobody here looks into.
+func upperLen(proto uint8) int {
+	switch proto {
+	case ProtoTCP:
+		return 20
+	case protoDCCP, protoSCTP, ProtoAH:
+		return 12
+	case ProtoUDP, protoUDPLite, ProtoICMP, ProtoICMPv6, ProtoESP:
+		return 8
+	}
+	return 0
+}
+
+// isExtension reports whether the number is that of an IPv6 extension header,
+// behind which another one names the upper layer (RFC 7045 section 4).
+func isExtension(proto uint8) bool {
+	const mobility, hip, shim6 = 135, 139, 140
+	switch proto {
+	case ProtoHopByHop, ProtoRouting, ProtoFragment, ProtoDestOpts, mobility, hip, shim6:
 		return true
 	}
 	return false

@@ -2,11 +2,15 @@ package wire
 
 import "encoding/binary"
 
-// Numbers of upper protocols with a checksum over the addresses.
+// Numbers of upper protocols.
 const (
 	ProtoICMP   = 1
 	ProtoTCP    = 6
 	ProtoICMPv6 = 58
+
+	protoDCCP    = 33
+	protoSCTP    = 132
+	protoUDPLite = 136
 )
 
 // The values of the ECN field (RFC 3168 section 5).

@@ -34,6 +34,14 @@ func (p *portion) carries(f *wire.Flow) bool {
 	return true
 }
 
+// mayCarry reports whether the flow shows too little to rule out that an SA is
+// for its packets.
+func (a *associations) mayCarry(f *wire.Flow) bool {
+	return f.Shown < wire.ShownAll && slices.ContainsFunc(a.all, func(s *sa.SA) bool {
+		return s.Selector.MayMatch(f) && (s.Mode == sa.Tunnel || ends(s.Src, s.Dst, f))
+	})
+}
+
 // after is what the portion makes of a flow.
 func (p *portion) after(f wire.Flow) wire.Flow {
 	last := p.sas[len(p.sas)-1]

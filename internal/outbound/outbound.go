@@ -17,6 +17,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -76,16 +77,18 @@ func HeldSA(a *sa.SA) (h Held) {
 //     (RFC 4301 section 5.2 asks the same of the receiver). In transport mode the
 //     addresses must be its own, too.
 //  5. Without candidate the packet is dropped if a rule says protect. If no rule
-//     matched, it is sent in clear, unless it is held back.
+//     matched, it is sent in clear, unless it is held back, or shows too little to
+//     tell whether some SA would carry it.
 type Sender struct {
-	mu     sync.Mutex
-	ledger *ledger.Ledger // of a Config without one
-	config Config
-	sas    associations
-	ended  map[end]bool // said so far
-	routes map[wire.Flow]route
-	counts [NumReasons]uint64
-	id     uint32 // of the latest IPv6 fragments
+	mu      sync.Mutex
+	ledger  *ledger.Ledger // of a Config without one
+	config  Config
+	selects bool // rules or selectors look at packets
+	sas     associations
+	ended   map[end]bool // said so far
+	routes  map[wire.Flow]route
+	counts  [NumReasons]uint64
+	id      uint32 // of the latest IPv6 fragments
 
 	// The batch in work.
 	buf []byte   // what out holds that is not the caller's
@@ -127,6 +130,8 @@ func (s *Sender) Replace(c Config) error {
 		return err
 	}
 	s.config, s.sas = c, next
+	s.selects = len(c.Policy) > 0 || len(c.Held) > 0 ||
+		slices.ContainsFunc(c.SAs, func(a *sa.SA) bool { return a.Selector != nil })
 	clear(s.routes)
 	return nil
 }
@@ -165,11 +170,15 @@ func (s *Sender) one(frame []byte) Reason {
 		return s.pass(frame, NotIP)
 	}
 	p, err := wire.ParseIP(frame, l3, len(frame), version)
-	if err != nil || p.Short || p.Jumbo {
+	switch {
+	case err != nil && p.Fragment && !p.Later:
+		return ShortChain
+	case err != nil || p.Short || p.Jumbo:
 		return Malformed
-	}
-	if isLink(frame, &p) {
+	case isLink(frame, &p):
 		return s.pass(frame, Link)
+	case s.selects && wire.ShortChain(frame, &p):
+		return ShortChain
 	}
 	r := s.route(frame, &p)
 	switch {

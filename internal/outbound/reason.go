@@ -24,6 +24,7 @@ const (
 	NoLease
 	Unsealable
 	Malformed
+	ShortChain
 	Hidden
 
 	Pieces
@@ -42,7 +43,7 @@ var reasons = [NumReasons]struct{ name, sentence string }{
 	Unprotected: {"unprotected", "in clear: no rule and no SA is for the packet"},
 
 	Discarded:   {"discarded", "dropped: a rule of the policy says so"},
-	NoSA:        {"no-sa", "dropped: a rule wants the packet protected, and no SA may carry it"},
+	NoSA:        {"no-sa", "dropped: the packet is to be protected, and no SA may carry it"},
 	HeldBack:    {"held-back", "dropped: no SA and no rule is for the packet, but one that was in force or is to come would protect it"},
 	TooLong:     {"too-long", "dropped: sealed it is longer than the wire's MTU, and it may not be fragmented"},
 	Fragment:    {"fragment", "dropped: the stack sent a fragment, which transport mode does not take"},
@@ -50,6 +51,7 @@ var reasons = [NumReasons]struct{ name, sentence string }{
 	NoLease:     {"no-lease", "dropped: the sequence number is beyond those in the state file, and no more can be written there"},
 	Unsealable:  {"unsealable", "dropped: an SA cannot be applied to the packet"},
 	Malformed:   {"malformed", "dropped: the IP header or its lengths do not fit"},
+	ShortChain:  {"short-chain", "dropped: a fragment parts the headers that policy and selectors look at"},
 	Hidden:      {"hidden", "dropped: the frame is too short, or may hide an IP packet from the policy"},
 
 	Pieces:     {"fragments", "fragments sent"},

@@ -84,8 +84,12 @@ func (s *Sender) resolve(f wire.Flow) route {
 			fate = Sealed
 		}
 	}
-	if fate == Unprotected && s.holds(&f) {
+	switch {
+	case fate != Unprotected:
+	case s.holds(&f):
 		fate = HeldBack
+	case s.sas.mayCarry(&f):
+		fate = NoSA
 	}
 	return s.sas.route(fate, k, s.config.MTU)
 }

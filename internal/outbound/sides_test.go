@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net/netip"
 	"testing"
@@ -26,16 +27,17 @@ const (
 	noRule    verdict = "is in no rule"
 	hidden    verdict = "is hidden"
 	refused   verdict = "is none of the SA's"
+	parted    verdict = "parts its headers"
 )
 
 var inbound = map[transport.Reason]verdict{
 	transport.None: passes, transport.Discard: discarded, transport.Clear: protect, transport.NoPolicy: noRule,
-	transport.Hidden: hidden, transport.Selector: refused,
+	transport.Hidden: hidden, transport.Selector: refused, transport.ShortChain: parted,
 }
 
 var outward = map[Reason]verdict{
 	Bypassed: passes, Link: passes, NotIP: passes, Sealed: passes, Discarded: discarded, NoSA: protect, Unprotected: noRule,
-	Hidden: hidden,
+	Hidden: hidden, ShortChain: parted,
 }
 
 // received is what a Receiver makes of a frame whose NIC leaves all to software.
@@ -81,40 +83,46 @@ func sent(t *testing.T, frame []byte, policy []sa.Policy, sas ...*sa.SA) verdict
 	return ""
 }
 
-// cut is a fragment of a frame: n bytes of its payload from byte at on.
+// cut is a fragment of a frame: n bytes of what lies behind the IP header, from
+// byte at on. IPv6's extension headers are part of that.
 func cut(frame []byte, at, n int) []byte {
-	p, _ := wire.Addresses(frame, 14)
-	more := p.Header+at+n < p.End
-	b := append([]byte(nil), frame[:p.Header]...)
-	bits := uint16(at)
-	if p.Version == 4 {
-		bits /= 8
-	}
-	if p.Version == 6 {
-		if more {
+	if frame[14]>>4 == 6 {
+		const header = 14 + wire.IPv6Len
+		bits := uint16(at)
+		if header+at+n < len(frame) {
 			bits |= 1
 		}
-		extension := []byte{b[p.ProtoAt], 0, byte(bits >> 8), byte(bits), 0, 0, 0, 9}
-		b[p.ProtoAt] = wire.ProtoFragment
-		b = append(b, extension...)
-	} else {
-		if more {
-			bits |= moreFragments
-		}
-		be.PutUint16(b[20:], bits)
-	}
-	b = append(b, frame[p.Header+at:p.Header+at+n]...)
-	if p.Version == 6 {
-		be.PutUint16(b[14+4:], uint16(len(b)-14-wire.IPv6Len))
+		b := bytes.Clone(frame[:header])
+		b = be.AppendUint16(append(b, b[20], 0), bits)
+		b = append(be.AppendUint32(b, 9), frame[header+at:header+at+n]...)
+		b[20] = wire.ProtoFragment
+		be.PutUint16(b[18:], uint16(len(b)-header))
 		return b
 	}
-	be.PutUint16(b[14+2:], uint16(len(b)-14))
+	const header = 14 + wire.IPv4Len
+	bits := uint16(at / 8)
+	if header+at+n < len(frame) {
+		bits |= moreFragments
+	}
+	b := bytes.Clone(frame[:header])
+	be.PutUint16(b[20:], bits)
+	b = append(b, frame[header+at:header+at+n]...)
+	be.PutUint16(b[16:], uint16(len(b)-14))
 	return edited(b, func([]byte) {})
+}
+
+// optioned is an IPv6 frame with n headers of destination options of 8 bytes each.
+func optioned(n int, frame []byte) []byte {
+	packet := frame[14:]
+	for range n {
+		packet = forge.Extension(nil, packet, wire.ProtoDestOpts, []byte{0, 0, 1, 4, 0, 0, 0, 0})
+	}
+	return append(bytes.Clone(frame[:14]), packet...)
 }
 
 // of changes the protocol of a frame's packet.
 func of(proto uint8, frame []byte) []byte {
-	return edited(frame, func(ip []byte) {
+	return edited(bytes.Clone(frame), func(ip []byte) {
 		at := 9
 		if ip[0]>>4 == 6 {
 			at = 6
@@ -159,6 +167,55 @@ func TestPolicyBothSides(t *testing.T) {
 		"later, perhaps protected": {cut(udp(4, 64), 24, 48), append(rules(to4242, sa.Protect), all), protect},
 		"later, another protocol": {cut(udp(4, 64), 24, 48),
 			append(rules(sa.Selector{Protocol: 6, DstPorts: port(4242)}, sa.Discard), all), passes},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := received(t, c.frame, c.policy); got != c.want {
+				t.Errorf("received it %s, want it %s", got, c.want)
+			}
+			if got := sent(t, c.frame, c.policy); got != c.want {
+				t.Errorf("sent it %s, want it %s", got, c.want)
+			}
+		})
+	}
+}
+
+// Contract, The transport, step 7; RFC 7112, RFC 1858, RFC 3128: what of a
+// fragment nobody can see counts for every rule that protects or discards, and
+// for none that lets through; one that parts the headers is held against none.
+func TestFragmentBothSides(t *testing.T) {
+	tcp4, tcp6 := of(wire.ProtoTCP, udp(4, 64)), of(wire.ProtoTCP, udp(6, 64))
+	port4242 := sa.Selector{Protocol: wire.ProtoTCP, DstPorts: port(4242)}
+	not4242 := []sa.Policy{{Match: port4242, Action: sa.Discard}, {Action: sa.Bypass}}
+	sealed4242 := []sa.Policy{{Match: port4242, Action: sa.Protect}, {Action: sa.Bypass}}
+	only := func(proto uint8) []sa.Policy {
+		return []sa.Policy{{Match: sa.Selector{Protocol: proto}, Action: sa.Bypass}}
+	}
+	for name, c := range map[string]struct {
+		frame  []byte
+		policy []sa.Policy
+		want   verdict
+	}{
+		"options alone":                          {cut(optioned(1, tcp6), 0, 8), not4242, parted},
+		"options alone, cut in the chain":        {cut(optioned(2, tcp6), 0, 8), not4242, parted},
+		"options alone, and rules for UDP":       {cut(optioned(1, tcp6), 0, 8), only(wire.ProtoUDP), parted},
+		"options and ports":                      {cut(optioned(1, tcp6), 0, 16), not4242, parted},
+		"options and all of TCP's header":        {cut(optioned(1, tcp6), 0, 32), not4242, discarded},
+		"the same of another port":               {cut(optioned(1, of(wire.ProtoUDP, tcp6)), 0, 32), not4242, passes},
+		"options before":                         {cut(optioned(1, tcp6), 8, 64), not4242, discarded},
+		"options before, protected":              {cut(optioned(1, tcp6), 8, 64), sealed4242, protect},
+		"options before, bypass for TCP":         {cut(optioned(1, tcp6), 8, 64), only(wire.ProtoTCP), noRule},
+		"options before, bypass for options":     {cut(optioned(1, tcp6), 8, 64), only(wire.ProtoDestOpts), noRule},
+		"options before, bypass for all":         {cut(optioned(1, tcp6), 8, 64), []sa.Policy{{Action: sa.Bypass}}, passes},
+		"IPv4 without ports":                     {cut(tcp4, 0, 0), not4242, parted},
+		"IPv4 with ports, without flags":         {cut(tcp4, 0, 8), not4242, parted},
+		"IPv4 with all of TCP's header":          {cut(tcp4, 0, 24), not4242, discarded},
+		"IPv4, flags again":                      {cut(tcp4, 8, 24), []sa.Policy{{Action: sa.Bypass}}, parted},
+		"IPv6, flags again":                      {cut(tcp6, 8, 24), []sa.Policy{{Action: sa.Bypass}}, parted},
+		"UDP of 8 bytes":                         {cut(udp(4, 64), 0, 8), []sa.Policy{{Action: sa.Bypass}}, passes},
+		"behind TCP's header":                    {cut(tcp4, 24, 24), not4242, discarded},
+		"behind TCP's header, bypass for TCP":    {cut(tcp4, 24, 24), only(wire.ProtoTCP), passes},
+		"no fragment, too short for ports":       {edited(udp(4, 64)[:36], func(ip []byte) { ip[3], ip[9] = 22, wire.ProtoTCP }), not4242, discarded},
+		"no fragment, too short, perhaps passes": {edited(udp(4, 64)[:36], func(ip []byte) { ip[3], ip[9] = 22, wire.ProtoTCP }), []sa.Policy{{Match: port4242, Action: sa.Bypass}}, noRule},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if got := received(t, c.frame, c.policy); got != c.want {
@@ -227,6 +284,8 @@ func TestSelectorBothSides(t *testing.T) {
 		"ports":                {sa.Selector{SrcPorts: port(7), DstPorts: port(4242)}, udp(4, 64), passes},
 		"another port":         {sa.Selector{DstPorts: port(4243)}, udp(4, 64), refused},
 		"later, without ports": {sa.Selector{Protocol: 17}, cut(udp(4, 64), 24, 48), passes},
+		"options alone":        {sa.Selector{Dst: prefix("2001:db8:1::/64")}, cut(optioned(1, udp(6, 64)), 0, 8), parted},
+		"options before":       {sa.Selector{Protocol: wire.ProtoDestOpts}, cut(optioned(1, udp(6, 64)), 8, 64), refused},
 		"later, with ports":    {sa.Selector{DstPorts: sa.Ports{First: 1, Last: 65535}}, cut(udp(4, 64), 24, 48), refused},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -239,7 +298,7 @@ func TestSelectorBothSides(t *testing.T) {
 				t.Errorf("received it %s, want it %s", got, c.want)
 			}
 			got = sent(t, c.frame, nil, only)
-			if got == noRule { // no SA takes it
+			if got == noRule || got == protect { // no SA takes it
 				got = refused
 			}
 			if got != c.want {
