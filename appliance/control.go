@@ -63,9 +63,10 @@ func (h *host) windows() []windowReport {
 // sealed counts what the outbound side did, by reason.
 func (h *host) sealed() map[string]uint64 {
 	counts := map[string]uint64{}
-	for reason, n := range h.sender.Counts() {
-		if n > 0 {
-			counts[outbound.Reason(reason).String()] = n
+	sent := h.sender.Counts()
+	for _, reason := range outbound.Reasons() {
+		if n := sent[reason]; n > 0 {
+			counts[reason.String()] = n
 		}
 	}
 	return counts

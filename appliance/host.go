@@ -241,7 +241,7 @@ func (h *host) audit(e transport.Event) {
 	if e.Reason == transport.Resynchronised {
 		level = slog.LevelInfo
 	}
-	attributes := []any{"reason", e.Reason.String(), "time", e.Time.UTC().Format(time.RFC3339Nano)}
+	attributes := []any{"reason", e.Reason.Qualified(), "time", e.Time.UTC().Format(time.RFC3339Nano)}
 	add := func(there bool, key string, value any) {
 		if there {
 			attributes = append(attributes, key, value)
@@ -254,9 +254,9 @@ func (h *host) audit(e transport.Event) {
 	add(e.Src.IsValid(), "src", e.Src)
 	add(e.Dst.IsValid(), "dst", e.Dst)
 	add(e.FlowID != 0, "flow", e.FlowID)
-	add(e.Check != 0, "check", e.Check.String())
+	add(e.Check != 0, "check", e.Check.Qualified())
 	add(e.Suppressed > 0, "suppressed", e.Suppressed)
-	h.log.Log(context.Background(), level, e.Reason.Error(), attributes...)
+	h.log.Log(context.Background(), level, e.Reason.Sentence(), attributes...)
 }
 
 // auditSealed is a line of the log about what is sealed.

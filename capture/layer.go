@@ -55,7 +55,7 @@ func (l *TrailerLayer) DecodeFromBytes(frame []byte, _ gopacket.DecodeFeedback) 
 
 // String gives the verdict of the frame in one line.
 func (l *TrailerLayer) String() string {
-	return fmt.Sprintf("%s %s: %s", l.Word, l.Word.Code(), l.Reason.Error())
+	return fmt.Sprintf("%s %s: %s", l.Word, l.Word.Code(), l.Reason.Sentence())
 }
 
 func decodeTrailer(frame []byte, p gopacket.PacketBuilder) error {

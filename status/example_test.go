@@ -16,7 +16,7 @@ func ExampleSplit() {
 		fmt.Println(err)
 		return
 	}
-	fmt.Printf("%d bytes, word %s %s: %s\n", len(body), t.Word, t.Word.Code(), t.Reason.Error())
+	fmt.Printf("%d bytes, word %s %s: %s\n", len(body), t.Word, t.Word.Code(), t.Reason.Sentence())
 	for _, r := range t.Records[:t.N] {
 		fmt.Printf("%s portion, protocol %d, SPI %#08x: %s\n", r.Portion, r.Protocol, r.SPI, r.State)
 	}

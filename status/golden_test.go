@@ -145,12 +145,12 @@ func (g *golden) frame() ([]byte, int) {
 // describe says in words what a trailer holds, as comments of a hex dump.
 func describe(t *Trailer) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "# word %s %s, reason %d %s\n", t.Word, t.Word.Code(), t.Reason, t.Reason.String())
+	fmt.Fprintf(&b, "# word %s %s, reason %d %s\n", t.Word, t.Word.Code(), t.Reason, t.Reason)
 	fmt.Fprintf(&b, "# form %s, removed %d, records %d, omitted %d, queue %d\n", t.Form, t.Removed, t.N, t.Omitted, t.Queue)
 	fmt.Fprintf(&b, "# wire length %d, ordinal %d, received %s\n", t.WireLen, t.Ordinal, t.Time().UTC().Format("2006-01-02T15:04:05.000000000Z"))
 	for i, r := range t.Records[:t.N] {
 		fmt.Fprintf(&b, "# record %d: %s portion, protocol %d, SPI %#08x, number %d, handle %d\n", i+1, r.Portion, r.Protocol, r.SPI, r.Number, r.Handle)
-		fmt.Fprintf(&b, "#   %s, %s, reason %d %s, delete %v\n", r.State, r.Code, r.Reason, r.Reason.String(), r.DeleteSA)
+		fmt.Fprintf(&b, "#   %s, %s, reason %d %s, delete %v\n", r.State, r.Code, r.Reason, r.Reason, r.DeleteSA)
 		fmt.Fprintf(&b, "#   IP at %d, IPsec at %d, payload at %d of %d, IV %d, pad %d, ICV %d, next header %d\n",
 			r.IP, r.IPsec, r.Payload, r.PayloadLen, r.IVLen, r.PadLen, r.ICVLen, r.NextHeader)
 	}
@@ -253,7 +253,7 @@ func TestTrailerDocument(t *testing.T) {
 	}
 	var list strings.Builder
 	for _, r := range Reasons() {
-		fmt.Fprintf(&list, "%3d  %-22s  %s\n", r, r.String(), r.Error())
+		fmt.Fprintf(&list, "%3d  %-22s  %s\n", r, r, r.Sentence())
 	}
 	want = section(t, want, "reasons", list.String())
 	if *update {

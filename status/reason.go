@@ -1,6 +1,6 @@
 package status
 
-import "fmt"
+import "tapsec/internal/reason"
 
 // Portion is one of the two parts of a frame that an SA bundle can protect.
 type Portion uint8
@@ -25,7 +25,7 @@ func (p Portion) String() string {
 
 // Reason says why a frame, or one portion of it, ended as it did. There is one
 // list for the whole project; numbers are part of the trailer's format and are
-// never reused. Reason is an error whose text is its sentence.
+// never reused.
 type Reason uint16
 
 // Reasons of frames that the NIC left alone, or did not look at further.
@@ -77,9 +77,7 @@ const (
 	PadBytes         Reason = 43 // row 24
 )
 
-type reasonText struct{ name, sentence string }
-
-var reasons = [...]reasonText{
+var texts = [...]reason.Text{
 	NotIP:           {"not-ip", "the frame carries no IPv4 or IPv6 packet"},
 	BadIPHeader:     {"bad-ip-header", "the IP header contradicts itself or the EtherType"},
 	NoIPsec:         {"no-ipsec", "the packet carries no AH or ESP that can be reached"},
@@ -124,35 +122,23 @@ var reasons = [...]reasonText{
 	PadBytes:         {"pad-bytes", "the ESP pad bytes are not 1, 2, 3 ..."},
 }
 
+var reasons = reason.New[Reason]("nic", texts[:])
+
 // NumReasons bounds the reasons: every Reason is below it.
-const NumReasons = len(reasons)
+const NumReasons = len(texts)
 
 // Reasons lists every reason there is, in the order of their numbers.
-func Reasons() []Reason {
-	var all []Reason
-	for r := range reasons {
-		if reasons[r].name != "" {
-			all = append(all, Reason(r))
-		}
-	}
-	return all
-}
+func Reasons() []Reason { return reasons.All() }
 
-// String gives the reason's short name, as counters and JSON have it.
-func (r Reason) String() string {
-	if int(r) < len(reasons) && reasons[r].name != "" {
-		return reasons[r].name
-	}
-	return fmt.Sprintf("reason-%d", uint16(r))
-}
+// String gives the short name, as counters and JSON have it.
+func (r Reason) String() string { return reasons.Name(r) }
 
-// Error gives the reason's sentence.
-func (r Reason) Error() string {
-	if int(r) < len(reasons) && reasons[r].sentence != "" {
-		return reasons[r].sentence
-	}
-	return fmt.Sprintf("reason %d, which this version does not know", uint16(r))
-}
+// Sentence says it for people.
+func (r Reason) Sentence() string { return reasons.Sentence(r) }
+
+// Qualified gives the short name behind "nic/", for where nothing else says whose
+// reason it is.
+func (r Reason) Qualified() string { return reasons.Qualified(r) }
 
 // Code is the CryptoStatus that the reason gives a frame when it ends the work
 // on that portion. Reasons that leave a portion alone give Success, which the

@@ -10,7 +10,7 @@ import (
 func TestReasons(t *testing.T) {
 	names, sentences := map[string]Reason{}, map[string]Reason{}
 	for _, r := range Reasons() {
-		name, sentence := r.String(), r.Error()
+		name, sentence := r.String(), r.Sentence()
 		if other, twice := names[name]; twice || name == "" || strings.ContainsAny(name, " _ABCDEFGHIJKLMNOPQRSTUVWXYZ") {
 			t.Errorf("reason %d is named %q, as is %d", r, name, other)
 		}
@@ -26,8 +26,8 @@ func TestReasons(t *testing.T) {
 		t.Errorf("reasons were renumbered: %d %d %d %d", NotIP, InnerLength, Verified, PadBytes)
 	}
 	for _, r := range []Reason{0, 31, Reason(NumReasons), 0xffff} {
-		if !strings.HasPrefix(r.String(), "reason-") || !strings.Contains(r.Error(), "does not know") {
-			t.Errorf("unknown reason %d: %q, %q", r, r, r.Error())
+		if !strings.HasPrefix(r.String(), "reason-") || !strings.Contains(r.Sentence(), "does not know") {
+			t.Errorf("unknown reason %d: %q, %q", r, r, r.Sentence())
 		}
 	}
 }

@@ -124,11 +124,11 @@ func TestConservation(t *testing.T) {
 		t.Errorf("wire0 to host0: %v, sent %d frames with %d bytes", in, frames, bytesIn)
 	}
 	for r, n := range reasons {
-		if got := sum[r.String()]; len(got) == 0 || got[0] < n || r.Failed() && got[0] != n {
+		if got := sum[r.Qualified()]; len(got) == 0 || got[0] < n || r.Failed() && got[0] != n {
 			t.Errorf("%s: %v, want %d", r, got, n)
 		}
-		if !strings.Contains(text, r.Error()) {
-			t.Errorf("the summary lacks %q", r.Error())
+		if !strings.Contains(text, r.Sentence()) {
+			t.Errorf("the summary lacks %q", r.Sentence())
 		}
 	}
 	for _, line := range []string{"CRYPTO_SUCCESS", "CRYPTO_TRANSPORT_ESP_AUTH_FAILED", "CRYPTO_TUNNEL_ESP_AUTH_FAILED", "wire0", "host0"} {
@@ -481,8 +481,8 @@ func TestQueues(t *testing.T) {
 	if len(ordinals) != 2 {
 		t.Errorf("frames on the queues %v, want two", ordinals)
 	}
-	if sum := readSummary(t, p.stop()); sum["verified"][0] != flows*each {
-		t.Errorf("verified %v, want %d over both queues", sum["verified"], flows*each)
+	if sum := readSummary(t, p.stop()); sum["nic/verified"][0] != flows*each {
+		t.Errorf("verified %v, want %d over both queues", sum["nic/verified"], flows*each)
 	}
 }
 

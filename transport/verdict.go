@@ -1,6 +1,10 @@
 package transport
 
-import "fmt"
+import (
+	"fmt"
+
+	"tapsec/internal/reason"
+)
 
 // Verdict says what became of a frame.
 type Verdict uint8
@@ -25,8 +29,7 @@ func (v Verdict) String() string {
 	return names[v]
 }
 
-// Reason says why a frame was not delivered, or is to be reported. Its text is
-// its sentence.
+// Reason says why a frame was not delivered, or is to be reported.
 type Reason uint8
 
 // The reasons.
@@ -74,7 +77,7 @@ const (
 	NumReasons = iota
 )
 
-var reasons = [NumReasons]struct{ name, sentence string }{
+var reasons = reason.New[Reason]("transport", []reason.Text{
 	None:          {"none", "nothing was wrong"},
 	NoAnnotation:  {"no-annotation", "the frame ends in no valid trailer"},
 	BadAnnotation: {"bad-annotation", "the trailer contradicts itself or the frame"},
@@ -113,26 +116,20 @@ var reasons = [NumReasons]struct{ name, sentence string }{
 
 	SoftExpired:    {"soft-expired", "the soft lifetime of the SA is over: time to rekey"},
 	Resynchronised: {"resynchronised", "after a loss of more than 2^32 packets the SA's numbers are known again"},
-}
+})
 
-// String is the reason's short name, as counters and JSON have it.
-func (r Reason) String() string {
-	if int(r) >= NumReasons {
-		return fmt.Sprintf("reason(%d)", uint8(r))
-	}
-	return reasons[r].name
-}
+// Reasons lists every reason there is.
+func Reasons() []Reason { return reasons.All() }
 
-// Error gives the reason's sentence.
-func (r Reason) Error() string {
-	if int(r) >= NumReasons {
-		return r.String()
-	}
-	return reasons[r].sentence
-}
+// String gives the short name, as counters and JSON have it.
+func (r Reason) String() string { return reasons.Name(r) }
 
-// MarshalText gives the name.
-func (r Reason) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+// Sentence says it for people.
+func (r Reason) Sentence() string { return reasons.Sentence(r) }
+
+// Qualified gives the short name behind "transport/", for where nothing else says
+// whose reason it is.
+func (r Reason) Qualified() string { return reasons.Qualified(r) }
 
 // quiet drops are no security event.
 func (r Reason) quiet() bool { return r == Dummy || r == KeepAlive || r == FragmentDuplicate }

@@ -122,7 +122,7 @@ func line(r *conformance.Result) string {
 		mark = fmt.Sprintf("   <-- expected %s, %s", r.Word, r.Reason)
 	}
 	return fmt.Sprintf("%-4s %-44s %-9s %-9s %-5d %-5d %-32s %s%s",
-		r.Row, r.Title, r.Word, w, bit(w.Done()), bit(w.Next()), w.Code(), r.Seen.Reason.Error(), mark)
+		r.Row, r.Title, r.Word, w, bit(w.Done()), bit(w.Next()), w.Code(), r.Seen.Reason.Sentence(), mark)
 }
 
 func bit(b bool) int {

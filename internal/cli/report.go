@@ -132,7 +132,7 @@ func (r *reporter) line(t *status.Trailer, missing *unmatched, cut bool) string 
 	if cut {
 		b.WriteString("nobody can check what was not captured")
 	} else {
-		b.WriteString(t.Reason.Error())
+		b.WriteString(t.Reason.Sentence())
 	}
 	if t.Word.DeleteSA() {
 		b.WriteString("; the NIC asks for the SA's deletion")
@@ -155,7 +155,7 @@ func (r *reporter) object(t *status.Trailer, info capture.Info, missing *unmatch
 		Judged:     outcome(t.Word, info.Missing) != notJudged,
 		Word:       fmt.Sprintf("0x%s", t.Word),
 		CryptoDone: t.Word.Done(), NextCryptoDone: t.Word.Next(), SADeleteReq: t.Word.DeleteSA(),
-		CryptoStatus: t.Word.Code().String(), Reason: t.Reason.String(), Sentence: t.Reason.Error(),
+		CryptoStatus: t.Word.Code().String(), Reason: t.Reason.String(), Sentence: t.Reason.Sentence(),
 		Form: t.Form.String(), Removed: t.Removed, Unmatched: missing, Records: []recordReport{},
 	}
 	if !info.Time.IsZero() {

@@ -57,7 +57,7 @@ func adapterSummary(w io.Writer, a *appliance.Adapter) {
 	fmt.Fprint(w, "\nreason\tframes\n")
 	for _, r := range status.Reasons() {
 		if n := a.Reason(r); n > 0 {
-			fmt.Fprintf(w, "%s\t%d\t%s\n", r.String(), n, r.Error())
+			fmt.Fprintf(w, "%s\t%d\t%s\n", r.Qualified(), n, r.Sentence())
 		}
 	}
 }
@@ -69,9 +69,9 @@ func transportSummary(w io.Writer, s *transport.Summary, states []transport.SASt
 	for v := transport.Deliver; v <= transport.Drop; v++ {
 		fmt.Fprintf(w, "%s\t%d\n", v, s.Verdicts[v.String()])
 	}
-	for r := range transport.Reason(transport.NumReasons) {
+	for _, r := range transport.Reasons() {
 		if n := s.Reasons[r.String()]; n > 0 {
-			fmt.Fprintf(w, "  %s\t%d\t%s\n", r.String(), n, r.Error())
+			fmt.Fprintf(w, "  %s\t%d\t%s\n", r.Qualified(), n, r.Sentence())
 		}
 	}
 	if len(states) == 0 {

@@ -1,6 +1,6 @@
 package fragment
 
-import "fmt"
+import "tapsec/internal/reason"
 
 // Result says what became of a fragment. The zero value is Held.
 type Result uint8
@@ -21,7 +21,7 @@ const (
 	NumResults  = iota
 )
 
-var results = [NumResults]struct{ name, sentence string }{
+var results = reason.New[Result]("fragment", []reason.Text{
 	Held:        {"held", "other fragments of the datagram are missing"},
 	Whole:       {"whole", "the datagram is complete"},
 	Duplicate:   {"duplicate", "the fragment was there already"},
@@ -31,20 +31,10 @@ var results = [NumResults]struct{ name, sentence string }{
 	BadHeader:   {"bad-header", "the headers around a fragment header are too long, or make a fragment again"},
 	TooLong:     {"too-long", "the datagram would be longer than a frame of 65535 bytes holds"},
 	ECNMismatch: {"ecn-mismatch", "some fragments of the datagram are ECN-capable and others are not"},
-}
+})
 
-// String names the result.
-func (r Result) String() string {
-	if r >= NumResults {
-		return fmt.Sprintf("result(%d)", uint8(r))
-	}
-	return results[r].name
-}
+// String gives the short name.
+func (r Result) String() string { return results.Name(r) }
 
-// Error gives the result's sentence.
-func (r Result) Error() string {
-	if r >= NumResults {
-		return r.String()
-	}
-	return results[r].sentence
-}
+// Sentence says it for people.
+func (r Result) Sentence() string { return results.Sentence(r) }

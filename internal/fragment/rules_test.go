@@ -451,13 +451,13 @@ func TestSizes(t *testing.T) {
 func TestNames(t *testing.T) {
 	seen := map[string]bool{}
 	for r := range Result(NumResults) {
-		if seen[r.String()] || seen[r.Error()] || strings.ContainsAny(r.String(), " .") || r.Error() == "" {
-			t.Errorf("%q, %q", r, r.Error())
+		if seen[r.String()] || seen[r.Sentence()] || strings.ContainsAny(r.String(), " .") || r.Sentence() == "" {
+			t.Errorf("%q, %q", r, r.Sentence())
 		}
-		seen[r.String()], seen[r.Error()] = true, true
+		seen[r.String()], seen[r.Sentence()] = true, true
 	}
-	if r := Result(99); r.String() != "result(99)" || r.Error() != "result(99)" {
-		t.Errorf("%v, %s", r, r.Error())
+	if r := Result(99); r.String() != "reason-99" {
+		t.Errorf("%v, %s", r, r.Sentence())
 	}
 }
 

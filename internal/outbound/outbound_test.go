@@ -224,7 +224,7 @@ func TestReasons(t *testing.T) {
 			t.Errorf("%s: %s", r, text)
 		}
 	}
-	if got := Reason(200).String() + Reason(200).Sentence(); got != "reason(200)reason(200)" {
+	if got := Reason(200).String() + Reason(200).Sentence(); got != "reason-200reason 200, which this version does not know" {
 		t.Error(got)
 	}
 }

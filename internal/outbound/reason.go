@@ -1,6 +1,6 @@
 package outbound
 
-import "fmt"
+import "tapsec/internal/reason"
 
 // Reason says what became of a frame. Each frame has one; the last few, from
 // Pieces on, are counted beside them.
@@ -34,7 +34,7 @@ const (
 	NumReasons = iota
 )
 
-var reasons = [NumReasons]struct{ name, sentence string }{
+var reasons = reason.New[Reason]("outbound", []reason.Text{
 	Sealed:      {"sealed", "sent as its SAs make it"},
 	Fragmented:  {"fragmented", "sent, sealed where it had to be, as fragments since it was longer than the wire's MTU"},
 	NotIP:       {"not-ip", "in clear: the frame carries no IP packet"},
@@ -57,23 +57,20 @@ var reasons = [NumReasons]struct{ name, sentence string }{
 	Pieces:     {"fragments", "fragments sent"},
 	Replies:    {"icmp", "ICMP errors that told the stack which MTU fits"},
 	Unanswered: {"icmp-not-sent", "packets too long for which no ICMP error was due, or the rate allowed none"},
-}
+})
 
 // Dropped reports whether such a frame was not sent.
 func (r Reason) Dropped() bool { return r >= Discarded && r < Pieces }
 
-// String is the reason's short name, as counters have it.
-func (r Reason) String() string {
-	if int(r) >= NumReasons {
-		return fmt.Sprintf("reason(%d)", uint8(r))
-	}
-	return reasons[r].name
-}
+// Reasons lists every reason there is.
+func Reasons() []Reason { return reasons.All() }
+
+// String gives the short name, as counters and JSON have it.
+func (r Reason) String() string { return reasons.Name(r) }
 
 // Sentence says what was counted.
-func (r Reason) Sentence() string {
-	if int(r) >= NumReasons {
-		return r.String()
-	}
-	return reasons[r].sentence
-}
+func (r Reason) Sentence() string { return reasons.Sentence(r) }
+
+// Qualified gives the short name behind "outbound/", for where nothing else says
+// whose reason it is.
+func (r Reason) Qualified() string { return reasons.Qualified(r) }

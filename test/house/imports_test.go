@@ -13,10 +13,11 @@ import (
 // mayImport says which packages of the house each one may import
 // (docs/decisions/0001-house.md). What is not in the table may import nothing.
 var mayImport = map[string][]string{
-	"wire": {}, "status": {}, "tap": {}, "internal/netns": {}, "internal/confine": {}, "internal/notify": {}, "internal/lab/vector": {},
+	"wire": {}, "internal/reason": {}, "tap": {}, "internal/netns": {}, "internal/confine": {}, "internal/notify": {}, "internal/lab/vector": {},
 
 	"sa":                {"wire"},
-	"internal/fragment": {"wire"},
+	"status":            {"internal/reason"},
+	"internal/fragment": {"wire", "internal/reason"},
 	"internal/lab/rig":  {"internal/netns"},
 	"internal/mac":      {"sa"},
 	"internal/replay":   {"sa"},
@@ -35,8 +36,8 @@ var mayImport = map[string][]string{
 	"configs":      {"sa", "keys"},
 	"internal/nic": {"tap"},
 
-	"transport":         {"wire", "sa", "status", "internal/fragment", "internal/replay", "internal/ledger"},
-	"internal/outbound": {"wire", "sa", "internal/seal", "internal/ledger"},
+	"transport":         {"wire", "sa", "status", "internal/fragment", "internal/replay", "internal/ledger", "internal/reason"},
+	"internal/outbound": {"wire", "sa", "internal/seal", "internal/ledger", "internal/reason"},
 	"internal/control":  {"sa"},
 
 	"appliance": {"configs", "sa", "status", "tap", "pipeline", "transport", "internal/nic", "internal/netns", "internal/control",

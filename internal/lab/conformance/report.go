@@ -96,7 +96,7 @@ func (r *Report) WriteText(w io.Writer, onlyFailures bool) error {
 		if onlyFailures && one.Passed() {
 			continue
 		}
-		fmt.Fprintf(&b, "%-8s %-9s %-20s %-20s %s\n", one.outcome(), one.Word, one.Reason.String(), one.asked(), one.Title)
+		fmt.Fprintf(&b, "%-8s %-9s %-20s %-20s %s\n", one.outcome(), one.Word, one.Reason, one.asked(), one.Title)
 		if !one.Passed() {
 			for line := range strings.Lines(one.Differs.Error()) {
 				fmt.Fprintf(&b, "         %s\n", strings.TrimSpace(line))

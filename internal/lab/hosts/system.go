@@ -333,7 +333,7 @@ func (s *system) account(out io.Writer, bad []hostileFrame, rounds int) bool {
 	good := rounds > 0
 	missing := 0
 	var lines []string
-	for r := range transport.Reason(transport.NumReasons) {
+	for _, r := range transport.Reasons() {
 		if n := want[r]; n > 0 {
 			got := int(sum.Reasons[r.String()])
 			good = good && got <= n
@@ -343,7 +343,7 @@ func (s *system) account(out io.Writer, bad []hostileFrame, rounds int) bool {
 	}
 	fmt.Fprintf(out, "  meanwhile, %d times each:\n", rounds)
 	for _, h := range bad {
-		fmt.Fprintf(out, "    %-40s %s\n", h.title, h.reason.Error())
+		fmt.Fprintf(out, "    %-40s %s\n", h.title, h.reason.Sentence())
 	}
 	fmt.Fprintf(out, "  b's transport: %d delivered, %d after work in software, %d dropped (%s)\n",
 		sum.Verdicts["deliver"], sum.Verdicts["software"], sum.Verdicts["drop"], strings.Join(lines, ", "))

@@ -74,7 +74,7 @@ func TestNothingBadReachesTheStack(t *testing.T) {
 		want[h.reason] += uint64(rounds)
 	}
 	sum, missing := s.b.Summary().Transport, 0
-	for reason := range transport.Reason(transport.NumReasons) {
+	for _, reason := range transport.Reasons() {
 		got := sum.Reasons[reason.String()]
 		if got > want[reason] {
 			t.Errorf("%s: %d frames, sent %d", reason, got, want[reason])
