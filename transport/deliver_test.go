@@ -219,6 +219,43 @@ func TestDeliverECN(t *testing.T) {
 	}
 }
 
+// Contract, The transport, step 6: fragments that came by different SAs never make a
+// packet, wherever in the stack of SAs the difference lies.
+func TestFragmentsOfDifferentSAs(t *testing.T) {
+	inner, outer, other := espSA(sa.Tunnel), espSA(sa.Tunnel, spi(0x2004)), espSA(sa.Tunnel, spi(0x2005))
+	first, later := fragments(plain4(), 7)
+	for name, c := range map[string]struct {
+		first, later []*sa.SA // innermost first
+		whole        bool
+	}{
+		"the same":           {[]*sa.SA{inner, outer}, []*sa.SA{inner, outer}, true},
+		"one in clear":       {[]*sa.SA{inner}, nil, false},
+		"another one":        {[]*sa.SA{inner}, []*sa.SA{outer}, false},
+		"one fewer outside":  {[]*sa.SA{inner, outer}, []*sa.SA{inner}, false},
+		"another outside":    {[]*sa.SA{inner, outer}, []*sa.SA{inner, other}, false},
+		"another inside":     {[]*sa.SA{inner, outer}, []*sa.SA{other, outer}, false},
+		"in the other order": {[]*sa.SA{inner, outer}, []*sa.SA{outer, inner}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			both(t, setup{sas: []*sa.SA{inner, outer, other}}, func(t *testing.T, h *host) {
+				sent := func(n uint64, packet []byte, sas []*sa.SA) []byte {
+					if len(sas) == 0 {
+						return framed(packet)
+					}
+					return framed(once(t, n, packet, sas...))
+				}
+				if _, v, r := h.receive(sent(1, first, c.first)); v != transport.Held {
+					t.Fatalf("the first one: %s (%s)", v, r)
+				}
+				_, v, r := h.receive(sent(2, later, c.later))
+				if want := map[bool]transport.Verdict{true: transport.Software, false: transport.Held}[c.whole]; v != want {
+					t.Errorf("the later one: %s (%s), want %s", v, r, want)
+				}
+			})
+		})
+	}
+}
+
 // CONTRIBUTING, the frame path: judging what the NIC opened allocates nothing,
 // under a policy and a selector.
 func TestJudgeNoAllocs(t *testing.T) {

@@ -99,6 +99,52 @@ func TestResyncBundle(t *testing.T) {
 	})
 }
 
+// Contract, The transport, step 4: 32 failures in a row. A frame that is good
+// begins the count anew, so that forged ones between good ones never cost a try.
+func TestResyncInARow(t *testing.T) {
+	esp := espSA(sa.Transport, esn)
+	both(t, setup{sas: []*sa.SA{esp}}, func(t *testing.T, h *host) {
+		s := sealer(t, esp)
+		next := func() []byte { return framed(sealed(t, s, plain4())) }
+		for range 31 {
+			h.drops(flipped(next()), icv)
+		}
+		h.delivers(next(), framed(plain4()))
+		s.SetNumber(0, 1<<32+100)
+		for range 31 {
+			h.drops(next(), icv)
+		}
+		h.delivers(next(), framed(plain4()))
+	})
+}
+
+// A reload that changes the window keeps the count of failures, and the pause after
+// a try that was in vain.
+func TestResyncAfterReload(t *testing.T) {
+	esp := espSA(sa.Transport, esn)
+	wider := espSA(sa.Transport, esn, func(s *sa.SA) { s.Window = 1024 })
+	both(t, setup{sas: []*sa.SA{esp}}, func(t *testing.T, h *host) {
+		s := sealer(t, esp)
+		next := func() []byte { return framed(sealed(t, s, plain4())) }
+		h.delivers(next(), framed(plain4()))
+		s.SetNumber(0, 5<<32+100)
+		for range 32 { // the last one is tried, and lies too far ahead
+			h.drops(next(), icv)
+		}
+		if err := h.Replace([][]*sa.SA{{wider}}, nil, ours, began.UnixNano()); err != nil {
+			t.Fatal(err)
+		}
+		if size := h.window(esp.Name).Size; size != 1024 {
+			t.Fatalf("a window of %d packets", size)
+		}
+		s.SetNumber(0, 4<<32+100)
+		h.now = h.now.Add(time.Second - 1)
+		h.drops(next(), icv)
+		h.now = h.now.Add(1)
+		h.delivers(next(), framed(plain4()))
+	})
+}
+
 // Contract, The transport, step 4: one frame a second, four high halves and no more. What does not
 // prove right changes nothing.
 func TestResyncBounds(t *testing.T) {

@@ -18,7 +18,7 @@ var ecnTable = [4][4]uint8{ // [inner][outer]
 	3: {3, 3, 3, 3},
 }
 
-func TestDecapsulate(t *testing.T) {
+func TestPropagateECN(t *testing.T) {
 	const dscp = 46 << 2
 	for _, outer := range []string{"192.0.2.1:1", "[2001:db8::1]:1"} {
 		for _, inner := range []string{"10.0.0.1:1", "[2001:db8::2]:1"} {
@@ -115,6 +115,22 @@ func TestUpperSum(t *testing.T) {
 		pseudo = append(pseudo, 0, wire.ProtoTCP, 0, 20)
 		if wire.Checksum(0, append(pseudo, tcp[p.Header:]...)) != 0 {
 			t.Errorf("%s: the TCP checksum does not verify", from)
+		}
+	}
+}
+
+// RFC 768: a checksum that comes to zero is sent as all ones, since zero is none.
+func TestUpperSumOfZero(t *testing.T) {
+	for _, from := range []string{"10.0.0.1:1", "[2001:db8::1]:1"} {
+		b := classed(from, 0)
+		p, _ := wire.Addresses(b, 0)
+		sum, data := b[p.Header+6:p.Header+8], b[p.Header+8:]
+		data[0], data[1] = 0, 0
+		wire.UpperSum(b, p)
+		copy(data, sum) // the rest comes to what is missing to all ones
+		wire.UpperSum(b, p)
+		if got := binary.BigEndian.Uint16(sum); got != 0xffff {
+			t.Errorf("%s: checksum %#x, want 0xffff", from, got)
 		}
 	}
 }
