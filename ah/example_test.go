@@ -43,6 +43,6 @@ func ExampleInbound_Verify() {
 	packet[39]++ // the destination
 	fmt.Println(in.Verify(0, packet, &p, 1, &scratch))
 	// Output:
-	// every IPsec portion checked is good
-	// the AH ICV is wrong
+	// verified
+	// ah-icv
 }

@@ -39,8 +39,8 @@ func ExampleInbound_Open() {
 	o, reason := in.Open(0, packet, 1, &scratch)
 	fmt.Printf("%s: %q, next header %d\n", reason, packet[esp.HeaderLen+suite.IVLen:][:o.Len], o.NextHeader)
 	_, reason = in.Open(0, packet, 2, &scratch)
-	fmt.Println(reason)
+	fmt.Println(reason, "-", reason.Sentence())
 	// Output:
-	// every IPsec portion checked is good: "attack at dawn", next header 17
-	// the ESP ICV is wrong
+	// verified: "attack at dawn", next header 17
+	// esp-icv - the ESP ICV is wrong
 }

@@ -50,7 +50,7 @@ func ExamplePipeline_Process() {
 		fmt.Println(t.Word, t.Word.Code(), t.Reason)
 	}
 	// Output:
-	// 00000006 CRYPTO_SUCCESS every IPsec portion checked is good
-	// 00000006 CRYPTO_SUCCESS every IPsec portion checked is good
-	// 00020006 CRYPTO_TRANSPORT_AH_AUTH_FAILED the AH ICV is wrong
+	// 00000006 CRYPTO_SUCCESS verified
+	// 00000006 CRYPTO_SUCCESS verified
+	// 00020006 CRYPTO_TRANSPORT_AH_AUTH_FAILED ah-icv
 }
