@@ -65,7 +65,3 @@ func Unfragment(frame []byte, start int, f Fragment, congested bool) {
 	ip[10], ip[11] = 0, 0
 	be.PutUint16(ip[10:], Checksum(0, ip[:f.Head-start]))
 }
-
-// ECN is the ECN field of packet p (RFC 3168 section 5): 0 for not-ECT, 1 for
-// ECT(1), 2 for ECT(0), 3 for CE.
-func ECN(frame []byte, p Packet) uint8 { return trafficClass(frame, p) & 3 }

@@ -20,6 +20,17 @@ const (
 	ProtoDestOpts = 60
 )
 
+// Numbers of upper protocols.
+const (
+	ProtoICMP   = 1
+	ProtoTCP    = 6
+	ProtoICMPv6 = 58
+
+	protoDCCP    = 33
+	protoSCTP    = 132
+	protoUDPLite = 136
+)
+
 // Lengths of IP headers in bytes.
 const (
 	IPv4Len = 20 // without options
@@ -151,6 +162,16 @@ func (p *Packet) walk(b []byte) error {
 			return nil
 		}
 	}
+}
+
+// Addresses reads the addresses of the IP header at frame[at], of whichever
+// version; ok is false where none is all there.
+func Addresses(frame []byte, at int) (p Packet, ok bool) {
+	if at < 0 || at >= len(frame) {
+		return p, false
+	}
+	p, err := ParseIP(frame, at, len(frame), frame[at]>>4)
+	return p, err == nil
 }
 
 // UDPLen is the length of a UDP header in bytes (RFC 768).

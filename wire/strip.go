@@ -48,27 +48,3 @@ func StripTransport(frame []byte, p Packet, payload, n int, next uint8) ([]byte,
 	be.PutUint16(ip[10:], sum)
 	return frame, p
 }
-
-// updateChecksum is RFC 1624 equation 3: HC' = ~(~HC + ~m + m').
-func updateChecksum(sum, was, is uint16) uint16 {
-	s := uint32(^sum) + uint32(^was) + uint32(is)
-	s = s&0xffff + s>>16
-	s = s&0xffff + s>>16
-	return ^uint16(s)
-}
-
-// Checksum is the Internet checksum of b on top of the partial sum start (RFC
-// 1071), complemented and ready to be stored.
-func Checksum(start uint32, b []byte) uint16 {
-	s := uint64(start)
-	for ; len(b) >= 2; b = b[2:] {
-		s += uint64(b[0])<<8 | uint64(b[1])
-	}
-	if len(b) == 1 {
-		s += uint64(b[0]) << 8
-	}
-	for s > 0xffff {
-		s = s&0xffff + s>>16
-	}
-	return ^uint16(s)
-}

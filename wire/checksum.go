@@ -1,0 +1,82 @@
+package wire
+
+import "encoding/binary"
+
+// HeaderSum reports whether the header checksum of packet p is right; an IPv6
+// packet has none.
+func HeaderSum(frame []byte, p Packet) bool {
+	if p.Version != 4 {
+		return true
+	}
+	length := int(frame[p.Start]&15) * 4
+	return Checksum(0, frame[p.Start:p.Start+length]) == 0
+}
+
+// UpperSum computes the checksum of the TCP segment or UDP datagram that p
+// carries anew, over the addresses in p's header (RFC 3948 section 3.1.2). A
+// UDP checksum of zero, none, stays zero over IPv4, and bytes behind a datagram's
+// own length (RFC 4303 section 2.7) do not count. Other protocols, and segments
+// too short for a checksum, are left alone.
+func UpperSum(frame []byte, p Packet) {
+	const tcpSum, udpSum = 16, 6
+	b := frame[p.Header:max(p.Header, p.Reach)]
+	at := tcpSum
+	if p.Proto == ProtoUDP {
+		at = udpSum
+	}
+	if p.Proto != ProtoTCP && p.Proto != ProtoUDP || len(b) < at+2 {
+		return
+	}
+	sum := b[at : at+2]
+	if p.Proto == ProtoUDP && p.Version == 4 && sum[0]|sum[1] == 0 {
+		return
+	}
+	if n := int(binary.BigEndian.Uint16(b[4:])); p.Proto == ProtoUDP && n >= UDPLen && n < len(b) {
+		b = b[:n]
+	}
+	sum[0], sum[1] = 0, 0
+	s := Checksum(pseudoSum(p, len(b)), b)
+	if p.Proto == ProtoUDP && s == 0 {
+		s = 0xffff
+	}
+	binary.BigEndian.PutUint16(sum, s)
+}
+
+// pseudoSum is the partial sum of the pseudo-header (RFC 793 section 3.1, RFC
+// 8200 section 8.1).
+func pseudoSum(p Packet, length int) uint32 {
+	sum := uint32(p.Proto) + uint32(length)
+	src, dst := p.Src.As16(), p.Dst.As16()
+	from := 0
+	if p.Version == 4 {
+		from = 12
+	}
+	for i := from; i < 16; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(src[i:])) + uint32(binary.BigEndian.Uint16(dst[i:]))
+	}
+	return sum
+}
+
+// updateChecksum is RFC 1624 equation 3: HC' = ~(~HC + ~m + m').
+func updateChecksum(sum, was, is uint16) uint16 {
+	s := uint32(^sum) + uint32(^was) + uint32(is)
+	s = s&0xffff + s>>16
+	s = s&0xffff + s>>16
+	return ^uint16(s)
+}
+
+// Checksum is the Internet checksum of b on top of the partial sum start (RFC
+// 1071), complemented and ready to be stored.
+func Checksum(start uint32, b []byte) uint16 {
+	s := uint64(start)
+	for ; len(b) >= 2; b = b[2:] {
+		s += uint64(b[0])<<8 | uint64(b[1])
+	}
+	if len(b) == 1 {
+		s += uint64(b[0]) << 8
+	}
+	for s > 0xffff {
+		s = s&0xffff + s>>16
+	}
+	return ^uint16(s)
+}

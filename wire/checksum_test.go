@@ -1,0 +1,73 @@
+package wire_test
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"tapsec/wire"
+)
+
+func TestHeaderSum(t *testing.T) {
+	b := classed("10.0.0.1:1", 0)
+	p, _ := wire.Addresses(b, 0)
+	if !wire.HeaderSum(b, p) {
+		t.Error("a right checksum is called wrong")
+	}
+	b[8] ^= 1
+	if wire.HeaderSum(b, p) {
+		t.Error("a wrong checksum is called right")
+	}
+}
+
+// A segment whose addresses changed on the way has a right checksum again; an
+// IPv4 UDP checksum of zero stays.
+func TestUpperSum(t *testing.T) {
+	for _, from := range []string{"10.0.0.1:1", "[2001:db8::1]:1"} {
+		right := classed(from, 0)
+		p, _ := wire.Addresses(right, 0)
+		sum := func(b []byte) uint16 { return binary.BigEndian.Uint16(b[p.Header+6:]) }
+		b := append([]byte(nil), right...)
+		b[p.Header+6] ^= 0x55
+		wire.UpperSum(b, p)
+		if sum(b) != sum(right) {
+			t.Errorf("%s: UDP checksum %#x, want %#x", from, sum(b), sum(right))
+		}
+		padded, q := append(b, 1, 2, 3), p // TFC padding in transport mode
+		q.Reach += 3
+		wire.UpperSum(padded, q)
+		if sum(padded) != sum(right) {
+			t.Errorf("%s: with bytes behind it UDP checksum %#x, want %#x", from, sum(padded), sum(right))
+		}
+		b[p.Header+6], b[p.Header+7] = 0, 0
+		wire.UpperSum(b, p)
+		if kept := sum(b) == 0; kept != (p.Version == 4) {
+			t.Errorf("%s: checksum none became %#x", from, sum(b))
+		}
+
+		tcp := append([]byte(nil), right...)
+		tcp = append(tcp[:p.Header], make([]byte, 20)...)
+		q.Proto, q.Reach = wire.ProtoTCP, len(tcp)
+		wire.UpperSum(tcp, q)
+		pseudo := append(append([]byte(nil), q.Src.AsSlice()...), q.Dst.AsSlice()...)
+		pseudo = append(pseudo, 0, wire.ProtoTCP, 0, 20)
+		if wire.Checksum(0, append(pseudo, tcp[p.Header:]...)) != 0 {
+			t.Errorf("%s: the TCP checksum does not verify", from)
+		}
+	}
+}
+
+// RFC 768: a checksum that comes to zero is sent as all ones, since zero is none.
+func TestUpperSumOfZero(t *testing.T) {
+	for _, from := range []string{"10.0.0.1:1", "[2001:db8::1]:1"} {
+		b := classed(from, 0)
+		p, _ := wire.Addresses(b, 0)
+		sum, data := b[p.Header+6:p.Header+8], b[p.Header+8:]
+		data[0], data[1] = 0, 0
+		wire.UpperSum(b, p)
+		copy(data, sum) // the rest comes to what is missing to all ones
+		wire.UpperSum(b, p)
+		if got := binary.BigEndian.Uint16(sum); got != 0xffff {
+			t.Errorf("%s: checksum %#x, want 0xffff", from, got)
+		}
+	}
+}
