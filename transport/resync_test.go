@@ -131,7 +131,7 @@ func TestResyncAfterReload(t *testing.T) {
 		for range 32 { // the last one is tried, and lies too far ahead
 			h.drops(next(), icv)
 		}
-		if err := h.Replace([][]*sa.SA{{wider}}, nil, ours, began.UnixNano()); err != nil {
+		if err := h.Replace([][]*sa.SA{{wider}}, nil, ours); err != nil {
 			t.Fatal(err)
 		}
 		if size := h.window(esp.Name).Size; size != 1024 {
