@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,7 +13,8 @@ import (
 
 // console is standard error: log lines, and on a terminal one line beneath them
 // that is written again and again. Its zero value with a Writer works; it may
-// be used by several goroutines.
+// be used by several goroutines. Each of them waits for as long as nobody reads,
+// as on a terminal that was stopped with Ctrl-S.
 type console struct {
 	io.Writer
 	terminal bool
@@ -53,6 +55,7 @@ func (c *console) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.clear()
+	c.terminal = false
 }
 
 func (c *console) clear() {
@@ -62,11 +65,43 @@ func (c *console) clear() {
 	}
 }
 
-// ticks gives the times at which to show progress: never, off a terminal.
-func (c *console) ticks() (<-chan time.Time, func()) {
+// show rewrites the progress line each second, in a goroutine of its own, until
+// end is called. Off a terminal it does nothing.
+func (c *console) show(line func() string) (end func()) {
 	if !c.terminal {
-		return nil, func() {}
+		return func() {}
 	}
-	t := time.NewTicker(time.Second)
-	return t.C, t.Stop
+	second, ended := time.NewTicker(time.Second), make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-second.C:
+				c.progress(line())
+			case <-ended:
+				return
+			}
+		}
+	}()
+	return func() {
+		second.Stop()
+		close(ended)
+		_ = bounded(func() error { c.end(); return nil })
+	}
+}
+
+// readPause is how long the end of a program waits for whoever reads what it says.
+const readPause = time.Second
+
+var errUnread = errors.New("nobody reads what is written")
+
+// bounded waits for write, which may never end, for a second.
+func bounded(write func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- write() }()
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(readPause):
+		return errUnread
+	}
 }

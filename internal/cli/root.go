@@ -53,7 +53,10 @@ func Main() int {
 		err = inputError(err)
 	}
 	if err != nil && !errors.Is(err, errSaid) {
-		fmt.Fprintln(os.Stderr, "tapsec:", err)
+		_ = bounded(func() error {
+			_, err := fmt.Fprintln(os.Stderr, "tapsec:", err)
+			return err
+		})
 	}
 	return exitCode(err)
 }

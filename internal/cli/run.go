@@ -14,6 +14,7 @@ import (
 
 	"tapsec/appliance"
 	"tapsec/configs"
+	"tapsec/internal/logging"
 	"tapsec/internal/notify"
 	"tapsec/tap"
 )
@@ -42,6 +43,7 @@ type runOptions struct {
 	use       []string
 	first     uint64
 	confine   bool
+	log       logging.Options
 }
 
 // stackFlags are those of every command with a transport.
@@ -61,6 +63,8 @@ func (o *runOptions) commonFlags(cmd *cobra.Command) {
 	f.StringVar(&o.control, "control", "", "answer questions on a Unix socket at this `PATH`")
 	f.TextVar(&o.engine, "engine", tap.Auto, "how frames are moved: auto, ring (io_uring) or plain (read and write)")
 	f.BoolVar(&o.confine, "confine", true, "once all is open, give up capabilities, files and system calls that are needed no more")
+	f.TextVar(&o.log.Format, "log-format", logging.Text, "`FORM` of the log: text or json")
+	f.TextVar(&o.log.Level, "log-level", logging.Level(slog.LevelInfo), "log nothing below this `LEVEL`: debug, info, warn or error")
 	f.DurationVar(&o.busyPoll, "busy-poll", 0, "look for frames for this `time` before sleeping (default: sleep at once)")
 }
 
@@ -124,6 +128,8 @@ func completeFlags(cmd *cobra.Command) {
 	_ = cmd.MarkFlagFilename("state", "json")
 	_ = cmd.RegisterFlagCompletionFunc("form", fixed(string(configs.InPlace), string(configs.Decap)))
 	_ = cmd.RegisterFlagCompletionFunc("annotate", fixed(string(configs.Trailer), string(configs.None)))
+	_ = cmd.RegisterFlagCompletionFunc("log-format", fixed("text", "json"))
+	_ = cmd.RegisterFlagCompletionFunc("log-level", fixed("debug", "info", "warn", "error"))
 }
 
 // run is the program from start to stop. SIGHUP reloads; SIGINT and SIGTERM end
@@ -141,18 +147,20 @@ func run(cmd *cobra.Command, o runOptions) error {
 		return err
 	}
 	defer service.Close()
+	signal.Ignore(unix.SIGPIPE) // a reader of the log that ends is no reason to end
 	console := newConsole(cmd.ErrOrStderr())
-	a, err := appliance.New(o.appliance(slog.New(slog.NewTextHandler(console, nil))))
+	log := logging.New(console, o.log)
+	defer log.Close()
+	a, err := appliance.New(o.appliance(log.Logger()))
 	if err != nil {
 		return err
 	}
 	done := make(chan error, 1)
 	go func() { done <- a.Run(ctx) }()
-	progress, end := console.ticks()
-	defer end()
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	ready, beat := a.Ready(), notify.Pulse{}
+	end := console.show(func() string { return progressLine(a.Summary()) })
 	for {
 		select {
 		case <-ready:
@@ -169,12 +177,12 @@ func run(cmd *cobra.Command, o runOptions) error {
 			service.Reloading()
 			_ = a.Reload() // which has logged what is wrong
 			service.Ready()
-		case <-progress:
-			console.progress(progressLine(a.Summary()))
 		case err := <-done:
-			console.end()
 			s := a.Summary()
-			return errors.Join(err, a.Close(), printSummary(cmd.OutOrStdout(), &s))
+			err = errors.Join(err, a.Close())
+			log.Close()
+			end()
+			return errors.Join(err, bounded(func() error { return printSummary(cmd.OutOrStdout(), &s) }))
 		}
 	}
 }

@@ -1,0 +1,218 @@
+// Package logging keeps a program's log from stopping the program: whoever logs
+// leaves a line in a bounded queue, and one goroutine writes. Where nobody reads
+// what is written, or too slowly, the queue is full, and lines are lost; how many,
+// and of which reasons, stands in the next line that gets through.
+package logging
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Options say which lines there are, and how they are written. The zero value is
+// text, from level info on.
+type Options struct {
+	Format Format
+	Level  Level
+}
+
+const (
+	queueLen   = 256         // lines
+	flushPause = time.Second // how long Close waits
+	lossPause  = time.Second // between two lines about losses, while the queue is never empty
+)
+
+// Log is the queue and its writer.
+type Log struct {
+	root  slog.Handler
+	lines chan line
+	close func()
+	ends  chan struct{} // closed to flush
+	ended chan struct{}
+
+	mu   sync.Mutex
+	lost map[string]uint64 // since it was said last, by reason or else by level
+
+	said time.Time // when losses were
+}
+
+// line is a record and where it goes: a handler with the attributes of its logger.
+type line struct {
+	to slog.Handler
+	slog.Record
+}
+
+// New begins to write to w, which is the Log's alone until Close returns true.
+func New(w io.Writer, o Options) *Log {
+	l := &Log{lines: make(chan line, queueLen), ends: make(chan struct{}), ended: make(chan struct{}), lost: map[string]uint64{}}
+	l.close = sync.OnceFunc(func() { close(l.ends) })
+	l.root = o.handler(w)
+	go l.write()
+	return l
+}
+
+// Logger returns a logger whose calls never wait for the writer.
+func (l *Log) Logger() *slog.Logger { return slog.New(handler{l.root, l}) }
+
+// Close writes what is in the queue, for a second at most, and reports whether
+// all of it was written. What is logged afterwards is lost.
+func (l *Log) Close() bool {
+	l.close()
+	select {
+	case <-l.ended:
+		return true
+	case <-time.After(flushPause):
+		return false
+	}
+}
+
+func (l *Log) write() {
+	defer close(l.ended)
+	for {
+		select {
+		case next := <-l.lines:
+			l.one(next)
+			continue
+		default:
+		}
+		l.tellLoss()
+		select {
+		case next := <-l.lines:
+			l.one(next)
+		case <-l.ends:
+			if len(l.lines) == 0 {
+				return
+			}
+		}
+	}
+}
+
+// one writes a line. That it cannot be written is nobody's to be told.
+func (l *Log) one(next line) {
+	_ = next.to.Handle(context.Background(), next.Record)
+	if time.Since(l.said) >= lossPause {
+		l.tellLoss()
+	}
+}
+
+// put queues a line, or counts it.
+func (l *Log) put(next line) {
+	select {
+	case l.lines <- next:
+	default:
+		l.lose(&next.Record)
+	}
+}
+
+// lose counts a line by its reason, and with it the events that it would have said
+// were left out before.
+func (l *Log) lose(r *slog.Record) {
+	of, n := strings.ToLower(r.Level.String()), uint64(1)
+	r.Attrs(func(a slog.Attr) bool {
+		switch a.Key {
+		case "reason":
+			of = a.Value.String()
+		case "suppressed":
+			if a.Value.Kind() == slog.KindUint64 {
+				n += a.Value.Uint64()
+			}
+		}
+		return true
+	})
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lost[of] += n
+}
+
+// tellLoss writes what was lost so far.
+func (l *Log) tellLoss() {
+	l.mu.Lock()
+	lost := maps.Clone(l.lost)
+	clear(l.lost)
+	l.mu.Unlock()
+	if len(lost) == 0 {
+		return
+	}
+	r := slog.NewRecord(time.Now(), slog.LevelWarn, "lines of the log are lost, since they are not read as fast as they come", 0)
+	var all uint64
+	var by []any
+	for _, of := range slices.Sorted(maps.Keys(lost)) {
+		all += lost[of]
+		by = append(by, slog.Uint64(of, lost[of]))
+	}
+	r.AddAttrs(slog.Uint64("lost", all), slog.Group("of", by...))
+	_ = l.root.Handle(context.Background(), r)
+	l.said = time.Now()
+}
+
+// handler is a logger's end of the queue.
+type handler struct {
+	to  slog.Handler
+	log *Log
+}
+
+func (h handler) Enabled(ctx context.Context, level slog.Level) bool { return h.to.Enabled(ctx, level) }
+
+func (h handler) Handle(_ context.Context, r slog.Record) error {
+	h.log.put(line{h.to, r.Clone()})
+	return nil
+}
+
+func (h handler) WithAttrs(a []slog.Attr) slog.Handler { return handler{h.to.WithAttrs(a), h.log} }
+func (h handler) WithGroup(name string) slog.Handler   { return handler{h.to.WithGroup(name), h.log} }
+
+func (o Options) handler(w io.Writer) slog.Handler {
+	how := &slog.HandlerOptions{Level: slog.Level(o.Level)}
+	if o.Format == JSON {
+		return slog.NewJSONHandler(w, how)
+	}
+	return slog.NewTextHandler(w, how)
+}
+
+// Format is how a line is written.
+type Format uint8
+
+// The formats.
+const (
+	Text Format = iota // key=value
+	JSON               // an object to a line
+)
+
+// MarshalText gives the format's name.
+func (f Format) MarshalText() ([]byte, error) { return []byte([...]string{"text", "json"}[f]), nil }
+
+// UnmarshalText takes the format's name.
+func (f *Format) UnmarshalText(text []byte) error {
+	switch string(text) {
+	case "text":
+		*f = Text
+	case "json":
+		*f = JSON
+	default:
+		return fmt.Errorf("expected text or json, found %q", text)
+	}
+	return nil
+}
+
+// Level is the least level of which lines are written.
+type Level slog.Level
+
+// MarshalText gives the level's name.
+func (l Level) MarshalText() ([]byte, error) {
+	return []byte(strings.ToLower(slog.Level(l).String())), nil
+}
+
+// UnmarshalText takes the level's name.
+func (l *Level) UnmarshalText(text []byte) error {
+	if (*slog.Level)(l).UnmarshalText(text) != nil {
+		return fmt.Errorf("expected debug, info, warn or error, found %q", text)
+	}
+	return nil
+}
