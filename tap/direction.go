@@ -19,14 +19,16 @@ const heartbeat = time.Second
 // Tally counts what a direction has done since it was made.
 // In = Out + HostDown + TooLong + Refused + Kept whenever none of its frames is under way.
 type Tally struct {
-	In, InBytes   uint64 // received
-	Out, OutBytes uint64 // written
-	HostDown      uint64 // frames given up because the receiving interface was down, or gone, or refused them until Stop
-	TooLong       uint64 // frames longer than the receiving interface's MTU allows; a TAP takes any length
-	Refused       uint64 // frames that the receiving interface refused for good while it was up
-	Kept          int64  // frames that were received and not given to Send, less those that were given and not received
-	Retries       uint64 // times a write was refused for the moment and tried again
-	Oversize      uint64 // frames longer than the direction's room, discarded unread; not part of In
+	In       uint64 `json:"in"`        // frames received
+	InBytes  uint64 `json:"in_bytes"`  //
+	Out      uint64 `json:"out"`       // frames written
+	OutBytes uint64 `json:"out_bytes"` //
+	HostDown uint64 `json:"host_down"` // frames given up because the receiving interface was down, or gone, or refused them until Stop
+	TooLong  uint64 `json:"too_long"`  // frames longer than the receiving interface's MTU allows; a TAP takes any length
+	Refused  uint64 `json:"refused"`   // frames that the receiving interface refused for good while it was up
+	Kept     int64  `json:"kept"`      // frames that were received and not given to Send, less those that were given and not received
+	Retries  uint64 `json:"retries"`   // times a write was refused for the moment and tried again
+	Oversize uint64 `json:"oversize"`  // frames longer than the direction's room, discarded unread; not part of In
 }
 
 // Direction moves frames one way between the queues of a pair. It belongs to a Worker.

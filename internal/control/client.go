@@ -19,6 +19,7 @@ import (
 
 const (
 	clientPause = 2 * time.Second
+	maxAsking   = 8        // requests under way of one Client; others wait
 	maxAnswer   = 64 << 20 // bytes; a document may list a great many SAs
 )
 
@@ -37,7 +38,7 @@ func Dial(path string) (*Client, error) {
 	}
 	c := &Client{path, http.Client{
 		Timeout:   clientPause,
-		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true},
+		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true, MaxConnsPerHost: maxAsking},
 	}}
 	if err := c.Get("", new(Index)); err != nil {
 		return nil, err
@@ -51,21 +52,21 @@ func (c *Client) Get(name string, v any) error { return c.do(http.MethodGet, nam
 // Update tells the NIC the high half of an SA's sequence numbers. The error wraps
 // sa.ErrUnknown where the NIC does not hold the SA.
 func (c *Client) Update(id sa.ID, high uint32) error {
-	return c.post("update", change{id, &high})
+	return c.post("update", id, &high)
 }
 
 // Delete takes an SA from the NIC. The error wraps sa.ErrUnknown where the NIC
 // does not hold it.
-func (c *Client) Delete(id sa.ID) error { return c.post("delete", change{ID: id}) }
+func (c *Client) Delete(id sa.ID) error { return c.post("delete", id, nil) }
 
-func (c *Client) post(name string, change change) error {
-	body, err := json.Marshal(change)
+func (c *Client) post(name string, id sa.ID, high *uint32) error {
+	body, err := json.Marshal(newChange(id, high))
 	if err != nil {
 		return fmt.Errorf("control socket %s: %w", c.path, err)
 	}
 	err = c.do(http.MethodPost, name, body, nil)
 	if bad := (*refusal)(nil); errors.As(err, &bad) && bad.status == http.StatusNotFound {
-		return fmt.Errorf("control socket %s: %s: %w", c.path, change.ID, sa.ErrUnknown)
+		return fmt.Errorf("control socket %s: %s: %w", c.path, id, sa.ErrUnknown)
 	}
 	return err
 }

@@ -208,7 +208,7 @@ func TestHostileRequests(t *testing.T) {
 		"no JSON":          {"POST", "/update", "\x00\xff", 400, "invalid character"},
 		"cut off":          {"POST", "/update", `{` + good, 400, "unexpected EOF"},
 		"a list":           {"POST", "/update", `[]`, 400, "cannot unmarshal array"},
-		"null":             {"POST", "/update", `null`, 400, "are needed"},
+		"null":             {"POST", "/update", `null`, 400, `\"protocol\" is missing`},
 		"unknown field":    {"POST", "/update", `{` + good + `, "high": 1, "key": "00"}`, 400, `unknown field \"key\"`},
 		"more behind":      {"POST", "/update", `{` + good + `, "high": 1}{}`, 400, "more behind the object"},
 		"too long":         {"POST", "/update", `{` + good + `, "high": 1` + strings.Repeat(" ", maxBody) + `}`, 400, "too large"},
@@ -218,13 +218,15 @@ func TestHostileRequests(t *testing.T) {
 		"high too high":    {"POST", "/update", `{` + good + `, "high": 4294967296}`, 400, "4294967296"},
 		"high negative":    {"POST", "/update", `{` + good + `, "high": -1}`, 400, "-1"},
 		"protocol":         {"POST", "/delete", `{"protocol": "tcp", "spi": "1"}`, 400, `found \"tcp\"`},
-		"no protocol":      {"POST", "/delete", `{"spi": "1"}`, 400, "are needed"},
-		"no SPI":           {"POST", "/delete", `{"protocol": "ah"}`, 400, "are needed"},
+		"no protocol":      {"POST", "/delete", `{"spi": "1"}`, 400, `/delete: \"protocol\" is missing`},
+		"no SPI":           {"POST", "/delete", `{"protocol": "ah"}`, 400, `\"spi\" is missing`},
+		"no dst":           {"POST", "/delete", `{"protocol": "esp", "spi": "0xb001"}`, 400, `\"dst\" is missing`},
+		"dst null":         {"POST", "/delete", `{"protocol": "esp", "spi": "0xb001", "dst": null}`, 400, `\"dst\" is missing`},
 		"SPI as a number":  {"POST", "/delete", `{"protocol": "ah", "spi": 4097}`, 400, "number"},
 		"SPI too high":     {"POST", "/delete", `{"protocol": "ah", "spi": "0x100000000"}`, 400, "SPI of 32 bits"},
 		"address":          {"POST", "/delete", `{` + good + `, "src": "example.org"}`, 400, "example.org"},
 		"high in a delete": {"POST", "/delete", `{` + good + `, "high": 1}`, 400, "is for /update"},
-		"unknown SA":       {"POST", "/delete", `{"protocol": "ah", "spi": "1"}`, 404, "ah SPI 0x00000001: no such SA"},
+		"unknown SA":       {"POST", "/delete", `{"protocol": "ah", "spi": "1", "dst": ""}`, 404, "ah SPI 0x00000001: no such SA"},
 		"GET an action":    {"GET", "/update", ``, 405, "/update takes POST, not GET"},
 		"POST a document":  {"POST", "/sas", ``, 405, "/sas takes GET, not POST"},
 		"DELETE":           {"DELETE", "/", ``, 405, "takes GET"},
@@ -262,6 +264,54 @@ func TestHostileConnections(t *testing.T) {
 	if err := s.Close(); err != nil || time.Since(began) > serverPause-closingPause { // connections end by themselves after serverPause
 		t.Errorf("%v after %v", err, time.Since(began))
 	}
+}
+
+// Clients that say nothing, say it slowly, or come again and again on one
+// connection use up few descriptors, and others are answered after them.
+func TestManyClients(t *testing.T) {
+	path := socket(t)
+	open(t, path, Config{})
+	before, peak := descriptors(t), 0
+	var silent []net.Conn
+	for i := range 10 * maxClients {
+		conn, err := net.Dial("unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		silent = append(silent, conn)
+		if i%2 == 0 {
+			io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n")
+		}
+		peak = max(peak, descriptors(t)-len(silent)-before)
+	}
+	if peak > maxClients {
+		t.Errorf("%d descriptors for %d clients, expected %d at most", peak, len(silent), maxClients)
+	}
+	for _, conn := range silent[maxClients:] { // of which the server need not wait for the end
+		conn.Close()
+	}
+	patient := http.Client{Timeout: time.Minute, Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("unix", path)
+	}}}
+	a, err := patient.Get("http://x/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Body.Close()
+	if a.StatusCode != 200 || !a.Close {
+		t.Errorf("%s, the connection ends: %t", a.Status, a.Close)
+	}
+}
+
+// descriptors are those that this process has open.
+func descriptors(t *testing.T) int {
+	t.Helper()
+	all, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
 }
 
 // A document may hold SAs as they are: their keys never come out.
@@ -451,9 +501,9 @@ func TestCurl(t *testing.T) {
 		rig.Missing(t, "curl")
 	}
 	path, n := socket(t), &nic{holds: held}
-	open(t, path, Config{Documents: map[string]func() any{"counters": func() any { return counters{Frames: 7} }}, Offloader: n})
+	open(t, path, Config{Documents: map[string]func() any{"moved": func() any { return counters{Frames: 7} }}, Offloader: n})
 	for _, c := range []struct{ data, url, want string }{
-		{"", "/counters", "{\n  \"frames\": 7,\n  \"by\": null\n}\n"},
+		{"", "/moved", "{\n  \"frames\": 7,\n  \"by\": null\n}\n"},
 		{`{"protocol": "esp", "spi": "4097", "dst": "192.0.2.1", "src": "", "high": 1}`, "/update", ""},
 		{`{"protocol": "esp", "spi": "0x1001", "dst": "192.0.2.1"}`, "/delete", ""},
 	} {

@@ -1,5 +1,5 @@
 // Package control is a running NIC or transport seen from outside: HTTP with
-// JSON on a Unix socket that only its owner can open.
+// JSON on a Unix socket that only its owner can open (docs/control.md).
 //
 //	GET  /        what there is
 //	GET  /NAME    a document
@@ -9,10 +9,11 @@
 // An answer is the document, nothing (204), or {"error": "one sentence"}. For
 // instance
 //
-//	curl --unix-socket /run/tapsec.sock http://tapsec/counters
+//	curl --unix-socket /run/tapsec.sock http://tapsec/moved
 //
 // The package knows neither NIC nor transport: what the documents say, and what
-// an update does, is given to it. Requests stay off the frame path.
+// an update does, is given to it. Requests stay off the frame path. Connections
+// are few and short: each has one request, and a few seconds for it.
 package control
 
 import (
@@ -24,12 +25,15 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"regexp"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/net/netutil"
 
 	"tapsec/sa"
 )
@@ -58,6 +62,7 @@ type Index struct {
 }
 
 const (
+	maxClients   = 16      // at once; the next one waits until one of them is done
 	maxBody      = 4 << 10 // bytes of a request
 	serverPause  = 5 * time.Second
 	closingPause = time.Second
@@ -94,8 +99,9 @@ func Open(path string, c Config) (*Server, error) {
 		l.Close()
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	s.http = http.Server{Handler: s, ReadTimeout: serverPause, WriteTimeout: serverPause, IdleTimeout: serverPause, MaxHeaderBytes: maxBody}
-	go func() { s.ended <- s.serve(l) }()
+	s.http = http.Server{Handler: s, ReadTimeout: serverPause, WriteTimeout: serverPause, MaxHeaderBytes: maxBody}
+	s.http.SetKeepAlivesEnabled(false) // nobody holds one of the few for longer than a request takes
+	go func() { s.ended <- s.serve(netutil.LimitListener(l, maxClients)) }()
 	return s, nil
 }
 
@@ -196,8 +202,37 @@ func (s *Server) index() Index {
 
 // change is what POST takes.
 type change struct {
-	sa.ID
-	High *uint32 `json:"high,omitempty"` // update alone
+	Protocol *sa.Protocol `json:"protocol"`
+	SPI      *sa.SPI      `json:"spi"`
+	Dst      *netip.Addr  `json:"dst"`            // "" of an SA that has none
+	Src      netip.Addr   `json:"src"`            // likewise, or not there
+	High     *uint32      `json:"high,omitempty"` // update alone
+}
+
+func newChange(id sa.ID, high *uint32) change {
+	return change{&id.Protocol, &id.SPI, &id.Dst, id.Src, high}
+}
+
+// check names what is missing, or too much.
+func (c *change) check(name string) error {
+	const missing = "%q is missing, %s"
+	switch {
+	case c.Protocol == nil:
+		return fmt.Errorf(missing, "protocol", "esp or ah")
+	case c.SPI == nil:
+		return fmt.Errorf(missing, "spi", `for instance "0x1001"`)
+	case c.Dst == nil:
+		return fmt.Errorf(missing, "dst", `the SA's destination, or "" if it has none`)
+	case name == "update" && c.High == nil:
+		return fmt.Errorf(missing, "high", "the high half of the sequence numbers")
+	case name == "delete" && c.High != nil:
+		return errors.New(`"high" is for /update`)
+	}
+	return nil
+}
+
+func (c *change) id() sa.ID {
+	return sa.ID{Protocol: *c.Protocol, SPI: *c.SPI, Dst: *c.Dst, Src: c.Src}
 }
 
 func (s *Server) change(name string, body io.Reader) error {
@@ -205,20 +240,19 @@ func (s *Server) change(name string, body io.Reader) error {
 		return refuse(http.StatusNotImplemented, "nothing is offloaded here that one could %s", name)
 	}
 	c, err := decode(body)
-	switch {
-	case err != nil:
+	if err == nil {
+		err = c.check(name)
+	}
+	if err != nil {
 		return refuse(http.StatusBadRequest, "/%s: %v", name, err)
-	case name == "delete" && c.High != nil:
-		return refuse(http.StatusBadRequest, "/delete: \"high\" is for /update")
-	case name == "delete":
-		err = s.Offloader.Delete(c.ID)
-	case c.High == nil:
-		return refuse(http.StatusBadRequest, "/update: \"high\" is missing, the high half of the sequence numbers")
-	default:
-		err = s.Offloader.Update(c.ID, *c.High)
+	}
+	if name == "delete" {
+		err = s.Offloader.Delete(c.id())
+	} else {
+		err = s.Offloader.Update(c.id(), *c.High)
 	}
 	if errors.Is(err, sa.ErrUnknown) {
-		return refuse(http.StatusNotFound, "%s: %v", c.ID, sa.ErrUnknown)
+		return refuse(http.StatusNotFound, "%s: %v", c.id(), sa.ErrUnknown)
 	}
 	return err
 }
@@ -234,9 +268,6 @@ func decode(body io.Reader) (c change, err error) {
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
 		return c, errors.New("there is more behind the object")
-	}
-	if c.Protocol == 0 || c.SPI == 0 {
-		return c, errors.New("\"protocol\" and \"spi\" are needed, and \"dst\" and \"src\" where the SA has them")
 	}
 	return c, nil
 }

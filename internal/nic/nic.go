@@ -159,7 +159,8 @@ func (n *NIC) Rounds() []uint64 {
 
 // Summary is what was moved so far.
 type Summary struct {
-	ToHost, ToWire tap.Tally
+	ToHost tap.Tally `json:"to_host"`
+	ToWire tap.Tally `json:"to_wire"`
 }
 
 // Summary sums the counters of all workers. It may be called at any time; each worker's counts are
