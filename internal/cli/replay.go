@@ -117,9 +117,6 @@ func replay(o replayOptions) (err error) {
 	if err != nil {
 		return inputError(fmt.Errorf("%s: %w", inputName(o.in), err))
 	}
-	if same(in, o.out) {
-		return inputError(fmt.Errorf("-o %s: expected a file of its own, not the capture itself", o.out))
-	}
 	out, err := o.output(frames, c.Host.Annotate == configs.None)
 	if err != nil {
 		return err
@@ -237,18 +234,6 @@ func inputName(path string) string {
 	return path
 }
 
-// same tells whether a path names the file that is read, which creating it
-// would empty.
-func same(in io.Reader, path string) bool {
-	file, ok := in.(*os.File)
-	if !ok {
-		return false
-	}
-	a, err1 := file.Stat()
-	b, err2 := os.Stat(path)
-	return err1 == nil && err2 == nil && a.Mode().IsRegular() && os.SameFile(a, b)
-}
-
 // frameFile is the pcapng file of the delivered frames; the zero frameFile
 // writes nothing.
 type frameFile struct {
@@ -266,6 +251,7 @@ type frameFile struct {
 // lines there.
 func (o *replayOptions) output(frames *capture.Reader, noTrailer bool) (*frameFile, error) {
 	f := &frameFile{path: o.out, noTrailer: noTrailer}
+	in := inputs{[]string{o.config, o.keys, o.in, "-"}, o.stdin}
 	switch o.out {
 	case "":
 		return f, nil
@@ -273,9 +259,12 @@ func (o *replayOptions) output(frames *capture.Reader, noTrailer bool) (*frameFi
 		if o.json {
 			return nil, inputError(errors.New("--json and -o -: standard output can be one of the two"))
 		}
+		if err := in.refuseOpen("-o -", o.stdout); err != nil {
+			return nil, inputError(err)
+		}
 		f.file = keepOpen{o.stdout}
 	default:
-		file, err := os.OpenFile(o.out, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666)
+		file, err := in.create("-o", o.out, 0o666)
 		if err != nil {
 			return nil, inputError(err)
 		}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -142,6 +143,9 @@ func run(cmd *cobra.Command, o runOptions) error {
 	signal.Notify(reload, unix.SIGHUP)
 	defer signal.Stop(reload)
 
+	if err := o.checkOutputs(); err != nil {
+		return inputError(err)
+	}
 	service, err := notify.Open()
 	if err != nil {
 		return err
@@ -185,6 +189,19 @@ func run(cmd *cobra.Command, o runOptions) error {
 			return errors.Join(err, bounded(func() error { return printSummary(cmd.OutOrStdout(), &s) }))
 		}
 	}
+}
+
+// checkOutputs reports whether the state file, or the one that is renamed to it, is
+// an input.
+func (o *runOptions) checkOutputs() error {
+	if o.state == "" {
+		return nil
+	}
+	in, path := inputs{paths: []string{o.config, o.keys}}, o.state
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	return errors.Join(in.refusePath("--state", path), in.refusePath("--state", path+".new"))
 }
 
 // appliance is what the flags ask for.
