@@ -16,6 +16,7 @@ import (
 	"flag"
 	"fmt"
 	"go/ast"
+	"go/build"
 	"go/parser"
 	"go/token"
 	"math/rand/v2"
@@ -93,16 +94,14 @@ func (m *mutant) String() string {
 	return fmt.Sprintf("%s:%d:%d: %s -> %s", m.at.Filename, m.at.Line, m.at.Column, m.source[m.from:m.to], text)
 }
 
-// breaks lists those of all files of a package but its tests.
+// breaks lists those of all files of a package that are built here, but its tests.
 func breaks(dir string) (all []*mutant, err error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	p, err := build.ImportDir(dir, 0)
 	if err != nil {
 		return nil, err
 	}
-	for _, name := range files {
-		if strings.HasSuffix(name, "_test.go") {
-			continue
-		}
+	for _, name := range p.GoFiles {
+		name = filepath.Join(dir, name)
 		source, err := os.ReadFile(name)
 		if err != nil {
 			return nil, err
