@@ -69,9 +69,6 @@ func (d *Direction) Tally() Tally { return d.public.load() }
 // is one that an attached interface goes on refusing for a fifth of a second with none before it.
 // An error means that no frame can be sent any more.
 //
-// Only memory that is short can change the order: of a TAP that has never refused one, frames of one
-// batch need not wait for each other.
-//
 // The frames need not be those received: a stage in between may have kept some or made others. They,
 // and the slice that holds them, are the direction's until Next returns frames of it again.
 func (d *Direction) Send(frames [][]byte) error {

@@ -38,13 +38,12 @@ type model struct {
 	calls   int
 	silent  int // calls in a row that told nothing
 	polls   []uint64
-	reads   [2]uint64      // multishot reads under way, by port
-	buffers [2]uint16      // how many of the provided ones were taken, by port
-	left    [2]int         // frames that have not been read yet, by port
-	sent    [2]int         // and those that were
-	wire    [2][]int       // numbers of those written, in order
-	first   map[int]uint32 // the batch in which a frame was written or refused first
-	wrong   error          // what the ring must not do
+	reads   [2]uint64 // multishot reads under way, by port
+	buffers [2]uint16 // how many of the provided ones were taken, by port
+	left    [2]int    // frames that have not been read yet, by port
+	sent    [2]int    // and those that were
+	wire    [2][]int  // numbers of those written, in order
+	wrong   error     // what the ring must not do
 }
 
 // answer is a completion that is still to be told.
@@ -134,9 +133,6 @@ func (m *model) begin(e submission) {
 			m.failed = true
 		default:
 			m.wire[port] = append(m.wire[port], number)
-		}
-		if _, tried := m.first[port<<16|number]; !tried && a.result != -int32(unix.ECANCELED) {
-			m.first[port<<16|number] = uint32(e.data >> 16)
 		}
 		m.pending = append(m.pending, a)
 	case opRead:
@@ -241,9 +237,9 @@ func (m *model) lie() {
 
 // how the model's ring is made.
 type modelled struct {
-	linked, single, attached, hostile bool
-	frames                            int
-	devices                           [2]*Device
+	single, attached, hostile bool
+	frames                    int
+	devices                   [2]*Device
 }
 
 // modelDevices are two of which only the existence matters, the second attached to an interface.
@@ -277,12 +273,9 @@ func (o modelled) run(t *testing.T, script []byte) (m *model, why error) {
 	if err != nil {
 		rig.Missing(t, "needs a ring: "+err.Error())
 	}
-	m = &model{ring: r, script: script, hostile: o.hostile, left: [2]int{o.frames, o.frames}, first: map[int]uint32{},
+	m = &model{ring: r, script: script, hostile: o.hostile, left: [2]int{o.frames, o.frames},
 		faults: []unix.Errno{unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM, unix.EINTR, unix.EIO, unix.ENETDOWN, unix.EMSGSIZE, unix.EINVAL}}
 	r.uring.call = m.call
-	for _, p := range r.ports {
-		p.writer.mayRefuse = func() bool { return o.linked }
-	}
 	if o.attached {
 		m.faults = []unix.Errno{unix.ENOBUFS}
 	}
@@ -313,13 +306,11 @@ func (o modelled) run(t *testing.T, script []byte) (m *model, why error) {
 }
 
 // Contract, The system: whatever of a batch fails, and whenever and in whatever order the kernel says so, each
-// frame is counted once, none is written twice, and none overtakes another; but where nothing makes
-// the frames of a batch wait for each other, one batch of a ring's life may.
+// frame is counted once, none is written twice, and none overtakes another.
 func TestModel(t *testing.T) {
 	devices := modelDevices(t)
 	for seed := range uint64(400) {
-		o := modelled{linked: seed&1 != 0, single: seed&2 != 0, attached: seed&4 != 0, frames: 400, devices: devices}
-		o.linked = o.linked || o.attached
+		o := modelled{single: seed&1 != 0, attached: seed&2 != 0, frames: 400, devices: devices}
 		r := rand.New(rand.NewPCG(seed, 0))
 		script := make([]byte, r.IntN(20000))
 		for i := range script {
@@ -335,7 +326,7 @@ func TestModel(t *testing.T) {
 				if int(c.Out) != len(wire) || c.In != 400 {
 					t.Errorf("%d frames were written: %+v", len(wire), c)
 				}
-				if err := m.ordered(port, o.linked); err != nil {
+				if err := m.ordered(port); err != nil {
 					t.Error(err)
 				}
 			}
@@ -347,20 +338,16 @@ func TestModel(t *testing.T) {
 }
 
 // ordered looks at the order of what was written.
-func (m *model) ordered(port int, linked bool) error {
-	seen, highest, late := map[int]bool{}, -1, map[uint32]bool{}
+func (m *model) ordered(port int) error {
+	seen, highest := map[int]bool{}, -1
 	for _, number := range m.wire[port] {
 		if seen[number] {
 			return fmt.Errorf("frame %d was written twice", number)
 		}
-		seen[number] = true
-		if number < highest {
-			late[m.first[port<<16|number]] = true
+		if seen[number] = true; number < highest {
+			return fmt.Errorf("frame %d was written after frame %d", number, highest)
 		}
-		highest = max(highest, number)
-	}
-	if linked && len(late) > 0 || len(late) > 1 {
-		return fmt.Errorf("frames of %d batches were overtaken", len(late))
+		highest = number
 	}
 	return nil
 }
@@ -372,7 +359,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add(byte(5), bytes.Repeat([]byte{1, 3, 9, 77, 200}, 200))
 	f.Fuzz(func(t *testing.T, how byte, script []byte) {
 		synctest.Test(t, func(t *testing.T) {
-			modelled{linked: how&1 != 0, single: how&2 != 0, attached: how&4 != 0, hostile: true, frames: 200, devices: devices}.run(t, script)
+			modelled{single: how&1 != 0, attached: how&2 != 0, hostile: true, frames: 200, devices: devices}.run(t, script)
 		})
 		forget()
 	})
@@ -398,7 +385,7 @@ func TestHostileAnswers(t *testing.T) {
 			script[i] = byte(r.Uint32())
 		}
 		synctest.Test(t, func(t *testing.T) {
-			_, why := modelled{linked: seed&1 != 0, single: seed&2 != 0, hostile: true, frames: 400, devices: devices}.run(t, script)
+			_, why := modelled{single: seed&1 != 0, hostile: true, frames: 400, devices: devices}.run(t, script)
 			ended[errors.Is(why, ErrStopped)]++
 		})
 	}
@@ -414,8 +401,8 @@ func TestEveryOrder(t *testing.T) {
 	results := []int32{60, -int32(unix.EAGAIN), -int32(unix.EIO)}
 	for order := range permutations(count) {
 		for outcome := range 3 * 3 * 3 * 3 {
-			for _, linked := range []bool{false, true} {
-				w := &writer{direction: &Direction{to: &Device{name: "b"}}, stride: Batch, mayRefuse: func() bool { return linked },
+			for _, linked := range []bool{false, true} { // as the kernel has it, or as if it had forgotten that
+				w := &writer{direction: &Direction{to: &Device{name: "b"}}, stride: Batch,
 					uring: &uring{sqes: make([]submission, 64), sqMask: 63}}
 				for i := range count {
 					w.rest = append(w.rest, frame(i, 60))
@@ -487,7 +474,7 @@ func TestAnswersThatCannotBe(t *testing.T) {
 		"too long":      {61, 1, 0, "61 bytes of a frame that has 60"},
 		"no errno":      {-1 << 31, 1, 0, "write to b"},
 	} {
-		w := &writer{direction: &Direction{to: &Device{name: "b"}}, stride: Batch, mayRefuse: func() bool { return false },
+		w := &writer{direction: &Direction{to: &Device{name: "b"}}, stride: Batch,
 			uring: &uring{sqes: make([]submission, 64), sqMask: 63}, rest: [][]byte{frame(0, 60)}}
 		w.queue()
 		err := w.answered(completion{result: c.result}, c.batch, c.slot)

@@ -2,7 +2,6 @@ package tap
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"os"
 	"runtime"
@@ -197,65 +196,6 @@ func testSendManyFrames(t *testing.T, how Options) {
 		}
 	}
 	if got := l.Tally(); got.Out != count || got.OutBytes != 60*count+count*(count-1)/2 {
-		t.Errorf("%+v", got)
-	}
-}
-
-// A TAP that refuses a frame after all, for want of memory, gets it once more and none twice. Only the
-// order of the one batch is lost in which that came up: from then on its frames wait for each other.
-func TestUnlinkedFramesAreRetried(t *testing.T) {
-	l, peer := fullQueue(t, Options{Engine: Ring})
-	r := l.Worker.engine.(*ring)
-	if err := r.flush(); err != nil { // makes the ring
-		t.Fatal(err)
-	}
-	r.ports[0].writer.mayRefuse = func() bool { return false }
-	const count = 500
-	var frames [][]byte
-	for i := range count {
-		frames = append(frames, frame(i, 60))
-	}
-	type account struct {
-		times    [count]int
-		overtook int // frames of another batch that came before one with a lower number
-	}
-	seen := make(chan account)
-	go func() {
-		var a account
-		highest := 0
-		buf := make([]byte, 100)
-		for i := range count {
-			if i%50 == 0 {
-				time.Sleep(5 * time.Millisecond) // let the queue fill
-			}
-			n, err := unix.Read(peer, buf)
-			for ; err == unix.EAGAIN; n, err = unix.Read(peer, buf) {
-				time.Sleep(time.Millisecond)
-			}
-			if err == nil && n == 60 {
-				number := int(binary.BigEndian.Uint16(buf[14:]))
-				a.times[number]++
-				if highest >= (number/Batch+1)*Batch {
-					a.overtook++
-				}
-				highest = max(highest, number)
-			}
-		}
-		seen <- a
-	}()
-	if err := l.Send(frames); err != nil {
-		t.Fatal(err)
-	}
-	a := <-seen
-	for i, times := range a.times {
-		if times != 1 {
-			t.Errorf("frame %d came %d times", i, times)
-		}
-	}
-	if a.overtook > 0 {
-		t.Errorf("%d frames were overtaken by those of a later batch", a.overtook)
-	}
-	if got := l.Tally(); got.Out != count || got.OutBytes != 60*count || got.HostDown != 0 || got.Retries == 0 {
 		t.Errorf("%+v", got)
 	}
 }

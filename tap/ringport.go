@@ -24,7 +24,6 @@ func newRingPort(d *Direction, index int, u *uring, single bool) (p *ringPort, e
 	p = &ringPort{direction: d}
 	p.reader = reader{direction: d, uring: u, index: index, fd: -1, lent: make([]uint16, 0, Batch), batch: make([][]byte, 0, Batch)}
 	p.writer = writer{direction: d, uring: u, index: index, fd: -1, stride: Batch}
-	p.writer.mayRefuse = p.writer.limited
 	if p.reader.fd, err = duplicate(d.source); err != nil {
 		return p, d.from.failed("read from", err)
 	}

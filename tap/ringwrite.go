@@ -2,8 +2,6 @@ package tap
 
 import (
 	"fmt"
-	"math"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -25,21 +23,15 @@ const (
 //	   +--------------------+
 //	    refused, or not tried
 //
-// Each entry is answered by one completion, which names batch and slot; they may come in any order and
-// at any time. The next batch is queued when the last answer is there: it begins with what is waiting,
-// in order, so that nothing behind a refused frame is written before it.
-//
-// Where the receiver may refuse a frame the entries are linked: each waits for the one before it, and
-// none behind one that failed is tried. That takes the kernel an eighth longer, so a TAP whose send
-// buffer nobody has limited is spared it: it takes every frame, while there is memory. Once there was
-// none, its entries are linked too.
+// The entries of a batch are linked: each waits for the one before it, and none behind one that failed
+// is tried. Each is answered by one completion, which names batch and slot; they may come in any order
+// and at any time. The next batch is queued when the last answer is there, and begins with what is
+// waiting, in order: no frame is written before another that was refused.
 type writer struct {
 	direction *Direction
 	uring     *uring
 	index     int // of the port
 	fd        int
-	mayRefuse func() bool // whether entries are to wait for each other
-	limit     int32       // of the send buffer, as the kernel said last
 
 	rest   [][]byte // what is not settled, in order; begins with the batch
 	batch  uint32   // its number
@@ -47,10 +39,8 @@ type writer struct {
 	queued int // frames in the batch
 	open   int // of them, those that are not answered
 
-	stride  int  // how many frames to queue next
-	linked  bool // whether the batch's entries are
-	wary    bool // whether all are, from now on
-	errno   unix.Errno
+	stride  int        // how many frames to queue next
+	errno   unix.Errno // why a frame of the batch was refused
 	refusal refusal
 	dead    bool // nothing can be written any more
 }
@@ -63,23 +53,15 @@ func (w *writer) queue() {
 	w.batch++
 	w.queued = min(len(w.rest), w.stride)
 	w.open = w.queued
-	w.linked = w.queued > 1 && (w.wary || w.mayRefuse())
 	for i, f := range w.rest[:w.queued] {
 		w.states[i] = underWay
 		s := w.uring.submit()
 		s.op, s.fd, s.opFlags, s.data = opWrite, int32(w.fd), unix.RWF_NOWAIT, tag(ofWrite, w.index, w.batch, i)
 		s.address, s.length = addressOf(f), uint32(len(f))
-		if w.linked && i < w.queued-1 {
+		if i < w.queued-1 {
 			s.flags = sqeLink
 		}
 	}
-}
-
-// limited asks the kernel, as anyone who holds the TAP may limit its send buffer at any time. A
-// packet socket may always refuse.
-func (w *writer) limited() bool {
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(w.fd), unix.TUNGETSNDBUF, uintptr(unsafe.Pointer(&w.limit)))
-	return errno != 0 || w.limit != math.MaxInt32
 }
 
 // answered takes the completion of one entry. An error says that nothing more can be written.
@@ -162,7 +144,7 @@ func (w *writer) settle() {
 	}
 	w.stride = 1
 	if errno := w.errno; errno != 0 || done == 0 {
-		w.errno, w.wary = 0, w.wary || errno != 0 && !w.linked
+		w.errno = 0
 		w.refused(errno)
 	}
 }
