@@ -98,7 +98,7 @@ func conserved(t *testing.T, side string, c tap.Tally) {
 	}
 }
 
-// Contract, The system: in = out + host_down, order kept, and towards the wire bytes untouched.
+// Contract, The system: in = out + what is counted otherwise, order kept, and towards the wire bytes untouched.
 func TestConservationAndOrder(t *testing.T) { engines(t, testConservationAndOrder) }
 
 func testConservationAndOrder(t *testing.T) {
