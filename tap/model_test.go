@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -29,6 +30,7 @@ type model struct {
 	ring    *ring
 	script  []byte
 	hostile bool // answers what cannot be
+	mute    bool // answers nothing
 	faults  []unix.Errno
 
 	head    uint32 // of the submissions
@@ -79,6 +81,11 @@ func (m *model) call(submit, wait, _, _, _ uintptr) unix.Errno {
 	m.linked = false
 	atomic.StoreUint32(u.sqHead, m.head)
 	if take < uint32(submit) {
+		return 0
+	}
+	if m.mute {
+		m.ring.stop()
+		time.Sleep(time.Duration(u.timeout.Nano()))
 		return 0
 	}
 	told := *u.cqTail
@@ -237,9 +244,9 @@ func (m *model) lie() {
 
 // how the model's ring is made.
 type modelled struct {
-	single, attached, hostile bool
-	frames                    int
-	devices                   [2]*Device
+	single, attached, hostile, mute bool
+	frames                          int
+	devices                         [2]*Device
 }
 
 // modelDevices are two of which only the existence matters, the second attached to an interface.
@@ -273,7 +280,7 @@ func (o modelled) run(t *testing.T, script []byte) (m *model, why error) {
 	if err != nil {
 		rig.Missing(t, "needs a ring: "+err.Error())
 	}
-	m = &model{ring: r, script: script, hostile: o.hostile, left: [2]int{o.frames, o.frames},
+	m = &model{ring: r, script: script, hostile: o.hostile, mute: o.mute, left: [2]int{o.frames, o.frames},
 		faults: []unix.Errno{unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM, unix.EINTR, unix.EIO, unix.ENETDOWN, unix.EMSGSIZE, unix.EINVAL}}
 	r.uring.call = m.call
 	if o.attached {
@@ -395,6 +402,32 @@ func TestHostileAnswers(t *testing.T) {
 	}
 }
 
+// A kernel that answers no more does not keep a ring from ending, which leaves it the memory that it has.
+func TestMuteKernel(t *testing.T) {
+	devices := modelDevices(t)
+	defer forget()
+	synctest.Test(t, func(t *testing.T) {
+		o := modelled{frames: 10, devices: devices}
+		m, why := o.run(t, nil)
+		if !errors.Is(why, ErrStopped) || len(abandoned.all) != 0 {
+			t.Errorf("%v, %d abandoned", why, len(abandoned.all))
+		}
+		o.mute = true
+		began := time.Now()
+		m, why = o.run(t, nil)
+		if took := time.Since(began); !errors.Is(why, ErrStopped) || took > lastPatience+2*heartbeat {
+			t.Errorf("%v after %v", why, took)
+		}
+		for i, p := range m.ring.ports {
+			if !p.underWay() {
+				t.Fatalf("port %d reads nothing", i)
+			}
+			b := p.reader.feed.(*multishot).buffers[0]
+			copy(memoryAt(&b.address, b.length), "still there")
+		}
+	})
+}
+
 // Every order in which the answers of a small batch can come, with every frame written, refused or lost.
 func TestEveryOrder(t *testing.T) {
 	const count = 4
@@ -478,8 +511,86 @@ func TestAnswersThatCannotBe(t *testing.T) {
 			uring: &uring{sqes: make([]submission, 64), sqMask: 63}, rest: [][]byte{frame(0, 60)}}
 		w.queue()
 		err := w.answered(completion{result: c.result}, c.batch, c.slot)
-		if err == nil || !bytes.Contains([]byte(err.Error()), []byte(c.want)) {
+		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// The same for reads, by either feed.
+func TestReadsThatCannotBe(t *testing.T) {
+	const some = cqeBuffer | cqeMore
+	for name, c := range map[string]struct {
+		single bool
+		completion
+		index int
+		want  string
+	}{
+		"no buffer":       {false, completion{result: 60, flags: cqeMore}, 0, "60 bytes for slot -1"},
+		"no such buffer":  {false, completion{result: 60, flags: some | slotCount<<cqeBufferBit}, 0, "slot 128, which it was not given"},
+		"buffer in line":  {false, completion{result: 60, flags: some | 7<<cqeBufferBit}, 0, "slot 7, which it was not given"},
+		"nothing":         {false, completion{result: 0, flags: some}, 0, "0 bytes for slot 0"},
+		"too much":        {false, completion{result: 102, flags: some}, 0, "102 bytes for slot 0, which has room for 101"},
+		"no such slot":    {true, completion{result: 60}, slotCount, "slot 128, which it was not given"},
+		"slot in line":    {true, completion{result: 60}, 7, "slot 7, which it was not given"},
+		"nothing, single": {true, completion{result: 0}, 0, "0 bytes for slot 0"},
+		"no poll":         {true, completion{data: tag(ofPoll, 0, 0, 0)}, 0, "a poll"},
+	} {
+		r := &reader{direction: &Direction{from: &Device{name: "a"}, room: 100}}
+		r.slots = r.direction.slots(make([]byte, slotCount*r.direction.slotSize()))
+		if r.feed = (&multishot{reader: r, reading: true, buffers: make([]buffer, slotCount)}); c.single {
+			r.feed = &singles{reader: r, reads: slotCount}
+		}
+		for i := range r.places {
+			r.places[i] = given
+		}
+		r.places[7] = filled
+		err := r.answered(c.completion, c.index)
+		if c.data != 0 {
+			err = r.woken()
+		}
+		if err == nil || !strings.Contains(err.Error(), "read from a: ") || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if r.filled > 0 {
+			t.Errorf("%s: a frame came of it", name)
+		}
+	}
+}
+
+// A refusal ends after the time that decision 6 gives it, or never.
+func TestRefusal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var r refusal
+		attached, tap := &Device{out: os.Stdout}, &Device{}
+		last := func(errno error, d *Device) time.Duration {
+			for began := time.Now(); ; time.Sleep(r.left()) {
+				if took := time.Since(began); r.again(errno, d, -1) || took > time.Hour {
+					return took
+				}
+			}
+		}
+		for want := longestPatience; want > leastPatience; want /= 2 {
+			if took := last(unix.ENOBUFS, attached); took < want || took > want+longestPause {
+				t.Errorf("given up after %v, want %v", took, want)
+			}
+			r.over() // the next is taken at once
+		}
+		if took := last(unix.ENOBUFS, attached); took > 2*leastPatience {
+			t.Errorf("given up after %v, want %v", took, leastPatience)
+		}
+		r.again(unix.ENOBUFS, attached, -1)
+		r.over() // the next is taken after all
+		if took := last(unix.ENOBUFS, attached); took < longestPatience {
+			t.Errorf("given up after %v although the interface was busy", took)
+		}
+		for _, d := range []*Device{attached, tap} {
+			if took := last(unix.EAGAIN, d); took < time.Hour {
+				t.Errorf("a full buffer was given up after %v", took)
+			}
+		}
+		if took := last(unix.ENOBUFS, tap); took < time.Hour {
+			t.Errorf("a TAP without memory was given up after %v", took)
+		}
+	})
 }

@@ -423,7 +423,7 @@ func testKernelSideInAnotherNamespace(t *testing.T, how Options) {
 		t.Fatal(err)
 	}
 	a, _, l := pair(t, how, 1514, 0)
-	if err := errors.Join(ns.Take("ta"), a.Up(), ns.Do(func() error { return netns.Ready("ta") })); err != nil {
+	if err := errors.Join(ns.Take("ta"), ns.Do(func() error { return netns.Quiet("ta") }), a.Up(), ns.Do(func() error { return netns.Ready("ta") })); err != nil {
 		t.Fatal(err)
 	}
 	if exists("ta") {
