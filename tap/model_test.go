@@ -517,7 +517,23 @@ func TestAnswersThatCannotBe(t *testing.T) {
 	}
 }
 
-// The same for reads, by either feed.
+// What is given up in the middle of a batch is what is not settled.
+func TestGivingUpCountsEachFrameOnce(t *testing.T) {
+	d := &Direction{to: &Device{name: "b"}}
+	p := &ringPort{direction: d, writer: writer{direction: d, stride: 3, uring: &uring{sqes: make([]submission, 64), sqMask: 63}}}
+	for i := range 4 {
+		p.writer.rest = append(p.writer.rest, frame(i, 60))
+	}
+	p.writer.queue()
+	if err := p.writer.answered(completion{result: 60}, 1, 1); err != nil {
+		t.Fatal(err)
+	}
+	if p.giveUp(); d.tally.Out != 1 || d.tally.HostDown != 3 {
+		t.Errorf("%+v", d.tally)
+	}
+}
+
+// The same as TestAnswersThatCannotBe for reads, by either feed.
 func TestReadsThatCannotBe(t *testing.T) {
 	const some = cqeBuffer | cqeMore
 	for name, c := range map[string]struct {

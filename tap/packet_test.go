@@ -453,7 +453,7 @@ func TestAttachedInAnotherNamespace(t *testing.T) {
 	var d *Device
 	err = errors.Join(ns.Take("away"), netns.Up("near"), ns.Do(func() error {
 		d, err = Attach("away")
-		return err
+		return errors.Join(err, netns.Quiet("away"))
 	}))
 	if err != nil {
 		t.Fatal(err)

@@ -90,6 +90,25 @@ func (r *running) stop(t testing.TB) {
 	}
 }
 
+// moved waits until of so many frames from the wire each is dealt with: lost in its queue, or no longer in
+// the NIC.
+func (r *running) moved(t *testing.T, count uint64) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		drops, err := r.wire.Drops()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := r.Summary().ToHost
+		if c.In+drops.Tx == count && c.Out+c.HostDown == c.In {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("of %d frames the wire lost %d, and the NIC has %+v", count, drops.Tx, c)
+		}
+	}
+}
+
 // conserved checks the contract's equation against the NIC's own counters.
 func conserved(t *testing.T, side string, c tap.Tally) {
 	t.Helper()
@@ -137,6 +156,7 @@ func testBurstIsTheQueuesLoss(t *testing.T) {
 		t.Fatal(err)
 	}
 	close(opened)
+	r.moved(t, frames)
 	a := finish()
 	r.stop(t)
 	c := r.Summary().ToHost
@@ -180,6 +200,7 @@ func testHostDown(t *testing.T) {
 	if err := netns.Up("host"); err != nil {
 		t.Fatal(err)
 	}
+	r.moved(t, frames)
 	a := finish()
 	r.stop(t)
 	c := r.Summary().ToHost

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"sync/atomic"
@@ -47,7 +48,8 @@ func TestMain(m *testing.M) {
 	rig.Main(m)
 }
 
-// start starts a peer; the function returned waits for its account.
+// start starts a peer; the function returned waits for its account, which is of what came until then, and
+// of what still comes when all was sent.
 func start(t testing.TB, o order) (finish func() account) {
 	t.Helper()
 	job, err := json.Marshal(o)
@@ -62,12 +64,17 @@ func start(t testing.TB, o order) (finish func() account) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	asked, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	return func() account {
 		t.Helper()
 		var a account
+		asked.Close()
 		err := json.NewDecoder(out).Decode(&a)
 		if err := errors.Join(err, cmd.Wait()); err != nil {
 			t.Fatal(err)
@@ -98,6 +105,9 @@ func peer(job string) error {
 		a.Received, a.Disordered, a.Damaged = listen(out, o, &received, &sent)
 	}()
 	a.Sent, a.Refused = talk(in, o, &received)
+	if _, err := io.Copy(io.Discard, os.Stdin); err != nil { // until the account is asked for
+		return err
+	}
 	sent.Store(true)
 	<-done
 	return json.NewEncoder(os.Stdout).Encode(a)
@@ -141,7 +151,7 @@ func talk(in *rig.Socket, o order, received *atomic.Int64) (sent, refused int) {
 	return sent, refused
 }
 
-// listen ends when all frames are there, or nothing came for a while after the last was sent.
+// listen ends when all frames are there, or nothing came for a while after the account was asked for.
 func listen(out *rig.Socket, o order, received *atomic.Int64, sent *atomic.Bool) (count, disordered, damaged int) {
 	next := make([]int, o.Flows)
 	for count < o.Count {
