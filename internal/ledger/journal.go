@@ -10,6 +10,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -33,7 +34,7 @@ type journal struct {
 	lines int
 	whole int // lines when it was written anew
 
-	commit func(f *os.File, text []byte) error // write and sync; tests have it fail
+	write func(f *os.File, text []byte) error // tests have it fail
 }
 
 // header is the first line.
@@ -47,7 +48,7 @@ func lockJournal(path string) (*journal, error) {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real // a rename would put a file in the link's place
 	}
-	j := &journal{path: path, commit: write}
+	j := &journal{path: path, write: write}
 	var err error
 	if j.lock, err = os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return nil, fmt.Errorf("state file: %w", err)
@@ -87,16 +88,20 @@ func (j *journal) read() (boot string, records []record, err error) {
 		return "", nil, j.refuse("is of version %d, expected %d", h.Version, version)
 	}
 	rest = rest[:bytes.LastIndexByte(rest, '\n')+1] // half a line at the end is none
-	lines := bufio.NewScanner(bytes.NewReader(rest))
-	lines.Buffer(nil, len(rest)+1)
-	for n := 2; lines.Scan(); n++ {
+	for d := strict(rest); d.More(); {
 		var r record
-		if err := cmp.Or(decode(lines.Bytes(), &r), r.check()); err != nil {
-			return "", nil, j.refuse("is not as tapsec writes it, in line %d (%w)", n, err)
+		if err := cmp.Or(d.Decode(&r), r.check()); err != nil {
+			return "", nil, j.refuse("is not as tapsec writes it, in line %d (%w)", len(records)+2, err)
 		}
 		records = append(records, r)
 	}
 	return h.Boot, records, nil
+}
+
+func strict(text []byte) *json.Decoder {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	return d
 }
 
 // readOld reads version 1: one document, which its program marked as clean when
@@ -108,7 +113,7 @@ func (j *journal) readOld(text []byte) ([]record, error) {
 		Clean   bool      `json:"clean"`
 		SAs     []old     `json:"sas"`
 	}
-	switch err := decode(text, &s); {
+	switch err := strict(text).Decode(&s); {
 	case err != nil:
 		return nil, j.refuse("is not as tapsec writes it (%w)", err)
 	case s.Version != 1:
@@ -127,29 +132,10 @@ func (j *journal) readOld(text []byte) ([]record, error) {
 	return records, nil
 }
 
-func decode(text []byte, v any) error {
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	if err := d.Decode(v); err != nil {
-		return err
-	}
-	if d.More() {
-		return errors.New("more than one document")
-	}
-	return nil
-}
-
 // append adds records and returns when they are on the disk. Where it fails, or
 // has failed before, only replace mends the file.
 func (j *journal) append(records []record) error {
-	var text bytes.Buffer
-	e := json.NewEncoder(&text)
-	for _, r := range records {
-		if err := e.Encode(r); err != nil {
-			return err
-		}
-	}
-	if err := j.commit(j.file, text.Bytes()); err != nil {
+	if err := j.put(j.file, slices.Values(records)); err != nil {
 		j.file.Close()
 		j.file = nil
 		return fmt.Errorf("state file: %w", err)
@@ -158,43 +144,75 @@ func (j *journal) append(records []record) error {
 	return nil
 }
 
+// put writes lines, and waits for the disk.
+func (j *journal) put(f *os.File, records iter.Seq[record]) error {
+	w := bufio.NewWriterSize(writer(func(b []byte) error { return j.write(f, b) }), 1<<20)
+	e := json.NewEncoder(w)
+	for r := range records {
+		if err := e.Encode(&r); err != nil {
+			return err
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return f.Sync()
+}
+
+type writer func([]byte) error
+
+func (w writer) Write(b []byte) (int, error) {
+	if err := w(b); err != nil {
+		return 0, err
+	}
+	return len(b), nil
+}
+
+func write(f *os.File, text []byte) error {
+	_, err := f.Write(text)
+	return err
+}
+
 // long tells whether the file must be written anew.
 func (j *journal) long() bool { return j.file == nil || j.lines > 2*j.whole+slack }
 
 // replace writes the file anew: beside it, and when that is on the disk, in its
 // place. What is at path is whole at any time, the old one or the new one.
 func (j *journal) replace(records iter.Seq[record]) error {
-	var text bytes.Buffer
-	e := json.NewEncoder(&text)
-	err := e.Encode(header{version, bootID()})
-	lines := 0
-	for r := range records {
-		err = cmp.Or(err, e.Encode(r))
-		lines++
-	}
-	if err != nil {
-		return fmt.Errorf("state file: %w", err)
-	}
 	if j.file != nil {
 		j.file.Close()
 		j.file = nil
 	}
-	f, err := j.swap(text.Bytes())
+	j.whole = 0
+	f, err := j.swap(func(yield func(record) bool) {
+		for r := range records {
+			if j.whole++; !yield(r) {
+				return
+			}
+		}
+	})
 	if err != nil {
 		return fmt.Errorf("state file: %w", err)
 	}
-	j.file, j.lines, j.whole = f, lines, lines
+	j.file, j.lines = f, j.whole
 	return nil
 }
 
-// swap puts a file with that text in the place of the one at path, and leaves it
+// swap puts a file of these records in the place of the one at path, and leaves it
 // open.
-func (j *journal) swap(text []byte) (*os.File, error) {
+func (j *journal) swap(records iter.Seq[record]) (*os.File, error) {
 	f, err := os.OpenFile(j.path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	if err = j.commit(f, text); err == nil {
+	first, err := json.Marshal(header{version, bootID()})
+	if err == nil {
+		err = j.write(f, append(first, '\n'))
+	}
+	if err == nil {
+		err = j.put(f, records)
+	}
+	if err == nil {
 		err = os.Rename(f.Name(), j.path)
 	}
 	if err == nil {
@@ -214,11 +232,6 @@ func (j *journal) close() {
 		j.file.Close()
 	}
 	j.lock.Close()
-}
-
-func write(f *os.File, text []byte) error {
-	_, err := f.Write(text)
-	return cmp.Or(err, f.Sync())
 }
 
 func syncDir(dir string) error {

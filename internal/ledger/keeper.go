@@ -85,6 +85,7 @@ func (l *Ledger) load(boot string, records []record) {
 			l.counters[r.Out] = c
 			continue
 		}
+		l.old = l.old || len(r.In) == oldFingerprintLen
 		in := r.inbound(r.ageNow(here, now, clock), clock)
 		in.init(l, r.In)
 		l.inbound[r.In] = in

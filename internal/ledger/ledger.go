@@ -33,6 +33,7 @@ type Ledger struct {
 	mu       sync.Mutex
 	inbound  map[string]*Inbound
 	counters map[string]*Counter
+	old      bool    // some names may be those of version 1
 	keeper   *keeper // nil: in memory alone
 }
 
@@ -68,6 +69,9 @@ func (l *Ledger) Inbound(s *sa.SA) *Inbound {
 func (l *Ledger) find(s *sa.SA) *Inbound {
 	if in := l.inbound[fingerprint(s)]; in != nil {
 		return in
+	}
+	if !l.old {
+		return nil
 	}
 	old := oldFingerprint(s)
 	in := l.inbound[old]

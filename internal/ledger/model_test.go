@@ -35,11 +35,11 @@ func (m *life) open() {
 		m.t.Fatal(err)
 	}
 	m.Ledger = l
-	l.keeper.journal.commit = m.commit
+	l.keeper.journal.write = m.write
 }
 
-// commit is a disk that may be full: then half of what was to be written is.
-func (m *life) commit(f *os.File, text []byte) error {
+// write is a disk that may be full: then half of what was to be written is.
+func (m *life) write(f *os.File, text []byte) error {
 	if m.full {
 		_, _ = f.Write(text[:rapid.IntRange(0, len(text)).Draw(m.t, "written")])
 		return unix.ENOSPC

@@ -76,6 +76,8 @@ type old struct {
 	Since       time.Time       `json:"since"`
 }
 
+const oldFingerprintLen = 16
+
 // oldFingerprint is what version 1 named an SA with.
 func oldFingerprint(s *sa.SA) string {
 	return digest(8, keys(s), "tapsec SA 1\n%s\n%s\n%s\n%s\n%s\n%s\n%t\n",
