@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/seal"
+	"tapsec/test/program"
 	"tapsec/wire"
 )
 
@@ -59,6 +61,11 @@ func (h *home) die() {
 	<-h.exited
 	h.wire.Close()
 	h.stack.Close()
+	program.Await(h.t, "the kernel takes the interfaces away", func() bool { // some time after the process
+		_, wire := net.InterfaceByName("wire0")
+		_, stack := net.InterfaceByName("stack0")
+		return wire != nil && stack != nil
+	})
 }
 
 // reload puts another text in force.

@@ -7,11 +7,11 @@ import (
 
 // The size of a lease in numbers. One holds what is used in a while, so that
 // neither the disk is written to all the time, nor much is lost when a program
-// is killed. It grows and shrinks by a factor of four at most: a burst is no rate.
+// is killed. It grows and shrinks by a factor of sixteen at most: a burst is no rate.
 const (
 	leastLease = 64
 	mostLease  = 1 << 22
-	growth     = 4
+	growth     = 16
 	ahead      = 2 * time.Second
 )
 
