@@ -62,7 +62,7 @@ func (a *account) line(now time.Time) record {
 	return record{SA: a.about, Seen: a.seen.Truncate(time.Second).UTC()}
 }
 
-// spent has the lease renewed where half of it is used.
+// spent has the lease renewed where half of it is used; mu is held.
 func spent(h holder) {
 	if a := h.base(); a.keeper != nil && a.lease.half(h.used()) {
 		a.keeper.want(h)

@@ -53,6 +53,7 @@ func (c *Counter) Raise(n uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.next = max(c.next, n)
+	spent(c)
 }
 
 // Peek is the number that Next would give.

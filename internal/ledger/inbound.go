@@ -67,6 +67,7 @@ func (in *Inbound) accept(seq, payload uint64) Verdict {
 func (in *Inbound) Configure(s *sa.SA) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	defer spent(in)
 	if next := windowOf(s); next.Size() != in.window.Size() {
 		if err := next.Restore(in.window.Snapshot()); err != nil {
 			panic("ledger: a window that makes no sense: " + err.Error())

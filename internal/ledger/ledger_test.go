@@ -254,6 +254,26 @@ func TestKilled(t *testing.T) {
 	closed(t, l)
 }
 
+// What a running SA was taken over with is on the disk before anything is sent
+// beyond it: the text that said so may be gone next time.
+func TestTakenOverAndKilled(t *testing.T) {
+	path, s := statePath(t), newSA(1, gcm)
+	l, err := open(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next(t, l.Counter(s), 1)
+	l.keeper.renew(false)
+	l.Counter(s).Raise(1000)
+	l.keeper.renew(false)
+	l.keeper.journal.close()
+	l = opened(t, path)
+	if n := l.Counter(s).Peek(); n < 1000 || n > 1000+growth*leastLease {
+		t.Errorf("goes on at %d", n)
+	}
+	closed(t, l)
+}
+
 // What was not configured when the program ran is still known when it is again.
 func TestDroppedStays(t *testing.T) {
 	path, s, other := statePath(t), newSA(1), newSA(2)
