@@ -9,7 +9,7 @@ import (
 
 const udpFlags = UDPTransport | UDPTunnel | TransportOverUDPTunnel | UDPTransportOverTunnel
 
-// Contract, capability profiles: every flag of every profile.
+// Contract, Capability profiles: every flag of every profile.
 func TestProfiles(t *testing.T) {
 	v1 := []string{"3des", "des", "md5", "null", "sha1"}
 	v2 := []string{"aes128", "aes128gcm16", "aes128gmac", "aes192", "aes192gcm16", "aes192gmac",

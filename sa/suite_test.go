@@ -63,7 +63,7 @@ func lengths(s Suite) [6]int {
 	return [6]int{s.KeyLen, s.SaltLen, s.IVLen, s.Block, s.AuthLen, s.ICVLen}
 }
 
-// Contract, algorithms.
+// Contract, Algorithms.
 func TestParseSuite(t *testing.T) {
 	for p, suites := range map[Protocol]map[string][6]int{ESP: espSuites, AH: ahSuites} {
 		for name, want := range suites {

@@ -211,7 +211,7 @@ func (m *machine) check(t *rapid.T) {
 	}
 }
 
-// Contract, lookup, lifecycle and rows 2, 4, 27.
+// Contract, SA lookup, Lifecycle and rows 2, 4, 27.
 func TestTableAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		capacity := rapid.SampledFrom([]int{0, 1, 3, 16}).Draw(t, "capacity")

@@ -6,7 +6,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Contract, the word: bits and values are those of NDIS.
+// Contract, The word: bits and values are those of NDIS.
 func TestWord(t *testing.T) {
 	for _, c := range []struct {
 		word               Word

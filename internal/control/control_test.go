@@ -137,7 +137,7 @@ func TestDocuments(t *testing.T) {
 	}
 }
 
-// Contract, lifecycle and 6.4: the transport tells the NIC.
+// Contract, Lifecycle, and The transport, step 4: the transport tells the NIC.
 func TestUpdateAndDelete(t *testing.T) {
 	path, n := socket(t), &nic{holds: held}
 	open(t, path, Config{Offloader: n})

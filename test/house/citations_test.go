@@ -105,7 +105,7 @@ func readContract(t *testing.T) *contract {
 var (
 	rowsCited    = regexp.MustCompile(`\brows? ((?:(?:, | to | and |-)?\d+(?:b| [a-e]\b)?)+)`)
 	rowCited     = regexp.MustCompile(`\d+(?:b| [a-e]\b)?`)
-	titleCited   = regexp.MustCompile(`(?:\b[Cc]ontract, |docs/contract.md, )([A-Z][^.;:)(]*)|\(contract, ([^.;:)(]+)`)
+	titleCited   = regexp.MustCompile(`(?:\b[Cc]ontract, |docs/contract.md, )([A-Z][^.;:)(]*)|^Contract, ([^.;:)(]+)|\(contract, ([^.;:)(]+)`)
 	stepsCited   = regexp.MustCompile(`^, steps? (\d(?:(?:, | and | to )\d)*)`)
 	numberCited  = regexp.MustCompile(`\b[Cc]ontract,? (?:§|section |sections )?\d[^ ]*|\b[Cc]ontract section [^.;)]*`)
 	sectionCited = regexp.MustCompile(`\bsections? \d[\d.]*`)
@@ -123,7 +123,7 @@ func (c *contract) wrong(text string) (all []string) {
 		}
 	}
 	for _, m := range titleCited.FindAllStringSubmatch(text, -1) {
-		if !c.has(m[1] + m[2]) {
+		if !c.has(m[1] + m[2] + m[3]) {
 			all = append(all, "the contract has no such section or step: "+m[0])
 		}
 	}
