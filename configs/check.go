@@ -80,10 +80,35 @@ func (f *saFields) finish(d *decoder, path string) *sa.SA {
 			d.mistake(path+".encap.port", "expected %d, the one port on which ESP is encapsulated, found %d", sa.EncapPort, f.Encap.Port)
 		}
 	}
+	f.numbers(d, path, &s)
 	if s.Window == 0 {
 		d.mistake(path+".window", "expected %d to %d, found 0; to let every replay pass say replay_off: true", sa.MinWindow, sa.MaxWindow)
 	}
 	return &s
+}
+
+// numbers makes of seq_high and seq_low the number that an SA has come to, in
+// whichever direction it is used.
+func (f *saFields) numbers(d *decoder, path string, s *sa.SA) {
+	if f.SeqLow == nil {
+		return
+	}
+	whole := uint64(f.SeqHigh)<<32 | uint64(*f.SeqLow)
+	for _, n := range []struct {
+		field string
+		value *uint64
+		wrong sa.Direction
+	}{{"seq", &s.Seq, sa.Outbound}, {"oseq", &s.OSeq, sa.Inbound}} {
+		switch {
+		case *n.value != 0 && *n.value != whole:
+			d.mistake(path+"."+n.field, "0x%x contradicts seq_high and seq_low, which say 0x%x; keep one of them", *n.value, whole)
+		case s.Direction != n.wrong:
+			*n.value = whole
+		}
+	}
+	if s.ESN {
+		s.SeqHigh = 0 // it is in the numbers
+	}
 }
 
 func (c *Config) checkInterfaces(d *decoder) {
@@ -219,6 +244,9 @@ func (c *Config) checkWarnings(d *decoder, bundled map[*sa.SA]bool) {
 		if s.Suite.Legacy() && c.AllowLegacy {
 			d.warn(at(i, "suite"), "%s is obsolete (RFC 8221)", s.Suite.Name)
 		}
+		if first, ok := c.sharesKey(i); ok {
+			d.warn(at(i, nonceField(s)), "%s has the key of sas[%d], and under one key of %s no number may be sent twice (RFC 4106 section 3.1); give each SA and direction its own", s.Name, first, s.Suite.Name)
+		}
 		if s.ReplayOff {
 			d.warn(at(i, "replay_off"), "%s takes every replay", s.Name)
 		}
@@ -226,6 +254,34 @@ func (c *Config) checkWarnings(d *decoder, bundled map[*sa.SA]bool) {
 	if c.InsecureKeyFiles {
 		d.warn("insecure_key_files", "key files that others can read are accepted")
 	}
+}
+
+// sharesKey finds an SA before SA i that has the same key, where that repeats nonces.
+// It does not ask for directions: who receives on both has a peer that sends on both.
+func (c *Config) sharesKey(i int) (first int, ok bool) {
+	s := c.SAs[i]
+	if !s.Suite.CounterMode() {
+		return 0, false
+	}
+	first = slices.IndexFunc(c.SAs[:i], func(o *sa.SA) bool {
+		return o.Suite.CounterMode() && nonceKey(o).Len() > 0 && nonceKey(o).Equal(nonceKey(s))
+	})
+	return first, first >= 0
+}
+
+// nonceKey is the key whose nonces are made of sequence numbers, salt included.
+func nonceKey(s *sa.SA) sa.Key {
+	if s.Protocol == sa.AH {
+		return s.IntegrityKey
+	}
+	return s.EncryptionKey
+}
+
+func nonceField(s *sa.SA) string {
+	if s.Protocol == sa.AH {
+		return "integrity_key"
+	}
+	return "encryption_key"
 }
 
 // checkPlaces finds the SAs that the NIC should hold and cannot.

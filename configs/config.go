@@ -123,11 +123,13 @@ type document struct {
 }
 
 // saFields is an SA as it stands in the file: the suite cannot be read without
-// the protocol, and the port of encap is written out.
+// the protocol, the port of encap is written out, and seq_low is the low half of a
+// number whose high half is seq_high.
 type saFields struct {
 	sa.SA
-	Suite string
-	Encap *struct{ Port uint16 }
+	Suite  string
+	Encap  *struct{ Port uint16 }
+	SeqLow *uint32
 }
 
 func (f *saFields) defaults() { f.Window, f.PadCheck = sa.DefaultWindow, true }

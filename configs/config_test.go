@@ -77,8 +77,17 @@ func TestFieldsArrive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := c.SAs[1]; !s.ESN || s.SeqHigh != 3 || s.SeqLow == nil || *s.SeqLow != 0xfffffff0 || c.SAs[0].SeqLow != nil {
+	if s := c.SAs[1]; !s.ESN || s.Seq != 3<<32|0xfffffff0 || s.Bitmap.String() != "0xf7" || c.SAs[0].Seq != 0 {
 		t.Errorf("ESN fields: %+v", s)
+	}
+	// seq_low, with seq_high, is the number of either direction.
+	old, err := Parse("x", []byte(replace("mode:", "esn: true\n    seq_high: 3\n    seq_low: 4\n    mode:")))
+	if err != nil || old.SAs[0].Seq != 3<<32|4 || old.SAs[0].OSeq != 3<<32|4 {
+		t.Errorf("seq_high and seq_low: %+v, %v", old.SAs[0], err)
+	}
+	old, err = Parse("x", []byte(replace("mode:", "direction: out\n    seq_low: 4\n    mode:")))
+	if err != nil || old.SAs[0].Seq != 0 || old.SAs[0].OSeq != 4 {
+		t.Errorf("seq_low, outbound: %+v, %v", old.SAs[0], err)
 	}
 	if c, err = Load("natt.yaml"); err != nil || !c.SAs[0].Encap {
 		t.Errorf("encap: %v", err)
@@ -141,6 +150,17 @@ var mistakes = map[string]struct {
 	"short key":        {replace(key20, "0x0001"), []string{"8:21 sas[0].encryption_key: needs 20 bytes (its 4-byte salt last), found 2"}},
 	"odd key":          {replace(key20, key20+"0"), []string{"8:21 sas[0].encryption_key: even number"}},
 	"seq_high":         {replace("mode:", "seq_high: 1\n    mode:"), []string{"6:15 sas[0].seq_high: needs esn: true"}},
+	"number":           {replace("mode:", "seq: 0x100000000\n    oseq: 0x10000000000000000\n    mode:"), []string{"6:10 sas[0].seq: 0x100000000 is beyond 32 bits and needs esn: true", "7:11 sas[0].oseq: expected a number from 0"}},
+	"numbers":          {replace("mode:", "esn: true\n    seq_high: 3\n    seq_low: 4\n    seq: 5\n    oseq: 0x300000004\n    mode:"), []string{"9:10 sas[0].seq: 0x5 contradicts seq_high and seq_low, which say 0x300000004"}},
+	"high halves":      {replace("mode:", "esn: true\n    seq_high: 3\n    seq: 5\n    oseq: 0x300000004\n    mode:"), []string{"8:10 sas[0].seq: 0x5 contradicts seq_high, 0x3"}},
+	"other direction":  {replace("mode:", "direction: out\n    seq: 5\n    mode:"), []string{"7:10 sas[0].seq: means nothing where direction is out"}},
+	"direction":        {replace("mode:", "direction: both\n    mode:"), []string{"6:16 sas[0].direction: expected in, out, found \"both\""}},
+	"out to anybody":   {replace("dst: 192.0.2.2", "direction: out"), []string{"2:5 sas[0].dst: is needed where direction is out"}},
+	"bitmap":           {replace("mode:", "seq: 65\n    bitmap: 0x10000000000000001\n    mode:"), []string{"7:13 sas[0].bitmap: at most the 64 bits of the window, found 65"}},
+	"bitmap alone":     {replace("mode:", "bitmap: 0x1\n    mode:"), []string{"6:13 sas[0].bitmap: needs seq"}},
+	"bitmap without":   {replace("mode:", "seq: 9\n    bitmap: 0x2\n    mode:"), []string{"7:13 sas[0].bitmap: the lowest bit"}},
+	"bitmap below 1":   {replace("mode:", "seq: 2\n    bitmap: 0x7\n    mode:"), []string{"7:13 sas[0].bitmap: has 3 bits, but there are 2 numbers"}},
+	"bitmap's digits":  {replace("mode:", "seq: 2\n    bitmap: 0xfg\n    mode:"), []string{"7:13 sas[0].bitmap: expected a hexadecimal number"}},
 	"encap port":       {replace("mode:", "encap: {port: 500}\n    mode:"), []string{"6:19 sas[0].encap.port: expected 4500"}},
 	"encap true":       {replace("mode:", "encap: true\n    mode:"), []string{"6:12 sas[0].encap: expected fields (port), found \"true\""}},
 	"encap on ah":      {good + ah + "    encap: {port: 4500}\n", []string{"16:12 sas[1].encap: never UDP-encapsulated"}},
@@ -202,12 +222,14 @@ func TestMistakes(t *testing.T) {
 func TestWarnings(t *testing.T) {
 	null := strings.NewReplacer("aes128gcm16", "null", "    encryption_key: "+key20+"\n", "", "0xc001", "200").Replace(good)
 	for text, want := range map[string]string{
-		null + ah + "    bundle: one\n":                                   "3:10 sas[0].spi: reserved; 7:12 sas[0].suite: no integrity of its own",
-		"host: {mtu: 1501}\n":                                             "1:13 host.mtu: above the wire's",
-		"insecure_key_files: true\n":                                      "1:21 insecure_key_files: others",
-		good + "    replay_off: true\n":                                   "9:17 sas[0].replay_off: takes every replay",
-		"profile: mlx5-crypto\n" + good + ah + "    offload: preferred\n": "17:14 sas[1].offload: two stays with the transport: profile mlx5-crypto lacks Ah",
-		"sa_capacity: 1\n" + good + ah + "    offload: preferred\n":       "17:14 sas[1].offload: the NIC holds 1",
+		null + ah + "    bundle: one\n": "3:10 sas[0].spi: reserved; 7:12 sas[0].suite: no integrity of its own",
+		"host: {mtu: 1501}\n":           "1:13 host.mtu: above the wire's",
+		"insecure_key_files: true\n":    "1:21 insecure_key_files: others",
+		good + "    replay_off: true\n": "9:17 sas[0].replay_off: takes every replay",
+		good + strings.NewReplacer("sas:\n", "", "one", "back", "192.0.2.2", "192.0.2.1").Replace(good):                             "15:21 sas[1].encryption_key: has the key of sas[0]",
+		good + strings.NewReplacer("two", "twin", "aesxcbc", "aes128gmac", "0x000102030405060708090a0b0c0d0e0f", key20).Replace(ah): "15:20 sas[1].integrity_key: has the key of sas[0]",
+		"profile: mlx5-crypto\n" + good + ah + "    offload: preferred\n":                                                           "17:14 sas[1].offload: two stays with the transport: profile mlx5-crypto lacks Ah",
+		"sa_capacity: 1\n" + good + ah + "    offload: preferred\n":                                                                 "17:14 sas[1].offload: the NIC holds 1",
 	} {
 		c, err := Parse("f.yaml", []byte(text))
 		if err != nil {
@@ -384,10 +406,10 @@ sas:
   - {name: inner, spi: 1, dst: 192.0.2.2, protocol: esp, mode: transport, suite: "null-sha256", offload: never, direction: in,
      integrity_key: 0x000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f}
   - {name: outer, spi: 2, src: 192.0.2.1, dst: 192.0.2.2, protocol: ah, mode: transport, suite: sha256, bundle: inner, offload: never, direction: in,
-     integrity_key: 0x000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f, esn: true, seq_high: 3, seq_low: 4, window: 1024,
+     integrity_key: 0x000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f, esn: true, seq_high: 3, seq: 0x30000004f, bitmap: 0x8000000000000001f, window: 1024,
      pad_check: false, replay_off: true, lifetimes: {soft: {time: 1h, bytes: 2, packets: 3}, hard: {time: 5s, bytes: 6, packets: 7}},
      selector: {src: 10.0.0.0/8, dst: 10.1.0.0/16, protocol: 17, src_ports: 1-9, dst_ports: 53}}
-  - {name: nat, spi: 3, protocol: esp, mode: tunnel, suite: aes128gcm16, encap: {port: 4500},
+  - {name: nat, spi: 3, dst: 192.0.2.1, protocol: esp, mode: tunnel, suite: aes128gcm16, encap: {port: 4500}, direction: out, oseq: 9,
      encryption_key: 0x000102030405060708090a0b0c0d0e0f10111213}
 `
 	from, err := Parse("all", []byte(all))
@@ -396,7 +418,7 @@ sas:
 	}
 	given := reflect.ValueOf(*from.SAs[1])
 	for i := range given.NumField() { // so that a field to come is not forgotten here
-		if name := given.Type().Field(i).Name; given.Field(i).IsZero() && name != "Encap" && name != "EncryptionKey" && name != "PadCheck" {
+		if name := given.Type().Field(i).Name; given.Field(i).IsZero() && name != "Encap" && name != "OSeq" && name != "EncryptionKey" && name != "PadCheck" {
 			t.Errorf("the sample does not set %s", name)
 		}
 	}

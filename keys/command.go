@@ -26,14 +26,17 @@ var clauses = []string{"src", "proto", "spi", "mode", "aead", "enc", "auth", "au
 	"replay-window", "replay-seq", "replay-seq-hi", "replay-oseq", "replay-oseq-hi", "flag",
 	"comp", "reqid", "seq", "mark", "limit", "coa", "ctx", "extra-flag", "output-mark", "if_id", "offload", "tfcpad", "dir"}
 
+// inner are words that belong to some clauses, too.
+var inner = map[string][]string{"sel": {"src", "proto"}, "offload": {"dir"}}
+
 // command reads the words of a command clause by clause, each as a line of the
-// listing. A selector has a src and a proto of its own.
+// listing.
 func (s *state) command(words []string) {
 	var header []string
 	var err error
 	for len(words) > 0 {
 		end := min(2, len(words)) // what follows the first word is its own
-		for end < len(words) && (!slices.Contains(clauses, words[end]) || words[0] == "sel" && slices.Contains(clauses[:2], words[end])) {
+		for end < len(words) && (!slices.Contains(clauses, words[end]) || slices.Contains(inner[words[0]], words[end])) {
 			end++
 		}
 		clause := words[:end]
@@ -59,9 +62,9 @@ func (s *state) clause(words []string) error {
 	case "flag":
 		s.ESN = s.ESN || slices.Contains(words, "esn")
 	case "replay-seq", "replay-seq-hi":
-		s.seq |= number(words, "replay-seq-hi")<<32 | number(words, "replay-seq")
+		s.Seq |= number(words, "replay-seq-hi")<<32 | number(words, "replay-seq")
 	case "replay-oseq", "replay-oseq-hi":
-		s.oseq |= number(words, "replay-oseq-hi")<<32 | number(words, "replay-oseq")
+		s.OSeq |= number(words, "replay-oseq-hi")<<32 | number(words, "replay-oseq")
 	}
 	return s.read(words)
 }

@@ -36,8 +36,20 @@ func describe(s *sa.SA) string {
 	if s.ESN {
 		line += " esn"
 	}
-	if s.SeqLow != nil {
-		line += fmt.Sprintf(" at %#x:%#x", s.SeqHigh, *s.SeqLow)
+	if s.Direction != sa.AnyDirection {
+		line += " " + s.Direction.String()
+	}
+	if s.SeqHigh != 0 {
+		line += fmt.Sprintf(" seq_high %#x", s.SeqHigh)
+	}
+	if s.Seq != 0 {
+		line += fmt.Sprintf(" seq %#x", s.Seq)
+	}
+	if s.Bitmap != nil {
+		line += fmt.Sprintf(" bitmap %s", s.Bitmap)
+	}
+	if s.OSeq != 0 {
+		line += fmt.Sprintf(" oseq %#x", s.OSeq)
 	}
 	if s.Encap {
 		line += " encap"

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"tapsec/sa"
 )
@@ -69,7 +70,10 @@ func Lost(f Format, s *sa.SA) (fields []string, err error) {
 	lost("src", got.Src != s.Src && !s.Encap)
 	lost("mode", got.Mode != s.Mode)
 	lost("esn", got.ESN != s.ESN)
-	lost("seq_high", got.ESN && (got.SeqHigh != s.SeqHigh || s.SeqLow != nil && (got.SeqLow == nil || *got.SeqLow != *s.SeqLow)))
+	lost("direction", s.Direction != sa.AnyDirection && got.Direction != s.Direction)
+	lost("seq", s.Seq != 0 && got.Seq != s.Seq)
+	lost("bitmap", s.Bitmap != nil && !slices.Equal(got.Bitmap, s.Bitmap))
+	lost("oseq", s.OSeq != 0 && got.OSeq != s.OSeq)
 	lost("encap", got.Encap != s.Encap)
 	lost("bundle", s.Bundle != "")
 	lost("window", s.Window != 0 && got.Window != s.Window && !s.ReplayOff)

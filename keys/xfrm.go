@@ -16,9 +16,11 @@ import (
 type state struct {
 	parsed
 	cipher, integrity string // keywords
-	seq, oseq         uint64 // highest number received, sent
 	window            uint64
-	skip              bool // statistics: words that mean something else above
+	bitmap            []uint32 // Linux's, lowest word first
+	ring              bool     // it is one
+	wanted            int      // how many words of it are still to come
+	skip              bool     // statistics: words that mean something else above
 }
 
 // parseXFRM reads the output of `ip xfrm state`: a line with the addresses for
@@ -62,6 +64,10 @@ func parseXFRM(text string) []parsed {
 
 // read takes one line.
 func (s *state) read(words []string) error {
+	if s.wanted > 0 {
+		s.bits(words)
+		return nil
+	}
 	switch words[0] {
 	case "src":
 		return s.addresses(words)
@@ -72,13 +78,15 @@ func (s *state) read(words []string) error {
 		s.ESN = s.ESN || slices.Contains(words, "esn")
 	case "replay_window":
 		s.window, _ = strconv.ParseUint(after(words, "replay_window"), 10, 32)
+		s.wanted, _ = strconv.Atoi(after(words, "bitmap-length"))
 	case "aead", "enc", "auth", "auth-trunc":
 		return s.algorithm(words)
 	case "encap":
 		return s.encap(words)
 	case "anti-replay", "seq-hi":
-		s.seq = max(s.seq, number(words, "seq-hi")<<32|number(words, "seq"))
-		s.oseq = max(s.oseq, number(words, "oseq-hi")<<32|number(words, "oseq"))
+		s.numbers(words)
+	case "dir":
+		return s.Direction.UnmarshalText([]byte(after(words, "dir")))
 	case "sel":
 		s.selector(words)
 	case "lifetime", "stats:":
@@ -222,11 +230,7 @@ func (s *state) finish() parsed {
 	if sa.ValidWindow(s.window) {
 		s.Window = uint32(s.window)
 	}
-	// The numbers are those of whichever direction the SA serves.
-	if t := max(s.seq, s.oseq); s.ESN && t > 0 {
-		low := uint32(t)
-		s.SeqHigh, s.SeqLow = uint32(t>>32), &low
-	}
+	s.Bitmap = s.received()
 	return s.parsed
 }
 
@@ -275,15 +279,13 @@ func xfrmCommand(s *sa.SA) (string, error) {
 	if s.ESN {
 		b.WriteString(" flag esn")
 	}
-	if s.SeqHigh > 0 {
-		fmt.Fprintf(&b, " replay-seq-hi 0x%x", s.SeqHigh)
-	}
-	if s.SeqLow != nil {
-		fmt.Fprintf(&b, " replay-seq 0x%x", *s.SeqLow)
-	}
+	b.WriteString(xfrmNumbers(s))
 	b.WriteString(xfrmAlgorithms(s))
 	if s.Encap {
 		fmt.Fprintf(&b, " encap espinudp %d %d %s", sa.EncapPort, sa.EncapPort, any)
+	}
+	if s.Direction != sa.AnyDirection {
+		fmt.Fprintf(&b, " dir %s", s.Direction)
 	}
 	b.WriteString(xfrmSelector(s.Selector))
 	return b.String(), nil

@@ -47,9 +47,9 @@ func writeSA(b *strings.Builder, s *sa.SA) {
 	field(s.IntegrityKey.Len() > 0, "integrity_key: %s", hexKey(s.IntegrityKey))
 	field(s.ESN, "esn: true")
 	field(s.SeqHigh > 0, "seq_high: %d", s.SeqHigh)
-	if s.SeqLow != nil {
-		field(true, "seq_low: 0x%x", *s.SeqLow)
-	}
+	field(s.Seq > 0, "seq: 0x%x", s.Seq)
+	field(s.Bitmap != nil, "bitmap: %s", s.Bitmap)
+	field(s.OSeq > 0, "oseq: 0x%x", s.OSeq)
 	field(s.Encap, "encap: {port: %d}", sa.EncapPort)
 	field(s.Bundle != "", "bundle: %s", strconv.Quote(s.Bundle))
 	field(s.Offload != sa.Required, "offload: %s", s.Offload)

@@ -108,10 +108,9 @@ func TestRow25(t *testing.T) {
 	}
 }
 
-// seq_low tells T from the start; without it the first frame takes seq_high.
+// seq tells T from the start; without it the first frame takes seq_high.
 func TestESNTakeover(t *testing.T) {
-	low := uint32(0xfffffff0)
-	for _, a := range esnSuites(func(s *sa.SA) { s.SeqHigh, s.SeqLow = 3, &low }) {
+	for _, a := range esnSuites(func(s *sa.SA) { s.Seq = 3<<32 | 0xfffffff0 }) {
 		s := newStream(t, a)
 		s.top(3<<32 | 0xfffffff0)
 		s.good(4<<32 | 5)

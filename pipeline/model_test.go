@@ -34,10 +34,7 @@ type modelSA struct {
 }
 
 func newModelSA(s *sa.SA) *modelSA {
-	m := &modelSA{SA: s, known: s.SeqLow != nil}
-	if m.known {
-		m.t = uint64(s.SeqHigh)<<32 | uint64(*s.SeqLow)
-	}
+	m := &modelSA{SA: s, t: s.Seq, known: s.Seq != 0}
 	return m
 }
 

@@ -210,7 +210,7 @@ func (d draw) altered(s *sa.SA) *sa.SA {
 		c.Encap = c.Protocol == sa.ESP && !c.Encap
 	case 4:
 		if c.ESN {
-			c.SeqLow = new(pick[uint32](d, 0xffffff00, 7))
+			c.Seq = uint64(c.SeqHigh)<<32 | uint64(pick[uint32](d, 0xffffff00, 7))
 		}
 	case 5: // the other protocol
 		x := d.sa(c.Protocol^1, c.Mode, c.Dst.Is6())

@@ -35,7 +35,7 @@ func (s *Software) Mark(id sa.ID) *sa.Mark { return s.sad.Mark(id) }
 // A3). Nothing of it stays.
 func (s *Software) Retry(frame []byte, one *sa.SA, high uint32) []byte {
 	presumed := *one
-	presumed.SeqHigh, presumed.SeqLow = high, nil
+	presumed.SeqHigh, presumed.Seq, presumed.Bitmap = high, 0, nil
 	bundle := []*sa.SA{&presumed}
 	if e := s.sad.table.Find(one.ID()); one.Protocol == sa.AH && e != nil && e.Partner != nil {
 		bundle = append(bundle, asOfNow(e.Partner))
@@ -51,8 +51,7 @@ func (s *Software) Retry(frame []byte, one *sa.SA, high uint32) []byte {
 func asOfNow(e *entry) *sa.SA {
 	now := *e.SA
 	if t := e.Mark.T(); t > 0 {
-		low := uint32(t)
-		now.SeqHigh, now.SeqLow = uint32(t>>32), &low
+		now.SeqHigh, now.Seq, now.Bitmap = 0, t, nil
 	}
 	return &now
 }

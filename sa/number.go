@@ -29,12 +29,12 @@ type Mark struct {
 	esn  bool
 }
 
-// NewMark starts the mark of an SA, at SeqHigh and SeqLow where it has them.
+// NewMark starts the mark of an SA, at Seq or SeqHigh where it has them.
 func NewMark(s *SA) *Mark {
 	m := &Mark{esn: s.ESN}
 	m.high.Store(s.SeqHigh)
-	if s.SeqLow != nil {
-		m.t.Store(uint64(s.SeqHigh)<<32 | uint64(*s.SeqLow))
+	if s.ESN {
+		m.t.Store(s.Seq)
 	}
 	return m
 }

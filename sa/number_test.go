@@ -76,9 +76,8 @@ func TestNumberCorners(t *testing.T) {
 }
 
 // Until a number is authenticated the high half is seq_high itself; with
-// seq_low T is known from the start.
+// seq T is known from the start.
 func TestMarkStarts(t *testing.T) {
-	low := uint32(0xfffffff0)
 	for _, c := range []struct {
 		name string
 		sa   SA
@@ -88,7 +87,8 @@ func TestMarkStarts(t *testing.T) {
 		{"no ESN", SA{}, 0xffffffff, 0xffffffff},
 		{"new", SA{ESN: true}, 0xffffffff, 0xffffffff},
 		{"seq_high alone is not inferred from", SA{ESN: true, SeqHigh: 3}, 0xffffffff, 3<<32 | 0xffffffff},
-		{"seq_high and seq_low", SA{ESN: true, SeqHigh: 3, SeqLow: &low}, 1, 4<<32 | 1},
+		{"seq", SA{ESN: true, Seq: 3<<32 | 0xfffffff0}, 1, 4<<32 | 1},
+		{"seq without ESN", SA{Seq: 0xfffffff0}, 1, 1},
 	} {
 		if got := NewMark(&c.sa).Number(c.low); got != c.want {
 			t.Errorf("%s: %#x, expected %#x", c.name, got, c.want)
@@ -158,8 +158,7 @@ func TestMarkConcurrently(t *testing.T) {
 func TestMarkFollows(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		start := rapid.Uint64Range(1, 1<<62).Draw(t, "start")
-		low := uint32(start)
-		m := NewMark(&SA{ESN: true, SeqHigh: uint32(start >> 32), SeqLow: &low})
+		m := NewMark(&SA{ESN: true, Seq: start})
 		sent := start
 		for _, gap := range slices.Concat([]int32{1}, rapid.SliceOfN(rapid.Int32Range(1, math.MaxInt32), 1, 20).Draw(t, "gaps")) {
 			sent += uint64(gap)

@@ -125,12 +125,16 @@ type SA struct {
 	IntegrityKey  Key // AH, and ESP suites with a separate integrity algorithm
 
 	ESN      bool
-	SeqHigh  uint32  // the high half until a number has been authenticated
-	SeqLow   *uint32 // with SeqHigh the highest number so far, where a running SA is taken over
-	Encap    bool    // UDP-encapsulated on EncapPort
-	Bundle   string  // on an AH SA: the name of the ESP SA beneath it
+	SeqHigh  uint32 // the high half until a number has been authenticated
+	Encap    bool   // UDP-encapsulated on EncapPort
+	Bundle   string // on an AH SA: the name of the ESP SA beneath it
 	Offload  Offload
 	PadCheck bool // pad bytes must be 1, 2, 3 ... (RFC 4303 section 2.4)
+
+	// What a running SA has come to that is taken over; 64 bits with ESN, else 32.
+	Seq    uint64 // inbound: the highest number received, 0 before the first
+	Bitmap Bitmap // inbound: which of the numbers up to Seq were received; nil: any may have been
+	OSeq   uint64 `yaml:"oseq"` // outbound: the last number sent, 0 before the first
 
 	Window    uint32 // the host's replay window in packets; 0 is DefaultWindow
 	ReplayOff bool   // the host takes every number, any number of times
@@ -171,9 +175,7 @@ func (s *SA) Check(bundled, allowLegacy bool) []Problem {
 		say("src", "%s and dst %s are of different IP versions", s.Src, s.Dst)
 	}
 	s.checkSuite(bundled, allowLegacy, say)
-	if s.SeqHigh != 0 && !s.ESN {
-		say("seq_high", "needs esn: true")
-	}
+	s.checkNumbers(say)
 	if s.Protocol == AH && s.Encap {
 		say("encap", "AH is never UDP-encapsulated (RFC 3948)")
 	}
@@ -183,7 +185,45 @@ func (s *SA) Check(bundled, allowLegacy bool) []Problem {
 	if s.Window != 0 && !ValidWindow(uint64(s.Window)) {
 		say("window", "expected %d to %d, found %d", MinWindow, MaxWindow, s.Window)
 	}
+	if s.Direction == Outbound && !s.Dst.IsValid() {
+		say("dst", "is needed where direction is out")
+	}
 	return bad
+}
+
+func (s *SA) checkNumbers(say func(field, format string, args ...any)) {
+	if s.SeqHigh != 0 && !s.ESN {
+		say("seq_high", "needs esn: true")
+	}
+	for _, n := range []struct {
+		field string
+		value uint64
+		wrong Direction
+	}{{"seq", s.Seq, Outbound}, {"oseq", s.OSeq, Inbound}} {
+		switch high := uint32(n.value >> 32); {
+		case n.value != 0 && s.Direction == n.wrong:
+			say(n.field, "means nothing where direction is %s", s.Direction)
+		case high != 0 && !s.ESN:
+			say(n.field, "0x%x is beyond 32 bits and needs esn: true", n.value)
+		case n.value != 0 && s.SeqHigh != 0 && high != s.SeqHigh:
+			say(n.field, "0x%x contradicts seq_high, 0x%x; keep one of them", n.value, s.SeqHigh)
+		}
+	}
+	window := s.Window
+	if window == 0 {
+		window = DefaultWindow
+	}
+	switch n := s.Bitmap.Len(); {
+	case s.Bitmap == nil:
+	case s.Seq == 0:
+		say("bitmap", "needs seq, the number that its lowest bit stands for")
+	case !s.Bitmap.Has(0):
+		say("bitmap", "expected the lowest bit to be set, since seq itself was received")
+	case n > int(window):
+		say("bitmap", "expected at most the %d bits of the window, found %d", window, n)
+	case uint64(n) > s.Seq:
+		say("bitmap", "has %d bits, but there are %d numbers up to seq", n, s.Seq)
+	}
 }
 
 func (s *SA) checkSuite(bundled, allowLegacy bool, say func(field, format string, args ...any)) {

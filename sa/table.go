@@ -197,7 +197,7 @@ func (t *Table[T]) Delete(handle uint32) error {
 
 // Replace makes bundles the whole content of the table, in one step for the
 // readers. An SA that was there before, unchanged, keeps its handle, and its mark
-// if it brings none; a mark without T only where SeqHigh and SeqLow say nothing
+// if it brings none; a mark without T only where SeqHigh and Seq say nothing
 // new. On an error the table is as it was.
 func (t *Table[T]) Replace(bundles [][]*Entry[T]) error {
 	t.mu.Lock()
@@ -208,7 +208,7 @@ func (t *Table[T]) Replace(bundles [][]*Entry[T]) error {
 		for _, e := range bundle {
 			if old := t.Find(e.ID()); old != nil && old.Same(e.SA) {
 				e.Handle = old.Handle
-				if e.Mark == nil && (old.Mark.T() != 0 || e.SeqHigh == old.SeqHigh && e.SeqLow == nil) {
+				if e.Mark == nil && (old.Mark.T() != 0 || e.SeqHigh == old.SeqHigh && e.Seq == 0) {
 					e.Mark = old.Mark
 				}
 			}

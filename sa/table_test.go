@@ -272,7 +272,6 @@ func TestTableReplaceNewKey(t *testing.T) {
 // A reload keeps T. Where no number has been authenticated yet there is none,
 // and what the reload says of it counts (contract, ESN).
 func TestTableReplaceBeforeT(t *testing.T) {
-	low := uint32(9)
 	for _, c := range []struct {
 		name   string
 		before func(*Mark)
@@ -281,8 +280,8 @@ func TestTableReplaceBeforeT(t *testing.T) {
 	}{
 		{"unchanged", func(m *Mark) { m.Update(7) }, func(*SA) {}, 7<<32 | 1},
 		{"seq_high", func(*Mark) {}, func(s *SA) { s.SeqHigh = 5 }, 5<<32 | 1},
-		{"seq_high and seq_low", func(*Mark) {}, func(s *SA) { s.SeqHigh, s.SeqLow = 5, &low }, 5<<32 | 1},
-		{"seq_high behind T", func(m *Mark) { m.Authenticated(3<<32 | 4) }, func(s *SA) { s.SeqHigh, s.SeqLow = 5, &low }, 3<<32 | 1},
+		{"seq", func(*Mark) {}, func(s *SA) { s.Seq = 5<<32 | 9 }, 5<<32 | 1},
+		{"seq behind T", func(m *Mark) { m.Authenticated(3<<32 | 4) }, func(s *SA) { s.Seq = 5<<32 | 9 }, 3<<32 | 1},
 	} {
 		table := NewTable[int](0)
 		old, next := testEntry(0x100), testEntry(0x100)

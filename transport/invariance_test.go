@@ -85,7 +85,7 @@ func newLottery(t *testing.T, rt *rapid.T) *lottery {
 		s.Offload = rapid.SampledFrom([]sa.Offload{sa.Preferred, sa.Preferred, sa.Never}).Draw(rt, s.Name)
 	}
 	begin := rapid.SampledFrom([]uint64{1, 1, 1<<32 - 20}).Draw(rt, "first number")
-	wraps := func(s *sa.SA) { s.ESN = true; low := uint32(begin - 1); s.SeqLow = &low }
+	wraps := func(s *sa.SA) { s.ESN, s.Seq, s.OSeq = true, begin-1, begin-1 }
 	e := espSA(sa.Transport, preferred)
 	e6 := espSA(sa.Transport, v6, spi(0x1006), suite("aes256gcm16"), preferred, wraps)
 	old := espSA(sa.Transport, spi(0x1007), suite("3des-sha1"), preferred)

@@ -51,7 +51,7 @@ func TestKeysSaysWhatIsLost(t *testing.T) {
 	if err != nil || strings.Count(out, "\n") != 3 || strings.Contains(out, "#") {
 		t.Errorf("%v\n%s", err, out)
 	}
-	const want = `web: esp_sa cannot hold its mode, window, selector, lifetimes
+	const want = `web: esp_sa cannot hold its mode, direction, window, selector, lifetimes
 bundle-ah is left out: the table holds ESP only
 bundle-esp: esp_sa cannot hold its mode
 `

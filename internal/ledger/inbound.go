@@ -74,9 +74,18 @@ func (in *Inbound) Configure(s *sa.SA) {
 		}
 		in.window = next
 	}
-	if s.SeqLow != nil {
-		if n := uint64(s.SeqHigh)<<32 | uint64(*s.SeqLow); n > in.window.Top() {
-			in.window.Refuse(n)
+	in.takeOver(s)
+}
+
+// takeOver has the window refuse what a configuration says was received.
+func (in *Inbound) takeOver(s *sa.SA) {
+	if s.Seq <= in.window.Top() {
+		return
+	}
+	in.window.Refuse(s.Seq - uint64(s.Bitmap.Len()))
+	for i := s.Bitmap.Len() - 1; i >= 0; i-- {
+		if s.Bitmap.Has(i) {
+			in.window.Accept(s.Seq - uint64(i))
 		}
 	}
 }

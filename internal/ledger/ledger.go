@@ -108,11 +108,7 @@ func (l *Ledger) Counter(s *sa.SA) *Counter {
 
 // first is the first number of an SA by itself.
 func first(s *sa.SA) uint64 {
-	n := uint64(s.SeqHigh)<<32 + 1
-	if s.SeqLow != nil {
-		n += uint64(*s.SeqLow)
-	}
-	return n
+	return max(s.OSeq, uint64(s.SeqHigh)<<32) + 1
 }
 
 // Marks is a memory of ESN marks for one that completes numbers by itself: it

@@ -158,7 +158,7 @@ func TestCounterFollowsTheKey(t *testing.T) {
 // A running SA that is taken over goes on where it was; a text that is older
 // than what is known turns nothing back.
 func TestTakeOver(t *testing.T) {
-	at := func(n uint32) *sa.SA { return newSA(1, gcm, func(s *sa.SA) { s.SeqLow = &n }) }
+	at := func(n uint64) *sa.SA { return newSA(1, gcm, func(s *sa.SA) { s.Seq, s.OSeq = n, n }) }
 	l := New()
 	next(t, l.Counter(at(10)), 11)
 	next(t, l.Counter(at(5)), 12)
@@ -171,6 +171,11 @@ func TestTakeOver(t *testing.T) {
 	accept(t, in, Fresh, 12)
 	in.Configure(at(20))
 	accept(t, in, Refused, 14, 20)
+	known := newSA(1, gcm, func(s *sa.SA) { s.Seq, s.Bitmap = 10, sa.Bitmap{0b10101} })
+	in = New().Inbound(known)
+	in.Configure(known)
+	accept(t, in, Refused, 10, 8, 6, 5, 1)
+	accept(t, in, Fresh, 9, 7, 11)
 	if t1 := l.Marks()(newSA(1, gcm, func(s *sa.SA) { s.ESN = true })).T(); t1 != 20 {
 		t.Errorf("T is %d", t1)
 	}

@@ -49,10 +49,9 @@ func TestNumbers(t *testing.T) {
 // or 64, which is said once (RFC 4303 section 3.3.3), and a flow of other SAs is
 // none the worse.
 func TestNumbersUsed(t *testing.T) {
-	last, lastESN := uint32(1<<32-2), uint32(1<<32-3)
 	for name, a := range map[string]*sa.SA{
-		"32 bits": with(site(4), func(a *sa.SA) { a.SeqLow = &last }),
-		"64 bits": with(site(4), func(a *sa.SA) { a.ESN, a.SeqHigh, a.SeqLow = true, 1<<32-1, &lastESN }),
+		"32 bits": with(site(4), func(a *sa.SA) { a.OSeq = 1<<32 - 2 }),
+		"64 bits": with(site(4), func(a *sa.SA) { a.ESN, a.OSeq = true, 1<<64-3 }),
 	} {
 		var said []Event
 		c := Config{SAs: []*sa.SA{with(a, selecting(sa.Selector{DstPorts: port(1)})), newSA("spare", 9, sa.ESP, sa.Tunnel, gcm, gateways[4])},
@@ -157,11 +156,11 @@ func TestNoLease(t *testing.T) {
 
 // Contract, ESN: numbers beyond 2^32 are opened by who follows them.
 func TestExtendedNumbers(t *testing.T) {
-	low := uint32(1<<32 - 3)
-	a := with(site(4), func(a *sa.SA) { a.ESN, a.SeqLow = true, &low })
+	const low = 1<<32 - 3
+	a := with(site(4), func(a *sa.SA) { a.ESN, a.OSeq, a.Seq = true, low, low })
 	s, r := newSender(t, Config{SAs: []*sa.SA{a}}), receiver(t, a)
 	for i := range uint64(4) {
-		if got := numbers(t, r, send(s, udp(4, 10))[0], 1); got[0] != uint64(low)+1+i {
+		if got := numbers(t, r, send(s, udp(4, 10))[0], 1); got[0] != low+1+i {
 			t.Errorf("number %x", got[0])
 		}
 	}

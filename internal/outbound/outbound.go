@@ -36,7 +36,7 @@ type Config struct {
 	Local  []netip.Addr             // our own; the first of its IP version is src of a tunnel that has none
 	MTU    int                      // of the wire in bytes, without the Ethernet header
 	Ledger *ledger.Ledger           // where numbers live; nil: in the Sender
-	First  uint64                   // first sequence number of each SA; 0 leaves it to seq_high and seq_low, else 1
+	First  uint64                   // first sequence number of each SA; 0 leaves it to oseq and seq_high, else 1
 	Reply  func(frame []byte) error // takes ICMP errors for the stack; the frame is valid until it returns
 	Audit  func(Event)              // told of what happens to an SA, beside the counts
 	Random io.Reader                // CBC's IVs; nil is crypto/rand

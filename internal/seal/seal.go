@@ -99,10 +99,7 @@ func (l *layer) init(source io.Reader, a, beneath *sa.SA) (err error) {
 	if bundled && (beneath == nil || beneath.Name != a.Bundle || beneath.Mode != a.Mode) {
 		return fmt.Errorf("expected the SA %s beneath it, in the same mode", a.Bundle)
 	}
-	first := count(a.SeqHigh)<<32 + 1
-	if a.SeqLow != nil {
-		first += count(*a.SeqLow)
-	}
+	first := count(max(a.OSeq, uint64(a.SeqHigh)<<32) + 1)
 	l.sa, l.numbers = *a, &first
 	l.wraps = a.Mode == sa.Tunnel && !bundled
 	if l.wraps && !a.Src.IsValid() {
@@ -125,7 +122,7 @@ func LastNumber(a *sa.SA) uint64 {
 }
 
 // SetNumber sets the 64-bit sequence number of the next packet of SA i, counted
-// as given to New. It begins behind seq_high and seq_low, at 1 without them.
+// as given to New. It begins behind oseq and seq_high, at 1 without them.
 // Most suites derive their IV from the number: real keys never see one twice.
 func (s *Sealer) SetNumber(i int, next uint64) {
 	n := count(next)

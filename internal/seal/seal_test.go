@@ -200,12 +200,11 @@ func TestSealAppends(t *testing.T) {
 func TestNumbers(t *testing.T) {
 	a, packet := newSA(1, sa.ESP, sa.Transport, "aes128-sha256", [2]string{}), udp(4, 10)
 	a.ESN, a.SeqHigh = true, 7
-	low := uint32(0xfffffffe)
 	for _, c := range []struct {
-		low  *uint32
+		oseq uint64
 		want []uint64
-	}{{nil, []uint64{7<<32 + 1, 7<<32 + 2}}, {&low, []uint64{7<<32 + 0xffffffff, 8 << 32, 8<<32 + 1}}} {
-		a.SeqLow = c.low
+	}{{0, []uint64{7<<32 + 1, 7<<32 + 2}}, {7<<32 + 0xfffffffe, []uint64{7<<32 + 0xffffffff, 8 << 32, 8<<32 + 1}}} {
+		a.OSeq = c.oseq
 		s, err := New(nil, a)
 		if err != nil {
 			t.Fatal(err)

@@ -60,8 +60,8 @@ func newFlow(number int, group string, in session, v int, layers ...layer) *toKe
 			s.Src, s.Dst = addr(l.version, 6, number), addr(l.version, 7, number)
 			s.Selector = &sa.Selector{Dst: netip.PrefixFrom(f.dst, f.dst.BitLen())}
 		}
-		if low := uint32(0xfffffff0); in == esn { // a receiver has to be near the number that it is to guess
-			s.ESN, s.SeqLow = true, &low
+		if in == esn { // a receiver has to be near the number that it is to guess
+			s.ESN, s.Seq, s.OSeq = true, 0xfffffff0, 0xfffffff0
 		}
 		if i > 0 && l.protocol == sa.AH && l.mode == layers[i-1].mode && layers[i-1].protocol == sa.ESP {
 			s.Bundle = f.sas[i-1].Name
