@@ -50,7 +50,7 @@ func orSuite(err error, p sa.Protocol, found string) error {
 		names = append(names, s.Name)
 	}
 	if near := nearest(found, names); near != "" {
-		return fmt.Errorf("there is no suite %q for %s; did you mean %s?", found, p, near)
+		return fmt.Errorf("there is no suite %s for %s; did you mean %s?", sa.Quote(found), p, near)
 	}
 	return err
 }
@@ -117,17 +117,17 @@ func (c *Config) checkInterfaces(d *decoder) {
 	}
 	for path, i := range map[string]Interface{"wire": c.Wire, "host": c.Host.Interface} {
 		if n := i.Name; n == "" || len(n) > 15 || n == "." || n == ".." || strings.ContainsAny(n, "/:% \t") {
-			d.mistake(path+".name", "expected an interface name of 1 to 15 characters without / : %% and blanks, found %q", n)
+			d.mistake(path+".name", "expected an interface name of 1 to 15 characters without / : %% and blanks, found %s", sa.Quote(n))
 		}
 		if i.MTU < 68 || i.MTU > 65521 {
 			d.mistake(path+".mtu", "expected 68 to 65521, found %d", i.MTU)
 		}
 		if strings.Contains(i.Netns, "/") {
-			d.mistake(path+".netns", "expected the name of a network namespace as ip netns shows it, found %q", i.Netns)
+			d.mistake(path+".netns", "expected the name of a network namespace as ip netns shows it, found %s", sa.Quote(i.Netns))
 		}
 	}
 	if c.Wire.Name == c.Host.Name && c.Wire.Netns == c.Host.Netns {
-		d.mistake("host.name", "expected another name than the wire interface's, %q", c.Wire.Name)
+		d.mistake("host.name", "expected another name than the wire interface's, %s", sa.Quote(c.Wire.Name))
 	}
 	if c.Host.MTU > c.Wire.MTU {
 		d.warn("host.mtu", "is above the wire's %d: the host may send frames that the wire cannot carry", c.Wire.MTU)
@@ -156,28 +156,28 @@ func (c *Config) checkBundles(d *decoder) map[*sa.SA]bool {
 		path := at(i, "bundle")
 		j, found := index[s.Bundle]
 		if !found {
-			d.mistake(path, "there is no SA named %q", s.Bundle)
+			d.mistake(path, "there is no SA named %s", label(s.Bundle))
 			continue
 		}
 		esp := c.SAs[j]
 		switch {
 		case esp.Protocol != sa.ESP && esp.Protocol != 0:
-			d.mistake(path, "expected an ESP SA, but %q is %s", esp.Name, esp.Protocol)
+			d.mistake(path, "expected an ESP SA, but %s is %s", label(esp.Name), esp.Protocol)
 		case d.broken[at(i, "")] || d.broken[at(j, "")]:
 		case esp.Dst != s.Dst:
-			d.mistake(path, "the SAs of a bundle share dst, but %q goes to %s and this one to %s", esp.Name, esp.Dst, s.Dst)
+			d.mistake(path, "the SAs of a bundle share dst, but %s goes to %s and this one to %s", label(esp.Name), esp.Dst, s.Dst)
 		case esp.Src.IsValid() && s.Src.IsValid() && esp.Src != s.Src:
-			d.mistake(path, "one of the SAs never matches: %q comes from %s and this one from %s", esp.Name, esp.Src, s.Src)
+			d.mistake(path, "one of the SAs never matches: %s comes from %s and this one from %s", label(esp.Name), esp.Src, s.Src)
 		case esp.Mode != s.Mode:
-			d.mistake(path, "the SAs of a bundle share mode, but %q is %s and this one %s", esp.Name, esp.Mode, s.Mode)
+			d.mistake(path, "the SAs of a bundle share mode, but %s is %s and this one %s", label(esp.Name), esp.Mode, s.Mode)
 		case esp.Offload != s.Offload:
-			d.mistake(path, "the SAs of a bundle share offload, but %q is %s and this one %s", esp.Name, esp.Offload, s.Offload)
+			d.mistake(path, "the SAs of a bundle share offload, but %s is %s and this one %s", label(esp.Name), esp.Offload, s.Offload)
 		case esp.Encap:
-			d.mistake(path, "%q is UDP-encapsulated, and nothing beneath AH can be", esp.Name)
+			d.mistake(path, "%s is UDP-encapsulated, and nothing beneath AH can be", label(esp.Name))
 		case esp.Direction != s.Direction:
-			d.mistake(path, "the SAs of a bundle share direction, but %q has %s and this one %s", esp.Name, esp.Direction, s.Direction)
+			d.mistake(path, "the SAs of a bundle share direction, but %s has %s and this one %s", label(esp.Name), esp.Direction, s.Direction)
 		case bundled[esp]:
-			d.mistake(path, "%q is in another bundle already", esp.Name)
+			d.mistake(path, "%s is in another bundle already", label(esp.Name))
 		}
 		bundled[esp] = true
 	}
@@ -200,7 +200,7 @@ func (c *Config) checkUnique(d *decoder) {
 			continue
 		}
 		if first, ok := names[s.Name]; ok {
-			d.mistake(at(i, "name"), "%q is the name of sas[%d] too", s.Name, first)
+			d.mistake(at(i, "name"), "%s is the name of sas[%d] too", label(s.Name), first)
 		} else {
 			names[s.Name] = i
 		}
@@ -227,7 +227,7 @@ func (c *Config) checkPolicy(d *decoder) {
 		case p.Action != sa.Protect && p.SA != "":
 			d.mistake(path+".sa", "belongs to action: protect, found %s", p.Action)
 		case p.SA != "" && !found:
-			d.mistake(path+".sa", "there is no SA named %q", p.SA)
+			d.mistake(path+".sa", "there is no SA named %s", label(p.SA))
 		}
 	}
 }
@@ -245,10 +245,10 @@ func (c *Config) checkWarnings(d *decoder, bundled map[*sa.SA]bool) {
 			d.warn(at(i, "suite"), "%s is obsolete (RFC 8221)", s.Suite.Name)
 		}
 		if first, ok := c.sharesKey(i); ok {
-			d.warn(at(i, nonceField(s)), "%s has the key of sas[%d], and under one key of %s no number may be sent twice (RFC 4106 section 3.1); give each SA and direction its own", s.Name, first, s.Suite.Name)
+			d.warn(at(i, nonceField(s)), "%s has the key of sas[%d], and under one key of %s no number may be sent twice (RFC 4106 section 3.1); give each SA and direction its own", label(s.Name), first, s.Suite.Name)
 		}
 		if s.ReplayOff {
-			d.warn(at(i, "replay_off"), "%s takes every replay", s.Name)
+			d.warn(at(i, "replay_off"), "%s takes every replay", label(s.Name))
 		}
 	}
 	if c.InsecureKeyFiles {
@@ -292,6 +292,6 @@ func (c *Config) checkPlaces(d *decoder) {
 			d.mistake(path, "%v; say offload: preferred to leave it to the transport, or choose another profile", err)
 			return
 		}
-		d.warn(path, "%s stays with the transport: %v", s.Name, err)
+		d.warn(path, "%s stays with the transport: %v", label(s.Name), err)
 	})
 }

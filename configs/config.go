@@ -55,7 +55,11 @@ func oneOf[S ~string](v *S, text []byte, names ...S) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("expected one of %v, found %q", names, text)
+	choice := make([]string, len(names))
+	for i, n := range names {
+		choice[i] = string(n)
+	}
+	return fmt.Errorf("expected %s, found %s", sa.OneOf(choice), sa.Quote(string(text)))
 }
 
 // OnFailure says what the transport does with a frame that failed a check,
@@ -70,7 +74,7 @@ func (o *OnFailure) UnmarshalText(b []byte) error {
 	case mirror && strings.TrimSpace(name) != "":
 		o.Mirror = strings.TrimSpace(name)
 	default:
-		return fmt.Errorf("expected drop, or mirror and an interface, found %q", b)
+		return fmt.Errorf("expected drop, or mirror and an interface, found %s", sa.Quote(string(b)))
 	}
 	return nil
 }

@@ -97,7 +97,10 @@ func (d *decoder) syntax(err error) {
 		line, _ = strconv.Atoi(m[1])
 		msg = strings.TrimPrefix(msg, m[0])
 	}
-	p := d.problem(&yaml.Node{Line: line, Column: 1}, "", "expected YAML: %s; mend this line or one next to it", msg)
+	if line <= len(d.lines) && strings.HasPrefix(strings.TrimLeft(d.lines[line-1], " -"), "\t") {
+		msg = "found a tab, and only spaces may indent"
+	}
+	p := d.problem(&yaml.Node{Line: line, Column: 1}, "", "expected YAML: %s; mend this line or one next to it", sa.RedactLine(msg))
 	if line <= len(d.lines) && !fieldStart.MatchString(d.lines[line-1]) {
 		p.Text = ""
 	}
@@ -190,7 +193,7 @@ func describe(n *yaml.Node) string {
 	case isNothing(n):
 		return "nothing"
 	}
-	return strconv.Quote(n.Value)
+	return sa.Quote(n.Value)
 }
 
 // scalar hands the raw text of a node to set: 0x11... is a number to YAML, and
@@ -209,14 +212,14 @@ func number(text string, v reflect.Value) error {
 	if v.CanUint() {
 		n, err := strconv.ParseUint(text, 0, v.Type().Bits())
 		if err != nil {
-			return fmt.Errorf("expected a number from 0 to %d, found %q", ^uint64(0)>>(64-v.Type().Bits()), text)
+			return fmt.Errorf("expected a number from 0 to %d, found %s", ^uint64(0)>>(64-v.Type().Bits()), sa.Quote(text))
 		}
 		v.SetUint(n)
 		return nil
 	}
 	n, err := strconv.ParseInt(text, 0, 32)
 	if err != nil {
-		return fmt.Errorf("expected a number, found %q", text)
+		return fmt.Errorf("expected a number, found %s", sa.Quote(text))
 	}
 	v.SetInt(n)
 	return nil
@@ -252,7 +255,7 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 	seen := map[string]int{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name := n.Content[i]
-		at := strings.TrimPrefix(path+"."+name.Value, ".")
+		at := strings.TrimPrefix(path+"."+shown(name.Value), ".")
 		index, ok := fields[name.Value]
 		switch first := seen[name.Value]; {
 		case !ok:
@@ -264,6 +267,14 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 		}
 		seen[name.Value] = name.Line
 	}
+}
+
+// shown is a field's name for messages.
+func shown(name string) string {
+	if quoted := sa.Quote(name); quoted[0] != '"' {
+		return quoted
+	}
+	return name
 }
 
 // fieldsOf gives the fields of a struct by their names in the file. A field of
@@ -317,15 +328,30 @@ func hint(found string, names []string) string {
 	return "there are " + strings.Join(names, ", ")
 }
 
-// nearest is the name at most two letters away; empty where none is.
+// nearest is the name at most two letters away; empty where none is. Of several
+// the one whose letters are nearest: 17 was to be 16, not 12.
 func nearest(found string, names []string) string {
-	best, at := 3, ""
+	best, off, at := 3, 0, ""
 	for _, n := range names {
-		if dist := distance(found, n); dist < best && dist < len(n) {
-			best, at = dist, n
+		dist := distance(found, n)
+		if dist < best && dist < len(n) || dist == best && at != "" && apart(found, n) < off {
+			best, off, at = dist, apart(found, n), n
 		}
 	}
 	return at
+}
+
+// apart sums how far the letters of two names are from each other, place by place.
+func apart(a, b string) int {
+	sum := 0
+	for i := range max(len(a), len(b)) {
+		if i >= len(a) || i >= len(b) {
+			sum += 256
+			continue
+		}
+		sum += max(int(a[i])-int(b[i]), int(b[i])-int(a[i]))
+	}
+	return sum
 }
 
 // distance counts the insertions, deletions and substitutions between two

@@ -35,6 +35,6 @@ func ExampleErrors() {
 	// Output:
 	// site.yaml:1:9: queues: expected 1 to 256, found 0
 	//     queues: 0
-	// site.yaml:2:10: profile: expected one of full, ndis-v1, ndis-v2, ixgbe-82599, mlx5-crypto, found "half"
+	// site.yaml:2:10: profile: expected full, ndis-v1, ndis-v2, ixgbe-82599 or mlx5-crypto, found "half"
 	//     profile: half
 }

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 
 	"tapsec/keys"
+	"tapsec/sa"
 )
 
 // Problem is a mistake, or a warning, at one place of a file. None of its
@@ -70,6 +72,17 @@ var (
 	fromText = regexp.MustCompile("(?s)(anchor )'.*'|`.*`")
 )
 
+// generated is a name that keys gave an SA after its SPI.
+var generated = regexp.MustCompile(`^(?:esp|ah)-[0-9a-f]{8}(?:-[0-9a-f.:]+)*$`)
+
+// label is an SA's name in a message, in quotes.
+func label(name string) string {
+	if generated.MatchString(name) {
+		return strconv.Quote(name)
+	}
+	return sa.Quote(name)
+}
+
 // isKeyField tells whether the field of that name holds a key.
 func isKeyField(name string) bool { return keyField.MatchString(name) && name != "insecure_key_files" }
 
@@ -107,5 +120,5 @@ func redactLine(line string, secrets []string) string {
 	for _, s := range secrets {
 		line = strings.ReplaceAll(line, s, keys.Mask(s))
 	}
-	return redact(strings.TrimSpace(line))
+	return sa.RedactLine(redact(strings.TrimSpace(line)))
 }

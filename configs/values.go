@@ -1,7 +1,9 @@
 package configs
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -38,7 +40,7 @@ func parser[T any](parse func(string) (T, error)) func(string, reflect.Value) er
 func parseAddr(text string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(text)
 	if err != nil || a.Zone() != "" || a.Is4In6() {
-		return a, fmt.Errorf("expected an IPv4 or IPv6 address without a zone, found %q", text)
+		return a, fmt.Errorf("expected an IPv4 or IPv6 address without a zone, found %s", sa.Quote(text))
 	}
 	return a, nil
 }
@@ -49,7 +51,7 @@ func parsePrefix(text string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(text)
 	if err != nil || p.Addr().Is4In6() {
-		return p, fmt.Errorf("expected a prefix like 192.0.2.0/24 or an address, found %q", text)
+		return p, fmt.Errorf("expected a prefix like 192.0.2.0/24 or an address, found %s", sa.Quote(text))
 	}
 	return p.Masked(), nil
 }
@@ -57,7 +59,7 @@ func parsePrefix(text string) (netip.Prefix, error) {
 func parseDuration(text string) (time.Duration, error) {
 	t, err := time.ParseDuration(text)
 	if err != nil || t < 0 {
-		return 0, fmt.Errorf("expected a time like 30s or 8h, found %q", text)
+		return 0, fmt.Errorf("expected a time like 30s or 8h, found %s", sa.Quote(text))
 	}
 	return t, nil
 }
@@ -69,7 +71,7 @@ func parseIPProtocol(text string) (uint8, error) {
 	}
 	p, err := strconv.ParseUint(text, 0, 8)
 	if err != nil {
-		return 0, fmt.Errorf("expected tcp, udp, icmp, icmpv6, sctp, any or a number up to 255, found %q", text)
+		return 0, fmt.Errorf("expected tcp, udp, icmp, icmpv6, sctp, any or a number up to 255, found %s", sa.Quote(text))
 	}
 	return uint8(p), nil
 }
@@ -106,13 +108,25 @@ func (d *decoder) keyFile(name string) (string, error) {
 	st, err := os.Stat(name)
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("key file: %w", err)
+		return "", fmt.Errorf("key file %s: %w", sa.Quote(name), reason(err))
 	case !st.Mode().IsRegular() || st.Size() > maxKeyFile:
-		return "", fmt.Errorf("key file %s: expected a file of at most %d bytes with hexadecimal digits", name, maxKeyFile)
+		return "", fmt.Errorf("key file %s: expected a file of at most %d bytes with hexadecimal digits", sa.Quote(name), maxKeyFile)
 	case st.Mode()&0o066 != 0 && !d.insecureKeyFiles:
-		return "", fmt.Errorf("key file %s is open to others (mode %04o): chmod 600 it, or say insecure_key_files: true", name, st.Mode().Perm())
+		return "", fmt.Errorf("key file %s is open to others (mode %04o): chmod 600 it, or say insecure_key_files: true", sa.Quote(name), st.Mode().Perm())
 	}
-	b, err := os.ReadFile(name)
 	d.keyFiles = append(d.keyFiles, name)
-	return string(b), err
+	b, err := os.ReadFile(name)
+	if err != nil {
+		return "", fmt.Errorf("key file %s: %w", sa.Quote(name), reason(err))
+	}
+	return string(b), nil
+}
+
+// reason is an error without the path, which may be a key.
+func reason(err error) error {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return path.Err
+	}
+	return err
 }

@@ -226,5 +226,5 @@ func charonAlgorithm(name string, keyLen int) (string, error) {
 			return i.word, nil
 		}
 	}
-	return "", fmt.Errorf("the algorithm %q is not supported", name)
+	return "", fmt.Errorf("the algorithm %s is not supported", sa.Quote(name))
 }

@@ -160,7 +160,7 @@ func tableSuite(cipher, integrity string, keyLen int) (string, error) {
 		}
 	}
 	if word == "" {
-		return "", fmt.Errorf("the algorithm %q is not supported", cipher)
+		return "", fmt.Errorf("the algorithm %s is not supported", sa.Quote(cipher))
 	}
 	if integrity == "NULL" {
 		return word, nil
@@ -170,7 +170,7 @@ func tableSuite(cipher, integrity string, keyLen int) (string, error) {
 			return word + "-" + i.word, nil
 		}
 	}
-	return "", fmt.Errorf("the authentication %q cannot be checked", integrity)
+	return "", fmt.Errorf("the authentication %s cannot be checked", sa.Quote(integrity))
 }
 
 // WriteESPSA prints Wireshark's table esp_sa, as version 4.0 reads it, keys

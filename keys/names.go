@@ -61,7 +61,7 @@ func linuxCipher(name string, keyLen, icvBits int) (string, error) {
 			return fill(c.word, keyLen-c.salt, icvBits/8), nil
 		}
 	}
-	return "", fmt.Errorf("the algorithm %q is not supported", name)
+	return "", fmt.Errorf("the algorithm %s is not supported", sa.Quote(name))
 }
 
 // linuxIntegrity gives the keyword of an integrity algorithm; with icvBits 0
@@ -75,7 +75,7 @@ func linuxIntegrity(name string, icvBits int) (string, error) {
 			return i.word, nil
 		}
 	}
-	return "", fmt.Errorf("the algorithm %q with an ICV of %d bits is not supported", name, icvBits)
+	return "", fmt.Errorf("the algorithm %s with an ICV of %d bits is not supported", sa.Quote(name), icvBits)
 }
 
 // fill puts lengths into a word.

@@ -37,7 +37,7 @@ func (f *Format) UnmarshalText(b []byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("expected yaml, xfrm or esp_sa, found %q", b)
+	return fmt.Errorf("expected yaml, xfrm or esp_sa, found %s", sa.Quote(string(b)))
 }
 
 // Write prints SAs in a format that has a name, keys included. Errors are the

@@ -134,10 +134,10 @@ func (s *state) header(words []string) error {
 	}
 	s.SPI = uint32(spi)
 	if proto := after(words, "proto"); s.Protocol.UnmarshalText([]byte(proto)) != nil {
-		return fmt.Errorf("proto %s is not supported", proto)
+		return fmt.Errorf("proto %s is not supported", sa.Quote(proto))
 	}
 	if mode := after(words, "mode"); s.Mode.UnmarshalText([]byte(mode)) != nil {
-		return fmt.Errorf("mode %s is not supported", mode)
+		return fmt.Errorf("mode %s is not supported", sa.Quote(mode))
 	}
 	return nil
 }
@@ -181,7 +181,7 @@ func (s *state) algorithm(words []string) error {
 
 func (s *state) encap(words []string) error {
 	if t := after(words, "type"); t != "espinudp" {
-		return fmt.Errorf("encapsulation %q is not supported", t)
+		return fmt.Errorf("encapsulation %s is not supported", sa.Quote(t))
 	}
 	if after(words, "dport") != strconv.Itoa(sa.EncapPort) {
 		return fmt.Errorf("UDP encapsulation is supported on port %d only", sa.EncapPort)

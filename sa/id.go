@@ -44,7 +44,7 @@ func (s SPI) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 func (s *SPI) UnmarshalText(b []byte) error {
 	n, err := strconv.ParseUint(string(b), 0, 32)
 	if err != nil {
-		return fmt.Errorf("expected an SPI of 32 bits, as 4097 or 0x1001, found %q", b)
+		return fmt.Errorf("expected an SPI of 32 bits, as 4097 or 0x1001, found %s", Quote(string(b)))
 	}
 	*s = SPI(n)
 	return nil

@@ -23,7 +23,7 @@ func (p *Ports) UnmarshalText(b []byte) error {
 	lo, err1 := strconv.ParseUint(first, 10, 16)
 	hi, err2 := strconv.ParseUint(last, 10, 16)
 	if err1 != nil || err2 != nil || lo > hi || hi == 0 {
-		return fmt.Errorf("expected a port or a range FIRST-LAST, found %q", b)
+		return fmt.Errorf("expected a port or a range FIRST-LAST, found %s", Quote(string(b)))
 	}
 	p.First, p.Last = uint16(lo), uint16(hi)
 	return nil

@@ -92,7 +92,7 @@ func ProfileByName(name string) (Profile, error) {
 		}
 		names = append(names, p.Name)
 	}
-	return Profile{}, fmt.Errorf("expected one of %s, found %q", strings.Join(names, ", "), name)
+	return Profile{}, fmt.Errorf("expected %s, found %s", OneOf(names), Quote(name))
 }
 
 // Supports reports whether the NIC can hold the SA, alone or with the partner of

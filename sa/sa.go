@@ -229,7 +229,7 @@ func (s *SA) checkNumbers(say func(field, format string, args ...any)) {
 func (s *SA) checkSuite(bundled, allowLegacy bool, say func(field, format string, args ...any)) {
 	su := s.Suite
 	if su.Name == "" || su.Protocol != s.Protocol {
-		say("suite", "expected a suite for %s, found %q", s.Protocol, su.Name)
+		say("suite", "expected a suite for %s, found %s", s.Protocol, Quote(su.Name))
 		return
 	}
 	if su.Legacy() && !allowLegacy {
@@ -260,5 +260,5 @@ func pick[V any](v *V, text string, names map[string]V) error {
 		*v = found
 		return nil
 	}
-	return fmt.Errorf("expected %s, found %q", oneOf(names), text)
+	return fmt.Errorf("expected %s, found %s", OneOf(sorted(names)), Quote(text))
 }

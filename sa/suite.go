@@ -197,7 +197,7 @@ func ParseSuite(p Protocol, text string) (Suite, error) {
 func parseAH(text string, words []string) (Suite, error) {
 	s, ok := integrities[words[0]]
 	if !ok || len(words) != 1 {
-		return Suite{}, fmt.Errorf("expected one of %s for AH, found %q", oneOf(integrities), text)
+		return Suite{}, fmt.Errorf("expected %s for AH, found %s", OneOf(sorted(integrities)), Quote(text))
 	}
 	s.Name, s.authName, s.Protocol = words[0], words[0], AH
 	return s, nil
@@ -206,7 +206,7 @@ func parseAH(text string, words []string) (Suite, error) {
 func parseESP(text string, words []string) (Suite, error) {
 	s, ok := ciphers[words[0]]
 	if !ok {
-		return Suite{}, fmt.Errorf("expected a cipher (%s), found %q", oneOf(ciphers), words[0])
+		return Suite{}, fmt.Errorf("expected a cipher (%s), found %s", OneOf(sorted(ciphers)), Quote(words[0]))
 	}
 	s.Name, s.cipherName, s.Protocol = words[0], words[0], ESP
 	if len(words) == 1 {
@@ -215,9 +215,9 @@ func parseESP(text string, words []string) (Suite, error) {
 	a, ok := integrities[words[1]]
 	switch {
 	case !ok || a.Integrity == GMAC || len(words) > 2:
-		return Suite{}, fmt.Errorf("expected CIPHER or CIPHER-INTEGRITY (%s), found %q", oneOf(integrities), text)
+		return Suite{}, fmt.Errorf("expected CIPHER or CIPHER-INTEGRITY (%s), found %s", OneOf(sorted(integrities)), Quote(text))
 	case s.ICVLen > 0:
-		return Suite{}, fmt.Errorf("%s brings its own integrity; leave out %q", words[0], words[1])
+		return Suite{}, fmt.Errorf("%s brings its own integrity; leave out %s", words[0], Quote(words[1]))
 	}
 	s.Name += "-" + words[1]
 	s.Integrity, s.AuthLen, s.ICVLen, s.authName = a.Integrity, a.AuthLen, a.ICVLen, words[1]
@@ -258,4 +258,10 @@ func sorted[V any](m map[string]V) []string {
 	return names
 }
 
-func oneOf[V any](m map[string]V) string { return strings.Join(sorted(m), ", ") }
+// OneOf names a choice for a message: "a, b or c".
+func OneOf(names []string) string {
+	if n := len(names); n > 1 {
+		return strings.Join(names[:n-1], ", ") + " or " + names[n-1]
+	}
+	return strings.Join(names, "")
+}
