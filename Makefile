@@ -6,8 +6,9 @@ PEERS = python3-scapy tshark tcpdump iproute2 iputils-ping iperf3 ethtool procps
 	libstrongswan-standard-plugins libstrongswan-extra-plugins systemd gdb
 INTEROP = $(CURDIR)/bin/interop
 FUZZTIME ?= 10m
+SOAK ?= 2m
 
-.PHONY: build demo test interop race lint fuzz mutate bench check peers help
+.PHONY: build demo test interop race lint fuzz mutate soak bench check peers help
 
 help:
 	@echo 'make demo   show the appliance at work in a throw-away rig'
@@ -16,6 +17,7 @@ help:
 	@echo 'make lint   vet, staticcheck  make fuzz   every fuzz target for FUZZTIME ($(FUZZTIME))'
 	@echo 'make bench  microbenchmarks   make check  lint, test and race'
 	@echo 'make mutate PACKAGE=./wire    which breaks of one line its tests do not notice'
+	@echo 'make soak   everything at once against the running program, for SOAK ($(SOAK)); SEED=n repeats'
 	@echo 'make interop  real IPsec implementations judge; writes the matrix in docs/interop.md'
 	@echo 'make peers  install the peers that judge in the tests (Debian, root)'
 
@@ -62,6 +64,11 @@ fuzz:
 # Which breaks of one line the tests do not notice: make mutate PACKAGE=./wire N=100
 mutate:
 	$(GO) run ./test/mutate -n $(or $(N),100) $(PACKAGE)
+
+# SEED=n repeats a sequence of steps, FAILFAST=1 ends with the first violation,
+# ONLY=kill,rekey does these actions alone.
+soak:
+	SOAK=$(SOAK) $(GO) test -count=1 -timeout 0 -v -run TestSoak ./test/soak
 
 bench:
 	$(GO) test -run '^$$' -bench . -benchmem ./...

@@ -51,6 +51,7 @@ var mayImport = map[string][]string{
 		"internal/lab/conformance"},
 	"internal/lab/hosts": {"appliance", "configs", "internal/netns", "sa", "internal/seal", "status", "transport",
 		"internal/lab/forge", "internal/lab/rig"},
+	"internal/lab/soak": {"internal/lab/forge", "internal/lab/rig", "internal/netns", "status", "wire"},
 	"internal/lab/conformance": {"sa", "internal/seal", "status", "wire", "configs", "keys",
 		"internal/lab/forge", "internal/lab/vector"},
 

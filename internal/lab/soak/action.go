@@ -1,0 +1,338 @@
+package soak
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tapsec/internal/netns"
+)
+
+// action is one thing that is done to the program or around it.
+type action struct {
+	name    string
+	weight  int
+	touches string // what no two actions of a step may share: things of the host, or the- one and only
+	// do does it and returns how it is put right again, or nil.
+	do func(c *campaign, p *program, r *rand.Rand) func()
+}
+
+// disturbing costs datagrams while it lasts.
+var disturbing = []action{
+	{"flap stack", 3, "link", flapStack},
+	{"flap wire", 2, "the-wire", flapWire},
+	{"flush", 3, "link", flush},
+	{"rename", 2, "link process", rename},
+	{"stop", 2, "process", stop},
+	{"terminate", 3, "process file the-disk", restart(sigTERM)},
+	{"kill", 3, "process file the-disk", restart(sigKILL)},
+	{"drop SAs", 3, "file process", dropSAs},
+	{"cut file", 3, "file process", cutFile},
+	{"fill disk", 1, "the-disk", fillDisk},
+	{"deaf", 1, "log", listenHow(deaf)},
+	{"crowd", 1, "control", crowd},
+	{"strangers", 1, "file process", strangers},
+}
+
+// harmless costs nothing.
+var harmless = []action{
+	{"rekey", 3, "the-file-a the-file-b", rekey},
+	{"strangers", 2, "file", strangers},
+	{"garbage", 2, "file", garbage},
+	{"same file", 1, "file", sameFile},
+	{"deaf", 2, "log", listenHow(deaf)},
+	{"slow", 1, "log", listenHow(slow)},
+	{"crowd", 2, "control", crowd},
+	{"transfer", 3, "the-stream", transfer},
+}
+
+// act does one of the actions on one of the hosts, unless that shares with
+// another. The sequence of numbers drawn does not depend on what comes of it.
+func (c *campaign) act(from []action, touched map[string]bool) (undo func()) {
+	all := 0
+	for i := range from {
+		all += from[i].weight
+	}
+	pick, number := c.random.IntN(all), c.random.IntN(2)
+	r := rand.New(rand.NewPCG(c.random.Uint64(), 0))
+	var a *action
+	for i := range from {
+		if pick -= from[i].weight; pick < 0 {
+			a = &from[i]
+			break
+		}
+	}
+	if len(c.o.Only) > 0 && !slices.Contains(c.o.Only, a.name) {
+		return nil
+	}
+	p := c.programs[number]
+	for thing := range strings.FieldsSeq(a.touches) {
+		if !strings.HasPrefix(thing, "the-") {
+			thing += "-" + hostNames[number]
+		}
+		thing = strings.Replace(thing, "the-file", "file", 1) // both hosts'
+		if touched[thing] {
+			return nil
+		}
+		defer func() { touched[thing] = true }()
+	}
+	c.log("%s %s", a.name, hostNames[number])
+	c.mu.Lock()
+	c.report.Actions[a.name]++
+	c.mu.Unlock()
+	return a.do(c, p, r)
+}
+
+// try reports what the laboratory could not do.
+func (c *campaign) try(err error) {
+	if err != nil {
+		c.violate("laboratory", "%v", err)
+	}
+}
+
+// flapStack takes the stack's interface down and up a few times, which takes its
+// IPv6 addresses.
+func flapStack(c *campaign, p *program, r *rand.Rand) func() {
+	h := c.hosts[p.number]
+	for range 1 + r.IntN(12) {
+		c.try(h.ns.Do(func() error { return netns.Down(stackName) }))
+		time.Sleep(time.Duration(r.IntN(10)) * time.Millisecond)
+		c.try(h.ns.Do(func() error { return netns.Up(stackName) }))
+		time.Sleep(time.Duration(r.IntN(10)) * time.Millisecond)
+	}
+	return nil
+}
+
+// flapWire does so with the program's end of the wire.
+func flapWire(c *campaign, p *program, r *rand.Rand) func() {
+	for range 1 + r.IntN(12) {
+		c.try(netns.Down(p.set.wire))
+		time.Sleep(time.Duration(r.IntN(10)) * time.Millisecond)
+		c.try(netns.Up(p.set.wire))
+		time.Sleep(time.Duration(r.IntN(10)) * time.Millisecond)
+	}
+	return nil
+}
+
+// flush takes all addresses away for longer than it takes to be noticed. The host
+// that mends gives them back.
+func flush(c *campaign, p *program, r *rand.Rand) func() {
+	c.try(c.hosts[p.number].ns.Do(func() error { return netns.Flush(stackName) }))
+	time.Sleep(time.Duration(r.IntN(1500)) * time.Millisecond)
+	return nil
+}
+
+// rename gives the stack's interface another name.
+func rename(c *campaign, p *program, r *rand.Rand) func() {
+	c.try(c.hosts[p.number].ns.Do(func() error {
+		if r.IntN(2) == 0 && netns.Rename(stackName, movedName) == nil {
+			return nil
+		}
+		err := netns.Down(stackName)
+		if err == nil {
+			err = netns.Rename(stackName, movedName)
+		}
+		if err == nil {
+			err = netns.Up(movedName)
+		}
+		return err
+	}))
+	time.Sleep(time.Duration(r.IntN(1500)) * time.Millisecond)
+	return c.hosts[p.number].mend
+}
+
+// stop lets the program stand still.
+func stop(c *campaign, p *program, r *rand.Rand) func() {
+	process := p.process
+	process.signal(unix.SIGSTOP)
+	time.Sleep(time.Duration(r.IntN(500)) * time.Millisecond)
+	return func() { process.signal(unix.SIGCONT) }
+}
+
+// restart ends the program and starts it with another engine, and perhaps another
+// way to say the SAs' direction.
+func restart(s unix.Signal) func(*campaign, *program, *rand.Rand) func() {
+	return func(c *campaign, p *program, r *rand.Rand) func() {
+		p.end(s)
+		if s == sigTERM {
+			if err := absent(c.file(p.number, ".sock")); err != nil {
+				c.violate("files", "after SIGTERM: %v", err)
+			}
+		}
+		engine, how := engines[r.IntN(len(engines))], r.IntN(ways)
+		return func() {
+			p.set.how = how
+			c.try(p.write(p.text()))
+			p.start(engine)
+		}
+	}
+}
+
+// dropSAs reloads a configuration that lacks some SAs, of paths that the policy
+// wants protected, and later the whole one.
+func dropSAs(c *campaign, p *program, r *rand.Rand) func() {
+	text := p.text()
+	var kept []*association
+	for _, a := range p.set.sas {
+		if paths[a.line.path].bare || r.IntN(2) == 0 {
+			kept = append(kept, a)
+		}
+	}
+	p.set.sas = kept
+	p.reload(p.set.text())
+	time.Sleep(time.Duration(r.IntN(300)) * time.Millisecond)
+	return func() { p.reload(text) }
+}
+
+// cutFile has the program read a configuration that was cut in the middle of a
+// write.
+func cutFile(c *campaign, p *program, r *rand.Rand) func() {
+	text := p.text()
+	c.try(os.WriteFile(p.config(), []byte(text[:r.IntN(len(text))]), 0o600))
+	p.signal(unix.SIGHUP)
+	time.Sleep(time.Duration(r.IntN(300)) * time.Millisecond)
+	return func() { p.reload(text) }
+}
+
+// fillDisk leaves no room for the states.
+func fillDisk(c *campaign, _ *program, r *rand.Rand) func() {
+	path := filepath.Join(c.o.Dir, stateDir, "filler")
+	f, err := os.Create(path)
+	c.try(err)
+	for chunk := 64 << 10; chunk >= 512; chunk /= 2 {
+		for err == nil {
+			_, err = f.Write(make([]byte, chunk))
+		}
+		err = nil
+	}
+	f.Close()
+	time.Sleep(time.Duration(r.IntN(1500)) * time.Millisecond)
+	return func() { c.try(os.Remove(path)) }
+}
+
+// listenHow changes how the program's log is read.
+func listenHow(how int32) func(*campaign, *program, *rand.Rand) func() {
+	return func(c *campaign, p *program, r *rand.Rand) func() {
+		process := p.process
+		process.ear.Store(how)
+		time.Sleep(time.Duration(r.IntN(400)) * time.Millisecond)
+		return func() { process.ear.Store(attentive) }
+	}
+}
+
+// crowd opens many connections to the control socket that ask nothing, ask
+// halfway, or do not read the answer.
+func crowd(c *campaign, p *program, r *rand.Rand) func() {
+	var all []net.Conn
+	for range 200 {
+		conn, err := net.DialTimeout("unix", c.file(p.number, ".sock"), 100*time.Millisecond)
+		if err != nil {
+			break // there are enough
+		}
+		all = append(all, conn)
+		request := "GET /windows HTTP/1.1\r\nHost: tapsec\r\n\r\n"
+		_ = conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+		_, _ = io.WriteString(conn, request[:r.IntN(len(request)+1)])
+	}
+	time.Sleep(time.Duration(r.IntN(300)) * time.Millisecond)
+	return func() {
+		for _, conn := range all {
+			conn.Close()
+		}
+	}
+}
+
+// rekey gives one line new SAs beside the old ones, the receiver first, and then
+// takes the old ones away, the sender first.
+func rekey(c *campaign, _ *program, r *rand.Rand) func() {
+	all := lines()
+	l := all[r.IntN(len(all))]
+	sender, receiver := c.programs[l.from], c.programs[1-l.from]
+	fresh := c.sas.generation(l)
+	old := c.sas.live[l]
+	c.sas.live[l] = append(append([]*association{}, old...), fresh...)
+	receiver.reload(receiver.text())
+	receiver.holds(fresh[0].name)
+	sender.reload(sender.text())
+	return func() {
+		c.sas.live[l] = fresh
+		sender.reload(sender.text())
+		c.passes(l, fresh)
+		receiver.reload(receiver.text())
+	}
+}
+
+// passes waits until a line is sealed with SAs, and what the old ones sealed has
+// arrived.
+func (c *campaign) passes(l line, fresh []*association) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		fresh[0].mu.Lock()
+		begun := len(fresh[0].numbers) > 0
+		fresh[0].mu.Unlock()
+		if begun {
+			break
+		}
+		if time.Now().After(deadline) {
+			c.violate("reload", "%s is not sealed with %s %s after SIGHUP", l, fresh[0].name, patience)
+			break
+		}
+	}
+	next, _ := c.ledgers[l].position()
+	for deadline := time.Now().Add(arrival); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if _, highest := c.ledgers[l].position(); highest > next {
+			return
+		}
+	}
+}
+
+// strangers adds SAs that nobody uses in the place of those added before.
+func strangers(c *campaign, p *program, r *rand.Rand) func() {
+	p.set.strangers = nil
+	for i := range r.IntN(40) {
+		p.set.strangers = append(p.set.strangers, c.sas.stranger(i))
+	}
+	p.reload(p.text())
+	return nil
+}
+
+// garbage is a configuration with a mistake, which changes nothing.
+func garbage(c *campaign, p *program, r *rand.Rand) func() {
+	text := p.text()
+	at := r.IntN(len(text))
+	p.reload(text[:at] + fmt.Sprintf("\n\x01 }{ : %d\n", r.IntN(1000)) + text[at:])
+	time.Sleep(time.Duration(r.IntN(100)) * time.Millisecond)
+	return func() { p.reload(text) }
+}
+
+// sameFile has the program read the same configuration over and over.
+func sameFile(c *campaign, p *program, r *rand.Rand) func() {
+	for range 1 + r.IntN(20) {
+		p.signal(unix.SIGHUP)
+		time.Sleep(time.Duration(r.IntN(5)) * time.Millisecond)
+	}
+	return nil
+}
+
+// transfer moves a stream over TCP on one path; it must arrive whole.
+func transfer(c *campaign, p *program, r *rand.Rand) func() {
+	number := r.IntN(len(paths))
+	data := make([]byte, 1<<10+r.IntN(256<<10))
+	for i := range data {
+		data[i] = byte(r.Uint32())
+	}
+	result := make(chan error, 1)
+	go func() { result <- c.stream(number, p.number, data) }()
+	return func() {
+		if err := <-result; err != nil {
+			c.violate("transfer", "%d bytes over TCP on %s: %v\n%s", len(data), line{number, p.number}, err, c.evidence())
+		}
+	}
+}

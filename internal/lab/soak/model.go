@@ -1,0 +1,134 @@
+package soak
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync"
+)
+
+// numbers is a set of numbers that mostly follow one another.
+type numbers map[uint64]*[pageWords]uint64
+
+const (
+	pageWords = 16
+	pageBits  = 64 * pageWords
+)
+
+// add reports whether the number is new.
+func (n numbers) add(x uint64) bool {
+	page := n[x/pageBits]
+	if page == nil {
+		page = new([pageWords]uint64)
+		n[x/pageBits] = page
+	}
+	word, bit := &page[x%pageBits/64], uint64(1)<<(x%64)
+	fresh := *word&bit == 0
+	*word |= bit
+	return fresh
+}
+
+func (n numbers) has(x uint64) bool {
+	page := n[x/pageBits]
+	return page != nil && page[x%pageBits/64]&(1<<(x%64)) != 0
+}
+
+// ledger says of each datagram of one line whether it may arrive: if it was sent,
+// and once.
+type ledger struct {
+	mu      sync.Mutex
+	next    uint64  // number of the next datagram
+	unsent  numbers // those that the kernel did not take from the sender
+	arrived numbers
+	count   uint64 // of those that arrived
+	highest uint64 // of those, plus one
+}
+
+// send hands out the next number. Before done is called with what the kernel said
+// the datagram may have arrived already.
+func (l *ledger) send() (number uint64, done func(error)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	number = l.next
+	l.next++
+	return number, func(err error) {
+		if err != nil {
+			l.mu.Lock()
+			l.unsent.add(number)
+			l.mu.Unlock()
+		}
+	}
+}
+
+// arrive says what is wrong with a datagram that comes; nothing if it may.
+func (l *ledger) arrive(number uint64) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case number >= l.next:
+		return "was never sent"
+	case !l.arrived.add(number):
+		return "came twice"
+	}
+	l.count++
+	l.highest = max(l.highest, number+1)
+	return ""
+}
+
+// position is how many numbers were handed out, and the highest that came, plus
+// one.
+func (l *ledger) position() (next, highest uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.next, l.highest
+}
+
+// missing lists those from first to the end that were sent and have not come.
+func (l *ledger) missing(first, end uint64) (all []uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for x := first; x < end; x++ {
+		if !l.arrived.has(x) && !l.unsent.has(x) {
+			all = append(all, x)
+		}
+	}
+	return all
+}
+
+// A datagram is: 4 bytes magic, 1 the sending host, 1 path, 2 length of all, 8
+// number, then bytes that follow from the number.
+const (
+	magic     = "soak"
+	headLen   = 16
+	soakPort  = 7007
+	largeLen  = 3000 // more than a fragment, and sealed more than two
+	maxLen    = 1200
+	crowdPort = 7008 // of TCP
+)
+
+// datagram makes the payload of number.
+func datagram(l line, number uint64, length int) []byte {
+	b := append(make([]byte, 0, length+8), magic...)
+	b = append(b, byte(l.from), byte(l.path))
+	b = binary.BigEndian.AppendUint16(b, uint16(length))
+	b = binary.BigEndian.AppendUint64(b, number)
+	for x := number*31 + uint64(l.path*2+l.from) + 1; len(b) < length; { // xorshift64
+		x ^= x << 13
+		x ^= x >> 7
+		x ^= x << 17
+		b = binary.BigEndian.AppendUint64(b, x)
+	}
+	return b[:length]
+}
+
+// read is the reverse: what is wrong if it is none.
+func read(b []byte) (l line, number uint64, wrong string) {
+	if len(b) < headLen || string(b[:4]) != magic || b[4] > 1 || int(b[5]) >= len(paths) {
+		return l, 0, fmt.Sprintf("is no datagram of the campaign: %x", b[:min(len(b), 32)])
+	}
+	l, number = line{int(b[5]), int(b[4])}, binary.BigEndian.Uint64(b[8:])
+	length := int(binary.BigEndian.Uint16(b[6:]))
+	if length < headLen || string(b) != string(datagram(l, number, length)) {
+		return l, number, fmt.Sprintf("is altered: %d bytes, %x", len(b), b[:min(len(b), 32)])
+	}
+	return l, number, ""
+}

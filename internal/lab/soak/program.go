@@ -1,0 +1,207 @@
+package soak
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tapsec/internal/netns"
+)
+
+const (
+	sigTERM   = unix.SIGTERM
+	sigKILL   = unix.SIGKILL
+	stateSize = 1 << 20 // bytes of the disk that has the states
+	stateDir  = "state"
+)
+
+var engines = []string{"ring", "plain"}
+
+// program is a host's tapsec with its files, through all its restarts.
+type program struct {
+	c      *campaign
+	number int
+	set    set
+	*process
+}
+
+func newProgram(c *campaign, number int) *program {
+	return &program{c: c, number: number, set: set{host: number, wire: []string{lineName, wireName}[number], how: c.random.IntN(ways)}}
+}
+
+// mountState makes the disk that has both states.
+func (c *campaign) mountState() error {
+	dir := filepath.Join(c.o.Dir, stateDir)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	return unix.Mount("soak", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, fmt.Sprintf("size=%d,mode=0700", stateSize))
+}
+
+func (c *campaign) unmountState() error {
+	err := unix.Unmount(filepath.Join(c.o.Dir, stateDir), unix.MNT_DETACH)
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) { // it was never mounted
+		return nil
+	}
+	return err
+}
+
+// start starts the program and waits until it says that it is ready.
+func (p *program) start(engine string) {
+	name := hostNames[p.number]
+	args := []string{"-c", p.config(), "--control", p.c.file(p.number, ".sock"), "--stack-netns", name,
+		"--state", filepath.Join(p.c.o.Dir, stateDir, name+".json"), "--engine", engine}
+	if p.number == 0 {
+		args = append([]string{"send", "--stack", stackName, "--out", lineName}, args...)
+	} else {
+		args = append([]string{"run", "--wire", wireName, "--transport", stackName}, args...)
+	}
+	run, err := p.c.start(args[0]+" of host "+name+", engine "+engine, args...)
+	if err != nil {
+		p.c.violate("laboratory", "%v", err)
+		return
+	}
+	p.process = run
+	select {
+	case <-run.ready:
+	case <-run.exited:
+	case <-time.After(patience):
+		p.c.violate("start", "%s is not ready after %s; it said\n%s", run.name, patience, run.said())
+	}
+}
+
+func (p *program) config() string { return p.c.file(p.number, ".yaml") }
+
+// text is the right configuration.
+func (p *program) text() string {
+	p.set.sas = p.set.sas[:0]
+	for _, l := range lines() {
+		p.set.sas = append(p.set.sas, p.c.sas.live[l]...)
+	}
+	return p.set.text()
+}
+
+// write puts the configuration in place as an editor does.
+func (p *program) write(text string) error {
+	fresh := p.config() + ".new"
+	return errors.Join(os.WriteFile(fresh, []byte(text), 0o600), os.Rename(fresh, p.config()))
+}
+
+// reload writes a configuration and has it read.
+func (p *program) reload(text string) {
+	if err := p.write(text); err != nil {
+		p.c.violate("laboratory", "%v", err)
+	}
+	p.signal(unix.SIGHUP)
+}
+
+// forget takes the state away.
+func (p *program) forget() error {
+	paths, err := filepath.Glob(filepath.Join(p.c.o.Dir, stateDir, hostNames[p.number]+".json*"))
+	for _, path := range paths {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
+}
+
+// ask reads a document from the control socket; what goes wrong is the answer.
+func (p *program) ask(document string) string {
+	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", p.c.file(p.number, ".sock"))
+		}}}
+	answer, err := client.Get("http://tapsec/" + document)
+	if err != nil {
+		return err.Error()
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		return err.Error()
+	}
+	return strings.Join(strings.Fields(string(text)), " ")
+}
+
+// holds waits until the program has an SA.
+func (p *program) holds(name string) {
+	for deadline := time.Now().Add(patience); !strings.Contains(p.ask("windows"), `"`+name+`"`); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			p.c.violate("reload", "%s does not have %s %s after SIGHUP; it said\n%s", p.name, name, patience, p.said())
+			return
+		}
+	}
+}
+
+// look looks for files that pile up beside the states.
+func (p *program) look() {
+	const most = 8
+	entries, err := os.ReadDir(filepath.Join(p.c.o.Dir, stateDir))
+	if err != nil || len(entries) > most {
+		p.c.violate("files", "%d files beside the states: %v, %v", len(entries), entries, err)
+	}
+}
+
+// dropped counts what the kernel has dropped at the interfaces.
+func (c *campaign) dropped() (n uint64) {
+	count := func(name string) error {
+		counters, err := netns.Counters(name)
+		n += counters.TxDropped + counters.RxDropped
+		return err
+	}
+	err := errors.Join(count(lineName), count(wireName))
+	for _, h := range c.hosts {
+		err = errors.Join(err, h.ns.Do(func() error { return count(stackName) }))
+	}
+	if err != nil {
+		c.violate("laboratory", "counters: %v", err)
+	}
+	return n
+}
+
+// finish ends the campaign as a user would: one program by SIGTERM, the other by
+// deleting an interface under it. Nothing of theirs stays but the states.
+func (c *campaign) finish() {
+	last, first := c.programs[c.random.IntN(2)], (*program)(nil)
+	first = c.programs[1-last.number]
+	first.end(sigTERM)
+	last.wanted.Store(true)
+	var err error
+	if last.number == 1 {
+		err = netns.Delete(wireName)
+	} else {
+		err = netns.Delete(lineName)
+	}
+	if err != nil {
+		c.violate("laboratory", "%v", err)
+	}
+	const gone = 3 // the exit code for that
+	select {
+	case <-last.exited:
+		if code := last.cmd.ProcessState.ExitCode(); code != gone {
+			c.violate("end", "%s ends with exit code %d after its wire was deleted; it said\n%s", last.name, code, last.said())
+		}
+	case <-time.After(patience):
+		c.violate("end", "%s does not end within %s after its wire was deleted; it said\n%s", last.name, patience, last.said())
+		last.end(sigKILL)
+	}
+	for _, p := range c.programs {
+		if err := absent(c.file(p.number, ".sock")); err != nil {
+			c.violate("files", "%v", err)
+		}
+	}
+	entries, _ := os.ReadDir(filepath.Join(c.o.Dir, stateDir)) // mounted by us
+	left := slices.DeleteFunc(entries, func(e os.DirEntry) bool { return strings.Contains(e.Name(), ".json") })
+	if len(left) > 0 {
+		c.violate("files", "left beside the states: %v", left)
+	}
+}

@@ -1,0 +1,419 @@
+// Package soak is a campaign against the running program: two hosts talk through
+// it, over every mode and both IP versions, while links go down, addresses come and
+// go, files are cut, processes are stopped and killed, logs are not read, disks are
+// full, and somebody on the wire replays and forges. A model beside it knows for
+// each datagram whether it may arrive.
+//
+//	host a's stack -- tapsec send -- line0 (cable) wire0 -- tapsec run -- host b's stack
+//
+// The cable is ours: it sees every frame that a program puts on the wire, before
+// whatever the attacker makes of it. A campaign goes in steps. Each disturbs a few
+// things at once, puts them right again, waits until every path carries in both
+// directions, and then keeps quiet for a while: only what must cost nothing is done.
+//
+// At all times
+//   - no datagram arrives twice, none that was not sent, none altered;
+//   - nothing between the hosts' addresses is on the wire in clear;
+//   - for one key no number and no IV is on the wire twice, across all restarts;
+//   - no program ends by itself, panics, or shows a key in its log; one that is
+//     asked to end does so, with exit code 0, whether or not anybody reads its log.
+//
+// In quiet
+//   - every datagram sent arrives, but for those that a kernel counted as dropped at
+//     one of the interfaces.
+//
+// After a disturbance everything carries again within the time that Options says.
+// What is lost until then is excused: links were down, processes stopped or gone,
+// addresses or SAs missing, and after a kill a lease of numbers is not taken.
+//
+// The first step's seed repeats the same steps; what else the machine does in
+// between it cannot repeat.
+package soak
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Options say what a campaign is. All must be there but FailFast.
+type Options struct {
+	Command  func(args ...string) *exec.Cmd // makes the program, to be started
+	Seed     uint64
+	Time     time.Duration // after which no other step begins
+	Recover  time.Duration // within which everything carries again after a disturbance
+	Dir      string        // for files; exists
+	Log      io.Writer     // what is done and found
+	FailFast bool          // end with the first violation
+	Only     []string      // names of the actions that are done; none: all. The steps are drawn all the same
+}
+
+// Report is what a campaign came to.
+type Report struct {
+	Steps      int
+	Sent       uint64 // datagrams
+	Arrived    uint64
+	Frames     uint64 // on the wire
+	Forged     uint64 // the attacker's
+	Excused    uint64 // datagrams sent in quiet that a kernel dropped and counted
+	Actions    map[string]int
+	Violations map[string]int // by kind
+}
+
+// String is the report in a few lines.
+func (r *Report) String() string {
+	text := fmt.Sprintf("%d steps; %d datagrams sent, %d arrived, %d excused in quiet; %d frames on the wire, %d of the attacker's\n",
+		r.Steps, r.Sent, r.Arrived, r.Excused, r.Frames, r.Forged)
+	return text + "actions: " + counts(r.Actions) + "\nviolations: " + counts(r.Violations)
+}
+
+func counts(m map[string]int) string {
+	var all []string
+	for name, n := range m {
+		all = append(all, fmt.Sprintf("%s %d", name, n))
+	}
+	if len(all) == 0 {
+		return "none"
+	}
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}
+
+// campaign is one at work, in the rig that this process is in.
+type campaign struct {
+	o        Options
+	random   *rand.Rand // of the step
+	began    time.Time
+	sas      *associations
+	ledgers  map[line]*ledger
+	hosts    [2]*host
+	programs [2]*program
+	cable    *cable
+	attacker *attacker
+	done     chan struct{}
+	work     sync.WaitGroup
+
+	disturbed atomic.Bool
+	fragments atomic.Uint64 // that the stacks were given
+	report    Report
+
+	mu     sync.Mutex // held by what is said
+	recent []string   // the latest actions
+	failed atomic.Bool
+}
+
+// Run runs a campaign until its time is over or ctx ends. The error is one of the
+// laboratory's own; what the program did wrong stands in the report.
+func Run(ctx context.Context, o Options) (*Report, error) {
+	c := &campaign{o: o, began: time.Now(), done: make(chan struct{}),
+		report: Report{Actions: map[string]int{}, Violations: map[string]int{}}, ledgers: map[line]*ledger{}}
+	c.say("seed %d: SEED=%d repeats the steps", o.Seed, o.Seed)
+	c.draw()
+	c.sas = newAssociations(rand.New(rand.NewPCG(o.Seed, 2)))
+	c.attacker = &attacker{c: c, random: rand.New(rand.NewPCG(o.Seed, 3))}
+	for _, l := range lines() {
+		c.ledgers[l] = &ledger{unsent: numbers{}, arrived: numbers{}}
+	}
+	err := c.open()
+	if err == nil {
+		c.steps(ctx)
+		c.finish()
+	}
+	return &c.report, errors.Join(err, c.close())
+}
+
+// draw begins the random numbers of a step, which do not depend on what came of the
+// steps before.
+func (c *campaign) draw() {
+	const others = 8 // of the campaign's sequences
+	c.random = rand.New(rand.NewPCG(c.o.Seed, uint64(others+c.report.Steps)))
+}
+
+// open makes the laboratory and starts the programs, b's first.
+func (c *campaign) open() (err error) {
+	c.disturbed.Store(true)
+	if err := c.mountState(); err != nil {
+		return err
+	}
+	if c.cable, err = newCable(c); err != nil {
+		return err
+	}
+	for number := range c.hosts {
+		if c.hosts[number], err = newHost(c, number); err != nil {
+			return err
+		}
+	}
+	for _, number := range []int{1, 0} {
+		p := newProgram(c, number)
+		c.programs[number] = p
+		if err := p.write(p.text()); err != nil {
+			return err
+		}
+		p.start(engines[c.random.IntN(len(engines))])
+	}
+	c.work.Go(c.attacker.run)
+	return nil
+}
+
+// steps goes on until the time is over.
+func (c *campaign) steps(ctx context.Context) {
+	c.settle()
+	c.quiet()
+	for ctx.Err() == nil && time.Since(c.began) < c.o.Time && !(c.o.FailFast && c.failed.Load()) {
+		c.disturb()
+		c.settle()
+		c.quiet()
+		c.report.Steps++
+		c.draw()
+	}
+}
+
+// disturb does a few disturbing things at once, and puts them right in the
+// opposite order.
+func (c *campaign) disturb() {
+	c.disturbed.Store(true)
+	var undo []func()
+	touched := map[string]bool{}
+	for range 1 + c.random.IntN(3) {
+		if back := c.act(disturbing, touched); back != nil {
+			undo = append(undo, back)
+		}
+		time.Sleep(time.Duration(c.random.IntN(150)) * time.Millisecond)
+	}
+	time.Sleep(time.Duration(c.random.IntN(300)) * time.Millisecond)
+	for _, back := range slices.Backward(undo) {
+		back()
+	}
+	for number, h := range c.hosts {
+		h.mend()
+		if p := c.programs[number]; p.gone() {
+			p.start(engines[0])
+		}
+	}
+	for _, p := range c.programs {
+		if p.gone() { // it does not start any more
+			c.renew()
+			return
+		}
+	}
+}
+
+// settle waits until every line carries what is sent from now on.
+func (c *campaign) settle() {
+	from := map[line]uint64{}
+	for l, ledger := range c.ledgers {
+		from[l], _ = ledger.position()
+	}
+	missing := func() (all []string) {
+		for _, l := range lines() {
+			if _, highest := c.ledgers[l].position(); highest <= from[l] {
+				all = append(all, l.String())
+			}
+		}
+		return all
+	}
+	for deadline := time.Now().Add(c.o.Recover); ; time.Sleep(5 * time.Millisecond) {
+		lacking := missing()
+		if len(lacking) == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			c.violate("recovery", "after %s nothing carries %s\n%s", c.o.Recover, strings.Join(lacking, ", "), c.evidence())
+			c.renew()
+			return
+		}
+	}
+	c.disturbed.Store(false)
+}
+
+// renew begins again with fresh keys and both programs anew, where nothing else
+// helped.
+func (c *campaign) renew() {
+	c.log("renew")
+	for _, l := range lines() {
+		c.sas.live[l] = c.sas.generation(l)
+	}
+	for _, p := range c.programs {
+		p.end(sigTERM)
+		c.try(errors.Join(p.write(p.text()), p.forget()))
+	}
+	for _, number := range []int{1, 0} {
+		c.programs[number].start("auto")
+	}
+}
+
+const (
+	grace   = 250 * time.Millisecond // between recovery and quiet
+	arrival = 5 * time.Second        // for what was sent in quiet
+)
+
+// quiet sends for a while and does only what must cost nothing; all that was sent
+// must arrive.
+func (c *campaign) quiet() {
+	if c.disturbed.Load() {
+		return // it has not recovered
+	}
+	time.Sleep(grace)
+	before := c.dropped()
+	from := map[line]uint64{}
+	for l, ledger := range c.ledgers {
+		from[l], _ = ledger.position()
+	}
+	var undo []func()
+	touched := map[string]bool{}
+	for range c.random.IntN(3) {
+		if back := c.act(harmless, touched); back != nil {
+			undo = append(undo, back)
+		}
+	}
+	time.Sleep(time.Duration(200+c.random.IntN(500)) * time.Millisecond)
+	for _, back := range slices.Backward(undo) {
+		back()
+	}
+	for _, h := range c.hosts {
+		h.sending.Lock()
+	}
+	c.arrivals(from, before)
+	for _, p := range c.programs {
+		p.process.weigh()
+		p.look()
+	}
+	for _, h := range c.hosts {
+		h.sending.Unlock()
+	}
+}
+
+// arrivals waits for what was sent since from, and judges what is lost.
+func (c *campaign) arrivals(from map[line]uint64, before uint64) {
+	missing := func() (text string, count uint64) {
+		for _, l := range lines() {
+			next, _ := c.ledgers[l].position()
+			if lost := c.ledgers[l].missing(from[l], next); len(lost) > 0 {
+				text += fmt.Sprintf("\n    %s: %d of %d to %d, %v", l, len(lost), from[l], next, lost[:min(len(lost), 12)])
+				count += uint64(len(lost))
+			}
+		}
+		return text, count
+	}
+	for deadline := time.Now().Add(arrival); ; time.Sleep(5 * time.Millisecond) {
+		text, count := missing()
+		if count == 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			if dropped := c.dropped() - before; dropped >= count {
+				c.report.Excused += count
+			} else {
+				c.violate("loss", "%d datagrams sent in quiet did not arrive, and the kernel dropped %d:%s\n%s", count, dropped, text, c.evidence())
+			}
+			return
+		}
+	}
+}
+
+// close ends what is left.
+func (c *campaign) close() error {
+	close(c.done)
+	var err error
+	for _, p := range c.programs {
+		if p != nil && p.process != nil && !p.process.gone() {
+			p.process.end(sigKILL)
+		}
+	}
+	if c.cable != nil {
+		c.report.Frames, c.report.Forged = c.cable.moved[0]+c.cable.moved[1], c.attacker.sent
+		err = errors.Join(err, c.cable.close())
+	}
+	for _, h := range c.hosts {
+		if h != nil {
+			err = errors.Join(err, h.close())
+		}
+	}
+	c.work.Wait()
+	err = errors.Join(err, c.unmountState())
+	for _, l := range c.ledgers {
+		c.report.Sent += l.next
+		c.report.Arrived += l.count
+	}
+	return err
+}
+
+// over reports whether the campaign is.
+func (c *campaign) over() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (c *campaign) say(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	fmt.Fprintf(c.o.Log, "%7.2f s  %s\n", time.Since(c.began).Seconds(), fmt.Sprintf(format, args...))
+}
+
+const (
+	remembered = 12 // actions shown with a violation
+	shown      = 5  // violations of a kind that are shown whole
+)
+
+// log remembers an action.
+func (c *campaign) log(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.recent = append(c.recent, fmt.Sprintf("%.2f s %s", time.Since(c.began).Seconds(), fmt.Sprintf(format, args...)))
+	c.recent = c.recent[max(0, len(c.recent)-remembered):]
+}
+
+// violate reports what must not be. Of each kind the first few are shown, with
+// what was done before.
+func (c *campaign) violate(kind, format string, args ...any) {
+	c.mu.Lock()
+	c.report.Violations[kind]++
+	n, recent := c.report.Violations[kind], strings.Join(c.recent, "; ")
+	c.mu.Unlock()
+	c.failed.Store(true)
+	if n <= shown {
+		c.say("VIOLATION %s (seed %d, step %d): %s\n    before: %s", kind, c.o.Seed, c.report.Steps, fmt.Sprintf(format, args...), recent)
+	}
+}
+
+// evidence is what the programs say and have counted.
+func (c *campaign) evidence() string {
+	text := ""
+	for _, p := range c.programs {
+		text += fmt.Sprintf("  %s said\n%s\n", p.process.name, p.process.said())
+		for _, document := range []string{"moved", "nic", "transport", "outbound", "windows"} {
+			answer := p.ask(document)
+			text += fmt.Sprintf("    %s: %s\n", document, answer[:min(len(answer), 2000)])
+		}
+	}
+	return text
+}
+
+// files returns the path of a host's file.
+func (c *campaign) file(host int, what string) string {
+	return filepath.Join(c.o.Dir, hostNames[host]+what)
+}
+
+var errLeft = errors.New("is left")
+
+// absent reports whether there is no such file.
+func absent(path string) error {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s %w", path, errLeft)
+	}
+	return nil
+}
