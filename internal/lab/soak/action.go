@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
 )
 
@@ -103,7 +104,7 @@ func (c *campaign) try(err error) {
 func flapStack(c *campaign, p *program, r *rand.Rand) func() {
 	h := c.hosts[p.number]
 	for range 1 + r.IntN(12) {
-		c.try(h.ns.Do(func() error { return netns.Down(stackName) }))
+		c.try(h.ns.Do(func() error { return rig.Down(stackName) }))
 		time.Sleep(time.Duration(r.IntN(10)) * time.Millisecond)
 		c.try(h.ns.Do(func() error { return netns.Up(stackName) }))
 		time.Sleep(time.Duration(r.IntN(10)) * time.Millisecond)
@@ -114,7 +115,7 @@ func flapStack(c *campaign, p *program, r *rand.Rand) func() {
 // flapWire does so with the program's end of the wire.
 func flapWire(c *campaign, p *program, r *rand.Rand) func() {
 	for range 1 + r.IntN(12) {
-		c.try(netns.Down(p.set.wire))
+		c.try(rig.Down(p.set.wire))
 		time.Sleep(time.Duration(r.IntN(10)) * time.Millisecond)
 		c.try(netns.Up(p.set.wire))
 		time.Sleep(time.Duration(r.IntN(10)) * time.Millisecond)
@@ -125,7 +126,7 @@ func flapWire(c *campaign, p *program, r *rand.Rand) func() {
 // flush takes all addresses away for longer than it takes to be noticed. The host
 // that mends gives them back.
 func flush(c *campaign, p *program, r *rand.Rand) func() {
-	c.try(c.hosts[p.number].ns.Do(func() error { return netns.Flush(stackName) }))
+	c.try(c.hosts[p.number].ns.Do(func() error { return rig.Flush(stackName) }))
 	time.Sleep(time.Duration(r.IntN(1500)) * time.Millisecond)
 	return nil
 }
@@ -133,12 +134,12 @@ func flush(c *campaign, p *program, r *rand.Rand) func() {
 // rename gives the stack's interface another name.
 func rename(c *campaign, p *program, r *rand.Rand) func() {
 	c.try(c.hosts[p.number].ns.Do(func() error {
-		if r.IntN(2) == 0 && netns.Rename(stackName, movedName) == nil {
+		if r.IntN(2) == 0 && rig.Rename(stackName, movedName) == nil {
 			return nil
 		}
-		err := netns.Down(stackName)
+		err := rig.Down(stackName)
 		if err == nil {
-			err = netns.Rename(stackName, movedName)
+			err = rig.Rename(stackName, movedName)
 		}
 		if err == nil {
 			err = netns.Up(movedName)
@@ -222,7 +223,11 @@ func fillDisk(c *campaign, _ *program, r *rand.Rand) func() {
 func listenHow(how int32) func(*campaign, *program, *rand.Rand) func() {
 	return func(c *campaign, p *program, r *rand.Rand) func() {
 		process := p.process
-		process.ear.Store(how)
+		if how == deaf {
+			process.deafen()
+		} else {
+			process.ear.Store(how)
+		}
 		time.Sleep(time.Duration(r.IntN(400)) * time.Millisecond)
 		return func() { process.ear.Store(attentive) }
 	}

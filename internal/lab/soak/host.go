@@ -1,6 +1,7 @@
 package soak
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -44,7 +45,7 @@ func newHost(c *campaign, number int) (h *host, err error) {
 	}
 	err = h.ns.Do(func() (err error) {
 		err = errors.Join(netns.AddTAP(stackName, false), netns.SetMTU(stackName, stackMTU), netns.SetQueueLength(stackName, queue),
-			netns.SetMAC(stackName, mac(number)), netns.Up(stackName), h.address())
+			rig.SetMAC(stackName, mac(number)), netns.Up(stackName), h.address())
 		if err != nil {
 			return err
 		}
@@ -95,8 +96,8 @@ func (h *host) address() error {
 func (h *host) mend() {
 	err := h.ns.Do(func() error {
 		if _, err := net.InterfaceByName(movedName); err == nil {
-			if netns.Rename(movedName, stackName) != nil { // a kernel that wants it down for that
-				if err := errors.Join(netns.Down(movedName), netns.Rename(movedName, stackName)); err != nil {
+			if rig.Rename(movedName, stackName) != nil { // a kernel that wants it down for that
+				if err := errors.Join(rig.Down(movedName), rig.Rename(movedName, stackName)); err != nil {
 					return err
 				}
 			}
@@ -146,12 +147,24 @@ func (h *host) judge(frame []byte) {
 		h.c.fragments.Add(1)
 	case p.Proto == wire.ProtoUDP:
 		h.datagram(frame, &p)
+	case p.Proto == wire.ProtoESP && h.nested(frame, &p):
 	case p.Proto != protoTCP && p.Proto != wire.ProtoICMP && p.Proto != wire.ProtoICMPv6:
 		h.c.violate("stack", "%s got a packet from %s of protocol %d", hostNames[h.number], p.Src, p.Proto)
 	}
 }
 
 const protoTCP = 6
+
+// nested reports whether a packet is the inner one of the nested path, which a host
+// that has neither its SA nor its address any more hands on (contract, The
+// transport, 2).
+func (h *host) nested(frame []byte, p *wire.Packet) bool {
+	if p.Reach-p.Header < 4 {
+		return false
+	}
+	s := h.c.sas.find(binary.BigEndian.Uint32(frame[p.Header:]))
+	return s != nil && s.from != h.number && len(paths[s.line.path].layers) > 1 && !s.layer.tunnel
+}
 
 // peer returns the address where it is one of the other host's.
 func (h *host) peer(a netip.Addr) netip.Addr {
@@ -184,6 +197,7 @@ func (h *host) datagram(frame []byte, p *wire.Packet) {
 const (
 	sendEvery = 10 * time.Millisecond
 	perTick   = 3  // datagrams
+	atMost    = 24 // datagrams, while something is wrong
 	burst     = 64 // datagrams, now and then
 )
 
@@ -201,6 +215,8 @@ func (h *host) send() {
 		count := perTick
 		if n%128 == 0 {
 			count = burst
+		} else if h.c.disturbed.Load() {
+			count = n * 7919 % atMost
 		}
 		for i := range count {
 			h.one(line{(n*perTick + i) % len(paths), h.number}, n%16 == 0 && i == 0)

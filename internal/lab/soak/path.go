@@ -94,9 +94,9 @@ type association struct {
 	key       []byte
 	integrity []byte
 
-	mu      sync.Mutex
-	numbers numbers // on the wire so far
-	ivs     map[string]struct{}
+	mu           sync.Mutex
+	numbers, ivs numbers             // on the wire so far
+	random       map[string]struct{} // IVs of CBC
 }
 
 // line is a path in one direction.
@@ -140,7 +140,7 @@ func (a *associations) generation(l line) (all []*association) {
 	for _, layer := range p.layers {
 		a.next++
 		s := &association{name: fmt.Sprintf("%s-%s-%x", p.name, hostNames[l.from], a.next), spi: a.next, from: l.from, line: l, layer: layer,
-			src: p.addr(l.path, l.from), dst: p.addr(l.path, 1-l.from), numbers: numbers{}, ivs: map[string]struct{}{}}
+			src: p.addr(l.path, l.from), dst: p.addr(l.path, 1-l.from), numbers: numbers{}, ivs: numbers{}, random: map[string]struct{}{}}
 		if layer.tunnel {
 			s.selector = fmt.Sprintf("{src: %s, dst: %s}", s.src, s.dst)
 			s.src, s.dst = endpoint(p.six, l.from), endpoint(p.six, 1-l.from)

@@ -42,8 +42,10 @@ type process struct {
 	cmd     *exec.Cmd
 	out     bytes.Buffer
 	ear     atomic.Int32
-	exited  chan struct{}
-	err     error // why, once exited
+	dead    chan struct{}
+	exited  chan struct{} // and all that it said has been read
+	err     error         // why, once exited
+	filler  *os.File      // the end of the pipe that the program writes its log to
 	wanted  atomic.Bool
 	started time.Time
 	ready   chan struct{}
@@ -62,19 +64,33 @@ type usage struct{ memory, files, threads int }
 
 // start starts a program and returns at once.
 func (c *campaign) start(name string, args ...string) (*process, error) {
-	p := &process{c: c, name: name, cmd: c.o.Command(args...), exited: make(chan struct{}), ready: make(chan struct{}), started: time.Now()}
+	p := &process{c: c, name: name, cmd: c.o.Command(args...), dead: make(chan struct{}), exited: make(chan struct{}), ready: make(chan struct{}), started: time.Now()}
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	p.cmd.Stdout = &p.out
-	said, err := p.cmd.StderrPipe()
+	said, saying, err := os.Pipe()
 	if err != nil {
+		return nil, err
+	}
+	defer saying.Close()
+	p.cmd.Stderr = saying
+	// A description of its own, which alone does not block.
+	if p.filler, err = os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", saying.Fd()), os.O_WRONLY|unix.O_NONBLOCK, 0); err != nil {
 		return nil, err
 	}
 	if err := p.cmd.Start(); err != nil {
 		return nil, err
 	}
+	heard := make(chan struct{})
 	go func() {
 		p.listen(said)
+		said.Close()
+		close(heard)
+	}()
+	go func() {
 		p.err = p.cmd.Wait()
+		close(p.dead)
+		p.filler.Close()
+		<-heard
 		close(p.exited)
 		if !p.wanted.Load() {
 			kind, what := "start", "does not start"
@@ -89,6 +105,15 @@ func (c *campaign) start(name string, args ...string) (*process, error) {
 	return p, nil
 }
 
+// deafen stops reading the log, and leaves no room in the pipe for a single line.
+func (p *process) deafen() {
+	p.ear.Store(deaf)
+	for err := error(nil); err == nil; {
+		_ = p.filler.SetWriteDeadline(time.Now().Add(20 * time.Millisecond)) // of a pipe, never fails
+		_, err = p.filler.WriteString("\n")
+	}
+}
+
 func (p *process) listen(said io.Reader) {
 	lines := bufio.NewReaderSize(said, 4096)
 	for {
@@ -99,8 +124,8 @@ func (p *process) listen(said io.Reader) {
 			time.Sleep(50 * time.Millisecond)
 		}
 		text, err := lines.ReadString('\n')
-		if text != "" {
-			p.hear(strings.TrimSuffix(text, "\n"))
+		if text = strings.TrimSuffix(text, "\n"); text != "" {
+			p.hear(text)
 		}
 		if err != nil {
 			return
@@ -108,11 +133,13 @@ func (p *process) listen(said io.Reader) {
 	}
 }
 
-// alive reports whether the process runs, or is stopped.
 func (p *process) alive() bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
-	at := bytes.LastIndexByte(stat, ')')
-	return err == nil && at > 0 && len(stat) > at+2 && stat[at+2] != 'Z'
+	select {
+	case <-p.dead:
+		return false
+	default:
+		return true
+	}
 }
 
 // hear judges a line of the log.

@@ -175,15 +175,18 @@ func (w *cable) sealed(from int, packet []byte, p *wire.Packet) {
 		w.c.violate("wire", "%s sealed with SPI %#x, which is none of its SAs", hostNames[from], spi)
 		return
 	}
-	ivLen := 8
-	if len(s.integrity) > 0 {
-		ivLen = aes.BlockSize
-	}
-	iv := string(esp[spiAndNumber : spiAndNumber+ivLen])
 	s.mu.Lock()
 	fresh := s.numbers.add(uint64(number))
-	_, known := s.ivs[iv]
-	s.ivs[iv] = struct{}{}
+	var iv []byte
+	var known bool
+	if len(s.integrity) == 0 { // counter mode: 8 bytes that mostly count
+		iv = esp[spiAndNumber : spiAndNumber+8]
+		known = !s.ivs.add(binary.BigEndian.Uint64(iv))
+	} else {
+		iv = esp[spiAndNumber : spiAndNumber+aes.BlockSize]
+		_, known = s.random[string(iv)]
+		s.random[string(iv)] = struct{}{}
+	}
 	s.mu.Unlock()
 	if !fresh {
 		w.c.violate("number", "%s sent number %d of %s for the second time", hostNames[from], number, s.name)
