@@ -33,12 +33,12 @@ var disturbing = []action{
 	{"flush", 3, "link", flush},
 	{"rename", 2, "link process", rename},
 	{"stop", 2, "process", stop},
-	{"terminate", 3, "process file the-disk", restart(sigTERM)},
-	{"kill", 3, "process file the-disk", restart(sigKILL)},
+	{"terminate", 3, "process file", restart(sigTERM)},
+	{"kill", 3, "process file", restart(sigKILL)},
 	{"drop SAs", 3, "file process", dropSAs},
 	{"cut file", 3, "file process", cutFile},
 	{"fill disk", 1, "the-disk", fillDisk},
-	{"deaf", 1, "log", listenHow(deaf)},
+	{"deaf", 3, "log", listenHow(deaf)},
 	{"crowd", 1, "control", crowd},
 	{"strangers", 1, "file process", strangers},
 }
@@ -49,10 +49,11 @@ var harmless = []action{
 	{"strangers", 2, "file", strangers},
 	{"garbage", 2, "file", garbage},
 	{"same file", 1, "file", sameFile},
-	{"deaf", 2, "log", listenHow(deaf)},
+	{"deaf", 3, "log", listenHow(deaf)},
 	{"slow", 1, "log", listenHow(slow)},
 	{"crowd", 2, "control", crowd},
 	{"transfer", 3, "the-stream", transfer},
+	{"twin", 1, "process", twin},
 }
 
 // act does one of the actions on one of the hosts, unless that shares with
@@ -103,24 +104,29 @@ func (c *campaign) try(err error) {
 // IPv6 addresses.
 func flapStack(c *campaign, p *program, r *rand.Rand) func() {
 	h := c.hosts[p.number]
-	for range 1 + r.IntN(12) {
-		c.try(h.ns.Do(func() error { return rig.Down(stackName) }))
-		time.Sleep(time.Duration(r.IntN(10)) * time.Millisecond)
-		c.try(h.ns.Do(func() error { return netns.Up(stackName) }))
-		time.Sleep(time.Duration(r.IntN(10)) * time.Millisecond)
-	}
+	c.flap(r, func() error { return h.ns.Do(func() error { return rig.Down(stackName) }) },
+		func() error { return h.ns.Do(func() error { return netns.Up(stackName) }) })
 	return nil
 }
 
 // flapWire does so with the program's end of the wire.
 func flapWire(c *campaign, p *program, r *rand.Rand) func() {
-	for range 1 + r.IntN(12) {
-		c.try(rig.Down(p.set.wire))
-		time.Sleep(time.Duration(r.IntN(10)) * time.Millisecond)
-		c.try(netns.Up(p.set.wire))
-		time.Sleep(time.Duration(r.IntN(10)) * time.Millisecond)
-	}
+	c.flap(r, func() error { return rig.Down(p.set.wire) }, func() error { return netns.Up(p.set.wire) })
 	return nil
+}
+
+// flap does so under load.
+func (c *campaign) flap(r *rand.Rand, down, up func() error) {
+	for range 1 + r.IntN(24) {
+		for _, h := range c.hosts {
+			h.burst(16+r.IntN(48), false)
+		}
+		time.Sleep(time.Duration(r.IntN(1000)) * time.Microsecond)
+		c.try(down())
+		time.Sleep(time.Duration(r.IntN(5)) * time.Millisecond)
+		c.try(up())
+		time.Sleep(time.Duration(r.IntN(5)) * time.Millisecond)
+	}
 }
 
 // flush takes all addresses away for longer than it takes to be noticed. The host
@@ -206,6 +212,7 @@ func cutFile(c *campaign, p *program, r *rand.Rand) func() {
 // fillDisk leaves no room for the states.
 func fillDisk(c *campaign, _ *program, r *rand.Rand) func() {
 	path := filepath.Join(c.o.Dir, stateDir, "filler")
+	c.full.Store(true)
 	f, err := os.Create(path)
 	c.try(err)
 	for chunk := 64 << 10; chunk >= 512; chunk /= 2 {
@@ -216,7 +223,10 @@ func fillDisk(c *campaign, _ *program, r *rand.Rand) func() {
 	}
 	f.Close()
 	time.Sleep(time.Duration(r.IntN(1500)) * time.Millisecond)
-	return func() { c.try(os.Remove(path)) }
+	return func() {
+		c.try(os.Remove(path))
+		c.full.Store(false)
+	}
 }
 
 // listenHow changes how the program's log is read.
@@ -340,4 +350,24 @@ func transfer(c *campaign, p *program, r *rand.Rand) func() {
 			c.violate("transfer", "%d bytes over TCP on %s: %v\n%s", len(data), line{number, p.number}, err, c.evidence())
 		}
 	}
+}
+
+// twin starts the same program once more, which must see that it is there already.
+func twin(c *campaign, p *program, r *rand.Rand) func() {
+	run, err := c.start("twin of "+p.name, p.args...)
+	if err != nil {
+		c.try(err)
+		return nil
+	}
+	run.wanted.Store(true)
+	select {
+	case <-run.exited:
+		if code := run.cmd.ProcessState.ExitCode(); code != 1 && code != 2 {
+			c.violate("twin", "a second %s ends with exit code %d; it said\n%s", p.name, code, run.said())
+		}
+	case <-time.After(patience):
+		c.violate("twin", "a second %s runs beside the first; it said\n%s", p.name, run.said())
+		run.end(sigKILL)
+	}
+	return nil
 }

@@ -36,6 +36,7 @@ type host struct {
 	large  *net.UDPConn // sends what the kernel is to cut into fragments
 
 	sending sync.Mutex // held while datagrams are being sent
+	turn    int        // of the paths
 }
 
 func newHost(c *campaign, number int) (h *host, err error) {
@@ -211,17 +212,23 @@ func (h *host) send() {
 			return
 		case <-tick.C:
 		}
-		h.sending.Lock()
 		count := perTick
 		if n%128 == 0 {
 			count = burst
 		} else if h.c.disturbed.Load() {
 			count = n * 7919 % atMost
 		}
-		for i := range count {
-			h.one(line{(n*perTick + i) % len(paths), h.number}, n%16 == 0 && i == 0)
-		}
-		h.sending.Unlock()
+		h.burst(count, n%16 == 0)
+	}
+}
+
+// burst sends so many datagrams, the first of them large or not.
+func (h *host) burst(count int, large bool) {
+	h.sending.Lock()
+	defer h.sending.Unlock()
+	for i := range count {
+		h.one(line{h.turn % len(paths), h.number}, large && i == 0)
+		h.turn++
 	}
 }
 
@@ -230,7 +237,7 @@ func (h *host) one(l line, large bool) {
 	p := &paths[l.path]
 	src, dst := netip.AddrPortFrom(p.addr(l.path, l.from), soakPort), netip.AddrPortFrom(p.addr(l.path, 1-l.from), soakPort)
 	number, done := h.c.ledgers[l].send()
-	if large {
+	if large && !p.small {
 		_, err := h.large.WriteToUDPAddrPort(datagram(l, number, largeLen), dst)
 		done(err)
 		return

@@ -16,6 +16,7 @@ type path struct {
 	six    bool
 	layers []layer // innermost first
 	bare   bool    // no rule of the policy wants it protected: its SAs alone do
+	small  bool    // it carries nothing that the stack has cut into fragments
 }
 
 // layer is one SA of a path in each direction.
@@ -24,6 +25,7 @@ type layer struct {
 	suite  string
 	esn    bool
 	window int
+	high   bool // its numbers begin shortly before the low half is used up
 }
 
 // paths are what the campaign talks over: both IP versions, the modes, one and two
@@ -31,8 +33,8 @@ type layer struct {
 var paths = []path{
 	{name: "bare", layers: []layer{{suite: "aes128gcm16", window: 64}}, bare: true},
 	{name: "cbc", layers: []layer{{suite: "aes128-sha256", esn: true, window: 256}}},
-	{name: "six", six: true, layers: []layer{{suite: "aes256gcm16", esn: true, window: 64}}},
-	{name: "tunnel6", six: true, layers: []layer{{tunnel: true, suite: "chacha20poly1305", window: 1024}}},
+	{name: "six", six: true, layers: []layer{{suite: "aes256gcm16", esn: true, window: 64, high: true}}},
+	{name: "tunnel6", six: true, small: true, layers: []layer{{tunnel: true, suite: "chacha20poly1305", window: 1024}}},
 	{name: "tunnel4", layers: []layer{{tunnel: true, suite: "aes128-sha256", window: 64}}},
 	{name: "nested", layers: []layer{{suite: "aes128gcm16", window: 64}, {tunnel: true, suite: "aes128gcm16", window: 64}}},
 }
@@ -250,6 +252,9 @@ func (a *association) text(s *set) string {
 	}
 	text := fmt.Sprintf("  - {name: %s, spi: 0x%x, src: %s, dst: %s, protocol: esp, mode: %s, suite: %s, window: %d, esn: %v, offload: preferred, encryption_key: 0x%x",
 		a.name, a.spi, a.src, a.dst, mode, a.layer.suite, a.layer.window, a.layer.esn, a.key)
+	if a.layer.high {
+		text += ", seq_low: 0xfffffe00"
+	}
 	if len(a.integrity) > 0 {
 		text += fmt.Sprintf(", integrity_key: 0x%x", a.integrity)
 	}

@@ -32,6 +32,7 @@ type program struct {
 	c      *campaign
 	number int
 	set    set
+	args   []string // of the latest start
 	*process
 }
 
@@ -66,6 +67,7 @@ func (p *program) start(engine string) {
 	} else {
 		args = append([]string{"run", "--wire", wireName, "--transport", stackName}, args...)
 	}
+	p.args = args
 	run, err := p.c.start(args[0]+" of host "+name+", engine "+engine, args...)
 	if err != nil {
 		p.c.violate("laboratory", "%v", err)
