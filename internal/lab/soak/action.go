@@ -59,20 +59,9 @@ var harmless = []action{
 // act does one of the actions on one of the hosts, unless that shares with
 // another. The sequence of numbers drawn does not depend on what comes of it.
 func (c *campaign) act(from []action, touched map[string]bool) (undo func()) {
-	all := 0
-	for i := range from {
-		all += from[i].weight
-	}
-	pick, number := c.random.IntN(all), c.random.IntN(2)
+	a, number := c.pick(from), c.random.IntN(2)
 	r := rand.New(rand.NewPCG(c.random.Uint64(), 0))
-	var a *action
-	for i := range from {
-		if pick -= from[i].weight; pick < 0 {
-			a = &from[i]
-			break
-		}
-	}
-	if len(c.o.Only) > 0 && !slices.Contains(c.o.Only, a.name) {
+	if a == nil {
 		return nil
 	}
 	p := c.programs[number]
@@ -91,6 +80,20 @@ func (c *campaign) act(from []action, touched map[string]bool) (undo func()) {
 	c.report.Actions[a.name]++
 	c.mu.Unlock()
 	return a.do(c, p, r)
+}
+
+// pick draws an action by its weight; nil where Only leaves none.
+func (c *campaign) pick(from []action) *action {
+	var lots []*action
+	for i := range from {
+		if a := &from[i]; len(c.o.Only) == 0 || slices.Contains(c.o.Only, a.name) {
+			lots = append(lots, slices.Repeat([]*action{a}, a.weight)...)
+		}
+	}
+	if len(lots) == 0 {
+		return nil
+	}
+	return lots[c.random.IntN(len(lots))]
 }
 
 // try reports what the laboratory could not do.

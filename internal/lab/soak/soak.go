@@ -55,7 +55,7 @@ type Options struct {
 	Dir      string        // for files; exists
 	Log      io.Writer     // what is done and found
 	FailFast bool          // end with the first violation
-	Only     []string      // names of the actions that are done; none: all. The steps are drawn all the same
+	Only     []string      // names of the actions to draw from; none: all
 }
 
 // Report is what a campaign came to.
