@@ -242,6 +242,22 @@ func TestFragments(t *testing.T) {
 	})
 }
 
+// The fragments of a program that was started anew are none of its predecessor's,
+// for which the receiver may still wait (RFC 8200 section 4.5, RFC 7739).
+func TestFragmentsAfterRestart(t *testing.T) {
+	ids := map[uint32]bool{}
+	for range 3 {
+		sent := send(newSender(t, Config{SAs: []*sa.SA{web(6)}, MTU: 1280}), sized(6, 1400))
+		if len(sent) != 2 {
+			t.Fatalf("%d fragments", len(sent))
+		}
+		ids[be.Uint32(sent[0][14+wire.IPv6Len+4:])] = true
+	}
+	if len(ids) == 1 {
+		t.Errorf("three Senders begin with the same identification: %v", ids)
+	}
+}
+
 // extended puts options or extension headers into a frame's packet.
 func extended(frame []byte, v int) []byte {
 	ip := frame[14:]

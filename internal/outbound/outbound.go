@@ -16,6 +16,7 @@ package outbound
 import (
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"sync"
@@ -88,7 +89,7 @@ type Sender struct {
 	ended   map[end]bool // said so far
 	routes  map[wire.Flow]route
 	counts  [NumReasons]uint64
-	id      uint32 // of the latest IPv6 fragments
+	id      uint32 // of the latest IPv6 fragments, from anywhere (RFC 7739)
 
 	// The batch in work.
 	buf []byte   // what out holds that is not the caller's
@@ -106,7 +107,7 @@ const (
 
 // New makes a Sender. An error names the SA or the field and what is wrong.
 func New(c Config) (*Sender, error) {
-	s := &Sender{ledger: ledger.New(), ended: map[end]bool{}, routes: map[wire.Flow]route{}}
+	s := &Sender{id: rand.Uint32(), ledger: ledger.New(), ended: map[end]bool{}, routes: map[wire.Flow]route{}}
 	if err := s.Replace(c); err != nil {
 		return nil, err
 	}

@@ -106,7 +106,9 @@ func TestHeaders(t *testing.T) {
 	})
 }
 
-// The outer header copies DSCP, ECN and DF (RFC 4301 section 5.1.2, RFC 6040).
+// The outer header copies DSCP, ECN and DF (RFC 4301 section 5.1.2, RFC 6040). Its
+// identification counts, and begins somewhere else in each Sealer: the fragments of
+// the one before may still wait for others (RFC 6864 section 4.3).
 func TestOuterHeader(t *testing.T) {
 	v4, v6 := udp(4, 10), udp(6, 10)
 	v4[1], v6[0], v6[1] = 0xb9, 0x6b, 0x90
@@ -117,6 +119,7 @@ func TestOuterHeader(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	begins := map[uint16]bool{}
 	for _, c := range []struct {
 		name  string
 		inner []byte
@@ -126,19 +129,26 @@ func TestOuterHeader(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for id := uint16(1); id <= 2; id++ {
+		var first uint16
+		for n := range uint16(2) {
 			sealed, err := s.Seal(nil, c.inner)
 			if err != nil {
 				t.Fatal(err)
 			}
 			ip := decode(t, sealed).NetworkLayer().(*layers.IPv4)
-			if ip.TOS != 0xb9 || ip.TTL != 64 || ip.Id != id || (ip.Flags == layers.IPv4DontFragment) != c.df {
-				t.Errorf("%s, packet %d: %+v", c.name, id, ip)
+			if n == 0 {
+				first, begins[ip.Id] = ip.Id, true
+			}
+			if ip.TOS != 0xb9 || ip.TTL != 64 || ip.Id != first+n || (ip.Flags == layers.IPv4DontFragment) != c.df {
+				t.Errorf("%s, packet %d: %+v", c.name, n, ip)
 			}
 		}
 		ip := decode(t, seal(t, c.inner, newSA(1, sa.AH, sa.Tunnel, "sha256", gateways[6]))).NetworkLayer().(*layers.IPv6)
 		if ip.TrafficClass != 0xb9 || ip.HopLimit != 64 || ip.FlowLabel != 0 {
 			t.Errorf("%s: %+v", c.name, ip)
 		}
+	}
+	if len(begins) == 1 {
+		t.Errorf("three Sealers begin with the same identification: %v", begins)
 	}
 }

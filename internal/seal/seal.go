@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	mathrand "math/rand/v2"
 	"slices"
 
 	"tapsec/ah"
@@ -61,7 +62,7 @@ type layer struct {
 	ah      *ah.Outbound
 	wraps   bool // puts an IP header of its own in front
 	numbers Numbers
-	id      *uint16 // of the latest outer IPv4 header; one count for all SAs of New
+	id      *uint16 // of the latest outer IPv4 header; one count for all SAs of New, from anywhere
 	out     []byte
 }
 
@@ -79,9 +80,11 @@ func New(source io.Reader, sas ...*sa.SA) (*Sealer, error) {
 	}
 	s := &Sealer{}
 	var beneath *sa.SA
-	id := new(uint16)
+	// Fragments with the numbers from before a reload or a restart may still wait at
+	// the receiver, so that none begins where another has (RFC 6864 section 4.3).
+	id := uint16(mathrand.Uint32())
 	for _, a := range sas {
-		l := &layer{id: id}
+		l := &layer{id: &id}
 		if err := l.init(source, a, beneath); err != nil {
 			return nil, fmt.Errorf("seal: %s: %w", a.Name, err)
 		}
