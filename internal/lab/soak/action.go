@@ -228,9 +228,13 @@ func fillDisk(c *campaign, _ *program, r *rand.Rand) func() {
 	time.Sleep(time.Duration(r.IntN(1500)) * time.Millisecond)
 	return func() {
 		c.try(os.Remove(path))
+		time.Sleep(looksAgain)
 		c.full.Store(false)
 	}
 }
+
+// looksAgain is how long a program may take to find that a disk has room again.
+const looksAgain = 1500 * time.Millisecond
 
 // listenHow changes how the program's log is read.
 func listenHow(how int32) func(*campaign, *program, *rand.Rand) func() {
