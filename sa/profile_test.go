@@ -114,6 +114,25 @@ func TestProfileSupports(t *testing.T) {
 	}
 }
 
+// All that an SA asks of a NIC is asked at once, and nothing else is.
+func TestNeed(t *testing.T) {
+	v4, v6 := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	for _, c := range []struct {
+		sa   SA
+		want Flags
+	}{
+		{SA{Protocol: ESP, Mode: Transport, Dst: v4}, CapESP | CapTransport | IPv4},
+		{SA{Protocol: AH, Mode: Tunnel, Dst: v6}, CapAH | CapTunnel | IPv6},
+		{SA{Protocol: ESP, Mode: Tunnel, Dst: v4, Encap: true, ESN: true}, CapESP | CapTunnel | IPv4 | UDPTunnel | CapESN},
+		{SA{Protocol: ESP, Mode: Transport, Dst: v6, Encap: true}, CapESP | CapTransport | IPv6 | UDPTransport},
+		{SA{Protocol: ESP, Mode: Transport}, CapESP | CapTransport},
+	} {
+		if got := need(&c.sa); got != c.want {
+			t.Errorf("%+v needs %s, want %s", c.sa, got, c.want)
+		}
+	}
+}
+
 // Each flag has a name of its own.
 func TestFlagsString(t *testing.T) {
 	names := strings.Fields(everything.String())
