@@ -46,8 +46,8 @@ func ExampleReceiver() {
 		fmt.Printf("%d bytes on the wire: %s, %d bytes; %v\n", len(sealed), verdict, len(clean), reason)
 	}
 	// Output:
-	// 162 bytes on the wire: deliver, 70 bytes; nothing was wrong
-	// 162 bytes on the wire: drop, 0 bytes; the sequence number was seen before, is older than the window, or is 0
+	// 162 bytes on the wire: deliver, 70 bytes; none
+	// 162 bytes on the wire: drop, 0 bytes; replay
 }
 
 // first is the first frame of a capture.
