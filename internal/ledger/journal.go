@@ -29,6 +29,7 @@ const (
 // upon. One process has it, by a lock on a file beside it, which stays.
 type journal struct {
 	path  string
+	boot  string // the kernel's name for this run of it
 	lock  *os.File
 	file  *os.File // nil: what is there may end in half a line, and must be written anew
 	lines int
@@ -48,7 +49,7 @@ func lockJournal(path string) (*journal, error) {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real // a rename would put a file in the link's place
 	}
-	j := &journal{path: path, write: write}
+	j := &journal{path: path, boot: bootID(), write: write}
 	var err error
 	if j.lock, err = os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return nil, fmt.Errorf("state file: %w", err)
@@ -205,7 +206,7 @@ func (j *journal) swap(records iter.Seq[record]) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	first, err := json.Marshal(header{version, bootID()})
+	first, err := json.Marshal(header{version, j.boot})
 	if err == nil {
 		err = j.write(f, append(first, '\n'))
 	}

@@ -76,7 +76,7 @@ func open(path string, say func(error)) (*Ledger, error) {
 // load takes over what a file says. A later record is instead of an earlier one.
 func (l *Ledger) load(boot string, records []record) {
 	now, clock := time.Now(), l.Clock()
-	here := boot != "" && boot == bootID()
+	here := boot != "" && boot == l.keeper.journal.boot
 	for i := range records {
 		r := &records[i]
 		if r.Out != "" {
