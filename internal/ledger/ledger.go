@@ -127,6 +127,7 @@ func (l *Ledger) Marks() func(*sa.SA) *sa.Mark {
 			m = sa.NewMark(s)
 			known[k] = m
 		}
+		m.Authenticated(s.Seq)
 		l.mu.Lock()
 		in := l.find(s)
 		l.mu.Unlock()

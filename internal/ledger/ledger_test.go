@@ -176,8 +176,11 @@ func TestTakeOver(t *testing.T) {
 	in.Configure(known)
 	accept(t, in, Refused, 10, 8, 6, 5, 1)
 	accept(t, in, Fresh, 9, 7, 11)
-	if t1 := l.Marks()(newSA(1, gcm, func(s *sa.SA) { s.ESN = true })).T(); t1 != 20 {
-		t.Errorf("T is %d", t1)
+	marks := l.Marks()
+	for _, c := range []struct{ text, want uint64 }{{0, 20}, {30, 30}, {25, 30}} {
+		if got := marks(newSA(1, gcm, func(s *sa.SA) { s.ESN, s.Seq = true, c.text })).T(); got != c.want {
+			t.Errorf("T is %d, want %d", got, c.want)
+		}
 	}
 }
 
