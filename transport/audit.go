@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"tapsec/internal/audit"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/wire"
@@ -14,7 +15,7 @@ import (
 // 4.4.2.1 and RFC 4303 sections 2.2, 3.4 ask for. There is no key and no payload
 // in it. What is unknown is zero.
 type Event struct {
-	Time     time.Time
+	Time     time.Time // of the frame's reception; zero where no trailer tells it
 	Reason   Reason
 	Check    status.Reason // what NIC or software found
 	SA       string        // name
@@ -24,40 +25,16 @@ type Event struct {
 	Src, Dst netip.Addr
 	FlowID   uint32 // IPv6 flow label
 
-	Suppressed uint64 // events left out before this one to bound the rate
+	// Events for the Reason left out before this one, to bound the rate. With
+	// Silent this is no event of its own: it tells of those after the last one.
+	Suppressed uint64
+	Silent     bool
 }
 
-// The rate of audited drops: a bucket of tokens, so that a flood of bad frames
-// neither fills the log nor slows the good ones.
-const (
-	auditBurst = 20
-	auditEvery = 100_000_000 // ns per event
-)
-
+// auditor reports drops at a bounded rate: the limit is per reason and SA, by name.
 type auditor struct {
-	report     func(Event)
-	credit     int64 // ns
-	last       int64
-	suppressed uint64
-}
-
-// allow takes a token, if there is one.
-func (a *auditor) allow(now int64) bool {
-	if a.report == nil {
-		return false
-	}
-	if a.last == 0 {
-		a.credit = auditBurst * auditEvery
-	} else {
-		a.credit = min(a.credit+max(0, now-a.last), auditBurst*auditEvery)
-	}
-	a.last = max(now, 1)
-	if a.credit < auditEvery {
-		a.suppressed++
-		return false
-	}
-	a.credit -= auditEvery
-	return true
+	report func(Event)
+	limit  audit.Limiter[string]
 }
 
 // notice reports what happened to an SA, outside the bound: it happens once.
@@ -68,16 +45,44 @@ func (a *auditor) notice(now int64, s *association, reason Reason) {
 	}
 }
 
+// silent tells of the events left out that nothing else has told of: of reasons
+// that do not come any more, or of all.
+func (a *auditor) silent(all bool) {
+	if a.report == nil {
+		return
+	}
+	a.limit.Silent(all, func(reason uint8, n uint64) {
+		a.report(Event{Time: time.Now(), Reason: Reason(reason), Suppressed: n, Silent: true})
+	})
+}
+
+// Flush tells Audit of all events that were left out so far and not told of.
+func (r *Receiver) Flush() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.audit.silent(true)
+}
+
 // drop mirrors and audits a frame that is not delivered.
 func (r *Receiver) drop(f *frame, reason Reason) {
 	if reason.failed() && r.mirror != nil {
 		r.mirror(f.annotated)
 	}
-	if reason.quiet() || !r.audit.allow(r.now) {
+	if reason.quiet() || r.audit.report == nil {
 		return
 	}
-	e := Event{Time: time.Unix(0, r.now), Reason: reason, Suppressed: r.audit.suppressed}
-	r.audit.suppressed = 0
+	name := ""
+	if a := f.carrier(); a != nil {
+		name = a.Name
+	}
+	suppressed, ok := r.audit.limit.Allow(uint8(reason), name)
+	if !ok {
+		return
+	}
+	e := Event{Reason: reason, Suppressed: suppressed}
+	if reason != NoAnnotation {
+		e.Time = time.Unix(0, r.now)
+	}
 	f.describe(&e)
 	r.audit.report(e)
 }

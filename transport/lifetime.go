@@ -31,8 +31,9 @@ func beyond(u *ledger.Usage, l sa.Limit, clock time.Duration) bool {
 		l.Time > 0 && clock-u.Began >= l.Time
 }
 
-// Tick tells the Receiver the time of day where no frame does, and ends lifetimes
-// also when nothing comes.
+// Tick tells the Receiver the time of day where no frame does, ends lifetimes also
+// when nothing comes, and tells Audit of events left out. It wants to be called
+// once a second.
 func (r *Receiver) Tick(now int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -40,4 +41,5 @@ func (r *Receiver) Tick(now int64) {
 	for _, e := range r.sas.List() {
 		r.checkLifetime(e.Value)
 	}
+	r.audit.silent(false)
 }

@@ -46,7 +46,7 @@ func TestLifetime(t *testing.T) {
 			both(t, setup{sas: []*sa.SA{esp}}, func(t *testing.T, h *host) {
 				frame := func(n uint64) []byte { return framed(once(t, n, plain4(), esp)) }
 				h.delivers(frame(1), framed(plain4()))
-				for range 5 {
+				for range 3 {
 					h.drops(frame(1), replay)
 					h.drops(flipped(frame(9)), icv)
 				}

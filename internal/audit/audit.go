@@ -1,0 +1,91 @@
+// Package audit bounds what is reported of frames that fail, so that a flood of
+// them neither fills a log nor slows good frames, and hides no frame that fails
+// for another reason or on another SA.
+package audit
+
+import (
+	"sync"
+	"time"
+)
+
+// How many events of a kind are reported in a second: of a reason on one SA, and of
+// a reason on all of them (contract, What is logged).
+const (
+	PerSA     = 5
+	PerReason = 20
+)
+
+// Limiter is that bound. Its zero value works, and it may be used by several
+// goroutines. A flood costs it no memory: it remembers the SAs of the events
+// reported in the present second, which are few.
+//
+// SA is what tells SAs apart; its zero value stands for frames of none.
+type Limiter[SA comparable] struct {
+	mu    sync.Mutex
+	since time.Time          // when the present second began
+	kinds [256]kind          // by reason
+	lines map[key[SA]]uint64 // in the present second
+}
+
+type kind struct {
+	lines      uint64 // in the present second
+	suppressed uint64 // since it was reported
+}
+
+type key[SA comparable] struct {
+	reason uint8
+	sa     SA
+}
+
+// Allow reports whether an event is to be reported, and then also how many for that
+// reason were not since the last that was.
+func (l *Limiter[SA]) Allow(reason uint8, sa SA) (suppressed uint64, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.turn()
+	k, of := &l.kinds[reason], key[SA]{reason, sa}
+	if k.lines >= PerReason || l.lines[of] >= PerSA {
+		k.suppressed++
+		return 0, false
+	}
+	k.lines++
+	l.lines[of]++
+	suppressed, k.suppressed = k.suppressed, 0
+	return suppressed, true
+}
+
+// Silent calls report for each reason for which events were left out, and of which
+// none was reported in the present second; at the end, with all, for every one.
+// Called once a second it leaves nobody waiting for the next event of its kind.
+func (l *Limiter[SA]) Silent(all bool, report func(reason uint8, suppressed uint64)) {
+	var left [256]uint64
+	l.mu.Lock()
+	l.turn()
+	for reason := range l.kinds {
+		if k := &l.kinds[reason]; all || k.lines == 0 {
+			left[reason], k.suppressed = k.suppressed, 0
+		}
+	}
+	l.mu.Unlock()
+	for reason, n := range left {
+		if n > 0 {
+			report(uint8(reason), n)
+		}
+	}
+}
+
+// turn begins another second, where the one before is over.
+func (l *Limiter[SA]) turn() {
+	now := time.Now()
+	if l.lines != nil && now.Sub(l.since) < time.Second {
+		return
+	}
+	l.since = now
+	if l.lines == nil {
+		l.lines = map[key[SA]]uint64{}
+	}
+	clear(l.lines)
+	for reason := range l.kinds {
+		l.kinds[reason].lines = 0
+	}
+}
