@@ -7,17 +7,66 @@ import (
 	"tapsec/internal/ledger"
 	"tapsec/internal/seal"
 	"tapsec/sa"
+	"tapsec/wire"
 )
 
-// Event is one line of the audit trail. There is no key and no payload in it.
+// Event is one line of the audit trail: a frame that was dropped, or an SA whose
+// numbers are used up. There is no key and no payload in it. What is unknown is
+// zero.
 type Event struct {
 	Time     time.Time
 	Reason   Reason
-	SA       string // name
-	Protocol sa.Protocol
+	SA       string      // name; of several for one packet all, innermost first
+	Protocol sa.Protocol // NumbersUsed alone, as SPI and Number
 	SPI      uint32
-	Number   uint64 // the last one
-	Src, Dst netip.Addr
+	Number   uint64     // the last one
+	Src, Dst netip.Addr // of the packet; for NumbersUsed of the SA
+	FlowID   uint32     // IPv6 flow label
+
+	// Events for the Reason left out before this one, to bound the rate. With
+	// Silent this is no event of its own: it tells of those after the last one.
+	Suppressed uint64
+	Silent     bool
+}
+
+// drop audits a frame that is not sent. That an SA has no numbers left was said
+// when it was so.
+func (s *Sender) drop(frame []byte, reason Reason) {
+	if s.config.Audit == nil || reason == NumbersUsed {
+		return
+	}
+	suppressed, ok := s.limit.Allow(uint8(reason), s.by)
+	if !ok {
+		return
+	}
+	e := Event{Time: time.Now(), Reason: reason, SA: s.by, Suppressed: suppressed}
+	if _, l3, ok := wire.Ethernet(frame); ok {
+		if p, ok := wire.Addresses(frame, l3); ok {
+			e.Src, e.Dst = p.Src, p.Dst
+			if p.Version == 6 {
+				e.FlowID = be.Uint32(frame[p.Start:]) & 0xfffff
+			}
+		}
+	}
+	s.config.Audit(e)
+}
+
+// Tick tells Audit of events left out, of which nothing else tells. It wants to be
+// called once a second.
+func (s *Sender) Tick() { s.tell(false) }
+
+// Flush tells Audit of all events that were left out so far and not told of.
+func (s *Sender) Flush() { s.tell(true) }
+
+func (s *Sender) tell(all bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.config.Audit == nil {
+		return
+	}
+	s.limit.Silent(all, func(reason uint8, n uint64) {
+		s.config.Audit(Event{Time: time.Now(), Reason: Reason(reason), Suppressed: n, Silent: true})
+	})
 }
 
 // end is an SA, with its key, whose numbers are used up.

@@ -22,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"tapsec/internal/audit"
 	"tapsec/internal/ledger"
 	"tapsec/internal/seal"
 	"tapsec/sa"
@@ -39,7 +40,7 @@ type Config struct {
 	Ledger *ledger.Ledger           // where numbers live; nil: in the Sender
 	First  uint64                   // first sequence number of each SA; 0 leaves it to oseq and seq_high, else 1
 	Reply  func(frame []byte) error // takes ICMP errors for the stack; the frame is valid until it returns
-	Audit  func(Event)              // told of what happens to an SA, beside the counts
+	Audit  func(Event)              // told of drops, at a bounded rate; must not wait
 	Random io.Reader                // CBC's IVs; nil is crypto/rand
 }
 
@@ -89,11 +90,13 @@ type Sender struct {
 	ended   map[end]bool // said so far
 	routes  map[wire.Flow]route
 	counts  [NumReasons]uint64
-	id      uint32 // of the latest IPv6 fragments, from anywhere (RFC 7739)
+	id      uint32                // of the latest IPv6 fragments, from anywhere (RFC 7739)
+	limit   audit.Limiter[string] // of what Audit is told, by reason and SAs
 
 	// The batch in work.
 	buf []byte   // what out holds that is not the caller's
 	out [][]byte //
+	by  string   // names of the SAs of the frame in work
 
 	answers answers
 }
@@ -148,7 +151,11 @@ func (s *Sender) Batch(frames [][]byte) [][]byte {
 	s.buf, s.out = s.buf[:0], s.out[:0]
 	s.answers.now = time.Time{}
 	for _, f := range frames {
-		s.counts[s.one(f)]++
+		reason := s.one(f)
+		s.counts[reason]++
+		if reason.Dropped() {
+			s.drop(f, reason)
+		}
 	}
 	return s.out
 }
@@ -160,6 +167,7 @@ func (s *Sender) Batch(frames [][]byte) [][]byte {
 //  3. Seal it, unless it is to be clear.
 //  4. What is too long for the wire is mtu.go's.
 func (s *Sender) one(frame []byte) Reason {
+	s.by = ""
 	etherType, l3, ok := wire.Ethernet(frame)
 	version := uint8(4)
 	switch {
@@ -182,6 +190,7 @@ func (s *Sender) one(frame []byte) Reason {
 		return ShortChain
 	}
 	r := s.route(frame, &p)
+	s.by = r.name
 	switch {
 	case r.fate.Dropped():
 		return r.fate

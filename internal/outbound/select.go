@@ -3,6 +3,7 @@ package outbound
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"tapsec/internal/seal"
 	"tapsec/sa"
@@ -47,9 +48,10 @@ func (a *associations) derive(f wire.Flow) stack {
 type route struct {
 	fate       Reason // Sealed, one of those in clear, or a drop
 	sealer     *seal.Sealer
-	places     []int // of its SAs among all
-	endToEnd   bool  // the innermost SA is in transport mode
-	fit4, fit6 int   // longest packet for the wire, headers without options or extensions
+	name       string // of its SAs, innermost first
+	places     []int  // of them among all
+	endToEnd   bool   // the innermost SA is in transport mode
+	fit4, fit6 int    // longest packet for the wire, headers without options or extensions
 }
 
 // maxRoutes bounds the flows remembered. Where there are more, all are forgotten
@@ -112,14 +114,15 @@ func ends(src, dst netip.Addr, f *wire.Flow) bool {
 
 func (a *associations) route(fate Reason, k stack, mtu int) route {
 	var places []int
+	var names []string
 	for _, p := range k {
-		for i := range p.sas {
-			places = append(places, p.first+i)
+		for i, s := range p.sas {
+			places, names = append(places, p.first+i), append(names, s.Name)
 		}
 	}
 	sealer := a.sealer.Stack(places...)
 	return route{
-		fate: fate, sealer: sealer, places: places, endToEnd: len(k) > 0 && k[0].mode() == sa.Transport,
+		fate: fate, sealer: sealer, name: strings.Join(names, " "), places: places, endToEnd: len(k) > 0 && k[0].mode() == sa.Transport,
 		fit4: sealer.Fit(mtu, wire.IPv4Len), fit6: sealer.Fit(mtu, wire.IPv6Len),
 	}
 }
