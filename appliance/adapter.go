@@ -2,6 +2,8 @@ package appliance
 
 import (
 	"fmt"
+	"log/slog"
+	"sync/atomic"
 
 	"tapsec/configs"
 	"tapsec/internal/ledger"
@@ -14,22 +16,30 @@ import (
 // each queue.
 type Adapter struct {
 	sad       *pipeline.SAD
-	pipelines []*pipeline.Pipeline // by queue
+	pipelines []*pipeline.Pipeline              // by queue
+	failures  *failures                         // nil: bad frames are not logged
+	names     atomic.Pointer[map[uint32]string] // of the SAs by handle, for failures
 }
 
 // NewAdapter makes the NIC of a configuration. The error is a mistake in that.
-func NewAdapter(c *configs.Config) (*Adapter, error) { return newAdapter(c, ledger.New().Marks()) }
+func NewAdapter(c *configs.Config) (*Adapter, error) { return newAdapter(c, ledger.New().Marks(), nil) }
 
-// newAdapter makes one whose SAs have their ESN marks from marks.
-func newAdapter(c *configs.Config, marks func(*sa.SA) *sa.Mark) (*Adapter, error) {
+// newAdapter makes one whose SAs have their ESN marks from marks. It logs the frames
+// that it finds bad, where it has a log.
+func newAdapter(c *configs.Config, marks func(*sa.SA) *sa.Mark, log *slog.Logger) (*Adapter, error) {
 	profile := c.Profile
 	profile.Capacity = c.Capacity()
 	a := &Adapter{sad: pipeline.NewSAD(profile, c.Queues)}
 	a.sad.Remember(marks)
+	var failed func([]byte, *status.Trailer)
+	if log != nil {
+		a.failures = &failures{adapter: a, log: log}
+		failed = a.failures.frame
+	}
 	for queue := range c.Queues {
 		a.pipelines = append(a.pipelines, pipeline.New(a.sad, pipeline.Options{
 			Worker: queue, Queue: uint16(queue),
-			Form: formOf(c.Host.Form), NoTrailer: c.Host.Annotate == configs.None,
+			Form: formOf(c.Host.Form), NoTrailer: c.Host.Annotate == configs.None, Failed: failed,
 		}))
 	}
 	return a, a.Offload(c)
@@ -44,7 +54,22 @@ func (a *Adapter) Offload(c *configs.Config) error {
 	}
 	a.sad.Switch(c.Offload.AH, c.Offload.ESP)
 	a.sad.Activate(c.Offload.Active)
+	if a.failures != nil {
+		names := map[uint32]string{}
+		for _, held := range a.sad.List() {
+			names[held.Handle] = held.Name
+		}
+		a.names.Store(&names)
+	}
 	return nil
+}
+
+// name is that of the SA with a handle, empty where there is none any more.
+func (a *Adapter) name(handle uint32) string {
+	if names := a.names.Load(); names != nil {
+		return (*names)[handle]
+	}
+	return ""
 }
 
 // SAs returns the offloaded SAs.

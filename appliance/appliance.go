@@ -75,6 +75,7 @@ type Appliance struct {
 	nic     *nic.NIC
 	server  *control.Server // nil without a control socket
 	opened  chan struct{}   // closed when all is open, and the process confined
+	losses  losses
 	ready   chan struct{}
 	began   time.Time
 
@@ -110,7 +111,11 @@ func (a *Appliance) open() (err error) {
 		return inputError(err)
 	}
 	if !o.NoNIC {
-		if a.adapter, err = newAdapter(a.config, a.ledger.Marks()); err != nil {
+		log := a.log
+		if o.Transport {
+			log = nil // the transport's drops say more
+		}
+		if a.adapter, err = newAdapter(a.config, a.ledger.Marks(), log); err != nil {
 			return inputError(err)
 		}
 	}
@@ -126,6 +131,7 @@ func (a *Appliance) open() (err error) {
 	if a.nic, err = a.ports.join(a.config, o, a.inward, a.outward, a.confine); err != nil {
 		return err
 	}
+	a.losses = losses{log: a.log, wire: a.config.Wire.Name, host: a.config.Host.Name, room: room(a.config)}
 	return a.answer()
 }
 
@@ -146,6 +152,7 @@ func (a *Appliance) openLedger() (*ledger.Ledger, error) {
 // Close lets go of everything, after Run has returned. Interfaces that were made
 // vanish.
 func (a *Appliance) Close() error {
+	a.flush()
 	var err error
 	if a.ledger != nil {
 		err = a.ledger.Close()
@@ -160,6 +167,20 @@ func (a *Appliance) Close() error {
 		err = errors.Join(err, a.ports.close())
 	}
 	return err
+}
+
+// flush logs what is counted and not yet told of.
+func (a *Appliance) flush() {
+	if a.nic != nil {
+		a.losses.watch(a.nic.Summary())
+	}
+	if a.adapter != nil && a.adapter.failures != nil {
+		a.adapter.failures.silent(true)
+	}
+	if a.host != nil {
+		a.host.consumer.Flush()
+		a.host.sender.Flush()
+	}
 }
 
 // inward is a frame's way from the wire: through the NIC, then the transport.
@@ -238,10 +259,15 @@ func (a *Appliance) announce() {
 
 // tick is called each second, beside the frames.
 func (a *Appliance) tick(now time.Time) {
+	a.losses.watch(a.nic.Summary())
+	if a.adapter != nil && a.adapter.failures != nil {
+		a.adapter.failures.silent(false)
+	}
 	if a.host == nil {
 		return
 	}
 	a.host.consumer.Tick(now.UnixNano())
+	a.host.sender.Tick()
 	a.follow()
 }
 

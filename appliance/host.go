@@ -1,7 +1,6 @@
 package appliance
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -10,7 +9,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"tapsec/configs"
 	"tapsec/internal/control"
@@ -49,7 +47,7 @@ func newHost(a *Appliance) (h *host, err error) {
 	o, c := &a.options, a.config
 	h = &host{log: a.log, software: pipeline.NewSoftware(), reassembler: reassembler{fragments: fragment.New(fragment.Limits{})}}
 	h.options = outbound.Config{Use: o.Use, First: o.First, MTU: c.Wire.MTU, Reply: a.ports.host.Inject,
-		Ledger: a.ledger, Audit: h.auditSealed}
+		Ledger: a.ledger, Audit: logSent(a.log)}
 	h.remembers = o.State != ""
 	h.sides = newSides()
 	if err := in(c.Host.Netns, func() (err error) {
@@ -62,7 +60,7 @@ func newHost(a *Appliance) (h *host, err error) {
 		return nil, errors.Join(err, h.close())
 	}
 	h.software.Remember(a.ledger.Marks())
-	tc := transport.Config{Fallback: h.software, Audit: h.audit, Ledger: a.ledger}
+	tc := transport.Config{Fallback: h.software, Audit: logReceived(a.log), Ledger: a.ledger}
 	switch {
 	case a.adapter != nil:
 		tc.NIC = direct{a.adapter.sad}
@@ -233,36 +231,6 @@ func (h *host) close() error {
 		err = errors.Join(err, h.mirror.Close())
 	}
 	return err
-}
-
-// audit is a line of the log.
-func (h *host) audit(e transport.Event) {
-	level := slog.LevelWarn
-	if e.Reason == transport.Resynchronised {
-		level = slog.LevelInfo
-	}
-	attributes := []any{"reason", e.Reason.Qualified(), "time", e.Time.UTC().Format(time.RFC3339Nano)}
-	add := func(there bool, key string, value any) {
-		if there {
-			attributes = append(attributes, key, value)
-		}
-	}
-	add(e.SA != "", "sa", e.SA)
-	add(e.Protocol != 0, "protocol", e.Protocol.String())
-	add(e.SPI != 0, "spi", sa.SPI(e.SPI).String())
-	add(e.Number != 0, "seq", e.Number)
-	add(e.Src.IsValid(), "src", e.Src)
-	add(e.Dst.IsValid(), "dst", e.Dst)
-	add(e.FlowID != 0, "flow", e.FlowID)
-	add(e.Check != 0, "check", e.Check.Qualified())
-	add(e.Suppressed > 0, "suppressed", e.Suppressed)
-	h.log.Log(context.Background(), level, e.Reason.Sentence(), attributes...)
-}
-
-// auditSealed is a line of the log about what is sealed.
-func (h *host) auditSealed(e outbound.Event) {
-	h.log.Warn(e.Reason.Sentence(), "reason", e.Reason.String(), "time", e.Time.UTC().Format(time.RFC3339Nano), "sa", e.SA,
-		"protocol", e.Protocol.String(), "spi", sa.SPI(e.SPI).String(), "seq", e.Number, "src", e.Src, "dst", e.Dst)
 }
 
 // direct is the control interface of a NIC in the same process.

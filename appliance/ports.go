@@ -105,9 +105,12 @@ func give(ns *netns.Namespace, want tap.Config) error {
 func (p *ports) join(c *configs.Config, o *Options, inward, outward nic.Chain, opened func()) (*nic.NIC, error) {
 	return nic.New(nic.Config{
 		Wire: p.wire, Host: p.host, Chain: inward, Outward: outward, Engine: o.Engine, BusyPoll: o.BusyPoll, Opened: opened,
-		Room: max(c.Wire.MTU, c.Host.MTU) + linkHeader + status.MaxTrailer, Tail: status.Tailroom,
+		Room: room(c), Tail: status.Tailroom,
 	})
 }
+
+// room is the longest frame that is moved, in bytes.
+func room(c *configs.Config) int { return max(c.Wire.MTU, c.Host.MTU) + linkHeader + status.MaxTrailer }
 
 // ready waits until the kernel sends through both ports, which for one that was
 // up before it was opened takes a moment.

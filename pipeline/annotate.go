@@ -13,6 +13,9 @@ func (p *Pipeline) annotate() []byte {
 		t.Records[0].DeleteSA = true
 	}
 	p.counters.count(t)
+	if p.opt.Failed != nil && t.Word.Code() != status.Success {
+		p.opt.Failed(p.frame, t)
+	}
 	if p.opt.Form == status.Decap {
 		p.decap()
 	}

@@ -27,6 +27,11 @@ type Options struct {
 	Queue     uint16      // the receive queue, for the trailer
 	Form      status.Form // of the delivered frames
 	NoTrailer bool        // deliver frames without their annotation
+
+	// Failed is called for each frame whose CryptoStatus is not SUCCESS, before
+	// headers come off; nil: nobody asks. It is on the frame path: it must not
+	// wait, nor keep what it is given.
+	Failed func(frame []byte, t *status.Trailer)
 }
 
 // Pipeline handles the frames of one queue, one after the other. It is unsafe

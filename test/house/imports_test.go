@@ -43,7 +43,7 @@ var mayImport = map[string][]string{
 
 	"appliance": {"configs", "sa", "status", "tap", "pipeline", "transport", "internal/nic", "internal/netns", "internal/control",
 		"internal/confine",
-		"internal/fragment", "internal/outbound", "internal/ledger", "internal/replay", "wire"},
+		"internal/fragment", "internal/outbound", "internal/ledger", "internal/replay", "internal/audit", "wire"},
 
 	"internal/lab/bench": {"appliance", "configs", "internal/netns", "tap", "internal/nic", "sa", "internal/seal", "status",
 		"internal/lab/forge", "internal/lab/rig"},

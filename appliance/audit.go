@@ -1,0 +1,145 @@
+package appliance
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"tapsec/internal/audit"
+	"tapsec/internal/outbound"
+	"tapsec/sa"
+	"tapsec/status"
+	"tapsec/transport"
+	"tapsec/wire"
+)
+
+// line is a line of the log about a frame. Its time is the frame's, where that is
+// known.
+type line struct {
+	time  time.Time
+	level slog.Level
+	attrs []slog.Attr
+}
+
+// add adds what is known.
+func (l *line) add(known bool, key string, value any) {
+	if known {
+		l.attrs = append(l.attrs, slog.Any(key, value))
+	}
+}
+
+func (l *line) log(log *slog.Logger, msg string) {
+	if l.time.IsZero() {
+		l.time = time.Now()
+	}
+	ctx := context.Background()
+	if !log.Enabled(ctx, l.level) {
+		return
+	}
+	r := slog.NewRecord(l.time, l.level, msg, 0)
+	r.AddAttrs(l.attrs...)
+	_ = log.Handler().Handle(ctx, r)
+}
+
+// leftOut is the line about events that had none.
+const leftOut = "more of the same, of which no line tells"
+
+// logReceived logs what the transport drops, and what happens to its SAs.
+func logReceived(log *slog.Logger) func(transport.Event) {
+	return func(e transport.Event) {
+		l := line{time: e.Time, level: slog.LevelWarn}
+		if e.Reason == transport.Resynchronised {
+			l.level = slog.LevelInfo
+		}
+		l.add(true, "reason", e.Reason.Qualified())
+		l.add(e.SA != "", "sa", e.SA)
+		l.add(e.Protocol != 0, "protocol", e.Protocol.String())
+		l.add(e.SPI != 0, "spi", sa.SPI(e.SPI).String())
+		l.add(e.Number != 0, "seq", e.Number)
+		l.add(e.Src.IsValid(), "src", e.Src)
+		l.add(e.Dst.IsValid(), "dst", e.Dst)
+		l.add(e.FlowID != 0, "flow", e.FlowID)
+		l.add(e.Check != 0, "check", e.Check.Qualified())
+		l.add(e.Suppressed > 0, "suppressed", e.Suppressed)
+		if e.Silent {
+			l.log(log, leftOut)
+			return
+		}
+		l.log(log, e.Reason.Sentence())
+	}
+}
+
+// logSent logs what the outbound side drops, and that an SA has no numbers left.
+func logSent(log *slog.Logger) func(outbound.Event) {
+	return func(e outbound.Event) {
+		l := line{time: e.Time, level: slog.LevelWarn}
+		if e.Reason == outbound.TooLong {
+			l.level = slog.LevelInfo // the stack is told, and sends less
+		}
+		l.add(true, "reason", e.Reason.Qualified())
+		l.add(e.SA != "", "sa", e.SA)
+		l.add(e.Protocol != 0, "protocol", e.Protocol.String())
+		l.add(e.SPI != 0, "spi", sa.SPI(e.SPI).String())
+		l.add(e.Number != 0, "seq", e.Number)
+		l.add(e.Src.IsValid(), "src", e.Src)
+		l.add(e.Dst.IsValid(), "dst", e.Dst)
+		l.add(e.FlowID != 0, "flow", e.FlowID)
+		l.add(e.Suppressed > 0, "suppressed", e.Suppressed)
+		if e.Silent {
+			l.log(log, leftOut)
+			return
+		}
+		l.log(log, e.Reason.Sentence())
+	}
+}
+
+// failures logs the frames that a NIC finds bad, at the rate at which a transport
+// logs those that it drops. SAs are told apart by handle.
+type failures struct {
+	adapter *Adapter
+	log     *slog.Logger
+	limit   audit.Limiter[uint32]
+}
+
+// frame is called on the frame path, by several goroutines.
+func (f *failures) frame(frame []byte, t *status.Trailer) {
+	rec := failedRecord(t)
+	suppressed, ok := f.limit.Allow(uint8(t.Reason), rec.Handle)
+	if !ok {
+		return
+	}
+	l := line{time: time.Unix(0, t.Received), level: slog.LevelWarn}
+	name := f.adapter.name(rec.Handle)
+	l.add(true, "reason", t.Reason.Qualified())
+	l.add(true, "status", t.Word.Code().String())
+	l.add(name != "", "sa", name)
+	l.add(rec.Protocol != 0, "protocol", sa.Protocol(rec.Protocol).String())
+	l.add(rec.SPI != 0, "spi", sa.SPI(rec.SPI).String())
+	l.add(rec.Number != 0, "seq", rec.Number)
+	if p, ok := wire.Addresses(frame, int(rec.IP)); ok && rec.IP > 0 {
+		l.add(true, "src", p.Src)
+		l.add(true, "dst", p.Dst)
+	}
+	l.add(suppressed > 0, "suppressed", suppressed)
+	l.log(f.log, t.Reason.Sentence())
+}
+
+// failedRecord is the record at which the work ended, or an empty one.
+func failedRecord(t *status.Trailer) (none status.Record) {
+	for _, rec := range t.Records[:t.N] {
+		if rec.Code != status.Success {
+			return rec
+		}
+	}
+	return none
+}
+
+// silent tells of the events left out of which nothing else tells.
+func (f *failures) silent(all bool) {
+	f.limit.Silent(all, func(reason uint8, n uint64) {
+		l := line{level: slog.LevelWarn}
+		l.add(true, "reason", status.Reason(reason).Qualified())
+		l.add(true, "suppressed", n)
+		l.log(f.log, leftOut)
+	})
+}

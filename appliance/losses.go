@@ -1,0 +1,42 @@
+package appliance
+
+import (
+	"fmt"
+	"log/slog"
+
+	"tapsec/internal/nic"
+	"tapsec/tap"
+)
+
+// losses says what to do when the first frame is lost that a setting would have
+// saved, once for each way and kind.
+type losses struct {
+	log        *slog.Logger
+	wire, host string // interfaces
+	room       int    // bytes of the longest frame
+	said       map[string]bool
+}
+
+// watch looks at what was moved so far.
+func (l *losses) watch(s nic.Summary) {
+	l.way(l.wire, l.host, &s.ToHost)
+	l.way(l.host, l.wire, &s.ToWire)
+}
+
+func (l *losses) way(from, to string, t *tap.Tally) {
+	l.first(t.Oversize, from, fmt.Sprintf("frames of more than %d bytes are discarded unread: raise mtu in the configuration, or have %s merge no packets (ethtool -K %s gro off lro off)",
+		l.room, from, from))
+	l.first(t.TooLong, to, fmt.Sprintf("frames are longer than the MTU of %s allows, and given up: raise it (ip link set %s mtu ...)", to, to))
+	l.first(t.Refused, to, fmt.Sprintf("%s refuses frames for good, and they are given up: see what drops on its way out (nft list ruleset, tc -s qdisc show dev %s)", to, to))
+}
+
+func (l *losses) first(frames uint64, name, msg string) {
+	if frames == 0 || l.said[msg] {
+		return
+	}
+	if l.said == nil {
+		l.said = map[string]bool{}
+	}
+	l.said[msg] = true
+	l.log.Warn(msg, "interface", name, "frames", frames)
+}
