@@ -222,6 +222,9 @@ func (p *process) weigh() {
 		return
 	}
 	now, err := p.usage()
+	if errors.Is(err, os.ErrPermission) {
+		p.c.unweighed.Do(func() { p.c.say("memory and descriptors are not weighed: %v", err) })
+	}
 	if p.warm == nil && err == nil {
 		p.warm = &now
 	}

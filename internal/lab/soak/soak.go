@@ -106,6 +106,7 @@ type campaign struct {
 	disturbed atomic.Bool
 	full      atomic.Bool   // the states' disk
 	fragments atomic.Uint64 // that the stacks were given
+	unweighed sync.Once     // what cannot be read of the processes is said once
 	report    Report
 
 	mu     sync.Mutex // held by what is said
@@ -116,21 +117,26 @@ type campaign struct {
 // Run runs a campaign until its time is over or ctx ends. The error is one of the
 // laboratory's own; what the program did wrong stands in the report.
 func Run(ctx context.Context, o Options) (*Report, error) {
-	c := &campaign{o: o, began: time.Now(), done: make(chan struct{}),
-		report: Report{Actions: map[string]int{}, Violations: map[string]int{}}, ledgers: map[line]*ledger{}}
+	c := newCampaign(o)
 	c.say("seed %d: SEED=%d repeats the steps", o.Seed, o.Seed)
-	c.draw()
-	c.sas = newAssociations(rand.New(rand.NewPCG(o.Seed, 2)))
-	c.attacker = &attacker{c: c, random: rand.New(rand.NewPCG(o.Seed, 3))}
-	for _, l := range lines() {
-		c.ledgers[l] = &ledger{unsent: numbers{}, arrived: numbers{}}
-	}
 	err := c.open()
 	if err == nil {
 		c.steps(ctx)
 		c.finish()
 	}
 	return &c.report, errors.Join(err, c.close())
+}
+
+func newCampaign(o Options) *campaign {
+	c := &campaign{o: o, began: time.Now(), done: make(chan struct{}),
+		report: Report{Actions: map[string]int{}, Violations: map[string]int{}}, ledgers: map[line]*ledger{}}
+	c.draw()
+	c.sas = newAssociations(rand.New(rand.NewPCG(o.Seed, 2)))
+	c.attacker = &attacker{c: c, random: rand.New(rand.NewPCG(o.Seed, 3))}
+	for _, l := range lines() {
+		c.ledgers[l] = &ledger{unsent: numbers{}, arrived: numbers{}}
+	}
+	return c
 }
 
 // draw begins the random numbers of a step, which do not depend on what came of the
