@@ -26,7 +26,7 @@ const short = 5 * time.Second
 func TestSoak(t *testing.T) {
 	rig.Require(t)
 	o := soak.Options{Command: program.Command, Seed: uint64(time.Now().UnixNano()) % 1e9, Time: short,
-		Recover: 20 * time.Second, Dir: t.TempDir(), Log: os.Stderr, FailFast: os.Getenv("FAILFAST") != ""}
+		Recover: 30 * time.Second, Dir: t.TempDir(), Log: os.Stderr, FailFast: os.Getenv("FAILFAST") != ""}
 	var err error
 	if text := os.Getenv("SOAK"); text != "" {
 		if o.Time, err = time.ParseDuration(text); err != nil {

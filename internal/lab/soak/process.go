@@ -27,7 +27,7 @@ const (
 )
 
 const (
-	patience     = 15 * time.Second // for a start and for an end
+	patience     = 30 * time.Second // for a start and for an end
 	linesASecond = 400              // of a log, more than its rates allow
 	tailLines    = 12
 	memoryGrowth = 48 << 10 // kilobytes beyond what a program has after warming up

@@ -258,7 +258,7 @@ func (c *campaign) renew() {
 
 const (
 	grace   = 250 * time.Millisecond // between recovery and quiet
-	arrival = 5 * time.Second        // for what was sent in quiet
+	arrival = 15 * time.Second       // for what was sent in quiet
 )
 
 // quiet sends for a while and does only what must cost nothing. What is sent then
