@@ -21,39 +21,42 @@ import (
 type action struct {
 	name    string
 	weight  int
-	touches string // what no two actions of a step may share: things of the host, or the- one and only
+	ends    bool   // it ends a process
+	touches string // what no two actions of a step may share, of the host where none is named
 	// do does it and returns how it is put right again, or nil.
 	do func(c *campaign, p *program, r *rand.Rand) func()
 }
 
 // disturbing costs datagrams while it lasts.
 var disturbing = []action{
-	{"flap stack", 3, "link", flapStack},
-	{"flap wire", 2, "the-wire", flapWire},
-	{"flush", 3, "link", flush},
-	{"rename", 2, "link process", rename},
-	{"stop", 2, "process", stop},
-	{"terminate", 3, "process file", restart(sigTERM)},
-	{"kill", 3, "process file", restart(sigKILL)},
-	{"drop SAs", 3, "file process", dropSAs},
-	{"cut file", 3, "file process", cutFile},
-	{"fill disk", 1, "the-disk", fillDisk},
-	{"deaf", 3, "log", listenHow(deaf)},
-	{"crowd", 1, "control", crowd},
-	{"strangers", 1, "file process", strangers},
+	{"flap stack", 3, false, "link", flapStack},
+	{"flap wire", 2, false, "the-wire", flapWire},
+	{"flush", 3, false, "link", flush},
+	{"rename", 2, false, "link process", rename},
+	{"stop", 2, false, "process", stop},
+	{"terminate", 3, true, "process file", restart(sigTERM)},
+	{"kill", 3, true, "process file", restart(sigKILL)},
+	{"unplug", 1, true, "link process file", unplug},
+	{"drop SAs", 3, false, "file process", dropSAs},
+	{"cut file", 3, false, "file process", cutFile},
+	{"fill disk", 1, false, "the-disk", fillDisk},
+	{"deaf", 3, false, "log", listenHow(deaf)},
+	{"crowd", 1, false, "control", crowd},
+	{"strangers", 1, false, "file process", strangers},
 }
 
 // harmless costs nothing.
 var harmless = []action{
-	{"rekey", 3, "the-file-a the-file-b", rekey},
-	{"strangers", 2, "file", strangers},
-	{"garbage", 2, "file", garbage},
-	{"same file", 1, "file", sameFile},
-	{"deaf", 3, "log", listenHow(deaf)},
-	{"slow", 1, "log", listenHow(slow)},
-	{"crowd", 2, "control", crowd},
-	{"transfer", 3, "the-stream", transfer},
-	{"twin", 1, "process", twin},
+	{"unload", 2, false, "file control", unload},
+	{"rekey", 3, false, "file-a file-b control-a control-b", rekey},
+	{"strangers", 2, false, "file", strangers},
+	{"garbage", 2, false, "file", garbage},
+	{"same file", 1, false, "file", sameFile},
+	{"deaf", 3, false, "log", listenHow(deaf)},
+	{"slow", 1, false, "log", listenHow(slow)},
+	{"crowd", 2, false, "control", crowd},
+	{"transfer", 3, false, "the-stream", transfer},
+	{"twin", 1, false, "process", twin},
 }
 
 // act does one of the actions on one of the hosts, unless that shares with
@@ -66,10 +69,9 @@ func (c *campaign) act(from []action, touched map[string]bool) (undo func()) {
 	}
 	p := c.programs[number]
 	for thing := range strings.FieldsSeq(a.touches) {
-		if !strings.HasPrefix(thing, "the-") {
+		if !strings.Contains(thing, "-") {
 			thing += "-" + hostNames[number]
 		}
-		thing = strings.Replace(thing, "the-file", "file", 1) // both hosts'
 		if touched[thing] {
 			return nil
 		}
@@ -82,11 +84,17 @@ func (c *campaign) act(from []action, touched map[string]bool) (undo func()) {
 	return a.do(c, p, r)
 }
 
-// pick draws an action by its weight; nil where Only leaves none.
+// lifetime is for how many steps in a row processes are ended now and then, and for
+// how many in a row they live, so that what they gather shows.
+const lifetime = 32
+
+// pick draws an action by its weight; nil where there is none.
 func (c *campaign) pick(from []action) *action {
 	var lots []*action
 	for i := range from {
-		if a := &from[i]; len(c.o.Only) == 0 || slices.Contains(c.o.Only, a.name) {
+		a := &from[i]
+		lives := a.ends && c.report.Steps/lifetime%2 == 1
+		if !lives && (len(c.o.Only) == 0 || slices.Contains(c.o.Only, a.name)) {
 			lots = append(lots, slices.Repeat([]*action{a}, a.weight)...)
 		}
 	}
@@ -186,6 +194,20 @@ func restart(s unix.Signal) func(*campaign, *program, *rand.Rand) func() {
 	}
 }
 
+// unplug deletes the stack's interface, which ends the program, and makes another
+// one.
+func unplug(c *campaign, p *program, r *rand.Rand) func() {
+	h := c.hosts[p.number]
+	p.wanted.Store(true)
+	c.try(h.ns.Do(func() error { return netns.Delete(stackName) }))
+	p.deleted()
+	engine := engines[r.IntN(len(engines))]
+	return func() {
+		c.try(h.plug())
+		p.start(engine)
+	}
+}
+
 // dropSAs reloads a configuration that lacks some SAs, of paths that the policy
 // wants protected, and later the whole one.
 func dropSAs(c *campaign, p *program, r *rand.Rand) func() {
@@ -270,6 +292,19 @@ func crowd(c *campaign, p *program, r *rand.Rand) func() {
 			conn.Close()
 		}
 	}
+}
+
+// unload has the NIC give up what it holds of some SAs: the transport does that work
+// itself until the next reload.
+func unload(c *campaign, p *program, r *rand.Rand) func() {
+	for _, l := range lines() {
+		for _, a := range c.sas.live[l] {
+			if a.from != p.number && r.IntN(2) == 0 {
+				p.tell("delete", fmt.Sprintf(`{"protocol": "esp", "spi": "%#x", "dst": %q, "src": %q}`, a.spi, a.dst, a.src))
+			}
+		}
+	}
+	return nil
 }
 
 // rekey gives one line new SAs beside the old ones, the receiver first, and then

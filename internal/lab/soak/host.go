@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -31,7 +32,7 @@ type host struct {
 	c      *campaign
 	number int
 	ns     *netns.Namespace
-	stack  *rig.Socket // the kernel's side of stack0: what we send is what the stack sends
+	stack  atomic.Pointer[rig.Socket] // the kernel's side of stack0: what we send is what the stack sends
 	sink   net.PacketConn
 	large  *net.UDPConn // sends what the kernel is to cut into fragments
 
@@ -44,15 +45,10 @@ func newHost(c *campaign, number int) (h *host, err error) {
 	if h.ns, err = netns.New(hostNames[number]); err != nil {
 		return nil, err
 	}
+	if err := h.plug(); err != nil {
+		return nil, err
+	}
 	err = h.ns.Do(func() (err error) {
-		err = errors.Join(netns.AddTAP(stackName, false), netns.SetMTU(stackName, stackMTU), netns.SetQueueLength(stackName, queue),
-			rig.SetMAC(stackName, mac(number)), netns.Up(stackName), h.address())
-		if err != nil {
-			return err
-		}
-		if h.stack, err = rig.OpenSocket(stackName); err != nil {
-			return err
-		}
 		if h.sink, err = net.ListenPacket("udp", fmt.Sprintf("[::]:%d", soakPort)); err != nil {
 			return err
 		}
@@ -68,8 +64,24 @@ func newHost(c *campaign, number int) (h *host, err error) {
 	return h, nil
 }
 
+// plug makes stack0, and the socket on it.
+func (h *host) plug() error {
+	return h.ns.Do(func() error {
+		err := errors.Join(netns.AddTAP(stackName, false), netns.SetMTU(stackName, stackMTU), netns.SetQueueLength(stackName, queue),
+			rig.SetMAC(stackName, mac(h.number)), netns.Up(stackName), h.address())
+		if err != nil {
+			return err
+		}
+		stack, err := rig.OpenSocket(stackName)
+		if old := h.stack.Swap(stack); old != nil {
+			err = errors.Join(err, old.Close())
+		}
+		return err
+	})
+}
+
 func (h *host) close() error {
-	return errors.Join(h.stack.Close(), h.sink.Close(), h.large.Close(), h.ns.Close())
+	return errors.Join(h.stack.Load().Close(), h.sink.Close(), h.large.Close(), h.ns.Close())
 }
 
 func mac(number int) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, byte(number + 1)} }
@@ -122,13 +134,13 @@ func (h *host) drain() {
 // watch judges each frame that the stack is given.
 func (h *host) watch() {
 	for {
-		frame, err := h.stack.Receive(time.Minute)
+		frame, err := h.stack.Load().Receive(time.Minute)
 		switch {
 		case err == nil:
 			h.judge(frame)
 		case h.c.over():
 			return
-		default: // stack0 is down
+		default: // stack0 is down, or another one
 			time.Sleep(time.Millisecond)
 		}
 	}
@@ -243,5 +255,5 @@ func (h *host) one(l line, large bool) {
 		return
 	}
 	length := headLen + int(number*7919%(maxLen-headLen))
-	done(h.stack.Send(ethernet(h.number, forge.UDP(nil, src, dst, datagram(l, number, length)))))
+	done(h.stack.Load().Send(ethernet(h.number, forge.UDP(nil, src, dst, datagram(l, number, length)))))
 }

@@ -118,11 +118,26 @@ func (p *program) forget() error {
 
 // ask reads a document from the control socket; what goes wrong is the answer.
 func (p *program) ask(document string) string {
-	client := http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+	answer, err := p.client().Get("http://tapsec/" + document)
+	return p.answer(answer, err)
+}
+
+// tell has the program do something, which it must.
+func (p *program) tell(what, document string) {
+	answer, err := p.client().Post("http://tapsec/"+what, "application/json", strings.NewReader(document))
+	if text := p.answer(answer, err); text != "" {
+		p.c.violate("control", "%s answers %s of %s with %s", p.name, what, document, text)
+	}
+}
+
+func (p *program) client() *http.Client {
+	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", p.c.file(p.number, ".sock"))
 		}}}
-	answer, err := client.Get("http://tapsec/" + document)
+}
+
+func (p *program) answer(answer *http.Response, err error) string {
 	if err != nil {
 		return err.Error()
 	}
@@ -170,6 +185,20 @@ func (c *campaign) dropped() (n uint64) {
 	return n
 }
 
+// deleted waits for the end of the program whose interface was deleted.
+func (p *program) deleted() {
+	const gone = 3 // the exit code for that
+	select {
+	case <-p.exited:
+		if code := p.cmd.ProcessState.ExitCode(); code != gone {
+			p.c.violate("end", "%s ends with exit code %d after its interface was deleted; it said\n%s", p.name, code, p.said())
+		}
+	case <-time.After(patience):
+		p.c.violate("end", "%s does not end within %s after its interface was deleted; it said\n%s", p.name, patience, p.said())
+		p.end(sigKILL)
+	}
+}
+
 // finish ends the campaign as a user would: one program by SIGTERM, the other by
 // deleting an interface under it. Nothing of theirs stays but the states.
 func (c *campaign) finish() {
@@ -186,16 +215,7 @@ func (c *campaign) finish() {
 	if err != nil {
 		c.violate("laboratory", "%v", err)
 	}
-	const gone = 3 // the exit code for that
-	select {
-	case <-last.exited:
-		if code := last.cmd.ProcessState.ExitCode(); code != gone {
-			c.violate("end", "%s ends with exit code %d after its wire was deleted; it said\n%s", last.name, code, last.said())
-		}
-	case <-time.After(patience):
-		c.violate("end", "%s does not end within %s after its wire was deleted; it said\n%s", last.name, patience, last.said())
-		last.end(sigKILL)
-	}
+	last.deleted()
 	for _, p := range c.programs {
 		if err := absent(c.file(p.number, ".sock")); err != nil {
 			c.violate("files", "%v", err)
