@@ -64,6 +64,7 @@ type probed struct {
 	engine Engine
 	single bool
 	why    string
+	err    error // why not by the ring
 }
 
 var probeOnce = sync.OnceValue(func() probed {
@@ -75,7 +76,7 @@ var probeOnce = sync.OnceValue(func() probed {
 		return probed{engine: Ring, single: true,
 			why: fmt.Sprintf("io_uring moved a frame through %s, with single reads (%v)", where, err)}
 	}
-	return probed{engine: Plain, why: fmt.Sprintf("io_uring does not move frames here: %v", err)}
+	return probed{engine: Plain, why: fmt.Sprintf("io_uring does not move frames here: %v", err), err: err}
 })
 
 // settle puts what Probe found in the place of Auto, and refuses a ring that does not work.
@@ -85,7 +86,7 @@ func (o Options) settle() (_ Options, why string, err error) {
 	}
 	p := probeOnce()
 	if o.Engine == Ring && p.engine != Ring {
-		return o, "", fmt.Errorf("engine ring: %s: choose plain", p.why)
+		return o, "", fmt.Errorf("engine ring: %s: %s, or choose plain", p.why, advice(p.err))
 	}
 	if why = p.why; o.Engine == Ring {
 		why = "asked for"

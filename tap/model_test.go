@@ -408,13 +408,12 @@ func TestMuteKernel(t *testing.T) {
 	defer forget()
 	synctest.Test(t, func(t *testing.T) {
 		o := modelled{frames: 10, devices: devices}
-		m, why := o.run(t, nil)
-		if !errors.Is(why, ErrStopped) || len(abandoned.all) != 0 {
+		if _, why := o.run(t, nil); !errors.Is(why, ErrStopped) || len(abandoned.all) != 0 {
 			t.Errorf("%v, %d abandoned", why, len(abandoned.all))
 		}
 		o.mute = true
 		began := time.Now()
-		m, why = o.run(t, nil)
+		m, why := o.run(t, nil)
 		if took := time.Since(began); !errors.Is(why, ErrStopped) || took > lastPatience+2*heartbeat {
 			t.Errorf("%v after %v", why, took)
 		}
