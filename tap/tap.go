@@ -68,7 +68,7 @@ func Open(c Config) (*Device, error) {
 
 // release is how long Open waits for an interface that is held: of a program that was killed while it
 // had a ring the kernel lets go a moment after its end.
-const release = 250 * time.Millisecond
+const release = time.Second
 
 func open(c Config) (*Device, error) {
 	queues := max(c.Queues, 1)
