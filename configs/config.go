@@ -11,11 +11,13 @@ package configs
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -117,7 +119,9 @@ type Config struct {
 
 	Files []string `yaml:"-"` // that it was read from, key files included
 
-	annotate Problem // the place of host.annotate, for Live
+	annotate          Problem  // the place of host.annotate, for Live
+	name              string   // of the text, for TakeOver
+	ended, unnumbered []string // names of its SAs
 }
 
 // document is a Config as it stands in the file.
@@ -159,12 +163,18 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	c, err := Parse(path, data)
+	c, err := Read(path, data)
 	if c != nil {
 		c.Files = append(c.Files, path)
 	}
+	return c, err
+}
+
+// Read is Parse for the whole of a file, which may be another tool's.
+func Read(name string, data []byte) (*Config, error) {
+	c, err := Parse(name, data)
 	if form := keys.Detect(data); err != nil && form != keys.YAML && form != keys.Unknown {
-		return nil, fmt.Errorf("%s: expected a configuration, found SAs in the form %s; give the file with -k, or make a configuration of it with tapsec keys", path, form)
+		return nil, fmt.Errorf("%s: expected a configuration, found SAs in the form %s; give the file with -k, or make a configuration of it with tapsec keys", name, form)
 	}
 	return c, err
 }
@@ -172,6 +182,7 @@ func Load(path string) (*Config, error) {
 // Parse reads a configuration. The name stands in messages, and key files are
 // looked for relative to its directory. Mistakes are of type Errors.
 func Parse(name string, data []byte) (*Config, error) {
+	data = keys.Text(data)
 	d := newDecoder(name, data)
 	root := d.parse(data)
 	if root == nil {
@@ -191,41 +202,76 @@ func Parse(name string, data []byte) (*Config, error) {
 	return c, nil
 }
 
-// ParseKeys reads SAs from whatever holds some: a configuration, the output of
-// `ip xfrm state`, or Wireshark's table esp_sa. With the latter two everything
-// else is as in Default, obsolete algorithms are allowed, and what was left out
-// is among the warnings.
+// ParseKeys reads SAs from whatever holds some: a configuration, or a text that
+// package keys reads. With the latter everything else is as in Default, obsolete
+// algorithms are allowed, and what was left out is among the warnings.
 func ParseKeys(name string, data []byte) (*Config, error) {
 	if keys.Detect(data) == keys.YAML {
 		return Parse(name, data)
 	}
-	sas, notes, err := keys.Read(name, data)
+	read, err := keys.Read(name, data)
 	if err != nil {
 		return nil, err
 	}
 	c := Default()
-	c.SAs, c.AllowLegacy, c.Host.MTU = sas, true, c.Wire.MTU
-	for _, n := range notes {
+	c.SAs, c.AllowLegacy, c.Host.MTU = read.All, true, c.Wire.MTU
+	c.name, c.ended, c.unnumbered = name, read.Ended, read.Unnumbered
+	for _, n := range read.Notes {
 		c.Warnings = append(c.Warnings, Problem{File: name, Msg: n})
 	}
 	return c, nil
 }
 
-// Take adds the SAs of another configuration. One that is here already is an
-// error, and then none is added.
+// TakeOver readies SAs of another tool's text for a program that runs on with them:
+// those that have ended are left out, and the warnings say where the text does not
+// tell what numbers running SAs have come to.
+func (c *Config) TakeOver() {
+	c.SAs = slices.DeleteFunc(c.SAs, func(s *sa.SA) bool { return slices.Contains(c.ended, s.Name) })
+	gone := func(name string) bool { return slices.Contains(c.ended, name) }
+	if unknown := slices.DeleteFunc(c.unnumbered, gone); len(unknown) > 0 {
+		c.Warnings = append(c.Warnings, Problem{File: c.name, Msg: fmt.Sprintf("the text does not say what numbers these SAs have come to: %s. "+
+			"If they are in use, one that sends repeats numbers, and one that receives takes replays; ip xfrm state tells", keys.Names(unknown))})
+	}
+	c.ended, c.unnumbered = nil, nil
+}
+
+// Take adds the SAs of another configuration, as those that came later. One that is
+// here already, of the same name and keys, only tells what numbers it has come to.
+// Another one of that name or identity is an error, and then none is added.
 func (c *Config) Take(other *Config) error {
+	var more []*sa.SA
+	other.rename(c)
 	for _, s := range other.SAs {
-		for _, o := range c.SAs {
-			if s.Name == o.Name || s.ID() == o.ID() {
-				return fmt.Errorf("%s cannot stand beside %s of the configuration: names must differ, and SPI, addresses or protocol; take one of them out", s, o)
-			}
+		known := slices.IndexFunc(c.SAs, func(o *sa.SA) bool { return s.Name == o.Name || s.ID() == o.ID() })
+		if known < 0 {
+			more = append(more, s)
+		} else if o := c.SAs[known]; s.Name != o.Name || !s.Same(o) {
+			return fmt.Errorf("%s cannot stand beside %s: names must differ, and SPI, addresses or protocol; take one of them out", s, o)
 		}
 	}
-	c.SAs = append(c.SAs, other.SAs...)
+	for _, s := range other.SAs {
+		if known := slices.IndexFunc(c.SAs, s.Same); known >= 0 {
+			c.SAs[known].Advance(s)
+		}
+	}
+	c.SAs = append(c.SAs, more...)
+	c.name = cmp.Or(c.name, other.name)
+	c.ended, c.unnumbered = append(c.ended, other.ended...), append(c.unnumbered, other.unnumbered...)
 	c.AllowLegacy = c.AllowLegacy || other.AllowLegacy
 	c.Warnings = append(c.Warnings, other.Warnings...)
 	c.Files = append(c.Files, other.Files...)
 	return nil
+}
+
+// rename gives SAs whose names package keys made another name where that is taken.
+func (c *Config) rename(taken *Config) {
+	for _, s := range c.SAs {
+		for _, o := range taken.SAs {
+			if s.Name == o.Name && s.ID() != o.ID() && generated.MatchString(s.Name) && s.Dst.IsValid() {
+				s.Name += "-" + s.Dst.String()
+			}
+		}
+	}
 }
 
 // parse makes the tree of a file's one document; nil where it did not.

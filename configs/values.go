@@ -95,6 +95,10 @@ func (d *decoder) key(n *yaml.Node, v reflect.Value, path string) {
 		d.say(n, path, "%v", err)
 		return
 	}
+	if k.Redacted() {
+		d.say(n, path, "the key is all zeros; a kernel under lockdown shows keys so (kernel_lockdown(7))")
+		return
+	}
 	v.Set(reflect.ValueOf(k))
 }
 

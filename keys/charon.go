@@ -22,6 +22,8 @@ var (
 	charonUsing  = regexp.MustCompile(`^ +using (\S+) for (encryption|integrity)`)
 	charonAdding = regexp.MustCompile(`^(?:adding|registering) (inbound|outbound) (ESP|AH) SA`)
 	charonSPI    = regexp.MustCompile(`^ +SPI 0x([0-9a-f]+), src (\S+) dst (\S+)`)
+	charonIKE    = regexp.MustCompile(`^(parsed|generating) (\w+) (request|response) (\d+) `)
+	charonCame   = regexp.MustCompile(`^received packet: from (\S+) to (\S+) `)
 	charonSent   = regexp.MustCompile(`^sending packet: from (\S+)\[\d+\] to (\S+)\[\d+\]`)
 )
 
@@ -29,16 +31,30 @@ var (
 // between each other's lines; each is busy with one IKE message at a time.
 type charon struct {
 	workers map[string]*worker
+	open    map[message]*agreement // exchanges that a follow-up key exchange goes on with
 	nat     map[[2]netip.Addr]bool // ways that UDP encapsulation is in force on
 	seen    map[sa.ID]bool
 	found   []parsed
 }
 
+// message is one of an exchange.
+type message struct {
+	ends, kind string // between whom; request or response
+	id         int
+}
+
+// agreement is what an exchange has settled about its SAs.
+type agreement struct {
+	transport bool // the message asks for transport mode
+	esn       bool
+}
+
 // worker is what one of charon's threads has said of the message at hand.
 type worker struct {
+	*agreement
 	parsed    string // "request" or "response", empty before the first one
-	transport bool   // the message asks for transport mode
-	esn       bool
+	ends      string // between whom the message at hand came
+	at        message
 	behindNAT bool
 	use       map[string]string // encryption, integrity: charon's name of the algorithm
 	keys      map[string][]byte // encryption initiator, integrity responder ...
@@ -56,8 +72,10 @@ type worker struct {
 //  2. Algorithms and the keys of both directions.
 //  3. One SA after the other, with SPI and addresses.
 //  4. What the worker answers says whether it took up transport mode.
-func parseCharon(text string) []parsed {
-	c := charon{map[string]*worker{}, map[[2]netip.Addr]bool{}, map[sa.ID]bool{}, nil}
+//  5. Where further key exchanges follow (RFC 9370), the last of them makes the
+//     SAs, perhaps by another worker: what was agreed goes over to it.
+func parseCharon(text string) *found {
+	c := charon{map[string]*worker{}, map[message]*agreement{}, map[[2]netip.Addr]bool{}, map[sa.ID]bool{}, nil}
 	for i, line := range strings.Split(text, "\n") {
 		m := charonLine.FindStringSubmatch(strings.TrimRight(line, "\r"))
 		if m == nil {
@@ -65,12 +83,12 @@ func parseCharon(text string) []parsed {
 		}
 		w := c.workers[m[1]]
 		if w == nil {
-			w = &worker{}
+			w = &worker{agreement: &agreement{}}
 			c.workers[m[1]] = w
 		}
 		switch m[2] {
 		case "ENC":
-			w.message(m[3])
+			c.message(w, m[3])
 		case "CFG", "IKE":
 			w.agreed(m[3])
 		case "NET":
@@ -79,11 +97,16 @@ func parseCharon(text string) []parsed {
 			c.child(w, m[3], i+1)
 		}
 	}
-	return c.found
+	return &found{all: c.found}
 }
 
-// message begins anew with each message received.
-func (w *worker) message(text string) {
+// message begins anew with each message received, but for one that goes on with
+// what an earlier one agreed.
+func (c *charon) message(w *worker, text string) {
+	m := charonIKE.FindStringSubmatch(text)
+	if m == nil {
+		m = make([]string, 5)
+	}
 	transport := strings.Contains(text, "N(USE_TRANSP)")
 	kind := "request"
 	if strings.Contains(text, " response ") {
@@ -91,11 +114,23 @@ func (w *worker) message(text string) {
 	}
 	switch {
 	case strings.HasPrefix(text, "parsed "):
-		*w = worker{parsed: kind, transport: transport && kind == "response", behindNAT: w.behindNAT}
+		id, _ := strconv.Atoi(m[4])
+		at := message{w.ends, kind, id}
+		*w = worker{agreement: &agreement{}, parsed: kind, ends: w.ends, at: at, behindNAT: w.behindNAT}
+		w.transport = transport && kind == "response"
+		if before := c.open[at]; before != nil && m[2] == "IKE_FOLLOWUP_KE" {
+			w.agreement = before
+		}
 	case strings.HasPrefix(text, "generating ") && kind == "response" && transport:
+		w.transport = true
 		for _, s := range w.made {
 			s.Mode = sa.Transport
 		}
+	}
+	if w.parsed != "" && strings.Contains(text, "N(ADD_KE)") {
+		next := w.at
+		next.id++
+		c.open[next] = w.agreement
 	}
 }
 
@@ -110,6 +145,9 @@ func (w *worker) agreed(text string) {
 
 // sent tells the addresses between which a worker has just met a NAT.
 func (c *charon) sent(w *worker, text string) {
+	if m := charonCame.FindStringSubmatch(text); m != nil {
+		w.ends = m[1] + " " + m[2]
+	}
 	m := charonSent.FindStringSubmatch(text)
 	if m == nil || !w.behindNAT {
 		return
@@ -159,7 +197,7 @@ func (w *worker) bytes(words []string) {
 
 // add makes an SA; one that was registered and is added later only once.
 func (c *charon) add(w *worker, m []string, line int) {
-	p := parsed{SA: newSA(), line: line}
+	p := parsed{SA: newSA(), line: line, numbered: true}
 	spi, _ := strconv.ParseUint(m[1], 16, 32)
 	p.SPI, p.Src, p.Dst, p.Mode, p.ESN = uint32(spi), address(m[2]), address(m[3]), sa.Tunnel, w.esn
 	p.err = p.Protocol.UnmarshalText([]byte(strings.ToLower(w.adding[1])))
@@ -217,7 +255,7 @@ func charonAlgorithm(name string, keyLen int) (string, error) {
 	for _, c := range ciphers {
 		for _, icv := range []int{8, 12, 16} {
 			if fill(c.charon, 0, icv) == name {
-				return fill(c.word, keyLen-c.salt, icv), nil
+				return c.keyword(keyLen, icv*8)
 			}
 		}
 	}

@@ -31,19 +31,19 @@ const noChecking = "ANY %d bit authentication [no checking]"
 // parseESPSA reads a table: one line of quoted, comma-separated columns each.
 // It says nothing about modes; tunnel is assumed, under which a transport
 // packet is opened and verified all the same.
-func parseESPSA(text string) []parsed {
-	var all []parsed
+func parseESPSA(text string) *found {
+	f := &found{}
 	for i, line := range strings.Split(text, "\n") {
 		line = strings.TrimSpace(line)
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		p := parsed{SA: newSA(), line: i + 1}
+		p := parsed{SA: newSA(), line: i + 1, modeless: true}
 		p.Protocol, p.Mode = sa.ESP, sa.Tunnel
 		p.err = readRow(&p, columns(line))
-		all = append(all, p)
+		f.all = append(f.all, p)
 	}
-	return all
+	return f
 }
 
 // columns splits a row. Inside quotes \xHH stands for a byte.
@@ -78,6 +78,11 @@ func readRow(p *parsed, cols []string) error {
 	p.Src, p.Dst = address(cols[colSrc]), address(cols[colDst])
 	if !p.Dst.IsValid() {
 		p.Src = netip.Addr{}
+	}
+	for _, col := range []int{colSrc, colDst} {
+		if !address(cols[col]).IsValid() && cols[col] != "*" && cols[col] != "" {
+			p.lost = append(p.lost, "a network in the place of an address")
+		}
 	}
 	if strings.Contains(cols[colSPI], "*") {
 		return errors.New("an SPI with a wildcard is not supported")
@@ -135,7 +140,7 @@ func address(text string) netip.Addr {
 // characters themselves.
 func tableKey(text string) (sa.Key, error) {
 	switch {
-	case text == "":
+	case text == "", text == "0x": // save-keys writes the latter
 		return sa.Key{}, nil
 	case strings.HasPrefix(text, "0x"), strings.HasPrefix(text, "0X"):
 		return sa.ParseKey(text)
@@ -152,12 +157,16 @@ func tableSuite(cipher, integrity string, keyLen int) (string, error) {
 		cipher, integrity = fmt.Sprintf("AES-GCM with %d octet ICV [RFC4106]", bits/8), "NULL"
 	}
 	var word string
+	var err error
 	for _, c := range ciphers {
 		for _, icv := range []int{8, 12, 16} {
-			if c.espTable != "" && fill(c.espTable, 0, icv) == cipher {
-				word = fill(c.word, keyLen-c.salt, icv)
+			if c.espTable != "" && strings.EqualFold(fill(c.espTable, 0, icv), cipher) { // save-keys had TripleDes once
+				word, err = c.keyword(keyLen, icv*8)
 			}
 		}
+	}
+	if err != nil {
+		return "", err
 	}
 	if word == "" {
 		return "", fmt.Errorf("the algorithm %s is not supported", sa.Quote(cipher))
@@ -173,9 +182,10 @@ func tableSuite(cipher, integrity string, keyLen int) (string, error) {
 	return "", fmt.Errorf("the authentication %s cannot be checked", sa.Quote(integrity))
 }
 
-// WriteESPSA prints Wireshark's table esp_sa, as version 4.0 reads it, keys
-// included. What it cannot hold becomes a comment: AH and the suites that it
-// does not know. Errors are the writer's.
+// WriteESPSA prints Wireshark's table esp_sa, keys included. Version 4.0 reads it but
+// for SAs with ESN or ChaCha20, which take 4.2 (NeedsWireshark42). What it cannot
+// hold becomes a comment: AH and the suites that it does not know. Errors are the
+// writer's.
 func WriteESPSA(w io.Writer, sas []*sa.SA) error {
 	for _, s := range sas {
 		line, err := tableRow(s)
@@ -195,7 +205,7 @@ func tableRow(s *sa.SA) (string, error) {
 	}
 	cipher, integrity := tableNames(s.Suite)
 	if cipher == "" {
-		return "", fmt.Errorf("no name in Wireshark 4.0 for %s", s.Suite.Name)
+		return "", fmt.Errorf("Wireshark has no name for %s", s.Suite.Name)
 	}
 	version := "IPv4"
 	if s.Dst.Is6() {
@@ -203,7 +213,25 @@ func tableRow(s *sa.SA) (string, error) {
 	}
 	row := []string{version, tableAddress(s.Src), tableAddress(s.Dst), fmt.Sprintf("0x%08x", s.SPI),
 		cipher, hexKey(s.EncryptionKey), integrity, hexKey(s.IntegrityKey)}
+	if NeedsWireshark42(s) {
+		bits := 32
+		if s.ESN {
+			bits = 64
+		}
+		row = append(row, fmt.Sprintf("%d-bit", bits), fmt.Sprintf("%08x", highHalf(s)))
+	}
 	return `"` + strings.Join(row, `","`) + `"`, nil
+}
+
+// NeedsWireshark42 reports whether a row of the table is for version 4.2 and later:
+// it has two more columns.
+func NeedsWireshark42(s *sa.SA) bool {
+	return s.ESN || s.Suite.Cipher == sa.ChaCha20Poly1305
+}
+
+// highHalf is the one to begin with.
+func highHalf(s *sa.SA) uint32 {
+	return uint32(max(s.Seq>>32, s.OSeq>>32, uint64(s.SeqHigh)))
 }
 
 func tableAddress(a netip.Addr) string {

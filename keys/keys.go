@@ -1,10 +1,10 @@
 // Package keys reads security associations from the texts of other tools, and
 // writes them for other tools: the output of `ip xfrm state` and the commands
 // that make such states, Wireshark's table esp_sa, and (read only) the log of
-// strongSwan's charon.
+// strongSwan's charon, the output of setkey -D, and FortiGate's.
 //
 // What such a text has and tapsec has not (IPComp, BEET, unknown algorithms) is
-// skipped with a note. No error and no note holds a key; only the functions
+// skipped with a note, and a note says what of an SA cannot be held. No error and no note holds a key; only the functions
 // named Write show keys, and only to the writer that they are given.
 package keys
 
@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"tapsec/sa"
@@ -23,96 +24,193 @@ type Format int
 
 // The formats.
 const (
-	Unknown Format = iota
-	XFRM           // output of `ip xfrm state`, with or without -s, or commands `ip xfrm state add`
-	ESPSA          // Wireshark's table of ESP SAs, esp_sa in a profile
-	Charon         // log of strongSwan's charon that shows keys (chd = 4)
-	YAML           // tapsec's own configuration; package configs reads it
+	Unknown   Format = iota
+	XFRM             // output of `ip xfrm state` or `ip xfrm monitor`, or commands `ip xfrm state add`
+	ESPSA            // Wireshark's table of ESP SAs, esp_sa in a profile
+	Charon           // log of strongSwan's charon that shows keys (chd = 4)
+	Setkey           // output of `setkey -D`
+	FortiGate        // output of FortiGate's `diagnose vpn tunnel list`
+	YAML             // tapsec's own configuration; package configs reads it
 )
 
 // ErrFormat says that a text is in none of the formats that Read knows.
-var ErrFormat = errors.New("expected a configuration, the output of ip xfrm state, a Wireshark esp_sa table or charon's log")
+var ErrFormat = errors.New("expected a configuration, the output of ip xfrm state, setkey -D or FortiGate's diagnose vpn tunnel list, a Wireshark esp_sa table or charon's log")
 
 var (
-	xfrmStart  = regexp.MustCompile(`(?m)^src \S+ dst \S+|^[^#\n]*\bxfrm state (add|update)\s`)
-	espSAStart = regexp.MustCompile(`(?m)^\s*"IPv[46]"\s*,`)
-	yamlStart  = regexp.MustCompile(`(?m)^["']?[a-z_]+["']?\s*:|^\s*\{|^---`)
+	xfrmStart = regexp.MustCompile(`(?m)^\s*(?:(?:Updated|Deleted|Expired) )?src \S+ dst \S+\s*\\?|` +
+		`^[^#\n]*\bip\b[^#\n]*\sx(?:f|fr|frm)?\s+(?:s|st|sta|stat|state|sa)\s+(?:a|ad|add|u|up|upd|upda|updat|update)\s|^[^#\n]*\bxfrm state (?:add|update)\s`)
+	espSAStart     = regexp.MustCompile(`(?m)^\s*"(?:IPv[46]|Any)"\s*,`)
+	setkeyStart    = regexp.MustCompile(`(?m)^\s+(?:esp|ah|esp-udp|ipcomp) mode=\w+ spi=\d+\(0x[0-9a-f]+\)`)
+	fortiGateStart = regexp.MustCompile(`(?m)(?:^|\s)(?:dec|enc): spi=[0-9a-f]{8} esp=`)
+	yamlStart      = regexp.MustCompile(`(?m)^["']?[a-z_]+["']?\s*:|^\s*\{|^---`)
 )
 
 // Detect finds out which format a text is in.
 func Detect(data []byte) Format {
+	text := strings.ReplaceAll(plainText(data), "\\\n", " ")
 	switch {
-	case charonStart.Match(data): // first, since a log may be long and tell of anything
+	case charonStart.MatchString(text): // first, since a log may be long and tell of anything
 		return Charon
-	case xfrmStart.Match(data):
+	case xfrmStart.MatchString(text):
 		return XFRM
-	case espSAStart.Match(data):
+	case espSAStart.MatchString(text):
 		return ESPSA
-	case yamlStart.Match(data):
+	case setkeyStart.MatchString(text):
+		return Setkey
+	case fortiGateStart.MatchString(text):
+		return FortiGate
+	case pskStart.MatchString(text):
+		return Unknown
+	case yamlStart.MatchString(text):
 		return YAML
 	}
 	return Unknown
 }
 
-// Read gives the SAs of a text and notes on what it left out or assumed. The
-// SAs check their padding and are offloaded where the NIC can. The name stands
-// in errors, which wrap ErrFormat.
-func Read(name string, data []byte) ([]*sa.SA, []string, error) {
-	var found []parsed
-	l := list{names: map[string]bool{}, ids: map[sa.ID]bool{}}
-	switch Detect(data) {
-	case XFRM:
-		found = parseXFRM(string(data))
-	case ESPSA:
-		found = parseESPSA(string(data))
-		l.notes = append(l.notes, "the table does not say the modes of its SAs; tunnel is assumed")
-	case Charon:
-		found = parseCharon(string(data))
-	case YAML:
-		return nil, nil, fmt.Errorf("%s: %w; this is a configuration, which package configs reads", name, ErrFormat)
-	default:
-		return nil, nil, fmt.Errorf("%s: %w, found no SA in %d bytes (ip xfrm state shows SAs to root alone)", name, ErrFormat, len(data))
+// Read reads the SAs of a text. They check their padding and are offloaded where the
+// NIC can. The name stands in errors, which wrap ErrFormat.
+func Read(name string, data []byte) (*SAs, error) {
+	form := Detect(data)
+	parse := forms[form].parse
+	if parse == nil {
+		return nil, fmt.Errorf("%s: %w, %s", name, ErrFormat, instead(form, data))
 	}
-	for _, p := range found {
+	l := list{names: map[string]bool{}, ids: map[sa.ID]int{}, ended: map[string]bool{}, lost: map[string][]string{}}
+	f := parse(plainText(data))
+	l.Notes = f.notes
+	for _, p := range f.all {
 		l.add(p)
 	}
-	return l.sas, l.notes, nil
+	return l.finish(form), nil
+}
+
+// SAs are those that a text holds, oldest first: of several that fit the last is to
+// seal.
+type SAs struct {
+	All        []*sa.SA
+	Notes      []string // what was left out or assumed
+	Ended      []string // names of SAs of which the text says that they are no more
+	Unnumbered []string // names of SAs that may be running, of which it does not say what number they have come to
+}
+
+// found is what a parser gives: SAs in the order in which they came to be.
+type found struct {
+	all   []parsed
+	notes []string
 }
 
 // parsed is one SA of a text, or the reason for leaving it out.
 type parsed struct {
 	*sa.SA
-	line int
-	err  error
+	line     int
+	err      error
+	numbered bool     // the text says what number it has come to, or it is new
+	modeless bool     // the text does not say its mode; tunnel is assumed
+	updates  bool     // it is in the place of the one that was there
+	ended    bool     // it is no more
+	lost     []string // what cannot be held of it
 }
 
 func newSA() *sa.SA { return &sa.SA{PadCheck: true, Offload: sa.Preferred, Window: sa.DefaultWindow} }
 
+// said is a note on a line of the text.
+type said struct {
+	line int
+	text string
+}
+
 // list collects SAs under names of their own, each identity once.
 type list struct {
-	sas   []*sa.SA
-	notes []string
-	names map[string]bool
-	ids   map[sa.ID]bool
+	SAs
+	lines    []said
+	names    map[string]bool
+	ids      map[sa.ID]int // places in All
+	ended    map[string]bool
+	modeless int
+	lost     map[string][]string // by what cannot be held: names
 }
 
 func (l *list) add(p parsed) {
+	at, there := l.ids[p.ID()]
+	if there && p.ended {
+		l.end(l.All[at].Name, p.line)
+		return
+	}
 	err := p.err
 	if bad := p.Check(false, true); err == nil && len(bad) > 0 {
 		err = bad[0]
 	}
-	id := p.ID()
-	if err == nil && l.ids[id] {
+	if err == nil && (p.EncryptionKey.Redacted() || p.IntegrityKey.Redacted()) {
+		err = errRedacted
+	}
+	replaces := there && (p.updates || l.ended[l.All[at].Name])
+	if err == nil && there && !replaces {
 		err = errors.New("an SA with the same protocol, SPI and addresses came before it")
 	}
-	p.Name = l.name(p.SA)
+	if p.Name = l.name(p.SA); replaces {
+		p.Name = l.All[at].Name
+	}
 	if err != nil {
-		l.notes = append(l.notes, Redact(fmt.Sprintf("line %d: %s skipped: %v", p.line, p.Name, err)))
+		l.note(p.line, "%s skipped: %v", p.Name, err)
 		return
 	}
-	l.ids[id], l.names[p.Name] = true, true
-	l.sas = append(l.sas, p.SA)
+	if replaces {
+		l.All[at] = p.SA
+	} else {
+		l.ids[p.ID()], l.names[p.Name] = len(l.All), true
+		l.All = append(l.All, p.SA)
+	}
+	l.remember(p)
 }
+
+// remember keeps what is to be said of an SA that was taken.
+func (l *list) remember(p parsed) {
+	delete(l.ended, p.Name)
+	if p.ended {
+		l.end(p.Name, p.line)
+	}
+	if !p.numbered {
+		l.Unnumbered = append(l.Unnumbered, p.Name)
+	}
+	if p.modeless {
+		l.modeless++
+	}
+	for _, what := range p.lost {
+		l.lost[what] = append(l.lost[what], p.Name)
+	}
+}
+
+func (l *list) end(name string, line int) {
+	l.ended[name] = true
+	l.note(line, "%s has ended; it opens what a capture holds of it", name)
+}
+
+func (l *list) note(line int, format string, args ...any) {
+	l.lines = append(l.lines, said{line, Redact(fmt.Sprintf("line %d: "+format, append([]any{line}, args...)...))})
+}
+
+// finish says the rest.
+func (l *list) finish(form Format) *SAs {
+	slices.SortStableFunc(l.lines, func(a, b said) int { return a.line - b.line })
+	for _, note := range l.lines {
+		l.Notes = append(l.Notes, note.text)
+	}
+	if l.modeless > 0 {
+		l.Notes = append(l.Notes, "the text does not say the modes of its SAs; tunnel is assumed")
+	}
+	l.Notes = append(l.Notes, leftOut(l.lost)...)
+	if len(l.All) == 0 && len(l.lines) == 0 && form == XFRM {
+		l.Notes = append(l.Notes, "ip xfrm state shows SAs to root alone")
+	}
+	for _, s := range l.All {
+		if l.ended[s.Name] {
+			l.Ended = append(l.Ended, s.Name)
+		}
+	}
+	return &l.SAs
+}
+
+var errRedacted = errors.New("its key is all zeros: a kernel under lockdown shows no keys (kernel_lockdown(7)); take them from the IKE daemon, or where lockdown is off")
 
 // name names an SA after its SPI, and after its addresses where that is taken.
 func (l *list) name(s *sa.SA) string {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,7 +24,7 @@ func read(t *testing.T, file string) ([]*sa.SA, []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sas, notes, err := Read(file, data)
+	sas, notes, err := split(Read(file, data))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,14 +67,16 @@ func TestGolden(t *testing.T) {
 	files, _ := filepath.Glob("testdata/*.txt")
 	tables, _ := filepath.Glob("testdata/*.esp_sa")
 	logs, _ := filepath.Glob("testdata/*.log")
-	files = append(append(files, tables...), logs...)
+	field, _ := filepath.Glob("testdata/field/*")
+	files = slices.Concat(files, tables, logs, field)
 	if len(files) < 12 {
 		t.Fatalf("found only %v", files)
 	}
 	var got strings.Builder
 	for _, f := range files {
-		sas, notes := read(t, filepath.Base(f))
-		fmt.Fprintf(&got, "== %s\n", filepath.Base(f))
+		name := strings.TrimPrefix(f, "testdata/")
+		sas, notes := read(t, name)
+		fmt.Fprintf(&got, "== %s\n", name)
 		for _, s := range sas {
 			fmt.Fprintln(&got, describe(s))
 			if !s.PadCheck || s.Offload != sa.Preferred {
@@ -151,26 +154,26 @@ func TestXFRMForms(t *testing.T) {
 		"offload":   "\tcrypto offload parameters: dev eth0 dir in mode packet\n",
 		"nothing":   "",
 	} {
-		sas, notes, err := Read(name, []byte(sa1+extra))
+		sas, notes, err := split(Read(name, []byte(sa1+extra)))
 		if err != nil || len(sas) != 1 || len(notes) != 0 {
 			t.Errorf("%s: %v %v %v", name, sas, notes, err)
 		}
 	}
 	oneLine := strings.ReplaceAll(strings.TrimSpace(sa1), "\n", `\`)
-	if sas, _, err := Read("ip -o", []byte(oneLine)); err != nil || len(sas) != 1 {
+	if sas, _, err := split(Read("ip -o", []byte(oneLine))); err != nil || len(sas) != 1 {
 		t.Errorf("ip -o: %v, %v", sas, err)
 	}
-	sas, notes, _ := Read("twice", []byte(sa1+sa1))
+	sas, notes, _ := split(Read("twice", []byte(sa1+sa1)))
 	if len(sas) != 1 || len(notes) != 1 {
 		t.Errorf("the same SA twice gives %v, %v", sas, notes)
 	}
 	other := strings.Replace(sa1, "192.0.2.2", "192.0.2.3", 1)
-	if sas, _, _ = Read("two", []byte(sa1+other)); len(sas) != 2 || sas[1].Name != "esp-c0010001-192.0.2.3" {
+	if sas, _, _ = split(Read("two", []byte(sa1+other))); len(sas) != 2 || sas[1].Name != "esp-c0010001-192.0.2.2" {
 		t.Errorf("an SPI at two destinations gives %v", sas)
 	}
 	old := "src 192.0.2.1 dst 192.0.2.2\n\tproto esp spi 0x1000 mode tunnel\n\tauth sha256 0x" + strings.Repeat("11", 32) +
 		"\n\tenc aes 0x" + strings.Repeat("22", 16) + "\n"
-	if sas, _, _ = Read("old names", []byte(old)); len(sas) != 1 || sas[0].Suite.Name != "aes128-sha256_96" {
+	if sas, _, _ = split(Read("old names", []byte(old))); len(sas) != 1 || sas[0].Suite.Name != "aes128-sha256_96" {
 		t.Errorf("old names give %v", sas)
 	}
 }
@@ -189,11 +192,11 @@ func TestESPSAForms(t *testing.T) {
 		`"IPv4","*","192.0.2.2","0xc001","AES-CBC [RFC3602]",` + key + `,"MAC-RIPEMD-160-96 [RFC2857]",""`:                     "",
 		`"IPv4","*"`: "",
 	} {
-		sas, notes, err := Read("row", []byte("# comment\n"+row+"\n"))
+		sas, notes, err := split(Read("row", []byte("# comment\n"+row+"\n")))
 		switch {
 		case err != nil:
 			t.Errorf("%s: %v", row, err)
-		case want == "" && (len(sas) != 0 || len(notes) != 2):
+		case want == "" && (len(sas) != 0 || len(notes) != 1):
 			t.Errorf("%s: expected to be skipped, found %v, %v", row, sas, notes)
 		case want != "" && (len(sas) != 1 || sas[0].Suite.Name != want || sas[0].SPI != 0xc001 || sas[0].Dst.String() != "192.0.2.2"):
 			t.Errorf("%s: expected %s, found %v, %v", row, want, sas, notes)
@@ -219,7 +222,7 @@ func TestDetect(t *testing.T) {
 			t.Errorf("Detect(%q) is %d, expected %d", text, got, want)
 		}
 		if want == YAML || want == Unknown {
-			if _, _, err := Read("x", []byte(text)); !errors.Is(err, ErrFormat) {
+			if _, _, err := split(Read("x", []byte(text))); !errors.Is(err, ErrFormat) {
 				t.Errorf("Read(%q): %v", text, err)
 			}
 		}
@@ -246,7 +249,7 @@ func TestESPSARoundTrip(t *testing.T) {
 	if err := WriteESPSA(&b, everySuite()); err != nil {
 		t.Fatal(err)
 	}
-	back, _, err := Read("table", b.Bytes())
+	back, _, err := split(Read("table", b.Bytes()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +258,7 @@ func TestESPSARoundTrip(t *testing.T) {
 		byName[s.Name] = s
 	}
 	for _, s := range everySuite() {
-		unknown := regexp.MustCompile(`ccm|gmac|chacha|xcbc|cmac`).MatchString(s.Suite.Name) || s.Protocol == sa.AH
+		unknown := regexp.MustCompile(`ccm|gmac|xcbc|cmac`).MatchString(s.Suite.Name) || s.Protocol == sa.AH
 		got := byName[s.Name]
 		if got == nil {
 			if !unknown {
@@ -281,7 +284,8 @@ func TestTsharkTakesTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	var table bytes.Buffer
-	if err := WriteESPSA(&table, everySuite()); err != nil {
+	sas := slices.DeleteFunc(everySuite(), NeedsWireshark42) // Debian's is older
+	if err := WriteESPSA(&table, sas); err != nil {
 		t.Fatal(err)
 	}
 	config := t.TempDir()
@@ -337,8 +341,9 @@ func FuzzRead(f *testing.F) {
 	const secret = "5ec2e7c0ffee5ec2e7c0ffee5ec2e7c0ffee5ec2"
 	files, _ := filepath.Glob("testdata/*.txt")
 	tables, _ := filepath.Glob("testdata/*.esp_sa")
-	key := regexp.MustCompile(`0x1011121314[0-9a-f]*`)
-	for _, name := range append(files, tables...) {
+	key := regexp.MustCompile(`0x(?:1011121314|00010203)[0-9a-f]*`)
+	field, _ := filepath.Glob("testdata/field/*")
+	for _, name := range slices.Concat(files, tables, field) {
 		data, err := os.ReadFile(name)
 		if err != nil {
 			f.Fatal(err)
@@ -350,7 +355,7 @@ func FuzzRead(f *testing.F) {
 	f.Add([]byte(`"IPv4","` + secret + `","` + secret + `","0x` + secret + `","` + secret + `","` + secret + `","` + secret + `","0x"`))
 	f.Add(append([]byte(charonExchange), "1[CHD] adding inbound "+secret+" SA\n1[CHD]   SPI 0x1, src "+secret+" dst "+secret...))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		sas, notes, err := Read("fuzz", data)
+		sas, notes, err := split(Read("fuzz", data))
 		if text := fmt.Sprint(notes, err); strings.Contains(text, secret) {
 			t.Errorf("a key is shown: %s", text)
 		}
@@ -363,4 +368,12 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("a key is shown: %s", text)
 		}
 	})
+}
+
+// split is what most tests ask for.
+func split(read *SAs, err error) ([]*sa.SA, []string, error) {
+	if err != nil {
+		return nil, nil, err
+	}
+	return read.All, read.Notes, nil
 }

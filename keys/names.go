@@ -1,7 +1,9 @@
 package keys
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -10,14 +12,16 @@ import (
 
 // The algorithms as each tool spells them; empty where it has none. In words
 // {k} stands for the bits of the key and {i} for the bytes of the ICV.
+type cipher struct {
+	cipher          sa.Cipher
+	word            string // the suite's keyword
+	salt            int    // bytes of the key that are salt
+	linux, espTable string
+	charon          string // in its log
+}
+
 var (
-	ciphers = []struct {
-		cipher          sa.Cipher
-		word            string // the suite's keyword
-		salt            int    // bytes of the key that are salt
-		linux, espTable string
-		charon          string // in its log
-	}{
+	ciphers = []cipher{
 		{sa.Null, "null", 0, "ecb(cipher_null)", "NULL", "NULL"},
 		{sa.DESCBC, "des", 0, "cbc(des)", "DES-CBC [RFC2405]", "DES_CBC"},
 		{sa.TripleDESCBC, "3des", 0, "cbc(des3_ede)", "TripleDES-CBC [RFC2451]", "3DES_CBC"},
@@ -26,7 +30,7 @@ var (
 		{sa.AESGCM, "aes{k}gcm{i}", 4, "rfc4106(gcm(aes))", "AES-GCM with {i} octet ICV [RFC4106]", "AES_GCM_{i}"},
 		{sa.AESCCM, "aes{k}ccm{i}", 3, "rfc4309(ccm(aes))", "", "AES_CCM_{i}"},
 		{sa.NullGMAC, "aes{k}gmac", 4, "rfc4543(gcm(aes))", "", "NULL_AES_GMAC"},
-		{sa.ChaCha20Poly1305, "chacha20poly1305", 4, "rfc7539esp(chacha20,poly1305)", "", "CHACHA20_POLY1305"},
+		{sa.ChaCha20Poly1305, "chacha20poly1305", 4, "rfc7539esp(chacha20,poly1305)", "ChaCha20 with Poly1305 [RFC7634]", "CHACHA20_POLY1305"},
 	}
 	integrities = []struct {
 		word            string
@@ -58,7 +62,7 @@ func linuxCipher(name string, keyLen, icvBits int) (string, error) {
 	}
 	for _, c := range ciphers {
 		if c.linux == name {
-			return fill(c.word, keyLen-c.salt, icvBits/8), nil
+			return c.keyword(keyLen, icvBits)
 		}
 	}
 	return "", fmt.Errorf("the algorithm %s is not supported", sa.Quote(name))
@@ -67,6 +71,9 @@ func linuxCipher(name string, keyLen, icvBits int) (string, error) {
 // linuxIntegrity gives the keyword of an integrity algorithm; with icvBits 0
 // the ICV has the length that Linux uses without auth-trunc.
 func linuxIntegrity(name string, icvBits int) (string, error) {
+	if name == "digest_null" {
+		return "", errors.New("digest_null checks nothing, and tapsec opens nothing unchecked")
+	}
 	if full, ok := linuxAliases[name]; ok {
 		name = full
 	}
@@ -76,6 +83,26 @@ func linuxIntegrity(name string, icvBits int) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("the algorithm %s with an ICV of %d bits is not supported", sa.Quote(name), icvBits)
+}
+
+// keyword is that of a cipher with a key of some bytes, salt included, and an ICV of
+// some bits.
+func (c cipher) keyword(keyLen, icvBits int) (string, error) {
+	word := fill(c.word, keyLen-c.salt, icvBits/8)
+	s, err := sa.ParseSuite(sa.ESP, word)
+	if err == nil && s.EncryptionKeyLen() == keyLen && icvBits%8 == 0 {
+		return word, nil
+	}
+	var lengths []string
+	for _, n := range []int{0, 8, 16, 24, 32} {
+		if s, err := sa.ParseSuite(sa.ESP, fill(c.word, n, 16)); err == nil && s.KeyLen == n {
+			lengths = append(lengths, strconv.Itoa(n+c.salt))
+		}
+	}
+	if slices.Contains(lengths, strconv.Itoa(keyLen)) {
+		return "", fmt.Errorf("expected an ICV of 64, 96 or 128 bits, found %d", icvBits)
+	}
+	return "", fmt.Errorf("expected a key of %s bytes, found %d", sa.OneOf(lengths), keyLen)
 }
 
 // fill puts lengths into a word.

@@ -12,6 +12,7 @@ import (
 // bitmap 0x0000007f`, or with ESN or a large window `anti-replay esn context:` and
 // `seq-hi 0x0, seq 0x7, oseq-hi 0x0, oseq 0x0`.
 func (s *state) numbers(words []string) {
+	s.numbered = true
 	s.Seq = max(s.Seq, number(words, "seq-hi")<<32|number(words, "seq"))
 	s.OSeq = max(s.OSeq, number(words, "oseq-hi")<<32|number(words, "oseq"))
 	if bitmap := after(words, "bitmap"); bitmap != "" {

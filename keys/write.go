@@ -15,12 +15,14 @@ var forms = map[Format]struct {
 	name  string
 	write func(io.Writer, []*sa.SA) error
 	line  func(*sa.SA) (string, error)
-	parse func(string) []parsed
+	parse func(string) *found
 }{
-	YAML:   {name: "yaml", write: WriteYAML},
-	XFRM:   {name: "xfrm", write: WriteXFRM, line: xfrmCommand, parse: parseXFRM},
-	ESPSA:  {name: "esp_sa", write: WriteESPSA, line: tableRow, parse: parseESPSA},
-	Charon: {name: "charon log"},
+	YAML:      {name: "yaml", write: WriteYAML},
+	XFRM:      {name: "xfrm", write: WriteXFRM, line: xfrmCommand, parse: parseXFRM},
+	ESPSA:     {name: "esp_sa", write: WriteESPSA, line: tableRow, parse: parseESPSA},
+	Charon:    {name: "charon log", parse: parseCharon},
+	Setkey:    {name: "setkey", parse: parseSetkey},
+	FortiGate: {name: "FortiGate", parse: parseFortiGate},
 }
 
 // String names the format.
@@ -56,7 +58,7 @@ func Lost(f Format, s *sa.SA) (fields []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	back := form.parse(line)
+	back := form.parse(line).all
 	if len(back) != 1 {
 		return nil, errors.New("its line cannot be read back")
 	}
@@ -71,12 +73,13 @@ func Lost(f Format, s *sa.SA) (fields []string, err error) {
 	lost("mode", got.Mode != s.Mode)
 	lost("esn", got.ESN != s.ESN)
 	lost("direction", s.Direction != sa.AnyDirection && got.Direction != s.Direction)
+	lost("seq_high", s.SeqHigh != 0 && s.Seq == 0 && s.OSeq == 0 && highHalf(got.SA) != s.SeqHigh)
 	lost("seq", s.Seq != 0 && got.Seq != s.Seq)
 	lost("bitmap", s.Bitmap != nil && !slices.Equal(got.Bitmap, s.Bitmap))
 	lost("oseq", s.OSeq != 0 && got.OSeq != s.OSeq)
 	lost("encap", got.Encap != s.Encap)
 	lost("bundle", s.Bundle != "")
-	lost("window", s.Window != 0 && got.Window != s.Window && !s.ReplayOff)
+	lost("window", s.Window != 0 && got.Window != s.Window && !s.ReplayOff && s.Direction != sa.Outbound)
 	lost("replay_off", s.ReplayOff && (f != XFRM || s.ESN))
 	lost("pad_check", !s.PadCheck)
 	lost("selector", !sameSelector(got.Selector, s.Selector))

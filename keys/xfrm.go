@@ -12,7 +12,7 @@ import (
 	"tapsec/sa"
 )
 
-// state is one block of `ip xfrm state` while it is read.
+// state is one block of `ip xfrm state`, or one command, while it is read.
 type state struct {
 	parsed
 	cipher, integrity string // keywords
@@ -20,46 +20,114 @@ type state struct {
 	bitmap            []uint32 // Linux's, lowest word first
 	ring              bool     // it is one
 	wanted            int      // how many words of it are still to come
+	command           bool     // not a block
+	algorithms        bool     // any line told of one
 	skip              bool     // statistics: words that mean something else above
 }
 
-// parseXFRM reads the output of `ip xfrm state`: a line with the addresses for
-// each SA, and below it lines that begin with a tab and a word. Commands, of a
-// script or for ip -batch, may stand there too.
-func parseXFRM(text string) []parsed {
-	var all []parsed
-	var cur *state
-	text = strings.ReplaceAll(text, "\\\n", " ") // a command goes on
-	for i, line := range strings.Split(strings.ReplaceAll(text, `\`, "\n"), "\n") {
-		words := strings.Fields(line)
-		if len(words) == 0 {
+// xfrm is a text while it is read: the output of `ip xfrm state` or `ip xfrm
+// monitor`, with commands between, and policies behind.
+type xfrm struct {
+	all      []*state
+	cur      *state // nil where lines concern no state
+	monitor  bool   // events, which come in the order of time
+	policies int
+	firstAt  int // line of the first policy
+}
+
+// parseXFRM reads a line with the addresses for each state, and below it lines that
+// begin with a word; commands, of a script or for ip -batch, one by one. It gives
+// the oldest first: ip lists the newest first, commands and events come as they did.
+func parseXFRM(text string) *found {
+	x := xfrm{}
+	lines := strings.Split(text, "\n")
+	for i := 0; i < len(lines); i++ {
+		number, line := i+1, lines[i]
+		for x.continues(line) && i+1 < len(lines) {
+			i++
+			line = strings.TrimSuffix(line, `\`) + " " + lines[i]
+		}
+		if x.commands(line, number) {
 			continue
 		}
-		if command := command(words); command != nil {
-			if cur != nil {
-				all = append(all, cur.finish())
+		for _, part := range strings.Split(line, `\`) { // ip -o
+			if words := strings.Fields(part); len(words) > 0 {
+				x.line(words, number)
 			}
-			cur = &state{parsed: parsed{SA: newSA(), line: i + 1}}
-			cur.command(command)
-			continue
-		}
-		if words[0] == "src" && line[0] == 's' {
-			if cur != nil {
-				all = append(all, cur.finish())
-			}
-			cur = &state{parsed: parsed{SA: newSA(), line: i + 1}}
-		}
-		if cur == nil || cur.skip {
-			continue
-		}
-		if err := cur.read(words); err != nil && cur.err == nil {
-			cur.err = err
 		}
 	}
-	if cur != nil {
-		all = append(all, cur.finish())
+	return x.finish()
+}
+
+// continues reports whether a command goes on in the next line. A line of ip -o ends
+// in the same mark.
+func (x *xfrm) continues(line string) bool {
+	words := strings.Fields(line)
+	return strings.HasSuffix(line, `\`) && len(words) > 0 && words[0] != "src" && !slices.Contains(events, words[0]) &&
+		!strings.HasPrefix(words[0], `\`) || strings.HasSuffix(line, `\`) && len(splitShell(strings.TrimSuffix(line, `\`))) > 0 && strings.Contains(line, "xfrm")
+}
+
+// commands reads the commands of a line, if there are any.
+func (x *xfrm) commands(line string, number int) bool {
+	any := false
+	for _, words := range splitShell(line) {
+		if words = command(words); words == nil {
+			continue
+		}
+		any, x.cur = true, nil
+		s := &state{parsed: parsed{SA: newSA(), line: number, numbered: true}, command: true}
+		s.arguments(words)
+		x.all = append(x.all, s)
 	}
-	return all
+	return any
+}
+
+// events are words in front of what ip xfrm monitor prints.
+var events = []string{"Updated", "Deleted", "Expired", "Flushed", "Async", "acquire", "report", "Timestamp:", "migrate"}
+
+// line reads a line of a listing.
+func (x *xfrm) line(words []string, number int) {
+	event := ""
+	if slices.Contains(events, words[0]) {
+		event, words, x.monitor, x.cur = words[0], words[1:], true, nil
+	}
+	switch {
+	case len(words) < 4 || words[0] != "src" || words[2] != "dst":
+	case strings.Contains(words[1]+words[3], "/"):
+		if x.policies++; x.policies == 1 {
+			x.firstAt = number
+		}
+		x.cur = nil
+		return
+	case len(words) == 4:
+		x.cur = &state{parsed: parsed{SA: newSA(), line: number, updates: event == "Updated", ended: event == "Deleted"}}
+		x.all = append(x.all, x.cur)
+	}
+	if s := x.cur; s != nil && !s.skip && len(words) > 0 {
+		if err := s.read(words); err != nil && s.err == nil {
+			s.err = err
+		}
+	}
+}
+
+// finish puts the states in order and together.
+func (x *xfrm) finish() *found {
+	f := &found{}
+	if x.policies > 0 {
+		f.notes = append(f.notes, fmt.Sprintf("line %d: policies are not taken over (%d from here on); SAs are", x.firstAt, x.policies))
+	}
+	for start := 0; start < len(x.all) && !x.monitor; start++ {
+		end := start
+		for end < len(x.all) && !x.all[end].command {
+			end++
+		}
+		slices.Reverse(x.all[start:end])
+		start = max(start, end)
+	}
+	for _, s := range x.all {
+		f.all = append(f.all, s.finish())
+	}
+	return f
 }
 
 // read takes one line.
@@ -73,8 +141,10 @@ func (s *state) read(words []string) error {
 		return s.addresses(words)
 	case "proto":
 		return s.header(words)
-	case "replay-window":
-		s.window, _ = strconv.ParseUint(after(words, "replay-window"), 10, 32)
+	case "replay-window", "flag":
+		if n := after(words, "replay-window"); n != "" {
+			s.window, _ = strconv.ParseUint(n, 10, 32)
+		}
 		s.ESN = s.ESN || slices.Contains(words, "esn")
 	case "replay_window":
 		s.window, _ = strconv.ParseUint(after(words, "replay_window"), 10, 32)
@@ -88,7 +158,11 @@ func (s *state) read(words []string) error {
 	case "dir":
 		return s.Direction.UnmarshalText([]byte(after(words, "dir")))
 	case "sel":
-		s.selector(words)
+		return s.selector(words)
+	case "hard":
+		s.ended = s.ended || after(words, "hard") == "1"
+	case "mark", "output-mark", "if_id", "coa", "tfcpad", "limit", "ctx":
+		s.lost = append(s.lost, words[0])
 	case "lifetime", "stats:":
 		s.skip = true
 	}
@@ -146,6 +220,7 @@ func (s *state) header(words []string) error {
 // `enc NAME KEY` or `auth NAME KEY`. A null cipher has no key; behind a key
 // ip -s puts "(160 bits)".
 func (s *state) algorithm(words []string) error {
+	s.algorithms = true
 	if slices.Contains(words, "<<Keys") {
 		return errors.New("its key is hidden; leave out nokeys, and run ip as root")
 	}
@@ -156,10 +231,15 @@ func (s *state) algorithm(words []string) error {
 	var err error
 	rest := words[2:]
 	if len(rest) > 0 && len(rest[0]) > 2 && rest[0][0] != '(' {
-		if !strings.HasPrefix(rest[0], "0x") {
-			return fmt.Errorf("%s: expected the key in hexadecimal behind 0x", words[0])
+		switch {
+		case strings.HasPrefix(rest[0], "0x"):
+			key, err = sa.ParseKey(rest[0])
+		case s.command && rest[0][0] != '$': // the characters themselves
+			key = sa.NewKey([]byte(rest[0]))
+		default:
+			err = errors.New("expected the key in hexadecimal behind 0x")
 		}
-		if key, err = sa.ParseKey(rest[0]); err != nil {
+		if err != nil {
 			return fmt.Errorf("%s: %w", words[0], err)
 		}
 	}
@@ -191,36 +271,13 @@ func (s *state) encap(words []string) error {
 	return nil
 }
 
-// selector takes what differs from "any".
-func (s *state) selector(words []string) {
-	sel := sa.Selector{Src: prefix(after(words, "src")), Dst: prefix(after(words, "dst"))}
-	if name := after(words, "proto"); name != "" {
-		named := map[string]uint8{"icmp": 1, "tcp": 6, "udp": 17, "ipv6-icmp": 58, "sctp": 132}
-		if n, err := strconv.ParseUint(name, 10, 8); err == nil {
-			sel.Protocol = uint8(n)
-		} else {
-			sel.Protocol = named[name]
-		}
-	}
-	// An error means no port, or a mask: any port, then.
-	_ = sel.SrcPorts.UnmarshalText([]byte(after(words, "sport")))
-	_ = sel.DstPorts.UnmarshalText([]byte(after(words, "dport")))
-	if sel != (sa.Selector{}) {
-		s.Selector = &sel
-	}
-}
-
-func prefix(text string) netip.Prefix {
-	p, err := netip.ParsePrefix(text)
-	if err != nil || p.Bits() == 0 {
-		return netip.Prefix{}
-	}
-	return p.Masked()
-}
-
 // finish puts the SA together.
 func (s *state) finish() parsed {
 	if s.err != nil {
+		return s.parsed
+	}
+	if !s.algorithms {
+		s.err = errNoKeys
 		return s.parsed
 	}
 	if s.cipher == "" && s.Protocol == sa.ESP {
@@ -268,6 +325,7 @@ func xfrmCommand(s *sa.SA) (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "ip xfrm state add src %s dst %s proto %s spi 0x%08x mode %s", src, s.Dst, s.Protocol, s.SPI, s.Mode)
 	switch {
+	case s.Direction == sa.Outbound: // Linux wants none where it knows the direction
 	case s.ESN && s.Window == 0: // Linux has no ESN without a window
 		fmt.Fprintf(&b, " replay-window %d", sa.DefaultWindow)
 	case s.Window > 0 && (s.ESN || !s.ReplayOff):

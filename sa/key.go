@@ -63,3 +63,14 @@ func (k Key) Format(f fmt.State, _ rune) { io.WriteString(f, k.String()) }
 
 // MarshalText writes String, so that neither JSON nor YAML ever holds the key.
 func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// Redacted reports whether a key is nothing but zeros, as a kernel shows that hides
+// keys (kernel_lockdown(7)).
+func (k Key) Redacted() bool {
+	for _, b := range k.Bytes() {
+		if b != 0 {
+			return false
+		}
+	}
+	return k.Len() > 0
+}

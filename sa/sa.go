@@ -254,6 +254,15 @@ func (s *SA) Same(o *SA) bool {
 		s.EncryptionKey.Equal(o.EncryptionKey) && s.IntegrityKey.Equal(o.IntegrityKey)
 }
 
+// Advance takes over the numbers that o has come to, the same SA elsewhere, where
+// they are higher.
+func (s *SA) Advance(o *SA) {
+	if o.Seq > s.Seq {
+		s.Seq, s.Bitmap = o.Seq, o.Bitmap
+	}
+	s.OSeq = max(s.OSeq, o.OSeq)
+}
+
 // pick sets *v to the value that text names, or says which names there are.
 func pick[V any](v *V, text string, names map[string]V) error {
 	if found, ok := names[text]; ok {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -31,14 +30,15 @@ func newKeys() *cobra.Command {
 		Short: "Convert SAs between ip xfrm, Wireshark's esp_sa and a configuration",
 		Long: `keys reads the SAs of FILE, or of standard input where it is -, and prints them in
 another form: yaml, the configuration of tapsec; xfrm, commands that make them in
-Linux; esp_sa, the table of that name in a Wireshark profile (version 4.0).
-It reads a configuration, the output of ip xfrm state, a script with commands
-ip xfrm state add, an esp_sa table, or the log of strongSwan's charon, where that
-has chd = 4.
+Linux; esp_sa, the table of that name in a Wireshark profile. It reads a
+configuration, the output of ip xfrm state or ip xfrm monitor, a script with
+commands ip xfrm state add, the output of setkey -D or of FortiGate's diagnose
+vpn tunnel list, an esp_sa table, or the log of strongSwan's charon, where that
+has chd = 4. Oldest first: of several SAs that fit, the last one seals.
 
 What it prints are keys. -o makes a file that nobody else can read, and never
-overwrites one. What the form cannot hold of an SA is said on standard error, an
-SA to a line; names are tapsec's own and stay behind in the other forms.`,
+overwrites one. What the form cannot hold of an SA is said on standard error, a
+kind to a line; names are tapsec's own and stay behind in the other forms.`,
 		Example: `  ip xfrm state | tapsec keys - -o site.yaml
   tapsec keys --to esp_sa site.yaml -o ~/.config/wireshark/esp_sa
   tapsec keys --to xfrm site.yaml | ssh router sh`,
@@ -62,25 +62,14 @@ SA to a line; names are tapsec's own and stay behind in the other forms.`,
 //  2. Say of each what the form cannot hold.
 //  3. Write the rest.
 func convert(o keysOptions) error {
-	c, err := readKeys(o.in, o.stdin)
+	c, err := readKeys([]string{o.in}, o.stdin)
 	if err != nil {
 		return inputError(err)
 	}
 	for _, w := range c.Warnings {
 		fmt.Fprintln(o.stderr, "warning:", w)
 	}
-	var fit []*sa.SA
-	for _, s := range c.SAs {
-		fields, err := keys.Lost(o.to, s)
-		switch {
-		case err != nil:
-			fmt.Fprintf(o.stderr, "%s is left out: %v\n", s.Name, err)
-			continue
-		case fields != nil:
-			fmt.Fprintf(o.stderr, "%s: %s cannot hold its %s\n", s.Name, o.to, strings.Join(fields, ", "))
-		}
-		fit = append(fit, s)
-	}
+	fit := o.lost(c.SAs)
 	if len(fit) == 0 {
 		return inputError(fmt.Errorf("%s: no SA that %s can hold", inputName(o.in), o.to))
 	}
@@ -91,8 +80,53 @@ func convert(o keysOptions) error {
 	return o.write(text.Bytes())
 }
 
-// readKeys reads SAs from whatever holds some; - is standard input.
-func readKeys(path string, stdin io.Reader) (*configs.Config, error) {
+// lost says what the form cannot hold, a line for each kind, and gives the SAs that
+// it can.
+func (o *keysOptions) lost(sas []*sa.SA) (fit []*sa.SA) {
+	var kinds []string
+	names := map[string][]string{}
+	say := func(kind, name string) {
+		if names[kind] == nil {
+			kinds = append(kinds, kind)
+		}
+		names[kind] = append(names[kind], name)
+	}
+	for _, s := range sas {
+		fields, err := keys.Lost(o.to, s)
+		if err != nil {
+			say(fmt.Sprintf("left out: %v", err), s.Name)
+			continue
+		}
+		for _, field := range fields {
+			say(fmt.Sprintf("%s cannot hold %s", o.to, field), s.Name)
+		}
+		if o.to == keys.ESPSA && keys.NeedsWireshark42(s) {
+			say("needs Wireshark 4.2 or later", s.Name)
+		}
+		fit = append(fit, s)
+	}
+	for _, kind := range kinds {
+		fmt.Fprintf(o.stderr, "%s: %s\n", kind, keys.Names(names[kind]))
+	}
+	return fit
+}
+
+// readKeys reads the SAs of files, whatever holds some; - is standard input.
+func readKeys(paths []string, stdin io.Reader) (*configs.Config, error) {
+	c, err := readKeyFile(paths[0], stdin)
+	for _, path := range paths[1:] {
+		if err != nil {
+			return nil, err
+		}
+		var more *configs.Config
+		if more, err = readKeyFile(path, stdin); err == nil {
+			err = c.Take(more)
+		}
+	}
+	return c, err
+}
+
+func readKeyFile(path string, stdin io.Reader) (*configs.Config, error) {
 	in, err := openInput(path, stdin)
 	if err != nil {
 		return nil, err

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -22,7 +23,7 @@ import (
 // replayOptions are the flags of replay.
 type replayOptions struct {
 	config   string
-	keys     string
+	keys     []string
 	in, out  string
 	json     bool
 	form     configs.Form
@@ -65,7 +66,7 @@ its end, whatever the verdicts.`,
 	}
 	f := cmd.Flags()
 	f.StringVarP(&o.config, "config", "c", "", "configuration `FILE` with the SAs")
-	f.StringVarP(&o.keys, "keys", "k", "", "`FILE` with SAs in another tool's form")
+	f.StringArrayVarP(&o.keys, "keys", "k", nil, "`FILE` with SAs in another tool's form; may be given several times")
 	f.StringVarP(&o.out, "output", "o", "", "write the capture anew with the frames as delivered to this pcapng `FILE`; - is standard output")
 	f.BoolVar(&o.json, "json", false, "print one JSON object per frame and nothing else")
 	f.StringVar(&form, "form", "", "`FORM` of the frames: inplace, as on the wire, or decap, opened headers taken off (default: the configuration's)")
@@ -178,9 +179,9 @@ func each(frames *capture.Reader, pipe *pipeline.Pipeline, do func([]byte, captu
 // load reads the SAs and everything else that a configuration says.
 func (o *replayOptions) load() (*configs.Config, error) {
 	switch {
-	case (o.config == "") == (o.keys == ""):
+	case (o.config == "") == (len(o.keys) == 0):
 		return nil, inputError(errors.New("give the SAs with -c FILE or with -k FILE, one of the two"))
-	case o.keys == "-" && o.in == "-":
+	case slices.Contains(o.keys, "-") && o.in == "-":
 		return nil, inputError(errors.New("SAs and capture cannot both come from standard input; save one of them"))
 	}
 	c, err := o.read()
@@ -251,7 +252,7 @@ type frameFile struct {
 // lines there.
 func (o *replayOptions) output(frames *capture.Reader, noTrailer bool) (*frameFile, error) {
 	f := &frameFile{path: o.out, noTrailer: noTrailer}
-	in := inputs{[]string{o.config, o.keys, o.in, "-"}, o.stdin}
+	in := inputs{append([]string{o.config, o.in, "-"}, o.keys...), o.stdin}
 	switch o.out {
 	case "":
 		return f, nil

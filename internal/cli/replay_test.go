@@ -211,11 +211,11 @@ func frames(l conformance.Lab) (all [][]byte) {
 
 // underKernelSAs seals a packet for each SA that a kernel printed.
 func underKernelSAs(t *testing.T, text []byte) (all [][]byte) {
-	sas, notes, err := keys.Read(kernelSAs, text)
-	if err != nil || len(notes) > 0 {
-		t.Fatal(notes, err)
+	read, err := keys.Read(kernelSAs, text)
+	if err != nil || len(read.Notes) > 0 {
+		t.Fatal(read, err)
 	}
-	for i, s := range sas {
+	for i, s := range read.All {
 		out, err := seal.New(nil, s)
 		if err != nil {
 			t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,7 +25,8 @@ import (
 // with or without a NIC, with or without a transport. What is empty or 0 leaves
 // the configuration as it is.
 type runOptions struct {
-	config, keys         string
+	config               string
+	keys                 []string
 	wire, host           string
 	wireNetns, hostNetns string
 	queues               int
@@ -60,7 +62,7 @@ func (o *runOptions) stackFlags(cmd *cobra.Command) {
 func (o *runOptions) commonFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVarP(&o.config, "config", "c", "", "configuration `FILE`")
-	f.StringVarP(&o.keys, "keys", "k", "", "`FILE` with SAs in another tool's form, beside the configuration's or without one")
+	f.StringArrayVarP(&o.keys, "keys", "k", nil, "`FILE` with SAs in another tool's form, several times or once, beside the configuration's or without one")
 	f.StringVar(&o.control, "control", "", "answer questions on a Unix socket at this `PATH`")
 	f.TextVar(&o.engine, "engine", tap.Auto, "how frames are moved: auto, ring (io_uring) or plain (read and write)")
 	f.BoolVar(&o.confine, "confine", true, "once all is open, give up capabilities, files and system calls that are needed no more")
@@ -197,7 +199,7 @@ func (o *runOptions) checkOutputs() error {
 	if o.state == "" {
 		return nil
 	}
-	in, path := inputs{paths: []string{o.config, o.keys}}, o.state
+	in, path := inputs{paths: append([]string{o.config}, o.keys...)}, o.state
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
@@ -249,22 +251,32 @@ func (o *runOptions) load() (*configs.Config, error) {
 // read reads the files. Each reload does so again.
 func (o *runOptions) read() (*configs.Config, error) {
 	switch {
-	case o.config == "" && o.keys == "":
+	case o.config == "" && len(o.keys) == 0:
 		return nil, errors.New("give the configuration with -c FILE; configs/minimal.yaml is the smallest sample")
-	case o.keys == "-":
+	case slices.Contains(o.keys, "-"):
 		return nil, errors.New("-k -: expected a file, which a reload can read again")
 	case o.config == "":
-		return readKeys(o.keys, nil)
+		return o.takeOver()
 	}
 	c, err := configs.Load(o.config)
-	if err != nil || o.keys == "" {
+	if err != nil || len(o.keys) == 0 {
 		return c, err
 	}
-	more, err := readKeys(o.keys, nil)
+	more, err := o.takeOver()
 	if err != nil {
 		return nil, err
 	}
 	return c, c.Take(more)
+}
+
+// takeOver reads the SAs of other tools that a running program goes on with.
+func (o *runOptions) takeOver() (*configs.Config, error) {
+	c, err := readKeys(o.keys, nil)
+	if err != nil {
+		return nil, err
+	}
+	c.TakeOver()
+	return c, nil
 }
 
 // checkNames tells whether the kernel takes the interfaces' names.

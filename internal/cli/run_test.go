@@ -43,7 +43,8 @@ func TestRunFlags(t *testing.T) {
 // TestRunKeys: SAs come from another tool's text, alone or beside a
 // configuration, and are read anew by each load.
 func TestRunKeys(t *testing.T) {
-	const states = "../../keys/testdata/used-receiver.txt"
+	const receiver, sender = "../../keys/testdata/used-receiver.txt", "../../keys/testdata/used-sender.txt"
+	states := []string{receiver}
 	alone, err := (&runOptions{keys: states, queues: 2}).load()
 	if err != nil || len(alone.SAs) != 2 || alone.Queues != 2 || alone.Host.MTU != alone.Wire.MTU || len(alone.Bundles()) != 2 {
 		t.Errorf("%+v, %v", alone, err)
@@ -58,7 +59,12 @@ func TestRunKeys(t *testing.T) {
 			t.Errorf("%+v, %v", both, err)
 		}
 	}
-	for _, wrong := range []runOptions{{keys: "-"}, {keys: "absent"}, {config: runSample, keys: runSample}, {config: states}, {config: runSample, keys: "run.go"}} {
+	// Both ends' texts are one SA each, which has come to the higher of the numbers.
+	ends, err := (&runOptions{keys: []string{receiver, sender}}).load()
+	if err != nil || len(ends.SAs) != 2 || ends.SAs[0].Seq != 0x200000002 || ends.SAs[0].OSeq != 0x200000002 {
+		t.Errorf("both ends: %+v, %v", ends.SAs, err)
+	}
+	for _, wrong := range []runOptions{{keys: []string{"-"}}, {keys: []string{"absent"}}, {config: receiver}, {config: runSample, keys: []string{"run.go"}}} {
 		if _, err := wrong.load(); err == nil {
 			t.Errorf("%+v was accepted", wrong)
 		}

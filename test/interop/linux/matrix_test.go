@@ -65,12 +65,12 @@ func suitesOf(t *testing.T, file string) map[string]string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sas, _, err := keys.Read(file, text)
+	read, err := keys.Read(file, text)
 	if err != nil {
 		t.Fatal(err)
 	}
 	suites := map[string]string{}
-	for _, s := range sas {
+	for _, s := range read.All {
 		suites[fmt.Sprintf("%s 0x%08x", s.Protocol, s.SPI)] = s.Suite.Name
 	}
 	return suites

@@ -134,11 +134,11 @@ func (c *charon) read(t *testing.T) string {
 // inbound gives the SAs to this host that the log has the keys of, oldest first.
 func (c *charon) inbound(t *testing.T, v version) (all []*sa.SA) {
 	t.Helper()
-	sas, notes, err := keys.Read(c.log(), []byte(c.read(t)))
-	if err != nil || len(notes) > 0 {
-		t.Fatalf("keys of charon's log: %v %v", notes, err)
+	read, err := keys.Read(c.log(), []byte(c.read(t)))
+	if err != nil || len(read.Notes) > 0 {
+		t.Fatalf("keys of charon's log: %v %v", read, err)
 	}
-	for _, s := range sas {
+	for _, s := range read.All {
 		if s.Dst == c.host.outer(v) {
 			all = append(all, s)
 		}

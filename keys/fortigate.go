@@ -1,0 +1,120 @@
+package keys
+
+import (
+	"net/netip"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"tapsec/sa"
+)
+
+// What FortiGate's `diagnose vpn tunnel list` says of its SAs. A tunnel has a name
+// and both ends, and below them an SA of each direction for every rekey.
+var (
+	fortiTunnel = regexp.MustCompile(`\bname=\S+ ver=\d+ serial=\S+ ([0-9a-fA-F.:]+):(\d+)->([0-9a-fA-F.:]+):(\d+)`)
+	fortiNATT   = regexp.MustCompile(`\bnatt: mode=(\w+)`)
+	fortiProxy  = regexp.MustCompile(`\bproxyid=(.*)`)
+	fortiWindow = regexp.MustCompile(`\breplaywin=(\d+)`)
+	fortiNumber = regexp.MustCompile(`\bseqno=([0-9a-f]+) esn=(\d) replaywin_lastseq=([0-9a-f]+)`)
+	fortiCipher = regexp.MustCompile(`\b(dec|enc): spi=([0-9a-f]{8}) esp=(\S+) key=\d+ ?([0-9a-f]*)`)
+	fortiAuth   = regexp.MustCompile(`\bah=(\S+) key=\d+ ?([0-9a-f]*)`)
+)
+
+// fortiNames are those of setkeyNames.
+var fortiNames = map[string]string{
+	"null": "null", "des": "des-cbc", "3des": "3des-cbc", "aes": "aes-cbc", "aes-gcm": "aes-gcm-16", "chacha20poly1305": "chacha20-poly1305",
+	"md5": "hmac-md5", "sha1": "hmac-sha1", "sha256": "hmac-sha256", "sha384": "hmac-sha384", "sha512": "hmac-sha512",
+}
+
+// forti is a text of FortiGate while it is read.
+type forti struct {
+	f             found
+	local, remote netip.Addr
+	encap         bool
+	modeless      bool
+	mode          sa.Mode
+	window        uint64
+	next, last    uint64 // the number to be sent next, the highest received
+	numbered, esn bool
+	cur           *keyed
+}
+
+// parseFortiGate reads one direction of an SA after the other: dec is inbound. It
+// names no mode, but for transport-mode on the line of the selectors.
+func parseFortiGate(text string) *found {
+	r := forti{mode: sa.Tunnel, modeless: true}
+	for i, line := range strings.Split(text, "\n") {
+		if m := fortiTunnel.FindStringSubmatch(line); m != nil {
+			r.local, r.remote, r.encap = address(m[1]), address(m[3]), m[2] == "4500" || m[4] == "4500"
+		}
+		if m := fortiNATT.FindStringSubmatch(line); m != nil {
+			r.encap = r.encap || m[1] != "none"
+		}
+		if m := fortiProxy.FindStringSubmatch(line); m != nil {
+			r.mode, r.modeless = sa.Tunnel, !strings.Contains(m[1], "transport-mode")
+			if !r.modeless {
+				r.mode = sa.Transport
+			}
+		}
+		if m := fortiWindow.FindStringSubmatch(line); m != nil {
+			r.window, _ = strconv.ParseUint(m[1], 10, 32)
+			r.numbered, r.esn = false, false
+		}
+		if m := fortiNumber.FindStringSubmatch(line); m != nil {
+			r.next, _ = strconv.ParseUint(m[1], 16, 64)
+			r.last, _ = strconv.ParseUint(m[3], 16, 64)
+			r.numbered, r.esn = true, m[2] == "1"
+		}
+		if m := fortiCipher.FindStringSubmatch(line); m != nil {
+			r.end()
+			r.begin(m, i+1)
+		}
+		if m := fortiAuth.FindStringSubmatch(line); m != nil && r.cur != nil {
+			r.cur.key(false, fortiName(m[1]), m[2])
+		}
+	}
+	r.end()
+	return &r.f
+}
+
+func fortiName(name string) string {
+	if known, ok := fortiNames[name]; ok {
+		return known
+	}
+	return name
+}
+
+func (r *forti) begin(m []string, line int) {
+	k := &keyed{parsed: parsed{SA: newSA(), line: line, numbered: r.numbered, modeless: r.modeless}}
+	spi, _ := strconv.ParseUint(m[2], 16, 32)
+	k.SPI, k.Protocol, k.Mode, k.ESN, k.Encap = uint32(spi), sa.ESP, r.mode, r.esn, r.encap
+	k.Src, k.Dst = r.remote, r.local
+	if m[1] == "enc" {
+		k.Src, k.Dst = r.local, r.remote
+	}
+	if k.Encap {
+		k.Src = netip.Addr{} // a NAT may change it
+	}
+	direction := sa.Outbound
+	if m[1] == "dec" {
+		direction, k.Seq = sa.Inbound, r.last
+		if sa.ValidWindow(r.window) {
+			k.Window = uint32(r.window)
+		}
+	} else {
+		k.OSeq = max(r.next, 1) - 1
+	}
+	if k.Dst.IsValid() {
+		k.Direction = direction
+	}
+	k.key(true, fortiName(m[3]), m[4])
+	r.cur = k
+}
+
+func (r *forti) end() {
+	if r.cur != nil {
+		r.f.all = append(r.f.all, r.cur.finish())
+	}
+	r.cur = nil
+}

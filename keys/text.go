@@ -1,0 +1,48 @@
+package keys
+
+import (
+	"bytes"
+	"encoding/binary"
+	"regexp"
+	"strings"
+	"unicode/utf16"
+)
+
+// Text is a file's text as UTF-8 without a byte order mark, whatever editor or shell
+// wrote it: PowerShell's > makes UTF-16 of everything. What is UTF-8 is given back
+// as it is.
+func Text(data []byte) []byte {
+	switch {
+	case bytes.HasPrefix(data, []byte("\xef\xbb\xbf")):
+		return data[3:]
+	case bytes.HasPrefix(data, []byte("\xff\xfe")):
+		return fromUTF16(data[2:], binary.LittleEndian)
+	case bytes.HasPrefix(data, []byte("\xfe\xff")):
+		return fromUTF16(data[2:], binary.BigEndian)
+	case len(data) > 1 && data[0] != 0 && data[1] == 0:
+		return fromUTF16(data, binary.LittleEndian)
+	case len(data) > 1 && data[0] == 0 && data[1] != 0:
+		return fromUTF16(data, binary.BigEndian)
+	}
+	return data
+}
+
+func fromUTF16(data []byte, order binary.ByteOrder) []byte {
+	units := make([]uint16, len(data)/2)
+	for i := range units {
+		units[i] = order.Uint16(data[2*i:])
+	}
+	return []byte(string(utf16.Decode(units)))
+}
+
+// quoteMark is what mail programs put in front of a line.
+var quoteMark = regexp.MustCompile(`(?m)^[ \t]*(?:>[ \t]?)+`)
+
+// plainText is a text with one kind of line end and without quote marks.
+func plainText(data []byte) string {
+	text := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(Text(data)))
+	if strings.Contains(text, ">") {
+		text = quoteMark.ReplaceAllString(text, "")
+	}
+	return text
+}
