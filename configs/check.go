@@ -245,10 +245,10 @@ func (c *Config) checkWarnings(d *decoder, bundled map[*sa.SA]bool) {
 			d.warn(at(i, "suite"), "%s is obsolete (RFC 8221)", s.Suite.Name)
 		}
 		if first, ok := c.sharesKey(i); ok {
-			d.warn(at(i, nonceField(s)), "%s has the key of sas[%d], and under one key of %s no number may be sent twice (RFC 4106 section 3.1); give each SA and direction its own", label(s.Name), first, s.Suite.Name)
+			d.warn(at(i, nonceField(s)), "%s has the key of sas[%d], and under one key of %s no number may be sent twice (RFC 4106 section 3.1); give each SA and direction its own", shown(s.Name), first, s.Suite.Name)
 		}
 		if s.ReplayOff {
-			d.warn(at(i, "replay_off"), "%s takes every replay", label(s.Name))
+			d.warn(at(i, "replay_off"), "%s takes every replay", shown(s.Name))
 		}
 	}
 	if c.InsecureKeyFiles {
@@ -292,6 +292,6 @@ func (c *Config) checkPlaces(d *decoder) {
 			d.mistake(path, "%v; say offload: preferred to leave it to the transport, or choose another profile", err)
 			return
 		}
-		d.warn(path, "%s stays with the transport: %v", label(s.Name), err)
+		d.warn(path, "%s stays with the transport: %v", shown(s.Name), err)
 	})
 }

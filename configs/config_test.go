@@ -229,7 +229,7 @@ func TestWarnings(t *testing.T) {
 		good + "    replay_off: true\n": "9:17 sas[0].replay_off: takes every replay",
 		good + strings.NewReplacer("sas:\n", "", "one", "back", "192.0.2.2", "192.0.2.1").Replace(good):                             "15:21 sas[1].encryption_key: has the key of sas[0]",
 		good + strings.NewReplacer("two", "twin", "aesxcbc", "aes128gmac", "0x000102030405060708090a0b0c0d0e0f", key20).Replace(ah): "15:20 sas[1].integrity_key: has the key of sas[0]",
-		"profile: mlx5-crypto\n" + good + ah + "    offload: preferred\n":                                                           "17:14 sas[1].offload: \"two\" stays with the transport: profile mlx5-crypto lacks Ah",
+		"profile: mlx5-crypto\n" + good + ah + "    offload: preferred\n":                                                           "17:14 sas[1].offload: two stays with the transport: profile mlx5-crypto lacks Ah",
 		"sa_capacity: 1\n" + good + ah + "    offload: preferred\n":                                                                 "17:14 sas[1].offload: the NIC holds 1",
 	} {
 		c, err := Parse("f.yaml", []byte(text))
@@ -510,5 +510,59 @@ func TestOnFailure(t *testing.T) {
 		if _, err := Parse("f.yaml", []byte("on_failure: "+text+"\n")); err == nil {
 			t.Errorf("%s is taken", text)
 		}
+	}
+}
+
+// What a running program takes over: nothing that has ended, and a warning where a
+// text does not tell numbers that may have been used.
+func TestTakeOver(t *testing.T) {
+	state := func(spi int, rest string) string {
+		return fmt.Sprintf("src 192.0.2.1 dst 192.0.2.2\n\tproto esp spi 0x%d reqid 1 mode tunnel\n\treplay-window 32\n\taead rfc4106(gcm(aes)) %s 128\n%s", spi, key20, rest)
+	}
+	const numbers = "\tanti-replay context: seq 0x0, oseq 0x0, bitmap 0x00000000\n"
+	for text, want := range map[string]string{
+		state(1, numbers) + state(2, numbers):                                                          "2 SAs",
+		state(1, numbers) + state(2, ""):                                                               "2 SAs, said of esp-00000002",
+		state(1, numbers) + "Deleted " + state(2, ""):                                                  "1 SAs",
+		"ip xfrm state add src ::1 dst ::2 proto esp spi 1 aead 'rfc4106(gcm(aes))' " + key20 + " 128": "1 SAs",
+		`"IPv4","*","*","0x1","AES-GCM with 16 octet ICV [RFC4106]","` + key20 + `","NULL",""`:         "1 SAs, said of esp-00000001",
+	} {
+		c, err := ParseKeys("f", []byte(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := len(c.Warnings)
+		c.TakeOver()
+		got := fmt.Sprintf("%d SAs", len(c.SAs))
+		for _, w := range c.Warnings[before:] {
+			_, names, _ := strings.Cut(w.Msg, "have come to: ")
+			got += ", said of " + strings.Split(names, ".")[0]
+		}
+		if got != want {
+			t.Errorf("%s: %s, want %s", text, got, want)
+		}
+		if c.TakeOver(); len(c.Warnings) > before+1 {
+			t.Errorf("%s: said twice", text)
+		}
+	}
+}
+
+// A name that package keys made gives way where another SA has it.
+func TestTakeRenames(t *testing.T) {
+	read := func(dst string) *Config {
+		c, err := ParseKeys("f", []byte("ip xfrm state add src 192.0.2.1 dst "+dst+" proto esp spi 1 aead 'rfc4106(gcm(aes))' "+key20+" 128"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	c := read("192.0.2.2")
+	if err := c.Take(read("192.0.2.3")); err != nil || len(c.SAs) != 2 || c.SAs[1].Name != "esp-00000001-192.0.2.3" {
+		t.Errorf("%v, %v", c.SAs, err)
+	}
+	more := read("192.0.2.2")
+	more.SAs[0].OSeq, more.SAs[0].Seq, more.SAs[0].Bitmap = 7, 9, sa.Bitmap{3}
+	if err := c.Take(more); err != nil || len(c.SAs) != 2 || c.SAs[0].OSeq != 7 || c.SAs[0].Seq != 9 || c.SAs[0].Bitmap.Len() != 2 {
+		t.Errorf("%v, %v", c.SAs, err)
 	}
 }

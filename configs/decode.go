@@ -269,14 +269,6 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-// shown is a field's name for messages.
-func shown(name string) string {
-	if quoted := sa.Quote(name); quoted[0] != '"' {
-		return quoted
-	}
-	return name
-}
-
 // fieldsOf gives the fields of a struct by their names in the file. A field of
 // the struct hides one of the same name in what it embeds.
 func fieldsOf(t reflect.Type) map[string][]int {

@@ -77,10 +77,18 @@ var generated = regexp.MustCompile(`^(?:esp|ah)-[0-9a-f]{8}(?:-[0-9a-f.:]+)*$`)
 
 // label is an SA's name in a message, in quotes.
 func label(name string) string {
-	if generated.MatchString(name) {
+	if shown(name) == name {
 		return strconv.Quote(name)
 	}
-	return sa.Quote(name)
+	return shown(name)
+}
+
+// shown is a name in a message, unless it may hold a piece of a key.
+func shown(name string) string {
+	if quoted := sa.Quote(name); quoted[0] != '"' && !generated.MatchString(name) {
+		return quoted
+	}
+	return name
 }
 
 // isKeyField tells whether the field of that name holds a key.
