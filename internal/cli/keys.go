@@ -40,7 +40,7 @@ What it prints are keys. -o makes a file that nobody else can read, and never
 overwrites one. What the form cannot hold of an SA is said on standard error, a
 kind to a line; names are tapsec's own and stay behind in the other forms.`,
 		Example: `  ip xfrm state | tapsec keys - -o site.yaml
-  tapsec keys --to esp_sa site.yaml -o ~/.config/wireshark/esp_sa
+  tapsec keys --to esp_sa site.yaml >> ~/.config/wireshark/esp_sa
   tapsec keys --to xfrm site.yaml | ssh router sh`,
 		Args: args(1),
 		RunE: func(cmd *cobra.Command, given []string) error {
