@@ -9,7 +9,8 @@ import (
 )
 
 // Process allocates nothing per frame, for every suite of both protocols, in
-// every form, with ESN and without.
+// every form, with ESN and without; and Failed is told of what fails, as it is on the
+// wire.
 func TestNoAllocations(t *testing.T) {
 	for _, su := range append(sa.Suites(sa.ESP), sa.Suites(sa.AH)...) {
 		mk := espSA
@@ -31,7 +32,12 @@ func TestNoAllocations(t *testing.T) {
 func allocates(t *testing.T, c frameCase, form status.Form) {
 	t.Helper()
 	frame := c.seal(t).frame
-	p := pipeline.New(c.nic(t), pipeline.Options{Form: form})
+	failed := 0
+	p := pipeline.New(c.nic(t), pipeline.Options{Form: form, Failed: func(b []byte, t *status.Trailer) {
+		if t.Word == c.word && len(b) == len(frame) {
+			failed++
+		}
+	}})
 	buffer := make([]byte, len(frame)+status.Tailroom)
 	var out []byte
 	n := testing.AllocsPerRun(20, func() {
@@ -41,6 +47,9 @@ func allocates(t *testing.T, c frameCase, form status.Form) {
 	_, trailer, err := status.Split(out)
 	if err != nil || trailer.Word != c.word {
 		t.Errorf("%s: %v, word %s, want %s", c.sas[0].Suite.Name, err, trailer.Word, c.word)
+	}
+	if want := c.word.Code() != status.Success; (failed > 0) != want {
+		t.Errorf("%s: told of %d failures, of a frame with word %s", c.sas[0].Suite.Name, failed, c.word)
 	}
 	if n != 0 {
 		t.Errorf("%s, %s: %v allocations a frame", c.sas[0].Suite.Name, form, n)
