@@ -156,9 +156,9 @@ func run(cmd *cobra.Command, o runOptions) error {
 	signal.Ignore(unix.SIGPIPE) // a reader of the log that ends is no reason to end
 	console := newConsole(cmd.ErrOrStderr())
 	log := logging.New(console, o.log)
-	defer log.Close()
 	a, err := appliance.New(o.appliance(log.Logger()))
 	if err != nil {
+		log.Close()
 		return err
 	}
 	done := make(chan error, 1)

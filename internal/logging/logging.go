@@ -24,9 +24,9 @@ type Options struct {
 }
 
 const (
-	queueLen   = 256         // lines
-	flushPause = time.Second // how long Close waits
-	lossPause  = time.Second // between two lines about losses, while the queue is never empty
+	queueLen   = 256             // lines
+	flushPause = time.Second / 2 // how long Close waits
+	lossPause  = time.Second     // between two lines about losses, while the queue is never empty
 )
 
 // Log is the queue and its writer.
@@ -61,7 +61,7 @@ func New(w io.Writer, o Options) *Log {
 // Logger returns a logger whose calls never wait for the writer.
 func (l *Log) Logger() *slog.Logger { return slog.New(handler{l.root, l}) }
 
-// Close writes what is in the queue, for a second at most, and reports whether
+// Close writes what is in the queue, for half a second at most, and reports whether
 // all of it was written. What is logged afterwards is lost.
 func (l *Log) Close() bool {
 	l.close()

@@ -98,7 +98,7 @@ func TestUnread(t *testing.T) {
 	})
 }
 
-// A reader who never comes holds Close up for a second, and nothing afterwards.
+// A reader who never comes holds Close up for a moment, and nothing afterwards.
 func TestCloseIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPipe()
