@@ -80,7 +80,8 @@ func newRun() *cobra.Command {
 		Long: `run makes the wire's and the host's TAP, or attaches to those that ip tuntap add
 made, and leads every frame from wire to host through the appliance; from host
 to wire bytes pass untouched. The log line with msg=ready says that frames
-flow.
+flow. The log is on standard error; where nobody reads it lines are lost, and
+counted, but frames are not.
 
 SIGINT and SIGTERM end it, with a summary on standard output. SIGHUP rereads the
 SAs and the offload switches without losing a frame; a file with a mistake

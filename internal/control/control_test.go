@@ -197,13 +197,13 @@ func raw(t *testing.T, path, method, url, body string) (int, string) {
 func TestHostileRequests(t *testing.T) {
 	path, n := socket(t), &nic{holds: held}
 	open(t, path, Config{Documents: map[string]func() any{"sas": func() any { return 1 }}, Offloader: n})
-	good := `"protocol": "esp", "spi": "0x1001", "dst": "192.0.2.1"`
+	good := `"protocol": "esp", "spi": "0x1001", "dst": "192.0.2.1", "src": ""`
 	for name, c := range map[string]struct {
 		method, url, body string
 		status            int
 		says              string
 	}{
-		"good":             {"POST", "/update", `{` + good + `, "src": "", "high": 1}`, 204, ""},
+		"good":             {"POST", "/update", `{` + good + `, "high": 1}`, 204, ""},
 		"no body":          {"POST", "/update", ``, 400, "the body is empty"},
 		"no JSON":          {"POST", "/update", "\x00\xff", 400, "invalid character"},
 		"cut off":          {"POST", "/update", `{` + good, 400, "unexpected EOF"},
@@ -221,12 +221,13 @@ func TestHostileRequests(t *testing.T) {
 		"no protocol":      {"POST", "/delete", `{"spi": "1"}`, 400, `/delete: \"protocol\" is missing`},
 		"no SPI":           {"POST", "/delete", `{"protocol": "ah"}`, 400, `\"spi\" is missing`},
 		"no dst":           {"POST", "/delete", `{"protocol": "esp", "spi": "0xb001"}`, 400, `\"dst\" is missing`},
+		"no src":           {"POST", "/delete", `{"protocol": "esp", "spi": "0xb001", "dst": "192.0.2.1"}`, 400, `\"src\" is missing`},
 		"dst null":         {"POST", "/delete", `{"protocol": "esp", "spi": "0xb001", "dst": null}`, 400, `\"dst\" is missing`},
 		"SPI as a number":  {"POST", "/delete", `{"protocol": "ah", "spi": 4097}`, 400, "number"},
 		"SPI too high":     {"POST", "/delete", `{"protocol": "ah", "spi": "0x100000000"}`, 400, "SPI of 32 bits"},
 		"address":          {"POST", "/delete", `{` + good + `, "src": "example.org"}`, 400, "example.org"},
 		"high in a delete": {"POST", "/delete", `{` + good + `, "high": 1}`, 400, "is for /update"},
-		"unknown SA":       {"POST", "/delete", `{"protocol": "ah", "spi": "1", "dst": ""}`, 404, "ah SPI 0x00000001: no such SA"},
+		"unknown SA":       {"POST", "/delete", `{"protocol": "ah", "spi": "1", "dst": "", "src": ""}`, 404, "ah SPI 0x00000001: no such SA"},
 		"GET an action":    {"GET", "/update", ``, 405, "/update takes POST, not GET"},
 		"POST a document":  {"POST", "/sas", ``, 405, "/sas takes GET, not POST"},
 		"DELETE":           {"DELETE", "/", ``, 405, "takes GET"},
@@ -505,7 +506,7 @@ func TestCurl(t *testing.T) {
 	for _, c := range []struct{ data, url, want string }{
 		{"", "/moved", "{\n  \"frames\": 7,\n  \"by\": null\n}\n"},
 		{`{"protocol": "esp", "spi": "4097", "dst": "192.0.2.1", "src": "", "high": 1}`, "/update", ""},
-		{`{"protocol": "esp", "spi": "0x1001", "dst": "192.0.2.1"}`, "/delete", ""},
+		{`{"protocol": "esp", "spi": "0x1001", "dst": "192.0.2.1", "src": ""}`, "/delete", ""},
 	} {
 		args := []string{"-sS", "--fail-with-body", "--unix-socket", path, "http://tapsec" + c.url}
 		if c.data != "" {

@@ -204,13 +204,13 @@ func (s *Server) index() Index {
 type change struct {
 	Protocol *sa.Protocol `json:"protocol"`
 	SPI      *sa.SPI      `json:"spi"`
-	Dst      *netip.Addr  `json:"dst"`            // "" of an SA that has none
-	Src      netip.Addr   `json:"src"`            // likewise, or not there
+	Dst      *netip.Addr  `json:"dst"`            // "" where the SA has none
+	Src      *netip.Addr  `json:"src"`            // likewise
 	High     *uint32      `json:"high,omitempty"` // update alone
 }
 
 func newChange(id sa.ID, high *uint32) change {
-	return change{&id.Protocol, &id.SPI, &id.Dst, id.Src, high}
+	return change{&id.Protocol, &id.SPI, &id.Dst, &id.Src, high}
 }
 
 // check names what is missing, or too much.
@@ -223,6 +223,8 @@ func (c *change) check(name string) error {
 		return fmt.Errorf(missing, "spi", `for instance "0x1001"`)
 	case c.Dst == nil:
 		return fmt.Errorf(missing, "dst", `the SA's destination, or "" if it has none`)
+	case c.Src == nil:
+		return fmt.Errorf(missing, "src", `the SA's source, or "" if it has none`)
 	case name == "update" && c.High == nil:
 		return fmt.Errorf(missing, "high", "the high half of the sequence numbers")
 	case name == "delete" && c.High != nil:
@@ -232,7 +234,7 @@ func (c *change) check(name string) error {
 }
 
 func (c *change) id() sa.ID {
-	return sa.ID{Protocol: *c.Protocol, SPI: *c.SPI, Dst: *c.Dst, Src: c.Src}
+	return sa.ID{Protocol: *c.Protocol, SPI: *c.SPI, Dst: *c.Dst, Src: *c.Src}
 }
 
 func (s *Server) change(name string, body io.Reader) error {
