@@ -137,6 +137,46 @@ func TestUnreadError(t *testing.T) {
 	p.end(3)
 }
 
+// TestStoppedTerminal: on a terminal that was stopped, as by Ctrl-S, the progress
+// line holds up neither frames nor SIGTERM.
+func TestStoppedTerminal(t *testing.T) {
+	rig.Require(t)
+	p, _ := startDeaf(t, stoppedTerminal(t), write(t, ourServer))
+	wire, stack := listen(t, "wire0"), listen(t, "stack0")
+	s := sealer(t, sasOf(t, moreSAs)["web"])
+	for i := range uint64(30) { // for longer than it takes until there is progress to show
+		goodAmongBad(t, s, wire, stack, 1, i)
+		time.Sleep(100 * time.Millisecond)
+	}
+	p.stop()
+}
+
+// stoppedTerminal is a terminal on which nothing can be written.
+func stoppedTerminal(t *testing.T) *os.File {
+	t.Helper()
+	main, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { main.Close() })
+	number, err := unix.IoctlGetInt(int(main.Fd()), unix.TIOCGPTN)
+	if err == nil {
+		err = unix.IoctlSetPointerInt(int(main.Fd()), unix.TIOCSPTLCK, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	terminal, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err == nil {
+		const off = 0 // TCOOFF
+		err = unix.IoctlSetInt(int(terminal.Fd()), unix.TCXONC, off)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return terminal
+}
+
 // lines waits for the program's end and returns its log.
 func (p *process) lines() []string {
 	p.stop()

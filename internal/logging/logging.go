@@ -24,7 +24,7 @@ type Options struct {
 }
 
 const (
-	queueLen   = 256             // lines
+	queueLen   = 4096            // lines
 	flushPause = time.Second / 2 // how long Close waits
 	lossPause  = time.Second     // between two lines about losses, while the queue is never empty
 )
