@@ -208,13 +208,12 @@ func unplug(c *campaign, p *program, r *rand.Rand) func() {
 	}
 }
 
-// dropSAs reloads a configuration that lacks some SAs, of paths that the policy
-// wants protected, and later the whole one.
+// dropSAs reloads a configuration that lacks some SAs, and later the whole one.
 func dropSAs(c *campaign, p *program, r *rand.Rand) func() {
 	text := p.text()
 	var kept []*association
 	for _, a := range p.set.sas {
-		if paths[a.line.path].bare || r.IntN(2) == 0 {
+		if r.IntN(2) == 0 {
 			kept = append(kept, a)
 		}
 	}
@@ -225,10 +224,17 @@ func dropSAs(c *campaign, p *program, r *rand.Rand) func() {
 }
 
 // cutFile has the program read a configuration that was cut in the middle of a
-// write.
+// write, where it is often still well-formed: behind a line, or at its beginning.
 func cutFile(c *campaign, p *program, r *rand.Rand) func() {
 	text := p.text()
-	c.try(os.WriteFile(p.config(), []byte(text[:r.IntN(len(text))]), 0o600))
+	at := r.IntN(len(text))
+	switch r.IntN(4) {
+	case 0:
+		at = strings.LastIndexByte(text[:at], '\n') + 1
+	case 1:
+		at = strings.LastIndexByte(text[:at/8], '\n') + 1
+	}
+	c.try(os.WriteFile(p.config(), []byte(text[:at]), 0o600))
 	p.signal(unix.SIGHUP)
 	time.Sleep(time.Duration(r.IntN(300)) * time.Millisecond)
 	return func() { p.reload(text) }
