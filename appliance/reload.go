@@ -88,14 +88,22 @@ func fixed(old, next *configs.Config) []string {
 	check("wire", old.Wire == next.Wire)
 	check("host", old.Host == next.Host)
 	check("on_failure", old.OnFailure == next.OnFailure)
+	check("policy", !losesPolicy(old, next))
 	return fields
 }
+
+// losesPolicy reports whether next has no rule at all where there were some. A file
+// that was cut short looks like that, and what comes in clear must not get in by it.
+func losesPolicy(old, next *configs.Config) bool { return len(old.Policy) > 0 && len(next.Policy) == 0 }
 
 // keepFixed gives next the fixed fields of the running configuration, whose
 // profile may have no room for an SA that the file's has room for.
 func keepFixed(next, old *configs.Config) error {
 	next.Profile, next.SACapacity, next.Queues = old.Profile, old.SACapacity, old.Queues
 	next.Wire, next.Host, next.OnFailure = old.Wire, old.Host, old.OnFailure
+	if losesPolicy(old, next) {
+		next.Policy = old.Policy
+	}
 	for _, s := range next.Unoffloaded() {
 		if s.Offload == sa.Required {
 			return fmt.Errorf("%s does not fit into the running profile %s of capacity %d; restart to change it", s, old.Profile.Name, old.Capacity())
