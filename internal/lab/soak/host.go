@@ -244,6 +244,15 @@ func (h *host) burst(count int, large bool) {
 	}
 }
 
+// push sends a few datagrams more on one line.
+func (h *host) push(l line) {
+	h.sending.Lock()
+	defer h.sending.Unlock()
+	for range perTick {
+		h.one(l, false)
+	}
+}
+
 // one sends one datagram.
 func (h *host) one(l line, large bool) {
 	p := &paths[l.path]

@@ -97,12 +97,12 @@ func (l *ledger) missing(first, end uint64) (all []uint64) {
 // A datagram is: 4 bytes magic, 1 the sending host, 1 path, 2 length of all, 8
 // number, then bytes that follow from the number.
 const (
-	magic     = "soak"
-	headLen   = 16
-	soakPort  = 7007
-	largeLen  = 3000 // more than a fragment, and sealed more than two
-	maxLen    = 1200
-	crowdPort = 7008 // of TCP
+	magic      = "soak"
+	headLen    = 16
+	soakPort   = 7007
+	largeLen   = 3000 // more than a fragment, and sealed more than two
+	maxLen     = 1200
+	streamPort = 7008 // of TCP
 )
 
 // datagram makes the payload of number.

@@ -27,13 +27,24 @@ const (
 
 var engines = []string{"ring", "plain"}
 
-// program is a host's tapsec with its files, through all its restarts.
+// program is a host's tapsec with its files, through all its restarts. Where the NIC
+// is another process, the transport's is the one that is meant.
 type program struct {
 	c      *campaign
 	number int
 	set    set
+	split  bool
+	nic    *process // nil: in the same one
 	args   []string // of the latest start
 	*process
+}
+
+// all are the processes.
+func (p *program) all() []*process {
+	if p.nic == nil {
+		return []*process{p.process}
+	}
+	return []*process{p.nic, p.process}
 }
 
 func newProgram(c *campaign, number int) *program {
@@ -57,29 +68,47 @@ func (c *campaign) unmountState() error {
 	return err
 }
 
-// start starts the program and waits until it says that it is ready.
+// start starts what does not run, and waits until it says that it is ready.
 func (p *program) start(engine string) {
-	name := hostNames[p.number]
-	args := []string{"-c", p.config(), "--control", p.c.file(p.number, ".sock"), "--stack-netns", name,
-		"--state", filepath.Join(p.c.o.Dir, stateDir, name+".json"), "--engine", engine}
-	if p.number == 0 {
-		args = append([]string{"send", "--stack", stackName, "--out", lineName}, args...)
-	} else {
-		args = append([]string{"run", "--wire", wireName, "--transport", stackName}, args...)
+	if p.split && (p.nic == nil || p.nic.gone()) {
+		p.nic = p.begin(engine, "run", "--wire", wireName, "--host", hostName, "--control", p.socket(true))
 	}
-	p.args = args
-	run, err := p.c.start(args[0]+" of host "+name+", engine "+engine, args...)
-	if err != nil {
-		p.c.violate("laboratory", "%v", err)
+	if p.process != nil && !p.process.gone() {
 		return
 	}
-	p.process = run
+	name := hostNames[p.number]
+	common := []string{"--stack-netns", name, "--control", p.socket(false), "--state", filepath.Join(p.c.o.Dir, stateDir, name+".json")}
+	what := append([]string{"run", "--wire", wireName, "--transport", stackName}, common...)
+	switch {
+	case p.number == 0:
+		what = append([]string{"send", "--stack", stackName, "--out", lineName}, common...)
+	case p.split:
+		what = append([]string{"transport", "--in", hostName, "--out", stackName, "--nic", p.socket(true)}, common...)
+	}
+	p.process = p.begin(engine, what...)
+}
+
+func (p *program) begin(engine string, args ...string) *process {
+	p.args = append(args, "-c", p.config(), "--engine", engine)
+	run, err := p.c.start(args[0]+" of host "+hostNames[p.number]+", engine "+engine, p.args...)
+	if err != nil {
+		panic("soak: the program cannot be executed: " + err.Error())
+	}
 	select {
 	case <-run.ready:
 	case <-run.exited:
 	case <-time.After(patience):
 		p.c.violate("start", "%s is not ready after %s; it said\n%s", run.name, patience, run.said())
 	}
+	return run
+}
+
+// socket is the control socket, of the NIC or of what has the transport.
+func (p *program) socket(nic bool) string {
+	if nic && p.split {
+		return p.c.file(p.number, "-nic.sock")
+	}
+	return p.c.file(p.number, ".sock")
 }
 
 func (p *program) config() string { return p.c.file(p.number, ".yaml") }
@@ -104,7 +133,14 @@ func (p *program) reload(text string) {
 	if err := p.write(text); err != nil {
 		p.c.violate("laboratory", "%v", err)
 	}
-	p.signal(unix.SIGHUP)
+	p.reread()
+}
+
+// reread has the configuration read.
+func (p *program) reread() {
+	for _, process := range p.all() {
+		process.signal(unix.SIGHUP)
+	}
 }
 
 // forget takes the state away.
@@ -118,22 +154,22 @@ func (p *program) forget() error {
 
 // ask reads a document from the control socket; what goes wrong is the answer.
 func (p *program) ask(document string) string {
-	answer, err := p.client().Get("http://tapsec/" + document)
+	answer, err := p.client(false).Get("http://tapsec/" + document)
 	return p.answer(answer, err)
 }
 
 // tell has the program do something to an SA, which it must where the NIC has that.
 func (p *program) tell(what, document string) {
-	answer, err := p.client().Post("http://tapsec/"+what, "application/json", strings.NewReader(document))
+	answer, err := p.client(true).Post("http://tapsec/"+what, "application/json", strings.NewReader(document))
 	if text := p.answer(answer, err); text != "" && !strings.Contains(text, "no such SA") {
 		p.c.violate("control", "%s answers %s of %s with %s", p.name, what, document, text)
 	}
 }
 
-func (p *program) client() *http.Client {
+func (p *program) client(nic bool) *http.Client {
 	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", p.c.file(p.number, ".sock"))
+			return new(net.Dialer).DialContext(ctx, "unix", p.socket(nic))
 		}}}
 }
 
@@ -176,6 +212,9 @@ func (c *campaign) dropped() (n uint64) {
 		return err
 	}
 	err := errors.Join(count(lineName), count(wireName))
+	if c.programs[1].split {
+		err = errors.Join(err, count(hostName))
+	}
 	for _, h := range c.hosts {
 		err = errors.Join(err, h.ns.Do(func() error { return count(stackName) }))
 	}
@@ -185,8 +224,24 @@ func (c *campaign) dropped() (n uint64) {
 	return n
 }
 
+// endAll ends all processes.
+func (p *program) endAll(s unix.Signal) {
+	for _, process := range p.all() {
+		process.end(s)
+	}
+}
+
+// tidy looks for sockets of processes that have ended of their own will.
+func (p *program) tidy() {
+	for _, nic := range []bool{true, false} {
+		if err := absent(p.socket(nic)); err != nil {
+			p.c.violate("files", "after its end: %v", err)
+		}
+	}
+}
+
 // deleted waits for the end of the program whose interface was deleted.
-func (p *program) deleted() {
+func (p *process) deleted() {
 	const gone = 3 // the exit code for that
 	select {
 	case <-p.exited:
@@ -202,24 +257,15 @@ func (p *program) deleted() {
 // finish ends the campaign as a user would: one program by SIGTERM, the other by
 // deleting an interface under it. Nothing of theirs stays but the states.
 func (c *campaign) finish() {
-	last, first := c.programs[c.random.IntN(2)], (*program)(nil)
-	first = c.programs[1-last.number]
-	first.end(sigTERM)
-	last.wanted.Store(true)
-	var err error
-	if last.number == 1 {
-		err = netns.Delete(wireName)
-	} else {
-		err = netns.Delete(lineName)
-	}
-	if err != nil {
-		c.violate("laboratory", "%v", err)
-	}
-	last.deleted()
+	last := c.programs[c.random.IntN(2)]
+	c.programs[1-last.number].endAll(sigTERM)
+	pulled := last.all()[0] // the one at the wire
+	pulled.wanted.Store(true)
+	c.try(netns.Delete(last.set.wire))
+	pulled.deleted()
+	last.endAll(sigTERM)
 	for _, p := range c.programs {
-		if err := absent(c.file(p.number, ".sock")); err != nil {
-			c.violate("files", "%v", err)
-		}
+		p.tidy()
 	}
 	entries, _ := os.ReadDir(filepath.Join(c.o.Dir, stateDir)) // mounted by us
 	left := slices.DeleteFunc(entries, func(e os.DirEntry) bool { return strings.Contains(e.Name(), ".json") })

@@ -40,7 +40,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -58,37 +57,6 @@ type Options struct {
 	Only     []string      // names of the actions to draw from; none: all
 }
 
-// Report is what a campaign came to.
-type Report struct {
-	Steps      int
-	Sent       uint64 // datagrams
-	Arrived    uint64
-	Frames     uint64 // on the wire
-	Forged     uint64 // the attacker's
-	Excused    uint64 // datagrams sent in quiet that a kernel dropped and counted
-	Actions    map[string]int
-	Violations map[string]int // by kind
-}
-
-// String is the report in a few lines.
-func (r *Report) String() string {
-	text := fmt.Sprintf("%d steps; %d datagrams sent, %d arrived, %d excused in quiet; %d frames on the wire, %d of the attacker's\n",
-		r.Steps, r.Sent, r.Arrived, r.Excused, r.Frames, r.Forged)
-	return text + "actions: " + counts(r.Actions) + "\nviolations: " + counts(r.Violations)
-}
-
-func counts(m map[string]int) string {
-	var all []string
-	for name, n := range m {
-		all = append(all, fmt.Sprintf("%s %d", name, n))
-	}
-	if len(all) == 0 {
-		return "none"
-	}
-	slices.Sort(all)
-	return strings.Join(all, ", ")
-}
-
 // campaign is one at work, in the rig that this process is in.
 type campaign struct {
 	o        Options
@@ -103,6 +71,7 @@ type campaign struct {
 	done     chan struct{}
 	work     sync.WaitGroup
 
+	killed    bool // a program, since everything carried
 	disturbed atomic.Bool
 	full      atomic.Bool   // the states' disk
 	fragments atomic.Uint64 // that the stacks were given
@@ -162,6 +131,9 @@ func (c *campaign) open() (err error) {
 	}
 	for _, number := range []int{1, 0} {
 		p := newProgram(c, number)
+		if p.split = number == 1 && c.random.IntN(3) == 0; p.split {
+			c.say("host b's NIC and transport are two processes")
+		}
 		c.programs[number] = p
 		if err := p.write(p.text()); err != nil {
 			return err
@@ -203,40 +175,43 @@ func (c *campaign) disturb() {
 	}
 	for number, h := range c.hosts {
 		h.mend()
-		if p := c.programs[number]; p.gone() {
-			p.start(engines[0])
-		}
+		c.programs[number].start(engines[0]) // if it has ended
 	}
 	for _, p := range c.programs {
-		if p.gone() { // it does not start any more
+		if slices.ContainsFunc(p.all(), (*process).gone) { // it does not start any more
 			c.renew()
 			return
 		}
 	}
 }
 
-// settle waits until every line carries what is sent from now on.
+// settle waits until every line carries what is sent from now on. After a kill the
+// lines that lack get more to carry, until their numbers are beyond the lease.
 func (c *campaign) settle() {
 	from := c.positions()
-	missing := func() (all []string) {
+	missing := func() (all []line) {
 		for _, l := range lines() {
 			if _, highest := c.ledgers[l].position(); highest <= from[l] {
-				all = append(all, l.String())
+				all = append(all, l)
 			}
 		}
 		return all
 	}
-	for deadline := time.Now().Add(c.o.Recover); ; time.Sleep(5 * time.Millisecond) {
-		lacking := missing()
-		if len(lacking) == 0 {
-			break
-		}
-		if time.Now().After(deadline) {
-			c.violate("recovery", "after %s nothing carries %s\n%s", c.o.Recover, strings.Join(lacking, ", "), c.evidence())
+	begun := time.Now()
+	for lacking := missing(); len(lacking) > 0; lacking = missing() {
+		if time.Since(begun) > c.o.Recover {
+			c.violate("recovery", "after %s nothing carries %v\n%s", c.o.Recover, lacking, c.evidence())
 			c.renew()
 			return
 		}
+		if c.killed && time.Since(begun) > c.o.Recover/10 {
+			for _, l := range lacking {
+				c.hosts[l.from].push(l)
+			}
+		}
+		time.Sleep(5 * time.Millisecond)
 	}
+	c.killed = false
 	c.disturbed.Store(false)
 }
 
@@ -248,7 +223,7 @@ func (c *campaign) renew() {
 		c.sas.live[l] = c.sas.generation(l)
 	}
 	for _, p := range c.programs {
-		p.end(sigTERM)
+		p.endAll(sigTERM)
 		c.try(errors.Join(p.write(p.text()), p.forget()))
 	}
 	for _, number := range []int{1, 0} {
@@ -287,7 +262,9 @@ func (c *campaign) quiet() {
 	c.pause(func() {
 		c.arrivals(from, before)
 		for _, p := range c.programs {
-			p.process.weigh()
+			for _, process := range p.all() {
+				process.weigh()
+			}
 			p.look()
 		}
 	})
@@ -344,8 +321,8 @@ func (c *campaign) close() error {
 	close(c.done)
 	var err error
 	for _, p := range c.programs {
-		if p != nil && p.process != nil && !p.process.gone() {
-			p.process.end(sigKILL)
+		if p != nil && p.process != nil {
+			p.endAll(sigKILL)
 		}
 	}
 	if c.cable != nil {
@@ -374,51 +351,6 @@ func (c *campaign) over() bool {
 	default:
 		return false
 	}
-}
-
-func (c *campaign) say(format string, args ...any) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	fmt.Fprintf(c.o.Log, "%7.2f s  %s\n", time.Since(c.began).Seconds(), fmt.Sprintf(format, args...))
-}
-
-const (
-	remembered = 12 // actions shown with a violation
-	shown      = 5  // violations of a kind that are shown whole
-)
-
-// log remembers an action.
-func (c *campaign) log(format string, args ...any) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.recent = append(c.recent, fmt.Sprintf("%.2f s %s", time.Since(c.began).Seconds(), fmt.Sprintf(format, args...)))
-	c.recent = c.recent[max(0, len(c.recent)-remembered):]
-}
-
-// violate reports what must not be. Of each kind the first few are shown, with
-// what was done before.
-func (c *campaign) violate(kind, format string, args ...any) {
-	c.mu.Lock()
-	c.report.Violations[kind]++
-	n, recent := c.report.Violations[kind], strings.Join(c.recent, "; ")
-	c.mu.Unlock()
-	c.failed.Store(true)
-	if n <= shown {
-		c.say("VIOLATION %s (seed %d, step %d): %s\n    before: %s", kind, c.o.Seed, c.report.Steps, fmt.Sprintf(format, args...), recent)
-	}
-}
-
-// evidence is what the programs say and have counted.
-func (c *campaign) evidence() string {
-	text := ""
-	for _, p := range c.programs {
-		text += fmt.Sprintf("  %s said\n%s\n", p.process.name, p.process.said())
-		for _, document := range []string{"moved", "nic", "transport", "outbound", "windows"} {
-			answer := p.ask(document)
-			text += fmt.Sprintf("    %s: %s\n", document, answer[:min(len(answer), 2000)])
-		}
-	}
-	return text
 }
 
 // files returns the path of a host's file.

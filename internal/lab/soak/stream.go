@@ -13,7 +13,7 @@ import (
 // stream sends data over TCP from a host to the other, between the kernel's own
 // stacks.
 func (c *campaign) stream(number, from int, data []byte) error {
-	to := netip.AddrPortFrom(paths[number].addr(number, 1-from), crowdPort)
+	to := netip.AddrPortFrom(paths[number].addr(number, 1-from), streamPort)
 	var listener net.Listener
 	if err := c.hosts[1-from].ns.Do(func() (err error) {
 		listener, err = net.Listen("tcp", to.String())

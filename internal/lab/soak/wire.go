@@ -36,7 +36,8 @@ type cable struct {
 const (
 	lineName = "line0"
 	wireName = "wire0"
-	queue    = 10000 // frames that wait at each interface, so that a busy machine loses none
+	hostName = "host0" // between NIC and transport, where they are two
+	queue    = 10000   // frames that wait at each interface, so that a busy machine loses none
 )
 
 func newCable(c *campaign) (w *cable, err error) {
@@ -44,10 +45,10 @@ func newCable(c *campaign) (w *cable, err error) {
 	if w.line, err = openTAP(lineName); err != nil {
 		return nil, err
 	}
-	if err := netns.AddTAP(wireName, false); err != nil {
+	if err := errors.Join(netns.AddTAP(wireName, false), netns.AddTAP(hostName, false)); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{lineName, wireName} {
+	for _, name := range []string{lineName, wireName, hostName} {
 		if err := errors.Join(netns.SetMTU(name, 1500), netns.SetQueueLength(name, queue), netns.Up(name)); err != nil {
 			return nil, err
 		}
