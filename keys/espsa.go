@@ -205,7 +205,7 @@ func tableRow(s *sa.SA) (string, error) {
 	}
 	cipher, integrity := tableNames(s.Suite)
 	if cipher == "" {
-		return "", fmt.Errorf("Wireshark has no name for %s", s.Suite.Name)
+		return "", fmt.Errorf("no name in Wireshark for %s", s.Suite.Name)
 	}
 	version := "IPv4"
 	if s.Dst.Is6() {

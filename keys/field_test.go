@@ -309,3 +309,14 @@ func TestNewestLast(t *testing.T) {
 		t.Errorf("%v, %v", again, err)
 	}
 }
+
+// A network where the table has room for one cannot be held, and is said.
+func TestTableNetworks(t *testing.T) {
+	read, err := Read("x", []byte(`"IPv4","192.0.2.0/24","192.0.2.2","0x1","AES-GCM [RFC4106]","0x`+strings.Repeat("ab", 20)+`","NULL","0x"`))
+	if err != nil || len(read.All) != 1 || read.All[0].Src.IsValid() {
+		t.Fatal(read, err)
+	}
+	if want := "a network in the place of an address cannot be held and is left out: esp-00000001"; !slices.Contains(read.Notes, want) {
+		t.Errorf("notes %q", read.Notes)
+	}
+}

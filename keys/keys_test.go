@@ -181,15 +181,17 @@ func TestXFRMForms(t *testing.T) {
 func TestESPSAForms(t *testing.T) {
 	const key, auth = `"0x000102030405060708090a0b0c0d0e0f"`, `"0x000102030405060708090a0b0c0d0e0f10111213"`
 	for row, want := range map[string]string{
-		`"IPv4","*","192.0.2.2","0xc001","AES-CBC [RFC3602]",` + key + `,"HMAC-SHA-1-96 [RFC2404]",` + auth:                    "aes128-sha1",
-		`"IPv4","1.2.3.*","192.0.2.2","49153","AES-GCM [RFC4106]",` + auth + `,"ANY 96 bit authentication [no checking]",""`:   "aes128gcm12",
-		`"IPv4","*","192.0.2.2","0xc001","AES-GCM [RFC4106]",` + auth + `,"NULL",""`:                                           "aes128gcm16",
-		`"IPv4","*","192.0.2.2","0xc001","AES-CBC [RFC3602]","sixteen letters!","HMAC-MD5-96 [RFC2403]","\x73ixteen, letters"`: "aes128-md5",
-		`"IPv4","*","192.0.2.2","0xc001","AES-GCM with 16 octet ICV [RFC4106]",` + auth + `,"NULL","","64-bit","0x2"`:          "aes128gcm16",
-		`"IPv4","*","192.0.2.2","*","AES-GCM with 16 octet ICV [RFC4106]",` + auth + `,"NULL",""`:                              "",
-		`"IPv4","*","192.0.2.2","0xc001","BLOWFISH-CBC [RFC2451]",` + key + `,"NULL",""`:                                       "",
-		`"IPv4","*","192.0.2.2","0xc001","AES-CBC [RFC3602]",` + key + `,"ANY 96 bit authentication [no checking]",""`:         "",
-		`"IPv4","*","192.0.2.2","0xc001","AES-CBC [RFC3602]",` + key + `,"MAC-RIPEMD-160-96 [RFC2857]",""`:                     "",
+		`"IPv4","*","192.0.2.2","0xc001","AES-CBC [RFC3602]",` + key + `,"HMAC-SHA-1-96 [RFC2404]",` + auth:                                "aes128-sha1",
+		`"IPv4","1.2.3.*","192.0.2.2","49153","AES-GCM [RFC4106]",` + auth + `,"ANY 96 bit authentication [no checking]",""`:               "aes128gcm12",
+		`"IPv4","*","192.0.2.2","0xc001","AES-GCM [RFC4106]",` + auth + `,"NULL",""`:                                                       "aes128gcm16",
+		`"IPv4","*","192.0.2.2","0xc001","AES-CBC [RFC3602]","sixteen letters!","HMAC-MD5-96 [RFC2403]","\x73ixteen, letters"`:             "aes128-md5",
+		`"IPv4","*","192.0.2.2","0xc001","AES-GCM with 16 octet ICV [RFC4106]",` + auth + `,"NULL","","64-bit","0x2"`:                      "aes128gcm16",
+		`"IPv4","*","192.0.2.2","0xc001","TripleDes-CBC [RFC2451]","0x` + strings.Repeat("ab", 24) + `","HMAC-SHA-1-96 [RFC2404]",` + auth: "3des-sha1",
+		`"IPv4","192.0.2.0/24","192.0.2.2","0xc001","AES-GCM [RFC4106]",` + auth + `,"NULL","0x"`:                                          "aes128gcm16",
+		`"IPv4","*","192.0.2.2","*","AES-GCM with 16 octet ICV [RFC4106]",` + auth + `,"NULL",""`:                                          "",
+		`"IPv4","*","192.0.2.2","0xc001","BLOWFISH-CBC [RFC2451]",` + key + `,"NULL",""`:                                                   "",
+		`"IPv4","*","192.0.2.2","0xc001","AES-CBC [RFC3602]",` + key + `,"ANY 96 bit authentication [no checking]",""`:                     "",
+		`"IPv4","*","192.0.2.2","0xc001","AES-CBC [RFC3602]",` + key + `,"MAC-RIPEMD-160-96 [RFC2857]",""`:                                 "",
 		`"IPv4","*"`: "",
 	} {
 		sas, notes, err := split(Read("row", []byte("# comment\n"+row+"\n")))

@@ -3,7 +3,6 @@ package keys
 import (
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -63,8 +62,7 @@ func parseXFRM(text string) *found {
 // in the same mark.
 func (x *xfrm) continues(line string) bool {
 	words := strings.Fields(line)
-	return strings.HasSuffix(line, `\`) && len(words) > 0 && words[0] != "src" && !slices.Contains(events, words[0]) &&
-		!strings.HasPrefix(words[0], `\`) || strings.HasSuffix(line, `\`) && len(splitShell(strings.TrimSuffix(line, `\`))) > 0 && strings.Contains(line, "xfrm")
+	return strings.HasSuffix(line, `\`) && words[0] != "src" && !slices.Contains(events, words[0])
 }
 
 // commands reads the commands of a line, if there are any.
@@ -290,111 +288,3 @@ func (s *state) finish() parsed {
 	s.Bitmap = s.received()
 	return s.parsed
 }
-
-// WriteXFRM prints the commands that make these SAs in Linux, keys included.
-// What Linux cannot hold becomes a comment. Errors are the writer's.
-func WriteXFRM(w io.Writer, sas []*sa.SA) error {
-	for _, s := range sas {
-		line, err := xfrmCommand(s)
-		if err != nil {
-			line = fmt.Sprintf("# %s: %v", oneLine(s.Name), err)
-		}
-		if _, err := fmt.Fprintln(w, line); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func xfrmCommand(s *sa.SA) (string, error) {
-	_, integrity := linuxNames(s.Suite)
-	if !s.Dst.IsValid() {
-		return "", errors.New("a destination is needed")
-	}
-	if s.Suite.Integrity != sa.NoIntegrity && integrity == "" {
-		return "", fmt.Errorf("%s %s is unknown to Linux", s.Protocol, s.Suite.Name)
-	}
-	any := netip.IPv6Unspecified()
-	if s.Dst.Is4() {
-		any = netip.IPv4Unspecified()
-	}
-	src := s.Src
-	if !src.IsValid() {
-		src = any
-	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "ip xfrm state add src %s dst %s proto %s spi 0x%08x mode %s", src, s.Dst, s.Protocol, s.SPI, s.Mode)
-	switch {
-	case s.Direction == sa.Outbound: // Linux wants none where it knows the direction
-	case s.ESN && s.Window == 0: // Linux has no ESN without a window
-		fmt.Fprintf(&b, " replay-window %d", sa.DefaultWindow)
-	case s.Window > 0 && (s.ESN || !s.ReplayOff):
-		fmt.Fprintf(&b, " replay-window %d", s.Window)
-	}
-	if s.Mode == sa.Tunnel {
-		b.WriteString(" flag af-unspec")
-	}
-	if s.ESN {
-		b.WriteString(" flag esn")
-	}
-	b.WriteString(xfrmNumbers(s))
-	b.WriteString(xfrmAlgorithms(s))
-	if s.Encap {
-		fmt.Fprintf(&b, " encap espinudp %d %d %s", sa.EncapPort, sa.EncapPort, any)
-	}
-	if s.Direction != sa.AnyDirection {
-		fmt.Fprintf(&b, " dir %s", s.Direction)
-	}
-	b.WriteString(xfrmSelector(s.Selector))
-	return b.String(), nil
-}
-
-func xfrmAlgorithms(s *sa.SA) string {
-	var b strings.Builder
-	cipher, integrity := linuxNames(s.Suite)
-	switch {
-	case s.Protocol == sa.ESP && s.Suite.ICVLen > 0 && integrity == "":
-		fmt.Fprintf(&b, " aead '%s' 0x%x %d", cipher, s.EncryptionKey.Bytes(), s.Suite.ICVLen*8)
-	case s.Protocol == sa.ESP && s.EncryptionKey.Len() == 0:
-		fmt.Fprintf(&b, " enc '%s' ''", cipher)
-	case s.Protocol == sa.ESP:
-		fmt.Fprintf(&b, " enc '%s' 0x%x", cipher, s.EncryptionKey.Bytes())
-	}
-	if integrity != "" {
-		fmt.Fprintf(&b, " auth-trunc '%s' 0x%x %d", integrity, s.IntegrityKey.Bytes(), s.Suite.ICVLen*8)
-	}
-	return b.String()
-}
-
-// xfrmSelector prints a selector. Linux has no ranges of ports; such a range
-// is left out, and the selector is wider.
-func xfrmSelector(s *sa.Selector) string {
-	if s == nil {
-		return ""
-	}
-	var b strings.Builder
-	b.WriteString(" sel")
-	for _, p := range []struct {
-		word string
-		netip.Prefix
-	}{{"src", s.Src}, {"dst", s.Dst}} {
-		if p.IsValid() {
-			fmt.Fprintf(&b, " %s %s", p.word, p.Prefix)
-		}
-	}
-	if s.Protocol != 0 {
-		fmt.Fprintf(&b, " proto %d", s.Protocol)
-	}
-	for _, p := range []struct {
-		word string
-		sa.Ports
-	}{{"sport", s.SrcPorts}, {"dport", s.DstPorts}} {
-		if p.First != 0 && p.First == p.Last {
-			fmt.Fprintf(&b, " %s %d", p.word, p.First)
-		}
-	}
-	return b.String()
-}
-
-// oneLine keeps a name from ending the comment that it stands in.
-func oneLine(name string) string { return strings.Trim(strconv.Quote(name), `"`) }
