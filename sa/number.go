@@ -29,12 +29,13 @@ type Mark struct {
 	esn  bool
 }
 
-// NewMark starts the mark of an SA, at Seq or SeqHigh where it has them.
+// NewMark starts the mark of an SA, at Seq, OSeq or SeqHigh where it has them: what
+// is opened may be what the peer, whose text this is, has sent.
 func NewMark(s *SA) *Mark {
 	m := &Mark{esn: s.ESN}
 	m.high.Store(s.SeqHigh)
 	if s.ESN {
-		m.t.Store(s.Seq)
+		m.t.Store(max(s.Seq, s.OSeq))
 	}
 	return m
 }

@@ -115,7 +115,7 @@ func TestUnitIsEnough(t *testing.T) {
 	wire := listen(t, "wire0")
 	wire.send(newMixer(t).sample(0, 100).frame)
 	sum := readSummary(t, p.stop())
-	if got := sum[status.Verified.String()]; len(got) == 0 || got[0] != 1 {
+	if got := sum[status.Verified.Qualified()]; len(got) == 0 || got[0] != 1 {
 		t.Errorf("%v verified, want 1", got)
 	}
 }

@@ -216,7 +216,7 @@ func underKernelSAs(t *testing.T, text []byte) (all [][]byte) {
 		t.Fatal(read, err)
 	}
 	for i, s := range read.All {
-		out, err := seal.New(nil, s)
+		out, err := seal.New(forge.Zeros{}, s)
 		if err != nil {
 			t.Fatal(err)
 		}

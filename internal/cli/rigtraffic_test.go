@@ -208,7 +208,7 @@ func TestRigWire(t *testing.T) {
 		}
 		up(t, flags...)
 		lines, stop := background(t, "nic", "watch wire0")
-		must(t, 0, "rig", "exec", "a", "--", "ping", "-c3", "-i0.01", "-W2", "10.77.0.2")
+		must(t, 0, "rig", "exec", "a", "--", "ping", "-c3", "-i0.01", "-w10", "10.77.0.2")
 		for range 3 {
 			if got, err := lines.ReadString('\n'); err != nil || got != want {
 				t.Errorf("clear answers %t: %q on the wire, %v", clear, got, err)

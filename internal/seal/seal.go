@@ -7,11 +7,11 @@ package seal
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"math"
-	mathrand "math/rand/v2"
 	"slices"
 
 	"tapsec/ah"
@@ -72,8 +72,8 @@ type layer struct {
 // there is then one outer header in front of both. Without SAs a packet stays
 // as it is.
 //
-// A tunnel SA needs Src and Dst. CBC takes its IVs from source, crypto/rand
-// where it is nil. An error names the SA and what is wrong with it.
+// A tunnel SA needs Src and Dst. CBC takes its IVs from source, and so do the outer
+// IPv4 headers the identification that they count from; nil is crypto/rand. An error names the SA and what is wrong with it.
 func New(source io.Reader, sas ...*sa.SA) (*Sealer, error) {
 	if source == nil {
 		source = rand.Reader
@@ -82,7 +82,11 @@ func New(source io.Reader, sas ...*sa.SA) (*Sealer, error) {
 	var beneath *sa.SA
 	// Fragments with the numbers from before a reload or a restart may still wait at
 	// the receiver, so that none begins where another has (RFC 6864 section 4.3).
-	id := uint16(mathrand.Uint32())
+	var begin [2]byte
+	if _, err := io.ReadFull(source, begin[:]); err != nil {
+		return nil, fmt.Errorf("seal: %w", err)
+	}
+	id := binary.BigEndian.Uint16(begin[:])
 	for _, a := range sas {
 		l := &layer{id: &id}
 		if err := l.init(source, a, beneath); err != nil {

@@ -303,7 +303,11 @@ func TestSealRefuses(t *testing.T) {
 
 // CBC is the one cipher whose IVs come from the source.
 func TestNoRandomness(t *testing.T) {
-	s, err := New(bytes.NewReader(nil), newSA(1, sa.ESP, sa.Transport, "aes128-sha256", [2]string{}))
+	cbc := newSA(1, sa.ESP, sa.Transport, "aes128-sha256", [2]string{})
+	if _, err := New(bytes.NewReader(nil), cbc); err == nil {
+		t.Error("made without a random identification")
+	}
+	s, err := New(bytes.NewReader(make([]byte, 2)), cbc) // enough for that, and for no IV
 	if err != nil {
 		t.Fatal(err)
 	}
