@@ -1,6 +1,9 @@
 package sa
 
-import "sync/atomic"
+import (
+	"cmp"
+	"sync/atomic"
+)
 
 // Number completes the 32-bit sequence number of an ESN packet: of the 64-bit
 // numbers that end in low it returns the one nearest to t, the highest number
@@ -29,13 +32,13 @@ type Mark struct {
 	esn  bool
 }
 
-// NewMark starts the mark of an SA, at Seq, OSeq or SeqHigh where it has them: what
-// is opened may be what the peer, whose text this is, has sent.
+// NewMark starts the mark of an SA, at Seq or SeqHigh where it has them. One that
+// sent, and is to open what it sent, starts at OSeq.
 func NewMark(s *SA) *Mark {
 	m := &Mark{esn: s.ESN}
 	m.high.Store(s.SeqHigh)
 	if s.ESN {
-		m.t.Store(max(s.Seq, s.OSeq))
+		m.t.Store(cmp.Or(s.Seq, s.OSeq))
 	}
 	return m
 }

@@ -88,6 +88,8 @@ func TestMarkStarts(t *testing.T) {
 		{"new", SA{ESN: true}, 0xffffffff, 0xffffffff},
 		{"seq_high alone is not inferred from", SA{ESN: true, SeqHigh: 3}, 0xffffffff, 3<<32 | 0xffffffff},
 		{"seq", SA{ESN: true, Seq: 3<<32 | 0xfffffff0}, 1, 4<<32 | 1},
+		{"oseq, at a sender's capture", SA{ESN: true, OSeq: 3<<32 | 0xfffffff0}, 1, 4<<32 | 1},
+		{"seq and oseq", SA{ESN: true, Seq: 7 << 32, OSeq: 3 << 32}, 1, 7<<32 | 1},
 		{"seq without ESN", SA{Seq: 0xfffffff0}, 1, 1},
 	} {
 		if got := NewMark(&c.sa).Number(c.low); got != c.want {
