@@ -244,13 +244,14 @@ func (h *host) burst(count int, large bool) {
 	}
 }
 
-// push sends a few datagrams more on one line.
-func (h *host) push(l line) {
+// push sends a few datagrams more on one line, and returns how many.
+func (h *host) push(l line) uint64 {
 	h.sending.Lock()
 	defer h.sending.Unlock()
 	for range perTick {
 		h.one(l, false)
 	}
+	return perTick
 }
 
 // one sends one datagram.

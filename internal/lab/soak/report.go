@@ -15,14 +15,15 @@ type Report struct {
 	Frames     uint64 // on the wire
 	Forged     uint64 // the attacker's
 	Excused    uint64 // datagrams sent in quiet that a kernel dropped and counted
+	Pushed     uint64 // datagrams that were sent in order to get over a lease
 	Actions    map[string]int
 	Violations map[string]int // by kind
 }
 
 // String is the report in a few lines.
 func (r *Report) String() string {
-	text := fmt.Sprintf("%d steps; %d datagrams sent, %d arrived, %d excused in quiet; %d frames on the wire, %d of the attacker's\n",
-		r.Steps, r.Sent, r.Arrived, r.Excused, r.Frames, r.Forged)
+	text := fmt.Sprintf("%d steps; %d datagrams sent, %d arrived, %d excused in quiet, %d to get over leases; %d frames on the wire, %d of the attacker's\n",
+		r.Steps, r.Sent, r.Arrived, r.Excused, r.Pushed, r.Frames, r.Forged)
 	return text + "actions: " + counts(r.Actions) + "\nviolations: " + counts(r.Violations)
 }
 

@@ -206,7 +206,7 @@ func (c *campaign) settle() {
 		}
 		if c.killed && time.Since(begun) > c.o.Recover/10 {
 			for _, l := range lacking {
-				c.hosts[l.from].push(l)
+				c.report.Pushed += c.hosts[l.from].push(l)
 			}
 		}
 		time.Sleep(5 * time.Millisecond)
