@@ -8,8 +8,11 @@ package confine
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Plan is what the process still does with files. A file may be replaced by another of the same name, so
@@ -31,6 +34,9 @@ type Plan struct {
 //     TCP, and signals and abstract sockets to processes that are not confined.
 //  4. System calls: those that a Go program at work and this one make; others fail with EPERM.
 func Apply(p Plan) error {
+	if err := spare(); err != nil {
+		return err
+	}
 	_, _ = time.Now().Zone() // reads the time zone's file, while it can be read
 	Landlock()
 	return errors.Join(
@@ -39,6 +45,26 @@ func Apply(p Plan) error {
 		restrictFiles(p),
 		restrictCalls(p),
 	)
+}
+
+// spare reports whether there are descriptors for what Apply opens. The library that
+// reaches all threads of a C program reads /proc, and kills the process where it cannot.
+func spare() error {
+	const wanted = 8
+	var held []int
+	defer func() {
+		for _, fd := range held {
+			unix.Close(fd)
+		}
+	}()
+	for range wanted {
+		fd, err := unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("%d free descriptors are needed (ulimit -n): %w", wanted, err)
+		}
+		held = append(held, fd)
+	}
+	return nil
 }
 
 // directories are those of files, and of what these point to.

@@ -47,6 +47,16 @@ func TestConfined(t *testing.T) {
 	}
 }
 
+// TestPoor: where descriptors are short the program goes on as it is, and is not
+// killed by whoever lacks one.
+func TestPoor(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), "CONFINE_TEST=poor")
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.HasSuffix(string(out), "goes on\n") {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 // TestCapabilityForAFile: root reads a file of somebody else by CAP_DAC_READ_SEARCH, which it therefore
 // keeps, and writes beside one by CAP_DAC_OVERRIDE.
 func TestCapabilityForAFile(t *testing.T) {

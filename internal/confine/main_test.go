@@ -22,6 +22,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv("CONFINE_TEST") {
 	case "program":
 		program(os.Args[1])
+	case "poor":
+		poor()
 	case "secret":
 		secret(os.Args[1])
 	default:
@@ -63,6 +65,20 @@ func program(dir string) {
 	fail(err)
 	close(stop)
 	fail(json.NewEncoder(os.Stdout).Encode(r))
+}
+
+// poor has fewer and fewer descriptors left, and tries to confine itself.
+func poor() {
+	for free := 7; free >= 0; free-- {
+		probe, err := unix.Open("/", unix.O_PATH, 0)
+		fail(err)
+		fail(unix.Close(probe)) // the next one is the lowest that is free
+		fail(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: uint64(probe + free), Max: 1024}))
+		if err := Apply(Plan{}); err == nil {
+			fail(fmt.Errorf("confined with %d descriptors", free))
+		}
+	}
+	fmt.Println("goes on")
 }
 
 func attempt(path func(string) string, listener net.Listener) map[string]string {
