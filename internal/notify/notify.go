@@ -8,6 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -53,8 +54,13 @@ func (s *Service) Stopping() { s.tell("STOPPING=1") }
 // Watchdog tells that the program is alive, as it must within WatchdogSec each time.
 func (s *Service) Watchdog() { s.tell("WATCHDOG=1") }
 
+// patience is how long a manager whose queue is full is waited for: a program that
+// has more to do than to tell.
+const patience = 100 * time.Millisecond
+
 func (s *Service) tell(state string) {
 	if s.manager != nil {
+		_ = s.manager.SetWriteDeadline(time.Now().Add(patience))
 		_, _ = s.manager.Write([]byte(state))
 	}
 }

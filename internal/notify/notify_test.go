@@ -1,6 +1,51 @@
 package notify
 
-import "testing"
+import (
+	"net"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// A manager that does not listen is waited for a moment, and hears again once it does.
+func TestDeafManager(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notify")
+	manager, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer manager.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	s, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	told := make(chan struct{})
+	go func() {
+		for range 30 { // more than a queue holds
+			s.Watchdog()
+		}
+		close(told)
+	}()
+	select {
+	case <-told:
+	case <-time.After(30 * time.Second):
+		t.Fatal("the program waits for its manager")
+	}
+	buffer := make([]byte, 64)
+	for {
+		manager.SetReadDeadline(time.Now().Add(patience))
+		if _, err := manager.Read(buffer); err != nil {
+			break
+		}
+	}
+	s.Stopping()
+	manager.SetReadDeadline(time.Now().Add(30 * time.Second))
+	if n, err := manager.Read(buffer); err != nil || string(buffer[:n]) != "STOPPING=1" {
+		t.Errorf("%s, %v", buffer[:n], err)
+	}
+}
 
 // The watchdog hears of the program only where every worker has come round since.
 func TestPulse(t *testing.T) {
