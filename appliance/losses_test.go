@@ -1,0 +1,41 @@
+package appliance
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"tapsec/internal/nic"
+	"tapsec/tap"
+)
+
+// The first frame lost of each kind and way has a line that names the interface and
+// what to do there; no later one has (contract, What is logged).
+func TestLosses(t *testing.T) {
+	for name, c := range map[string]struct {
+		moved nic.Summary
+		says  []string
+	}{
+		"oversize from the wire": {nic.Summary{ToHost: tap.Tally{Oversize: 3}}, []string{"more than 1600 bytes", "interface=w frames=3", "ethtool -K w gro off"}},
+		"oversize from the host": {nic.Summary{ToWire: tap.Tally{Oversize: 1}}, []string{"interface=h frames=1"}},
+		"too long":               {nic.Summary{ToHost: tap.Tally{TooLong: 1}}, []string{"interface=h frames=1", "ip link set h mtu"}},
+		"refused":                {nic.Summary{ToWire: tap.Tally{Refused: 1}}, []string{"interface=w frames=1", "nft list ruleset", "dev w"}},
+		"nothing lost":           {nic.Summary{ToHost: tap.Tally{In: 9, Out: 9, HostDown: 1, Retries: 5, Kept: 2}}, nil},
+	} {
+		var out bytes.Buffer
+		l := losses{log: slog.New(slog.NewTextHandler(&out, nil)), wire: "w", host: "h", room: 1600}
+		for range 3 {
+			l.watch(c.moved)
+		}
+		lines := strings.Count(out.String(), "\n")
+		if want := min(len(c.says), 1); lines != want {
+			t.Errorf("%s: %d lines, want %d", name, lines, want)
+		}
+		for _, part := range c.says {
+			if !strings.Contains(out.String(), part) {
+				t.Errorf("%s: no %q in %s", name, part, out.String())
+			}
+		}
+	}
+}
