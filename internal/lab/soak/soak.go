@@ -326,7 +326,6 @@ func (c *campaign) close() error {
 		}
 	}
 	if c.cable != nil {
-		c.report.Frames, c.report.Forged = c.cable.moved[0]+c.cable.moved[1], c.attacker.sent
 		err = errors.Join(err, c.cable.close())
 	}
 	for _, h := range c.hosts {
@@ -335,6 +334,9 @@ func (c *campaign) close() error {
 		}
 	}
 	c.work.Wait()
+	if c.cable != nil {
+		c.report.Frames, c.report.Forged = c.cable.moved[0]+c.cable.moved[1], c.attacker.sent
+	}
 	err = errors.Join(err, c.unmountState())
 	for _, l := range c.ledgers {
 		c.report.Sent += l.next
