@@ -38,6 +38,7 @@ type ledger struct {
 	mu      sync.Mutex
 	next    uint64  // number of the next datagram
 	unsent  numbers // those that the kernel did not take from the sender
+	large   numbers // those that were cut into fragments
 	arrived numbers
 	count   uint64 // of those that arrived
 	highest uint64 // of those, plus one
@@ -82,13 +83,20 @@ func (l *ledger) position() (next, highest uint64) {
 	return l.next, l.highest
 }
 
+// cut notes that a datagram is one that the kernel cuts into fragments.
+func (l *ledger) cut(number uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.large.add(number)
+}
+
 // missing lists those from first to the end that were sent and have not come.
-func (l *ledger) missing(first, end uint64) (all []uint64) {
+func (l *ledger) missing(first, end uint64) (all []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for x := first; x < end; x++ {
 		if !l.arrived.has(x) && !l.unsent.has(x) {
-			all = append(all, x)
+			all = append(all, fmt.Sprint(x)+map[bool]string{true: " (large)"}[l.large.has(x)])
 		}
 	}
 	return all

@@ -103,7 +103,7 @@ func newCampaign(o Options) *campaign {
 	c.sas = newAssociations(rand.New(rand.NewPCG(o.Seed, 2)))
 	c.attacker = &attacker{c: c, random: rand.New(rand.NewPCG(o.Seed, 3))}
 	for _, l := range lines() {
-		c.ledgers[l] = &ledger{unsent: numbers{}, arrived: numbers{}}
+		c.ledgers[l] = &ledger{unsent: numbers{}, large: numbers{}, arrived: numbers{}}
 	}
 	return c
 }
