@@ -154,20 +154,20 @@ func (p *program) forget() error {
 
 // ask reads a document from the control socket; what goes wrong is the answer.
 func (p *program) ask(document string) string {
-	answer, err := p.client(false).Get("http://tapsec/" + document)
+	answer, err := p.client(false, 2*time.Second).Get("http://tapsec/" + document)
 	return p.answer(answer, err)
 }
 
 // tell has the program do something to an SA, which it must where the NIC has that.
 func (p *program) tell(what, document string) {
-	answer, err := p.client(true).Post("http://tapsec/"+what, "application/json", strings.NewReader(document))
+	answer, err := p.client(true, patience).Post("http://tapsec/"+what, "application/json", strings.NewReader(document))
 	if text := p.answer(answer, err); text != "" && !strings.Contains(text, "no such SA") {
 		p.c.violate("control", "%s answers %s of %s with %s", p.name, what, document, text)
 	}
 }
 
-func (p *program) client(nic bool) *http.Client {
-	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true,
+func (p *program) client(nic bool, patience time.Duration) *http.Client {
+	return &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", p.socket(nic))
 		}}}
