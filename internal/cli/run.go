@@ -99,7 +99,11 @@ goes out in clear where not.`,
   tapsec run -k /var/log/charon.log     # SIGHUP at each rekey takes the new keys`,
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := errors.Join(setText(&o.form, form, "--form"), setText(&o.annotate, annotate, "--annotate")); err != nil {
+			err := errors.Join(setText(&o.form, form, "--form"), setText(&o.annotate, annotate, "--annotate"))
+			if cmd.Flags().Changed("queues") && o.queues == 0 {
+				err = errors.Join(err, queuesError(0))
+			}
+			if err != nil {
 				return inputError(err)
 			}
 			return run(cmd, o)
@@ -157,6 +161,9 @@ func run(cmd *cobra.Command, o runOptions) error {
 	signal.Ignore(unix.SIGPIPE) // a reader of the log that ends is no reason to end
 	console := newConsole(cmd.ErrOrStderr())
 	log := logging.New(console, o.log)
+	for _, name := range o.ignored(cmd) {
+		log.Logger().Warn("without effect: it is for a program "+choose(o.transport == "", "with", "without")+" a transport", "flag", name)
+	}
 	a, err := appliance.New(o.appliance(log.Logger()))
 	if err != nil {
 		log.Close()
@@ -242,7 +249,7 @@ func (o *runOptions) load() (*configs.Config, error) {
 	case o.transport != "" && c.Queues > 1:
 		return nil, fmt.Errorf("%d queues: a transport has one; say --queues 1", c.Queues)
 	case c.Queues < 1 || c.Queues > maxQueues:
-		return nil, fmt.Errorf("--queues: expected 1 to %d, found %d", maxQueues, c.Queues)
+		return nil, queuesError(c.Queues)
 	case c.Wire.Name == c.Host.Name && c.Wire.Netns == c.Host.Netns:
 		return nil, fmt.Errorf("wire and host are both %s: give them different names", c.Wire.Name)
 	}
@@ -286,6 +293,21 @@ func checkNames(c *configs.Config) error {
 }
 
 const maxQueues = 256 // of a TAP
+
+func queuesError(found int) error {
+	return fmt.Errorf("--queues: expected 1 to %d, found %d", maxQueues, found)
+}
+
+// ignored names the flags that were given and have no effect beside the others.
+func (o *runOptions) ignored(cmd *cobra.Command) (names []string) {
+	for _, name := range []string{"state", "sa", "first", "form", "annotate"} {
+		ofTransport := name == "state" || name == "sa" || name == "first"
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && ofTransport != (o.transport != "") {
+			names = append(names, "--"+name)
+		}
+	}
+	return names
+}
 
 // override replaces *v where a flag was given.
 func override[T comparable](v *T, flag T) {
