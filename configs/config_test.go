@@ -223,10 +223,11 @@ func TestMistakes(t *testing.T) {
 func TestWarnings(t *testing.T) {
 	null := strings.NewReplacer("aes128gcm16", "null", "    encryption_key: "+key20+"\n", "", "0xc001", "200").Replace(good)
 	for text, want := range map[string]string{
-		null + ah + "    bundle: one\n": "3:10 sas[0].spi: reserved; 7:12 sas[0].suite: no integrity of its own",
-		"host: {mtu: 1501}\n":           "1:13 host.mtu: above the wire's",
-		"insecure_key_files: true\n":    "1:21 insecure_key_files: others",
-		good + "    replay_off: true\n": "9:17 sas[0].replay_off: takes every replay",
+		null + ah + "    bundle: one\n":                                "3:10 sas[0].spi: reserved; 7:12 sas[0].suite: no integrity of its own",
+		"host: {mtu: 1501}\n":                                          "1:13 host.mtu: above the wire's",
+		"insecure_key_files: true\n":                                   "1:21 insecure_key_files: others",
+		strings.Replace(good, key20, "0x"+strings.Repeat("00", 20), 1): "8:21 sas[0].encryption_key: all zeros",
+		good + "    replay_off: true\n":                                "9:17 sas[0].replay_off: takes every replay",
 		good + strings.NewReplacer("sas:\n", "", "one", "back", "192.0.2.2", "192.0.2.1").Replace(good):                             "15:21 sas[1].encryption_key: has the key of sas[0]",
 		good + strings.NewReplacer("two", "twin", "aesxcbc", "aes128gmac", "0x000102030405060708090a0b0c0d0e0f", key20).Replace(ah): "15:20 sas[1].integrity_key: has the key of sas[0]",
 		"profile: mlx5-crypto\n" + good + ah + "    offload: preferred\n":                                                           "17:14 sas[1].offload: two stays with the transport: profile mlx5-crypto lacks Ah",
