@@ -77,7 +77,7 @@ func (f *saFields) finish(d *decoder, path string) *sa.SA {
 	if f.Encap != nil {
 		s.Encap = true
 		if f.Encap.Port != sa.EncapPort && !d.failed[path+".encap"] {
-			d.mistake(path+".encap.port", "expected %d, the one port on which ESP is encapsulated, found %d", sa.EncapPort, f.Encap.Port)
+			d.mistake(path+".encap.port", "expected %d, the port of encapsulated ESP, found %d; the port behind a NAT is encap_dst or encap_src", sa.EncapPort, f.Encap.Port)
 		}
 	}
 	f.numbers(d, path, &s)

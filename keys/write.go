@@ -77,7 +77,7 @@ func Lost(f Format, s *sa.SA) (fields []string, err error) {
 	lost("seq", s.Seq != 0 && got.Seq != s.Seq)
 	lost("bitmap", s.Bitmap != nil && !slices.Equal(got.Bitmap, s.Bitmap))
 	lost("oseq", s.OSeq != 0 && got.OSeq != s.OSeq)
-	lost("encap", got.Encap != s.Encap)
+	lost("encap", got.Encap != s.Encap || got.EncapSrc != s.EncapSrc || got.EncapDst != s.EncapDst)
 	lost("bundle", s.Bundle != "")
 	lost("window", s.Window != 0 && got.Window != s.Window && !s.ReplayOff && s.Direction != sa.Outbound)
 	lost("replay_off", s.ReplayOff && (f != XFRM || s.ESN))

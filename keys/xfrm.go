@@ -257,16 +257,34 @@ func (s *state) algorithm(words []string) error {
 	return err
 }
 
-func (s *state) encap(words []string) error {
+func (s *state) encap(words []string) (err error) {
 	if t := after(words, "type"); t != "espinudp" {
 		return fmt.Errorf("encapsulation %s is not supported", sa.Quote(t))
 	}
-	if after(words, "dport") != strconv.Itoa(sa.EncapPort) {
-		return fmt.Errorf("UDP encapsulation is supported on port %d only", sa.EncapPort)
+	if s.EncapSrc, err = encapPort(after(words, "sport")); err == nil {
+		s.EncapDst, err = encapPort(after(words, "dport"))
+	}
+	if err != nil {
+		return err
+	}
+	if !sa.Encapsulated(s.EncapPorts()) {
+		return fmt.Errorf("UDP encapsulation is supported with port %d on one side", sa.EncapPort)
 	}
 	s.Encap = true
 	s.Src = netip.Addr{} // a NAT may change it, and Linux does not look at it
 	return nil
+}
+
+// encapPort reads a port; 0 stands for sa.EncapPort.
+func encapPort(text string) (uint16, error) {
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return 0, fmt.Errorf("encapsulation: expected a UDP port, found %s", sa.Quote(text))
+	}
+	if port == sa.EncapPort {
+		return 0, nil
+	}
+	return uint16(port), nil
 }
 
 // finish puts the SA together.

@@ -60,7 +60,8 @@ func xfrmCommand(s *sa.SA) (string, error) {
 	b.WriteString(xfrmNumbers(s))
 	b.WriteString(xfrmAlgorithms(s))
 	if s.Encap {
-		fmt.Fprintf(&b, " encap espinudp %d %d %s", sa.EncapPort, sa.EncapPort, any)
+		src, dst := s.EncapPorts()
+		fmt.Fprintf(&b, " encap espinudp %d %d %s", src, dst, any)
 	}
 	if s.Direction != sa.AnyDirection {
 		fmt.Fprintf(&b, " dir %s", s.Direction)

@@ -51,6 +51,8 @@ func writeSA(b *strings.Builder, s *sa.SA) {
 	field(s.Bitmap != nil, "bitmap: %s", s.Bitmap)
 	field(s.OSeq > 0, "oseq: 0x%x", s.OSeq)
 	field(s.Encap, "encap: {port: %d}", sa.EncapPort)
+	field(s.EncapSrc != 0, "encap_src: %d", s.EncapSrc)
+	field(s.EncapDst != 0, "encap_dst: %d", s.EncapDst)
 	field(s.Bundle != "", "bundle: %s", strconv.Quote(s.Bundle))
 	field(s.Offload != sa.Required, "offload: %s", s.Offload)
 	field(s.Window > 0, "window: %d", s.Window)

@@ -159,7 +159,7 @@ func (n *modelNIC) best(protocol sa.Protocol, spi uint32, po *modelPortion) *mod
 func (n *modelNIC) find(f []byte, p modelPacket) *modelPortion {
 	po := &modelPortion{modelPacket: p, stop: p.end}
 	at, protocol := p.header, sa.Protocol(p.proto)
-	if protocol == 17 && at+8 <= p.reach && binary.BigEndian.Uint16(f[at+2:]) == 4500 {
+	if protocol == 17 && at+8 <= p.reach && (binary.BigEndian.Uint16(f[at:]) == 4500 || binary.BigEndian.Uint16(f[at+2:]) == 4500) {
 		po.encap, po.stop = true, at+int(binary.BigEndian.Uint16(f[at+4:]))
 		at, protocol = at+8, sa.ESP
 		if min(po.stop, p.reach) < at+8 || binary.BigEndian.Uint32(f[at:]) == 0 {

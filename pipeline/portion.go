@@ -108,8 +108,8 @@ func (p *Pipeline) locateUDP(po *portion) (header, status.Reason) {
 	if k.Later {
 		return header{}, status.NoIPsec
 	}
-	_, port, length, ok := wire.UDP(p.frame[k.Header:max(k.Header, k.Reach)])
-	if !ok || port != sa.EncapPort {
+	src, dst, length, ok := wire.UDP(p.frame[k.Header:max(k.Header, k.Reach)])
+	if !ok || !sa.Encapsulated(src, dst) {
 		return header{}, status.NoIPsec
 	}
 	if length == 0 {

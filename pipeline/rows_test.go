@@ -204,8 +204,11 @@ func TestRow4(t *testing.T) {
 	})
 	plain := espSA(sa.Transport)
 	wrapped := espSA(sa.Transport, encap)
+	behindNAT := func(s *sa.SA) { s.Encap, s.EncapDst = true, 19765 }
 	runAll(t, []frameCase{{ // an SPI may begin like a keep-alive
 		name: "SPI 0xff000001", sas: []*sa.SA{espSA(sa.Transport, encap, spi(0xff000001))}, word: 2, reason: status.Verified, records: []outcome{good},
+	}, {
+		name: "from port 4500 to a client behind a NAT", sas: []*sa.SA{espSA(sa.Transport, behindNAT)}, word: 2, reason: status.Verified, records: []outcome{good},
 	}, {
 		name: "UDP-ESP of a plain SA", sas: []*sa.SA{wrapped}, absent: []*sa.SA{wrapped}, also: []*sa.SA{plain}, reason: status.UDPNoSA,
 	}})

@@ -9,6 +9,7 @@
 package sa
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 
@@ -96,8 +97,12 @@ func (o *Offload) UnmarshalText(b []byte) error {
 	return pick(o, string(b), map[string]Offload{"required": Required, "preferred": Preferred, "never": Never})
 }
 
-// EncapPort is the one UDP port on which ESP may be encapsulated (RFC 3948).
+// EncapPort is the UDP port of encapsulated ESP (RFC 3948 section 2.1). A NAT changes
+// it on one side, so that a server's packets go from it to any.
 const EncapPort = 4500
+
+// Encapsulated reports whether UDP between these ports may be ESP.
+func Encapsulated(src, dst uint16) bool { return src == EncapPort || dst == EncapPort }
 
 // The sizes of a replay window in packets.
 const (
@@ -126,7 +131,9 @@ type SA struct {
 
 	ESN      bool
 	SeqHigh  uint32 // the high half until a number has been authenticated
-	Encap    bool   // UDP-encapsulated on EncapPort
+	Encap    bool   // UDP-encapsulated
+	EncapSrc uint16 // the source port that is sent from, where it is not EncapPort; else 0
+	EncapDst uint16 // the destination port that is sent to, likewise
 	Bundle   string // on an AH SA: the name of the ESP SA beneath it
 	Offload  Offload
 	PadCheck bool // pad bytes must be 1, 2, 3 ... (RFC 4303 section 2.4)
@@ -176,6 +183,11 @@ func (s *SA) Check(bundled, allowLegacy bool) []Problem {
 	}
 	s.checkSuite(bundled, allowLegacy, say)
 	s.checkNumbers(say)
+	if !Encapsulated(s.EncapPorts()) {
+		say("encap_src", "expected %d as one of the two ports, found %d and, as encap_dst, %d", EncapPort, s.EncapSrc, s.EncapDst)
+	} else if s.EncapSrc|s.EncapDst != 0 && !s.Encap {
+		say("encap", "is needed where ports of it are given")
+	}
 	if s.Protocol == AH && s.Encap {
 		say("encap", "AH is never UDP-encapsulated (RFC 3948)")
 	}
@@ -245,6 +257,11 @@ func (s *SA) checkSuite(bundled, allowLegacy bool, say func(field, format string
 	}
 	want("encryption_key", s.EncryptionKey, su.EncryptionKeyLen())
 	want("integrity_key", s.IntegrityKey, su.IntegrityKeyLen())
+}
+
+// EncapPorts returns the UDP ports that an encapsulated SA sends with.
+func (s *SA) EncapPorts() (src, dst uint16) {
+	return cmp.Or(s.EncapSrc, EncapPort), cmp.Or(s.EncapDst, EncapPort)
 }
 
 // Same reports whether two SAs are the same association, so that what is known

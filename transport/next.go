@@ -106,8 +106,8 @@ func (r *Receiver) classifyUDP(f *frame, p wire.Packet) kind {
 		return plain
 	}
 	b := f.bytes[p.Header:max(p.Header, p.Reach)]
-	_, port, length, ok := wire.UDP(b)
-	if !ok || port != sa.EncapPort || length < wire.UDPLen {
+	src, dst, length, ok := wire.UDP(b)
+	if !ok || !sa.Encapsulated(src, dst) || length < wire.UDPLen {
 		return plain
 	}
 	b = b[wire.UDPLen:min(length, len(b))]

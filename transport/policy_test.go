@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/forge"
+	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/transport"
 	"tapsec/wire"
@@ -251,6 +252,18 @@ func TestPolicyIsAboutPackets(t *testing.T) {
 				t.Errorf("%s (%s) where everything may pass", v, r)
 			}
 		})
+	}
+}
+
+// What a server behind a NAT's other side sends goes from port 4500 to any, and is
+// opened by the NIC as by software (contract, UDP-ESP).
+func TestBehindNAT(t *testing.T) {
+	natted := espSA(sa.Transport, encap, func(s *sa.SA) { s.EncapDst = 19765 })
+	for name, prepare := range map[string]func(*pipeline.SAD){"NIC": nil, "software": func(d *pipeline.SAD) { d.Activate(false) }} {
+		h := newHost(t, setup{sas: []*sa.SA{natted}, prepare: prepare})
+		if _, v, r := h.receive(framed(once(t, 1, plain4(), natted))); !v.Clean() {
+			t.Errorf("%s: %s (%s)", name, v, r)
+		}
 	}
 }
 

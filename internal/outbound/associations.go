@@ -47,7 +47,8 @@ func (p *portion) after(f wire.Flow) wire.Flow {
 	last := p.sas[len(p.sas)-1]
 	next := wire.Flow{Src: f.Src, Dst: f.Dst, Protocol: uint8(last.Protocol), Shown: wire.ShownAll}
 	if last.Encap {
-		next.Protocol, next.SrcPort, next.DstPort = wire.ProtoUDP, sa.EncapPort, sa.EncapPort
+		next.Protocol = wire.ProtoUDP
+		next.SrcPort, next.DstPort = last.EncapPorts()
 	}
 	if p.mode() == sa.Tunnel {
 		next.Src, next.Dst = p.sas[0].Src, p.sas[0].Dst

@@ -60,9 +60,10 @@ func with(a *sa.SA, change func(*sa.SA)) *sa.SA {
 	return a
 }
 
-func encap(a *sa.SA)    { a.Encap = true }
-func anywhere(a *sa.SA) { a.Src, a.Dst = netip.Addr{}, netip.Addr{} }
-func esn(a *sa.SA)      { a.ESN, a.SeqHigh = true, 7 }
+func encap(a *sa.SA)     { a.Encap = true }
+func behindNAT(a *sa.SA) { a.Encap, a.EncapDst = true, 19765 }
+func anywhere(a *sa.SA)  { a.Src, a.Dst = netip.Addr{}, netip.Addr{} }
+func esn(a *sa.SA)       { a.ESN, a.SeqHigh = true, 7 }
 
 func over(esp string) func(*sa.SA) { return func(a *sa.SA) { a.Bundle = esp } }
 

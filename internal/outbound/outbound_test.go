@@ -38,6 +38,7 @@ func TestOpens(t *testing.T) {
 				{"bundle in bundle", 2, []*sa.SA{web(v), with(webAH(v), over("web")), siteCBC(w), with(siteAH(w), over("site-cbc"))}, nil},
 				{"AH over ESP as Linux makes it", 1, []*sa.SA{web(v), webAH(v)}, []string{"web", "web-ah"}},
 				{"UDP transport", 1, []*sa.SA{with(web(v), encap)}, nil},
+				{"UDP to a client behind a NAT", 1, []*sa.SA{with(web(v), behindNAT)}, nil},
 				{"UDP tunnel", 1, []*sa.SA{with(site(w), encap)}, nil},
 				{"transport in UDP tunnel", 2, []*sa.SA{web(v), with(site(w), encap)}, nil},
 				{"UDP transport in tunnel", 2, []*sa.SA{with(web(v), encap), site(w)}, nil},

@@ -69,9 +69,10 @@ func mend(packet []byte) error {
 
 // appendUDP appends the header of UDP encapsulation (RFC 3948 section 2.1),
 // whose length is 0 until setUDPLen is called.
-func appendUDP(dst []byte) []byte {
-	dst = binary.BigEndian.AppendUint16(dst, sa.EncapPort)
-	dst = binary.BigEndian.AppendUint16(dst, sa.EncapPort)
+func appendUDP(dst []byte, s *sa.SA) []byte {
+	from, to := s.EncapPorts()
+	dst = binary.BigEndian.AppendUint16(dst, from)
+	dst = binary.BigEndian.AppendUint16(dst, to)
 	return append(dst, 0, 0, 0, 0)
 }
 

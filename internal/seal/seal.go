@@ -272,7 +272,7 @@ func (l *layer) appendAH(payload []byte, next uint8, number uint64) {
 func (l *layer) appendESP(payload []byte, next uint8, number uint64) (err error) {
 	at := len(l.out)
 	if l.sa.Encap {
-		l.out = appendUDP(l.out)
+		l.out = appendUDP(l.out, &l.sa)
 	}
 	if l.out, err = l.esp.Seal(l.out, payload, next, number); err != nil {
 		return err
