@@ -66,6 +66,23 @@ func fieldsOf(v any, prefix string, into map[string]bool) {
 	}
 }
 
+// paths are what a program says there is.
+func paths(t *testing.T, client *control.Client) map[string]bool {
+	t.Helper()
+	var index control.Index
+	if err := client.Get("", &index); err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]bool{"GET /": true}
+	for _, name := range index.Documents {
+		all["GET /"+name] = true
+	}
+	for _, name := range index.Actions {
+		all["POST /"+name] = true
+	}
+	return all
+}
+
 // TestControlPage asks a running program all that docs/control.md says, with the
 // page's own commands: what it does not say is not there, and each field has one
 // name.
@@ -92,17 +109,7 @@ sas:
 	if err != nil {
 		t.Fatal(err)
 	}
-	var index control.Index
-	if err := client.Get("", &index); err != nil {
-		t.Fatal(err)
-	}
-	missing := map[string]bool{"GET /": true}
-	for _, name := range index.Documents {
-		missing["GET /"+name] = true
-	}
-	for _, name := range index.Actions {
-		missing["POST /"+name] = true
-	}
+	missing := paths(t, client)
 	wire, stack := listen(t, "wire0"), listen(t, "stack0")
 	wire.send(framed(plain("192.0.2.2:9", 1, 100))) // so that something is counted
 	stack.next()
