@@ -13,6 +13,7 @@ const (
 	mostLease  = 1 << 22
 	growth     = 16
 	ahead      = 2 * time.Second
+	shortest   = ahead / 8 // time that a rate is taken over: what came at once, as after a stop, is none
 )
 
 // lease is how far numbers may be used: as far as the disk says that they may
@@ -73,7 +74,7 @@ func (l *lease) fitting(used uint64, now time.Duration) uint64 {
 	if l.size == 0 {
 		return leastLease
 	}
-	elapsed := uint64(max(now-l.at, time.Millisecond))
+	elapsed := uint64(max(now-l.at, shortest))
 	numbers := min(used-min(l.from, used), math.MaxUint32)
 	return min(max(numbers*uint64(ahead)/elapsed, l.size/growth, leastLease), l.size*growth, mostLease)
 }

@@ -155,3 +155,22 @@ func BenchmarkStart(b *testing.B) {
 		})
 	}
 }
+
+// What comes at once, as when a stopped program goes on, is no rate: the lease
+// stays a small multiple of it.
+func TestLeaseOfABurst(t *testing.T) {
+	const rate, burst = 100, 1000
+	var l lease
+	var used uint64
+	var now time.Duration
+	use(&l, &used, &now, rate, 10*time.Second)
+	for range burst {
+		if used++; used > l.upTo || l.half(used) {
+			l.plan(used, used, now)
+			l.settle()
+		}
+	}
+	if left := l.left(used); left > 8*burst {
+		t.Errorf("after %d numbers at once %d would be lost", burst, left)
+	}
+}
