@@ -83,39 +83,40 @@ func (o *OnFailure) UnmarshalText(b []byte) error {
 
 // Interface is one TAP.
 type Interface struct {
-	Name  string
-	MTU   int    // bytes, without the Ethernet header
-	Netns string // named network namespace of the kernel's side; empty: where tapsec runs
+	Name  string `yaml:"name"`
+	MTU   int    `yaml:"mtu"`   // bytes, without the Ethernet header
+	Netns string `yaml:"netns"` // named network namespace of the kernel's side; empty: where tapsec runs
 }
 
 // Host is the TAP towards the transport, and what is delivered on it.
 type Host struct {
 	Interface
-	Form     Form
-	Annotate Annotate
+	Form     Form     `yaml:"form"`
+	Annotate Annotate `yaml:"annotate"`
 }
 
 // Switches say what the NIC does once it runs.
 type Switches struct {
-	Active  bool // receive offload is activated at start
-	AH, ESP bool // each protocol can be switched off by itself
+	Active bool `yaml:"active"` // receive offload is activated at start
+	AH     bool `yaml:"ah"`
+	ESP    bool `yaml:"esp"` // each protocol can be switched off by itself
 }
 
 // Config is one configuration.
 type Config struct {
-	Profile          sa.Profile
-	SACapacity       int // SA bundles that the NIC holds, where that is fewer than the profile's; 0 sets no bound
-	AllowLegacy      bool
-	InsecureKeyFiles bool
-	Queues           int
-	Wire             Interface
-	Host             Host
-	Offload          Switches
+	Profile          sa.Profile   `yaml:"profile"`
+	SACapacity       int          `yaml:"sa_capacity"` // SA bundles that the NIC holds, where that is fewer than the profile's; 0 sets no bound
+	AllowLegacy      bool         `yaml:"allow_legacy"`
+	InsecureKeyFiles bool         `yaml:"insecure_key_files"`
+	Queues           int          `yaml:"queues"`
+	Wire             Interface    `yaml:"wire"`
+	Host             Host         `yaml:"host"`
+	Offload          Switches     `yaml:"offload"`
 	SAs              []*sa.SA     `yaml:"sas"`
-	Policy           []sa.Policy  // the transport's; the first rule that matches decides
-	Local            []netip.Addr // the transport's own addresses; none: those of its stack's interface
-	OnFailure        OnFailure    // what the transport does with frames that failed a check
-	Warnings         []Problem    `yaml:"-"` // sorted by place
+	Policy           []sa.Policy  `yaml:"policy"`     // the transport's; the first rule that matches decides
+	Local            []netip.Addr `yaml:"local"`      // the transport's own addresses; none: those of its stack's interface
+	OnFailure        OnFailure    `yaml:"on_failure"` // what the transport does with frames that failed a check
+	Warnings         []Problem    `yaml:"-"`          // sorted by place
 
 	Files []string `yaml:"-"` // that it was read from, key files included
 
@@ -135,9 +136,13 @@ type document struct {
 // number whose high half is seq_high.
 type saFields struct {
 	sa.SA
-	Suite  string
-	Encap  *struct{ Port uint16 }
-	SeqLow *uint32
+	Suite  string  `yaml:"suite"`
+	Encap  *encap  `yaml:"encap"`
+	SeqLow *uint32 `yaml:"seq_low"`
+}
+
+type encap struct {
+	Port uint16 `yaml:"port"`
 }
 
 func (f *saFields) defaults() { f.Window, f.PadCheck = sa.DefaultWindow, true }

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"go.yaml.in/yaml/v3"
 
@@ -17,7 +16,7 @@ import (
 )
 
 // decoder fills structs from a tree of YAML nodes. A struct's fields are named
-// in snake case, or by their yaml tag.
+// by their yaml tag.
 type decoder struct {
 	file             string
 	lines            []string
@@ -279,7 +278,7 @@ func fieldsOf(t reflect.Type) map[string][]int {
 			continue
 		}
 		if name == "" {
-			name = snake(f.Name)
+			panic(fmt.Sprintf("configs: %s.%s has no yaml tag", t, f.Name))
 		}
 		fields[name] = f.Index
 		if name == "dst_ports" {
@@ -296,20 +295,6 @@ func fieldNames(t reflect.Type) []string {
 	}
 	slices.Sort(names)
 	return names
-}
-
-// snake turns SeqHigh into seq_high and SACapacity into sa_capacity.
-func snake(name string) string {
-	var b strings.Builder
-	for i, r := range name {
-		newWord := i > 0 && unicode.IsUpper(r) &&
-			(unicode.IsLower(rune(name[i-1])) || i+1 < len(name) && unicode.IsLower(rune(name[i+1])))
-		if newWord {
-			b.WriteByte('_')
-		}
-		b.WriteRune(unicode.ToLower(r))
-	}
-	return b.String()
 }
 
 // hint finds the name that was probably meant.

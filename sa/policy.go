@@ -32,9 +32,11 @@ func (p *Ports) UnmarshalText(b []byte) error {
 // Selector says which packets may travel on an SA (RFC 4301 section 4.4.1.1).
 // A zero field matches anything. The NIC ignores it; the host asks it.
 type Selector struct {
-	Src, Dst           netip.Prefix
-	Protocol           uint8
-	SrcPorts, DstPorts Ports
+	Src      netip.Prefix `yaml:"src"`
+	Dst      netip.Prefix `yaml:"dst"`
+	Protocol uint8        `yaml:"protocol"`
+	SrcPorts Ports        `yaml:"src_ports"`
+	DstPorts Ports        `yaml:"dst_ports"`
 }
 
 // Matches reports whether the selector means a flow, for certain; without one
@@ -66,13 +68,16 @@ func (p Ports) contains(port uint16) bool {
 
 // Limit ends or announces an SA's life; a zero field sets no limit.
 type Limit struct {
-	Time    time.Duration
-	Bytes   uint64
-	Packets uint64
+	Time    time.Duration `yaml:"time"`
+	Bytes   uint64        `yaml:"bytes"`
+	Packets uint64        `yaml:"packets"`
 }
 
 // Lifetimes are the soft and hard limits of an SA (RFC 4301 section 4.4.2.1).
-type Lifetimes struct{ Soft, Hard Limit }
+type Lifetimes struct {
+	Soft Limit `yaml:"soft"`
+	Hard Limit `yaml:"hard"`
+}
 
 // Action is what a policy does with the packets it matches.
 type Action uint8
@@ -104,9 +109,9 @@ func (a *Action) UnmarshalText(b []byte) error {
 
 // Policy is one rule of a host, for what it receives and for what it sends.
 type Policy struct {
-	Match  Selector
-	Action Action
-	SA     string // with Protect: the name of the SA that must have carried the packet; empty: any SA
+	Match  Selector `yaml:"match"`
+	Action Action   `yaml:"action"`
+	SA     string   `yaml:"sa"` // with Protect: the name of the SA that must have carried the packet; empty: any SA
 }
 
 // Concerns reports whether the rule is for a flow. What the flow does not show

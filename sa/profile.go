@@ -85,14 +85,20 @@ func ProfileByName(name string) (Profile, error) {
 	if name == "" {
 		name = "full"
 	}
-	var names []string
 	for _, p := range Profiles {
 		if p.Name == name {
 			return p, nil
 		}
+	}
+	return Profile{}, fmt.Errorf("expected %s, found %s", OneOf(ProfileNames()), Quote(name))
+}
+
+// ProfileNames returns the names of all profiles.
+func ProfileNames() (names []string) {
+	for _, p := range Profiles {
 		names = append(names, p.Name)
 	}
-	return Profile{}, fmt.Errorf("expected %s, found %s", OneOf(names), Quote(name))
+	return names
 }
 
 // Supports reports whether the NIC can hold the SA, alone or with the partner of

@@ -117,36 +117,37 @@ func ValidWindow(packets uint64) bool { return packets >= MinWindow && packets <
 // SA is one security association. Src and Dst may be invalid (the zero
 // Addr), which matches any address.
 type SA struct {
-	Name     string
-	SPI      uint32
-	Dst, Src netip.Addr
-	Protocol Protocol
-	Mode     Mode
-	Suite    Suite
+	Name     string     `yaml:"name"`
+	SPI      uint32     `yaml:"spi"`
+	Dst      netip.Addr `yaml:"dst"`
+	Src      netip.Addr `yaml:"src"`
+	Protocol Protocol   `yaml:"protocol"`
+	Mode     Mode       `yaml:"mode"`
+	Suite    Suite      `yaml:"suite"`
 
-	Direction Direction // as the host sees it that has the SA
+	Direction Direction `yaml:"direction"` // as the host sees it that has the SA
 
-	EncryptionKey Key // ESP: cipher key, with the salt at its end where the suite has one
-	IntegrityKey  Key // AH, and ESP suites with a separate integrity algorithm
+	EncryptionKey Key `yaml:"encryption_key"` // ESP: cipher key, with the salt at its end where the suite has one
+	IntegrityKey  Key `yaml:"integrity_key"`  // AH, and ESP suites with a separate integrity algorithm
 
-	ESN      bool
-	SeqHigh  uint32 // the high half until a number has been authenticated
-	Encap    bool   // UDP-encapsulated
-	EncapSrc uint16 // the source port that is sent from, where it is not EncapPort; else 0
-	EncapDst uint16 // the destination port that is sent to, likewise
-	Bundle   string // on an AH SA: the name of the ESP SA beneath it
-	Offload  Offload
-	PadCheck bool // pad bytes must be 1, 2, 3 ... (RFC 4303 section 2.4)
+	ESN      bool    `yaml:"esn"`
+	SeqHigh  uint32  `yaml:"seq_high"`  // the high half until a number has been authenticated
+	Encap    bool    `yaml:"encap"`     // UDP-encapsulated
+	EncapSrc uint16  `yaml:"encap_src"` // the source port that is sent from, where it is not EncapPort; else 0
+	EncapDst uint16  `yaml:"encap_dst"` // the destination port that is sent to, likewise
+	Bundle   string  `yaml:"bundle"`    // on an AH SA: the name of the ESP SA beneath it
+	Offload  Offload `yaml:"offload"`
+	PadCheck bool    `yaml:"pad_check"` // pad bytes must be 1, 2, 3 ... (RFC 4303 section 2.4)
 
 	// What a running SA has come to that is taken over; 64 bits with ESN, else 32.
-	Seq    uint64 // inbound: the highest number received, 0 before the first
-	Bitmap Bitmap // inbound: which of the numbers up to Seq were received; nil: any may have been
-	OSeq   uint64 `yaml:"oseq"` // outbound: the last number sent, 0 before the first
+	Seq    uint64 `yaml:"seq"`    // inbound: the highest number received, 0 before the first
+	Bitmap Bitmap `yaml:"bitmap"` // inbound: which of the numbers up to Seq were received; nil: any may have been
+	OSeq   uint64 `yaml:"oseq"`   // outbound: the last number sent, 0 before the first
 
-	Window    uint32 // the host's replay window in packets; 0 is DefaultWindow
-	ReplayOff bool   // the host takes every number, any number of times
-	Selector  *Selector
-	Lifetimes Lifetimes
+	Window    uint32    `yaml:"window"`     // the host's replay window in packets; 0 is DefaultWindow
+	ReplayOff bool      `yaml:"replay_off"` // the host takes every number, any number of times
+	Selector  *Selector `yaml:"selector"`
+	Lifetimes Lifetimes `yaml:"lifetimes"`
 }
 
 // String names the SA without any key.

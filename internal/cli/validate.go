@@ -20,22 +20,39 @@ type validateOptions struct {
 }
 
 func newValidate() *cobra.Command {
-	o := validateOptions{}
+	o, schema := validateOptions{}, false
 	cmd := &cobra.Command{
-		Use:   "validate [--json] FILE",
+		Use:   "validate [--json] FILE | --schema",
 		Short: "Check a configuration and name every mistake",
 		Long: `validate reads a configuration, or standard input where FILE is -, and names every
 mistake with line, column and field, and what is unwise. It shows no key.
 
 With --json it prints one object instead: good, errors and warnings, each of these
 with file, line, col, field, text (the line, keys masked) and msg. The exit code is
-2 where there are errors, as without.`,
-		Args: args(1),
+2 where there are errors, as without.
+
+--schema prints the JSON schema of a configuration, for editors that complete and
+check. For the YAML language server, put a first line into the file:
+# yaml-language-server: $schema=tapsec.schema.json`,
+		Args: func(cmd *cobra.Command, given []string) error {
+			if schema {
+				return args(0)(cmd, given)
+			}
+			return args(1)(cmd, given)
+		},
 		RunE: func(cmd *cobra.Command, given []string) error {
+			if schema {
+				text, err := configs.Schema()
+				if err == nil {
+					_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", text)
+				}
+				return err
+			}
 			o.in, o.stdin, o.stdout = given[0], cmd.InOrStdin(), cmd.OutOrStdout()
 			return validate(o)
 		},
 	}
+	cmd.Flags().BoolVar(&schema, "schema", false, "print the JSON schema of configurations, and check nothing")
 	cmd.Flags().BoolVar(&o.json, "json", false, "print one JSON object and nothing else")
 	return cmd
 }
