@@ -159,7 +159,7 @@ func BenchmarkStart(b *testing.B) {
 // What comes at once, as when a stopped program goes on, is no rate: the lease
 // stays a small multiple of it.
 func TestLeaseOfABurst(t *testing.T) {
-	const rate, burst = 100, 2000
+	const rate, burst = 100, 5000
 	var l lease
 	var used uint64
 	var now time.Duration
