@@ -19,7 +19,7 @@ import (
 	"tapsec/test/program"
 )
 
-const patience = 10 * time.Second
+const patience = program.Patience
 
 // process is one `tapsec run`.
 type process struct {

@@ -53,8 +53,8 @@ type process struct {
 
 	mu     sync.Mutex
 	tail   []string
-	second int64 // of the log's latest line
-	lines  int   // in it
+	second string // of the log's latest line
+	lines  int    // in it
 
 	warm *usage // the campaign's
 }
@@ -162,7 +162,7 @@ func (p *process) hear(text string) {
 	p.mu.Lock()
 	p.tail = append(p.tail, text)
 	p.tail = p.tail[max(0, len(p.tail)-tailLines):]
-	now := time.Now().Unix()
+	now := text[:min(len(text), len("time=2006-01-02T15:04:05"))] // its own: after silence many come at once
 	if now != p.second {
 		p.second, p.lines = now, 0
 	}

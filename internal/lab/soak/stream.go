@@ -8,6 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // stream sends data over TCP from a host to the other, between the kernel's own
@@ -35,7 +37,9 @@ func (c *campaign) stream(number, from int, data []byte) error {
 	}()
 	var conn net.Conn
 	if err := c.hosts[from].ns.Do(func() (err error) {
-		conn, err = net.DialTimeout("tcp", to.String(), patience)
+		for ok := true; ok; ok = errors.Is(err, unix.EHOSTUNREACH) && time.Now().Before(deadline) {
+			conn, err = net.DialTimeout("tcp", to.String(), patience) // a host that starts answers no neighbour
+		}
 		return err
 	}); err != nil {
 		return err
