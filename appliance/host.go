@@ -46,7 +46,7 @@ type host struct {
 func newHost(a *Appliance) (h *host, err error) {
 	o, c := &a.options, a.config
 	h = &host{log: a.log, software: pipeline.NewSoftware(), reassembler: reassembler{fragments: fragment.New(fragment.Limits{})}}
-	h.options = outbound.Config{Use: o.Use, First: o.First, MTU: c.Wire.MTU, Reply: a.ports.host.Inject,
+	h.options = outbound.Config{Joined: true, Use: o.Use, First: o.First, MTU: c.Wire.MTU, Reply: a.ports.host.Inject,
 		Ledger: a.ledger, Audit: logSent(a.log)}
 	h.remembers = o.State != ""
 	h.sides = newSides()

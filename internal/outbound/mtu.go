@@ -38,8 +38,8 @@ func (r *route) fit(p *wire.Packet, mtu int) int {
 //  1. IPv4 says with DF whether it may be fragmented.
 //  2. An IPv6 stack that is told fragments by itself. Nothing shorter than 1280
 //     bytes can be asked of it (RFC 2473 section 7.1). Nor would a fragment help
-//     in transport mode, which takes none: there only TCP is told, since it makes
-//     shorter packets.
+//     in transport mode, which takes none, nor where fragments are joined in front:
+//     there only TCP is told, since it makes shorter packets.
 //  3. Fragments are made of what was sealed (RFC 4303 section 3.3.4).
 func (s *Sender) tooLong(frame []byte, p *wire.Packet, r *route) Reason {
 	n, least := p.End-p.Start, leastIPv4
@@ -48,7 +48,7 @@ func (s *Sender) tooLong(frame []byte, p *wire.Packet, r *route) Reason {
 		may = be.Uint16(frame[p.Start+6:])&dontFragment == 0
 	} else {
 		least = leastIPv6
-		may = n <= leastIPv6 || r.endToEnd && p.Proto != wire.ProtoTCP
+		may = n <= leastIPv6 || (r.endToEnd || s.config.Joined) && p.Proto != wire.ProtoTCP
 	}
 	if !may {
 		s.answer(frame, p, max(least, r.fit(p, s.config.MTU)))

@@ -242,6 +242,21 @@ func TestFragments(t *testing.T) {
 	})
 }
 
+// A datagram that was put together of what an IPv6 stack has cut is cut again behind
+// the tunnel's seal: the stack knows the MTU, and would learn nothing. TCP is told.
+func TestJoinedDatagram(t *testing.T) {
+	for _, w := range []int{4, 6} {
+		s := newSender(t, Config{SAs: []*sa.SA{site(w)}, Joined: true})
+		if sent := send(s, sized(6, 4000)); len(sent) != 3 {
+			t.Errorf("over IPv%d: %d frames, counted%s", w, len(sent), counts(s))
+		}
+		tcp := edited(sized(6, 1500), func(ip []byte) { ip[6] = wire.ProtoTCP })
+		if sent := send(s, tcp); len(sent) != 0 || s.Counts()[TooLong] != 1 {
+			t.Errorf("TCP over IPv%d: %d frames, counted%s", w, len(sent), counts(s))
+		}
+	}
+}
+
 // The fragments of a program that was started anew are none of its predecessor's,
 // for which the receiver may still wait (RFC 8200 section 4.5, RFC 7739).
 func TestFragmentsAfterRestart(t *testing.T) {

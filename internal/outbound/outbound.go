@@ -36,6 +36,7 @@ type Config struct {
 	Held   []Held                   // what must not leave in clear although nothing seals it
 	Use    [][]string               // stacks of SAs by name, innermost first; none: see Sender
 	Local  []netip.Addr             // our own; the first of its IP version is src of a tunnel that has none
+	Joined bool                     // the stack's fragments come as the datagram that they make
 	MTU    int                      // of the wire in bytes, without the Ethernet header
 	Ledger *ledger.Ledger           // where numbers live; nil: in the Sender
 	First  uint64                   // first sequence number of each SA; 0 leaves it to oseq and seq_high, else 1

@@ -259,7 +259,7 @@ func (h *host) one(l line, large bool) {
 	p := &paths[l.path]
 	src, dst := netip.AddrPortFrom(p.addr(l.path, l.from), soakPort), netip.AddrPortFrom(p.addr(l.path, 1-l.from), soakPort)
 	number, done := h.c.ledgers[l].send()
-	if large && !p.small {
+	if large {
 		h.c.ledgers[l].cut(number)
 		_, err := h.large.WriteToUDPAddrPort(datagram(l, number, largeLen), dst)
 		done(err)

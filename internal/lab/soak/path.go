@@ -16,7 +16,6 @@ type path struct {
 	six    bool
 	layers []layer // innermost first
 	bare   bool    // no rule of the policy wants it protected: its SAs alone do
-	small  bool    // it carries nothing that the stack has cut into fragments
 }
 
 // layer is one SA of a path in each direction.
@@ -34,7 +33,7 @@ var paths = []path{
 	{name: "bare", layers: []layer{{suite: "aes128gcm16", window: 64}}, bare: true},
 	{name: "cbc", layers: []layer{{suite: "aes128-sha256", esn: true, window: 256}}},
 	{name: "six", six: true, layers: []layer{{suite: "aes256gcm16", esn: true, window: 64, high: true}}},
-	{name: "tunnel6", six: true, small: true, layers: []layer{{tunnel: true, suite: "chacha20poly1305", window: 1024}}},
+	{name: "tunnel6", six: true, layers: []layer{{tunnel: true, suite: "chacha20poly1305", window: 1024}}},
 	{name: "tunnel4", layers: []layer{{tunnel: true, suite: "aes128-sha256", window: 64}}},
 	{name: "nested", layers: []layer{{suite: "aes128gcm16", window: 64}, {tunnel: true, suite: "aes128gcm16", window: 64}}},
 }
