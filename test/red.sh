@@ -6,9 +6,9 @@ set -eu
 cd "$(dirname "$0")/.."
 broken=$(mktemp -d)
 trap 'rm -r "$broken"' EXIT
-sed '/^\tp\.tunnel()$/d' pipeline/pipeline.go >"$broken/pipeline.go"
+sed '/^\tp\.tunnelPortion()$/d' pipeline/pipeline.go >"$broken/pipeline.go"
 if cmp -s pipeline/pipeline.go "$broken/pipeline.go"; then
-	echo "$0: pipeline/pipeline.go has no line p.tunnel() to break" >&2
+	echo "$0: pipeline/pipeline.go has no line p.tunnelPortion() to break" >&2
 	exit 1
 fi
 printf '{"Replace": {"%s": "%s"}}' "$PWD/pipeline/pipeline.go" "$broken/pipeline.go" >"$broken/overlay.json"
