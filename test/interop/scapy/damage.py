@@ -122,7 +122,7 @@ def udp_kinds():
         Kind("UDP length 8", put(-4, b"\0\x08"), "udp-too-short"),  # as scapy has it over IPv4
         Kind("UDP length 0", put(-4, b"\0\0"), "spi-outside"),
         Kind("UDP length beyond the packet", lambda p: claimed(resized(p, len(p) + 4), len(p)), "udp-length", FAILED),
-        Kind("another port", put(-6, b"\x11\x95"), "no-ipsec"),
+        Kind("another port", put(-8, b"\x11\x95\x11\x95"), "no-ipsec"),
         Kind("not ESP but IKE", put(0, bytes(4)), "ike"),
         Kind("keep-alive", lambda p: put(0, b"\xff")(cut(1)(p)), "keep-alive"),
         Kind("ESP without its UDP", bare, "encap-mismatch"),

@@ -57,7 +57,7 @@ func abilities(t *testing.T, file string, text []byte) map[string]ability {
 func abilityOf(s *sa.SA) ability {
 	lost, err := keys.Lost(keys.ESPSA, s)
 	switch {
-	case err != nil:
+	case err != nil, s.Suite.Cipher == sa.ChaCha20Poly1305: // Debian's is 4.0
 		return nothing
 	case slices.Contains(lost, "integrity"):
 		return decodes

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"testing"
 	"time"
 
@@ -96,8 +97,20 @@ func table(t *testing.T, keys string) (folder string) {
 	if said, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", cmd.Args, err, said)
 	}
+	path := filepath.Join(folder, "esp_sa")
+	text, err := os.ReadFile(path)
+	if err == nil {
+		err = os.WriteFile(path, only40.ReplaceAll(text, nil), 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 	return folder
 }
+
+// only40 is what tshark 4.0 does not take of a table: a cipher, for which it loads
+// none, and two more columns.
+var only40 = regexp.MustCompile(`(?m)^.*ChaCha20.*\n|,"(?:32|64)-bit","[0-9a-fA-Fx]*"$`)
 
 // write makes a capture.
 func write(t *testing.T, frames [][]byte) (file string) {
