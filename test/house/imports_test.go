@@ -47,7 +47,7 @@ var mayImport = map[string][]string{
 
 	"internal/lab/bench": {"appliance", "configs", "internal/netns", "tap", "internal/nic", "sa", "internal/seal", "status",
 		"internal/lab/forge", "internal/lab/rig"},
-	"internal/lab/testbed": {"appliance", "configs", "internal/nic", "pipeline", "status", "internal/lab/rig",
+	"internal/lab/testbed": {"appliance", "configs", "internal/netns", "internal/nic", "pipeline", "status", "internal/lab/rig",
 		"internal/lab/conformance"},
 	"internal/lab/hosts": {"appliance", "configs", "internal/netns", "sa", "internal/seal", "status", "transport",
 		"internal/lab/forge", "internal/lab/rig"},

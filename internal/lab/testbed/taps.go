@@ -12,6 +12,7 @@ import (
 	"tapsec/configs"
 	"tapsec/internal/lab/conformance"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 	"tapsec/internal/nic"
 	"tapsec/pipeline"
 )
@@ -27,6 +28,7 @@ type TAPs struct {
 	link
 	appliance *appliance.Appliance
 	current   current
+	names     []string
 	stop      context.CancelFunc
 	ended     chan error
 }
@@ -49,7 +51,13 @@ func OpenTAPs() (_ *TAPs, err error) {
 	if err := rig.Setup(); err != nil {
 		return nil, err
 	}
-	b := &TAPs{ended: make(chan error, 1)}
+	names := configs.Default()
+	b := &TAPs{ended: make(chan error, 1), names: []string{names.Wire.Name, names.Host.Name}}
+	for _, name := range b.names { // made here, so that they are quiet before they are up
+		if err := errors.Join(netns.AddTAP(name, false), netns.Quiet(name)); err != nil {
+			return nil, err
+		}
+	}
 	b.appliance, err = appliance.New(appliance.Options{
 		Load:  func() (*configs.Config, error) { return configs.Default(), nil },
 		NoNIC: true,
@@ -58,7 +66,6 @@ func OpenTAPs() (_ *TAPs, err error) {
 	if err != nil {
 		return nil, err
 	}
-	names := configs.Default()
 	if b.link, err = openLink(names.Wire.Name, names.Host.Name, answerWithin); err != nil {
 		return nil, errors.Join(err, b.appliance.Close())
 	}
@@ -119,5 +126,9 @@ func (b *TAPs) Load(l *conformance.Lab, d time.Duration) (r Load, err error) {
 // Close stops the appliance. The TAPs vanish.
 func (b *TAPs) Close() error {
 	b.stop()
-	return errors.Join(<-b.ended, b.close(), b.appliance.Close())
+	err := errors.Join(<-b.ended, b.close(), b.appliance.Close())
+	for _, name := range b.names {
+		err = errors.Join(err, netns.Delete(name))
+	}
+	return err
 }
