@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"tapsec/internal/lab/rig"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -61,14 +63,14 @@ func TestPoor(t *testing.T) {
 // keeps, and writes beside one by CAP_DAC_OVERRIDE.
 func TestCapabilityForAFile(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root")
+		rig.Missing(t, "needs root")
 	}
 	const somebody = 65534
 	for _, test := range []struct{ of, keeps string }{{"etc/config", "cap_dac_read_search"}, {"lib", "cap_dac_override"}} {
 		dir := lay(t)
 		after := func(dir string) {
 			if err := errors.Join(os.Chown(filepath.Join(dir, test.of), somebody, somebody), os.Chmod(filepath.Join(dir, test.of), 0o700)); err != nil {
-				t.Skipf("needs root, and not of a user namespace: %v", err)
+				rig.Missing(t, fmt.Sprintf("needs root, and not of a user namespace: %v", err))
 			}
 		}
 		after(dir)
