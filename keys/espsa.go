@@ -187,16 +187,7 @@ func tableSuite(cipher, integrity string, keyLen int) (string, error) {
 // hold becomes a comment: AH and the suites that it does not know. Errors are the
 // writer's.
 func WriteESPSA(w io.Writer, sas []*sa.SA) error {
-	for _, s := range sas {
-		line, err := tableRow(s)
-		if err != nil {
-			line = fmt.Sprintf("# %s: %v", oneLine(s.Name), err)
-		}
-		if _, err := fmt.Fprintln(w, line); err != nil {
-			return err
-		}
-	}
-	return nil
+	return writeLines(w, sas, tableRow)
 }
 
 func tableRow(s *sa.SA) (string, error) {

@@ -14,8 +14,13 @@ import (
 // WriteXFRM prints the commands that make these SAs in Linux, keys included.
 // What Linux cannot hold becomes a comment. Errors are the writer's.
 func WriteXFRM(w io.Writer, sas []*sa.SA) error {
+	return writeLines(w, sas, xfrmCommand)
+}
+
+// writeLines writes a line for each SA, or why there is none as a comment.
+func writeLines(w io.Writer, sas []*sa.SA, lineOf func(*sa.SA) (string, error)) error {
 	for _, s := range sas {
-		line, err := xfrmCommand(s)
+		line, err := lineOf(s)
 		if err != nil {
 			line = fmt.Sprintf("# %s: %v", oneLine(s.Name), err)
 		}
