@@ -21,7 +21,7 @@ import (
 const (
 	sigTERM   = unix.SIGTERM
 	sigKILL   = unix.SIGKILL
-	stateSize = 1 << 20 // bytes of the disk that has the states
+	stateSize = 32 << 20 // bytes of the disk that has the states: twice those of an hour of rekeys fit
 	stateDir  = "state"
 )
 
