@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"tapsec/internal/lab/forge"
-	"tapsec/internal/seal"
+	"tapsec/internal/outbound"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -171,7 +171,7 @@ func (c *frameCase) seal(t testing.TB) *sealed {
 	}
 	s := &sealed{packets: [][]byte{packet}}
 	plains := map[*sa.SA][]byte{}
-	sealer, err := seal.New(zeros{}, c.sas...)
+	sealer, err := outbound.NewSealer(zeros{}, c.sas...)
 	if err != nil {
 		t.Fatal(err)
 	}

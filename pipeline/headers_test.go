@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/forge"
-	"tapsec/internal/seal"
+	"tapsec/internal/outbound"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -194,7 +194,7 @@ func TestJumbogram(t *testing.T) {
 			fix: func(i int, r *status.Record) {
 				if i == 1 { // the packet's end is the payload's
 					c := frameCase{sas: []*sa.SA{esp}, packet: plain6()}
-					s, _ := seal.New(zeros{}, c.sas...)
+					s, _ := outbound.NewSealer(zeros{}, c.sas...)
 					b, _ := s.Seal(nil, plain6())
 					r.PayloadLen = uint16(len(b) - 40 - 16 - 16)
 				}

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/forge"
-	"tapsec/internal/seal"
+	"tapsec/internal/outbound"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -172,7 +172,7 @@ func (d draw) frame(stack []*sa.SA, six bool) []byte {
 	if six {
 		packet = plain6()
 	}
-	sealer, err := seal.New(zeros{}, stack...)
+	sealer, err := outbound.NewSealer(zeros{}, stack...)
 	if err != nil {
 		return nil
 	}

@@ -15,7 +15,7 @@ import (
 
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/seal"
+	"tapsec/internal/outbound"
 	"tapsec/test/program"
 	"tapsec/wire"
 )
@@ -27,7 +27,7 @@ type home struct {
 	config  string
 	wire    port
 	stack   port
-	sealer  *seal.Sealer // the peer's
+	sealer  *outbound.Sealer // the peer's
 	sent    map[string]bool
 	taken   map[uint64]bool
 	highest uint32 // number sent

@@ -20,7 +20,7 @@ import (
 	"tapsec/internal/control"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
-	"tapsec/internal/seal"
+	"tapsec/internal/outbound"
 	"tapsec/sa"
 	"tapsec/test/program"
 )
@@ -80,7 +80,7 @@ func unread(t *testing.T) (reader, writer *os.File) {
 }
 
 // goodAmongBad sends good frames, each behind forged ones, and awaits the good ones.
-func goodAmongBad(t *testing.T, s *seal.Sealer, wire, stack port, good int, first uint64) {
+func goodAmongBad(t *testing.T, s *outbound.Sealer, wire, stack port, good int, first uint64) {
 	t.Helper()
 	for i := range uint64(good) {
 		for range 5 {

@@ -20,7 +20,7 @@ import (
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
-	"tapsec/internal/seal"
+	"tapsec/internal/outbound"
 	"tapsec/status"
 	"tapsec/tap"
 )
@@ -453,7 +453,7 @@ func TestQueues(t *testing.T) {
 		t.Error("not steered by SPI where that is possible")
 	}
 	wire, host := listen(t, "wire0"), listen(t, "host0")
-	var sealers []*seal.Sealer
+	var sealers []*outbound.Sealer
 	for i := range flows {
 		sealers = append(sealers, sealer(t, sasOf(t, text)[fmt.Sprintf("f%d", i)]))
 	}

@@ -14,7 +14,7 @@ import (
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
-	"tapsec/internal/seal"
+	"tapsec/internal/outbound"
 	"tapsec/sa"
 	"tapsec/status"
 )
@@ -52,16 +52,16 @@ func sasOf(t *testing.T, text string) map[string]*sa.SA {
 	return sas
 }
 
-func sealer(t *testing.T, sas ...*sa.SA) *seal.Sealer {
+func sealer(t *testing.T, sas ...*sa.SA) *outbound.Sealer {
 	t.Helper()
-	s, err := seal.New(nil, sas...)
+	s, err := outbound.NewSealer(nil, sas...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-func sealed(t *testing.T, s *seal.Sealer, packet []byte) []byte {
+func sealed(t *testing.T, s *outbound.Sealer, packet []byte) []byte {
 	t.Helper()
 	out, err := s.Seal(nil, packet)
 	if err != nil {
@@ -100,7 +100,7 @@ type sample struct {
 // mixer makes samples of all kinds, with ever new numbers.
 type mixer struct {
 	t                           *testing.T
-	site, web, nested, stranger *seal.Sealer
+	site, web, nested, stranger *outbound.Sealer
 	number                      uint64
 }
 
@@ -119,7 +119,7 @@ const kinds = 8
 func (m *mixer) sample(kind, size int) sample {
 	m.number++
 	tunnelled, direct := plain(interior, m.number, size), plain(server, m.number, size)
-	good := func(name string, s *seal.Sealer, packet []byte, word status.Word) sample {
+	good := func(name string, s *outbound.Sealer, packet []byte, word status.Word) sample {
 		return sample{name, framed(sealed(m.t, s, packet)), word, status.Verified, packet[20:]}
 	}
 	switch kind {

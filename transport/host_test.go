@@ -12,8 +12,8 @@ import (
 	"tapsec/configs"
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/ledger"
+	"tapsec/internal/outbound"
 	window "tapsec/internal/replay"
-	"tapsec/internal/seal"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -143,9 +143,9 @@ type zeros struct{}
 func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
 
 // sealer makes a Sealer of SAs, innermost first.
-func sealer(t testing.TB, sas ...*sa.SA) *seal.Sealer {
+func sealer(t testing.TB, sas ...*sa.SA) *outbound.Sealer {
 	t.Helper()
-	s, err := seal.New(zeros{}, sas...)
+	s, err := outbound.NewSealer(zeros{}, sas...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -153,7 +153,7 @@ func sealer(t testing.TB, sas ...*sa.SA) *seal.Sealer {
 }
 
 // sealed is what the Sealer makes of a packet next.
-func sealed(t testing.TB, s *seal.Sealer, packet []byte) []byte {
+func sealed(t testing.TB, s *outbound.Sealer, packet []byte) []byte {
 	t.Helper()
 	b, err := s.Seal(nil, packet)
 	if err != nil {

@@ -8,7 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
-	"tapsec/internal/seal"
+	"tapsec/internal/outbound"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/transport"
@@ -73,7 +73,7 @@ type lottery struct {
 
 // stack is SAs, innermost first, over packets of one version.
 type stack struct {
-	sealer *seal.Sealer
+	sealer *outbound.Sealer
 	n      int
 	v6     bool
 	next   uint64

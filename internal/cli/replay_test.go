@@ -23,7 +23,7 @@ import (
 	"tapsec/internal/lab/conformance"
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/seal"
+	"tapsec/internal/outbound"
 	"tapsec/keys"
 )
 
@@ -216,7 +216,7 @@ func underKernelSAs(t *testing.T, text []byte) (all [][]byte) {
 		t.Fatal(read, err)
 	}
 	for i, s := range read.All {
-		out, err := seal.New(forge.Zeros{}, s)
+		out, err := outbound.NewSealer(forge.Zeros{}, s)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"tapsec/internal/ledger"
-	"tapsec/internal/seal"
 	"tapsec/sa"
 	"tapsec/wire"
 )
@@ -76,7 +75,7 @@ func (k stack) carries(f wire.Flow) bool {
 // associations are all SAs, and in which ways they are applied.
 type associations struct {
 	all      []*sa.SA
-	sealer   *seal.Sealer      // of all, in the same order
+	sealer   *Sealer           // of all, in the same order
 	counters []*ledger.Counter // theirs
 	portions []*portion
 	use      []stack
@@ -99,8 +98,8 @@ func associate(c *Config) (associations, error) {
 		}
 		a.use = append(a.use, k)
 	}
-	if a.sealer, err = seal.New(c.Random, a.all...); err != nil {
-		return a, fmt.Errorf("outbound: %w", err)
+	if a.sealer, err = NewSealer(c.Random, a.all...); err != nil {
+		return a, err
 	}
 	return a, a.draw(c)
 }

@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"tapsec/internal/ledger"
-	"tapsec/internal/seal"
 	"tapsec/sa"
 	"tapsec/wire"
 )
@@ -81,7 +80,7 @@ func (s *Sender) audit(r *route) {
 	for _, i := range r.places {
 		a := s.sas.all[i]
 		end := end{s.sas.counters[i], a.ID()}
-		if last := seal.LastNumber(a); end.Peek() > last && !s.ended[end] {
+		if last := lastNumber(a); end.Peek() > last && !s.ended[end] {
 			s.ended[end] = true
 			if s.config.Audit != nil {
 				s.config.Audit(Event{Time: time.Now(), Reason: NumbersUsed, SA: a.Name,

@@ -7,8 +7,10 @@
 // ARP, neighbour discovery, multicast, broadcast and link-local traffic stay in
 // clear, whatever the policy says.
 //
-// It picks SAs (select.go) and minds the MTU (mtu.go, icmp.go); sealing itself
-// is seal's. It keeps no lifetimes and does no I/O. It reassembles nothing, and
+// It picks SAs (select.go) and minds the MTU (mtu.go, icmp.go). The Sealer beneath
+// (sealer.go) turns one packet into a sealed one and knows nothing of the rest.
+//
+// Outbound keeps no lifetimes and does no I/O. It reassembles nothing, and
 // transport mode takes no fragments: where the stack makes some, as it does of
 // UDP once it has been told the MTU, reassembly belongs in front.
 package outbound
@@ -24,7 +26,6 @@ import (
 
 	"tapsec/internal/audit"
 	"tapsec/internal/ledger"
-	"tapsec/internal/seal"
 	"tapsec/sa"
 	"tapsec/wire"
 )
@@ -244,7 +245,7 @@ func failure(err error) Reason {
 		return NumbersUsed
 	case ledger.ErrLease:
 		return NoLease
-	case seal.ErrTooLong:
+	case ErrTooLong:
 		return TooLong
 	}
 	return Unsealable

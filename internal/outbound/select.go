@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"tapsec/internal/seal"
 	"tapsec/sa"
 	"tapsec/wire"
 )
@@ -47,7 +46,7 @@ func (a *associations) derive(f wire.Flow) stack {
 // route is the way of a flow, found once.
 type route struct {
 	fate       Reason // Sealed, one of those in clear, or a drop
-	sealer     *seal.Sealer
+	sealer     *Sealer
 	name       string // of its SAs, innermost first
 	places     []int  // of them among all
 	endToEnd   bool   // the innermost SA is in transport mode

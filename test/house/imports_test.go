@@ -29,8 +29,7 @@ var mayImport = map[string][]string{
 	"keys":    {"sa"},
 	"capture": {"status"},
 
-	"internal/seal": {"wire", "sa", "esp", "ah"},
-	"pipeline":      {"wire", "sa", "esp", "ah", "status"},
+	"pipeline": {"wire", "sa", "esp", "ah", "status"},
 
 	"internal/lab/forge": {"wire", "sa", "esp", "ah", "status"},
 
@@ -38,21 +37,21 @@ var mayImport = map[string][]string{
 	"internal/nic": {"tap"},
 
 	"transport":         {"wire", "sa", "status", "internal/fragment", "internal/replay", "internal/ledger", "internal/reason", "internal/audit"},
-	"internal/outbound": {"wire", "sa", "internal/seal", "internal/ledger", "internal/reason", "internal/audit"},
+	"internal/outbound": {"wire", "sa", "esp", "ah", "internal/ledger", "internal/reason", "internal/audit"},
 	"internal/control":  {"sa"},
 
 	"appliance": {"configs", "sa", "status", "tap", "pipeline", "transport", "internal/nic", "internal/netns", "internal/control",
 		"internal/confine",
 		"internal/fragment", "internal/outbound", "internal/ledger", "internal/replay", "internal/audit", "wire"},
 
-	"internal/lab/bench": {"appliance", "configs", "internal/netns", "tap", "internal/nic", "sa", "internal/seal", "status",
+	"internal/lab/bench": {"appliance", "configs", "internal/netns", "tap", "internal/nic", "sa", "internal/outbound", "status",
 		"internal/lab/forge", "internal/lab/rig"},
 	"internal/lab/testbed": {"appliance", "configs", "internal/netns", "internal/nic", "pipeline", "status", "internal/lab/rig",
 		"internal/lab/conformance"},
-	"internal/lab/hosts": {"appliance", "configs", "internal/netns", "sa", "internal/seal", "status", "transport",
+	"internal/lab/hosts": {"appliance", "configs", "internal/netns", "sa", "internal/outbound", "status", "transport",
 		"internal/lab/forge", "internal/lab/rig"},
 	"internal/lab/soak": {"internal/lab/forge", "internal/lab/rig", "internal/netns", "status", "wire"},
-	"internal/lab/conformance": {"sa", "internal/seal", "status", "wire", "configs", "keys",
+	"internal/lab/conformance": {"sa", "internal/outbound", "status", "wire", "configs", "keys",
 		"internal/lab/forge", "internal/lab/vector"},
 
 	"internal/cli": {"*"},

@@ -7,7 +7,7 @@ import (
 	"net/netip"
 
 	"tapsec/internal/lab/forge"
-	"tapsec/internal/seal"
+	"tapsec/internal/outbound"
 	"tapsec/sa"
 	"tapsec/status"
 )
@@ -81,7 +81,7 @@ type traffic struct {
 func newTraffic(s suite, size int) (*traffic, error) {
 	const udp = 8
 	packet := forge.UDP(nil, netip.AddrPortFrom(hosts[0], 4000), netip.AddrPortFrom(hosts[1], 5000), make([]byte, size-udp))
-	sealer, err := seal.New(nil, s.sas...)
+	sealer, err := outbound.NewSealer(nil, s.sas...)
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,7 @@ import (
 	"fmt"
 
 	"tapsec/internal/lab/forge"
-	"tapsec/internal/seal"
+	"tapsec/internal/outbound"
 	"tapsec/sa"
 	"tapsec/status"
 )
@@ -149,7 +149,7 @@ func (k *book) mangle(packet []byte, m forge.Mangle, names ...string) []byte {
 	for _, n := range names {
 		sas = append(sas, k.sas[n])
 	}
-	s, err := seal.New(forge.Zeros{}, sas...)
+	s, err := outbound.NewSealer(forge.Zeros{}, sas...)
 	if err != nil {
 		panic("conformance: " + err.Error())
 	}

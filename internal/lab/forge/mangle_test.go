@@ -7,7 +7,7 @@ import (
 
 	"tapsec/ah"
 	"tapsec/esp"
-	"tapsec/internal/seal"
+	"tapsec/internal/outbound"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/wire"
@@ -32,7 +32,7 @@ func newSA(p sa.Protocol, mode sa.Mode, suite string, ends [2]string) *sa.SA {
 // sealed is what the sender makes of a packet under the number 1.
 func sealed(t *testing.T, packet []byte, a *sa.SA) []byte {
 	t.Helper()
-	s, err := seal.New(nil, a)
+	s, err := outbound.NewSealer(nil, a)
 	if err != nil {
 		t.Fatal(err)
 	}

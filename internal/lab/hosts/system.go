@@ -21,7 +21,7 @@ import (
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
-	"tapsec/internal/seal"
+	"tapsec/internal/outbound"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/transport"
@@ -283,7 +283,7 @@ func (s *system) sealed(packet []byte, names ...string) ([]byte, error) {
 			}
 		}
 	}
-	sealer, err := seal.New(nil, sas...)
+	sealer, err := outbound.NewSealer(nil, sas...)
 	if err != nil {
 		return nil, err
 	}

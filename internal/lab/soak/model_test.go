@@ -10,7 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"tapsec/internal/lab/forge"
-	"tapsec/internal/seal"
+	"tapsec/internal/outbound"
 	"tapsec/sa"
 )
 
@@ -62,7 +62,7 @@ func sealedAs(t *testing.T, c *campaign, path int) []byte {
 		sas = append(sas, &sa.SA{Name: a.name, SPI: a.spi, Src: a.src, Dst: a.dst, Protocol: sa.ESP, Mode: mode, Suite: suite,
 			EncryptionKey: sa.NewKey(a.key), IntegrityKey: sa.NewKey(a.integrity), ESN: a.layer.esn, PadCheck: true})
 	}
-	s, err := seal.New(nil, sas...)
+	s, err := outbound.NewSealer(nil, sas...)
 	if err != nil {
 		t.Fatal(err)
 	}

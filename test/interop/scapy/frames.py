@@ -20,7 +20,7 @@ import json
 import os
 import sys
 
-sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../internal/seal/testdata"))
+sys.path.append(os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../../internal/outbound/testdata"))
 
 import judge  # noqa: E402
 from stack import Stack, bundle, extended, inside, single, unsigned  # noqa: E402

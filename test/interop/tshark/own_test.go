@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/forge"
-	"tapsec/internal/seal"
+	"tapsec/internal/outbound"
 	"tapsec/keys"
 	"tapsec/sa"
 	"tapsec/test/interop"
@@ -86,7 +86,7 @@ func (l layout) association(suite sa.Suite, spi uint32, encap bool) *sa.SA {
 // frames are a short one and a long one.
 func (l layout) frames(t *testing.T, a *sa.SA) (all [][]byte) {
 	t.Helper()
-	s, err := seal.New(rand.NewChaCha8([32]byte{byte(a.SPI >> 8), byte(a.SPI)}), a) // the same frames after each run
+	s, err := outbound.NewSealer(rand.NewChaCha8([32]byte{byte(a.SPI >> 8), byte(a.SPI)}), a) // the same frames after each run
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,27 +1,20 @@
-package seal
+package outbound
 
 import (
-	"encoding/binary"
 	"net/netip"
 
 	"tapsec/sa"
 	"tapsec/wire"
 )
 
-const (
-	ipv4Len      = 20
-	ipv6Len      = 40
-	ttl          = 64
-	dontFragment = 0x4000
-)
+const ttl = 64
 
 // appendIP appends an IPv4 or IPv6 header without length and checksum, which
 // mend puts in. tos is TOS or traffic class; id and flags are IPv4's.
 func appendIP(dst []byte, from, to netip.Addr, proto, tos uint8, id, flags uint16) []byte {
 	if from.Is4() != to.Is4() {
-		panic("seal: a packet between two IP versions")
+		panic("outbound: a packet between two IP versions")
 	}
-	be := binary.BigEndian
 	if from.Is4() {
 		src, target := from.As4(), to.As4()
 		dst = append(dst, 0x45, tos, 0, 0)
@@ -40,9 +33,9 @@ func appendIP(dst []byte, from, to netip.Addr, proto, tos uint8, id, flags uint1
 // ECN are the inner header's (RFC 6040 section 4.1), and so is DF; an IPv6
 // packet, which nobody on the way may fragment, sets it.
 func outer(dst []byte, a *sa.SA, proto uint8, id uint16, inner []byte) []byte {
-	tos, df := inner[1], binary.BigEndian.Uint16(inner[6:])&dontFragment
+	tos, df := inner[1], be.Uint16(inner[6:])&dontFragment
 	if inner[0]>>4 == 6 {
-		tos, df = uint8(binary.BigEndian.Uint16(inner)>>4), dontFragment
+		tos, df = uint8(be.Uint16(inner)>>4), dontFragment
 	}
 	return appendIP(dst, a.Src, a.Dst, proto, tos, id, df)
 }
@@ -50,12 +43,11 @@ func outer(dst []byte, a *sa.SA, proto uint8, id uint16, inner []byte) []byte {
 // mend gives the IP header its length and, in IPv4, its checksum. The error is
 // ErrTooLong.
 func mend(packet []byte) error {
-	be := binary.BigEndian
 	if packet[0]>>4 == 6 {
-		if len(packet)-ipv6Len > 0xffff {
+		if len(packet)-wire.IPv6Len > 0xffff {
 			return ErrTooLong
 		}
-		be.PutUint16(packet[4:], uint16(len(packet)-ipv6Len))
+		be.PutUint16(packet[4:], uint16(len(packet)-wire.IPv6Len))
 		return nil
 	}
 	if len(packet) > 0xffff {
@@ -71,17 +63,9 @@ func mend(packet []byte) error {
 // whose length is 0 until setUDPLen is called.
 func appendUDP(dst []byte, s *sa.SA) []byte {
 	from, to := s.EncapPorts()
-	dst = binary.BigEndian.AppendUint16(dst, from)
-	dst = binary.BigEndian.AppendUint16(dst, to)
+	dst = be.AppendUint16(dst, from)
+	dst = be.AppendUint16(dst, to)
 	return append(dst, 0, 0, 0, 0)
 }
 
-func setUDPLen(datagram []byte) { binary.BigEndian.PutUint16(datagram[4:], uint16(len(datagram))) }
-
-// sumUDP puts in the checksum of UDP encapsulation over IPv6, where it may not
-// be 0 (RFC 8200 section 8.1).
-func sumUDP(packet []byte) {
-	if p, err := parse(packet); err == nil {
-		wire.UpperSum(packet, p)
-	}
-}
+func setUDPLen(datagram []byte) { be.PutUint16(datagram[4:], uint16(len(datagram))) }

@@ -1,13 +1,7 @@
-// Package seal is the sender's sealing: a packet in, a sealed packet out (RFC
-// 4301 section 5.1), in every mode, for bundles and nested SAs, both IP versions,
-// UDP encapsulation and every suite.
-//
-// It has no policy, no fragmentation and no I/O.
-package seal
+package outbound
 
 import (
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -16,21 +10,24 @@ import (
 
 	"tapsec/ah"
 	"tapsec/esp"
+	"tapsec/internal/ledger"
 	"tapsec/sa"
 	"tapsec/wire"
 )
 
-// Errors of Seal.
+// Errors of Seal, beside those of the ledger.
 var (
-	ErrPacket   = errors.New("seal: not one whole IP packet")
-	ErrFragment = errors.New("seal: transport mode takes no fragments (RFC 4303 section 3.3.4)")
-	ErrFamily   = errors.New("seal: the transport-mode SA is of the other IP version")
-	ErrRouting  = errors.New("seal: AH is not computed over a routing header that has segments left")
-	ErrTooLong  = errors.New("seal: the sealed packet exceeds 65535 bytes")
-	ErrNumber   = errors.New("seal: the sequence numbers of the SA are used up")
+	ErrPacket   = errors.New("outbound: not one whole IP packet")
+	ErrFragment = errors.New("outbound: transport mode takes no fragments (RFC 4303 section 3.3.4)")
+	ErrFamily   = errors.New("outbound: the transport-mode SA is of the other IP version")
+	ErrRouting  = errors.New("outbound: AH is not computed over a routing header that has segments left")
+	ErrTooLong  = errors.New("outbound: the sealed packet exceeds 65535 bytes")
 )
 
-// Sealer applies a stack of SAs to packets. It is unsafe for concurrent use.
+// Sealer is the sealing alone: a packet in, a sealed packet out (RFC 4301 section
+// 5.1), in every mode, for bundles and nested SAs, both IP versions, UDP
+// encapsulation and every suite. It knows no policy and cuts nothing. It is unsafe
+// for concurrent use.
 type Sealer struct {
 	layers []*layer
 }
@@ -47,7 +44,7 @@ type count uint64
 func (c *count) Next(last uint64) (uint64, error) {
 	n := uint64(*c)
 	if n > last {
-		return 0, ErrNumber
+		return 0, ledger.ErrUsedUp
 	}
 	*c++
 	return n, nil
@@ -62,19 +59,20 @@ type layer struct {
 	ah      *ah.Outbound
 	wraps   bool // puts an IP header of its own in front
 	numbers Numbers
-	id      *uint16 // of the latest outer IPv4 header; one count for all SAs of New, from anywhere
+	id      *uint16 // of the latest outer IPv4 header; one count for all SAs of NewSealer, from anywhere
 	out     []byte
 }
 
-// New makes a Sealer of SAs given innermost first; each is applied in its own
+// NewSealer makes a Sealer of SAs given innermost first; each is applied in its own
 // mode. An AH over ESP (wire layout IP AH ESP) is the ESP SA followed by the AH
 // SA. Where the AH's Bundle names the ESP both are one portion: in tunnel mode
 // there is then one outer header in front of both. Without SAs a packet stays
 // as it is.
 //
 // A tunnel SA needs Src and Dst. CBC takes its IVs from source, and so do the outer
-// IPv4 headers the identification that they count from; nil is crypto/rand. An error names the SA and what is wrong with it.
-func New(source io.Reader, sas ...*sa.SA) (*Sealer, error) {
+// IPv4 headers the identification that they count from; nil is crypto/rand. An
+// error names the SA and what is wrong with it.
+func NewSealer(source io.Reader, sas ...*sa.SA) (*Sealer, error) {
 	if source == nil {
 		source = rand.Reader
 	}
@@ -84,13 +82,13 @@ func New(source io.Reader, sas ...*sa.SA) (*Sealer, error) {
 	// the receiver, so that none begins where another has (RFC 6864 section 4.3).
 	var begin [2]byte
 	if _, err := io.ReadFull(source, begin[:]); err != nil {
-		return nil, fmt.Errorf("seal: %w", err)
+		return nil, fmt.Errorf("outbound: %w", err)
 	}
-	id := binary.BigEndian.Uint16(begin[:])
+	id := be.Uint16(begin[:])
 	for _, a := range sas {
 		l := &layer{id: &id}
 		if err := l.init(source, a, beneath); err != nil {
-			return nil, fmt.Errorf("seal: %s: %w", a.Name, err)
+			return nil, fmt.Errorf("outbound: %s: %w", a.Name, err)
 		}
 		s.layers = append(s.layers, l)
 		beneath = a
@@ -120,8 +118,8 @@ func (l *layer) init(source io.Reader, a, beneath *sa.SA) (err error) {
 	return err
 }
 
-// LastNumber is the highest number that an SA sends (RFC 4303 section 3.3.3).
-func LastNumber(a *sa.SA) uint64 {
+// lastNumber is the highest number that an SA sends (RFC 4303 section 3.3.3).
+func lastNumber(a *sa.SA) uint64 {
 	if a.ESN {
 		return math.MaxUint64 - 1
 	}
@@ -129,7 +127,7 @@ func LastNumber(a *sa.SA) uint64 {
 }
 
 // SetNumber sets the 64-bit sequence number of the next packet of SA i, counted
-// as given to New. It begins behind oseq and seq_high, at 1 without them.
+// as given to NewSealer. It begins behind oseq and seq_high, at 1 without them.
 // Most suites derive their IV from the number: real keys never see one twice.
 func (s *Sealer) SetNumber(i int, next uint64) {
 	n := count(next)
@@ -143,13 +141,13 @@ func (s *Sealer) SetNumbers(i int, n Numbers) { s.layers[i].numbers = n }
 func (s *Sealer) Number(i int) uint64 { return s.layers[i].numbers.Peek() }
 
 // Stack makes a Sealer of some of the SAs of s, innermost first, each given by
-// its place in New. Both draw on the same sequence numbers and may not be used
+// its place in NewSealer. Both draw on the same sequence numbers and may not be used
 // concurrently. It panics where an SA is given twice.
 func (s *Sealer) Stack(sas ...int) *Sealer {
 	part := &Sealer{}
 	for _, i := range sas {
 		if slices.Contains(part.layers, s.layers[i]) {
-			panic("seal: an SA twice in one stack")
+			panic("outbound: an SA twice in one stack")
 		}
 		part.layers = append(part.layers, s.layers[i])
 	}
@@ -157,9 +155,9 @@ func (s *Sealer) Stack(sas ...int) *Sealer {
 }
 
 // Seal appends the sealed form of the IP packet to dst. Bytes behind the
-// packet's own length are left out. Where an error is returned, one of this
-// package, ah.ErrOptions or that of the source of randomness or of numbers, numbers
-// may have been used up.
+// packet's own length are left out. Where an error is returned, one of these,
+// ah.ErrOptions or that of the source of randomness or of numbers, numbers may have
+// been used up.
 func (s *Sealer) Seal(dst, packet []byte) ([]byte, error) {
 	p, err := parse(packet)
 	if err != nil {
@@ -200,7 +198,7 @@ func (l *layer) seal(packet []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	number, err := l.numbers.Next(LastNumber(&l.sa))
+	number, err := l.numbers.Next(lastNumber(&l.sa))
 	if err != nil {
 		return nil, err
 	}
@@ -217,12 +215,12 @@ func (l *layer) seal(packet []byte) ([]byte, error) {
 	if err := mend(l.out); err != nil {
 		return nil, err
 	}
-	p.End, p.Reach = len(l.out), len(l.out)
+	p.Proto, p.End, p.Reach = l.proto(), len(l.out), len(l.out)
 	switch {
 	case l.ah != nil:
 		err = l.ah.Sign(l.out, &p, number)
-	case l.sa.Encap && p.Version == 6:
-		sumUDP(l.out)
+	case l.sa.Encap && p.Version == 6: // where it may not be 0 (RFC 8200 section 8.1)
+		wire.UpperSum(l.out, p)
 	}
 	return l.out, err
 }
@@ -237,9 +235,9 @@ func (l *layer) headers(packet []byte, p *wire.Packet) (payload []byte, next uin
 		}
 		*l.id++
 		l.out = outer(l.out[:0], &l.sa, l.proto(), *l.id, packet)
-		*p = wire.Packet{Version: 4, ProtoAt: 9, Header: ipv4Len}
+		*p = wire.Packet{Version: 4, ProtoAt: 9, Header: wire.IPv4Len, Src: l.sa.Src, Dst: l.sa.Dst}
 		if l.sa.Dst.Is6() {
-			*p = wire.Packet{Version: 6, ProtoAt: 6, Header: ipv6Len}
+			p.Version, p.ProtoAt, p.Header = 6, 6, wire.IPv6Len
 		}
 		return packet, next, nil
 	}

@@ -1,35 +1,33 @@
-package seal
+package outbound_test
 
 import (
 	"bytes"
 	"fmt"
 	"testing"
 
+	"tapsec/internal/ledger"
+	"tapsec/internal/outbound"
 	"tapsec/sa"
 )
 
 // resized is a packet with the headers of another, n bytes long.
 func resized(t *testing.T, packet []byte, n int) []byte {
-	p, err := parse(packet)
-	if err != nil || n < p.Header {
-		t.Fatalf("no packet of %d bytes: %v", n, err)
+	p := headers(t, packet)
+	if n < p.Header {
+		t.Fatalf("no packet of %d bytes", n)
 	}
-	packet = append(bytes.Clone(packet[:p.Header]), make([]byte, n-p.Header)...)
-	if err := mend(packet); err != nil {
-		t.Fatal(err)
-	}
-	return packet
+	return mended(append(bytes.Clone(packet[:p.Header]), make([]byte, n-p.Header)...))
 }
 
 // A packet as long as Fit says fits, one more byte does not, for whatever lies
 // in front of what is sealed.
 func TestFit(t *testing.T) {
 	check := func(t *testing.T, packet []byte, sas ...*sa.SA) {
-		s, err := New(nil, sas...)
+		s, err := outbound.NewSealer(nil, sas...)
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, _ := parse(packet)
+		p := headers(t, packet)
 		for mtu := 1400; mtu < 1400+16; mtu++ {
 			n := s.Fit(mtu, p.Header)
 			fits, err1 := s.Seal(nil, resized(t, packet, n))
@@ -50,7 +48,7 @@ func TestFit(t *testing.T) {
 // Where not even a header fits, Fit says so.
 func TestFitNothing(t *testing.T) {
 	for _, k := range stacks(6, 6, "aes128-sha256", "sha256")[1:] {
-		s, err := New(nil, k.sas...)
+		s, err := outbound.NewSealer(nil, k.sas...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -66,7 +64,7 @@ func TestStacks(t *testing.T) {
 	web := newSA(1, sa.ESP, sa.Transport, "aes128gcm16", hosts[4])
 	site := newSA(2, sa.ESP, sa.Tunnel, "aes128gcm16", gateways[4])
 	spare := newSA(3, sa.ESP, sa.Tunnel, "aes128gcm16", gateways[4])
-	all, err := New(nil, web, site, spare)
+	all, err := outbound.NewSealer(nil, web, site, spare)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,7 +72,7 @@ func TestStacks(t *testing.T) {
 	packet, ids := udp(4, 10), map[string]bool{}
 	for i := range 3 {
 		for _, c := range []struct {
-			s      *Sealer
+			s      *outbound.Sealer
 			sas    []*sa.SA
 			number uint64
 		}{{direct, []*sa.SA{site}, uint64(2*i + 1)}, {other, []*sa.SA{spare}, uint64(i + 1)}} {
@@ -107,7 +105,7 @@ func TestStacks(t *testing.T) {
 		t.Errorf("a stack of nothing: %x, %v", got, err)
 	}
 	defer func() {
-		if got := fmt.Sprint(recover()); got != "seal: an SA twice in one stack" {
+		if got := fmt.Sprint(recover()); got != "outbound: an SA twice in one stack" {
 			t.Error(got)
 		}
 	}()
@@ -118,12 +116,12 @@ func TestStacks(t *testing.T) {
 func TestExtendedNumbersEnd(t *testing.T) {
 	a := newSA(1, sa.ESP, sa.Transport, "aes128gcm16", hosts[4])
 	a.ESN = true
-	s, err := New(nil, a)
+	s, err := outbound.NewSealer(nil, a)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s.SetNumber(0, 1<<64-2)
-	for i, want := range []error{nil, ErrNumber, ErrNumber} {
+	for i, want := range []error{nil, ledger.ErrUsedUp, ledger.ErrUsedUp} {
 		if _, err := s.Seal(nil, udp(4, 10)); err != want {
 			t.Errorf("packet %d: %v, want %v", i, err, want)
 		}

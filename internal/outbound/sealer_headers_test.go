@@ -1,4 +1,4 @@
-package seal
+package outbound_test
 
 import (
 	"bytes"
@@ -8,6 +8,7 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
+	"tapsec/internal/outbound"
 	"tapsec/sa"
 )
 
@@ -114,18 +115,15 @@ func TestOuterHeader(t *testing.T) {
 	v4[1], v6[0], v6[1] = 0xb9, 0x6b, 0x90
 	df := bytes.Clone(v4)
 	df[6] = 0x40
-	for _, packet := range [][]byte{v4, df} {
-		if err := mend(packet); err != nil {
-			t.Fatal(err)
-		}
-	}
+	mended(v4)
+	mended(df)
 	begins := map[uint16]bool{}
 	for _, c := range []struct {
 		name  string
 		inner []byte
 		df    bool
 	}{{"IPv4", v4, false}, {"IPv4 with DF", df, true}, {"IPv6", v6, true}} {
-		s, err := New(nil, newSA(1, sa.ESP, sa.Tunnel, "aes128gcm16", gateways[4]))
+		s, err := outbound.NewSealer(nil, newSA(1, sa.ESP, sa.Tunnel, "aes128gcm16", gateways[4]))
 		if err != nil {
 			t.Fatal(err)
 		}

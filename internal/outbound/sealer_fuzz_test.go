@@ -1,9 +1,10 @@
-package seal
+package outbound_test
 
 import (
 	"bytes"
 	"testing"
 
+	"tapsec/internal/outbound"
 	"tapsec/sa"
 )
 
@@ -22,7 +23,7 @@ func FuzzSeal(f *testing.F) {
 	tunnel := []*sa.SA{encap}
 	f.Fuzz(func(t *testing.T, packet []byte) {
 		for _, sas := range [][]*sa.SA{transport, tunnel} {
-			s, err := New(nil, sas...)
+			s, err := outbound.NewSealer(nil, sas...)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -31,7 +32,7 @@ func FuzzSeal(f *testing.F) {
 				continue
 			}
 			got := open(t, sealed, 1, sas...)
-			if p, err := parse(packet); err != nil || len(got) != p.End || sas[0].Mode == sa.Tunnel && !bytes.Equal(got, packet[:p.End]) {
+			if p := headers(t, packet); len(got) != p.End || sas[0].Mode == sa.Tunnel && !bytes.Equal(got, packet[:p.End]) {
 				t.Errorf("%x came out as %x", packet, got)
 			}
 		}

@@ -1,4 +1,4 @@
-package seal
+package outbound_test
 
 import (
 	"bytes"

@@ -1,7 +1,8 @@
-package seal
+package outbound_test
 
 import (
 	"bytes"
+	"encoding/binary"
 
 	"tapsec/ah"
 	"tapsec/esp"
@@ -82,4 +83,26 @@ func verify(t fataler, packet []byte, at int, p *wire.Packet, number uint64, a *
 	}
 	o, r := in.Open(0, packet[at:p.End], number, &scratch.esp)
 	return at + esp.HeaderLen + a.Suite.IVLen, o.Len, o.NextHeader, r
+}
+
+// headers are those of a packet that is whole.
+func headers(t fataler, packet []byte) wire.Packet {
+	t.Helper()
+	p, err := wire.ParseIP(packet, 0, len(packet), packet[0]>>4)
+	if err != nil || p.Short {
+		t.Fatalf("no whole packet: %x", packet)
+	}
+	return p
+}
+
+// mended gives a packet the length that it has and, in IPv4, its checksum.
+func mended(packet []byte) []byte {
+	if packet[0]>>4 == 6 {
+		binary.BigEndian.PutUint16(packet[4:], uint16(len(packet)-wire.IPv6Len))
+		return packet
+	}
+	binary.BigEndian.PutUint16(packet[2:], uint16(len(packet)))
+	packet[10], packet[11] = 0, 0
+	binary.BigEndian.PutUint16(packet[10:], wire.Checksum(0, packet[:int(packet[0]&15)*4]))
+	return packet
 }

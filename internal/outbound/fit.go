@@ -1,4 +1,4 @@
-package seal
+package outbound
 
 import (
 	"tapsec/esp"
@@ -20,9 +20,9 @@ func fit(layers []*layer, mtu, header int) int {
 	if !l.wraps {
 		return header + l.payload(fit(layers[1:], mtu, header)-header)
 	}
-	outer := ipv4Len
+	outer := wire.IPv4Len
 	if l.sa.Dst.Is6() {
-		outer = ipv6Len
+		outer = wire.IPv6Len
 	}
 	return l.payload(fit(layers[1:], mtu, outer) - outer)
 }

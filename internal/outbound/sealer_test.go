@@ -1,4 +1,4 @@
-package seal
+package outbound_test
 
 import (
 	"bytes"
@@ -11,6 +11,8 @@ import (
 
 	"tapsec/ah"
 	"tapsec/internal/lab/forge"
+	"tapsec/internal/ledger"
+	"tapsec/internal/outbound"
 	"tapsec/sa"
 	"tapsec/wire"
 )
@@ -120,7 +122,7 @@ func each(t *testing.T, f func(t *testing.T, k stack, packet []byte)) {
 
 func seal(t testing.TB, packet []byte, sas ...*sa.SA) []byte {
 	t.Helper()
-	s, err := New(nil, sas...)
+	s, err := outbound.NewSealer(nil, sas...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,7 +166,7 @@ func roundTrip(t *rapid.T, p sa.Protocol, suite string) {
 		number |= uint64(rapid.Uint32Max(1<<32-2).Draw(t, "high half")) << 32
 	}
 	packet := udp(inner, rapid.IntRange(0, 1500).Draw(t, "payload"))
-	s, err := New(nil, a)
+	s, err := outbound.NewSealer(nil, a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +182,7 @@ func roundTrip(t *rapid.T, p sa.Protocol, suite string) {
 
 func TestSealAppends(t *testing.T) {
 	k, packet := stacks(4, 6, "aes128gcm16", "sha256")[7], udp(4, 10)
-	s, err := New(nil, k.sas...)
+	s, err := outbound.NewSealer(nil, k.sas...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +199,7 @@ func TestSealAppends(t *testing.T) {
 	}
 }
 
-func TestNumbers(t *testing.T) {
+func TestSealerNumbers(t *testing.T) {
 	a, packet := newSA(1, sa.ESP, sa.Transport, "aes128-sha256", [2]string{}), udp(4, 10)
 	a.ESN, a.SeqHigh = true, 7
 	for _, c := range []struct {
@@ -205,7 +207,7 @@ func TestNumbers(t *testing.T) {
 		want []uint64
 	}{{0, []uint64{7<<32 + 1, 7<<32 + 2}}, {7<<32 + 0xfffffffe, []uint64{7<<32 + 0xffffffff, 8 << 32, 8<<32 + 1}}} {
 		a.OSeq = c.oseq
-		s, err := New(nil, a)
+		s, err := outbound.NewSealer(nil, a)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -220,9 +222,9 @@ func TestNumbers(t *testing.T) {
 }
 
 // A sender never lets the number of an SA begin again (RFC 4303 section 3.3.3).
-func TestNumbersEnd(t *testing.T) {
+func TestSealerNumbersEnd(t *testing.T) {
 	a, packet := newSA(1, sa.AH, sa.Transport, "sha1", [2]string{}), udp(4, 10)
-	s, err := New(nil, a)
+	s, err := outbound.NewSealer(nil, a)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,12 +232,12 @@ func TestNumbersEnd(t *testing.T) {
 	if _, err := s.Seal(nil, packet); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.Seal(nil, packet); !errors.Is(err, ErrNumber) {
-		t.Errorf("got %v, want %v", err, ErrNumber)
+	if _, err := s.Seal(nil, packet); !errors.Is(err, ledger.ErrUsedUp) {
+		t.Errorf("got %v, want %v", err, ledger.ErrUsedUp)
 	}
 }
 
-func TestNewRefuses(t *testing.T) {
+func TestNewSealerRefuses(t *testing.T) {
 	tunnel := func() *sa.SA { return newSA(1, sa.ESP, sa.Tunnel, "aes128gcm16", gateways[4]) }
 	auth := func(bundle string, mode sa.Mode) *sa.SA {
 		a := newSA(2, sa.AH, mode, "sha256", gateways[4])
@@ -256,8 +258,8 @@ func TestNewRefuses(t *testing.T) {
 		{"expected the SA other beneath it, in the same mode", []*sa.SA{tunnel(), auth("other", sa.Tunnel)}},
 		{"expected the SA esp1 beneath it, in the same mode", []*sa.SA{tunnel(), auth("esp1", sa.Transport)}},
 	} {
-		want := fmt.Sprintf("seal: %s: %s", c.sas[len(c.sas)-1].Name, c.want)
-		if _, err := New(nil, c.sas...); err == nil || err.Error() != want {
+		want := fmt.Sprintf("outbound: %s: %s", c.sas[len(c.sas)-1].Name, c.want)
+		if _, err := outbound.NewSealer(nil, c.sas...); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}
@@ -277,18 +279,18 @@ func TestSealRefuses(t *testing.T) {
 		packet []byte
 		want   error
 	}{
-		{"nothing", tunnel, nil, ErrPacket},
-		{"ARP", tunnel, make([]byte, 46), ErrPacket},
-		{"IPv3", tunnel, append([]byte{0x30, 0, 0, 0, 0, 6, wire.ProtoUDP, 64}, make([]byte, 38)...), ErrPacket},
-		{"a packet cut short", tunnel, udp4[:len(udp4)-1], ErrPacket},
-		{"a fragment", transport(sa.ESP, "aes128gcm16"), fragment, ErrFragment},
-		{"the other version", transport(sa.ESP, "aes128gcm16"), udp6, ErrFamily},
-		{"segments left", anywhere, routed, ErrRouting},
+		{"nothing", tunnel, nil, outbound.ErrPacket},
+		{"ARP", tunnel, make([]byte, 46), outbound.ErrPacket},
+		{"IPv3", tunnel, append([]byte{0x30, 0, 0, 0, 0, 6, wire.ProtoUDP, 64}, make([]byte, 38)...), outbound.ErrPacket},
+		{"a packet cut short", tunnel, udp4[:len(udp4)-1], outbound.ErrPacket},
+		{"a fragment", transport(sa.ESP, "aes128gcm16"), fragment, outbound.ErrFragment},
+		{"the other version", transport(sa.ESP, "aes128gcm16"), udp6, outbound.ErrFamily},
+		{"segments left", anywhere, routed, outbound.ErrRouting},
 		{"bad options", anywhere, forge.Options(nil, udp4, []byte{7, 9, 4, 0}), ah.ErrOptions},
-		{"over 65535 bytes", tunnel, udp(4, 65500), ErrTooLong},
-		{"over 65535 bytes in IPv6", newSA(1, sa.AH, sa.Transport, "sha256", hosts[6]), udp(6, 65520), ErrTooLong},
+		{"over 65535 bytes", tunnel, udp(4, 65500), outbound.ErrTooLong},
+		{"over 65535 bytes in IPv6", newSA(1, sa.AH, sa.Transport, "sha256", hosts[6]), udp(6, 65520), outbound.ErrTooLong},
 	} {
-		s, err := New(nil, c.a)
+		s, err := outbound.NewSealer(nil, c.a)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -304,10 +306,10 @@ func TestSealRefuses(t *testing.T) {
 // CBC is the one cipher whose IVs come from the source.
 func TestNoRandomness(t *testing.T) {
 	cbc := newSA(1, sa.ESP, sa.Transport, "aes128-sha256", [2]string{})
-	if _, err := New(bytes.NewReader(nil), cbc); err == nil {
+	if _, err := outbound.NewSealer(bytes.NewReader(nil), cbc); err == nil {
 		t.Error("made without a random identification")
 	}
-	s, err := New(bytes.NewReader(make([]byte, 2)), cbc) // enough for that, and for no IV
+	s, err := outbound.NewSealer(bytes.NewReader(make([]byte, 2)), cbc) // enough for that, and for no IV
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -316,9 +318,9 @@ func TestNoRandomness(t *testing.T) {
 	}
 }
 
-func TestNoAllocs(t *testing.T) {
+func TestSealerNoAllocs(t *testing.T) {
 	check := func(t *testing.T, packet []byte, sas ...*sa.SA) {
-		s, err := New(nil, sas...)
+		s, err := outbound.NewSealer(nil, sas...)
 		if err != nil {
 			t.Fatal(err)
 		}
