@@ -6,7 +6,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -91,7 +90,7 @@ func (o benchOptions) report(r *bench.Report) error {
 	if o.asJSON {
 		err = printJSON(o.out, r)
 	} else {
-		err = printBench(o.out, r)
+		err = r.WriteText(o.out)
 	}
 	if err != nil {
 		return err
@@ -103,87 +102,4 @@ func (o benchOptions) report(r *bench.Report) error {
 		return fmt.Errorf("%d rounds lost frames and are not counted, the first: %s", len(r.Losses), r.Losses[0])
 	}
 	return nil
-}
-
-// printBench is the report for people.
-func printBench(out io.Writer, r *bench.Report) error {
-	m := r.Machine
-	fmt.Fprintf(out, "%s, %d cores, Linux %s (page-table isolation: %s), %s\n", m.Processor, m.Cores, m.Kernel, m.Isolation, m.Go)
-	fmt.Fprintf(out, "an empty system call: %.0f ns (%.0f-%.0f)\nengine %s: %s\n", m.EmptyCall.Median, m.EmptyCall.Q1, m.EmptyCall.Q3, m.Engine, m.EngineWhy)
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	benchCPU(w, r)
-	benchQueues(w, r)
-	benchLatency(w, r)
-	benchIdle(w, r)
-	fmt.Fprintf(w, "\n%d frames were looked at one by one: %d wrong. Rounds that lost frames: %d.\n",
-		r.Inspected, len(r.Wrong), len(r.Losses))
-	for _, said := range [][]string{r.Notes, r.Losses, r.Wrong} {
-		for _, line := range said {
-			fmt.Fprintln(w, line)
-		}
-	}
-	return w.Flush()
-}
-
-func benchCPU(w io.Writer, r *bench.Report) {
-	if len(r.Rows) == 0 {
-		return
-	}
-	fmt.Fprint(w, "\nNanoseconds of the processor for a frame, one core: median (quartiles)\n\n")
-	fmt.Fprintln(w, "suite\tpayload\ta null-plain\tb null-ring\tc plain\td ring\td/a\td/b\tc/a\td frames/s\t")
-	for _, c := range r.Compare {
-		benchLine(w, r, c)
-	}
-}
-
-func benchLine(w io.Writer, r *bench.Report, c bench.Comparison) {
-	by := map[string]bench.Row{}
-	for _, row := range r.Rows {
-		if row.Suite == c.Suite && row.Size == c.Size {
-			by[row.Variant] = row
-		}
-	}
-	fmt.Fprintf(w, "%s\t%d\t", c.Suite, c.Size)
-	for _, variant := range []string{bench.NullPlain, bench.NullRing, bench.OnPlain, bench.OnRing} {
-		row, ok := by[variant]
-		fmt.Fprintf(w, "%s\t", choose(ok, fmt.Sprintf("%.0f (%.0f-%.0f)", row.CPU, row.CPUSpread.Q1, row.CPUSpread.Q3), "-"))
-	}
-	for _, pair := range []string{"d/a", "d/b", "c/a"} {
-		ratio, ok := c.Ratios[pair]
-		fmt.Fprintf(w, "%s\t", choose(ok, fmt.Sprintf("%.2f", ratio), "-"))
-	}
-	row, ok := by[bench.OnRing]
-	fmt.Fprintf(w, "%s\t\n", choose(ok, fmt.Sprintf("%.0f", row.Rate), "-"))
-}
-
-func benchQueues(w io.Writer, r *bench.Report) {
-	if len(r.Queues) == 0 {
-		return
-	}
-	fmt.Fprint(w, "\nSeveral queues, a core each, filled by another core: 1400 octets, aes128gcm16\n\n")
-	fmt.Fprintln(w, "queues\tframes/s\ttimes one queue\tchosen by\t")
-	for _, q := range r.Queues {
-		fmt.Fprintf(w, "%d\t%.0f (%.0f-%.0f)\t%.2f\t%s\t\n", q.Queues, q.Rate, q.RateSpread.Q1, q.RateSpread.Q3, q.Times, choose(q.Queues > 1, q.Steering, "-"))
-	}
-}
-
-func benchLatency(w io.Writer, r *bench.Report) {
-	if len(r.Latency) == 0 {
-		return
-	}
-	fmt.Fprint(w, "\nMicroseconds from sending a frame of 1400 octets until the host has it; sender on another core\n\n")
-	fmt.Fprintln(w, "frames/s\t\tp50\tp99\tp99.9\tframes\t")
-	for _, l := range r.Latency {
-		fmt.Fprintf(w, "%d\t%s\t%.1f\t%.1f\t%.1f\t%d\t\n", l.Pace, l.Variant, l.P50/1000, l.P99/1000, l.P999/1000, l.Frames)
-	}
-}
-
-func benchIdle(w io.Writer, r *bench.Report) {
-	if len(r.Idle) == 0 {
-		return
-	}
-	fmt.Fprint(w, "\nMicroseconds of the processor in a second without frames, the whole process\n\n")
-	for _, i := range r.Idle {
-		fmt.Fprintf(w, "%s\t%.0f\t\n", i.Variant, i.CPU)
-	}
 }

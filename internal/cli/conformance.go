@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -75,7 +74,10 @@ Exit code 0: all cases passed, or could not be run; 4: some failed.`,
 
 // judge finds the NIC and judges it.
 func judge(o conformanceOptions) error {
-	labs, err := o.chosen()
+	labs, err := conformance.Named(o.setups)
+	if err != nil {
+		err = fmt.Errorf("--setup: %w", err)
+	}
 	if err = errors.Join(err, o.check(len(labs))); err != nil {
 		return inputError(err)
 	}
@@ -115,27 +117,6 @@ func (o *conformanceOptions) check(setups int) error {
 		return fmt.Errorf("%d setups, each another configuration: say with --configure how to ready the NIC, or ready it for one and name that with --setup", setups)
 	}
 	return nil
-}
-
-// chosen gives the setups that were asked for.
-func (o *conformanceOptions) chosen() (labs []conformance.Lab, err error) {
-	all := conformance.Setups()
-	if len(o.setups) == 0 {
-		return all, nil
-	}
-	var names []string
-	for _, l := range all {
-		names = append(names, l.Name)
-		if slices.Contains(o.setups, l.Name) {
-			labs = append(labs, l)
-		}
-	}
-	for _, name := range o.setups {
-		if !slices.Contains(names, name) {
-			return nil, fmt.Errorf("--setup: expected one of %s, found %q", strings.Join(names, ", "), name)
-		}
-	}
-	return labs, nil
 }
 
 func writeSetups(dir string, labs []conformance.Lab) error {

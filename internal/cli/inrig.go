@@ -2,7 +2,6 @@ package cli
 
 import (
 	"errors"
-	"fmt"
 
 	"tapsec/internal/lab/rig"
 )
@@ -10,10 +9,8 @@ import (
 // inRig runs this program again with args in a rig that ends with it. A noRig says
 // that none is to be had, and that nothing was run.
 func inRig(args ...string) error {
-	for _, need := range rig.Needs() {
-		if need.Name == "tun device" && !need.Met {
-			return noRig{fmt.Errorf("%s %s", need.Detail, need.Remedy)}
-		}
+	if err := rig.NeedsTUN(); err != nil {
+		return noRig{err}
 	}
 	code, err := rig.Reexec(args...)
 	switch {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -20,17 +19,8 @@ import (
 	"tapsec/sa"
 )
 
-// rigUpOptions are the flags of rig up.
-type rigUpOptions struct {
-	name         string
-	config       string
-	profile      string
-	split        bool
-	clearAnswers bool
-}
-
 func newRigUp() *cobra.Command {
-	o := rigUpOptions{}
+	o, profile := hosts.Options{}, ""
 	cmd := &cobra.Command{
 		Use:   "up [NAME]",
 		Short: "Put a rig up in the background; return when traffic flows",
@@ -43,10 +33,13 @@ transport mode inside a tunnel, IPv6 in transport mode. It lies in the rig's
 directory; change it and send SIGHUP, as up says.`,
 		Args: oneRig,
 		RunE: func(cmd *cobra.Command, given []string) error {
-			o.name = rigName(given)
+			o.Name = rigName(given)
+			if err := checkRig(&o, profile); err != nil {
+				return inputError(err)
+			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
 			defer stop()
-			r, err := rigUp(ctx, o)
+			r, err := hosts.Up(ctx, o)
 			if err != nil {
 				return err
 			}
@@ -54,89 +47,35 @@ directory; change it and send SIGHUP, as up says.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVarP(&o.config, "config", "c", "", "configuration `FILE` for both hosts")
-	f.StringVar(&o.profile, "profile", "", "`NAME` of what the NIC can do (default full)")
-	f.BoolVar(&o.split, "split", false, "NIC and transport as two programs, host0 between them")
-	f.BoolVar(&o.clearAnswers, "clear-answers", false, "protect only what a sends")
+	f.StringVarP(&o.Config, "config", "c", "", "configuration `FILE` for both hosts")
+	f.StringVar(&profile, "profile", "", "`NAME` of what the NIC can do (default full)")
+	f.BoolVar(&o.Split, "split", false, "NIC and transport as two programs, host0 between them")
+	f.BoolVar(&o.ClearAnswers, "clear-answers", false, "protect only what a sends")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml", "json")
 	return cmd
 }
 
-// rigPrograms run in the NIC's namespace, what receives first. Their control
-// sockets and state files are in dir.
-func rigPrograms(dir, config string, split bool) []rig.Program {
-	program := func(name string, args ...string) rig.Program {
-		control := filepath.Join(dir, name+".sock")
-		if name != "nic" {
-			args = append(args, "--state", filepath.Join(dir, name+".state"))
-		}
-		return rig.Program{Name: name, Control: control, Args: append(args, "-c", config, "--control", control)}
-	}
-	send := program("send", "send", "--stack", "stack0", "--stack-netns", "a", "--out", "wire0")
-	if split {
-		return []rig.Program{
-			program("nic", "run", "--wire", "wire0", "--host", "host0"),
-			program("transport", "transport", "--in", "host0", "--out", "stack0", "--stack-netns", "b", "--nic", filepath.Join(dir, "nic.sock")),
-			send,
-		}
-	}
-	return []rig.Program{program("run", "run", "--wire", "wire0", "--transport", "stack0", "--stack-netns", "b"), send}
-}
-
-// rigUp puts the rig up. On an error nothing is left of it.
-func rigUp(ctx context.Context, o rigUpOptions) (*rig.Standing, error) {
-	profile, err := o.check()
-	if err != nil {
-		return nil, inputError(err)
-	}
-	for _, need := range rig.Needs() {
-		if need.Name == "tun device" && !need.Met {
-			return nil, errors.New(need.Detail + " " + need.Remedy)
-		}
-	}
-	seat, err := rig.Claim(o.name)
-	if err != nil {
-		return nil, err
-	}
-	plan := &rig.Standing{Name: o.name, Config: o.config, Hosts: hosts.Plan()}
-	if o.config == "" {
-		plan.Config = filepath.Join(seat.Dir(), "rig.yaml")
-		err = os.WriteFile(plan.Config, configs.Rig(profile, !o.clearAnswers), 0o600)
-	}
-	plan.Programs = rigPrograms(seat.Dir(), plan.Config, o.split)
-	if err == nil {
-		err = seat.Raise(ctx, plan, "rig", "supervise", seat.Dir())
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("rig %s: %w", o.name, err), seat.Remove())
-	}
-	return plan, seat.Release()
-}
-
-// check looks at the flags, and at the user's configuration before anything is
+// checkRig looks at the flags, and at the user's configuration before anything is
 // made.
-func (o *rigUpOptions) check() (sa.Profile, error) {
-	full, _ := sa.ProfileByName("full")
-	if o.config != "" {
-		if o.profile != "" || o.clearAnswers {
-			return full, errors.New("--profile and --clear-answers are for the built-in configuration; say it in that of -c")
-		}
-		path, err := filepath.Abs(o.config)
-		if err != nil {
-			return full, err
-		}
-		o.config = path
-		_, err = configs.Load(path)
-		return full, err
+func checkRig(o *hosts.Options, profile string) (err error) {
+	given := profile != ""
+	if !given {
+		profile = "full"
 	}
-	if o.profile == "" {
-		return full, nil
+	if o.Profile, err = sa.ProfileByName(profile); err != nil {
+		return fmt.Errorf("--profile: %w", err)
 	}
-	profile, err := sa.ProfileByName(o.profile)
-	if err != nil {
-		err = fmt.Errorf("--profile: %w", err)
+	if o.Config == "" {
+		return nil
 	}
-	return profile, err
+	if given || o.ClearAnswers {
+		return errors.New("--profile and --clear-answers are for the built-in configuration; say it in that of -c")
+	}
+	if o.Config, err = filepath.Abs(o.Config); err != nil {
+		return err
+	}
+	_, err = configs.Load(o.Config)
+	return err
 }
 
 // printRigUp says what is there and how to enter it.

@@ -46,7 +46,7 @@ var mayImport = map[string][]string{
 
 	"internal/lab/bench": {"appliance", "configs", "internal/netns", "tap", "internal/nic", "sa", "internal/outbound", "status",
 		"internal/lab/forge", "internal/lab/rig"},
-	"internal/lab/testbed": {"appliance", "configs", "internal/netns", "internal/nic", "pipeline", "status", "internal/lab/rig",
+	"internal/lab/testbed": {"appliance", "configs", "internal/nic", "pipeline", "status", "internal/lab/rig",
 		"internal/lab/conformance"},
 	"internal/lab/hosts": {"appliance", "configs", "internal/netns", "sa", "internal/outbound", "status", "transport",
 		"internal/lab/forge", "internal/lab/rig"},
@@ -54,8 +54,9 @@ var mayImport = map[string][]string{
 	"internal/lab/conformance": {"sa", "internal/outbound", "status", "wire", "configs", "keys",
 		"internal/lab/forge", "internal/lab/vector"},
 
-	"internal/cli": {"*"},
-	"main":         {"internal/cli"},
+	"internal/doctor": {"internal/confine", "internal/lab/rig", "status", "tap"},
+	"internal/cli":    {"*"},
+	"main":            {"internal/cli"},
 }
 
 // mayUse says which packages may use which of these modules on the frame path

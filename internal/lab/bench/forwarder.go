@@ -100,15 +100,11 @@ func (p plan) open() (f *forwarder, err error) {
 
 // openNIC is the appliance, with its NIC or without.
 func (f *forwarder) openNIC(p plan) error {
-	for _, name := range []string{f.wire, f.host} { // made here, so that they are quiet before they are up
-		if err := netns.AddTAP(name, p.queues > 1); err != nil {
-			return err
-		}
-		f.closers = append(f.closers, func() error { return netns.Delete(name) })
-		if err := netns.Quiet(name); err != nil {
-			return err
-		}
+	remove, err := rig.QuietTAPs(p.queues > 1, f.wire, f.host)
+	if err != nil {
+		return err
 	}
+	f.closers = append(f.closers, remove)
 	o := appliance.Options{
 		Load:  func() (*configs.Config, error) { return p.config(f.wire, f.host), nil },
 		NoNIC: p.variant == NullRing, Engine: tap.Ring,

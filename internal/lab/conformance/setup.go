@@ -3,6 +3,7 @@ package conformance
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"tapsec/sa"
 )
@@ -26,6 +27,28 @@ func Setups() []Lab {
 		all = append(all, s.Lab)
 	}
 	return all
+}
+
+// Named gives those of all setups that have one of these names, or all where there
+// is no name.
+func Named(names []string) (some []Lab, err error) {
+	all := Setups()
+	if len(names) == 0 {
+		return all, nil
+	}
+	var known []string
+	for _, l := range all {
+		known = append(known, l.Name)
+		if slices.Contains(names, l.Name) {
+			some = append(some, l)
+		}
+	}
+	for _, name := range names {
+		if !slices.Contains(known, name) {
+			return nil, fmt.Errorf("expected one of %s, found %q", strings.Join(known, ", "), name)
+		}
+	}
+	return some, nil
 }
 
 // setup is a NIC with the SAs of several labs.

@@ -2,7 +2,6 @@ package hosts
 
 import (
 	"encoding/binary"
-	"errors"
 	"net/netip"
 	"sync/atomic"
 	"testing"
@@ -20,14 +19,7 @@ import (
 // trailers come from the wire while a TCP transfer runs. The transfer arrives
 // whole, b's stack sees none of the others, and each is accounted for.
 func TestNothingBadReachesTheStack(t *testing.T) {
-	if !rig.Inside() {
-		code, err := rig.Reexec("-test.run=^"+t.Name()+"$", "-test.timeout=1m")
-		switch {
-		case errors.Is(err, rig.ErrRefused):
-			rig.Missing(t, err.Error())
-		case err != nil || code != 0:
-			t.Fatalf("in a rig: exit code %d, %v", code, err)
-		}
+	if !rig.Own(t) {
 		return
 	}
 	if err := rig.Setup(); err != nil {

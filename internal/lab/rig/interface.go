@@ -12,6 +12,28 @@ import (
 	"tapsec/internal/netns"
 )
 
+// QuietTAPs makes TAPs, with several queues or one, to which the kernel sends no frame of its own: a
+// program that makes its own has them up before it could say so. remove takes them away again.
+func QuietTAPs(multiQueue bool, names ...string) (remove func() error, err error) {
+	var made []string
+	remove = func() (err error) {
+		for _, name := range made {
+			err = errors.Join(err, netns.Delete(name))
+		}
+		return err
+	}
+	for _, name := range names {
+		if err := netns.AddTAP(name, multiQueue); err != nil {
+			return nil, errors.Join(err, remove())
+		}
+		made = append(made, name)
+		if err := netns.Quiet(name); err != nil {
+			return nil, errors.Join(err, remove())
+		}
+	}
+	return remove, nil
+}
+
 // Down takes an interface down.
 func Down(name string) error { return netns.Change(name, "take down", netlink.LinkSetDown) }
 

@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"errors"
 	"fmt"
 	"os"
 )
@@ -36,15 +37,33 @@ type Test interface {
 // Require ends a test that is not inside a rig, or has no tun device in it, as Missing does.
 func Require(t Test) {
 	t.Helper()
-	missing := ""
-	if !Inside() {
-		missing = ErrRefused.Error()
-	} else if tun := tunDevice(); !tun.Met {
-		missing = tun.Detail + " " + tun.Remedy
+	missing := ErrRefused
+	if Inside() {
+		missing = NeedsTUN()
 	}
-	if missing != "" {
-		Missing(t, "needs a rig: "+missing)
+	if missing != nil {
+		Missing(t, "needs a rig: "+missing.Error())
 	}
+}
+
+// Own runs a test by itself in a rig of its own, and reports whether this is that run: where it is
+// not, all has been done. It is for tests that set up the very names that others do.
+func Own(t interface {
+	Test
+	Name() string
+}) bool {
+	t.Helper()
+	if Inside() {
+		return true
+	}
+	code, err := Reexec("-test.run=^"+t.Name()+"$", "-test.timeout=2m")
+	switch {
+	case errors.Is(err, ErrRefused):
+		Missing(t, err.Error())
+	case err != nil || code != 0:
+		t.Fatalf("in a rig: exit code %d, %v", code, err)
+	}
+	return false
 }
 
 // Missing ends a test that lacks what it needs of the machine, a rig or a peer: skipped with the

@@ -24,6 +24,14 @@ func Needs() []Need {
 	return []Need{tunDevice(), userNamespaces(), netAdmin()}
 }
 
+// NeedsTUN says what keeps this process from the tun device, and what to do. nil is nothing.
+func NeedsTUN() error {
+	if n := tunDevice(); !n.Met {
+		return errors.New(n.Detail + " " + n.Remedy)
+	}
+	return nil
+}
+
 func tunDevice() Need {
 	n := Need{Name: "tun device"}
 	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)

@@ -12,7 +12,6 @@ import (
 	"tapsec/configs"
 	"tapsec/internal/lab/conformance"
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/netns"
 	"tapsec/internal/nic"
 	"tapsec/pipeline"
 )
@@ -28,7 +27,7 @@ type TAPs struct {
 	link
 	appliance *appliance.Appliance
 	current   current
-	names     []string
+	remove    func() error // takes the TAPs away
 	stop      context.CancelFunc
 	ended     chan error
 }
@@ -52,11 +51,9 @@ func OpenTAPs() (_ *TAPs, err error) {
 		return nil, err
 	}
 	names := configs.Default()
-	b := &TAPs{ended: make(chan error, 1), names: []string{names.Wire.Name, names.Host.Name}}
-	for _, name := range b.names { // made here, so that they are quiet before they are up
-		if err := errors.Join(netns.AddTAP(name, false), netns.Quiet(name)); err != nil {
-			return nil, err
-		}
+	b := &TAPs{ended: make(chan error, 1)}
+	if b.remove, err = rig.QuietTAPs(false, names.Wire.Name, names.Host.Name); err != nil {
+		return nil, err
 	}
 	b.appliance, err = appliance.New(appliance.Options{
 		Load:  func() (*configs.Config, error) { return configs.Default(), nil },
@@ -126,9 +123,5 @@ func (b *TAPs) Load(l *conformance.Lab, d time.Duration) (r Load, err error) {
 // Close stops the appliance. The TAPs vanish.
 func (b *TAPs) Close() error {
 	b.stop()
-	err := errors.Join(<-b.ended, b.close(), b.appliance.Close())
-	for _, name := range b.names {
-		err = errors.Join(err, netns.Delete(name))
-	}
-	return err
+	return errors.Join(<-b.ended, b.close(), b.appliance.Close(), b.remove())
 }

@@ -1,7 +1,6 @@
 package testbed
 
 import (
-	"errors"
 	"testing"
 	"time"
 
@@ -12,14 +11,7 @@ import (
 // Mixed traffic through the appliance on TAPs comes back whole, in order, and as
 // the contract says: nothing else passes there.
 func TestLoadOnTAPs(t *testing.T) {
-	if !rig.Inside() {
-		code, err := rig.Reexec("-test.run=^"+t.Name()+"$", "-test.timeout=2m")
-		switch {
-		case errors.Is(err, rig.ErrRefused):
-			rig.Missing(t, err.Error())
-		case err != nil || code != 0:
-			t.Fatalf("in a rig: exit code %d, %v", code, err)
-		}
+	if !rig.Own(t) {
 		return
 	}
 	b, err := OpenTAPs()

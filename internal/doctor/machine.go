@@ -1,4 +1,4 @@
-package cli
+package doctor
 
 import (
 	"fmt"
@@ -16,8 +16,8 @@ import (
 
 // limits are the switches by which distributions forbid user namespaces, those
 // that this kernel has.
-func limits() []finding {
-	var all []finding
+func limits() []Finding {
+	var all []Finding
 	for _, l := range []struct {
 		name string
 		good func(value int) bool
@@ -31,7 +31,7 @@ func limits() []finding {
 		if !ok {
 			continue
 		}
-		f := finding{Name: l.name, Met: l.good(value), Detail: fmt.Sprintf("It is %d.", value)}
+		f := Finding{Name: l.name, Met: l.good(value), Detail: fmt.Sprintf("It is %d.", value)}
 		if !f.Met {
 			f.Remedy = fmt.Sprintf("For use without root: sysctl %s=%d.", l.name, l.set)
 		}
@@ -61,11 +61,11 @@ func release() (name string, major, minor int) {
 	return name, major, minor
 }
 
-// kernel tells whether an interface that was moved to another namespace can be
+// kernel reports whether an interface that was moved to another namespace can be
 // asked where it is (TUNGETDEVNETNS, Linux 5.2).
-func kernel() finding {
+func kernel() Finding {
 	name, major, minor := release()
-	f := finding{Name: "kernel", Met: atLeast(major, minor, 5, 2), Detail: "Linux " + name + "."}
+	f := Finding{Name: "kernel", Met: atLeast(major, minor, 5, 2), Detail: "Linux " + name + "."}
 	if !f.Met {
 		f.Remedy = "Leave netns out of the configuration, or take Linux 5.2 or newer."
 	}
@@ -76,9 +76,9 @@ func atLeast(major, minor, wantMajor, wantMinor int) bool {
 	return major > wantMajor || major == wantMajor && minor >= wantMinor
 }
 
-// ring tells whether frames move by io_uring, which the probe has tried.
-func ring(engine tap.Engine, why string) finding {
-	f := finding{Name: "io_uring", Met: engine == tap.Ring, Detail: "It " + strings.TrimPrefix(why, "io_uring ") + "."}
+// ring reports whether frames move by io_uring, which the probe has tried.
+func ring(engine tap.Engine, why string) Finding {
+	f := Finding{Name: "io_uring", Met: engine == tap.Ring, Detail: "It " + strings.TrimPrefix(why, "io_uring ") + "."}
 	if !f.Met {
 		f.Remedy = "Nothing for the plain engine, which needs about a third more of the processor."
 		if disabled, _ := sysctl("kernel.io_uring_disabled"); disabled != 0 {
@@ -89,23 +89,28 @@ func ring(engine tap.Engine, why string) finding {
 	return f
 }
 
-// confinement tells what run can take from itself once it is at work. Of a
+// confinement says what run can take from itself once it is at work. Of a
 // program that runs, its document /status says what is left.
-func confinement() finding {
+func confinement() Finding {
 	abi, calls := confine.Landlock(), confine.FiltersCalls()
-	f := finding{Name: "confinement", Met: abi > 0 && calls, Detail: fmt.Sprintf(
-		"At work the program keeps no capability. Files: %s. System calls: %s.",
-		choose(abi > 0, fmt.Sprintf("those it uses (Landlock ABI %d)", abi), "all that its user may, for want of Landlock"),
-		choose(calls, "those it makes (seccomp)", "all, for want of seccomp"))}
+	files, made := "all that its user may, for want of Landlock", "all, for want of seccomp"
+	if abi > 0 {
+		files = fmt.Sprintf("those it uses (Landlock ABI %d)", abi)
+	}
+	if calls {
+		made = "those it makes (seccomp)"
+	}
+	f := Finding{Name: "confinement", Met: abi > 0 && calls, Detail: fmt.Sprintf(
+		"At work the program keeps no capability. Files: %s. System calls: %s.", files, made)}
 	if !f.Met {
 		f.Remedy = "Only for being less of a prize: Landlock is in Linux 5.13 and newer, and the boot option lsm= has to name it; containers may withhold either."
 	}
 	return f
 }
 
-// steering tells whether --queues can be told by SPI, by loading such a program.
-func steering() finding {
-	f := finding{Name: "steering", Met: true, Detail: "A program can be loaded by which --queues are told by SPI."}
+// steering reports whether --queues can be told by SPI, by loading such a program.
+func steering() Finding {
+	f := Finding{Name: "steering", Met: true, Detail: "A program can be loaded by which --queues are told by SPI."}
 	if err := tap.CanSteer(); err != nil {
 		f.Met, f.Detail = false, sentence(err.Error())
 		f.Remedy = "Only for --queues: run as root outside any user namespace. Without, the kernel tells frames by addresses and ports or SPI, and all SAs in UDP between two hosts share a queue."
@@ -119,7 +124,7 @@ func sentence(text string) string { return strings.ToUpper(text[:1]) + text[1:] 
 // bridges looks for what would strip the trailer off a frame that is forwarded
 // behind the host's TAP, or drop the frame: netfilter on bridges cuts frames to
 // their IP length, and a port whose MTU is full has no room for a trailer.
-func bridges() []finding {
+func bridges() []Finding {
 	const enough = 1500 + status.MaxTrailer
 	var there, small []string
 	isBridge := false
@@ -130,7 +135,7 @@ func bridges() []finding {
 			small = append(small, i.Name)
 		}
 	}
-	mtu := finding{Name: "bridge MTU", Met: len(small) == 0, Detail: "No bridge and no veth in this namespace."}
+	mtu := Finding{Name: "bridge MTU", Met: len(small) == 0, Detail: "No bridge and no veth in this namespace."}
 	if len(there) > 0 {
 		mtu.Detail = fmt.Sprintf("Bridges and veths: %s.", strings.Join(there, ", "))
 	}
@@ -138,11 +143,11 @@ func bridges() []finding {
 		mtu.Detail = fmt.Sprintf("Full-size frames with a trailer would be dropped by: %s.", strings.Join(small, ", "))
 		mtu.Remedy = fmt.Sprintf("Where annotated frames are to pass: ip link set dev NAME mtu %d, for a bridge and all its ports.", enough)
 	}
-	return []finding{bridgeFilter(isBridge), mtu}
+	return []Finding{bridgeFilter(isBridge), mtu}
 }
 
-func bridgeFilter(isBridge bool) finding {
-	f := finding{Name: "bridge filter", Met: true, Detail: "Bridges leave trailers alone."}
+func bridgeFilter(isBridge bool) Finding {
+	f := Finding{Name: "bridge filter", Met: true, Detail: "Bridges leave trailers alone."}
 	var on []string
 	for _, name := range []string{"net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"} {
 		if value, _ := sysctl(name); value != 0 && isBridge {

@@ -1,0 +1,99 @@
+// Package doctor looks at everything on a machine that the appliance needs or can
+// stumble over. It changes nothing, and what is missing comes with what to do.
+package doctor
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+
+	"tapsec/internal/lab/rig"
+	"tapsec/tap"
+)
+
+// Finding is what was found about one need.
+type Finding struct {
+	Name   string `json:"name"`
+	Met    bool   `json:"met"`
+	Needed bool   `json:"needed"` // false: run and demo work without
+	Detail string `json:"detail"`
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// Diagnosis is everything that was found.
+type Diagnosis struct {
+	Run      bool      `json:"run"`    // run can make its interfaces here
+	Demo     bool      `json:"demo"`   // demo gets real TAPs
+	Engine   string    `json:"engine"` // what --engine auto takes here
+	Why      string    `json:"engine_why"`
+	Findings []Finding `json:"findings"`
+	tun      bool      // the tun device can be opened
+}
+
+// Diagnose looks at the machine.
+func Diagnose() Diagnosis {
+	engine, why := tap.Probe()
+	d := Diagnosis{Engine: engine.String(), Why: why}
+	met := map[string]bool{}
+	for _, n := range rig.Needs() {
+		met[n.Name] = n.Met
+		d.Findings = append(d.Findings, Finding{n.Name, n.Met, true, n.Detail, n.Remedy})
+	}
+	tun, admin := met["tun device"], met["CAP_NET_ADMIN"]
+	d.tun, d.Run = tun, tun && admin
+	d.Demo = tun && (admin || met["user namespaces"])
+	for i := range d.Findings {
+		if f := &d.Findings[i]; f.Name == "user namespaces" {
+			f.Needed = !admin // root makes its namespaces without one
+		}
+	}
+	d.Findings = append(d.Findings, limits()...)
+	d.Findings = append(d.Findings, kernel(), ring(engine, why), confinement(), steering())
+	d.Findings = append(d.Findings, bridges()...)
+	return d
+}
+
+// WriteText writes the diagnosis for people.
+func (d Diagnosis) WriteText(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, f := range d.Findings {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Name, f.state(), f.Detail)
+		if f.Remedy != "" {
+			fmt.Fprintf(w, "\t\tDo: %s\n", f.Remedy)
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "\nengine\tauto is %s: %s\n", d.Engine, d.Why)
+	fmt.Fprintf(w, "run\t%s\n", d.runs())
+	demo := "works in memory only"
+	if d.Demo {
+		demo = "works on real TAPs"
+	}
+	fmt.Fprintf(w, "demo\t%s\n", demo)
+	return w.Flush()
+}
+
+// runs says whether run works here, and what does without the privilege.
+func (d Diagnosis) runs() string {
+	switch {
+	case d.Run:
+		return "works"
+	case !d.tun:
+		return "needs the tun device"
+	case d.Demo:
+		return "cannot make interfaces here; those that root made for this user and brought up will do, and so will unshare -Urn"
+	}
+	return "cannot make interfaces here; those that root made for this user and brought up will do"
+}
+
+func (f Finding) state() string {
+	switch {
+	case f.Met:
+		return "yes"
+	case f.Needed:
+		return "NO"
+	}
+	return "note"
+}

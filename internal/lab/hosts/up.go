@@ -1,0 +1,67 @@
+package hosts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"tapsec/configs"
+	"tapsec/internal/lab/rig"
+	"tapsec/sa"
+)
+
+// Options are what a rig of two hosts may be like.
+type Options struct {
+	Name         string
+	Config       string     // a file for both hosts; empty: one of our own with fresh keys, after the two fields below
+	Profile      sa.Profile // what the NIC can do
+	ClearAnswers bool       // protect only what a sends
+	Split        bool       // NIC and transport as two programs
+}
+
+// Up puts a rig up in the background. On an error nothing is left of it.
+func Up(ctx context.Context, o Options) (*rig.Standing, error) {
+	if err := rig.NeedsTUN(); err != nil {
+		return nil, err
+	}
+	seat, err := rig.Claim(o.Name)
+	if err != nil {
+		return nil, err
+	}
+	plan := &rig.Standing{Name: o.Name, Config: o.Config, Hosts: Plan()}
+	if o.Config == "" {
+		plan.Config = filepath.Join(seat.Dir(), "rig.yaml")
+		err = os.WriteFile(plan.Config, configs.Rig(o.Profile, !o.ClearAnswers), 0o600)
+	}
+	plan.Programs = programs(seat.Dir(), plan.Config, o.Split)
+	if err == nil {
+		err = seat.Raise(ctx, plan, "rig", "supervise", seat.Dir())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("rig %s: %w", o.Name, err), seat.Remove())
+	}
+	return plan, seat.Release()
+}
+
+// programs run in the NIC's namespace, what receives first. Their control
+// sockets and state files are in dir.
+func programs(dir, config string, split bool) []rig.Program {
+	program := func(name string, args ...string) rig.Program {
+		control := filepath.Join(dir, name+".sock")
+		if name != "nic" {
+			args = append(args, "--state", filepath.Join(dir, name+".state"))
+		}
+		return rig.Program{Name: name, Control: control, Args: append(args, "-c", config, "--control", control)}
+	}
+	send := program("send", "send", "--stack", "stack0", "--stack-netns", "a", "--out", "wire0")
+	if split {
+		return []rig.Program{
+			program("nic", "run", "--wire", "wire0", "--host", "host0"),
+			program("transport", "transport", "--in", "host0", "--out", "stack0", "--stack-netns", "b", "--nic", filepath.Join(dir, "nic.sock")),
+			send,
+		}
+	}
+	return []rig.Program{program("run", "run", "--wire", "wire0", "--transport", "stack0", "--stack-netns", "b"), send}
+}

@@ -1,0 +1,82 @@
+package testbed
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"tapsec/internal/lab/conformance"
+)
+
+// Bed is a NIC to which frames can be sent and that answers with what a host would
+// receive.
+type Bed interface {
+	conformance.NIC
+	Load(l *conformance.Lab, d time.Duration) (Load, error)
+}
+
+// Show sends every case of the contract's table to a NIC, prints what came back in
+// the table's order, and then sends mixed traffic for so long, if any. It reports
+// whether all of it was annotated as the contract says.
+func Show(out io.Writer, b Bed, traffic time.Duration) (good bool, err error) {
+	labs := conformance.Labs()
+	results, err := conformance.Run(b, labs)
+	if err != nil {
+		return false, err
+	}
+	conformance.Sort(results)
+	fmt.Fprintf(out, "\n%-4s %-44s %-9s %-9s %-5s %-5s %-32s %s\n",
+		"row", "frame", "expected", "seen", "Done", "Next", "CryptoStatus", "reason")
+	wrong := 0
+	for i := range results {
+		fmt.Fprintln(out, line(&results[i]))
+		if !results[i].Passed() {
+			wrong++
+		}
+	}
+	fmt.Fprintf(out, "\n%d of %d frames annotated as expected.\n", len(results)-wrong, len(results))
+	if traffic == 0 {
+		return wrong == 0, nil
+	}
+	good, err = showLoad(out, b, labs, traffic)
+	return good && wrong == 0, err
+}
+
+// line is a result's in the table.
+func line(r *conformance.Result) string {
+	w, mark := r.Seen.Word, ""
+	if !r.Passed() {
+		mark = fmt.Sprintf("   <-- expected %s, %s", r.Word, r.Reason)
+	}
+	return fmt.Sprintf("%-4s %-44s %-9s %-9s %-5d %-5d %-32s %s%s",
+		r.Row, r.Title, r.Word, w, bit(w.Done()), bit(w.Next()), w.Code(), r.Seen.Reason.Sentence(), mark)
+}
+
+func bit(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// showLoad sends mixed traffic: the cases of the lab with both layers, over and
+// over.
+func showLoad(out io.Writer, b Bed, labs []conformance.Lab, d time.Duration) (good bool, err error) {
+	for i := range labs {
+		if labs[i].Name != "layers" {
+			continue
+		}
+		if err := b.Ready(&labs[i]); err != nil {
+			return false, err
+		}
+		r, err := b.Load(&labs[i], d)
+		if err != nil {
+			return false, err
+		}
+		fmt.Fprintf(out, "Mixed traffic: %d frames sent in %.1f s, %d received, %d wrong or out of order.\n",
+			r.Sent, r.Took.Seconds(), r.Received, r.Wrong)
+		return r.Sent == r.Received && r.Wrong == 0, nil
+	}
+	return false, errors.New("no lab with both layers in the table")
+}
