@@ -94,9 +94,9 @@ func up(t *testing.T, args ...string) result {
 }
 
 // reports is what status --json says; its exit code has to be that.
-func reports(t *testing.T, code int) []rigReport {
+func reports(t *testing.T, code int) []rig.Report {
 	t.Helper()
-	var all []rigReport
+	var all []rig.Report
 	if err := json.Unmarshal([]byte(must(t, code, "rig", "status", "--json").out), &all); err != nil {
 		t.Fatal(err)
 	}

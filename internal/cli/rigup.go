@@ -91,7 +91,7 @@ func printRigUp(out io.Writer, r *rig.Standing) error {
 	fmt.Fprintf(out, "rig %s is up%s\n\n", r.Name, choose(r.Rootless, ", without root", ""))
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, h := range r.Hosts {
-		fmt.Fprintf(w, "  %s\t%s\n", h.Name, hostLine(h))
+		fmt.Fprintf(w, "  %s\t%s\n", h.Name, h.Line())
 	}
 	w.Flush()
 	fmt.Fprintf(out, `
@@ -106,20 +106,6 @@ configuration  %[4]s; after a change: kill -HUP %[5]d
 log            %[6]s
 `, enter, self, name, r.Config, r.Supervisor.PID, r.Log())
 	return nil
-}
-
-// hostLine is a host's interface and addresses, without the tunnel's endpoint.
-func hostLine(h rig.Host) string {
-	if h.Interface == "" {
-		return "the namespace of the programs, with the wire"
-	}
-	line := h.Interface
-	for _, a := range h.Addresses {
-		if !a.IsSingleIP() {
-			line += "  " + a.Addr().String()
-		}
-	}
-	return line
 }
 
 // invocation is how the user called this program, so that the commands shown can

@@ -191,7 +191,7 @@ func (s *supervisor) addHost(h Host) error {
 	return ns.Do(func() error {
 		s.Spaces[h.Name] = space("thread-self", "net")
 		_ = os.WriteFile(ipv6Off, []byte("0"), 0) // the kernel's default, where /proc cannot be written
-		if err := errors.Join(netns.AddTAP(h.Interface, false), netns.Quiet(h.Interface)); err != nil {
+		if _, err := QuietTAPs(false, h.Interface); err != nil {
 			return err
 		}
 		for _, a := range h.Addresses {
