@@ -64,7 +64,7 @@ func crowd(t *testing.T, l *single, to *Device, out *rig.Socket, count int) (cam
 	limit(t, to)
 	made <- struct{}{}
 	for len(came) < count {
-		got, err := out.Receive(5 * time.Second)
+		got, err := out.Receive(patience)
 		if err != nil {
 			t.Fatalf("after %d frames: %v, %+v", len(came), err, l.Tally())
 		}
@@ -75,7 +75,7 @@ func crowd(t *testing.T, l *single, to *Device, out *rig.Socket, count int) (cam
 		came = append(came, number)
 		<-window
 	}
-	if err := within(t, 5*time.Second, func() error { return <-sent }); err != nil {
+	if err := within(t, func() error { return <-sent }); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := out.Receive(20 * time.Millisecond); err == nil {

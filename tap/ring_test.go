@@ -148,7 +148,7 @@ func TestUnusedRingGoesWithItsDevice(t *testing.T) {
 // A filter that forbids the ring's calls is a thread's, which ends with its goroutine.
 func TestProbeWithoutRing(t *testing.T) {
 	for _, call := range []uint32{unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER} {
-		err := within(t, 5*time.Second, func() error {
+		err := within(t, func() error {
 			runtime.LockOSThread()
 			if err := forbid(call); err != nil {
 				t.Error(err)
@@ -191,7 +191,7 @@ func testSendManyFrames(t *testing.T, how Options) {
 		t.Fatal(err)
 	}
 	for i := range count {
-		if got, err := out.Receive(time.Second); err != nil || !bytes.Equal(got, frame(i, 60+i)) {
+		if got, err := out.Receive(patience); err != nil || !bytes.Equal(got, frame(i, 60+i)) {
 			t.Fatalf("frame %d: got %x, %v", i, got, err)
 		}
 	}
@@ -227,7 +227,7 @@ func testWorkersComeAndGo(t *testing.T, how Options) {
 			t.Fatal(err)
 		}
 		for i := range 3 {
-			if got, err := out.Receive(time.Second); err != nil || !bytes.Equal(got, frame(10*turn+i, 60)) {
+			if got, err := out.Receive(patience); err != nil || !bytes.Equal(got, frame(10*turn+i, 60)) {
 				t.Fatalf("turn %d, frame %d: %x, %v", turn, i, got, err)
 			}
 		}
@@ -246,7 +246,7 @@ func testIdleLane(t *testing.T, how Options) {
 	}()
 	time.Sleep(20 * time.Millisecond)
 	before := processTime()
-	err := within(t, 5*time.Second, func() error {
+	err := within(t, func() error {
 		for range 3 {
 			runtime.GC()
 			time.Sleep(100 * time.Millisecond)
@@ -257,7 +257,7 @@ func testIdleLane(t *testing.T, how Options) {
 		t.Errorf("%v of the processor in 300ms, %v", used, err)
 	}
 	l.Stop()
-	if err := within(t, time.Second, func() error { return <-ended }); !errors.Is(err, ErrStopped) {
+	if err := within(t, func() error { return <-ended }); !errors.Is(err, ErrStopped) {
 		t.Error(err)
 	}
 }
@@ -293,11 +293,9 @@ func testBusyPoll(t *testing.T, how Options) {
 			t.Fatal(err)
 		}
 	}
-	for deadline := time.Now().Add(time.Second); l.Tally().Out < 5 && time.Now().Before(deadline); {
-		time.Sleep(time.Millisecond)
-	}
+	await(t, "five frames out", func() bool { return l.Tally().Out == 5 })
 	l.Stop()
-	if err := within(t, time.Second, func() error { return <-received }); !errors.Is(err, ErrStopped) || l.Tally().Out != 5 {
-		t.Errorf("%v, %+v", err, l.Tally())
+	if err := within(t, func() error { return <-received }); !errors.Is(err, ErrStopped) {
+		t.Error(err)
 	}
 }
