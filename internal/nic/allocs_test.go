@@ -18,9 +18,9 @@ func testNoAllocationsPerFrame(t *testing.T) {
 			o.Count, o.Window, o.Flows = frames, 300, 1
 			warm := o
 			warm.Count = 1000
-			start(t, warm)()
+			start(t, warm)(0)
 			before := allocated()
-			a := start(t, o)()
+			a := start(t, o)(0)
 			objects := allocated() - before
 			r.stop(t)
 			if a.Received != frames {

@@ -35,7 +35,7 @@ func BenchmarkFlow(b *testing.B) {
 func flow(b *testing.B) float64 {
 	r := run(b, 1, nil)
 	before := processTime()
-	a := start(b, order{From: "wire", To: "host", Count: frames, Window: 800, Flows: 1})()
+	a := start(b, order{From: "wire", To: "host", Count: frames, Window: 800, Flows: 1})(0)
 	used := processTime() - before
 	r.stop(b)
 	if a.Received != frames {

@@ -5,7 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
+	"math"
 	"os"
 	"os/exec"
 	"sync/atomic"
@@ -26,10 +26,13 @@ const peerVar = "TAPSEC_NIC_PEER"
 type order struct {
 	From, To  string // interfaces, from the kernel's side
 	Namespace string // where To is, if not here
-	Count     int    // frames to send
+	Count     int    // frames to send; 0 goes on until the account is asked for
 	Window    int    // frames that may be under way; 0 sends in bursts without looking
 	Flows     int    // numbered each for itself
 }
+
+// unknown is more frames than are ever sent or lost.
+const unknown = math.MaxInt
 
 // account is what the peer has seen.
 type account struct {
@@ -48,9 +51,9 @@ func TestMain(m *testing.M) {
 	rig.Main(m)
 }
 
-// start starts a peer; the function returned waits for its account, which is of what came until then, and
-// of what still comes when all was sent.
-func start(t testing.TB, o order) (finish func() account) {
+// start starts a peer; the function returned asks for its account and waits until all was sent and has come
+// but so many frames.
+func start(t testing.TB, o order) (finish func(lost int) account) {
 	t.Helper()
 	job, err := json.Marshal(o)
 	if err != nil {
@@ -71,12 +74,11 @@ func start(t testing.TB, o order) (finish func() account) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	return func() account {
+	return func(lost int) account {
 		t.Helper()
 		var a account
-		asked.Close()
-		err := json.NewDecoder(out).Decode(&a)
-		if err := errors.Join(err, cmd.Wait()); err != nil {
+		err := errors.Join(json.NewEncoder(asked).Encode(lost), json.NewDecoder(out).Decode(&a), cmd.Wait())
+		if err != nil {
 			t.Fatal(err)
 		}
 		return a
@@ -97,18 +99,23 @@ func peer(job string) error {
 		return err
 	}
 	var a account
-	var received atomic.Int64
-	var sent atomic.Bool
-	done := make(chan struct{})
+	var received, enough atomic.Int64
+	enough.Store(unknown)
+	done, asked := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
-		a.Received, a.Disordered, a.Damaged = listen(out, o, &received, &sent)
+		a.Received, a.Disordered, a.Damaged = listen(out, o, &received, &enough)
 	}()
-	a.Sent, a.Refused = talk(in, o, &received)
-	if _, err := io.Copy(io.Discard, os.Stdin); err != nil { // until the account is asked for
+	lost := 0
+	go func() {
+		err = json.NewDecoder(os.Stdin).Decode(&lost)
+		close(asked)
+	}()
+	a.Sent, a.Refused = talk(in, o, &received, asked)
+	if <-asked; err != nil {
 		return err
 	}
-	sent.Store(true)
+	enough.Store(int64(a.Sent - lost))
 	<-done
 	return json.NewEncoder(os.Stdout).Encode(a)
 }
@@ -130,9 +137,9 @@ func openIn(namespace, name string) (s *rig.Socket, err error) {
 }
 
 // talk sends the frames, in a window or in bursts of a hundred a millisecond. A deleted interface ends it.
-func talk(in *rig.Socket, o order, received *atomic.Int64) (sent, refused int) {
-	deadline := time.Now().Add(20 * time.Second)
-	for i := range o.Count {
+func talk(in *rig.Socket, o order, received *atomic.Int64, asked chan struct{}) (sent, refused int) {
+	deadline := time.Now().Add(patience)
+	for i := 0; i < o.Count || o.Count == 0 && !isClosed(asked); i++ {
 		for o.Window > 0 && i-int(received.Load()) >= o.Window && time.Now().Before(deadline) {
 			time.Sleep(50 * time.Microsecond)
 		}
@@ -151,15 +158,28 @@ func talk(in *rig.Socket, o order, received *atomic.Int64) (sent, refused int) {
 	return sent, refused
 }
 
-// listen ends when all frames are there, or nothing came for a while after the account was asked for.
-func listen(out *rig.Socket, o order, received *atomic.Int64, sent *atomic.Bool) (count, disordered, damaged int) {
+func isClosed(c chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// listen ends when enough frames are there, and for a moment no more.
+func listen(out *rig.Socket, o order, received, enough *atomic.Int64) (count, disordered, damaged int) {
 	next := make([]int, o.Flows)
-	for count < o.Count {
-		frame, err := out.Receive(300 * time.Millisecond)
-		switch {
-		case err != nil && sent.Load():
-			return count, disordered, damaged
-		case err != nil: // time, or the interface went down
+	var since time.Time // the end of the sending
+	for {
+		frame, err := out.Receive(20 * time.Millisecond)
+		if err != nil { // time, or the interface went down
+			if enough.Load() != unknown && since.IsZero() {
+				since = time.Now()
+			}
+			if count >= int(enough.Load()) || !since.IsZero() && time.Since(since) > patience {
+				return count, disordered, damaged
+			}
 			continue
 		}
 		count++
@@ -174,7 +194,6 @@ func listen(out *rig.Socket, o order, received *atomic.Int64, sent *atomic.Bool)
 			next[flow] = number + 1
 		}
 	}
-	return count, disordered, damaged
 }
 
 // numbered makes an Ethernet frame with a UDP packet over IPv4, its length a function of its number.
