@@ -93,13 +93,29 @@ func fewFiles(t *testing.T, more int) (restore func()) {
 	}
 }
 
+// tapsOpen counts the process's files that are TAPs.
+func tapsOpen(t *testing.T) (n int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if to, _ := os.Readlink("/proc/self/fd/" + e.Name()); to == "/dev/net/tun" {
+			n++
+		}
+	}
+	return n
+}
+
 // Where the probe passed and the ring itself cannot be made, auto takes the plain engine and says so; who
 // chose the ring is told what to do.
 func TestRingCannotBeMade(t *testing.T) {
-	a, b := openTAP(t, Config{Name: "ta"}), openTAP(t, Config{Name: "tb"})
 	if engine, why := Probe(); engine != Ring {
 		rig.Missing(t, "needs a ring: "+why)
 	}
+	await(t, "the end of the probe's TAP", func() bool { return tapsOpen(t) == 0 })
+	a, b := openTAP(t, Config{Name: "ta"}), openTAP(t, Config{Name: "tb"})
 	workers, err := Join(a, b, 0, Options{Room: 100})
 	if err != nil || len(workers) != 1 {
 		t.Fatal(workers, err)
