@@ -65,7 +65,7 @@ func stack(v string, mine, theirs func(i int) netip.Prefix, peer string) error {
 // local waits until the stack takes packets to an address. The kernel adds the
 // route to an IPv6 address a moment after the address.
 func local(a netip.Addr) error {
-	for deadline := time.Now().Add(3 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if out, _ := exec.Command("ip", "route", "get", a.String()).Output(); strings.HasPrefix(string(out), "local ") {
 			return nil
 		}
@@ -180,7 +180,7 @@ func TestLinuxUDP(t *testing.T) {
 				t.Fatal(err)
 			}
 			got := make([]byte, 1<<16)
-			if err := listener.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			if err := listener.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 				t.Fatal(err)
 			}
 			n, _, err := listener.ReadFrom(got)
@@ -231,7 +231,7 @@ func TestLinuxPing(t *testing.T) {
 	b := openBetween(t)
 	for _, e := range ends {
 		b.take()
-		out, err := exec.Command("ping", "-n", "-c", "1", "-W", "5", "-s", "20000", e.far.Addr().String()).CombinedOutput()
+		out, err := exec.Command("ping", "-n", "-c", "1", "-W", "60", "-s", "20000", e.far.Addr().String()).CombinedOutput()
 		seen := b.take()
 		if err != nil || strings.Contains(string(out), "wrong data") || seen[0][Whole] != 1 || seen[1][Whole] != 1 {
 			t.Errorf("%v: %v; results %v\n%s", e.far, err, seen, out)
@@ -250,7 +250,7 @@ func TestLinuxTooLong(t *testing.T) {
 	if _, err := conn.Write(make([]byte, 65507)); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		b.mu.Lock()
 		seen := b.seen[0]
 		b.mu.Unlock()

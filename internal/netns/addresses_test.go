@@ -37,7 +37,7 @@ func TestFollow(t *testing.T) {
 	is := func(want ...string) {
 		t.Helper()
 		var got []string
-		for deadline := time.After(10 * time.Second); ; {
+		for deadline := time.After(time.Minute); ; {
 			list, err := a.List()
 			if err != nil {
 				t.Fatal(err)

@@ -57,10 +57,13 @@ func NoIPv6(err error) bool {
 	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
+// readyWithin is how long an interface may take; on a busy machine the kernel is late with its second.
+const readyWithin = 10 * time.Second
+
 // Ready waits until interfaces that are up really send. One that came up before its other end did, a
 // veth or a TAP that nobody held, drops what is sent for up to a second longer.
 func Ready(names ...string) error {
-	deadline := time.Now().Add(3 * time.Second)
+	deadline := time.Now().Add(readyWithin)
 	for _, name := range names {
 		if err := ready(name, deadline, func() (netlink.Link, error) { return netlink.LinkByName(name) }); err != nil {
 			return err

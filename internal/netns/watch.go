@@ -32,7 +32,7 @@ func NewWatch(name string) (*Watch, error) {
 // Ready waits until the interface really sends, as the function of that name does.
 func (w *Watch) Ready() error {
 	a := w.link.Attrs()
-	return ready(a.Name, time.Now().Add(3*time.Second), func() (netlink.Link, error) { return w.netlink.LinkByIndex(a.Index) })
+	return ready(a.Name, time.Now().Add(readyWithin), func() (netlink.Link, error) { return w.netlink.LinkByIndex(a.Index) })
 }
 
 // Close ends the view.
