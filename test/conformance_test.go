@@ -100,7 +100,7 @@ func otherNIC(t *testing.T, change string) (env, args []string) {
 			t.Error(err)
 		}
 	})
-	return env, []string{"--wire", "wire0", "--host", "host0", "--configure", "./ready.sh"}
+	return env, []string{"--wire", "wire0", "--host", "host0", "--configure", "./ready.sh", "--wait", "10s"}
 }
 
 // TestConformanceOfAnotherNIC judges a NIC that is another process. What cannot be asked of one that

@@ -41,7 +41,7 @@ func TestReplayThroughPipes(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got bytes.Buffer
-	reader.SetReadDeadline(time.Now().Add(30 * time.Second))
+	reader.SetReadDeadline(time.Now().Add(patience))
 	for frames := 0; frames < 17; { // all of them, though the capture has not ended
 		if _, err := io.CopyN(&got, reader, 1); err != nil {
 			t.Fatalf("%d frames, %v", frames, err)
@@ -58,7 +58,7 @@ func TestReplayThroughPipes(t *testing.T) {
 	}
 	select {
 	case err = <-done:
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("replay goes on though nobody reads what it writes")
 	}
 	if err == nil || !strings.Contains(err.Error(), "its reader has left after") {

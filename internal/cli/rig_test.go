@@ -140,13 +140,16 @@ func rigProcesses(t *testing.T) []string {
 	return found
 }
 
+// patience is how long anything may take on a machine that has much else to do.
+const patience = time.Minute
+
 // pings checks that each host reaches the other in both families, from the first packet on.
 func pings(t *testing.T, flags ...string) {
 	t.Helper()
 	for host, addresses := range map[string][]string{"a": {"10.77.0.2", "fd77::2"}, "b": {"10.77.0.1", "fd77::1"}} {
 		for _, a := range addresses {
 			// With -w it pings until two are back, and its exit code says whether they are.
-			must(t, 0, append(append([]string{"rig", "exec"}, flags...), host, "--", "ping", "-c2", "-i0.01", "-w10", a)...)
+			must(t, 0, append(append([]string{"rig", "exec"}, flags...), host, "--", "ping", "-c2", "-i0.01", "-w60", a)...)
 		}
 	}
 }
@@ -262,7 +265,7 @@ func TestRigTerminal(t *testing.T) {
 		t.Helper()
 		b := make([]byte, 1000)
 		for !strings.Contains(seen.String(), what) {
-			here.SetReadDeadline(time.Now().Add(5 * time.Second))
+			here.SetReadDeadline(time.Now().Add(patience))
 			n, err := here.Read(b)
 			if seen.Write(b[:n]); err != nil {
 				t.Fatalf("no %q: %v; seen %q", what, err, seen.String())
@@ -329,7 +332,7 @@ func TestRigKilled(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := map[string]string{"program": "ENDED: signal: killed", "supervisor": "DIED"}[what]
-		for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 			status := do(t, "rig", "status").out
 			if strings.Contains(status, want) && !reports(t, exitMachine)[0].Programs[0].Alive {
 				break
@@ -419,8 +422,8 @@ mount -n -t tmpfs tapsec /mnt && mknod -m 666 /mnt/tun c 10 200 && mount -n --bi
 exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all sh -ec '
 unshare -Ur true || exit 99
 tapsec rig up
-tapsec rig exec a -- ping -c1 -W2 10.77.0.2
-tapsec rig exec b -- ping -c1 -W2 fd77::1
+tapsec rig exec a -- ping -c1 -W60 10.77.0.2
+tapsec rig exec b -- ping -c1 -W60 fd77::1
 tapsec rig status
 echo "exit $(tapsec rig exec nic -- sh -c "id -u; exit 3" || echo $?)"
 tapsec rig down'`)

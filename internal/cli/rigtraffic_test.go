@@ -117,12 +117,12 @@ func talk(address string) error {
 }
 
 func stream(address string) error {
-	c, err := net.DialTimeout("tcp", net.JoinHostPort(address, port), 5*time.Second)
+	c, err := net.DialTimeout("tcp", net.JoinHostPort(address, port), patience)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(20 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	data := make([]byte, 1<<20)
 	rand.Read(data)
 	if _, err := c.Write(data); err != nil {
@@ -146,7 +146,7 @@ func datagrams(address string) error {
 	for _, size := range []int{1, 100, hosts.MTU - 48, hosts.MTU - 28, 2000, 9000} { // the last ones are fragmented
 		data := make([]byte, size)
 		rand.Read(data)
-		c.SetDeadline(time.Now().Add(2 * time.Second))
+		c.SetDeadline(time.Now().Add(patience))
 		if _, err := c.Write(data); err != nil {
 			return err
 		}
@@ -208,7 +208,7 @@ func TestRigWire(t *testing.T) {
 		}
 		up(t, flags...)
 		lines, stop := background(t, "nic", "watch wire0")
-		must(t, 0, "rig", "exec", "a", "--", "ping", "-c3", "-i0.01", "-w10", "10.77.0.2")
+		must(t, 0, "rig", "exec", "a", "--", "ping", "-c3", "-i0.01", "-w60", "10.77.0.2")
 		for range 3 {
 			if got, err := lines.ReadString('\n'); err != nil || got != want {
 				t.Errorf("clear answers %t: %q on the wire, %v", clear, got, err)
@@ -226,7 +226,7 @@ func TestRigSizes(t *testing.T) {
 	up(t)
 	ping := func(code int, flags ...string) {
 		t.Helper()
-		must(t, code, append([]string{"rig", "exec", "a", "--", "ping", "-c1", "-W1"}, flags...)...)
+		must(t, code, append([]string{"rig", "exec", "a", "--", "ping", "-c1", "-W60"}, flags...)...)
 	}
 	for address, header := range map[string]int{"10.77.0.2": 20, "fd77::2": 40} {
 		full := hosts.MTU - header - 8
@@ -247,7 +247,7 @@ func TestRigPathMTU(t *testing.T) {
 	for _, host := range []string{"a", "b"} {
 		must(t, 0, "rig", "exec", host, "--", "ip", "link", "set", "stack0", "mtu", "1500")
 	}
-	r := must(t, 1, "rig", "exec", "a", "--", "ping", "-c1", "-W1", "-M", "do", "-s", "1472", "10.77.0.2")
+	r := must(t, 1, "rig", "exec", "a", "--", "ping", "-c1", "-W60", "-M", "do", "-s", "1472", "10.77.0.2")
 	if !strings.Contains(r.out, "mtu = 14") {
 		t.Errorf("said\n%s", r.out)
 	}
@@ -285,7 +285,7 @@ func TestRigReload(t *testing.T) {
 	if err := unix.Kill(r.Supervisor.PID, unix.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		log, err := os.ReadFile(r.Log)
 		if err != nil || time.Now().After(deadline) {
 			t.Fatalf("%v\n%s", err, log)

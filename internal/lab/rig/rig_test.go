@@ -248,7 +248,7 @@ func TestSocketWholeFrames(t *testing.T) {
 		if err := a.Send(frame); err != nil {
 			t.Fatal(name, err)
 		}
-		got, err := b.Receive(2 * time.Second)
+		got, err := b.Receive(time.Minute)
 		if err != nil || !bytes.Equal(got, frame) {
 			t.Errorf("%s: %v, got %x, want %x", name, err, got, frame)
 		}

@@ -118,7 +118,7 @@ func guest(s *Standing, host string, command ...string) *exec.Cmd {
 // ended waits until a process has.
 func ended(t *testing.T, p Process) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); p.Alive(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); p.Alive(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("process %d lives", p.PID)
 		}
@@ -295,7 +295,7 @@ func TestProgramKilled(t *testing.T) {
 	if err := s.Programs[1].Process.signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(5 * time.Second); s.Programs[1].Ended == ""; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); s.Programs[1].Ended == ""; time.Sleep(time.Millisecond) {
 		now, err := Find("one")
 		if err != nil || time.Now().After(deadline) {
 			t.Fatal(err, now)

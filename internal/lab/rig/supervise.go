@@ -32,7 +32,7 @@ const ipv6Off = "/proc/sys/net/ipv6/conf/default/disable_ipv6" // of interfaces 
 const (
 	readyWord   = "msg=ready" // in a program's log
 	upWord      = "up"        // on the report pipe; everything else there is an error's sentence
-	readyWithin = 15 * time.Second
+	readyWithin = time.Minute
 	lookAgain   = time.Second // whether the directory is still there
 )
 
