@@ -52,7 +52,7 @@ func testNothingLeaks(t *testing.T, how Options) {
 		}
 		return sum
 	}
-	const warm, cycles, slack = 10, 60, 20 // the runtime keeps a few threads, and their maps
+	const warm, cycles, slack = 10, 30, 20 // the runtime keeps a few threads, and their maps
 	for range warm {
 		cycle()
 	}

@@ -16,6 +16,7 @@ import (
 
 	"tapsec/internal/lab/rig"
 	"tapsec/tap"
+	"tapsec/test/program"
 )
 
 // TestIdle: without frames the processor is not used, unless that was asked for.
@@ -25,32 +26,32 @@ func TestIdle(t *testing.T) {
 	if engine, _ := tap.Probe(); engine == tap.Ring {
 		engines = append(engines, "ring")
 	}
+	config := write(t, headSA)
+	start := func(engine, busy string) *process {
+		name := engine + busy
+		return start(t, config, "--engine", engine, "--queues", "2", "--busy-poll", busy, "--wire", "w"+name, "--host", "h"+name)
+	}
+	const limit = 0.05 // of a core
+	var idle []*process
 	for _, engine := range engines {
-		t.Run(engine, func(t *testing.T) {
-			const limit = 0.05 // of a core
-			config := write(t, headSA)
-			for _, busy := range []string{"0s", "100ms"} {
-				p := start(t, config, "--engine", engine, "--queues", "2", "--busy-poll", busy)
-				if used := share(t, p.cmd.Process.Pid); used >= limit {
-					t.Errorf("%.2f of a core, long after %s without a frame", used, busy)
-				}
-				p.stop()
-			}
-			p := start(t, config, "--engine", engine, "--busy-poll", "1m")
-			if used := share(t, p.cmd.Process.Pid); used < limit {
-				t.Errorf("%.2f of a core although it is to look for frames all the time", used)
-			}
-			p.stop()
-		})
+		idle = append(idle, start(engine, "0s"), start(engine, "100ms"))
+	}
+	for _, p := range idle {
+		program.Await(t, fmt.Sprintf("%v uses next to nothing", p.cmd.Args), func() bool { return share(t, p.cmd.Process.Pid) < limit })
+		p.stop()
+	}
+	for _, engine := range engines {
+		p := start(engine, "1m")
+		program.Await(t, fmt.Sprintf("%v looks for frames all the time", p.cmd.Args), func() bool { return share(t, p.cmd.Process.Pid) >= limit })
+		p.stop()
 	}
 }
 
-// share is what of a core a process uses for two seconds, from a moment after its start on.
+// share is what of a core a process uses for a second.
 func share(t *testing.T, pid int) float64 {
 	t.Helper()
-	time.Sleep(200 * time.Millisecond)
 	before, begin := ticks(t, pid), time.Now()
-	time.Sleep(2 * time.Second)
+	time.Sleep(time.Second)
 	const tick = 10 * time.Millisecond // USER_HZ of proc(5), the same everywhere
 	return float64(time.Duration(ticks(t, pid)-before)*tick) / float64(time.Since(begin))
 }

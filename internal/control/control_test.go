@@ -175,7 +175,7 @@ func TestUpdateAndDelete(t *testing.T) {
 // raw posts a body as any program could.
 func raw(t *testing.T, path, method, url, body string) (int, string) {
 	t.Helper()
-	h := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
+	h := http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
 		return net.Dial("unix", path)
 	}}}
 	r, err := http.NewRequest(method, "http://x"+url, strings.NewReader(body))
