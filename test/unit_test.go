@@ -112,8 +112,9 @@ func TestUnitIsEnough(t *testing.T) {
 	replace(t, config, local+moreSAs)
 	p.signal(unix.SIGHUP)
 	p.waitLog("msg=reloaded")
-	wire := listen(t, "wire0")
+	wire, stack := listen(t, "wire0"), listen(t, "stack0")
 	wire.send(newMixer(t).sample(0, 100).frame)
+	stack.next()
 	sum := readSummary(t, p.stop())
 	if got := sum[status.Verified.Qualified()]; len(got) == 0 || got[0] != 1 {
 		t.Errorf("%v verified, want 1", got)
