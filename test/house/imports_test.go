@@ -17,6 +17,7 @@ var mayImport = map[string][]string{
 	"internal/logging": {}, "internal/audit": {},
 
 	"sa":                {"wire"},
+	"internal/segment":  {"wire"},
 	"status":            {"internal/reason"},
 	"internal/fragment": {"wire", "internal/reason"},
 	"internal/lab/rig":  {"internal/netns"},

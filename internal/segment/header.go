@@ -1,0 +1,105 @@
+// Package segment turns what the kernel hands to a packet socket back into the frames that a wire
+// would have carried. A checksum that was left to hardware is filled in, and what a sender left to be
+// cut, or a receiver merged (TSO, GSO, GRO), is cut into pieces, each with headers of its own.
+//
+// What has to be done stands in the virtio header that the kernel puts in front of a frame. Everything
+// here works in the caller's memory and allocates nothing.
+package segment
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"math/bits"
+)
+
+// HeaderLen is the length in bytes of struct virtio_net_hdr, as packet(7) has it.
+const HeaderLen = 10
+
+// Header is struct virtio_net_hdr of linux/virtio_net.h: two bytes, then four of two bytes each in the
+// machine's order. Its own length of the headers is a hint, which senders get wrong, and left out.
+type Header struct {
+	flags, kind uint8
+	size        int // bytes of payload in a piece
+	start       int // of what the checksum left undone is over
+	place       int // of that checksum, counted from start
+}
+
+const (
+	needsSum = 1 // of the flags
+
+	kindTCPv4 = 1 // of the kinds
+	kindTCPv6 = 4
+	kindUDP   = 5
+	kindECN   = 0x80 // CWR is the first piece's alone (RFC 3168 section 6.1.2)
+)
+
+// Parse reads the header in front of a frame. It panics if b is shorter than HeaderLen.
+func Parse(b []byte) Header {
+	order := binary.NativeEndian
+	return Header{flags: b[0], kind: b[1], size: int(order.Uint16(b[4:])), start: int(order.Uint16(b[6:])), place: int(order.Uint16(b[8:]))}
+}
+
+// Merged reports whether the frame is several in one, and for a Cutter.
+func (h Header) Merged() bool { return h.kind&^kindECN != 0 }
+
+// Shift makes the header that of a frame with n more bytes in front of its network header, as a VLAN
+// tag that is put back.
+func (h Header) Shift(n int) Header {
+	h.start += n
+	return h
+}
+
+// Finish computes the checksum that was left to hardware, in a frame that is not merged. It is either
+// the Internet checksum over all bytes from its start on, which include the pseudo-header's sum at its
+// place, or SCTP's CRC32c over those bytes with zeros at its place (RFC 9260 section 6.8). The header
+// does not say which; the place does, for no other protocol's is the third word. A frame that ends
+// before the place is left alone.
+func (h Header) Finish(frame []byte) {
+	at := h.start + h.place
+	if h.flags&needsSum == 0 || at+2 > len(frame) {
+		return
+	}
+	const ofSCTP = 8
+	if h.place != ofSCTP {
+		sum := Sum(0, frame[h.start:])
+		if sum == 0 {
+			sum = 0xffff // a UDP checksum of zero says that there is none (RFC 768)
+		}
+		binary.BigEndian.PutUint16(frame[at:], sum)
+		return
+	}
+	if at+4 > len(frame) {
+		return
+	}
+	clear(frame[at : at+4])
+	binary.LittleEndian.PutUint32(frame[at:], crc32.Checksum(frame[h.start:], castagnoli)) // RFC 9260 appendix A
+}
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// Sum is the Internet checksum of b on top of the partial sum start (RFC 1071), complemented and ready
+// to be stored. It adds eight bytes at a time in the order that they have in memory on most machines,
+// and swaps the result (section 2 (B)).
+func Sum(start uint32, b []byte) uint16 {
+	order := binary.LittleEndian
+	start = start>>16 + start&0xffff
+	sum, carry := uint64(bits.ReverseBytes16(uint16(start>>16+start))), uint64(0)
+	for ; len(b) >= 32; b = b[32:] {
+		sum, carry = bits.Add64(sum, order.Uint64(b), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(b[8:]), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(b[16:]), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(b[24:]), carry)
+	}
+	for ; len(b) >= 8; b = b[8:] {
+		sum, carry = bits.Add64(sum, order.Uint64(b), carry)
+	}
+	var last [8]byte
+	copy(last[:], b)
+	sum, carry = bits.Add64(sum, order.Uint64(last[:]), carry)
+	sum, carry = bits.Add64(sum, 0, carry)
+	sum += carry
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^bits.ReverseBytes16(uint16(sum))
+}
