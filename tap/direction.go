@@ -29,6 +29,7 @@ type Tally struct {
 	Kept     int64  `json:"kept"`      // frames that were received and not given to Send, less those that were given and not received
 	Retries  uint64 `json:"retries"`   // times a write was refused for the moment and tried again
 	Oversize uint64 `json:"oversize"`  // frames longer than the direction's room, discarded unread; not part of In
+	Uncut    uint64 `json:"uncut"`     // merged frames that cannot be cut into those that they stand for, discarded; not part of In
 }
 
 // Direction moves frames one way between the queues of a pair. It belongs to a Worker.
@@ -131,6 +132,7 @@ type counters struct {
 	refused           atomic.Uint64
 	kept              atomic.Int64
 	retries, oversize atomic.Uint64
+	uncut             atomic.Uint64
 	_                 [64]byte
 }
 
@@ -145,10 +147,11 @@ func (c *counters) store(t Tally) {
 	c.kept.Store(t.Kept)
 	c.retries.Store(t.Retries)
 	c.oversize.Store(t.Oversize)
+	c.uncut.Store(t.Uncut)
 }
 
 func (c *counters) load() Tally {
 	return Tally{In: c.in.Load(), InBytes: c.inBytes.Load(), Out: c.out.Load(), OutBytes: c.outBytes.Load(),
 		HostDown: c.hostDown.Load(), TooLong: c.tooLong.Load(), Refused: c.refused.Load(),
-		Kept: c.kept.Load(), Retries: c.retries.Load(), Oversize: c.oversize.Load()}
+		Kept: c.kept.Load(), Retries: c.retries.Load(), Oversize: c.oversize.Load(), Uncut: c.uncut.Load()}
 }

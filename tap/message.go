@@ -2,59 +2,122 @@ package tap
 
 import (
 	"encoding/binary"
+	"errors"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"tapsec/internal/segment"
 )
 
 const (
 	addresses = 12 // bytes of an Ethernet header in front of a VLAN tag
 	tagLength = 4
-	vnetBytes = 10 // struct virtio_net_hdr of linux/virtio_net.h
+
+	near    = 2048           // bytes of a frame that are received into its slot at once
+	longest = 8*65535 + 1024 // bytes of a merged frame: the kernel's own limit (GSO_MAX_SIZE) and headers
 )
+
+// errUncut says of a merged frame that nobody here can cut it.
+var errUncut = errors.New("merged in a way that cannot be cut")
 
 // message receives frames of a packet socket together with what the kernel tells apart from their
 // bytes. It is made once for a direction, so that nothing is allocated for a frame.
 type message struct {
 	header  unix.Msghdr
-	bytes   unix.Iovec
+	parts   [2]unix.Iovec
 	control [8]uint64 // room for one control message, aligned
+	cutter  segment.Cutter
+	long    []byte // head room, then a merged frame, or the end of one that is longer than near
 }
 
+func newMessage() *message { return &message{long: make([]byte, head+longest)} }
+
+// pending reports whether there is a frame without receiving another.
+func (m *message) pending() bool { return m.cutter.Len() > 0 }
+
 // receive reads one frame into slot behind its head room. The frame returned may begin in the head
-// room; one that was cut short comes back longer than the slot's room, or as EMSGSIZE.
+// room; one that is longer than the room there is comes as EMSGSIZE.
 //
-//  1. Receive the frame with its virtio header in front, and the control message.
-//  2. Fill in a checksum that was left to hardware.
-//  3. Put the outer VLAN tag back behind the two addresses: the kernel has taken it out.
+//  1. Hand out what is left of a merged frame.
+//  2. Receive a frame with its virtio header in front, and the control message.
+//  3. A merged one is to be in one place, with its outer VLAN tag, which the kernel has taken out.
+//  4. Any other is to be in the slot, with its checksum and its tag.
 func (m *message) receive(fd int, slot []byte) ([]byte, error) {
-	m.bytes.Base = &slot[head-vnetBytes]
-	m.bytes.SetLen(len(slot) - head + vnetBytes)
-	m.header.Iov, m.header.Iovlen = &m.bytes, 1
+	if m.pending() {
+		return m.piece(slot)
+	}
+	first := min(near, len(slot)-head)
+	n, err := m.read(fd, slot, first)
+	if err != nil {
+		return nil, err
+	}
+	h := segment.Parse(slot[head-segment.HeaderLen:])
+	if h.Merged() {
+		copy(m.long[head:], slot[head:head+min(n, first)])
+		merged := m.tag(m.long, n)
+		if !m.cutter.Begin(h.Shift(len(merged)-n), merged) {
+			return nil, errUncut
+		}
+		return m.piece(slot)
+	}
+	if n > len(slot)-head {
+		return nil, unix.EMSGSIZE
+	}
+	if n > first {
+		copy(slot[head+first:], m.long[head+first:head+n])
+	}
+	h.Finish(slot[head : head+n])
+	return m.tag(slot, n), nil
+}
+
+// piece puts the next part of a merged frame into a slot.
+func (m *message) piece(slot []byte) ([]byte, error) {
+	if m.cutter.Len() > len(slot)-head {
+		m.cutter.Skip()
+		return nil, unix.EMSGSIZE
+	}
+	return m.cutter.Append(slot[head:head]), nil
+}
+
+// read receives a frame, its first bytes into the slot and the others into m.long, where they would be
+// if all of it were there, and returns its length. The kernel has thrown away a frame of which it says
+// EINVAL: a virtio header cannot tell how it was merged.
+func (m *message) read(fd int, slot []byte, first int) (int, error) {
+	m.parts[0].Base = &slot[head-segment.HeaderLen]
+	m.parts[0].SetLen(segment.HeaderLen + first)
+	m.parts[1].Base = &m.long[head+first]
+	m.parts[1].SetLen(longest - first)
+	m.header.Iov, m.header.Iovlen = &m.parts[0], uint64(len(m.parts))
 	m.header.Control = (*byte)(unsafe.Pointer(&m.control))
 	m.header.SetControllen(int(unsafe.Sizeof(m.control)))
 	n, _, errno := unix.Syscall(unix.SYS_RECVMSG, uintptr(fd), uintptr(unsafe.Pointer(&m.header)), 0)
 	switch {
-	case errno == unix.EINVAL: // merged in a way that a virtio header cannot tell
-		return nil, unix.EMSGSIZE
+	case errno == unix.EINVAL:
+		return 0, errUncut
 	case errno != 0:
-		return nil, errno
+		return 0, errno
+	case m.header.Flags&unix.MSG_TRUNC != 0:
+		return 0, unix.EMSGSIZE
 	}
-	vnet, frame := slot[head-vnetBytes:head], slot[head:head-vnetBytes+int(n)]
-	if !fillChecksum(vnet, frame) {
-		return nil, unix.EMSGSIZE
-	}
-	if tci, tpid, tagged := m.tag(); tagged && len(frame) >= addresses {
-		copy(slot[head-tagLength:], frame[:addresses])
-		frame = slot[head-tagLength : head+len(frame)]
+	return int(n) - segment.HeaderLen, nil
+}
+
+// tag returns the frame of n bytes that lies in memory behind its head room, with the VLAN tag that the
+// kernel told apart from it.
+func (m *message) tag(memory []byte, n int) []byte {
+	frame := memory[head : head+n]
+	if tci, tpid, tagged := m.auxiliary(); tagged && n >= addresses {
+		copy(memory[head-tagLength:], frame[:addresses])
+		frame = memory[head-tagLength : head+n]
 		binary.BigEndian.PutUint16(frame[addresses:], tpid)
 		binary.BigEndian.PutUint16(frame[addresses+2:], tci)
 	}
-	return frame, nil
+	return frame
 }
 
-// tag returns the VLAN tag of the frame last received.
-func (m *message) tag() (tci, tpid uint16, tagged bool) {
+// auxiliary returns the VLAN tag of the frame last received.
+func (m *message) auxiliary() (tci, tpid uint16, tagged bool) {
 	if m.header.Controllen < uint64(unix.CmsgLen(int(unsafe.Sizeof(unix.TpacketAuxdata{})))) {
 		return 0, 0, false
 	}
@@ -64,47 +127,4 @@ func (m *message) tag() (tci, tpid uint16, tagged bool) {
 	}
 	aux := (*unix.TpacketAuxdata)(unsafe.Add(unsafe.Pointer(&m.control), unix.CmsgLen(0)))
 	return aux.Vlan_tci, aux.Vlan_tpid, aux.Status&unix.TP_STATUS_VLAN_VALID != 0
-}
-
-// fillChecksum does what a sender left to hardware: the sum over all bytes from its start on, which
-// include the pseudo header's sum at its place. It reports false for datagrams that were merged: they
-// are no longer the frames that they were, while merged TCP segments are one that might have been.
-//
-// The header is flags, kind of merger, length of headers, size of pieces, start of the sum, and its
-// place counted from there; the last four have two bytes each, in the machine's order.
-func fillChecksum(vnet, frame []byte) bool {
-	kind := vnet[1] &^ unix.VIRTIO_NET_HDR_GSO_ECN
-	if kind == unix.VIRTIO_NET_HDR_GSO_UDP || kind == unix.VIRTIO_NET_HDR_GSO_UDP_L4 {
-		return false
-	}
-	if vnet[0]&unix.VIRTIO_NET_HDR_F_NEEDS_CSUM == 0 {
-		return true
-	}
-	start := int(binary.NativeEndian.Uint16(vnet[6:]))
-	place := start + int(binary.NativeEndian.Uint16(vnet[8:]))
-	if place+2 > len(frame) {
-		return true // cut short: too long for the link in any case
-	}
-	sum := ^onesSum(frame[start:])
-	if sum == 0 {
-		sum = 0xffff // a UDP checksum of zero says that there is none (RFC 768)
-	}
-	binary.BigEndian.PutUint16(frame[place:], sum)
-	return true
-}
-
-// onesSum is the one's complement sum over 16-bit words (RFC 1071); an odd last byte counts as if a
-// zero followed.
-func onesSum(b []byte) uint16 {
-	var sum uint64
-	for ; len(b) >= 2; b = b[2:] {
-		sum += uint64(binary.BigEndian.Uint16(b))
-	}
-	if len(b) == 1 {
-		sum += uint64(b[0]) << 8
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return uint16(sum)
 }

@@ -20,10 +20,9 @@ const receiveBuffer = 32 << 20
 // The machine's own stack stays where it is. It receives a copy of every frame, and answers those
 // for its own addresses: give the interface none. What it sends by the interface leaves unseen.
 //
-// A checksum that a sender left to hardware, as one on the other end of a veth does, is filled in.
-// Frames that the kernel has merged, or not yet cut, are longer than they will be on a wire and count
-// as oversize: switch that off with `ethtool -K NAME gro off` here, and `tso off gso off` on a
-// veth's other end. Frames for an interface that is up and has no carrier the kernel takes, and loses
+// A checksum that a sender left to hardware, as one on the other end of a veth does, is filled in, and
+// frames that the kernel has merged, or not yet cut, are cut (internal/segment). Frames for an interface
+// that is up and has no carrier the kernel takes, and loses
 // them without a word.
 func Attach(name string) (*Device, error) {
 	if err := CheckName(name); err != nil {

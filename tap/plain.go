@@ -47,7 +47,7 @@ func newPlain(d *Direction, o Options) (*plain, error) {
 	p := &plain{direction: d, in: in, out: out, busy: o.BusyPoll, awake: time.Now(),
 		slots: d.slots(make([]byte, Batch*d.slotSize())), batch: make([][]byte, 0, Batch)}
 	if d.from.out != nil {
-		p.message = new(message)
+		p.message = newMessage()
 	}
 	p.fill, p.look, p.drain = p.readBatch, p.lookAgain, p.writeBatch
 	return p, d.source.SetReadDeadline(time.Now().Add(heartbeat))
@@ -70,7 +70,7 @@ func (p *plain) stop() {
 func (p *plain) next() (*Direction, [][]byte, error) {
 	d := p.direction
 	p.batch = p.batch[:0]
-	for !p.stopped.Load() {
+	for !p.ended() {
 		p.count.Add(1)
 		p.errno = nil
 		if !p.spin() && p.in.Read(p.fill) != nil {
@@ -105,14 +105,21 @@ func (p *plain) spin() bool {
 	return false
 }
 
+// ended reports whether the engine was stopped and has handed out all that it received.
+func (p *plain) ended() bool {
+	return p.stopped.Load() && (p.message == nil || !p.message.pending())
+}
+
 // readBatch reads what is ready; false asks to be called again when there is more.
 func (p *plain) readBatch(fd uintptr) bool {
 	d := p.direction
-	for len(p.batch) < Batch {
+	for len(p.batch) < Batch && !p.ended() {
 		frame, err := p.readFrame(int(fd), p.slots[len(p.batch)])
 		switch {
 		case err == unix.EINTR:
 		case err == unix.ENETDOWN: // a packet socket's, once: frames come again when the interface is up
+		case err == errUncut:
+			d.tally.Uncut++
 		case err == unix.EMSGSIZE, len(frame) > d.room:
 			d.tally.Oversize++
 		case err != nil:

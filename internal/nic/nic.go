@@ -190,4 +190,5 @@ func add(sum *tap.Tally, t tap.Tally) {
 	sum.Kept += t.Kept
 	sum.Retries += t.Retries
 	sum.Oversize += t.Oversize
+	sum.Uncut += t.Uncut
 }

@@ -13,11 +13,12 @@ import (
 // mayImport says which packages of the house each one may import
 // (docs/decisions/0001-house.md). What is not in the table may import nothing.
 var mayImport = map[string][]string{
-	"wire": {}, "internal/reason": {}, "tap": {}, "internal/netns": {}, "internal/confine": {}, "internal/notify": {}, "internal/lab/vector": {},
+	"wire": {}, "internal/reason": {}, "internal/netns": {}, "internal/confine": {}, "internal/notify": {}, "internal/lab/vector": {},
 	"internal/logging": {}, "internal/audit": {},
 
 	"sa":                {"wire"},
 	"internal/segment":  {"wire"},
+	"tap":               {"internal/segment"},
 	"status":            {"internal/reason"},
 	"internal/fragment": {"wire", "internal/reason"},
 	"internal/lab/rig":  {"internal/netns"},

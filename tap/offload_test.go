@@ -1,0 +1,306 @@
+package tap
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"hash/crc32"
+	"testing"
+	"time"
+
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+	"golang.org/x/sys/unix"
+
+	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
+)
+
+// offload sends frames with a virtio header in front by an interface, as a virtual machine would: not
+// yet cut, and without their checksums.
+type offload struct{ fd int }
+
+func openOffload(t testing.TB, name string) offload {
+	t.Helper()
+	index, err := indexOf(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		t.Cleanup(func() { unix.Close(fd) })
+		err = unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1)
+	}
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrLinklayer{Ifindex: index})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return offload{fd}
+}
+
+// send sends a frame whose checksum at place bytes behind start is left to hardware, to be cut into
+// pieces of so many bytes by a kind of merging.
+func (o offload) send(kind uint8, size, start, place int, frame []byte) error {
+	order := binary.NativeEndian
+	b := append([]byte{unix.VIRTIO_NET_HDR_F_NEEDS_CSUM, kind}, make([]byte, 8)...)
+	order.PutUint16(b[2:], uint16(min(len(frame), start+20)))
+	order.PutUint16(b[4:], uint16(size))
+	order.PutUint16(b[6:], uint16(start))
+	order.PutUint16(b[8:], uint16(place))
+	_, err := unix.Write(o.fd, append(b, frame...))
+	return err
+}
+
+// inPacket is a frame with an IP packet, with all its checksums, and where its upper header begins.
+func inPacket(t testing.TB, v6 bool, tags string, upper gopacket.SerializableLayer, payload []byte) (frame []byte, start int) {
+	t.Helper()
+	proto := map[bool]layers.IPProtocol{true: layers.IPProtocolTCP, false: layers.IPProtocolUDP}[upper.LayerType() == layers.LayerTypeTCP]
+	link := append(bytes.Clone(header[:12]), tags...)
+	var stack []gopacket.SerializableLayer
+	var ip gopacket.NetworkLayer
+	if v6 {
+		six := &layers.IPv6{Version: 6, HopLimit: 9, NextHeader: layers.IPProtocolIPv6Destination, SrcIP: make([]byte, 16), DstIP: bytes.Repeat([]byte{5}, 16)}
+		ip, stack = six, []gopacket.SerializableLayer{gopacket.Payload(append(link, 0x86, 0xdd)), six, gopacket.Payload{byte(proto), 0, 1, 4, 0, 0, 0, 0}}
+	} else {
+		four := &layers.IPv4{Version: 4, TTL: 9, Protocol: proto, SrcIP: []byte{192, 0, 2, 1}, DstIP: []byte{192, 0, 2, 2}}
+		ip, stack = four, []gopacket.SerializableLayer{gopacket.Payload(append(link, 8, 0)), four}
+	}
+	if err := upper.(interface {
+		SetNetworkLayerForChecksum(gopacket.NetworkLayer) error
+	}).SetNetworkLayerForChecksum(ip); err != nil {
+		t.Fatal(err)
+	}
+	buf := gopacket.NewSerializeBuffer()
+	how := gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}
+	if err := gopacket.SerializeLayers(buf, how, append(stack, upper, gopacket.Payload(payload))...); err != nil {
+		t.Fatal(err)
+	}
+	start = len(link) + 2 + 20
+	if v6 {
+		start += 28
+	}
+	return bytes.Clone(buf.Bytes()), start
+}
+
+// What was merged comes as the frames that it stands for, in order, between those sent before and behind
+// it: more of them than a batch holds, behind tags that the kernel keeps apart and those that it does
+// not, and however short the room.
+func TestAttachedCutsWhatWasMerged(t *testing.T) {
+	const size, pieces = 600, 3 * Batch / 2
+	for name, c := range map[string]struct {
+		v6, tcp bool
+		tags    string
+	}{
+		"tcp4": {tcp: true}, "tcp6": {tcp: true, v6: true}, "udp4": {}, "udp6": {v6: true},
+		"tcp4 behind a tag":    {tcp: true, tags: "\x81\x00\x00\x05"},
+		"udp6 behind two tags": {v6: true, tags: "\x88\xa8\x00\x05\x81\x00\x00\x06"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, _, in, _ := attached(t, Options{}, 1522, 64)
+			far, sender, beside := socket(t, "far"), openOffload(t, "far"), socket(t, "near")
+			count := pieces
+			make1 := func(number int, payload []byte) ([]byte, int) {
+				if c.tcp {
+					return inPacket(t, c.v6, c.tags, &layers.TCP{Seq: 4000000000 + uint32(size*number), ACK: true, PSH: number == count-1, FIN: number == count-1}, payload)
+				}
+				return inPacket(t, c.v6, c.tags, &layers.UDP{SrcPort: 4500, DstPort: 4500}, payload)
+			}
+			kind, place := uint8(unix.VIRTIO_NET_HDR_GSO_UDP_L4), 6
+			if c.tcp {
+				if kind, place = unix.VIRTIO_NET_HDR_GSO_TCPV4, 16; c.v6 {
+					kind = unix.VIRTIO_NET_HDR_GSO_TCPV6
+				}
+			} else {
+				count = 60 // the kernel takes no more of datagrams
+			}
+			stream := make([]byte, (count-1)*size+1)
+			for i := range stream {
+				stream[i] = byte(i >> 3)
+			}
+			want := [][]byte{frame(1, 60)}
+			for i := range count {
+				f, _ := make1(i, stream[i*size:min(len(stream), (i+1)*size)])
+				if !c.v6 {
+					identify(f, 14+len(c.tags), i)
+				}
+				want = append(want, f)
+			}
+			want = append(want, frame(2, 60))
+			merged, start := make1(0, stream)
+			if c.tcp {
+				merged[start+13] |= 0x09 // FIN and PSH are the last piece's
+			}
+			if err := far.Send(want[0]); err != nil {
+				t.Fatal(err)
+			}
+			if err := sender.send(kind, size, start, place, merged); err != nil {
+				t.Fatal(err)
+			}
+			if err := far.Send(want[len(want)-1]); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, in, want)
+			for range 2 { // it did come as one
+				got, err := beside.Receive(time.Minute)
+				if err == nil && bytes.Equal(got, want[0]) {
+					continue
+				}
+				if err != nil || len(got) != len(merged) {
+					t.Errorf("%d bytes, %v: what was sent has %d", len(got), err, len(merged))
+				}
+			}
+		})
+	}
+}
+
+// identify numbers an IPv4 packet that had the number 0.
+func identify(frame []byte, at, id int) {
+	binary.BigEndian.PutUint16(frame[at+4:], uint16(id))
+	sum := uint32(binary.BigEndian.Uint16(frame[at+10:])) + uint32(^uint16(id))
+	binary.BigEndian.PutUint16(frame[at+10:], uint16(sum+sum>>16))
+}
+
+// expect receives exactly these frames.
+func expect(t *testing.T, in *single, want [][]byte) {
+	t.Helper()
+	var got [][]byte
+	for len(got) < len(want) {
+		frames, err := in.Receive()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range frames {
+			if cap(f)-len(f) < 64 {
+				t.Errorf("frame %d has %d spare bytes", len(got), cap(f)-len(f))
+			}
+			got = append(got, bytes.Clone(f))
+		}
+	}
+	for i, f := range got {
+		if i >= len(want) || !bytes.Equal(f, want[i]) {
+			t.Fatalf("frame %d of %d:\n%s", i, len(got), hex.Dump(f[:min(len(f), 100)]))
+		}
+	}
+	if tally := in.Tally(); int(tally.In) != len(want) || tally.Oversize+tally.Uncut != 0 {
+		t.Errorf("%+v, of %d frames", tally, len(want))
+	}
+}
+
+// A checksum that is left to hardware is SCTP's CRC32c (RFC 9260 section 6.8) where its place is SCTP's,
+// and else the Internet checksum, behind tags and extension headers, too.
+func TestAttachedFinishesChecksums(t *testing.T) {
+	_, _, in, _ := attached(t, Options{}, 1522, 64)
+	sender := openOffload(t, "far")
+	var want [][]byte
+	for _, tags := range []string{"", "\x81\x00\x00\x05", "\x88\xa8\x00\x05\x81\x00\x00\x06"} {
+		for _, v6 := range []bool{false, true} {
+			datagram, start := inPacket(t, v6, tags, &layers.UDP{SrcPort: 7, DstPort: 8}, []byte("to nobody"))
+			want = append(want, bytes.Clone(datagram))
+			right := binary.BigEndian.Uint16(datagram[start+6:])
+			// The sum of the pseudo-header is what is left when all that follows is taken away.
+			clear(datagram[start+6 : start+8])
+			rest := udpOnes(datagram[start:])
+			binary.BigEndian.PutUint16(datagram[start+6:], minus(^right, rest))
+			if err := sender.send(unix.VIRTIO_NET_HDR_GSO_NONE, 0, start, 6, datagram); err != nil {
+				t.Fatal(err)
+			}
+			sctp := append(bytes.Clone(datagram[:start]), "\x00\x07\x00\x08tagsSUM?\x00\x03\x00\x0ba chunk."...)
+			if sent := sender.send(unix.VIRTIO_NET_HDR_GSO_NONE, 0, start, 8, sctp); sent != nil {
+				t.Fatal(sent)
+			}
+			sctp = bytes.Clone(sctp)
+			clear(sctp[start+8 : start+12])
+			binary.LittleEndian.PutUint32(sctp[start+8:], crc32.Checksum(sctp[start:], crc32.MakeTable(crc32.Castagnoli)))
+			want = append(want, sctp)
+		}
+	}
+	expect(t, in, want)
+}
+
+// udpOnes adds up 16-bit words.
+func udpOnes(b []byte) (sum uint16) {
+	for b = append(bytes.Clone(b), 0); len(b) >= 2; b = b[2:] {
+		s := uint32(sum) + uint32(binary.BigEndian.Uint16(b))
+		sum = uint16(s + s>>16)
+	}
+	return sum
+}
+
+// minus takes b from a in one's complement.
+func minus(a, b uint16) uint16 {
+	s := uint32(a) + uint32(^b)
+	return uint16(s + s>>16)
+}
+
+// guest is a TAP as a virtual machine has it, whose frames come with a virtio header.
+func guest(t *testing.T, name string) offload {
+	t.Helper()
+	fd, err := unix.Open(controlFile, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	ifr, err := unix.NewIfreq(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+	if err := errors.Join(unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr), netns.Quiet(name), netns.Up(name), netns.Ready(name)); err != nil {
+		t.Fatal(err)
+	}
+	return offload{fd}
+}
+
+// Contract, The system: what cannot be cut is counted, and so is each piece that is too long; what comes
+// behind is received.
+func TestAttachedCountsWhatCannotBeCut(t *testing.T) {
+	rig.Require(t)
+	sender := guest(t, "guest")
+	near, err := Attach("guest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	in := link(t, Options{}, near, near, 600, 64)
+	datagram, start := inPacket(t, false, "", &layers.UDP{SrcPort: 7, DstPort: 8}, make([]byte, 4000))
+	segments, at := inPacket(t, false, "", &layers.TCP{ACK: true}, make([]byte, 1500))
+	plain, behind := inPacket(t, false, "", &layers.TCP{ACK: true}, make([]byte, 9))
+	for _, err := range []error{
+		sender.send(unix.VIRTIO_NET_HDR_GSO_UDP, 1400, start, 6, datagram),
+		sender.send(unix.VIRTIO_NET_HDR_GSO_TCPV4, 700, at, 16, segments),
+		sender.send(unix.VIRTIO_NET_HDR_GSO_NONE, 0, behind, 16, plain),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	frames, err := in.Receive()
+	got := in.Tally()
+	if err != nil || len(frames) != 2 || len(frames[0]) != 14+20+20+100 || len(frames[1]) != len(plain) || got.Uncut != 1 || got.Oversize != 2 {
+		t.Errorf("%d frames, %v, %+v", len(frames), err, got)
+	}
+}
+
+// Contract, Stop: what was received as one frame is handed out to the last piece.
+func TestAttachedStopsBehindTheLastPiece(t *testing.T) {
+	const size, count = 100, Batch + 9
+	_, _, in, _ := attached(t, Options{}, 1522, 64)
+	segments, start := inPacket(t, false, "", &layers.TCP{ACK: true}, make([]byte, count*size))
+	if err := openOffload(t, "far").send(unix.VIRTIO_NET_HDR_GSO_TCPV4, size, start, 16, segments); err != nil {
+		t.Fatal(err)
+	}
+	first, err := in.Receive()
+	if err != nil || len(first) != Batch {
+		t.Fatalf("%d frames, %v", len(first), err)
+	}
+	in.Stop()
+	if rest, err := in.Receive(); err != nil || len(rest) != count-Batch {
+		t.Errorf("%d frames, %v", len(rest), err)
+	}
+	if _, err := in.Receive(); err != ErrStopped {
+		t.Error(err)
+	}
+}
