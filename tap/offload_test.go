@@ -284,7 +284,7 @@ func TestAttachedCountsWhatCannotBeCut(t *testing.T) {
 	}
 }
 
-// Contract, Stop: what was received as one frame is handed out to the last piece.
+// What was received as one frame is handed out to the last piece.
 func TestAttachedStopsBehindTheLastPiece(t *testing.T) {
 	const size, count = 100, Batch + 9
 	_, _, in, _ := attached(t, Options{}, 1522, 64)
