@@ -131,7 +131,7 @@ func (a *Appliance) open() (err error) {
 	if a.nic, err = a.ports.join(a.config, o, a.inward, a.outward, a.confine); err != nil {
 		return err
 	}
-	a.losses = losses{log: a.log, wire: a.config.Wire.Name, host: a.config.Host.Name, room: room(a.config)}
+	a.losses = losses{log: a.log, wire: a.config.Wire.Name, host: a.config.Host.Name}
 	return a.answer()
 }
 
@@ -271,10 +271,14 @@ func (a *Appliance) tick(now time.Time) {
 	a.follow()
 }
 
-// follow takes over the addresses that the stack's interface has now.
+// follow takes over the addresses that the stack's interface has now, and the
+// wire's MTU. A wire that does not tell keeps the one it had.
 func (a *Appliance) follow() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if mtu, err := a.ports.mtu(a.config); err == nil {
+		a.host.resize(a.config, mtu)
+	}
 	a.host.follow(a.config)
 }
 

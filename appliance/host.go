@@ -30,6 +30,7 @@ type host struct {
 	consumer  *transport.Receiver
 	sender    *outbound.Sender
 	remembers bool            // beyond this process which numbers were sent, or it was said that nothing does
+	mtu       int             // of the wire, when it was last looked at
 	mirror    *tap.Device     // nil without on_failure: mirror
 	options   outbound.Config // what is not the configuration's
 
@@ -46,7 +47,10 @@ type host struct {
 func newHost(a *Appliance) (h *host, err error) {
 	o, c := &a.options, a.config
 	h = &host{log: a.log, software: pipeline.NewSoftware(), reassembler: reassembler{fragments: fragment.New(fragment.Limits{})}}
-	h.options = outbound.Config{Joined: true, Use: o.Use, First: o.First, MTU: c.Wire.MTU, Reply: a.ports.host.Inject,
+	if h.mtu, err = a.ports.mtu(c); err != nil {
+		return nil, err
+	}
+	h.options = outbound.Config{Joined: true, Use: o.Use, First: o.First, MTU: h.mtu, Reply: a.ports.host.Inject,
 		Ledger: a.ledger, Audit: logSent(a.log)}
 	h.remembers = o.State != ""
 	h.sides = newSides()
@@ -173,6 +177,22 @@ func (h *host) follow(c *configs.Config) {
 	h.log.Info("local addresses", "are", now)
 	h.undecided(c)
 	h.forgets()
+}
+
+// resize seals for another MTU of the wire. One that nothing can be sealed for is
+// told of once, and that before stays.
+func (h *host) resize(c *configs.Config, mtu int) {
+	if mtu == h.mtu {
+		return
+	}
+	before := h.options.MTU
+	h.mtu, h.options.MTU = mtu, mtu
+	if err := h.adopt(c); err != nil {
+		h.options.MTU = before
+		h.log.Error("the wire's new MTU is not taken over", "mtu", mtu, "err", err)
+		return
+	}
+	h.log.Info("the wire's MTU", "is", mtu)
 }
 
 // undecided says which SAs wait for an address.

@@ -11,9 +11,13 @@ import (
 	"tapsec/tap"
 )
 
-// linkHeader is what a frame is longer than its interface's MTU: addresses and
-// EtherType, and up to two VLAN tags.
-const linkHeader = 14 + 2*4
+// room is how many bytes of a frame are moved: those of the longest IP packet, of
+// addresses, EtherType and up to two VLAN tags, and of a trailer. Whatever the
+// MTU is, or becomes, a frame fits; what is not used of a slot takes no memory.
+const room = 40 + 65535 + 14 + 2*4 + status.MaxTrailer
+
+// maxTAP is the largest MTU of a TAP.
+const maxTAP = 65521
 
 // ports are the two open TAPs, and what the kernel had dropped on them before:
 // one that is attached to counts for as long as it exists.
@@ -28,35 +32,46 @@ type ports struct {
 
 // openPorts makes the two TAPs, or takes those that are there, puts them where
 // the configuration wants them, and brings them up. With attach the wire is an
-// interface of somebody else's. On an error nothing is left behind.
+// interface of somebody else's. A host's TAP that is made gets the wire's MTU. On
+// an error nothing is left behind.
 func openPorts(c *configs.Config, attach bool, steer tap.Steering) (*ports, error) {
-	open := openPort
-	if attach {
-		open = attachPort
-	}
-	wire, err := open(c.Wire, c.Queues)
-	if err != nil {
-		return nil, err
-	}
-	host, err := openPort(c.Host.Interface, c.Queues)
-	if err != nil {
-		return nil, errors.Join(err, wire.Close())
-	}
-	p := &ports{wire: wire, host: host}
-	var err1, err2, err3, err4, err5 error
-	p.wireWatch, err4 = watch(c.Wire)
-	p.hostWatch, err5 = watch(c.Host.Interface)
-	p.wireBefore, err1 = wire.Drops()
-	p.hostBefore, err2 = host.Drops()
-	p.steering, p.steerWhy, err3 = wire.Steer(steer)
-	if err := errors.Join(err1, err2, err3, err4, err5, host.Up(), wire.Up()); err != nil {
+	p := &ports{}
+	if err := p.open(c, attach, steer); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
 }
 
+func (p *ports) open(c *configs.Config, attach bool, steer tap.Steering) (err error) {
+	open := openPort
+	if attach {
+		open = attachPort
+	}
+	if p.wire, err = open(c.Wire, c.Queues, 0); err != nil {
+		return err
+	}
+	if p.wireWatch, err = watch(c.Wire); err != nil {
+		return err
+	}
+	mtu, err := p.wireWatch.MTU()
+	if err != nil {
+		return err
+	}
+	if p.host, err = openPort(c.Host.Interface, c.Queues, min(mtu, maxTAP)); err != nil {
+		return err
+	}
+	if p.hostWatch, err = watch(c.Host.Interface); err != nil {
+		return err
+	}
+	var err1, err2, err3 error
+	p.wireBefore, err1 = p.wire.Drops()
+	p.hostBefore, err2 = p.host.Drops()
+	p.steering, p.steerWhy, err3 = p.wire.Steer(steer)
+	return errors.Join(err1, err2, err3, p.host.Up(), p.wire.Up())
+}
+
 // attachPort takes part in an interface that exists.
-func attachPort(i configs.Interface, _ int) (d *tap.Device, err error) {
+func attachPort(i configs.Interface, _, _ int) (d *tap.Device, err error) {
 	err = in(i.Netns, func() error {
 		d, err = tap.Attach(i.Name)
 		return err
@@ -68,8 +83,8 @@ func attachPort(i configs.Interface, _ int) (d *tap.Device, err error) {
 // lives for as long as the TAP is open: a TAP that was made elsewhere and moved
 // there could vanish while it ends, which some kernels do not survive. One that
 // `ip tuntap add` made here is moved first, if that namespace has none yet.
-func openPort(i configs.Interface, queues int) (d *tap.Device, err error) {
-	want := tap.Config{Name: i.Name, Queues: queues, MTU: i.MTU}
+func openPort(i configs.Interface, queues, fresh int) (d *tap.Device, err error) {
+	want := tap.Config{Name: i.Name, Queues: queues, MTU: i.MTU, Fresh: fresh}
 	if i.Netns == "" {
 		return tap.Open(want)
 	}
@@ -105,12 +120,9 @@ func give(ns *netns.Namespace, want tap.Config) error {
 func (p *ports) join(c *configs.Config, o *Options, inward, outward nic.Chain, opened func()) (*nic.NIC, error) {
 	return nic.New(nic.Config{
 		Wire: p.wire, Host: p.host, Chain: inward, Outward: outward, Engine: o.Engine, BusyPoll: o.BusyPoll, Opened: opened,
-		Room: room(c), Tail: status.Tailroom,
+		Room: room, Tail: status.Tailroom,
 	})
 }
-
-// room is the longest frame that is moved, in bytes.
-func room(c *configs.Config) int { return max(c.Wire.MTU, c.Host.MTU) + linkHeader + status.MaxTrailer }
 
 // ready waits until the kernel sends through both ports, which for one that was
 // up before it was opened takes a moment.
@@ -126,11 +138,28 @@ func watch(i configs.Interface) (w *netns.Watch, err error) {
 	return w, err
 }
 
+// mtu is how many bytes a packet on the wire may have now: the interface's MTU, or
+// the configuration's where that is less.
+func (p *ports) mtu(c *configs.Config) (int, error) {
+	const longest = 65535 // a loopback interface has more
+	mtu, err := p.wireWatch.MTU()
+	if c.Wire.MTU > 0 {
+		mtu = min(mtu, c.Wire.MTU)
+	}
+	return min(mtu, longest), err
+}
+
 func (p *ports) close() error {
 	for _, w := range []*netns.Watch{p.wireWatch, p.hostWatch} {
 		if w != nil {
 			w.Close()
 		}
 	}
-	return errors.Join(p.host.Close(), p.wire.Close())
+	var all error
+	for _, d := range []*tap.Device{p.host, p.wire} {
+		if d != nil {
+			all = errors.Join(all, d.Close())
+		}
+	}
+	return all
 }

@@ -112,14 +112,11 @@ func (f *saFields) numbers(d *decoder, path string, s *sa.SA) {
 }
 
 func (c *Config) checkInterfaces(d *decoder) {
-	if c.Host.MTU == 0 && d.nodes["host.mtu"] == nil {
-		c.Host.MTU = c.Wire.MTU
-	}
 	for path, i := range map[string]Interface{"wire": c.Wire, "host": c.Host.Interface} {
 		if n := i.Name; n == "" || len(n) > 15 || n == "." || n == ".." || strings.ContainsAny(n, "/:% \t") {
 			d.mistake(path+".name", "expected an interface name of 1 to 15 characters without / : %% and blanks, found %s", sa.Quote(n))
 		}
-		if i.MTU < 68 || i.MTU > 65521 {
+		if d.nodes[path+".mtu"] != nil && (i.MTU < 68 || i.MTU > 65521) {
 			d.mistake(path+".mtu", "expected 68 to 65521, found %d", i.MTU)
 		}
 		if strings.Contains(i.Netns, "/") {
@@ -129,7 +126,7 @@ func (c *Config) checkInterfaces(d *decoder) {
 	if c.Wire.Name == c.Host.Name && c.Wire.Netns == c.Host.Netns {
 		d.mistake("host.name", "expected another name than the wire interface's, %s", sa.Quote(c.Wire.Name))
 	}
-	if c.Host.MTU > c.Wire.MTU {
+	if c.Wire.MTU > 0 && c.Host.MTU > c.Wire.MTU {
 		d.warn("host.mtu", "is above the wire's %d: the host may send frames that the wire cannot carry", c.Wire.MTU)
 	}
 	if c.Queues < 1 || c.Queues > 256 {

@@ -84,7 +84,7 @@ func (o *OnFailure) UnmarshalText(b []byte) error {
 // Interface is one TAP.
 type Interface struct {
 	Name  string `yaml:"name"`
-	MTU   int    `yaml:"mtu"`   // bytes, without the Ethernet header
+	MTU   int    `yaml:"mtu"`   // bytes, without the Ethernet header; 0 leaves it as it is
 	Netns string `yaml:"netns"` // named network namespace of the kernel's side; empty: where tapsec runs
 }
 
@@ -147,8 +147,6 @@ type encap struct {
 
 func (f *saFields) defaults() { f.Window, f.PadCheck = sa.DefaultWindow, true }
 
-const defaultMTU = 1500
-
 // Default is the configuration of an empty file: profile full, one queue, TAPs
 // wire0 and host0, offload active, no SA.
 func Default() *Config {
@@ -156,7 +154,7 @@ func Default() *Config {
 	return &Config{
 		Profile: full,
 		Queues:  1,
-		Wire:    Interface{Name: "wire0", MTU: defaultMTU},
+		Wire:    Interface{Name: "wire0"},
 		Host:    Host{Interface{Name: "host0"}, InPlace, Trailer},
 		Offload: Switches{true, true, true},
 	}
@@ -219,7 +217,7 @@ func ParseKeys(name string, data []byte) (*Config, error) {
 		return nil, err
 	}
 	c := Default()
-	c.SAs, c.AllowLegacy, c.Host.MTU = read.All, true, c.Wire.MTU
+	c.SAs, c.AllowLegacy = read.All, true
 	c.name, c.ended, c.unnumbered = name, read.Ended, read.Unnumbered
 	for _, n := range read.Notes {
 		c.Warnings = append(c.Warnings, Problem{File: name, Msg: n})

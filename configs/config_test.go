@@ -67,7 +67,7 @@ func TestExample(t *testing.T) {
 	if len(c.Policy) != 3 || c.Policy[0].Action != sa.Protect || c.Policy[0].SA != "web" || len(c.Local) != 2 {
 		t.Errorf("policy %+v, local %v", c.Policy, c.Local)
 	}
-	if c.Host.Name != "host0" || c.Host.MTU != 1500 || c.Host.Form != InPlace || c.Host.Annotate != Trailer || c.Queues != 1 || !c.Offload.Active || !c.Offload.AH || !c.Offload.ESP {
+	if c.Host.Name != "host0" || c.Wire.MTU+c.Host.MTU != 0 || c.Host.Form != InPlace || c.Host.Annotate != Trailer || c.Queues != 1 || !c.Offload.Active || !c.Offload.AH || !c.Offload.ESP {
 		t.Errorf("host %+v, queues %d, offload %+v", c.Host, c.Queues, c.Offload)
 	}
 }
@@ -98,7 +98,7 @@ func TestFieldsArrive(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.Offload != (Switches{false, true, false}) || c.Profile.Name != "ixgbe-82599" || c.Capacity() != 5 ||
-		c.Wire != (Interface{"a", 9000, "blue"}) || c.Host != (Host{Interface{"b", 9000, ""}, Decap, None}) || c.Queues != 4 {
+		c.Wire != (Interface{"a", 9000, "blue"}) || c.Host != (Host{Interface{"b", 0, ""}, Decap, None}) || c.Queues != 4 {
 		t.Errorf("found %+v", c)
 	}
 	// A JSON document is a YAML one; its keys are quoted.
@@ -182,8 +182,8 @@ var mistakes = map[string]struct {
 	"beyond profile":   {"profile: mlx5-crypto\n" + good + ah, []string{"10:5 sas[1].offload: profile mlx5-crypto lacks Ah"}},
 	"capacity":         {"sa_capacity: 1\n" + good + ah, []string{"10:5 sas[1].offload: the NIC holds 1 SA bundles"}},
 	"capacity itself":  {"profile: ixgbe-82599\nsa_capacity: 1025\n", []string{"2:14 sa_capacity: at most the 1024"}},
-	"interfaces":       {"wire: {name: a/b, mtu: 67}\nhost: {name: a-name-that-is-too-long}\nqueues: 0\n", []string{"1:14 wire.name: expected an interface name", "1:24 wire.mtu: expected 68", "2:14 host.name: expected an interface name", "2:7 host.mtu: expected 68 to 65521, found 67", "3:9 queues: expected 1 to 256, found 0"}},
-	"MTU beyond a TAP": {"wire: {mtu: 65522}\n", []string{"1:1 host.mtu: expected 68 to 65521, found 65522", "1:13 wire.mtu: expected 68 to 65521, found 65522"}},
+	"interfaces":       {"wire: {name: a/b, mtu: 67}\nhost: {name: a-name-that-is-too-long}\nqueues: 0\n", []string{"1:14 wire.name: expected an interface name", "1:24 wire.mtu: expected 68", "2:14 host.name: expected an interface name", "3:9 queues: expected 1 to 256, found 0"}},
+	"MTU beyond a TAP": {"wire: {mtu: 65522}\n", []string{"1:13 wire.mtu: expected 68 to 65521, found 65522"}},
 	"same interface":   {"wire: {name: a}\nhost: {name: a}\n", []string{"2:14 host.name: another name than"}},
 	"form":             {"host: {form: both, annotate: maybe}\n", []string{"1:14 host.form: expected inplace or decap, found \"both\"", "1:30 host.annotate: expected trailer or none"}},
 	"policy":           {"policy:\n  - {match: {dst: 10.0.0.0/33}, action: bypass}\n  - {action: protect}\n  - {action: discard, sa: x}\n  - {action: protect, sa: x}\n  - {}\n  - no\n", []string{"2:19 policy[0].match.dst: expected a prefix", "4:27 policy[2].sa: belongs to action: protect", "5:27 policy[3].sa: there is no SA named \"x\"", "6:5 policy[4].action: is missing", "7:5 policy[5]: expected fields"}},
@@ -224,7 +224,7 @@ func TestWarnings(t *testing.T) {
 	null := strings.NewReplacer("aes128gcm16", "null", "    encryption_key: "+key20+"\n", "", "0xc001", "200").Replace(good)
 	for text, want := range map[string]string{
 		null + ah + "    bundle: one\n":                                "3:10 sas[0].spi: reserved; 7:12 sas[0].suite: no integrity of its own",
-		"host: {mtu: 1501}\n":                                          "1:13 host.mtu: above the wire's",
+		"wire: {mtu: 1500}\nhost: {mtu: 1501}\n":                       "2:13 host.mtu: above the wire's",
 		"insecure_key_files: true\n":                                   "1:21 insecure_key_files: others",
 		strings.Replace(good, key20, "0x"+strings.Repeat("00", 20), 1): "8:21 sas[0].encryption_key: all zeros",
 		good + "    replay_off: true\n":                                "9:17 sas[0].replay_off: takes every replay",

@@ -32,7 +32,7 @@ func newRingPort(d *Direction, index int, u *uring, single bool) (p *ringPort, e
 	}
 	const ring = slotCount * int(unsafe.Sizeof(buffer{})) // fills its pages, and begins the first
 	p.memory, err = unix.Mmap(-1, 0, ring+slotCount*d.slotSize(), unix.PROT_READ|unix.PROT_WRITE,
-		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
+		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return p, fmt.Errorf("memory for frames: %w", err)
 	}

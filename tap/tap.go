@@ -38,6 +38,7 @@ type Config struct {
 	Name   string // 1 to 15 bytes; made if there is no such interface
 	Queues int    // 0 means 1
 	MTU    int    // in bytes, without the Ethernet header; 0 leaves it as it is
+	Fresh  int    // MTU of an interface that is made, where MTU is 0; 0 leaves that to the kernel
 }
 
 // Device is an open interface. Its methods may be used from several goroutines.
@@ -89,7 +90,11 @@ func open(c Config) (*Device, error) {
 		}
 		d.queues = append(d.queues, f)
 	}
-	if err := errors.Join(d.setMTU(c.MTU), d.openTable()); err != nil {
+	mtu := c.MTU
+	if mtu == 0 && !found.exists {
+		mtu = c.Fresh
+	}
+	if err := errors.Join(d.setMTU(mtu), d.openTable()); err != nil {
 		d.Close()
 		return nil, err
 	}

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -303,28 +302,5 @@ func TestSendLogs(t *testing.T) {
 	said += "\n" + strings.Join(p.lines(), "\n")
 	if n, left := events(strings.Split(said, "\n"), "outbound/discarded"); n+left != 50 || n > mostSince(began) {
 		t.Errorf("%d lines, %d left out:\n%s", n, left, said)
-	}
-}
-
-// TestOversizeIsLogged: the first frame that does not fit has a line that says what
-// to do, and no later one.
-func TestOversizeIsLogged(t *testing.T) {
-	rig.Require(t)
-	p := start(t, write(t, moreSAs))
-	if err := netns.SetMTU("wire0", 9000); err != nil {
-		t.Fatal(err)
-	}
-	wire, host := listen(t, "wire0"), listen(t, "host0")
-	long := framed(plain(server, 1, 5000))
-	wire.send(long)
-	said := p.waitLog("discarded unread")
-	if !regexp.MustCompile(`raise mtu .* interface=wire0 frames=1`).MatchString(said) {
-		t.Error(said)
-	}
-	wire.send(long)
-	wire.send(framed(plain(server, 2, 100)))
-	host.next() // so that the long one is done
-	if said := strings.Join(p.lines(), "\n"); strings.Contains(said, "discarded unread") {
-		t.Errorf("said again:\n%s", said)
 	}
 }

@@ -27,8 +27,8 @@ func TestRunFlags(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Wire != (configs.Interface{Name: "w", MTU: 1500, Netns: "a"}) ||
-		c.Host.Interface != (configs.Interface{Name: "h", MTU: 1500, Netns: "b"}) ||
+	if c.Wire != (configs.Interface{Name: "w", Netns: "a"}) ||
+		c.Host.Interface != (configs.Interface{Name: "h", Netns: "b"}) ||
 		c.Host.Form != configs.Decap || c.Host.Annotate != configs.None || c.Queues != 3 || c.Offload.Active {
 		t.Errorf("all flags: %+v %+v %d %+v", c.Wire, c.Host, c.Queues, c.Offload)
 	}
@@ -46,7 +46,7 @@ func TestRunKeys(t *testing.T) {
 	const receiver, sender = "../../keys/testdata/used-receiver.txt", "../../keys/testdata/used-sender.txt"
 	states := []string{receiver}
 	alone, err := (&runOptions{keys: states, queues: 2}).load()
-	if err != nil || len(alone.SAs) != 2 || alone.Queues != 2 || alone.Host.MTU != alone.Wire.MTU || len(alone.Bundles()) != 2 {
+	if err != nil || len(alone.SAs) != 2 || alone.Queues != 2 || len(alone.Bundles()) != 2 {
 		t.Errorf("%+v, %v", alone, err)
 	}
 	plain, err := (&runOptions{config: runSample}).load()

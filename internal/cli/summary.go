@@ -30,7 +30,7 @@ func progressLine(s appliance.Summary) string {
 func printSummary(out io.Writer, s *appliance.Summary) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "ran for %s\n\n", s.Ran.Round(time.Millisecond))
-	fmt.Fprint(w, "direction\tframes in\tbytes in\tframes out\tbytes out\tkept\thost_down\ttoo_long\trefused\tretries\toversize\n")
+	fmt.Fprint(w, "direction\tframes in\tbytes in\tframes out\tbytes out\tkept\thost_down\ttoo_long\trefused\tretries\toversize\tuncut\n")
 	direction(w, s.Wire+" to "+s.Host, s.Moved.ToHost)
 	direction(w, s.Host+" to "+s.Wire, s.Moved.ToWire)
 	if s.Adapter != nil {
@@ -93,8 +93,8 @@ func transportSummary(w io.Writer, s *transport.Summary, states []transport.SASt
 var also = map[status.Code]string{status.Success: "\tincluding frames left alone"}
 
 func direction(w io.Writer, name string, t tap.Tally) {
-	fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n",
-		name, t.In, t.InBytes, t.Out, t.OutBytes, t.Kept, t.HostDown, t.TooLong, t.Refused, t.Retries, t.Oversize)
+	fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n",
+		name, t.In, t.InBytes, t.Out, t.OutBytes, t.Kept, t.HostDown, t.TooLong, t.Refused, t.Retries, t.Oversize, t.Uncut)
 }
 
 // kernelDrops prints an interface's tx drops, which came while the appliance

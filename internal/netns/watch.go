@@ -35,5 +35,14 @@ func (w *Watch) Ready() error {
 	return ready(a.Name, time.Now().Add(readyWithin), func() (netlink.Link, error) { return w.netlink.LinkByIndex(a.Index) })
 }
 
+// MTU returns the interface's in bytes, without the Ethernet header, as it is now.
+func (w *Watch) MTU() (int, error) {
+	link, err := w.netlink.LinkByIndex(w.link.Attrs().Index)
+	if err != nil {
+		return 0, fmt.Errorf("the MTU of %s: %w", w.link.Attrs().Name, err)
+	}
+	return link.Attrs().MTU, nil
+}
+
 // Close ends the view.
 func (w *Watch) Close() { w.netlink.Close() }

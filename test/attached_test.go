@@ -1,0 +1,210 @@
+package test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"tapsec/internal/control"
+	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
+	"tapsec/internal/nic"
+	"tapsec/test/program"
+)
+
+// clearly is a configuration with an SA that nothing of a transfer is for.
+const clearly = "local: [192.0.2.2, 2001:db8::2]\n" + moreSAs
+
+// joined has in far the stack on a veth's other end, in a namespace of its own, and stack that behind tapsec, which
+// is attached to the veth near, or to what was made of it.
+type joined struct {
+	*process
+	far, stack *netns.Namespace
+	client     *control.Client
+}
+
+// in runs commands of ip, or of another program where the first word is one's, in a namespace.
+func in(t *testing.T, ns *netns.Namespace, commands ...string) {
+	t.Helper()
+	for _, c := range commands {
+		words := strings.Fields(c)
+		if words[0] != "ethtool" {
+			words = append([]string{"ip"}, words...)
+		}
+		if _, err := exec.LookPath(words[0]); err != nil {
+			rig.Missing(t, "needs "+words[0])
+		}
+		run := func() error {
+			if out, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
+				return fmt.Errorf("%s: %w: %s", c, err, out)
+			}
+			return nil
+		}
+		if ns == nil {
+			if err := run(); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := ns.Do(run); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// joinBy makes a veth, far in a namespace and near here, does here and there what is asked for, and
+// attaches tapsec to an interface here.
+func joinBy(t *testing.T, here, there []string, name string) *joined {
+	t.Helper()
+	rig.Require(t)
+	j := &joined{}
+	for where, ns := range map[string]**netns.Namespace{"far": &j.far, "stack": &j.stack} {
+		made, err := netns.New(where)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { made.Close() })
+		*ns = made
+	}
+	in(t, nil, "link add near type veth peer name far")
+	t.Cleanup(func() { netns.Delete("near") })
+	if err := j.far.Take("far"); err != nil {
+		t.Fatal(err)
+	}
+	in(t, nil, append([]string{"link set near up"}, here...)...)
+	in(t, j.far, append(there, "link set far up", "addr add 192.0.2.1/24 dev far")...)
+	if name != "near" {
+		t.Cleanup(func() { netns.Delete(name) })
+		in(t, nil, "link set "+name+" up")
+	}
+	socket := filepath.Join(t.TempDir(), "socket")
+	j.process = launchProgram(t, program.Command("send", "-c", write(t, clearly), "--out", name, "--stack", "stack0", "--stack-netns", "stack", "--control", socket))
+	j.waitLog("msg=ready")
+	in(t, j.stack, "addr add 192.0.2.2/24 dev stack0")
+	var err error
+	if j.client, err = control.Dial(socket); err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// change changes an interface in a namespace.
+func change(t *testing.T, ns *netns.Namespace, name string, do func(netlink.Link) error) {
+	t.Helper()
+	if err := ns.Do(func() error { return netns.Change(name, "change", do) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// transfer sends bytes from one namespace to an address in the other by TCP, and wants them there.
+func transfer(t *testing.T, from, to *netns.Namespace, address string, size int) {
+	t.Helper()
+	var listener *net.TCPListener
+	if err := to.Do(func() (err error) {
+		listener, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(address), 0)))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	var conn *net.TCPConn
+	if err := from.Do(func() (err error) {
+		conn, err = net.DialTCP("tcp", nil, listener.Addr().(*net.TCPAddr))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	sent := make([]byte, size)
+	rand.NewChaCha8([32]byte{byte(size)}).Read(sent)
+	failed := make(chan error, 1)
+	go func() {
+		_, err := conn.Write(sent)
+		failed <- errors.Join(err, conn.CloseWrite())
+	}()
+	listener.SetDeadline(time.Now().Add(patience))
+	other, err := listener.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	other.SetDeadline(time.Now().Add(patience))
+	conn.SetDeadline(time.Now().Add(patience))
+	got, err := io.ReadAll(other)
+	if err := errors.Join(err, <-failed); err != nil || !bytes.Equal(got, sent) {
+		t.Fatalf("%d of %d bytes came: %v", len(got), size, err)
+	}
+}
+
+// A stack's own offloads, its peer's, and what lies between them take no byte away, whatever kind of
+// interface tapsec is attached to (docs/interfaces.md).
+func TestAttachedCarriesTCP(t *testing.T) {
+	for name, c := range map[string]struct {
+		here, there []string
+		attach      string
+		only4, big  bool
+	}{
+		"as it comes":         {},
+		"merged here":         {here: []string{"ethtool -K near gro on"}},
+		"jumbo frames":        {here: []string{"link set near mtu 9100"}, there: []string{"link set far mtu 9100"}},
+		"a small MTU":         {here: []string{"link set near mtu 900"}, there: []string{"link set far mtu 900"}, only4: true},
+		"more than 64 KiB":    {big: true},
+		"a macvlan":           {here: []string{"link add link near name mv type macvlan mode passthru"}, attach: "mv"},
+		"a bridge":            {here: []string{"link add name br0 type bridge mcast_snooping 0", "link set near master br0"}, attach: "br0"},
+		"a veth with no TSO":  {there: []string{"ethtool -K far tso off gso off"}},
+		"a tunnel of packets": {there: []string{"link add tun type vxlan id 7 local 192.0.2.1 remote 192.0.2.2 dstport 4789"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			attach := c.attach
+			if attach == "" {
+				attach = "near"
+			}
+			j := joinBy(t, c.here, c.there, attach)
+			far, stack := []string{"192.0.2.1", "2001:db8::1"}, []string{"192.0.2.2", "2001:db8::2"}
+			if name == "a tunnel of packets" {
+				in(t, j.far, "addr add 198.51.100.1/24 dev tun", "addr add 2001:db8:1::1/64 dev tun nodad", "link set tun up")
+				in(t, j.stack, "link add tun type vxlan id 7 local 192.0.2.2 remote 192.0.2.1 dstport 4789",
+					"addr add 198.51.100.2/24 dev tun", "addr add 2001:db8:1::2/64 dev tun nodad", "link set tun up")
+				far, stack = []string{"198.51.100.1", "2001:db8:1::1"}, []string{"198.51.100.2", "2001:db8:1::2"}
+			}
+			if !c.only4 {
+				in(t, j.far, "addr add 2001:db8::1/64 dev far nodad")
+				in(t, j.stack, "addr add 2001:db8::2/64 dev stack0 nodad")
+			}
+			if c.big {
+				change(t, j.far, "far", func(link netlink.Link) error {
+					return errors.Join(netlink.LinkSetGSOMaxSize(link, 300000), netlink.LinkSetGSOIPv4MaxSize(link, 300000))
+				})
+			}
+			const size = 3 << 20
+			for i := range far {
+				if c.only4 && i > 0 {
+					break
+				}
+				transfer(t, j.far, j.stack, stack[i], size)
+				transfer(t, j.stack, j.far, far[i], size)
+			}
+			var moved nic.Summary
+			if err := j.client.Get("moved", &moved); err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range []uint64{moved.ToHost.Oversize, moved.ToHost.Uncut, moved.ToHost.TooLong, moved.ToWire.Oversize, moved.ToWire.TooLong} {
+				if w != 0 {
+					t.Errorf("%+v", moved)
+				}
+			}
+			if in := moved.ToHost.In; in < size/9000 {
+				t.Errorf("%d frames for %d bytes: who brought them?", in, size)
+			}
+		})
+	}
+}
