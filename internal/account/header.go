@@ -1,0 +1,86 @@
+package account
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+
+	"tapsec/sa"
+	"tapsec/status"
+	"tapsec/wire"
+)
+
+// Header is an IPsec header for which the NIC held no SA. No record tells of it,
+// so it is looked up in the frame. It is comparable.
+type Header struct {
+	Protocol sa.Protocol
+	SPI      sa.SPI
+	Src, Dst netip.Addr
+}
+
+// String gives protocol, SPI and addresses.
+func (h Header) String() string {
+	return fmt.Sprintf("%s SPI %s from %s to %s", h.Protocol, h.SPI, h.Src, h.Dst)
+}
+
+// Unmatched returns the header that the trailer's reason is about, and its
+// sequence number if that is all there. ok is false where the reason is another
+// than that no SA fits.
+func Unmatched(frame []byte, t *status.Trailer) (h Header, seq uint32, numbered, ok bool) {
+	switch t.Reason {
+	case status.NoSA, status.AddressMismatch, status.EncapMismatch, status.SADeleted, status.UDPNoSA:
+	default:
+		return h, 0, false, false
+	}
+	p, ok := lastPacket(frame, t)
+	if !ok {
+		return h, 0, false, false
+	}
+	at, be := p.Header, binary.BigEndian
+	h = Header{Protocol: sa.Protocol(p.Proto), Src: p.Src, Dst: p.Dst}
+	switch p.Proto {
+	case wire.ProtoAH:
+		at += 4 // the SPI is AH's second word
+	case wire.ProtoUDP:
+		at, h.Protocol = at+wire.UDPLen, sa.ESP
+	}
+	if at+4 > p.Reach {
+		return h, 0, false, false
+	}
+	h.SPI = sa.SPI(be.Uint32(frame[at:]))
+	if at+8 > p.Reach {
+		return h, 0, false, true
+	}
+	return h, be.Uint32(frame[at+4:]), true, true
+}
+
+// lastPacket parses the packet at which the NIC stopped: the frame's own, or the
+// one inside the tunnel that it opened in place.
+func lastPacket(frame []byte, t *status.Trailer) (wire.Packet, bool) {
+	if t.N == 0 || t.Form == status.Decap {
+		return OwnPacket(frame)
+	}
+	tunnel := &t.Records[t.N-1]
+	start, end := int(tunnel.Payload), int(tunnel.Payload)+int(tunnel.PayloadLen)
+	if start >= end || end > len(frame) {
+		return wire.Packet{}, false
+	}
+	p, err := wire.ParseIP(frame, start, end, frame[start]>>4)
+	return p, err == nil
+}
+
+// OwnPacket parses the packet behind the frame's Ethernet header.
+func OwnPacket(frame []byte) (wire.Packet, bool) {
+	etherType, start, ok := wire.Ethernet(frame)
+	version := uint8(4)
+	switch {
+	case !ok:
+		return wire.Packet{}, false
+	case etherType == wire.EtherIPv6:
+		version = 6
+	case etherType != wire.EtherIPv4:
+		return wire.Packet{}, false
+	}
+	p, err := wire.ParseIP(frame, start, len(frame), version)
+	return p, err == nil
+}
