@@ -57,7 +57,7 @@ func New(held []Held) *Account {
 	a := &Account{known: map[uint32]*sender{}, unknown: map[Header]*sender{}, routes: map[route]*[heads]*sender{},
 		forKnown: knownPages, forUnknown: unknownPages}
 	for _, h := range held {
-		s := &sender{sa: h.SA, handle: h.Handle, header: Header{h.Protocol, sa.SPI(h.SPI), h.Src, h.Dst}}
+		s := &sender{sa: h.SA, handle: h.Handle, header: Header{h.Protocol, sa.SPI(h.SPI), h.Src, h.Dst, h.Encap}}
 		s.came.budget, s.failing.budget = &a.forKnown, &a.forKnown
 		a.known[h.Handle] = s
 	}

@@ -277,13 +277,14 @@ func TestRekeys(t *testing.T) {
 		frames string // a digit is a frame of that SA; 9 is one that nobody knows
 		want   map[string]string
 	}{
-		"one after the other":    {"1111222", map[string]string{"sa1": "sa2"}},
-		"a late one":             {"1111212222", map[string]string{"sa1": "sa2"}},
-		"side by side":           {"12121212", nil},
-		"the old one goes on":    {"111122111", nil},
-		"twice":                  {"111222333", map[string]string{"sa1": "sa2", "sa2": "sa3"}},
-		"two pairs":              {"12121232323232343434", map[string]string{"sa1": "sa3", "sa2": "sa4"}},
-		"to one that nobody has": {"111199999", map[string]string{"sa1": "0x00000999"}},
+		"one after the other":     {"1111222", map[string]string{"sa1": "sa2"}},
+		"a late one":              {"1111212222", map[string]string{"sa1": "sa2"}},
+		"side by side":            {"12121212", nil},
+		"one frame tells nothing": {"12222", nil},
+		"the old one goes on":     {"111122111", nil},
+		"twice":                   {"111222333", map[string]string{"sa1": "sa2", "sa2": "sa3"}},
+		"two pairs":               {"12121232323232343434", map[string]string{"sa1": "sa3", "sa2": "sa4"}},
+		"to one that nobody has":  {"111199999", map[string]string{"sa1": "0x00000999"}},
 	} {
 		a := account.New([]account.Held{held(1, 0), held(2, 0), held(3, 0), held(4, 0)})
 		for i, digit := range c.frames {

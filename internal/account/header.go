@@ -16,6 +16,7 @@ type Header struct {
 	Protocol sa.Protocol
 	SPI      sa.SPI
 	Src, Dst netip.Addr
+	Encap    bool // in UDP
 }
 
 // String gives protocol, SPI and addresses.
@@ -42,7 +43,7 @@ func Unmatched(frame []byte, t *status.Trailer) (h Header, seq uint32, numbered,
 	case wire.ProtoAH:
 		at += 4 // the SPI is AH's second word
 	case wire.ProtoUDP:
-		at, h.Protocol = at+wire.UDPLen, sa.ESP
+		at, h.Protocol, h.Encap = at+wire.UDPLen, sa.ESP, true
 	}
 	if at+4 > p.Reach {
 		return h, 0, false, false

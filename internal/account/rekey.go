@@ -12,6 +12,7 @@ import (
 type route struct {
 	protocol sa.Protocol
 	src, dst netip.Addr
+	encap    bool
 }
 
 // heads is how many senders of a route are remembered, those that came last.
@@ -32,7 +33,7 @@ func (a *Account) begin(s *sender, src, dst netip.Addr) {
 		src, dst = s.sa.Src, s.sa.Dst
 	}
 	s.header.Src, s.header.Dst = src, dst
-	r := route{s.header.Protocol, src, dst}
+	r := route{s.header.Protocol, src, dst, s.header.Encap}
 	last := a.routes[r]
 	if last == nil {
 		last = &[heads]*sender{}
@@ -48,8 +49,8 @@ func (a *Account) begin(s *sender, src, dst netip.Addr) {
 }
 
 // rekeys tells which sender took over from which: the same protocol, addresses and
-// direction, and, as far as SAs tell, mode and selector; the old one then sent a
-// quarter at most of what it had sent before, and ended earlier. Of several that may
+// direction, and, as far as SAs tell, mode and selector; the old one had sent
+// two frames or more, then a quarter at most of that, and ended earlier. Of several that may
 // have been taken over from, it is the one that ended last.
 func rekeys(all []*sender) map[*sender]*sender {
 	next := map[*sender]*sender{}
@@ -72,7 +73,7 @@ func rekeys(all []*sender) map[*sender]*sender {
 
 func (s *sender) mayFollow(b *before) bool {
 	o := b.sender
-	if s.header.SPI == o.header.SPI || o.last >= s.last || o.frames-b.frames > b.frames/4 {
+	if s.header.SPI == o.header.SPI || b.frames < 2 || o.last >= s.last || o.frames-b.frames > b.frames/4 {
 		return false
 	}
 	return s.sa == nil || o.sa == nil || s.sa.Mode == o.sa.Mode && same(s.sa.Selector, o.sa.Selector)

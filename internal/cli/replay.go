@@ -1,23 +1,25 @@
 package cli
 
 import (
-	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/signal"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
+	"golang.org/x/term"
 
-	"tapsec/appliance"
 	"tapsec/capture"
 	"tapsec/configs"
-	"tapsec/pipeline"
-	"tapsec/status"
+	"tapsec/internal/inspect"
+	"tapsec/sa"
 )
 
 // replayOptions are the flags of replay.
@@ -28,6 +30,12 @@ type replayOptions struct {
 	json     bool
 	form     configs.Form
 	annotate configs.Annotate
+
+	summaryOnly bool
+	only, spis  []string
+	sas, hosts  []string
+	color       string
+	expect      string
 
 	stdin          io.Reader
 	stdout, stderr io.Writer
@@ -45,12 +53,30 @@ tool knows (-k): the text of ip xfrm state, a Wireshark esp_sa table, the log of
 strongSwan's charon with filelog { chd = 4 }, or a configuration. IN and the key
 file may be - for standard input.
 
-A frame is "good" where every portion checked is; "good, both" where these are a
-tunnel and a transport portion; "FAILED" where a check was not passed; "left
-alone" where nothing was checked; "not judged" where the capture lacks the end of
-a frame, so that nobody can check it. Exit code 0 says that the capture was read to
-its end, whatever the verdicts.`,
+A frame's verdict is "good" where every portion checked is; "good, both" where
+these are a tunnel and a transport portion; "FAILED" where a check was not
+passed; "left alone" where nothing was checked; "not judged" where the capture
+lacks the end of a frame, so that nobody can check it. Behind it stand the
+frame's number, its time in UTC and its addresses. "replayed" is a frame that a
+window of the SA's size refuses, "late" one whose number is new but not the
+highest; both are the transport's affair, and the verdict stays.
+
+At the end comes the account of each SA, also of headers that no SA matches:
+frames good, failed and left alone; numbers lost and doubled, and those that came
+late; beneath them the smallest window that would have lost nothing, and which SA
+followed. It goes to standard error, with --summary-only to standard output.
+
+--sa, --spi and --host choose the frames that count: others appear nowhere.
+--only chooses which of these are printed and written; the account has them all.
+For a filter in tcpdump's language put tcpdump -r IN -w - EXPRESSION in front.
+
+--expect all-good demands that every frame with AH or ESP is good, and that there
+is one. --expect FILE demands what FILE says: the JSON of --summary-only --json,
+or a part of it. Exit code 4 says that something was otherwise, and what; without
+--expect 0 says that the capture was read to its end, whatever the verdicts.`,
 		Example: `  ip xfrm state | tapsec replay -k - trace.pcap
+  tapsec replay -c site.yaml trace.pcap --only failed,not-judged
+  tapsec replay -c site.yaml trace.pcap --summary-only --expect all-good
   tapsec replay -c site.yaml trace.pcap -o annotated.pcapng
   tcpdump -U -i eth0 -w - | tapsec replay -c site.yaml --json -
   tapsec replay -c site.yaml -o - trace.pcap | wireshark -k -i -`,
@@ -68,7 +94,14 @@ its end, whatever the verdicts.`,
 	f.StringVarP(&o.config, "config", "c", "", "configuration `FILE` with the SAs")
 	f.StringArrayVarP(&o.keys, "keys", "k", nil, "`FILE` with SAs in another tool's form; may be given several times")
 	f.StringVarP(&o.out, "output", "o", "", "write the capture anew with the frames as delivered to this pcapng `FILE`; - is standard output")
-	f.BoolVar(&o.json, "json", false, "print one JSON object per frame and nothing else")
+	f.BoolVar(&o.json, "json", false, "print one JSON object per frame and nothing else, or one of the sum (docs/json.md)")
+	f.BoolVar(&o.summaryOnly, "summary-only", false, "print the account of the SAs and nothing of each frame")
+	f.StringSliceVar(&o.only, "only", nil, "print and write only these `KINDS` of frames: "+strings.Join(inspect.Kinds(), ","))
+	f.StringArrayVar(&o.sas, "sa", nil, "only frames of the SA `NAME`, or several")
+	f.StringSliceVar(&o.spis, "spi", nil, "only frames with this `SPI`, or several")
+	f.StringSliceVar(&o.hosts, "host", nil, "only frames from or to this `ADDRESS`, outside or in a tunnel that was opened, or several")
+	f.StringVar(&o.expect, "expect", "", "end with exit code 4 unless all is `WHAT`: all-good, or as in a file")
+	f.StringVar(&o.color, "color", "auto", "colour of the verdicts `WHEN`: auto (on a terminal, without NO_COLOR), always or never")
 	f.StringVar(&form, "form", "", "`FORM` of the frames: inplace, as on the wire, or decap, opened headers taken off (default: the configuration's)")
 	f.StringVar(&annotate, "annotate", "", "`WHAT` stands behind each written frame: trailer, the verdict, or none (default: the configuration's)")
 	completeFlags(cmd)
@@ -88,9 +121,9 @@ func setText(v interface{ UnmarshalText([]byte) error }, text, flag string) erro
 
 // replay runs a capture through the appliance.
 //
-//  1. Read the SAs, and key a NIC with them.
+//  1. Read the SAs, what is expected, and which frames are meant; key a NIC.
 //  2. Open the capture, and the file for the delivered frames.
-//  3. Process frame by frame; say what the trailer says.
+//  3. Inspect frame by frame, then sum up, and compare.
 func replay(o replayOptions) (err error) {
 	c, err := o.load()
 	if err != nil {
@@ -99,15 +132,25 @@ func replay(o replayOptions) (err error) {
 	for _, w := range c.Warnings {
 		fmt.Fprintln(o.stderr, "warning:", w)
 	}
-	lines := o.stdout
-	if o.out == "-" {
-		lines = io.Discard
-	}
-	say := newReporter(lines, o.json)
-	pipe, err := offline(c, say)
+	expected, err := o.expectation()
 	if err != nil {
 		return inputError(err)
 	}
+	inspector, err := o.inspector(c)
+	if err != nil {
+		return inputError(err)
+	}
+	if err := o.capture(c, inspector); err != nil {
+		return err
+	}
+	if o.expect == "" {
+		return nil
+	}
+	return asExpected(expected.Differences(inspector.Summary()))
+}
+
+// capture inspects the frames, and sums up also where they cannot be read to the end.
+func (o *replayOptions) capture(c *configs.Config, inspector *inspect.Inspector) error {
 	interrupted := interrupts(o.in == "-")
 	in, err := openInput(o.in, o.stdin)
 	if err != nil {
@@ -118,29 +161,134 @@ func replay(o replayOptions) (err error) {
 	if err != nil {
 		return inputError(fmt.Errorf("%s: %w", inputName(o.in), err))
 	}
-	out, err := o.output(frames, c.Host.Annotate == configs.None)
+	file, err := o.output(frames, c.Host.Annotate == configs.None)
 	if err != nil {
 		return err
 	}
-	err = each(frames, pipe, func(frame []byte, info capture.Info) error {
+	end := o.progress(inspector)
+	err = inspector.Capture(frames, file, func() error {
 		if interrupted() {
 			return errInterrupted
 		}
-		line, err := say.frame(frame, info)
-		return errors.Join(err, out.write(frame, info, line))
+		return nil
 	})
-	if errors.Is(err, errCapture) {
+	end()
+	if errors.Is(err, inspect.ErrCapture) {
 		err = inputError(fmt.Errorf("%s: %w", inputName(o.in), err))
 	}
-	err = errors.Join(err, out.Close())
+	err = errors.Join(err, file.Close())
 	for _, skipped := range frames.Skipped() {
 		fmt.Fprintf(o.stderr, "left out: %s\n", skipped)
 	}
-	fmt.Fprintln(o.stderr, say.summary())
-	if err == nil && say.total == 0 && len(frames.Skipped()) > 0 {
+	err = errors.Join(err, o.sumUp(inspector.Summary()))
+	if err == nil && inspector.Frames() == 0 && len(frames.Skipped()) > 0 {
 		err = inputError(fmt.Errorf("%s: no frame of a link type that is understood", inputName(o.in)))
 	}
 	return err
+}
+
+// sumUp prints the account: alone on standard output, else behind the frames on
+// standard error, where JSON is to be read by a program in one sentence.
+func (o *replayOptions) sumUp(s *inspect.Summary) error {
+	switch {
+	case o.summaryOnly && o.json:
+		text, err := json.Marshal(s)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(o.stdout, "%s\n", text)
+		return err
+	case o.summaryOnly && o.out != "-":
+		return s.Table(o.stdout)
+	case o.json:
+		_, err := fmt.Fprintln(o.stderr, s)
+		return err
+	}
+	return s.Table(o.stderr)
+}
+
+// progress shows on a terminal how far a capture is read, where nothing else goes
+// there meanwhile.
+func (o *replayOptions) progress(i *inspect.Inspector) (end func()) {
+	if isTerminal(o.stdout) && !o.summaryOnly {
+		return func() {}
+	}
+	return newConsole(o.stderr).show(func() string { return fmt.Sprintf("%d frames", i.Frames()) })
+}
+
+func isTerminal(w io.Writer) bool {
+	file, ok := unwrap(w).(*os.File)
+	return ok && term.IsTerminal(int(file.Fd()))
+}
+
+// expectation reads what the capture is to be.
+func (o *replayOptions) expectation() (inspect.Expectation, error) {
+	if o.expect == "" || o.expect == "all-good" {
+		return inspect.Expectation{}, nil
+	}
+	text, err := os.ReadFile(o.expect)
+	if err != nil {
+		return inspect.Expectation{}, fmt.Errorf("--expect: expected all-good or a file: %w", err)
+	}
+	e, err := inspect.ParseExpectation(text)
+	if err != nil {
+		err = fmt.Errorf("--expect %s: %w", o.expect, err)
+	}
+	return e, err
+}
+
+// asExpected is the error for what is not.
+func asExpected(differences []string) error {
+	if len(differences) == 0 {
+		return nil
+	}
+	const most = 20
+	text := strings.Join(differences[:min(most, len(differences))], "\n  ")
+	if more := len(differences) - most; more > 0 {
+		text += fmt.Sprintf("\n  and %d more", more)
+	}
+	return exitError{exitDisagree, fmt.Errorf("not as --expect says:\n  %s", text)}
+}
+
+// inspector is the NIC and who tells of its frames.
+func (o *replayOptions) inspector(c *configs.Config) (*inspect.Inspector, error) {
+	to := inspect.Options{JSON: o.json, Quiet: o.summaryOnly || o.out == "-"}
+	var err error
+	if to.Colour, err = o.colour(); err != nil {
+		return nil, err
+	}
+	to.SAs = o.sas
+	if to.Only, err = inspect.ParseOnly(o.only); err != nil {
+		return nil, fmt.Errorf("--only: %w", err)
+	}
+	for _, text := range o.spis {
+		var spi sa.SPI
+		if err := spi.UnmarshalText([]byte(text)); err != nil {
+			return nil, fmt.Errorf("--spi: %w", err)
+		}
+		to.SPIs = append(to.SPIs, spi)
+	}
+	for _, text := range o.hosts {
+		host, err := netip.ParseAddr(text)
+		if err != nil {
+			return nil, fmt.Errorf("--host: expected an address, found %s", sa.Quote(text))
+		}
+		to.Hosts = append(to.Hosts, host.Unmap())
+	}
+	return inspect.New(c, o.stdout, to)
+}
+
+// colour reports whether verdicts are coloured (https://no-color.org).
+func (o *replayOptions) colour() (bool, error) {
+	switch o.color {
+	case "always":
+		return true, nil
+	case "never":
+		return false, nil
+	case "auto":
+		return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(o.stdout), nil
+	}
+	return false, fmt.Errorf("--color: expected auto, always or never, found %s", sa.Quote(o.color))
 }
 
 // interrupts returns a function that reports whether SIGINT has come: replay then
@@ -154,27 +302,6 @@ func interrupts(pipe bool) func() bool {
 }
 
 var errInterrupted = errors.New("interrupted")
-
-// errCapture marks what is wrong with the capture, rather than with the output.
-var errCapture = errors.New("the capture cannot be read further")
-
-// each leads all frames of a capture through the pipeline, each at the time at
-// which it was captured.
-func each(frames *capture.Reader, pipe *pipeline.Pipeline, do func([]byte, capture.Info) error) error {
-	for {
-		frame, info, err := frames.Next()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("%w: %w", errCapture, err)
-		}
-		pipe.At(info.Time)
-		if err := do(pipe.Process(frame), info); err != nil {
-			return err
-		}
-	}
-}
 
 // load reads the SAs and everything else that a configuration says.
 func (o *replayOptions) load() (*configs.Config, error) {
@@ -204,21 +331,6 @@ func (o *replayOptions) read() (*configs.Config, error) {
 	return readKeys(o.keys, o.stdin)
 }
 
-// offline is the appliance with one pipeline, on no interface. Its frames carry
-// trailers whatever is to be written in the end: they are what is reported.
-func offline(c *configs.Config, say *reporter) (*pipeline.Pipeline, error) {
-	one := *c
-	one.Queues, one.Host.Annotate = 1, configs.Trailer
-	a, err := appliance.NewAdapter(&one)
-	if err != nil {
-		return nil, err
-	}
-	for _, held := range a.SAs() {
-		say.names[held.Handle] = held.Name
-	}
-	return a.Pipeline(0), nil
-}
-
 // openInput opens a file; - is standard input.
 func openInput(path string, stdin io.Reader) (io.ReadCloser, error) {
 	if path == "-" {
@@ -235,27 +347,14 @@ func inputName(path string) string {
 	return path
 }
 
-// frameFile is the pcapng file of the delivered frames; the zero frameFile
-// writes nothing.
-type frameFile struct {
-	path      string
-	file      io.WriteCloser
-	buffer    *bufio.Writer
-	copy      *capture.Copy
-	noTrailer bool
-	frames    int
-}
-
 // output opens the file that is to be a copy of the capture with the frames as
-// they are delivered. It is flushed before the capture is waited for, so that a
-// pipe at either end stays live. With - it is standard output, and frames have no
-// lines there.
-func (o *replayOptions) output(frames *capture.Reader, noTrailer bool) (*frameFile, error) {
-	f := &frameFile{path: o.out, noTrailer: noTrailer}
-	in := inputs{append([]string{o.config, o.in, "-"}, o.keys...), o.stdin}
+// they are delivered. With - it is standard output, and frames have no lines there.
+func (o *replayOptions) output(frames *capture.Reader, noTrailer bool) (*inspect.File, error) {
+	in := inputs{append([]string{o.config, o.in, o.expect, "-"}, o.keys...), o.stdin}
+	var to io.WriteCloser
 	switch o.out {
 	case "":
-		return f, nil
+		return nil, nil
 	case "-":
 		if o.json {
 			return nil, inputError(errors.New("--json and -o -: standard output can be one of the two"))
@@ -263,73 +362,17 @@ func (o *replayOptions) output(frames *capture.Reader, noTrailer bool) (*frameFi
 		if err := in.refuseOpen("-o -", o.stdout); err != nil {
 			return nil, inputError(err)
 		}
-		f.file = keepOpen{o.stdout}
+		to = keepOpen{o.stdout}
 	default:
 		file, err := in.create("-o", o.out, 0o666)
 		if err != nil {
 			return nil, inputError(err)
 		}
-		f.file = file
+		to = file
 	}
-	f.buffer = bufio.NewWriterSize(f.file, 1<<16)
-	f.copy = frames.CopyTo(f.buffer)
-	frames.BeforeRead(func() { f.buffer.Flush() }) // its error stays, and comes with the next frame
-	return f, nil
+	return inspect.NewFile(o.out, to, frames, noTrailer), nil
 }
 
 type keepOpen struct{ io.Writer }
 
 func (keepOpen) Close() error { return nil }
-
-func (f *frameFile) write(frame []byte, info capture.Info, comment string) error {
-	if f.file == nil {
-		return nil
-	}
-	if f.noTrailer {
-		frame = withoutTrailer(frame)
-	}
-	if err := f.copy.Frame(frame, info, comment); err != nil {
-		return f.failed(err)
-	}
-	f.frames++
-	return nil
-}
-
-// failed says what a failed write means where that is the reader's doing.
-func (f *frameFile) failed(err error) error {
-	if errors.Is(err, unix.EPIPE) {
-		return fmt.Errorf("-o %s: its reader has left after %s or fewer", f.path, count(f.frames, "frame"))
-	}
-	return err
-}
-
-// withoutTrailer is the frame as it is delivered with annotate: none, without
-// the padding in front of the trailer.
-func withoutTrailer(frame []byte) []byte {
-	body, t, err := status.Split(frame)
-	if err != nil {
-		return frame
-	}
-	if t.Form == status.InPlace {
-		return body[:t.WireLen]
-	}
-	if p, ok := ownPacket(body); ok {
-		return body[:p.Reach]
-	}
-	return body
-}
-
-// Close closes the file, if there is one.
-func (f *frameFile) Close() error {
-	if f.file == nil {
-		return nil
-	}
-	err := errors.Join(f.copy.Close(), f.buffer.Flush())
-	if f.copy.Close() != nil { // said already
-		err = nil
-	}
-	if err != nil {
-		err = f.failed(err)
-	}
-	return errors.Join(err, f.file.Close())
-}

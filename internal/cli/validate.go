@@ -129,3 +129,11 @@ func (o *validateOptions) print(j judgement, err error) error {
 	}
 	return nil
 }
+
+// count is a number of things.
+func count(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
+}

@@ -46,6 +46,9 @@ var mayImport = map[string][]string{
 		"internal/confine",
 		"internal/fragment", "internal/outbound", "internal/ledger", "internal/replay", "internal/audit", "wire"},
 
+	"internal/account": {"sa", "status", "wire", "internal/replay"},
+	"internal/inspect": {"appliance", "capture", "configs", "pipeline", "sa", "status", "wire", "internal/account"},
+
 	"internal/lab/bench": {"appliance", "configs", "internal/netns", "tap", "internal/nic", "sa", "internal/outbound", "status",
 		"internal/lab/forge", "internal/lab/rig"},
 	"internal/lab/testbed": {"appliance", "configs", "internal/nic", "pipeline", "status", "internal/lab/rig",

@@ -1,0 +1,135 @@
+package inspect
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+)
+
+// Expectation is what a Summary is to say. The zero Expectation is that every frame
+// with AH or ESP is good, and that there is one.
+type Expectation struct{ fields map[string]any }
+
+// ParseExpectation reads the JSON of an earlier summary, or of a part of one: what
+// it does not name may be anything. SAs are told apart by the names, protocols and
+// SPIs that it gives them.
+func ParseExpectation(text []byte) (Expectation, error) {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&Summary{}); err != nil {
+		return Expectation{}, fmt.Errorf("expected a summary, as --summary-only --json prints it, or a part of one: %w", err)
+	}
+	if d.More() {
+		return Expectation{}, errors.New("expected one summary, found more behind it")
+	}
+	var e Expectation
+	if err := decode(text, &e.fields); err != nil {
+		return e, err
+	}
+	if len(e.fields) == 0 {
+		return e, errors.New("expected a summary, or a part of one, found no field")
+	}
+	return e, nil
+}
+
+// decode keeps numbers as they are written.
+func decode(text []byte, v any) error {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	return d.Decode(v)
+}
+
+// Differences says what a summary has otherwise, a line each.
+func (e Expectation) Differences(s *Summary) (all []string) {
+	if e.fields == nil {
+		return notAllGood(s)
+	}
+	text, err := json.Marshal(s)
+	if err != nil {
+		panic("inspect: " + err.Error()) // it has numbers and texts
+	}
+	var found map[string]any
+	if err := decode(text, &found); err != nil {
+		panic("inspect: " + err.Error())
+	}
+	compare("", e.fields, found, &all)
+	return all
+}
+
+func notAllGood(s *Summary) (all []string) {
+	say := func(n uint64, what string) {
+		if n > 0 {
+			all = append(all, fmt.Sprintf("expected all frames good, found %d %s", n, what))
+		}
+	}
+	say(s.Failed, "failed")
+	say(s.Frames-s.Judged, "not judged")
+	say(s.Unopened, "left alone with AH or ESP")
+	if s.Good == 0 {
+		all = append(all, "expected good frames, found none")
+	}
+	return all
+}
+
+// compare descends as far as what is expected does.
+func compare(path string, want, got any, all *[]string) {
+	switch want := want.(type) {
+	case map[string]any:
+		got, _ := got.(map[string]any)
+		for _, name := range slices.Sorted(maps.Keys(want)) {
+			inner, ok := got[name]
+			if !ok {
+				inner = json.Number("0") // a reason for which nothing failed
+			}
+			compare(path+"."+name, want[name], inner, all)
+		}
+		return
+	case []any:
+		if path == ".sas" {
+			compareSAs(want, got, all)
+			return
+		}
+	}
+	if !reflect.DeepEqual(want, got) {
+		*all = append(*all, fmt.Sprintf("expected %s %s, found %s", path[1:], text(want), text(got)))
+	}
+}
+
+func compareSAs(want []any, got any, all *[]string) {
+	rows, _ := got.([]any)
+	for n, w := range want {
+		w, _ := w.(map[string]any)
+		path := fmt.Sprintf(".sas[%d]", n)
+		if name, _ := w["sa"].(string); name != "" {
+			path = ".sas." + name
+		}
+		found := slices.IndexFunc(rows, func(row any) bool { return isSA(row.(map[string]any), w) })
+		if found < 0 {
+			*all = append(*all, fmt.Sprintf("expected %s, found no frame of it", path[1:]))
+			continue
+		}
+		compare(path, w, rows[found], all)
+		rows = slices.Delete(slices.Clone(rows), found, found+1)
+	}
+}
+
+func isSA(row, want map[string]any) bool {
+	for _, field := range []string{"sa", "protocol", "spi", "src", "dst"} {
+		if v, ok := want[field]; ok && v != row[field] {
+			return false
+		}
+	}
+	return true
+}
+
+func text(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic("inspect: " + err.Error()) // it was JSON
+	}
+	return string(b)
+}

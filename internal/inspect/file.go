@@ -1,0 +1,89 @@
+package inspect
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+
+	"golang.org/x/sys/unix"
+
+	"tapsec/capture"
+	"tapsec/internal/account"
+	"tapsec/status"
+)
+
+// File is a copy of the capture with the frames as they are delivered. A nil File
+// writes nothing.
+type File struct {
+	path      string
+	to        io.WriteCloser
+	buffer    *bufio.Writer
+	copy      *capture.Copy
+	noTrailer bool
+	frames    int
+}
+
+// NewFile begins a copy of what is read of frames from now on. The path is for
+// messages.
+func NewFile(path string, to io.WriteCloser, frames *capture.Reader, noTrailer bool) *File {
+	f := &File{path: path, to: to, noTrailer: noTrailer, buffer: bufio.NewWriterSize(to, 1<<16)}
+	f.copy = frames.CopyTo(f.buffer)
+	return f
+}
+
+func (f *File) write(frame []byte, info capture.Info, comment string) error {
+	if f.noTrailer {
+		frame = withoutTrailer(frame)
+	}
+	if err := f.copy.Frame(frame, info, comment); err != nil {
+		return f.failed(err)
+	}
+	f.frames++
+	return nil
+}
+
+func (f *File) flush() {
+	if f != nil {
+		_ = f.buffer.Flush()
+	}
+}
+
+// failed says what a failed write means where that is the reader's doing.
+func (f *File) failed(err error) error {
+	if errors.Is(err, unix.EPIPE) {
+		return fmt.Errorf("-o %s: its reader has left after %d frames or fewer", f.path, f.frames)
+	}
+	return err
+}
+
+// withoutTrailer is the frame as it is delivered with annotate: none, without
+// the padding in front of the trailer.
+func withoutTrailer(frame []byte) []byte {
+	body, t, err := status.Split(frame)
+	if err != nil {
+		return frame
+	}
+	if t.Form == status.InPlace {
+		return body[:t.WireLen]
+	}
+	if p, ok := account.OwnPacket(body); ok {
+		return body[:p.Reach]
+	}
+	return body
+}
+
+// Close writes what is left and closes.
+func (f *File) Close() error {
+	if f == nil {
+		return nil
+	}
+	err := errors.Join(f.copy.Close(), f.buffer.Flush())
+	if f.copy.Close() != nil { // said already
+		err = nil
+	}
+	if err != nil {
+		err = f.failed(err)
+	}
+	return errors.Join(err, f.to.Close())
+}

@@ -1,0 +1,93 @@
+package inspect
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"tapsec/internal/account"
+	"tapsec/sa"
+	"tapsec/status"
+	"tapsec/wire"
+)
+
+// Filter says which frames of a capture count, and which of these are told of. The
+// zero Filter takes all.
+type Filter struct {
+	SAs   []string     // frames of one of these
+	SPIs  []sa.SPI     // frames with one of these
+	Hosts []netip.Addr // frames from or to one of these, an opened tunnel's packet included
+	Only  Only         // of those that count
+}
+
+// Only is the kinds of frames that are told of; the zero Only is all.
+type Only uint8
+
+var kinds = []string{"good", "failed", "left-alone", "not-judged", "replayed", "late"}
+
+// Kinds are the words that Only is made of.
+func Kinds() []string { return slices.Clone(kinds) }
+
+// ParseOnly reads kinds of frames.
+func ParseOnly(words []string) (o Only, err error) {
+	for _, word := range words {
+		n := slices.Index(kinds, word)
+		if n < 0 {
+			return 0, fmt.Errorf("expected some of %s, found %s", strings.Join(kinds, ", "), sa.Quote(word))
+		}
+		o |= 1 << n
+	}
+	return o, nil
+}
+
+var kindOf = [...]Only{good: 1, goodBoth: 1, failed: 2, leftAlone: 4, notJudged: 8}
+
+func (o Only) has(f *frame) bool {
+	return o == 0 || o&kindOf[f.fate] != 0 || o&16 != 0 && f.Replayed || o&32 != 0 && f.Late
+}
+
+// check compares the names with those that there are.
+func (f *Filter) check(held []account.Held) error {
+	for _, name := range f.SAs {
+		if !slices.ContainsFunc(held, func(h account.Held) bool { return h.Name == name }) {
+			return fmt.Errorf("expected the name of an SA, found %s; %d SAs are known", sa.Quote(name), len(held))
+		}
+	}
+	return nil
+}
+
+// selects reports whether a frame counts.
+func (i *Inspector) selects(f *frame) bool {
+	o, t := &i.opt.Filter, &f.trailer
+	if len(o.SAs) > 0 && !slices.ContainsFunc(t.Records[:t.N], func(r status.Record) bool {
+		return slices.Contains(o.SAs, i.account.Name(r.Handle))
+	}) {
+		return false
+	}
+	if len(o.SPIs) > 0 && !(f.Unmatched && slices.Contains(o.SPIs, f.Header.SPI)) &&
+		!slices.ContainsFunc(t.Records[:t.N], func(r status.Record) bool { return slices.Contains(o.SPIs, sa.SPI(r.SPI)) }) {
+		return false
+	}
+	return len(o.Hosts) == 0 || slices.ContainsFunc(o.Hosts, f.concerns)
+}
+
+// concerns reports whether the frame's packet, or one that was opened in it, is from
+// or to a host.
+func (f *frame) concerns(host netip.Addr) bool {
+	if host == f.src || host == f.dst {
+		return true
+	}
+	if f.trailer.Form == status.Decap {
+		p, ok := account.OwnPacket(f.body)
+		return ok && (host == p.Src || host == p.Dst)
+	}
+	for _, r := range f.trailer.Records[:f.trailer.N] {
+		if r.Portion == status.TunnelPortion && r.State == status.ICVValid {
+			if p, ok := wire.Addresses(f.body, int(r.Payload)); ok && (host == p.Src || host == p.Dst) {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,198 @@
+// Package inspect tells what happened to the frames of a capture: a line or a JSON
+// object for each, a file of them as they are delivered, and the sum by SA. It leads
+// them through the appliance's pipeline, and reads of each what its trailer says.
+//
+// It opens no file and knows no flags. An Inspector is unsafe for concurrent use,
+// but for Frames.
+package inspect
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"sync/atomic"
+
+	"tapsec/appliance"
+	"tapsec/capture"
+	"tapsec/configs"
+	"tapsec/internal/account"
+	"tapsec/pipeline"
+	"tapsec/status"
+)
+
+// Options say which frames are told of, and how.
+type Options struct {
+	JSON   bool // an object a frame, not lines
+	Quiet  bool // neither
+	Colour bool // of verdicts
+	Filter
+}
+
+// Inspector tells of the frames of one capture.
+type Inspector struct {
+	opt     Options
+	pipe    *pipeline.Pipeline
+	account *account.Account
+	out     *bufio.Writer
+	sum     Summary
+	total   atomic.Int64
+
+	frame frame
+	text  []byte // scratch, of a frame's line
+}
+
+// frame is the one in work.
+type frame struct {
+	capture.Info
+	account.Frame
+	account.Marks
+
+	trailer  status.Trailer
+	body     []byte // without its trailer
+	fate     fate
+	src, dst netip.Addr // of its own packet as it was captured
+}
+
+// New makes an Inspector that writes lines or objects to out. The error is a mistake
+// in the configuration, or a filter's that names an SA which is not there.
+func New(c *configs.Config, out io.Writer, opt Options) (*Inspector, error) {
+	one := *c // whatever is to be written in the end, trailers are what is told of
+	one.Queues, one.Host.Annotate = 1, configs.Trailer
+	a, err := appliance.NewAdapter(&one)
+	if err != nil {
+		return nil, err
+	}
+	var held []account.Held
+	for _, h := range a.SAs() {
+		held = append(held, account.Held{SA: h.SA, Handle: h.Handle})
+	}
+	if err := opt.Filter.check(held); err != nil {
+		return nil, err
+	}
+	return &Inspector{opt: opt, pipe: a.Pipeline(0), account: account.New(held), out: bufio.NewWriterSize(out, 1<<16)}, nil
+}
+
+// Frames is how many frames were read so far. Any goroutine may ask.
+func (i *Inspector) Frames() int64 { return i.total.Load() }
+
+// ErrCapture marks what is wrong with the capture, rather than with the output.
+var ErrCapture = errors.New("the capture cannot be read further")
+
+// Capture leads all frames of a capture through the pipeline, each at the time at
+// which it was captured, until one of them cannot be read or written, or until
+// stop's error. What is written goes out before the capture is waited for, so that a
+// pipe at either end stays live.
+func (i *Inspector) Capture(frames *capture.Reader, file *File, stop func() error) error {
+	frames.BeforeRead(func() { // errors stay, and come with the next frame
+		_ = i.out.Flush()
+		file.flush()
+	})
+	err := i.each(frames, file, stop)
+	for _, skipped := range frames.Skipped() {
+		i.sum.LeftOut += uint64(skipped.Frames)
+	}
+	return errors.Join(err, i.out.Flush())
+}
+
+func (i *Inspector) each(frames *capture.Reader, file *File, stop func() error) error {
+	for {
+		b, info, err := frames.Next()
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrCapture, err)
+		}
+		if err := stop(); err != nil {
+			return err
+		}
+		if err := i.one(b, info, file); err != nil {
+			return err
+		}
+	}
+}
+
+// one judges a frame and tells of it.
+func (i *Inspector) one(b []byte, info capture.Info, file *File) error {
+	f := &i.frame
+	f.Info, f.src, f.dst = info, netip.Addr{}, netip.Addr{}
+	if p, ok := account.OwnPacket(b); ok {
+		f.src, f.dst = p.Src, p.Dst
+	}
+	i.pipe.At(info.Time)
+	b = i.pipe.Process(b)
+	if err := f.read(b); err != nil {
+		return err
+	}
+	i.total.Add(1)
+	if !i.selects(f) {
+		return nil
+	}
+	f.Marks = i.account.Frame(&f.Frame)
+	i.sum.count(f)
+	if !i.opt.Only.has(f) {
+		return nil
+	}
+	if err := i.tell(f); err != nil || file == nil {
+		return err
+	}
+	i.text = i.appendComment(i.text[:0], f)
+	return file.write(b, info, string(i.text))
+}
+
+// read takes a delivered frame apart.
+func (f *frame) read(b []byte) (err error) {
+	if f.body, f.trailer, err = status.Split(b); err != nil {
+		return err
+	}
+	t := &f.trailer
+	f.fate = fateOf(t.Word, f.Missing)
+	f.Frame = account.Frame{Trailer: t, Src: f.src, Dst: f.dst, Cut: f.fate == notJudged}
+	f.Header, f.Frame.Number, f.HeaderIsNumbered, f.Unmatched = account.Unmatched(f.body, t)
+	return nil
+}
+
+// tell writes the frame's line or object.
+func (i *Inspector) tell(f *frame) error {
+	switch {
+	case i.opt.Quiet:
+		return nil
+	case i.opt.JSON:
+		i.text = i.appendJSON(i.text[:0], f)
+	default:
+		i.text = i.appendLine(i.text[:0], f)
+	}
+	_, err := i.out.Write(i.text)
+	return err
+}
+
+// fate is what became of a frame.
+type fate uint8
+
+// The fates. A frame that fails and that the capture has cut short is not judged:
+// what is there says nothing of what was sent.
+const (
+	good fate = iota
+	goodBoth
+	failed
+	leftAlone
+	notJudged
+)
+
+var fates = [...]string{good: "good", goodBoth: "good, both", failed: "FAILED", leftAlone: "left alone", notJudged: "not judged"}
+
+func fateOf(w status.Word, missing int) fate {
+	switch {
+	case w.Code() != status.Success && missing > 0:
+		return notJudged
+	case !w.Done():
+		return leftAlone
+	case w.Code() != status.Success:
+		return failed
+	case w.Next():
+		return goodBoth
+	}
+	return good
+}

@@ -1,0 +1,187 @@
+package inspect
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"unicode/utf8"
+
+	"tapsec/sa"
+	"tapsec/status"
+)
+
+// Width is that of a terminal, in columns. Lines are broken to fit.
+const Width = 80
+
+const verdictWidth = 11 // columns, a space included
+
+var colours = [...]string{good: "\x1b[32m", goodBoth: "\x1b[32m", failed: "\x1b[1;31m", leftAlone: "\x1b[2m", notJudged: "\x1b[33m"}
+
+// appendLine is a frame's account for people: the verdict, the frame's number, time
+// and addresses, the SAs that matched, and what there is to say besides. What goes
+// beyond the width stands beneath it, behind spaces.
+func (i *Inspector) appendLine(b []byte, f *frame) []byte {
+	word := fates[f.fate]
+	if i.opt.Colour {
+		b = append(append(append(b, colours[f.fate]...), word...), "\x1b[0m"...)
+	} else {
+		b = append(b, word...)
+	}
+	b = append(b, "           "[len(word):verdictWidth]...)
+	start := len(b)
+	b = appendPadded(b, f.Info.Number, 5)
+	if !f.Time.IsZero() {
+		b = appendClock(append(b, ' '), f)
+	}
+	if f.src.IsValid() {
+		b = f.src.AppendTo(append(b, ' '))
+		b = f.dst.AppendTo(append(b, " > "...))
+	}
+	t := &f.trailer
+	for n := range t.Records[:t.N] {
+		rec := &t.Records[n]
+		b = append(b, ", "[min(n, 1)^1:]...)
+		b = i.appendRecord(b, rec)
+	}
+	if said := len(b); true {
+		b = i.appendWhy(append(b, ": "...), f)
+		if len(b) == said+2 {
+			b = b[:said]
+		}
+	}
+	if f.Replayed {
+		b = append(b, ", replayed"...)
+	}
+	if f.Late {
+		b = append(b, ", late"...)
+	}
+	if t.Word.DeleteSA() {
+		b = append(b, "; the NIC asks for the SA's deletion"...)
+	}
+	return append(wrap(b, start), '\n')
+}
+
+// appendWhy says why the frame is not simply good.
+func (i *Inspector) appendWhy(b []byte, f *frame) []byte {
+	t := &f.trailer
+	switch {
+	case f.fate == notJudged:
+		return fmt.Appendf(b, "its last %d bytes were not captured", f.Missing)
+	case t.Reason == status.Verified:
+		return b
+	}
+	if t.Word.Done() && t.Word.Code() == status.Success {
+		b = append(b, "what the tunnel carries is left alone, "...)
+	}
+	if f.Unmatched {
+		b = fmt.Appendf(b, "%s SPI %s", f.Header.Protocol, f.Header.SPI)
+		if f.Header.Src != f.src || f.Header.Dst != f.dst {
+			b = fmt.Appendf(b, " from %s to %s", f.Header.Src, f.Header.Dst)
+		}
+		b = append(b, ", "...)
+	}
+	b = append(b, t.Reason.Sentence()...)
+	if t.Word.Code() != status.Success {
+		b = append(append(b, ", "...), t.Word.Code().String()...)
+	}
+	return b
+}
+
+func (i *Inspector) appendRecord(b []byte, rec *status.Record) []byte {
+	b = append(append(b, sa.Protocol(rec.Protocol).String()...), ' ')
+	b = append(i.appendName(b, rec), " seq "...)
+	return strconv.AppendUint(b, rec.Number, 10)
+}
+
+// appendName names a record's SA; in a trailer of another program handles mean
+// nothing here, so the SPI stands in.
+func (i *Inspector) appendName(b []byte, rec *status.Record) []byte {
+	if name := i.account.Name(rec.Handle); name != "" {
+		return append(b, name...)
+	}
+	return appendHex(append(b, "0x"...), rec.SPI)
+}
+
+// appendComment is the account in a frame's comment, in whole sentences.
+func (i *Inspector) appendComment(b []byte, f *frame) []byte {
+	t, cut := &f.trailer, f.fate == notJudged
+	if t.Word.Code() != status.Success && !cut {
+		b = append(append(b, t.Word.Code().String()...), "  "...)
+	}
+	for n := range t.Records[:t.N] {
+		rec := &t.Records[n]
+		if n > 0 {
+			b = append(b, ", "...)
+		}
+		b = append(append(b, rec.Portion.String()...), ' ')
+		b = i.appendRecord(b, rec)
+	}
+	if t.N > 0 {
+		b = append(b, ": "...)
+	}
+	if t.Word.Done() && t.Word.Code() == status.Success && t.Reason != status.Verified {
+		b = append(b, "the tunnel is good, what it carries is left alone: "...)
+	}
+	if f.Unmatched {
+		b = fmt.Appendf(b, "%s: ", f.Header)
+	}
+	if cut {
+		b = append(b, "nobody can check what was not captured"...)
+	} else {
+		b = append(b, t.Reason.Sentence()...)
+	}
+	if f.Replayed {
+		b = append(b, "; a window of the SA's size refuses its number, which came before or is too old"...)
+	}
+	if t.Word.DeleteSA() {
+		b = append(b, "; the NIC asks for the SA's deletion"...)
+	}
+	if f.Missing > 0 {
+		b = fmt.Appendf(b, " (the capture lacks its last %d bytes)", f.Missing)
+	}
+	return b
+}
+
+func appendPadded(b []byte, n, width int) []byte {
+	var digits [20]byte
+	d := strconv.AppendInt(digits[:0], int64(n), 10)
+	for range width - len(d) {
+		b = append(b, ' ')
+	}
+	return append(b, d...)
+}
+
+// appendClock is the time of day in UTC, to the microsecond.
+func appendClock(b []byte, f *frame) []byte {
+	t := f.Time.UTC()
+	hour, minute, second := t.Clock()
+	two := func(n int, sep byte) { b = append(b, byte('0'+n/10), byte('0'+n%10), sep) }
+	two(hour, ':')
+	two(minute, ':')
+	two(second, '.')
+	us := t.Nanosecond() / 1000
+	for unit := 100000; unit > 0; unit /= 10 {
+		b = append(b, byte('0'+us/unit%10))
+	}
+	return b
+}
+
+const hexDigits = "0123456789abcdef"
+
+func appendHex(b []byte, n uint32) []byte {
+	for shift := 28; shift >= 0; shift -= 4 {
+		b = append(b, hexDigits[n>>shift&15])
+	}
+	return b
+}
+
+// wrap breaks the text from start on at spaces, where it is too long for one line.
+func wrap(b []byte, start int) []byte {
+	const room = Width - verdictWidth
+	if len(b)-start <= room || utf8.RuneCount(b[start:]) <= room {
+		return b
+	}
+	text := string(bytes.TrimLeft(b[start:], " "))
+	indent := len(b) - start - len(text)
+	return append(b[:start+indent], Wrap(text, verdictWidth, Width-verdictWidth-indent)...)
+}

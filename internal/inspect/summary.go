@@ -1,0 +1,178 @@
+package inspect
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"tapsec/internal/account"
+	"tapsec/status"
+)
+
+// Summary is the sum over a capture (docs/json.md).
+type Summary struct {
+	Frames    uint64 `json:"frames"`
+	Judged    uint64 `json:"judged"` // all but those that the capture has cut short
+	Good      uint64 `json:"good"`
+	GoodBoth  uint64 `json:"good_both"` // of these: with a tunnel and a transport portion
+	Failed    uint64 `json:"failed"`
+	LeftAlone uint64 `json:"left_alone"`
+	Unopened  uint64 `json:"unopened"` // of these: with AH or ESP
+	Replayed  uint64 `json:"replayed"`
+	Late      uint64 `json:"late"`
+	LeftOut   uint64 `json:"left_out"` // not counted above: of a link type that is not understood
+
+	SAs    []account.Row  `json:"sas"`
+	Others account.Others `json:"others"` // headers without an SA that are not in sas
+	Silent []string       `json:"silent"` // SAs of which nothing came
+}
+
+func (s *Summary) count(f *frame) {
+	s.Frames++
+	if f.fate != notJudged {
+		s.Judged++
+	}
+	switch f.fate {
+	case goodBoth:
+		s.GoodBoth++
+		s.Good++
+	case good:
+		s.Good++
+	case failed:
+		s.Failed++
+	case leftAlone:
+		s.LeftAlone++
+		if carriesIPsec(f.trailer.Reason) {
+			s.Unopened++
+		}
+	}
+	if f.Replayed {
+		s.Replayed++
+	}
+	if f.Late {
+		s.Late++
+	}
+}
+
+// carriesIPsec reports whether a frame that was left alone for a reason has AH or ESP.
+func carriesIPsec(r status.Reason) bool {
+	switch r {
+	case status.NotIP, status.BadIPHeader, status.NoIPsec, status.IKE, status.KeepAlive, status.UDPTooShort:
+		return false
+	}
+	return true
+}
+
+// Summary is the sum of what was inspected so far.
+func (i *Inspector) Summary() *Summary {
+	s := i.sum
+	s.SAs, s.Others = i.account.Rows()
+	if s.Silent = i.account.Silent(); s.Silent == nil {
+		s.Silent = []string{}
+	}
+	return &s
+}
+
+// String counts the frames in one sentence.
+func (s *Summary) String() string {
+	both, cut := "", ""
+	if s.GoodBoth > 0 {
+		both = fmt.Sprintf(" (%d of them in both portions)", s.GoodBoth)
+	}
+	if n := s.Frames - s.Judged; n > 0 {
+		cut = fmt.Sprintf(", %d not judged since the capture lacks their ends", n)
+	}
+	return fmt.Sprintf("%s: %d good%s, %d failed, %d left alone%s", count(s.Frames, "frame"), s.Good, both, s.Failed, s.LeftAlone, cut)
+}
+
+// maxStrays is how many headers without an SA have lines.
+const maxStrays = 20
+
+// Table writes the account of each SA within Width columns, and the sum.
+func (s *Summary) Table(out io.Writer) error {
+	var b strings.Builder
+	if len(s.SAs) > 0 {
+		fmt.Fprintf(&b, "%-*s %-14s %6s %6s %6s %6s %6s %6s\n", nameWidth, "SA", "SPI", "good", "failed", "alone", "lost", "double", "late")
+	}
+	strays := uint64(0)
+	for _, r := range s.SAs {
+		if r.SA == "" {
+			if strays++; strays > maxStrays {
+				continue
+			}
+		}
+		rowLines(&b, &r)
+	}
+	if more := s.Others.Headers + strays - min(strays, maxStrays); more > 0 {
+		fmt.Fprintf(&b, "and %s more that no SA matches\n", count(more, "header"))
+	}
+	if len(s.Silent) > 0 {
+		b.WriteString(Wrap("no frame of "+few(s.Silent), 2, Width) + "\n")
+	}
+	b.WriteString(Wrap(s.String(), 2, Width) + "\n")
+	_, err := io.WriteString(out, b.String())
+	return err
+}
+
+const nameWidth = 22
+
+// rowLines are an SA's counts, and beneath them what is to be said.
+func rowLines(b *strings.Builder, r *account.Row) {
+	name, failed := r.SA, uint64(0)
+	if name == "" {
+		name = "(no SA)"
+	}
+	for _, n := range r.Failed {
+		failed += n
+	}
+	pad := strings.Repeat(" ", max(0, nameWidth-utf8.RuneCountInString(name)))
+	if utf8.RuneCountInString(name) > nameWidth {
+		pad = "\n" + strings.Repeat(" ", nameWidth)
+	}
+	fmt.Fprintf(b, "%s%s %-14s", name, pad, strings.TrimSpace(r.Protocol+" "+r.SPI))
+	for _, n := range []uint64{r.Good, failed, r.LeftAlone + r.NotJudged, r.Lost, r.Duplicates, r.Late} {
+		fmt.Fprintf(b, " %6s", short(n))
+	}
+	b.WriteByte('\n')
+	fmt.Fprintf(b, "  %s\n", Wrap(details(r, failed), 4, Width-2))
+	for _, f := range r.Diagnosis {
+		certain := "perhaps"
+		if f.Certain {
+			certain = "certain"
+		}
+		fmt.Fprintf(b, "  %s\n", Wrap(certain+": "+f.Sentence, 4, Width-2))
+	}
+}
+
+// details are what an SA's row has no column for.
+func details(r *account.Row, failed uint64) string {
+	parts := []string{r.Src + " > " + r.Dst}
+	say := func(format string, args ...any) { parts = append(parts, fmt.Sprintf(format, args...)) }
+	switch {
+	case r.FirstSeq == "":
+	case r.FirstSeq == r.LastSeq:
+		say("seq %s", r.FirstSeq)
+	default:
+		say("seq %s to %s", r.FirstSeq, r.LastSeq)
+	}
+	if failed > 0 {
+		say("failed: %s", byReason(r.Failed))
+	}
+	if r.Late > 0 {
+		say("late by up to %d, a window of %d loses none", r.MaxLate, r.SmallestWindow)
+	}
+	if r.Replayed > 0 {
+		say("%d replayed, refused by a window of %d", r.Replayed, r.Window)
+	}
+	if r.Wraps > 0 {
+		say("wrapped: %d", r.Wraps)
+	}
+	if r.RekeyedTo != "" {
+		say("followed by %s", r.RekeyedTo)
+	}
+	if !r.Exact {
+		say("too many gaps to remember: counts are near")
+	}
+	return strings.Join(parts, "; ")
+}

@@ -1,0 +1,44 @@
+package inspect
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// count is a number of things.
+func count(n uint64, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
+}
+
+// short is a number in six columns or fewer, in thousands, millions or more where it
+// is longer.
+func short(n uint64) string {
+	const units = " kMGTPE"
+	unit := 0
+	for n >= 1000000 && unit < len(units)-1 {
+		n, unit = n/1000, unit+1
+	}
+	return strings.TrimSpace(fmt.Sprintf("%d%c", n, units[unit]))
+}
+
+func byReason(failed map[string]uint64) string {
+	var parts []string
+	for _, reason := range slices.Sorted(maps.Keys(failed)) {
+		parts = append(parts, fmt.Sprintf("%s %d", reason, failed[reason]))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// few are names, and how many more there are.
+func few(names []string) string {
+	const most = 8
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
