@@ -138,27 +138,31 @@ type resultJSON struct {
 	Differs  string    `json:"differs,omitempty"`
 }
 
+type sourceJSON struct {
+	Name string `json:"name"`
+	Text string `json:"text"`
+	Totals
+}
+
+// Document is a report as JSON has it (docs/json.md).
+type Document struct {
+	Judged string `json:"judged"`
+	Totals
+	Sources []sourceJSON `json:"sources"`
+	Results []resultJSON `json:"results"`
+}
+
 // WriteJSON prints a report as one object: passed, failed and not_run, the
 // sources with theirs, and an object for each result.
 func (r *Report) WriteJSON(w io.Writer) error {
-	type source struct {
-		Name string `json:"name"`
-		Text string `json:"text"`
-		Totals
-	}
-	report := struct {
-		Judged string `json:"judged"`
-		Totals
-		Sources []source     `json:"sources"`
-		Results []resultJSON `json:"results"`
-	}{Judged: r.NIC, Totals: r.Totals()}
+	d := Document{Judged: r.NIC, Totals: r.Totals()}
 	for _, s := range r.sources() {
-		report.Sources = append(report.Sources, source{s.Name, s.Text, s.Totals})
+		d.Sources = append(d.Sources, sourceJSON{s.Name, s.Text, s.Totals})
 	}
 	for i := range r.Results {
-		report.Results = append(report.Results, r.Results[i].object())
+		d.Results = append(d.Results, r.Results[i].object())
 	}
-	return json.NewEncoder(w).Encode(report)
+	return json.NewEncoder(w).Encode(d)
 }
 
 func (r *Result) object() resultJSON {
