@@ -12,9 +12,11 @@ import (
 	"strings"
 	"testing"
 
+	"tapsec/internal/doctor"
 	"tapsec/internal/inspect"
 	"tapsec/internal/lab/bench"
 	"tapsec/internal/lab/conformance"
+	"tapsec/internal/lab/rig"
 )
 
 // docs/json.md names each field that a command prints, and no other one.
@@ -23,9 +25,9 @@ func TestJSONDocument(t *testing.T) {
 	for section, printed := range map[string][]string{
 		"replay --json":                framesNames(t),
 		"replay --summary-only --json": typeNames(inspect.Summary{}),
-		"doctor --json":                typeNames(diagnosis{}),
+		"doctor --json":                typeNames(doctor.Diagnosis{}),
 		"validate --json":              typeNames(judgement{}),
-		"rig status --json":            typeNames([]rigReport{}),
+		"rig status --json":            typeNames([]rig.Report{}),
 		"conformance --json":           typeNames(conformance.Document{}),
 		"bench --json":                 typeNames(bench.Report{}),
 	} {
