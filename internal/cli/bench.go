@@ -25,23 +25,25 @@ func newBench() *cobra.Command {
 	o := benchOptions{}
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure the appliance on this machine, beside forwarders that do nothing",
+		Short: "Measure the appliance here, beside forwarders that do nothing",
 		Long: `bench makes a network of its own that ends with it, and measures on TAPs in it:
 
-cpu      how much of the processor a frame takes. Frames wait in the wire's queue
-         and one core moves them: variants alternate in random order, and the
-         figures are medians with quartiles.
+cpu      how much of the processor a frame takes. Frames wait in the wire's
+         queue and one core moves them: variants alternate in random order,
+         and the figures are medians with quartiles.
            a  null-plain  a Read and a Write of the TAP library's file, nothing
                           else: what programs on TUN and TAP do
            b  null-ring   the ring engine with an empty chain
-           c  plain       the appliance, annotation included, on the plain engine
+           c  plain       the appliance on the plain engine, with annotation
            d  ring        the appliance on the ring
 queues   two queues on two cores, and more where there are more, against one
-latency  how long a frame takes that comes alone, beside a blocking read and write
+latency  how long a frame takes that comes alone, beside a blocking read and
+         write
 idle     what is done while no frame comes
 
-Each frame is accounted for, and a round with a loss is reported and not counted.
-Keep the machine quiet meanwhile: trust ratios of one run, not figures of two.
+Each frame is accounted for, and a round with a loss is reported and not
+counted. Keep the machine quiet meanwhile: trust ratios of one run, not figures
+of two.
 
 Root is not needed where the kernel grants user namespaces. Exit code 1: the
 machine lacks something, or frames were lost; 4: a frame came out other than it
@@ -61,8 +63,8 @@ should.`,
 		},
 	}
 	cmd.Flags().BoolVar(&o.Quick, "quick", false, "end within 40 seconds: fewer rounds, and so wider quartiles")
-	cmd.Flags().IntVar(&o.Rounds, "rounds", 0, "at most `so many` of each kind; 0 means what fits into the time")
-	cmd.Flags().StringSliceVar(&o.Only, "only", nil, "leave out other `parts` than these: "+strings.Join(bench.Parts, ", "))
+	cmd.Flags().IntVar(&o.Rounds, "rounds", 0, "at most `NUMBER` rounds of each kind; 0 means what fits into the time")
+	cmd.Flags().StringSliceVar(&o.Only, "only", nil, "do only these `PARTS`: "+strings.Join(bench.Parts, ", "))
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print one JSON object")
 	return cmd
 }

@@ -50,7 +50,7 @@ Exit code 0: all cases passed, or could not be run; 4: some failed.`,
 		Example: `  tapsec conformance
   tapsec conformance --junit >report.xml
   tapsec conformance --wire veth0 --host veth1 --configure ./restart-my-nic
-  tapsec conformance --wire veth0 --host veth1 --setup layers     # readied by hand`,
+  tapsec conformance --wire veth0 --host veth1 --setup layers  # readied by hand`,
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.out, o.said = cmd.OutOrStdout(), cmd.ErrOrStderr()
@@ -63,8 +63,8 @@ Exit code 0: all cases passed, or could not be run; 4: some failed.`,
 	f.StringVar(&o.wire, "wire", "", "judge another NIC: send out of interface `NAME`")
 	f.StringVar(&o.host, "host", "", "and receive on interface `NAME`")
 	f.StringVar(&o.configure, "configure", "", "`COMMAND` that readies that NIC; the shell runs it with a configuration file as argument")
-	f.DurationVar(&o.wait, "wait", time.Second, "how long that NIC may keep a frame, up to 1m `time`")
-	f.StringSliceVar(&o.setups, "setup", nil, "only the cases of these setups `NAME,...`")
+	f.DurationVar(&o.wait, "wait", time.Second, "`TIME` for which that NIC may keep a frame, up to 1m")
+	f.StringSliceVar(&o.setups, "setup", nil, "only the cases of the setups with these `NAMES`")
 	f.StringVar(&o.write, "write-setups", "", "write the setups' configurations to this `FOLDER`, and judge nothing")
 	f.BoolVar(&o.asJSON, "json", false, "print one JSON object")
 	f.BoolVar(&o.asJUnit, "junit", false, "print JUnit's XML")

@@ -45,7 +45,7 @@ the expected one.`,
 		},
 	}
 	cmd.Flags().BoolVar(&o.memory, "memory", false, "no TAPs: run the frames through the pipeline in memory")
-	cmd.Flags().DurationVar(&o.traffic, "traffic", 3*time.Second, "`time` of mixed traffic after the table, up to 1m")
+	cmd.Flags().DurationVar(&o.traffic, "traffic", 3*time.Second, "`TIME` of mixed traffic after the table, up to 1m")
 	return cmd
 }
 

@@ -27,10 +27,10 @@ func newKeys() *cobra.Command {
 	o := keysOptions{}
 	cmd := &cobra.Command{
 		Use:   "keys [--to FORM] FILE",
-		Short: "Convert SAs between ip xfrm, Wireshark's esp_sa and a configuration",
-		Long: `keys reads the SAs of FILE, or of standard input where it is -, and prints them in
-another form: yaml, the configuration of tapsec; xfrm, commands that make them in
-Linux; esp_sa, the table of that name in a Wireshark profile. It reads a
+		Short: "Convert SAs between ip xfrm, Wireshark's esp_sa and YAML",
+		Long: `keys reads the SAs of FILE, or of standard input where it is -, and prints them
+in another form: yaml, the configuration of tapsec; xfrm, commands that make
+them in Linux; esp_sa, the table of that name in a Wireshark profile. It reads a
 configuration, the output of ip xfrm state or ip xfrm monitor, a script with
 commands ip xfrm state add, the output of setkey -D or of FortiGate's diagnose
 vpn tunnel list, an esp_sa table, or the log of strongSwan's charon, where that

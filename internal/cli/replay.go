@@ -62,18 +62,20 @@ window of the SA's size refuses, "late" one whose number is new but not the
 highest; both are the transport's affair, and the verdict stays.
 
 At the end comes the account of each SA, also of headers that no SA matches:
-frames good, failed and left alone; numbers lost and doubled, and those that came
-late; beneath them the smallest window that would have lost nothing, and which SA
-followed. It goes to standard error, with --summary-only to standard output.
+frames good, failed and left alone; numbers lost and doubled, and those that
+came late; beneath them the smallest window that would have lost nothing, and
+which SA followed. It goes to standard error, with --summary-only to standard
+output.
 
 --sa, --spi and --host choose the frames that count: others appear nowhere.
 --only chooses which of these are printed and written; the account has them all.
 For a filter in tcpdump's language put tcpdump -r IN -w - EXPRESSION in front.
 
---expect all-good demands that every frame with AH or ESP is good, and that there
-is one. --expect FILE demands what FILE says: the JSON of --summary-only --json,
-or a part of it. Exit code 4 says that something was otherwise, and what; without
---expect 0 says that the capture was read to its end, whatever the verdicts.`,
+--expect all-good demands that every frame with AH or ESP is good, and that
+there is one. --expect FILE demands what FILE says: the JSON of --summary-only
+--json, or a part of it. Exit code 4 says that something was otherwise, and
+what; without --expect 0 says that the capture was read to its end, whatever the
+verdicts.`,
 		Example: `  ip xfrm state | tapsec replay -k - trace.pcap
   tapsec replay -c site.yaml trace.pcap --only failed,not-judged
   tapsec replay -c site.yaml trace.pcap --summary-only --expect all-good

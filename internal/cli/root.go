@@ -9,11 +9,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"tapsec/appliance"
 	"tapsec/configs"
+	"tapsec/internal/inspect"
 	"tapsec/tap"
 )
 
@@ -23,7 +25,7 @@ const (
 	exitMachine  = 1 // the machine lacks something, or failed at work
 	exitInput    = 2 // a flag, a configuration or a capture is wrong
 	exitGone     = 3 // an interface was deleted under the appliance
-	exitDisagree = 4 // demo: some frame was not annotated as the contract says
+	exitDisagree = 4 // some frame is not as the contract says, or as --expect does
 )
 
 // exitError is an error with the exit code that belongs to it.
@@ -102,11 +104,13 @@ task offload does, and hands on every frame with its verdict behind it.
 
 Exit codes: 0 done, 1 the machine lacks something or failed, 2 a flag, a
 configuration or a capture is wrong, 3 an interface was deleted under the
-appliance, 4 a frame of demo, bench or conformance was not annotated as expected.`,
+appliance, 4 a frame of demo, bench or conformance was not annotated as
+expected, or a capture is not what replay --expect says.`,
 		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", inspect.Width)))
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return inputError(err) })
 	root.AddCommand(newBench(), newConformance(), newDemo(), newDoctor(), newKeys(), newMan(), newReplay(), newRig(), newRun(), newSend(), newTransport(), newValidate(), newVersion())

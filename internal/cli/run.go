@@ -54,7 +54,7 @@ func (o *runOptions) stackFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.hostNetns, "stack-netns", "", "network namespace `NAME` for the stack's side of its TAP")
 	f.StringVar(&o.state, "state", "", "`FILE` in which sequence windows and numbers live as long as their keys")
-	f.StringSliceVar(&o.use, "sa", nil, "seal with these SAs, innermost first (default: those that fit each packet) `NAME,...`")
+	f.StringSliceVar(&o.use, "sa", nil, "seal with the SAs of these `NAMES`, innermost first (default: those that fit each packet)")
 	f.Uint64Var(&o.first, "first", 0, "sequence `NUMBER` of the first packet sealed (default 1)")
 }
 
@@ -62,13 +62,13 @@ func (o *runOptions) stackFlags(cmd *cobra.Command) {
 func (o *runOptions) commonFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVarP(&o.config, "config", "c", "", "configuration `FILE`")
-	f.StringArrayVarP(&o.keys, "keys", "k", nil, "`FILE` with SAs in another tool's form, several times or once, beside the configuration's or without one")
+	f.StringArrayVarP(&o.keys, "keys", "k", nil, "`FILE` with SAs in another tool's form, once or several times, with a configuration or without")
 	f.StringVar(&o.control, "control", "", "answer questions on a Unix socket at this `PATH`")
-	f.TextVar(&o.engine, "engine", tap.Auto, "how frames are moved: auto, ring (io_uring) or plain (read and write)")
+	f.TextVar(&o.engine, "engine", tap.Auto, "`HOW` frames are moved: auto, ring (io_uring) or plain (read and write)")
 	f.BoolVar(&o.confine, "confine", true, "once all is open, give up capabilities, files and system calls that are needed no more")
 	f.TextVar(&o.log.Format, "log-format", logging.Text, "`FORM` of the log: text or json")
 	f.TextVar(&o.log.Level, "log-level", logging.Level(slog.LevelInfo), "log nothing below this `LEVEL`: debug, info, warn or error")
-	f.DurationVar(&o.busyPoll, "busy-poll", 0, "look for frames for this `time` before sleeping (default: sleep at once)")
+	f.DurationVar(&o.busyPoll, "busy-poll", 0, "look for frames for this `TIME`, as 50us, before sleeping (default: sleep at once)")
 }
 
 func newRun() *cobra.Command {
@@ -96,7 +96,7 @@ goes out in clear where not.`,
 		Example: `  tapsec run -c configs/example.yaml
   tapsec run -c site.yaml --host plain0 --host-netns ids --form decap
   ip xfrm state >sas && tapsec run -k sas
-  tapsec run -k /var/log/charon.log     # SIGHUP at each rekey takes the new keys`,
+  tapsec run -k /var/log/charon.log    # SIGHUP at each rekey takes the new keys`,
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := errors.Join(setText(&o.form, form, "--form"), setText(&o.annotate, annotate, "--annotate"))

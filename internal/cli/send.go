@@ -11,11 +11,12 @@ func newSend() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "send -c FILE --stack STACK --out INTERFACE",
 		Short: "Be the peer: seal what a plain stack sends",
-		Long: `send is the other side of a test: what the kernel's stack sends on the TAP --stack
-is sealed with the SAs of the configuration that go to others than its own
-addresses, and leaves by the interface --out, for instance the wire TAP of a
-tapsec run. Answers in clear go to the stack as they are; where the configuration
-has SAs to its own addresses, a NIC and a transport of its own open them.
+		Long: `send is the other side of a test: what the kernel's stack sends on the TAP
+--stack is sealed with the SAs of the configuration that go to others than its
+own addresses, and leaves by the interface --out, for instance the wire TAP of a
+tapsec run. Answers in clear go to the stack as they are; where the
+configuration has SAs to its own addresses, a NIC and a transport of its own
+open them.
 
 So two programs with the same file, and with the addresses of either side as
 local, protect both directions. It is a test's sender, not an offloaded one.`,

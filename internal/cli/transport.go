@@ -11,13 +11,13 @@ func newTransport() *cobra.Command {
 	asTAP := false
 	cmd := &cobra.Command{
 		Use:   "transport -c FILE --in INTERFACE --out STACK",
-		Short: "Be the TCP/IP transport behind a NIC: deliver clean frames to a stack",
+		Short: "Be the transport behind a NIC: deliver clean frames to a stack",
 		Long: `transport reads annotated frames from an interface, as tapsec run leaves them on
 its host TAP, and gives a plain stack what is clean: it checks sequence numbers
-and policy, and does in software what the NIC has left. The stack is the kernel's,
-on the TAP --out, which transport makes or takes as it is. What the stack sends is
-sealed where the configuration has SAs to others than its own addresses, and goes
-back to the interface.
+and policy, and does in software what the NIC has left. The stack is the
+kernel's, on the TAP --out, which transport makes or takes as it is. What the
+stack sends is sealed where the configuration has SAs to others than its own
+addresses, and goes back to the interface.
 
 The interface must have no addresses of its own, or the kernel's stack there
 answers too. A log line tells of each frame dropped, at a bounded rate.`,
