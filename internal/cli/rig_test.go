@@ -37,6 +37,7 @@ func needRig(t *testing.T) {
 		needProgram(t, program)
 	}
 	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
+	t.Setenv("TMPDIR", t.TempDir()) // in the machine's are those of other packages' tests
 	t.Setenv("GORACE", "atexit_sleep_ms=0") // or each command waits for a second under the race detector
 }
 
@@ -115,7 +116,7 @@ func traces(t *testing.T) string {
 		t.Fatal(err)
 	}
 	var files []string
-	for _, pattern := range []string{"/run/*", "/run/netns/*", filepath.Join(os.TempDir(), "tapsec*"), filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "*")} {
+	for _, pattern := range []string{"/run/*", "/run/netns/*", filepath.Join(os.TempDir(), "*"), filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "*")} {
 		found, _ := filepath.Glob(pattern)
 		files = append(files, found...)
 	}
