@@ -40,7 +40,8 @@ type Inspector struct {
 	total   atomic.Int64
 
 	frame frame
-	text  []byte // scratch, of a frame's line
+	text  []byte // scratch: a frame's line, object or comment
+	words []byte // scratch: a line before it is broken
 }
 
 // frame is the one in work.

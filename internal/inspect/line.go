@@ -1,10 +1,8 @@
 package inspect
 
 import (
-	"bytes"
 	"fmt"
 	"strconv"
-	"unicode/utf8"
 
 	"tapsec/sa"
 	"tapsec/status"
@@ -28,7 +26,12 @@ func (i *Inspector) appendLine(b []byte, f *frame) []byte {
 		b = append(b, word...)
 	}
 	b = append(b, "           "[len(word):verdictWidth]...)
-	start := len(b)
+	i.words = i.appendWords(i.words[:0], f)
+	return append(appendWrapped(b, i.words, verdictWidth, Width-verdictWidth), '\n')
+}
+
+// appendWords is what stands behind the verdict, on one line.
+func (i *Inspector) appendWords(b []byte, f *frame) []byte {
 	b = appendPadded(b, f.Info.Number, 5)
 	if !f.Time.IsZero() {
 		b = appendClock(append(b, ' '), f)
@@ -39,15 +42,13 @@ func (i *Inspector) appendLine(b []byte, f *frame) []byte {
 	}
 	t := &f.trailer
 	for n := range t.Records[:t.N] {
-		rec := &t.Records[n]
-		b = append(b, ", "[min(n, 1)^1:]...)
-		b = i.appendRecord(b, rec)
-	}
-	if said := len(b); true {
-		b = i.appendWhy(append(b, ": "...), f)
-		if len(b) == said+2 {
-			b = b[:said]
+		if n > 0 {
+			b = append(b, ',')
 		}
+		b = i.appendRecord(append(b, ' '), &t.Records[n])
+	}
+	if f.fate == notJudged || t.Reason != status.Verified {
+		b = i.appendWhy(append(b, ": "...), f)
 	}
 	if f.Replayed {
 		b = append(b, ", replayed"...)
@@ -58,17 +59,14 @@ func (i *Inspector) appendLine(b []byte, f *frame) []byte {
 	if t.Word.DeleteSA() {
 		b = append(b, "; the NIC asks for the SA's deletion"...)
 	}
-	return append(wrap(b, start), '\n')
+	return b
 }
 
 // appendWhy says why the frame is not simply good.
 func (i *Inspector) appendWhy(b []byte, f *frame) []byte {
 	t := &f.trailer
-	switch {
-	case f.fate == notJudged:
+	if f.fate == notJudged {
 		return fmt.Appendf(b, "its last %d bytes were not captured", f.Missing)
-	case t.Reason == status.Verified:
-		return b
 	}
 	if t.Word.Done() && t.Word.Code() == status.Success {
 		b = append(b, "what the tunnel carries is left alone, "...)
@@ -173,15 +171,4 @@ func appendHex(b []byte, n uint32) []byte {
 		b = append(b, hexDigits[n>>shift&15])
 	}
 	return b
-}
-
-// wrap breaks the text from start on at spaces, where it is too long for one line.
-func wrap(b []byte, start int) []byte {
-	const room = Width - verdictWidth
-	if len(b)-start <= room || utf8.RuneCount(b[start:]) <= room {
-		return b
-	}
-	text := string(bytes.TrimLeft(b[start:], " "))
-	indent := len(b) - start - len(text)
-	return append(b[:start+indent], Wrap(text, verdictWidth, Width-verdictWidth-indent)...)
 }

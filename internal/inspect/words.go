@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -15,15 +16,17 @@ func count(n uint64, thing string) string {
 	return fmt.Sprintf("%d %s", n, thing)
 }
 
-// short is a number in six columns or fewer, in thousands, millions or more where it
-// is longer.
+// short is a number in six columns, in thousands, millions or more where it is
+// longer.
 func short(n uint64) string {
-	const units = " kMGTPE"
-	unit := 0
-	for n >= 1000000 && unit < len(units)-1 {
-		n, unit = n/1000, unit+1
+	if n < 1000000 {
+		return strconv.FormatUint(n, 10)
 	}
-	return strings.TrimSpace(fmt.Sprintf("%d%c", n, units[unit]))
+	unit := -1
+	for ; n >= 100000 || unit < 0; unit++ {
+		n /= 1000
+	}
+	return fmt.Sprintf("%d%c", n, "kMGTP"[unit])
 }
 
 func byReason(failed map[string]uint64) string {

@@ -1,29 +1,41 @@
 package inspect
 
-import (
-	"strings"
-	"unicode/utf8"
-)
-
 // Wrap breaks a text at spaces into lines that end within Width, the first one with
 // room columns, the others indented. A word that is longer stays whole.
 func Wrap(text string, indent, room int) string {
-	var b strings.Builder
-	used := 0
-	for word := range strings.SplitSeq(text, " ") {
-		n := utf8.RuneCountInString(word)
-		switch {
-		case used == 0:
-		case used+1+n <= room:
-			b.WriteByte(' ')
-			used++
-		default:
-			b.WriteByte('\n')
-			b.WriteString(strings.Repeat(" ", indent))
-			used, room = 0, Width-indent
+	return string(appendWrapped(nil, []byte(text), indent, room))
+}
+
+// appendWrapped is Wrap for bytes.
+func appendWrapped(b, text []byte, indent, room int) []byte {
+	for {
+		n := lineEnd(text, room)
+		b = append(b, text[:n]...)
+		if n == len(text) {
+			return b
 		}
-		b.WriteString(word)
-		used += n
+		b = append(b, '\n')
+		for range indent {
+			b = append(b, ' ')
+		}
+		text, room = text[n+1:], Width-indent
 	}
-	return b.String()
+}
+
+// lineEnd is where the last space stands behind room columns or fewer; where there is
+// none, the first space of all. Where the text fits it is its end.
+func lineEnd(text []byte, room int) int {
+	space, columns := -1, 0
+	for i, c := range text {
+		if c == ' ' && (columns <= room || space < 0) {
+			space = i
+		}
+		if c&0xc0 != 0x80 { // no continuation byte of UTF-8
+			columns++
+		}
+		if columns > room && space >= 0 {
+			return space
+		}
+	}
+	return len(text)
 }

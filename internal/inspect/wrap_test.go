@@ -1,0 +1,51 @@
+package inspect
+
+import (
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"pgregory.net/rapid"
+)
+
+// Broken lines fit, none could have taken the next word, and nothing is lost.
+func TestWrap(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		words := rapid.SliceOfN(rapid.StringMatching(`[a-zü]{1,90}`), 1, 30).Draw(t, "words")
+		indent, room := rapid.IntRange(0, 20).Draw(t, "indent"), rapid.IntRange(10, Width).Draw(t, "room")
+		text := strings.Join(words, " ")
+		lines := strings.Split(Wrap(text, indent, room), "\n")
+		for i, line := range lines {
+			if i > 0 {
+				var ok bool
+				if line, ok = strings.CutPrefix(line, strings.Repeat(" ", indent)); !ok {
+					t.Fatalf("line %d is not indented: %q", i, line)
+				}
+				room = Width - indent
+			}
+			lines[i] = line
+			n := utf8.RuneCountInString(line)
+			if n > room && strings.Contains(line, " ") {
+				t.Fatalf("%d columns instead of %d: %q", n, room, line)
+			}
+			if i+1 < len(lines) {
+				next, _, _ := strings.Cut(strings.TrimLeft(lines[i+1], " "), " ")
+				if n+1+utf8.RuneCountInString(next) <= room {
+					t.Fatalf("%q has room for %q", line, next)
+				}
+			}
+		}
+		if got := strings.Join(lines, " "); got != text {
+			t.Fatalf("%q, want %q", got, text)
+		}
+	})
+}
+
+// Counts of any size stay in their column.
+func TestShort(t *testing.T) {
+	for n, want := range map[uint64]string{0: "0", 999999: "999999", 1000000: "1000k", 123456789: "123M", 1<<64 - 1: "18446P"} {
+		if got := short(n); got != want || len(got) > 6 {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}
