@@ -118,7 +118,8 @@ type Config struct {
 	OnFailure        OnFailure    `yaml:"on_failure"` // what the transport does with frames that failed a check
 	Warnings         []Problem    `yaml:"-"`          // sorted by place
 
-	Files []string `yaml:"-"` // that it was read from, key files included
+	Files  []string `yaml:"-"` // that it was read from, key files included
+	Former []*sa.SA `yaml:"-"` // of an identity that one of SAs has: other keys that the text gives it
 
 	annotate          Problem  // the place of host.annotate, for Live
 	name              string   // of the text, for TakeOver
@@ -218,7 +219,7 @@ func ParseKeys(name string, data []byte) (*Config, error) {
 	}
 	c := Default()
 	c.SAs, c.AllowLegacy = read.All, true
-	c.name, c.ended, c.unnumbered = name, read.Ended, read.Unnumbered
+	c.name, c.ended, c.unnumbered, c.Former = name, read.Ended, read.Unnumbered, read.Former
 	for _, n := range read.Notes {
 		c.Warnings = append(c.Warnings, Problem{File: name, Msg: n})
 	}
@@ -260,6 +261,7 @@ func (c *Config) Take(other *Config) error {
 	c.SAs = append(c.SAs, more...)
 	c.name = cmp.Or(c.name, other.name)
 	c.ended, c.unnumbered = append(c.ended, other.ended...), append(c.unnumbered, other.unnumbered...)
+	c.Former = append(c.Former, other.Former...)
 	c.AllowLegacy = c.AllowLegacy || other.AllowLegacy
 	c.Warnings = append(c.Warnings, other.Warnings...)
 	c.Files = append(c.Files, other.Files...)

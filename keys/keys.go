@@ -91,6 +91,7 @@ type SAs struct {
 	Notes      []string // what was left out or assumed
 	Ended      []string // names of SAs of which the text says that they are no more
 	Unnumbered []string // names of SAs that may be running, of which it does not say what number they have come to
+	Former     []*sa.SA // those that share an identity with one of All: the text gives it several keys
 }
 
 // found is what a parser gives: SAs in the order in which they came to be.
@@ -146,6 +147,7 @@ func (l *list) add(p parsed) {
 	replaces := there && (p.updates || l.ended[l.All[at].Name])
 	if err == nil && there && !replaces {
 		err = errors.New("an SA with the same protocol, SPI and addresses came before it")
+		l.Former = append(l.Former, p.SA)
 	}
 	if p.Name = l.name(p.SA); replaces {
 		p.Name = l.All[at].Name
@@ -155,6 +157,7 @@ func (l *list) add(p parsed) {
 		return
 	}
 	if replaces {
+		l.Former = append(l.Former, l.All[at])
 		l.All[at] = p.SA
 	} else {
 		l.ids[p.ID()], l.names[p.Name] = len(l.All), true

@@ -18,21 +18,9 @@ func HeaderSum(frame []byte, p Packet) bool {
 // own length (RFC 4303 section 2.7) do not count. Other protocols, and segments
 // too short for a checksum, are left alone.
 func UpperSum(frame []byte, p Packet) {
-	const tcpSum, udpSum = 16, 6
-	b := frame[p.Header:max(p.Header, p.Reach)]
-	at := tcpSum
-	if p.Proto == ProtoUDP {
-		at = udpSum
-	}
-	if p.Proto != ProtoTCP && p.Proto != ProtoUDP || len(b) < at+2 {
+	sum, b := upperSum(frame, p)
+	if sum == nil {
 		return
-	}
-	sum := b[at : at+2]
-	if p.Proto == ProtoUDP && p.Version == 4 && sum[0]|sum[1] == 0 {
-		return
-	}
-	if n := int(binary.BigEndian.Uint16(b[4:])); p.Proto == ProtoUDP && n >= UDPLen && n < len(b) {
-		b = b[:n]
 	}
 	sum[0], sum[1] = 0, 0
 	s := Checksum(pseudoSum(p, len(b)), b)
@@ -40,6 +28,65 @@ func UpperSum(frame []byte, p Packet) {
 		s = 0xffff
 	}
 	binary.BigEndian.PutUint16(sum, s)
+}
+
+// PartialSum puts into the place of that checksum what a host leaves there for its
+// NIC to complete: the sum of the pseudo-header.
+func PartialSum(frame []byte, p Packet) {
+	if sum, b := upperSum(frame, p); sum != nil {
+		binary.BigEndian.PutUint16(sum, ^Checksum(pseudoSum(p, len(b)), nil))
+	}
+}
+
+// Sum says what there is of a checksum.
+type Sum uint8
+
+// What there may be.
+const (
+	SumNone    Sum = iota // no checksum, or not all that it covers
+	SumRight              //
+	SumPartial            // what a NIC was to complete
+	SumWrong              //
+)
+
+// CheckUpperSum looks at the checksum that UpperSum computes, and changes nothing.
+func CheckUpperSum(frame []byte, p Packet) Sum {
+	sum, b := upperSum(frame, p)
+	switch {
+	case sum == nil || p.Fragment || p.Short:
+		return SumNone
+	case Checksum(pseudoSum(p, len(b)), b) == 0:
+		return SumRight
+	}
+	found := binary.BigEndian.Uint16(sum)
+	for _, n := range []int{len(b), 0} { // a NIC that cuts segments adds their lengths
+		if found == ^Checksum(pseudoSum(p, n), nil) {
+			return SumPartial
+		}
+	}
+	return SumWrong
+}
+
+// upperSum finds the checksum in the segment that p carries, and what it covers;
+// nil where there is none.
+func upperSum(frame []byte, p Packet) (sum, covered []byte) {
+	const tcpSum, udpSum = 16, 6
+	b := frame[p.Header:max(p.Header, p.Reach)]
+	at := tcpSum
+	if p.Proto == ProtoUDP {
+		at = udpSum
+	}
+	if p.Proto != ProtoTCP && p.Proto != ProtoUDP || len(b) < at+2 {
+		return nil, nil
+	}
+	sum = b[at : at+2]
+	if p.Proto == ProtoUDP && p.Version == 4 && sum[0]|sum[1] == 0 {
+		return nil, nil
+	}
+	if n := int(binary.BigEndian.Uint16(b[4:])); p.Proto == ProtoUDP && n >= UDPLen && n < len(b) {
+		b = b[:n]
+	}
+	return sum, b
 }
 
 // pseudoSum is the partial sum of the pseudo-header (RFC 793 section 3.1, RFC

@@ -71,3 +71,30 @@ func TestUpperSumOfZero(t *testing.T) {
 		}
 	}
 }
+
+// A checksum is right, wrong, or what a NIC was to complete; and it stays as it is.
+func TestCheckUpperSum(t *testing.T) {
+	for _, from := range []string{"10.0.0.1:1", "[2001:db8::1]:1"} {
+		b := classed(from, 0)
+		p, _ := wire.Addresses(b, 0)
+		is := func(b []byte, p wire.Packet, want wire.Sum) {
+			t.Helper()
+			before := string(b)
+			if got := wire.CheckUpperSum(b, p); got != want || string(b) != before {
+				t.Errorf("%s: found %d, want %d", from, got, want)
+			}
+		}
+		is(b, p, wire.SumRight)
+		b[len(b)-1] ^= 1
+		is(b, p, wire.SumWrong)
+		wire.PartialSum(b, p)
+		is(b, p, wire.SumPartial)
+		fragment := p
+		fragment.Fragment = true
+		is(b, fragment, wire.SumNone)
+		b[p.Header+6], b[p.Header+7] = 0, 0
+		if p.Version == 4 {
+			is(b, p, wire.SumNone)
+		}
+	}
+}

@@ -38,6 +38,7 @@ type Row struct {
 	Diagnosis []Finding `json:"diagnosis"`
 
 	Handle uint32 `json:"-"` // of the SA
+	Header Header `json:"-"`
 }
 
 // Finding is one thing that was found out about why frames of an SA fail.
@@ -82,7 +83,7 @@ func (s *sender) name() string {
 }
 
 func (s *sender) row() Row {
-	r := Row{SA: s.name(), Protocol: s.header.Protocol.String(), SPI: s.header.SPI.String(), Handle: s.handle,
+	r := Row{SA: s.name(), Protocol: s.header.Protocol.String(), SPI: s.header.SPI.String(), Handle: s.handle, Header: s.header,
 		Src: s.header.Src.String(), Dst: s.header.Dst.String(),
 		Good: s.good, Failed: map[string]uint64{}, LeftAlone: s.leftAlone, NotJudged: s.notJudged,
 		Authentic: s.proven, Replayed: s.replayed, Exact: true, Diagnosis: []Finding{}}

@@ -18,6 +18,7 @@ import (
 	"tapsec/capture"
 	"tapsec/configs"
 	"tapsec/internal/account"
+	"tapsec/internal/diagnosis"
 	"tapsec/pipeline"
 	"tapsec/status"
 )
@@ -35,6 +36,7 @@ type Inspector struct {
 	opt     Options
 	pipe    *pipeline.Pipeline
 	account *account.Account
+	why     *diagnosis.Case
 	out     *bufio.Writer
 	sum     Summary
 	total   atomic.Int64
@@ -72,7 +74,8 @@ func New(c *configs.Config, out io.Writer, opt Options) (*Inspector, error) {
 	if err := opt.Filter.check(held); err != nil {
 		return nil, err
 	}
-	return &Inspector{opt: opt, pipe: a.Pipeline(0), account: account.New(held), out: bufio.NewWriterSize(out, 1<<16)}, nil
+	return &Inspector{opt: opt, pipe: a.Pipeline(0), account: account.New(held), why: diagnosis.New(a.SAs(), c.Former),
+		out: bufio.NewWriterSize(out, 1<<16)}, nil
 }
 
 // Frames is how many frames were read so far. Any goroutine may ask.
@@ -132,6 +135,7 @@ func (i *Inspector) one(b []byte, info capture.Info, file *File) error {
 		return nil
 	}
 	f.Marks = i.account.Frame(&f.Frame)
+	i.why.See(f.body, &f.Frame)
 	i.sum.count(f)
 	if !i.opt.Only.has(f) {
 		return nil

@@ -68,6 +68,10 @@ func carriesIPsec(r status.Reason) bool {
 func (i *Inspector) Summary() *Summary {
 	s := i.sum
 	s.SAs, s.Others = i.account.Rows()
+	for n := range s.SAs {
+		r := &s.SAs[n]
+		r.Diagnosis = append(r.Diagnosis, i.why.Findings(r.Handle, r.Header)...)
+	}
 	if s.Silent = i.account.Silent(); s.Silent == nil {
 		s.Silent = []string{}
 	}
@@ -141,7 +145,7 @@ func rowLines(b *strings.Builder, r *account.Row) {
 		if f.Certain {
 			certain = "certain"
 		}
-		fmt.Fprintf(b, "  %s\n", Wrap(certain+": "+f.Sentence, 4, Width-2))
+		fmt.Fprintf(b, "  %s\n", Wrap(f.Cause+", "+certain+": "+f.Sentence, 4, Width-2))
 	}
 }
 

@@ -38,6 +38,8 @@ var mayImport = map[string][]string{
 	"configs":      {"sa", "keys"},
 	"internal/nic": {"tap"},
 
+	"internal/diagnosis": {"wire", "sa", "status", "ah", "pipeline", "internal/mac", "internal/reason", "internal/account"},
+
 	"transport":         {"wire", "sa", "status", "internal/fragment", "internal/replay", "internal/ledger", "internal/reason", "internal/audit"},
 	"internal/outbound": {"wire", "sa", "esp", "ah", "internal/ledger", "internal/reason", "internal/audit"},
 	"internal/control":  {"sa"},
@@ -47,7 +49,8 @@ var mayImport = map[string][]string{
 		"internal/fragment", "internal/outbound", "internal/ledger", "internal/replay", "internal/audit", "wire"},
 
 	"internal/account": {"sa", "status", "wire", "internal/replay"},
-	"internal/inspect": {"appliance", "capture", "configs", "pipeline", "sa", "status", "wire", "internal/account"},
+	"internal/inspect": {"appliance", "capture", "configs", "pipeline", "sa", "status", "wire", "internal/account",
+		"internal/diagnosis"},
 
 	"internal/lab/bench": {"appliance", "configs", "internal/netns", "tap", "internal/nic", "sa", "internal/outbound", "status",
 		"internal/lab/forge", "internal/lab/rig"},

@@ -1,0 +1,211 @@
+package diagnosis
+
+import (
+	"fmt"
+	"net/netip"
+
+	"tapsec/internal/account"
+	"tapsec/sa"
+	"tapsec/wire"
+)
+
+// of is what was found out about a subject.
+//
+//  1. Of the frames that are kept take one that is not explained yet, the first, the
+//     last, the second and so on, and try near misses until its ICV verifies.
+//  2. Try that one on the rest of them.
+//  3. Where a separate cipher still makes no sense of it, look for that, too.
+//  4. Say what is left unexplained, and what good frames show.
+func (d *Case) of(s *subject) []account.Finding {
+	if s.done {
+		return s.findings
+	}
+	s.done = true
+	budget := budget{min(MaxTries, d.tries), 0}
+	frames := fromBothEnds(s.samples.ordered())
+	left := 0
+	for _, x := range frames {
+		if !x.explained && !d.explain(s, x, frames, &budget) {
+			left++
+		}
+	}
+	d.tries -= budget.spent
+	s.cutShort()
+	if left > 0 && s.sa != nil {
+		s.unexplained(left, len(frames), budget.spent)
+	}
+	s.inside()
+	return s.findings
+}
+
+// budget is how many trials may be made, and how many were.
+type budget struct{ max, spent int }
+
+func (b *budget) spend() bool {
+	if b.spent == b.max {
+		return false
+	}
+	b.spent++
+	return true
+}
+
+// fromBothEnds gives the first, the last, the second, and so on.
+func fromBothEnds(in []*sample) (out []*sample) {
+	for len(in) > 1 {
+		out = append(out, in[0], in[len(in)-1])
+		in = in[1 : len(in)-1]
+	}
+	return append(out, in...)
+}
+
+// explain looks for the near miss by which x verifies, and says how many others
+// of its SA do.
+func (d *Case) explain(s *subject, x *sample, others []*sample, tries *budget) bool {
+	all := d.ofNone(x)
+	if s.sa != nil {
+		all = d.ofSA(s.sa, x)
+	}
+	m, got := d.first(all, x, tries)
+	if got == none {
+		return false
+	}
+	s.say(&m, d.spread(&m, others, tries), len(s.samples.all))
+	if got == verifies && m.cause != Padding && m.cause != EncryptionKey {
+		if n, got := d.first(chain(padding(&m.sa), d.encryptionKeys(&m.sa)), x, tries); got != none {
+			s.say(&n, 1, 1)
+		}
+	}
+	return true
+}
+
+// first is the first near miss for which there is enough evidence.
+func (d *Case) first(all misses, x *sample, tries *budget) (miss, evidence) {
+	for m := range all {
+		if !tries.spend() {
+			break
+		}
+		if got := d.trial.try(&m, x); got >= m.needs {
+			return m, got
+		}
+	}
+	return miss{}, none
+}
+
+// spread marks the samples that a near miss explains, and counts them.
+func (d *Case) spread(m *miss, others []*sample, tries *budget) (n int) {
+	for _, x := range others {
+		if x.explained || !tries.spend() {
+			continue
+		}
+		if d.trial.try(m, x) >= m.needs {
+			x.explained = true
+			n++
+		}
+	}
+	return n
+}
+
+func (s *subject) add(certain bool, c Cause, format string, args ...any) {
+	s.findings = append(s.findings, account.Finding{Certain: certain, Cause: c.String(), Sentence: fmt.Sprintf(format, args...)})
+}
+
+// say tells of a near miss by which n of the frames that were kept verify.
+func (s *subject) say(m *miss, n, kept int) {
+	done := "verify"
+	if m.needs == sensible {
+		done = "make sense"
+	}
+	if n == 1 {
+		done = map[string]string{"verify": "verifies", "make sense": "makes sense"}[done]
+	}
+	s.add(true, m.cause, "%s: %s, %s %s", s.failing(s.failed), m.text, counted(n, kept), done)
+}
+
+// counted is how many of the frames that were tried.
+func counted(n, of int) string {
+	if of == 1 {
+		return "the 1 frame tried"
+	}
+	return fmt.Sprintf("%d of the %d frames tried", n, of)
+}
+
+// failing is the head of a sentence on n frames.
+func (s *subject) failing(n int) string {
+	if s.sa == nil {
+		return frames(n) + " of " + s.header.String() + verb(n, " match", " matches") + " no SA"
+	}
+	switch all := s.good + s.failed; {
+	case n == all && n > 1:
+		return fmt.Sprintf("All %d frames of %s fail", n, s.sa.Name)
+	default:
+		return fmt.Sprintf("%d of %s of %s%s", n, frames(all), s.sa.Name, verb(n, " fail", " fails"))
+	}
+}
+
+func frames(n int) string { return fmt.Sprintf("%d %s", n, verb(n, "frames", "frame")) }
+
+func verb(n int, many, one string) string {
+	if n == 1 {
+		return one
+	}
+	return many
+}
+
+// cutShort tells of frames whose ends were not captured.
+func (s *subject) cutShort() {
+	if s.cut > 0 {
+		s.add(true, Cut, "%s of %s cannot be judged: their ends were not captured; capture anew with a larger snap length (tcpdump -s 0)",
+			frames(s.cut), s.sa.Name)
+	}
+}
+
+// unexplained says that of the frames that were kept left are explained by nothing.
+func (s *subject) unexplained(left, kept, tries int) {
+	if s.good > 0 && left == kept {
+		s.add(false, Damaged, "%s while the others are good, and none of %d near misses verifies the %d kept: damaged on the way, or forged",
+			s.failing(s.failed-s.cut), tries, kept)
+		return
+	}
+	s.add(false, NothingFound, "%s, and %d of the %d frames tried verify by none of %d near misses: the key of no SA that is known, no other algorithm, ICV length or number",
+		s.failing(s.failed-s.cut), left, kept, tries)
+}
+
+// inside tells what the first good frames showed.
+func (s *subject) inside() {
+	if s.sa == nil {
+		return
+	}
+	name, of := s.sa.Name, s.insides
+	switch {
+	case s.foreign == 0:
+	case s.sa.Mode == sa.Tunnel && len(s.findings) == 0:
+		s.add(upper(s.next), Mode, "%s is a tunnel, and %d of the %d good frames looked at carry no IP packet but protocol %d: its mode is transport", name, s.foreign, of, s.next)
+	case s.sa.Mode == sa.Transport:
+		s.add(false, Mode, "%s has transport mode, and %d of the %d good frames looked at carry an IP packet: its mode is tunnel, or its hosts have a tunnel of their own in it",
+			name, s.foreign, of)
+	}
+	all := s.sums[wire.SumRight] + s.sums[wire.SumPartial] + s.sums[wire.SumWrong]
+	if n := s.sums[wire.SumPartial]; n > 0 {
+		s.add(true, ChecksumOffload, "%s is good, and %d of the %d TCP or UDP checksums looked at in it are unfinished: the sender's NIC was to compute them", name, n, all)
+	}
+	if n := s.sums[wire.SumWrong]; n > 0 && s.sa.Encap && s.sa.Mode == sa.Transport {
+		s.add(false, NATChecksum, "%s is good, and %d of the %d TCP or UDP checksums looked at in it are wrong: a NAT changed the addresses (RFC 3948 section 3.1.2)", name, n, all)
+	}
+}
+
+// upper reports whether a number is one that transport mode carries every day.
+func upper(next uint8) bool {
+	switch next {
+	case wire.ProtoTCP, wire.ProtoUDP, wire.ProtoICMP, wire.ProtoICMPv6, 47, 132:
+		return true
+	}
+	return false
+}
+
+// route is an SA's addresses as people read them.
+func route(src, dst netip.Addr) string {
+	if !src.IsValid() {
+		return "to " + dst.String()
+	}
+	return "from " + src.String() + " to " + dst.String()
+}

@@ -1,0 +1,118 @@
+package diagnosis
+
+import (
+	"slices"
+
+	"tapsec/internal/account"
+	"tapsec/sa"
+	"tapsec/status"
+	"tapsec/wire"
+)
+
+// sample is one frame that failed, or for which there is no SA: an Ethernet frame
+// whose packet carries the IPsec header in question and nothing in front of it.
+type sample struct {
+	frame     []byte
+	packet    wire.Packet
+	header    header
+	reason    status.Reason
+	number    uint64 // with the high half that the SA gave it
+	explained bool
+}
+
+// high is the high half of the number.
+func (x *sample) high() uint32 { return uint32(x.number >> 32) }
+
+// samples are some of an SA's frames: the first ones and the last ones.
+type samples struct {
+	all  []sample
+	next int // which of the last ones is the oldest
+}
+
+// Frames that are kept of an SA.
+const (
+	firstKept = 4
+	lastKept  = 4
+)
+
+// slot is where the next frame goes, nil where there is no room for its bytes.
+func (s *samples) slot(n int, room *int) *sample {
+	if len(s.all) < firstKept+lastKept {
+		if *room < n {
+			return nil
+		}
+		*room -= n
+		s.all = append(s.all, sample{})
+		return &s.all[len(s.all)-1]
+	}
+	x := &s.all[firstKept+s.next]
+	if more := n - cap(x.frame); more > *room {
+		return nil
+	} else if more > 0 {
+		*room -= more
+	}
+	s.next = (s.next + 1) % lastKept
+	return x
+}
+
+// ordered gives the samples as they came.
+func (s *samples) ordered() []*sample {
+	var all []*sample
+	for i := range s.all {
+		if i >= firstKept && len(s.all) == firstKept+lastKept {
+			i = firstKept + (i-firstKept+s.next)%lastKept
+		}
+		all = append(all, &s.all[i])
+	}
+	return all
+}
+
+// keep takes a copy of the packet at which the NIC stopped, be it the frame's own,
+// or one that came in a tunnel. Where rec is of an ESP behind an AH, that is taken
+// out: it is good, and ESP does not cover it.
+func (s *samples) keep(frame []byte, t *status.Trailer, rec *status.Record, room *int) {
+	if t.Form == status.InPlace && int(t.WireLen) < len(frame) {
+		frame = frame[:t.WireLen]
+	}
+	inside := t.Form == status.InPlace && t.N > 0 && t.Records[0].Portion == status.TunnelPortion &&
+		t.Records[0].State == status.ICVValid && (rec == nil || rec.Portion == status.TransportPortion)
+	p, ok := account.OwnPacket(frame)
+	if inside {
+		p, ok = insideOf(frame, lastTunnel(t))
+	}
+	if !ok {
+		return
+	}
+	x := s.slot(14+len(frame)-p.Start, room)
+	if x == nil {
+		return
+	}
+	etherType := [2]byte{0x08, 0x00}
+	if p.Version == 6 {
+		etherType = [2]byte{0x86, 0xdd}
+	}
+	end := len(frame)
+	if inside {
+		end = p.Reach
+	}
+	x.frame = append(append(append(x.frame[:0], make([]byte, 12)...), etherType[:]...), frame[p.Start:end]...)
+	x.packet, _ = account.OwnPacket(x.frame)
+	if rec != nil && rec.Protocol == uint8(sa.ESP) && x.packet.Proto == wire.ProtoAH {
+		at := x.packet.Header + int(rec.IPsec) - p.Header
+		x.frame, x.packet = wire.StripTransport(x.frame, x.packet, at, x.packet.Reach-at, wire.ProtoESP)
+	}
+	header, seq, _ := headerOf(x.frame, &x.packet)
+	x.header, x.reason, x.number, x.explained = header, t.Reason, uint64(seq), false
+	if rec != nil {
+		x.number = rec.Number
+	}
+}
+
+// lastTunnel is the record of the innermost header of a tunnel.
+func lastTunnel(t *status.Trailer) *status.Record {
+	i := slices.IndexFunc(t.Records[:t.N], func(r status.Record) bool { return r.Portion != status.TunnelPortion })
+	if i < 0 {
+		i = int(t.N)
+	}
+	return &t.Records[i-1]
+}
