@@ -138,9 +138,18 @@ func TestSome(t *testing.T) {
 	g := newGallery(t, a, b)
 	g.send(a, 0, 20, nil)
 	g.send(a, 20, 21, flip)
+	g.send(a, 21, 22, nil)
 	found := g.want(diagnosis.Damaged)
-	if len(found) == 1 && (found[0].Certain || !strings.HasPrefix(found[0].Sentence, "1 of 21 frames of site-a fails while the others are good")) {
+	if len(found) == 1 && (found[0].Certain || !strings.HasPrefix(found[0].Sentence, "1 of 22 frames of site-a fails while the others are good")) {
 		t.Errorf("%+v", found)
+	}
+
+	g = newGallery(t, a, b)
+	g.send(a, 0, 20, nil)
+	g.send(esp(key(80)), 0, 30, nil)
+	found = g.want(diagnosis.NothingFound)
+	if want := "The last 30 of 50 frames of site-a fail, "; len(found) == 1 && !strings.HasPrefix(found[0].Sentence, want) {
+		t.Errorf("%q, want %q", found[0].Sentence, want)
 	}
 
 	g = newGallery(t, a, b)

@@ -49,6 +49,7 @@ type subject struct {
 	header       account.Header
 	good, failed int
 	cut          int // of those that failed: frames whose ends are missing
+	last         int // of those that failed: how many have come since the last good one
 	samples      samples
 
 	insides  int // good frames of which the inside was looked at
@@ -115,14 +116,14 @@ func (d *Case) record(frame []byte, t *status.Trailer, rec *status.Record, cut b
 	}
 	switch {
 	case rec.State == status.ICVValid:
-		s.good++
+		s.good, s.last = s.good+1, 0
 		if s.insides < looked && rec == &t.Records[t.N-1] {
 			s.look(frame, t, rec)
 		}
 	case cut || rec.Reason == status.IPLength:
 		s.failed, s.cut = s.failed+1, s.cut+1
 	default:
-		s.failed++
+		s.failed, s.last = s.failed+1, s.last+1
 		s.samples.keep(frame, t, rec, &d.room)
 	}
 }

@@ -276,7 +276,7 @@ func scenes() []scene {
 	add(scene{name: "AH over another checksum", sent: ah(transport), held: []*sa.SA{ah(transport)}, plain: partial, spoil: finished, cause: diagnosis.AHChecksum, says: "a NIC completes"})
 	add(scene{name: "AH captured before the checksum", sent: ah(), held: []*sa.SA{ah()}, spoil: unfinished, cause: diagnosis.AHChecksum, says: "the right"})
 	add(scene{name: "not encrypted yet", sent: esp(), held: []*sa.SA{esp()}, spoil: plaintext(esp()), cause: diagnosis.NotEncrypted, says: "make sense"})
-	add(scene{name: "another key", sent: esp(key(200)), held: []*sa.SA{esp(), other}, cause: diagnosis.NothingFound, unsure: true, says: "3 of the 3 frames tried"})
+	add(scene{name: "another key", sent: esp(key(200)), held: []*sa.SA{esp(), other}, cause: diagnosis.NothingFound, unsure: true, says: "3 of the 3 tried"})
 	add(scene{name: "another key, AH", sent: ah(key(200)), held: []*sa.SA{ah(), ah(key(3), named("x", 9))}, cause: diagnosis.NothingFound, unsure: true})
 	inner := esp(transport, named("inner", 0x3003), key(9))
 	for _, form := range []status.Form{status.InPlace, status.Decap} {

@@ -161,13 +161,18 @@ func (s *subject) cutShort() {
 
 // unexplained says that of the frames that were kept left are explained by nothing.
 func (s *subject) unexplained(left, kept, tries int) {
-	if s.good > 0 && left == kept {
-		s.add(false, Damaged, "%s while the others are good, and none of %d near misses verifies the %d kept: damaged on the way, or forged",
-			s.failing(s.failed-s.cut), tries, kept)
-		return
+	n := s.failed - s.cut
+	switch {
+	case s.good > 0 && left == kept && s.last == n && n > 1:
+		s.add(false, NothingFound, "The last %d of %d frames of %s fail, and none of %d near misses verifies the %d tried: rekeyed under the same SPI, with a key that is not known",
+			n, s.good+s.failed, s.sa.Name, tries, kept)
+	case s.good > 0 && left == kept:
+		s.add(false, Damaged, "%s while the others are good, and none of %d near misses verifies the %d tried: damaged on the way, or forged",
+			s.failing(n), tries, kept)
+	default:
+		s.add(false, NothingFound, "%s, and none of %d near misses verifies %d of the %d tried: it is the key of no SA that is known, no other algorithm, ICV length or number",
+			s.failing(n), tries, left, kept)
 	}
-	s.add(false, NothingFound, "%s, and %d of the %d frames tried verify by none of %d near misses: the key of no SA that is known, no other algorithm, ICV length or number",
-		s.failing(s.failed-s.cut), left, kept, tries)
 }
 
 // inside tells what the first good frames showed.
