@@ -29,7 +29,7 @@ func TestUpperSum(t *testing.T) {
 		b := append([]byte(nil), right...)
 		b[p.Header+6] ^= 0x55
 		wire.UpperSum(b, p)
-		if sum(b) != sum(right) {
+		if sum(b) != sum(right) || !verifies(b, p) {
 			t.Errorf("%s: UDP checksum %#x, want %#x", from, sum(b), sum(right))
 		}
 		padded, q := append(b, 1, 2, 3), p // TFC padding in transport mode
@@ -48,12 +48,17 @@ func TestUpperSum(t *testing.T) {
 		tcp = append(tcp[:p.Header], make([]byte, 20)...)
 		q.Proto, q.Reach = wire.ProtoTCP, len(tcp)
 		wire.UpperSum(tcp, q)
-		pseudo := append(append([]byte(nil), q.Src.AsSlice()...), q.Dst.AsSlice()...)
-		pseudo = append(pseudo, 0, wire.ProtoTCP, 0, 20)
-		if wire.Checksum(0, append(pseudo, tcp[p.Header:]...)) != 0 {
+		if !verifies(tcp, q) {
 			t.Errorf("%s: the TCP checksum does not verify", from)
 		}
 	}
+}
+
+// verifies adds up the segment of a packet and its pseudo-header, as a receiver does.
+func verifies(b []byte, p wire.Packet) bool {
+	pseudo := append(append([]byte(nil), p.Src.AsSlice()...), p.Dst.AsSlice()...)
+	pseudo = append(pseudo, 0, p.Proto, 0, byte(p.Reach-p.Header))
+	return wire.Checksum(0, append(pseudo, b[p.Header:p.Reach]...)) == 0
 }
 
 // RFC 768: a checksum that comes to zero is sent as all ones, since zero is none.

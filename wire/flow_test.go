@@ -47,3 +47,28 @@ func TestIsNeighborDiscovery(t *testing.T) {
 		}
 	}
 }
+
+// What a packet shows of its flow (contract, The transport, step 7).
+func TestFlowOf(t *testing.T) {
+	frame := append(make([]byte, 20), 0x12, 0x34, 0x56, 0x78)
+	for name, c := range map[string]struct {
+		packet wire.Packet
+		shown  wire.Shown
+		ports  bool
+	}{
+		"ports":                       {wire.Packet{Version: 4, Proto: wire.ProtoUDP, Header: 20, Reach: 24}, wire.ShownAll, true},
+		"no protocol with ports":      {wire.Packet{Version: 4, Proto: wire.ProtoICMP, Header: 20, Reach: 24}, wire.ShownAll, false},
+		"half the ports":              {wire.Packet{Version: 4, Proto: wire.ProtoUDP, Header: 20, Reach: 23}, wire.ShownProtocol, false},
+		"later, IPv4":                 {wire.Packet{Version: 4, Proto: wire.ProtoDestOpts, Header: 20, Reach: 24, Later: true}, wire.ShownProtocol, false},
+		"later, IPv6":                 {wire.Packet{Version: 6, Proto: wire.ProtoUDP, Header: 20, Reach: 24, Later: true}, wire.ShownProtocol, false},
+		"later, an extension of IPv6": {wire.Packet{Version: 6, Proto: wire.ProtoDestOpts, Header: 20, Reach: 24, Later: true}, wire.ShownAddresses, false},
+	} {
+		got, want := wire.FlowOf(frame, &c.packet), wire.Flow{Protocol: c.packet.Proto, Shown: c.shown}
+		if c.ports {
+			want.SrcPort, want.DstPort = 0x1234, 0x5678
+		}
+		if got != want {
+			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+	}
+}
