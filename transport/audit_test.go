@@ -7,6 +7,7 @@ import (
 
 	"tapsec/internal/audit"
 	"tapsec/sa"
+	"tapsec/status"
 	"tapsec/transport"
 )
 
@@ -64,5 +65,57 @@ func TestEventTime(t *testing.T) {
 	h.dropped(make([]byte, 60), transport.NoAnnotation)
 	if len(h.events) != 2 || !h.events[0].Time.Equal(h.now) || !h.events[1].Time.IsZero() {
 		t.Errorf("events %+v", h.events)
+	}
+}
+
+// What an event tells of a frame: the record at which the work ended, or else the
+// header that nobody knows. Those that NIC or software failed go to the mirror, too.
+func TestEventTells(t *testing.T) {
+	esp, ah, six := espSA(sa.Transport), ahSA(sa.Transport), espSA(sa.Transport, v6, spi(0x1006))
+	labelled := plain6()
+	labelled[1], labelled[2], labelled[3] = 5, 6, 7
+	stranger := func(s *sa.SA) { s.SPI = 0xdead }
+	bare := once(t, 1, plain4(), espSA(sa.Transport, stranger))[:24] // an SPI, and no more
+	bare[3] = 24
+	for name, c := range map[string]struct {
+		frame    []byte
+		want     transport.Event
+		mirrored int
+	}{
+		"a wrong ICV": {flipped(framed(once(t, 7, plain4(), esp))), transport.Event{Reason: icv, Check: status.ESPICV,
+			SA: esp.Name, Protocol: sa.ESP, SPI: esp.SPI, Number: 7, Src: host4a, Dst: host4b}, 1},
+		"over IPv6": {flipped(framed(once(t, 7, labelled, six))), transport.Event{Reason: icv, Check: status.ESPICV,
+			SA: six.Name, Protocol: sa.ESP, SPI: six.SPI, Number: 7, Src: host6a, Dst: host6b, FlowID: 0x50607}, 1},
+		"a replay": {framed(once(t, 1, plain4(), esp)), transport.Event{Reason: replay, Check: status.Verified,
+			SA: esp.Name, Protocol: sa.ESP, SPI: esp.SPI, Number: 1, Src: host4a, Dst: host4b}, 0},
+		"ESP of nobody": {framed(once(t, 1, plain4(), espSA(sa.Transport, stranger))), transport.Event{Reason: transport.NoSA,
+			Protocol: sa.ESP, SPI: 0xdead, Src: host4a, Dst: host4b}, 0},
+		"AH of nobody": {framed(once(t, 1, plain4(), ahSA(sa.Transport, stranger))), transport.Event{Reason: transport.NoSA,
+			Protocol: sa.AH, SPI: 0xdead, Src: host4a, Dst: host4b}, 0},
+		"an SPI and no more": {framed(mended(bare)), transport.Event{Reason: transport.NoSA,
+			Protocol: sa.ESP, SPI: 0xdead, Src: host4a, Dst: host4b}, 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, setup{sas: []*sa.SA{esp, ah, six}})
+			h.delivers(framed(once(t, 1, plain4(), esp)), framed(plain4()))
+			h.drops(c.frame, c.want.Reason)
+			c.want.Time = h.now
+			if len(h.events) != 1 || h.events[0] != c.want || len(h.mirrored) != c.mirrored {
+				t.Errorf("told %+v, want %+v; %d frames in the mirror, want %d", h.events, c.want, len(h.mirrored), c.mirrored)
+			}
+		})
+	}
+}
+
+// Who gives neither Audit nor Mirror goes without.
+func TestNobodyIsTold(t *testing.T) {
+	esp := espSA(sa.Transport)
+	h := newHost(t, setup{sas: []*sa.SA{esp}})
+	alone, err := transport.New(transport.Config{SAs: [][]*sa.SA{{esp}}, Fallback: h.software, Ledger: h.ledger})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, v, r := alone.Judge(h.annotate(flipped(framed(once(t, 1, plain4(), esp))))); v != transport.Drop || r != icv {
+		t.Errorf("%s (%s)", v, r)
 	}
 }

@@ -67,6 +67,18 @@ func TestLifetime(t *testing.T) {
 	}
 }
 
+// One packet is the least that a lifetime may be.
+func TestLifetimeOfOne(t *testing.T) {
+	for _, lifetime := range []sa.Limit{{Packets: 1}, {Bytes: 1}} {
+		esp := espSA(sa.Transport, func(s *sa.SA) { s.Lifetimes.Hard = lifetime })
+		h := newHost(t, setup{sas: []*sa.SA{esp}})
+		if lifetime.Packets == 1 {
+			h.delivers(framed(once(t, 1, plain4(), esp)), framed(plain4()))
+		}
+		h.drops(framed(once(t, 2, plain4(), esp)), transport.Expired)
+	}
+}
+
 // Lifetimes in time end when a frame comes, or at a tick.
 func TestLifetimeTime(t *testing.T) {
 	lifetimes := sa.Lifetimes{Soft: sa.Limit{Time: time.Minute}, Hard: sa.Limit{Time: time.Hour}}

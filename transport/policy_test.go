@@ -255,6 +255,18 @@ func TestPolicyIsAboutPackets(t *testing.T) {
 	}
 }
 
+// Eight bytes at the port of an encapsulated SA are an SPI and a number, and so ESP of
+// somebody; seven are a datagram.
+func TestShortestInUDP(t *testing.T) {
+	both(t, setup{sas: []*sa.SA{espSA(sa.Transport, encap)}}, func(t *testing.T, h *host) {
+		datagram := func(n int) []byte {
+			return framed(forge.UDP(nil, netip.AddrPortFrom(host4a, 4500), netip.AddrPortFrom(host4b, 4500), []byte{0, 0, 0xde, 0xad, 0, 0, 0, 1}[:n]))
+		}
+		h.drops(datagram(8), transport.NoSA)
+		h.delivers(datagram(7), datagram(7))
+	})
+}
+
 // What a server behind a NAT's other side sends goes from port 4500 to any, and is
 // opened by the NIC as by software (contract, UDP-ESP).
 func TestBehindNAT(t *testing.T) {

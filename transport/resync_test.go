@@ -185,6 +185,19 @@ func TestResyncCount(t *testing.T) {
 	})
 }
 
+// Only a wrong ICV may come from a high half that is unknown: lengths that cannot be
+// do not count.
+func TestResyncLengths(t *testing.T) {
+	esp := espSA(sa.Transport, esn)
+	h := newHost(t, setup{sas: []*sa.SA{esp}})
+	short := once(t, 2, plain4(), esp)[:20+8+4]
+	short[3] = byte(len(short))
+	for range 40 {
+		h.drops(framed(mended(short)), transport.Length)
+	}
+	h.drops(framed(once(t, 1<<32+100, plain4(), esp)), icv)
+}
+
 // The last high half of all: nothing lies ahead of it.
 func TestResyncEnd(t *testing.T) {
 	esp := espSA(sa.Transport, esn, func(s *sa.SA) { s.SeqHigh = 1<<32 - 1 })
