@@ -15,8 +15,10 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"tapsec/internal/control"
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
 	"tapsec/internal/nic"
@@ -63,7 +65,7 @@ func in(t *testing.T, ns *netns.Namespace, commands ...string) {
 
 // joinBy makes a veth, far in a namespace and near here, does here and there what is asked for, and
 // attaches tapsec to an interface here.
-func joinBy(t *testing.T, here, there []string, name string) *joined {
+func joinBy(t *testing.T, config string, here, there []string, name string) *joined {
 	t.Helper()
 	rig.Require(t)
 	j := &joined{}
@@ -87,7 +89,7 @@ func joinBy(t *testing.T, here, there []string, name string) *joined {
 		in(t, nil, "link set "+name+" up")
 	}
 	socket := filepath.Join(t.TempDir(), "socket")
-	j.process = launchProgram(t, program.Command("send", "-c", write(t, clearly), "--out", name, "--stack", "stack0", "--stack-netns", "stack", "--control", socket))
+	j.process = launchProgram(t, program.Command("send", "-c", write(t, config), "--out", name, "--stack", "stack0", "--stack-netns", "stack", "--control", socket))
 	j.waitLog("msg=ready")
 	in(t, j.stack, "addr add 192.0.2.2/24 dev stack0")
 	var err error
@@ -168,7 +170,7 @@ func TestAttachedCarriesTCP(t *testing.T) {
 			if attach == "" {
 				attach = "near"
 			}
-			j := joinBy(t, c.here, c.there, attach)
+			j := joinBy(t, clearly, c.here, c.there, attach)
 			far, stack := []string{"192.0.2.1", "2001:db8::1"}, []string{"192.0.2.2", "2001:db8::2"}
 			if name == "a tunnel of packets" {
 				in(t, j.far, "addr add 198.51.100.1/24 dev tun", "addr add 2001:db8:1::1/64 dev tun nodad", "link set tun up")
@@ -207,4 +209,86 @@ func TestAttachedCarriesTCP(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Datagrams that a sender left to be cut are opened each by itself: between good ones one that is not is
+// dropped alone.
+func TestAttachedOpensMergedESP(t *testing.T) {
+	const encap = `
+local: [192.0.2.2]
+policy:
+  - {match: {dst: 192.0.2.2, protocol: 17}, action: protect, sa: natt}
+sas:
+  - {name: natt, spi: 0xe001, src: 192.0.2.1, dst: 192.0.2.2, protocol: esp, mode: transport, suite: aes128gcm16, encap: {port: 4500},
+     encryption_key: 0x202122232425262728292a2b2c2d2e2fa1a2a3a4}
+`
+	const count, bad = 20, 7
+	j := joinBy(t, encap, nil, nil, "near")
+	seals := sealer(t, sasOf(t, encap)["natt"])
+	var datagrams []byte
+	size := 0
+	for i := range count {
+		packet := sealed(t, seals, forge.UDP(nil, netip.MustParseAddrPort("192.0.2.1:7"), netip.MustParseAddrPort("192.0.2.2:9"), fmt.Appendf(nil, "datagram %09d", i)))
+		if i == bad {
+			packet = spoiled(packet)
+		}
+		size = len(packet) - 28 // without IP and UDP headers
+		datagrams = append(datagrams, packet[28:]...)
+	}
+	var from, to *net.UDPConn
+	udp := func(address string) *net.UDPAddr { return net.UDPAddrFromAddrPort(netip.MustParseAddrPort(address)) }
+	if err := errors.Join(j.stack.Do(func() (err error) {
+		to, err = net.ListenUDP("udp4", udp("192.0.2.2:9"))
+		return err
+	}), j.far.Do(func() (err error) {
+		from, err = net.DialUDP("udp4", udp("192.0.2.1:4500"), udp("192.0.2.2:4500"))
+		return err
+	})); err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	defer from.Close()
+	raw, err := from.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_SEGMENT, size) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := from.Write(datagrams); err != nil {
+		t.Fatal(err)
+	}
+	to.SetDeadline(time.Now().Add(patience))
+	for i := range count {
+		if i == bad {
+			continue
+		}
+		got := make([]byte, 100)
+		n, err := to.Read(got)
+		if want := fmt.Sprintf("datagram %09d", i); err != nil || string(got[:n]) != want {
+			t.Fatalf("%q, %v; want %q", got[:n], err, want)
+		}
+	}
+	j.waitLog("reason=transport/icv sa=natt")
+}
+
+// An interface to which tapsec was attached is not left promiscuous, however tapsec ended.
+func TestAttachedLeavesNothingBehind(t *testing.T) {
+	j := joinBy(t, clearly, nil, nil, "near")
+	promiscuous := func() (on bool) {
+		if err := netns.Change("near", "look at", func(link netlink.Link) error {
+			on = link.Attrs().Promisc != 0
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return on
+	}
+	if !promiscuous() {
+		t.Error("it hears only what is for it")
+	}
+	j.signal(unix.SIGKILL)
+	<-j.exited
+	program.Await(t, "an interface as it was", func() bool { return !promiscuous() })
 }
