@@ -31,7 +31,7 @@ var numeral = object{"anyOf": []object{{"type": "integer", "minimum": 0}, {"type
 var schemas = map[reflect.Type]object{
 	reflect.TypeFor[sa.Profile]():    words(sa.ProfileNames()...),
 	reflect.TypeFor[sa.Protocol]():   words("esp", "ah"),
-	reflect.TypeFor[sa.Mode]():       words("transport", "tunnel"),
+	reflect.TypeFor[sa.Mode]():       words("transport", "tunnel", "auto"),
 	reflect.TypeFor[sa.Direction]():  words("in", "out"),
 	reflect.TypeFor[sa.Offload]():    words("required", "preferred", "never"),
 	reflect.TypeFor[sa.Action]():     words("protect", "bypass", "discard"),

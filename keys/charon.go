@@ -45,8 +45,8 @@ type message struct {
 
 // agreement is what an exchange has settled about its SAs.
 type agreement struct {
-	transport bool // the message asks for transport mode
-	esn       bool
+	mode sa.Mode // tunnel, unless a message asks for transport mode; IKEv1 shows none
+	esn  bool
 }
 
 // worker is what one of charon's threads has said of the message at hand.
@@ -71,7 +71,8 @@ type worker struct {
 //  1. What a worker parsed says whose keys are the initiator's.
 //  2. Algorithms and the keys of both directions.
 //  3. One SA after the other, with SPI and addresses.
-//  4. What the worker answers says whether it took up transport mode.
+//  4. What the worker answers says whether it took up transport mode. Of IKEv1 the
+//     log does not show what would say it.
 //  5. Where further key exchanges follow (RFC 9370), the last of them makes the
 //     SAs, perhaps by another worker: what was agreed goes over to it.
 func parseCharon(text string) *found {
@@ -83,7 +84,7 @@ func parseCharon(text string) *found {
 		}
 		w := c.workers[m[1]]
 		if w == nil {
-			w = &worker{agreement: &agreement{}}
+			w = &worker{agreement: &agreement{mode: sa.Tunnel}}
 			c.workers[m[1]] = w
 		}
 		switch m[2] {
@@ -116,13 +117,17 @@ func (c *charon) message(w *worker, text string) {
 	case strings.HasPrefix(text, "parsed "):
 		id, _ := strconv.Atoi(m[4])
 		at := message{w.ends, kind, id}
-		*w = worker{agreement: &agreement{}, parsed: kind, ends: w.ends, at: at, behindNAT: w.behindNAT}
-		w.transport = transport && kind == "response"
+		*w = worker{agreement: &agreement{mode: sa.Tunnel}, parsed: kind, ends: w.ends, at: at, behindNAT: w.behindNAT}
+		if m[2] == "QUICK_MODE" {
+			w.mode = sa.Auto
+		} else if transport && kind == "response" {
+			w.mode = sa.Transport
+		}
 		if before := c.open[at]; before != nil && m[2] == "IKE_FOLLOWUP_KE" {
 			w.agreement = before
 		}
 	case strings.HasPrefix(text, "generating ") && kind == "response" && transport:
-		w.transport = true
+		w.mode = sa.Transport
 		for _, s := range w.made {
 			s.Mode = sa.Transport
 		}
@@ -199,11 +204,8 @@ func (w *worker) bytes(words []string) {
 func (c *charon) add(w *worker, m []string, line int) {
 	p := parsed{SA: newSA(), line: line, numbered: true}
 	spi, _ := strconv.ParseUint(m[1], 16, 32)
-	p.SPI, p.Src, p.Dst, p.Mode, p.ESN = uint32(spi), address(m[2]), address(m[3]), sa.Tunnel, w.esn
+	p.SPI, p.Src, p.Dst, p.Mode, p.ESN = uint32(spi), address(m[2]), address(m[3]), w.mode, w.esn
 	p.err = p.Protocol.UnmarshalText([]byte(strings.ToLower(w.adding[1])))
-	if w.transport {
-		p.Mode = sa.Transport
-	}
 	id := p.ID()
 	if c.seen[id] {
 		return

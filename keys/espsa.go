@@ -29,8 +29,7 @@ const (
 const noChecking = "ANY %d bit authentication [no checking]"
 
 // parseESPSA reads a table: one line of quoted, comma-separated columns each.
-// It says nothing about modes; tunnel is assumed, under which a transport
-// packet is opened and verified all the same.
+// It says nothing about modes.
 func parseESPSA(text string) *found {
 	f := &found{}
 	for i, line := range strings.Split(text, "\n") {
@@ -38,8 +37,8 @@ func parseESPSA(text string) *found {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		p := parsed{SA: newSA(), line: i + 1, modeless: true}
-		p.Protocol, p.Mode = sa.ESP, sa.Tunnel
+		p := parsed{SA: newSA(), line: i + 1}
+		p.Protocol, p.Mode = sa.ESP, sa.Auto
 		p.err = readRow(&p, columns(line))
 		f.all = append(f.all, p)
 	}

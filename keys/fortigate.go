@@ -32,7 +32,6 @@ type forti struct {
 	f             found
 	local, remote netip.Addr
 	encap         bool
-	modeless      bool
 	mode          sa.Mode
 	window        uint64
 	next, last    uint64 // the number to be sent next, the highest received
@@ -43,7 +42,7 @@ type forti struct {
 // parseFortiGate reads one direction of an SA after the other: dec is inbound. It
 // names no mode, but for transport-mode on the line of the selectors.
 func parseFortiGate(text string) *found {
-	r := forti{mode: sa.Tunnel, modeless: true}
+	r := forti{mode: sa.Auto}
 	for i, line := range strings.Split(text, "\n") {
 		if m := fortiTunnel.FindStringSubmatch(line); m != nil {
 			r.local, r.remote, r.encap = address(m[1]), address(m[3]), m[2] == "4500" || m[4] == "4500"
@@ -52,8 +51,7 @@ func parseFortiGate(text string) *found {
 			r.encap = r.encap || m[1] != "none"
 		}
 		if m := fortiProxy.FindStringSubmatch(line); m != nil {
-			r.mode, r.modeless = sa.Tunnel, !strings.Contains(m[1], "transport-mode")
-			if !r.modeless {
+			if r.mode = sa.Auto; strings.Contains(m[1], "transport-mode") {
 				r.mode = sa.Transport
 			}
 		}
@@ -86,7 +84,7 @@ func fortiName(name string) string {
 }
 
 func (r *forti) begin(m []string, line int) {
-	k := &keyed{parsed: parsed{SA: newSA(), line: line, numbered: r.numbered, modeless: r.modeless}}
+	k := &keyed{parsed: parsed{SA: newSA(), line: line, numbered: r.numbered}}
 	spi, _ := strconv.ParseUint(m[2], 16, 32)
 	k.SPI, k.Protocol, k.Mode, k.ESN, k.Encap = uint32(spi), sa.ESP, r.mode, r.esn, r.encap
 	k.Src, k.Dst = r.remote, r.local

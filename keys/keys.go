@@ -106,7 +106,6 @@ type parsed struct {
 	line     int
 	err      error
 	numbered bool     // the text says what number it has come to, or it is new
-	modeless bool     // the text does not say its mode; tunnel is assumed
 	updates  bool     // it is in the place of the one that was there
 	ended    bool     // it is no more
 	lost     []string // what cannot be held of it
@@ -123,12 +122,11 @@ type said struct {
 // list collects SAs under names of their own, each identity once.
 type list struct {
 	SAs
-	lines    []said
-	names    map[string]bool
-	ids      map[sa.ID]int // places in All
-	ended    map[string]bool
-	modeless int
-	lost     map[string][]string // by what cannot be held: names
+	lines []said
+	names map[string]bool
+	ids   map[sa.ID]int // places in All
+	ended map[string]bool
+	lost  map[string][]string // by what cannot be held: names
 }
 
 func (l *list) add(p parsed) {
@@ -175,9 +173,6 @@ func (l *list) remember(p parsed) {
 	if !p.numbered {
 		l.Unnumbered = append(l.Unnumbered, p.Name)
 	}
-	if p.modeless {
-		l.modeless++
-	}
 	for _, what := range p.lost {
 		l.lost[what] = append(l.lost[what], p.Name)
 	}
@@ -197,9 +192,6 @@ func (l *list) finish(form Format) *SAs {
 	slices.SortStableFunc(l.lines, func(a, b said) int { return a.line - b.line })
 	for _, note := range l.lines {
 		l.Notes = append(l.Notes, note.text)
-	}
-	if l.modeless > 0 {
-		l.Notes = append(l.Notes, "the text does not say the modes of its SAs; tunnel is assumed")
 	}
 	l.Notes = append(l.Notes, leftOut(l.lost)...)
 	if len(l.All) == 0 && len(l.lines) == 0 && form == XFRM {

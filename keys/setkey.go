@@ -77,7 +77,7 @@ func (k *keyed) header(m []string) {
 	spi, _ := strconv.ParseUint(m[3], 16, 32)
 	k.SPI = uint32(spi)
 	if m[2] == "any" {
-		k.Mode, k.modeless = sa.Tunnel, true
+		k.Mode = sa.Auto
 	} else if err := k.Mode.UnmarshalText([]byte(m[2])); err != nil && k.err == nil {
 		k.err = err
 	}

@@ -124,6 +124,7 @@ func TestLost(t *testing.T) {
 	}{
 		{func(s *sa.SA) {}, "", ""},
 		{func(s *sa.SA) { s.Mode = sa.Transport }, "", "mode"},
+		{func(s *sa.SA) { s.Mode = sa.Tunnel }, "", "mode"},
 		{func(s *sa.SA) { s.Src = netip.Addr{} }, "", ""},
 		{func(s *sa.SA) { s.ESN = true }, "", ""},
 		{func(s *sa.SA) { s.ESN, s.SeqHigh = true, 7 }, "", ""},
@@ -147,14 +148,21 @@ func TestLost(t *testing.T) {
 			s.EncryptionKey, s.IntegrityKey = sa.NewKey(make([]byte, 16)), sa.NewKey(make([]byte, 16))
 		}, "", "integrity"},
 	} {
-		s := everySuite()[slices.IndexFunc(everySuite(), func(s *sa.SA) bool { return s.Suite.Name == "aes128gcm16" })]
-		s.Mode = sa.Tunnel
-		c.change(s)
 		for format, want := range map[Format]string{XFRM: c.xfrm, ESPSA: c.table, YAML: ""} {
+			s := everySuite()[slices.IndexFunc(everySuite(), func(s *sa.SA) bool { return s.Suite.Name == "aes128gcm16" })]
+			if s.Mode = sa.Auto; format == XFRM {
+				s.Mode = sa.Tunnel
+			}
+			c.change(s)
 			if got, err := Lost(format, s); err != nil || strings.Join(got, " ") != want {
 				t.Errorf("%s of %s loses %q, %v; want %q", format, describe(s), got, err, want)
 			}
 		}
+	}
+	auto := everySuite()[0]
+	auto.Mode = sa.Auto
+	if _, err := Lost(XFRM, auto); err == nil || !strings.Contains(err.Error(), "(auto)") {
+		t.Errorf("xfrm can hold mode auto: %v", err)
 	}
 	for _, s := range []*sa.SA{{Name: "ah", Protocol: sa.AH}, {Name: "none", Protocol: sa.ESP}} {
 		for _, format := range []Format{XFRM, ESPSA} {

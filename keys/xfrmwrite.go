@@ -36,6 +36,9 @@ func xfrmCommand(s *sa.SA) (string, error) {
 	if !s.Dst.IsValid() {
 		return "", errors.New("a destination is needed")
 	}
+	if s.Mode == sa.Auto {
+		return "", errors.New("its mode is not known (auto), and Linux needs one")
+	}
 	if s.Suite.Integrity != sa.NoIntegrity && integrity == "" {
 		return "", fmt.Errorf("%s %s is unknown to Linux", s.Protocol, s.Suite.Name)
 	}

@@ -24,6 +24,12 @@ func TestNoAllocations(t *testing.T) {
 	for _, form := range []status.Form{status.InPlace, status.Decap} {
 		allocates(t, frameCase{sas: append(bundle(sa.Transport), bundle(sa.Tunnel)...), word: 6}, form)
 		allocates(t, frameCase{sas: []*sa.SA{espSA(sa.Transport)}, spoil: flipLast, word: 0x00030002}, form)
+		inner, outer := espSA(sa.Transport), espSA(sa.Tunnel)
+		blind := frameCase{absent: []*sa.SA{inner, outer}, also: []*sa.SA{undecidedSA(inner), undecidedSA(outer)}}
+		blind.sas, blind.word = blind.absent, 6
+		allocates(t, blind, form)
+		blind.sas, blind.word, blind.spoil = blind.sas[:1], 0x00010002, flipLast
+		allocates(t, blind, form)
 		missing := espSA(sa.Transport)
 		allocates(t, frameCase{sas: []*sa.SA{missing}, absent: []*sa.SA{missing}, also: []*sa.SA{espSA(sa.Transport, encap)}}, form)
 	}

@@ -28,10 +28,21 @@ func (p *Pipeline) check(po *portion) bool {
 		}
 		p.trailer.Add(r)
 	}
-	po.verified = verdict == status.Verified
+	if po.verified = verdict == status.Verified; po.verified && po.kind == status.NoPortion {
+		p.decide(po)
+	}
 	p.trailer.Reason = verdict
 	p.trailer.Word = p.trailer.Word.WithCode(verdict.Code(po.kind)) | status.CryptoDone
 	return po.verified
+}
+
+// decide names a good portion after its authenticated next header, in the records
+// of its headers too.
+func (p *Pipeline) decide(po *portion) {
+	po.kind = kindOf[sa.Auto.Of(po.next)]
+	for i := range po.n {
+		p.trailer.Records[int(p.trailer.N)-1-i].Portion = po.kind
+	}
 }
 
 // leave writes the records of a portion that is left alone although an SA

@@ -23,13 +23,20 @@ func fuzzSAs() []*sa.SA {
 		espSA(sa.Transport, spi(0x3001), anyAddress, encap), espSA(sa.Tunnel, spi(0x3002), anyAddress, encap, esn),
 	}
 	free := bundle(sa.Transport, spi(0x3003), anyAddress)
-	return append(all, append(free, bundle(sa.Tunnel, spi(0x3004), anyAddress)...)...)
+	all = append(all, append(free, bundle(sa.Tunnel, spi(0x3004), anyAddress)...)...)
+	for _, s := range []*sa.SA{espSA(sa.Transport, spi(0x3005), anyAddress), espSA(sa.Tunnel, spi(0x3006), anyAddress), ahSA(sa.Tunnel, spi(0x3007), anyAddress)} {
+		all = append(all, undecidedSA(s))
+	}
+	return all
 }
 
 func fuzzSeeds(f *testing.F) {
 	esp, ah, tun := espSA(sa.Transport), ahSA(sa.Transport), espSA(sa.Tunnel)
+	blind, blindTun, blindAH := espSA(sa.Transport, spi(0x3005)), espSA(sa.Tunnel, spi(0x3006)), ahSA(sa.Tunnel, spi(0x3007))
 	udp, udpTun := espSA(sa.Transport, spi(0x3001), encap), espSA(sa.Tunnel, spi(0x3002), encap, esn)
 	for _, c := range []frameCase{ // one for each row that a sealed frame can show
+		{sas: []*sa.SA{blind}}, {sas: []*sa.SA{blind, blindTun}}, {sas: []*sa.SA{blind, blindAH}}, {sas: []*sa.SA{tun, blindTun}},
+		{sas: []*sa.SA{blindTun, tun}}, {sas: []*sa.SA{blindTun}, spoil: flipLast}, {sas: []*sa.SA{blind, tun}, mangle: mangled(tun, flipInside)},
 		{sas: nil}, {sas: []*sa.SA{espSA(sa.Transport, spi(9))}}, {sas: []*sa.SA{esp}, spoil: set(20, 0x20)},
 		{sas: []*sa.SA{esp}}, {sas: []*sa.SA{tun}}, {sas: []*sa.SA{ah}, spoil: flipLast}, {sas: []*sa.SA{esp}, spoil: flipLast},
 		{sas: []*sa.SA{ahSA(sa.Tunnel)}, spoil: flipLast}, {sas: []*sa.SA{tun}, spoil: flipLast}, {sas: []*sa.SA{esp, tun}},

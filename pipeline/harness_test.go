@@ -422,6 +422,7 @@ func (c *frameCase) check(t *testing.T) {
 	copy(want.Records[:], c.expected(s, sad))
 	compare(t, trailer, want)
 	sameBytes(t, body, padded(s.opened(c.verified())))
+	c.checkAuto(t, s, want)
 	c.checkPressure(t, s, &want)
 	if !c.noDecap {
 		c.checkDecap(t, s)

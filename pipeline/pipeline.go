@@ -49,6 +49,7 @@ type Pipeline struct {
 	trailer status.Trailer
 	outer   portion
 	inner   portion
+	undo    []byte // of an inner portion, as it came; kept for its memory
 
 	// What ciphers write to, here because it would escape to the heap.
 	esp esp.Scratch

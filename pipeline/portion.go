@@ -13,7 +13,7 @@ import (
 // portion is what one SA, or the AH and ESP SA of one bundle, protects: the
 // payload of one IP packet. The zero portion is none at all.
 type portion struct {
-	kind   status.Portion // from the SA's mode, never from the frame
+	kind   status.Portion // from the SA's mode; unknown until an ICV verified where that is auto
 	packet wire.Packet    // the packet that carries it
 	encap  bool           // ESP in UDP
 	end    int            // behind the IPsec packet, by IP or UDP length
@@ -43,10 +43,12 @@ func (po *portion) wanted() bool { return po.skip == 0 && po.n > 0 }
 func (po *portion) add(e *entry, protocol sa.Protocol, at int) {
 	po.headers[po.n] = header{e, at, protocol}
 	po.n++
-	po.kind = status.TransportPortion
-	if e.Mode == sa.Tunnel {
-		po.kind = status.TunnelPortion
-	}
+	po.kind = kindOf[e.Mode]
+}
+
+// kindOf is the portion that an SA of a mode makes.
+var kindOf = [...]status.Portion{
+	sa.Transport: status.TransportPortion, sa.Tunnel: status.TunnelPortion, sa.Auto: status.NoPortion,
 }
 
 // find looks for IPsec in po.packet, in the order of the NDIS documents.
@@ -165,7 +167,7 @@ func (p *Pipeline) matchAH(po *portion, a *entry, at int) {
 		po.fault = status.BundleMismatch
 		return
 	}
-	if !isESP || !bundled && a.Mode != sa.Transport || !a.Value.ah.Fits(head, po.packet.Version) {
+	if !isESP || !bundled && a.Mode == sa.Tunnel || !a.Value.ah.Fits(head, po.packet.Version) {
 		return
 	}
 	h := header{at: at + ah.Len(head), protocol: sa.ESP}

@@ -7,10 +7,29 @@ import "tapsec/status"
 // What lies beneath it is not the NIC's business any more.
 func (p *Pipeline) transportPortion() {
 	switch {
-	case p.outer.wanted() && p.outer.kind == status.TransportPortion:
-		p.check(&p.outer)
+	case p.inner.wanted() && p.inner.kind == status.NoPortion:
+		p.checkUndecided(&p.inner)
 	case p.inner.wanted():
 		p.check(&p.inner)
 		p.trailer.Word |= status.NextCryptoDone
+	case p.outer.wanted() && !p.trailer.Word.Done():
+		p.check(&p.outer)
 	}
+}
+
+// checkUndecided checks a portion inside the tunnel whose SA has mode auto. Where it
+// proves to be a second tunnel, it is left alone as any other is (contract row 29),
+// with its bytes as they came.
+func (p *Pipeline) checkUndecided(po *portion) {
+	bytes := p.frame[po.packet.Header:po.packet.Reach]
+	p.undo = append(p.undo[:0], bytes...)
+	if p.check(po); po.kind != status.TunnelPortion {
+		p.trailer.Word |= status.NextCryptoDone
+		return
+	}
+	copy(bytes, p.undo)
+	po.verified, po.skip = false, status.InnerTunnelSA
+	p.trailer.N -= uint8(po.n)
+	p.leave(po)
+	p.trailer.Reason = po.skip
 }

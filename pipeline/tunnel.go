@@ -8,12 +8,12 @@ import (
 
 // tunnelPortion checks the tunnel portion, if the frame has one, and looks for a
 // transport portion inside what it opened. Behind a failed tunnel nothing is
-// looked at.
+// looked at. What may be a tunnel is checked here, too.
 func (p *Pipeline) tunnelPortion() {
-	if !p.outer.wanted() || p.outer.kind != status.TunnelPortion {
+	if !p.outer.wanted() || p.outer.kind == status.TransportPortion {
 		return
 	}
-	if !p.check(&p.outer) {
+	if !p.check(&p.outer) || p.outer.kind != status.TunnelPortion {
 		return
 	}
 	if reason := p.inside(); reason != 0 {

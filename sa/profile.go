@@ -121,27 +121,17 @@ func (p Profile) Supports(s, partner *SA) error {
 
 // need is what an SA asks of a NIC by itself.
 func need(s *SA) Flags {
-	f := CapESP
-	if s.Protocol == AH {
-		f = CapAH
-	}
-	encap := UDPTransport
-	if s.Mode == Tunnel {
-		f |= CapTunnel
-		encap = UDPTunnel
-	} else {
-		f |= CapTransport
-	}
-	if s.Encap {
-		f |= encap
-	}
-	if s.Dst.Is4() {
-		f |= IPv4
-	} else if s.Dst.IsValid() {
-		f |= IPv6
-	}
-	if s.ESN {
-		f |= CapESN
+	transport, tunnel := s.Mode != Tunnel, s.Mode != Transport // both for Auto
+	var f Flags
+	for flag, asked := range map[Flags]bool{
+		CapESP: s.Protocol == ESP, CapAH: s.Protocol == AH,
+		CapTransport: transport, CapTunnel: tunnel,
+		UDPTransport: transport && s.Encap, UDPTunnel: tunnel && s.Encap,
+		IPv4: s.Dst.Is4(), IPv6: s.Dst.Is6(), CapESN: s.ESN,
+	} {
+		if asked {
+			f |= flag
+		}
 	}
 	return f
 }

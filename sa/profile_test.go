@@ -123,6 +123,8 @@ func TestNeed(t *testing.T) {
 	}{
 		{SA{Protocol: ESP, Mode: Transport, Dst: v4}, CapESP | CapTransport | IPv4},
 		{SA{Protocol: AH, Mode: Tunnel, Dst: v6}, CapAH | CapTunnel | IPv6},
+		{SA{Protocol: ESP, Mode: Auto, Dst: v4}, CapESP | CapTransport | CapTunnel | IPv4},
+		{SA{Protocol: ESP, Mode: Auto, Encap: true}, CapESP | CapTransport | CapTunnel | UDPTransport | UDPTunnel},
 		{SA{Protocol: ESP, Mode: Tunnel, Dst: v4, Encap: true, ESN: true}, CapESP | CapTunnel | IPv4 | UDPTunnel | CapESN},
 		{SA{Protocol: ESP, Mode: Transport, Dst: v6, Encap: true}, CapESP | CapTransport | IPv6 | UDPTransport},
 		{SA{Protocol: ESP, Mode: Transport}, CapESP | CapTransport},

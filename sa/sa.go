@@ -51,7 +51,20 @@ type Mode uint8
 const (
 	Transport Mode = 1 // transport mode, the end-to-end SA: it makes the transport portion
 	Tunnel    Mode = 2 // tunnel mode, the SA with tunnel endpoints: the tunnel portion
+	Auto      Mode = 3 // one of the two, and nobody said which: see Of. Such an SA seals nothing
 )
+
+// Of is the mode in which a packet came whose authenticated next header that is: m
+// itself, and for Auto tunnel mode where it says IPv4 or IPv6.
+func (m Mode) Of(next uint8) Mode {
+	switch {
+	case m != Auto:
+		return m
+	case next == wire.ProtoIPv4 || next == wire.ProtoIPv6:
+		return Tunnel
+	}
+	return Transport
+}
 
 // String names the mode.
 func (m Mode) String() string {
@@ -60,13 +73,15 @@ func (m Mode) String() string {
 		return "transport"
 	case Tunnel:
 		return "tunnel"
+	case Auto:
+		return "auto"
 	}
 	return "no mode"
 }
 
-// UnmarshalText reads "transport" or "tunnel".
+// UnmarshalText reads "transport", "tunnel" or "auto".
 func (m *Mode) UnmarshalText(b []byte) error {
-	return pick(m, string(b), map[string]Mode{"transport": Transport, "tunnel": Tunnel})
+	return pick(m, string(b), map[string]Mode{"transport": Transport, "tunnel": Tunnel, "auto": Auto})
 }
 
 // Offload says whether the NIC is to hold the SA.
@@ -174,8 +189,11 @@ func (s *SA) Check(bundled, allowLegacy bool) []Problem {
 	if s.SPI == 0 {
 		say("spi", "0 is reserved and never on the wire (RFC 4303 section 2.1)")
 	}
-	if s.Mode != Transport && s.Mode != Tunnel {
-		say("mode", "expected transport or tunnel")
+	switch {
+	case s.Mode == 0 || s.Mode > Auto:
+		say("mode", "expected transport, tunnel or auto")
+	case s.Mode == Auto && s.Direction == Outbound:
+		say("mode", "auto tells of what came in which mode it is; say transport or tunnel where direction is out")
 	}
 	if s.Src.IsValid() && !s.Dst.IsValid() {
 		say("dst", "is needed where src is given")

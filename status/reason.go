@@ -7,20 +7,22 @@ type Portion uint8
 
 // The portions, numbered as in the trailer.
 const (
-	NoPortion        Portion = 0
+	NoPortion        Portion = 0 // not known: that of an SA with mode auto whose next header is not authentic
 	TunnelPortion    Portion = 1 // the SA with tunnel endpoints
 	TransportPortion Portion = 2 // the end-to-end SA
 )
 
-// String names the portion.
+// String names the portion; one that is not known after the mode that leaves it open.
 func (p Portion) String() string {
 	switch p {
+	case NoPortion:
+		return "auto"
 	case TunnelPortion:
 		return "tunnel"
 	case TransportPortion:
 		return "transport"
 	}
-	return "none"
+	return "unknown"
 }
 
 // Reason says why a frame, or one portion of it, ended as it did. There is one
@@ -63,9 +65,9 @@ const (
 
 // Reasons of frames whose IPsec was checked.
 const (
-	Verified         Reason = 32 // rows 5, 6, 11, 18, 33
-	AHICV            Reason = 33 // rows 7, 9, 12, 14, 19
-	ESPICV           Reason = 34 // rows 8, 10, 13, 14, 20
+	Verified         Reason = 32 // rows 5, 6, 11, 18, 33, 34
+	AHICV            Reason = 33 // rows 7, 9, 12, 14, 19, 35
+	ESPICV           Reason = 34 // rows 8, 10, 13, 14, 20, 35
 	ProtocolMismatch Reason = 35 // row 22
 	BundleMismatch   Reason = 36 // row 22
 	IPLength         Reason = 37 // row 23 a
@@ -142,19 +144,14 @@ func (r Reason) Qualified() string { return reasons.Qualified(r) }
 
 // Code is the CryptoStatus that the reason gives a frame when it ends the work
 // on that portion. Reasons that leave a portion alone give Success, which the
-// flags of the word then tell apart from a verified frame.
+// flags of the word then tell apart from a verified frame. A wrong ICV in no known
+// portion has no value of its own.
 func (r Reason) Code(p Portion) Code {
 	switch r {
 	case AHICV:
-		if p == TunnelPortion {
-			return TunnelAHAuthFailed
-		}
-		return TransportAHAuthFailed
+		return p.pick(TunnelAHAuthFailed, TransportAHAuthFailed)
 	case ESPICV:
-		if p == TunnelPortion {
-			return TunnelESPAuthFailed
-		}
-		return TransportESPAuthFailed
+		return p.pick(TunnelESPAuthFailed, TransportESPAuthFailed)
 	case ProtocolMismatch, BundleMismatch:
 		return InvalidProtocol
 	case IPLength, UDPLength, ESPLength, AHLength, PadLength, OptionSyntax:
@@ -163,6 +160,18 @@ func (r Reason) Code(p Portion) Code {
 		return GenericError
 	}
 	return Success
+}
+
+// pick gives the code of a portion; where that is not known, the one without a
+// reason.
+func (p Portion) pick(tunnel, transport Code) Code {
+	switch p {
+	case TunnelPortion:
+		return tunnel
+	case TransportPortion:
+		return transport
+	}
+	return GenericError
 }
 
 // Failed tells whether the reason is that of a portion that was checked and

@@ -32,24 +32,24 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// The code that each reason gives in each portion (contract rows 1 to 33).
+// The code that each reason gives in each portion (contract rows 1 to 35).
 func TestReasonCode(t *testing.T) {
-	type codes struct{ tunnel, transport Code }
+	type codes struct{ tunnel, transport, unknown Code }
 	want := map[Reason]codes{
-		AHICV:            {TunnelAHAuthFailed, TransportAHAuthFailed},   // rows 7, 9, 12, 14, 19
-		ESPICV:           {TunnelESPAuthFailed, TransportESPAuthFailed}, // rows 8, 10, 13, 14, 20
-		ProtocolMismatch: {InvalidProtocol, InvalidProtocol},            // rows 22, 28
-		BundleMismatch:   {InvalidProtocol, InvalidProtocol},
-		IPLength:         {InvalidPacketSyntax, InvalidPacketSyntax}, // rows 23, 28
-		UDPLength:        {InvalidPacketSyntax, InvalidPacketSyntax},
-		ESPLength:        {InvalidPacketSyntax, InvalidPacketSyntax},
-		AHLength:         {InvalidPacketSyntax, InvalidPacketSyntax},
-		PadLength:        {InvalidPacketSyntax, InvalidPacketSyntax},
-		OptionSyntax:     {InvalidPacketSyntax, InvalidPacketSyntax},
-		PadBytes:         {GenericError, GenericError}, // rows 24, 28
+		AHICV:            {TunnelAHAuthFailed, TransportAHAuthFailed, GenericError},   // rows 7, 9, 12, 14, 19, 35
+		ESPICV:           {TunnelESPAuthFailed, TransportESPAuthFailed, GenericError}, // rows 8, 10, 13, 14, 20, 35
+		ProtocolMismatch: {InvalidProtocol, InvalidProtocol, InvalidProtocol},         // rows 22, 28
+		BundleMismatch:   {InvalidProtocol, InvalidProtocol, InvalidProtocol},
+		IPLength:         {InvalidPacketSyntax, InvalidPacketSyntax, InvalidPacketSyntax}, // rows 23, 28
+		UDPLength:        {InvalidPacketSyntax, InvalidPacketSyntax, InvalidPacketSyntax},
+		ESPLength:        {InvalidPacketSyntax, InvalidPacketSyntax, InvalidPacketSyntax},
+		AHLength:         {InvalidPacketSyntax, InvalidPacketSyntax, InvalidPacketSyntax},
+		PadLength:        {InvalidPacketSyntax, InvalidPacketSyntax, InvalidPacketSyntax},
+		OptionSyntax:     {InvalidPacketSyntax, InvalidPacketSyntax, InvalidPacketSyntax},
+		PadBytes:         {GenericError, GenericError, GenericError}, // rows 24, 28
 	}
 	for r := range Reason(NumReasons + 5) {
-		got := codes{r.Code(TunnelPortion), r.Code(TransportPortion)}
+		got := codes{r.Code(TunnelPortion), r.Code(TransportPortion), r.Code(NoPortion)}
 		if got != want[r] {
 			t.Errorf("%s: %v, expected %v", r, got, want[r])
 		}
@@ -64,7 +64,7 @@ func TestReasonCode(t *testing.T) {
 
 func TestNames(t *testing.T) {
 	for got, want := range map[string]string{
-		NoPortion.String(): "none", TunnelPortion.String(): "tunnel", TransportPortion.String(): "transport", Portion(9).String(): "none",
+		NoPortion.String(): "auto", TunnelPortion.String(): "tunnel", TransportPortion.String(): "transport", Portion(9).String(): "unknown",
 		InPlace.String(): "inplace", Decap.String(): "decap",
 		ICVValid.String(): "icv-valid", FailedBefore.String(): "failed", FailedAfter.String(): "failed-after-icv",
 		NotProcessed.String(): "not-processed", State(0).String(): "unknown", State(5).String(): "unknown",

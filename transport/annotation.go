@@ -8,7 +8,8 @@ import "tapsec/status"
 //
 //  1. The wire length is the body's, but for padding to the shortest frame.
 //  2. Offsets come in the order of the headers, inside the received bytes.
-//  3. Done: something was checked. Next: both portions were.
+//  3. Done: something was checked. Next: both portions were. Which one it is may be
+//     unknown of a portion that failed.
 //  4. CryptoStatus is that of the first header that failed.
 func agrees(t *status.Trailer, n int) bool {
 	if n != max(int(t.WireLen), status.MinFrame) || t.Omitted > 0 {
@@ -31,19 +32,23 @@ func agrees(t *status.Trailer, n int) bool {
 			return false
 		}
 	}
-	tunnelDone, transportDone := checked[status.TunnelPortion], checked[status.TransportPortion]
+	tunnelDone, unknownDone := checked[status.TunnelPortion], checked[status.NoPortion]
+	otherDone := checked[status.TransportPortion] || unknownDone
 	want := status.Word(0).WithCode(code)
-	if tunnelDone || transportDone {
+	if tunnelDone || otherDone {
 		want |= status.CryptoDone
 	}
-	if tunnelDone && transportDone {
+	if tunnelDone && otherDone {
 		want |= status.NextCryptoDone
+	}
+	if unknownDone && code == status.Success {
+		return false
 	}
 	return t.Word&^status.SADeleteReq == want
 }
 
 // fits reports whether a record's fields lie where they may.
 func fits(r *status.Record, wireLen int) bool {
-	return (r.Portion == status.TunnelPortion || r.Portion == status.TransportPortion) &&
+	return r.Portion <= status.TransportPortion &&
 		r.IP < r.IPsec && r.IPsec <= r.Payload && int(r.Payload)+int(r.PayloadLen) <= wireLen
 }

@@ -21,7 +21,8 @@ var good = []string{
 	"transport ESP inside a tunnel in UDP", "both portions, NIC takes one", "AH+ESP, NIC takes one of them",
 	"IPv4 options, NIC takes none", "good, the SA table full", "the SA has been deleted", "transport ESP, switched off",
 	"AH+ESP, one of them switched off", "tunnel ESP switched off, AH inside", "tunnel AH good, ESP inside switched off",
-	"receive offload is not active",
+	"receive offload is not active", "mode auto: transport ESP", "mode auto: transport AH", "mode auto: tunnel ESP",
+	"mode auto: tunnel AH", "mode auto: ESP in ESP", "mode auto: AH over ESP", "mode auto: a tunnel inside the tunnel",
 }
 
 var bad = map[string]transport.Reason{
@@ -68,6 +69,9 @@ var bad = map[string]transport.Reason{
 	"the tunnel carries no IP packet":            transport.InnerNotIP,
 	"wrong ICV, the SA table full":               icv,
 	"no such SA, the SA table full":              transport.NoSA,
+	"mode auto: transport ESP, wrong ICV":        icv,
+	"mode auto: tunnel AH, wrong ICV":            icv,
+	"mode auto: tunnel good, ESP inside wrong":   icv,
 }
 
 // lab is a host whose NIC a lab has arranged, and which has all its SAs.

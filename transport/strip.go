@@ -39,7 +39,7 @@ func (f *frame) stripHeader(rec *status.Record, a *association, removed int) (n 
 	switch {
 	case rec.NextHeader == wire.ProtoNoNext:
 		return 0, Dummy
-	case a.Mode == sa.Tunnel && !isBundledAH(a):
+	case a.Mode.Of(rec.NextHeader) == sa.Tunnel && !isBundledAH(a):
 		return f.decapsulate(p, payload, length, rec.NextHeader, a)
 	}
 	f.bytes, p = wire.StripTransport(f.bytes, p, payload, length, rec.NextHeader)

@@ -100,6 +100,9 @@ func (l *layer) init(source io.Reader, a, beneath *sa.SA) (err error) {
 	if bad := a.Check(true, true); len(bad) > 0 {
 		return bad[0]
 	}
+	if a.Mode == sa.Auto {
+		return errors.New("mode auto seals nothing; say mode: transport or tunnel")
+	}
 	bundled := a.Bundle != ""
 	if bundled && (beneath == nil || beneath.Name != a.Bundle || beneath.Mode != a.Mode) {
 		return fmt.Errorf("expected the SA %s beneath it, in the same mode", a.Bundle)

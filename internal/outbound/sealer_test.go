@@ -248,10 +248,13 @@ func TestNewSealerRefuses(t *testing.T) {
 	noSource.Src = netip.Addr{}
 	shortKey := tunnel()
 	shortKey.EncryptionKey = sa.NewKey(make([]byte, 19))
+	auto := tunnel()
+	auto.Mode = sa.Auto
 	for _, c := range []struct {
 		want string
 		sas  []*sa.SA
 	}{
+		{"mode auto seals nothing; say mode: transport or tunnel", []*sa.SA{auto}},
 		{"a tunnel needs src and dst for its outer header", []*sa.SA{noSource}},
 		{"encryption_key: aes128gcm16 needs 20 bytes (its 4-byte salt last), found 19", []*sa.SA{shortKey}},
 		{"expected the SA esp1 beneath it, in the same mode", []*sa.SA{auth("esp1", sa.Tunnel)}},

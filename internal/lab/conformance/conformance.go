@@ -60,7 +60,7 @@ type Lab struct {
 // Labs gives the whole table.
 func Labs() []Lab {
 	return []Lab{
-		plain(), layers(), bundles(), malformed(), inside(),
+		plain(), layers(), bundles(), malformed(), inside(), undecided(),
 		noCombined(), noAHESP(), pressure(), deleted(), switchedOff(), inactive(),
 	}
 }

@@ -176,6 +176,29 @@ func inside() Lab {
 	return l
 }
 
+// undecided is a NIC that does not know the modes of its SAs.
+func undecided() Lab {
+	l, k := newLab("mode-auto", "full")
+	usual(&l, k)
+	l.offload(k.add("second-tunnel", sa.ESP, sa.Tunnel, "aes128gcm16", func(s *sa.SA) { s.Src, s.Dst = hostA, hostB }))
+	for _, b := range l.Bundles {
+		auto := *b[0] // the peer knows
+		auto.Mode, b[0] = sa.Auto, &auto
+	}
+	failed := word(one, status.GenericError)
+	l.expect("34", "mode auto: transport ESP", k.seal(hello(), "host"), one, status.Verified)
+	l.expect("34", "mode auto: transport AH", k.seal(hello(), "host-ah"), one, status.Verified)
+	l.expect("34", "mode auto: tunnel ESP", k.seal(hello(), "gateway"), one, status.Verified)
+	l.expect("34", "mode auto: tunnel AH", k.seal(hello(), "gateway-ah"), one, status.Verified)
+	l.expect("34", "mode auto: ESP in ESP", k.seal(hello(), "host", "gateway"), both, status.Verified)
+	l.expect("34", "mode auto: AH over ESP", k.seal(hello(), "host", "host-ah"), one, status.Verified)
+	l.expect("34", "mode auto: a tunnel inside the tunnel", k.seal(hello(), "second-tunnel", "gateway"), one, status.InnerTunnelSA)
+	l.expect("35", "mode auto: transport ESP, wrong ICV", corrupt(k.seal(hello(), "host")), failed, status.ESPICV)
+	l.expect("35", "mode auto: tunnel AH, wrong ICV", corrupt(k.seal(hello(), "gateway-ah")), failed, status.AHICV)
+	l.expect("35", "mode auto: tunnel good, ESP inside wrong", k.seal(corrupt(k.seal(hello(), "host")), "gateway"), word(both, status.GenericError), status.ESPICV)
+	return l
+}
+
 // noCombined is a NIC without TransportTunnelCombined.
 func noCombined() Lab {
 	l, k := newLab("mlx5-crypto", "mlx5-crypto")
