@@ -60,9 +60,10 @@ func indexOf(name string) (int, error) {
 }
 
 // packetSocket opens a socket bound to an interface. Before it is bound to a protocol it hears
-// nothing, and so never a frame of another interface.
+// nothing, and so never a frame of another interface. The runtime's poller does not know it, which each
+// frame that comes, and each that has left, would wake.
 func packetSocket(name string, index, protocol int, prepare func(fd, index int) error) (*os.File, error) {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if errors.Is(err, unix.EPERM) {
 		return nil, fmt.Errorf("a packet socket on %s needs CAP_NET_RAW: run as root (%w)", name, err)
 	}
@@ -80,7 +81,7 @@ func packetSocket(name string, index, protocol int, prepare func(fd, index int) 
 		unix.Close(fd)
 		return nil, fmt.Errorf("packet socket on %s: %w", name, err)
 	}
-	return os.NewFile(uintptr(fd), name), nil
+	return unpolled(fd, name)
 }
 
 // hearAll readies the receiving socket: frames to any address, none that leave by the interface, and

@@ -47,7 +47,7 @@ type Device struct {
 	queues []*os.File
 	out    *os.File      // what is written to a packet socket's interface; nil for a TAP
 	mutex  sync.Mutex    // guards polled and rings
-	polled []*os.File    // of a TAP's queues, those that a goroutine waits on
+	polled []*os.File    // of the queues, those that a goroutine waits on
 	rings  []*ring       // whose threads may not have begun
 	table  *os.File      // net/dev of the namespace that it was opened in
 	lost   atomic.Uint64 // frames that the packet socket had no buffer for, which the kernel tells once
@@ -103,9 +103,6 @@ func open(c Config) (*Device, error) {
 
 // pollable returns a file for a queue on which a goroutine can wait.
 func (d *Device) pollable(queue int) (*os.File, error) {
-	if d.out != nil {
-		return d.queues[queue], nil
-	}
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
 	if d.polled == nil {
@@ -130,6 +127,17 @@ func duplicate(f *os.File) (int, error) {
 		return err
 	})
 	return fd, err
+}
+
+// unpolled makes a file of a descriptor, of which the runtime's poller knows nothing, and has its calls
+// not wait.
+func unpolled(fd int, name string) (*os.File, error) {
+	if err := unix.SetNonblock(fd, false); err != nil { // what os.NewFile goes by
+		unix.Close(fd)
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	return f, unix.SetNonblock(fd, true)
 }
 
 // Name returns the name the interface had when it was opened.

@@ -17,7 +17,7 @@ import (
 //     does not try a second queue mode. So probe asks first.
 //   - It opens without close-on-exec, so the fork lock is held meanwhile.
 //   - Its file is made for the runtime's poller, which every frame would wake, also those that a ring
-//     reads. So unpolled takes its place.
+//     reads. So an unpolled one takes its place.
 
 const controlFile = "/dev/net/tun"
 
@@ -84,19 +84,9 @@ func openQueue(name string, persist, multi bool) (*os.File, error) {
 		return nil, errors.New("the TAP library hands out no file")
 	}
 	defer f.Close()
-	return unpolled(f)
-}
-
-// unpolled returns another file for the same queue, of which the runtime's poller knows nothing.
-func unpolled(f *os.File) (*os.File, error) {
 	fd, err := duplicate(f)
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.SetNonblock(fd, false); err != nil { // what os.NewFile goes by
-		unix.Close(fd)
-		return nil, err
-	}
-	f = os.NewFile(uintptr(fd), f.Name())
-	return f, unix.SetNonblock(fd, true)
+	return unpolled(fd, name)
 }
