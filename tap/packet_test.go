@@ -119,8 +119,10 @@ func testAttachedMovesFramesWhole(t *testing.T, how Options) {
 	}
 }
 
-func TestAttachedOversizeIsDiscarded(t *testing.T) {
-	_, _, in, _ := attached(t, Options{}, 100, 0)
+func TestAttachedOversizeIsDiscarded(t *testing.T) { engines(t, testAttachedOversizeIsDiscarded) }
+
+func testAttachedOversizeIsDiscarded(t *testing.T, how Options) {
+	_, _, in, _ := attached(t, how, 100, 0)
 	far := socket(t, "far")
 	for i, f := range [][]byte{frame(0, 101), frame(1, 100), frame(2, 1500), tagged(frame(3, 97), "\x81\x00\x00\x05"),
 		tagged(frame(4, 96), "\x81\x00\x00\x05"), tagged(frame(5, 97), "\x81\x00\x00\x05")} {
@@ -194,7 +196,9 @@ func testAttachedLosesAndCounts(t *testing.T, how Options) {
 	}
 }
 
-func TestAttachedReceiveEnds(t *testing.T) {
+func TestAttachedReceiveEnds(t *testing.T) { engines(t, testAttachedReceiveEnds) }
+
+func testAttachedReceiveEnds(t *testing.T, how Options) {
 	for name, c := range map[string]struct {
 		end  func(d *Device, l *single) error
 		want error
@@ -204,7 +208,7 @@ func TestAttachedReceiveEnds(t *testing.T) {
 		"deleted": {func(d *Device, l *single) error { return netns.Delete("near") }, ErrGone},
 	} {
 		t.Run(name, func(t *testing.T) {
-			near, _, in, _ := attached(t, Options{}, 1514, 0)
+			near, _, in, _ := attached(t, how, 1514, 0)
 			received := make(chan error, 1)
 			go func() {
 				_, err := in.Receive()
@@ -361,7 +365,11 @@ func testAttachedGivesUpWhatIsRefusedForGood(t *testing.T, how Options) {
 
 // A veth's other end leaves checksums and the cutting of datagrams to hardware that is not there.
 func TestAttachedFinishesWhatSendersLeftOpen(t *testing.T) {
-	_, _, in, _ := attached(t, Options{}, 1522, 0)
+	engines(t, testAttachedFinishesWhatSendersLeftOpen)
+}
+
+func testAttachedFinishesWhatSendersLeftOpen(t *testing.T, how Options) {
+	_, _, in, _ := attached(t, how, 1522, 0)
 	there, here := netip.MustParsePrefix("192.0.2.2/24"), netip.MustParseAddrPort("192.0.2.1:9")
 	if err := errors.Join(netns.Address("far", there), rig.Neighbour("far", here.Addr(), net.HardwareAddr(header[:6]))); err != nil {
 		t.Fatal(err)
@@ -556,8 +564,12 @@ func testInject(t *testing.T, how Options) {
 }
 
 func TestAttachedDirectionAllocatesNothing(t *testing.T) {
-	near, _, _, _ := attached(t, Options{}, 1522, 64)
-	back := link(t, Options{}, near, near, 1522, 64) // what it reads it writes: both halves at once
+	engines(t, testAttachedDirectionAllocatesNothing)
+}
+
+func testAttachedDirectionAllocatesNothing(t *testing.T, how Options) {
+	near, _, _, _ := attached(t, how, 1522, 64)
+	back := link(t, how, near, near, 1522, 64) // what it reads it writes: both halves at once
 	far := socket(t, "far")
 	const runs = 6
 	for i := range (runs + 1) * Batch {

@@ -1,8 +1,8 @@
 package tap
 
 import (
+	"fmt"
 	"os"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -11,26 +11,24 @@ import (
 
 // plain is the engine of a worker with one direction: a system call for each frame read and each written.
 type plain struct {
-	pulse
-	direction *Direction
-	in, out   syscall.RawConn
-	message   *message // where frames come from a packet socket
-	busy      time.Duration
-	awake     time.Time // when something last came, where busy is set
-	slots     [][]byte
-	batch     [][]byte // received, lies in slots
-	rest      [][]byte // still to be sent
-	refusal   refusal  // of the first of them
-	errno     error    // what ended fill or drain
-	stopped   atomic.Bool
+	outlet
+	in      syscall.RawConn
+	message *message // where frames come from a packet socket
+	busy    time.Duration
+	awake   time.Time // when something last came, where busy is set
+	slots   [][]byte
+	batch   [][]byte // received, lies in slots
+	failure error    // what ended fill
 
 	// Closures made once: the poller takes functions, and one made per call would be allocated.
-	fill  func(fd uintptr) bool
-	look  func(fd uintptr)
-	drain func(fd uintptr)
+	fill func(fd uintptr) bool
+	look func(fd uintptr)
 }
 
 func newPlain(d *Direction, o Options) (*plain, error) {
+	if d.from.hasRing(d.queue) {
+		return nil, fmt.Errorf("%s has a packet ring, by which alone its frames come: attach it again", d.from.name)
+	}
 	source, err := d.from.pollable(d.queue)
 	if err != nil {
 		return nil, err
@@ -44,12 +42,12 @@ func newPlain(d *Direction, o Options) (*plain, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &plain{direction: d, in: in, out: out, busy: o.BusyPoll, awake: time.Now(),
+	p := &plain{outlet: outlet{direction: d, sink: oneByOne{}, reach: out.Control}, in: in, busy: o.BusyPoll, awake: time.Now(),
 		slots: d.slots(make([]byte, Batch*d.slotSize())), batch: make([][]byte, 0, Batch)}
 	if d.from.out != nil {
 		p.message = newMessage()
 	}
-	p.fill, p.look, p.drain = p.readBatch, p.lookAgain, p.writeBatch
+	p.fill, p.look, p.drain = p.readBatch, p.lookAgain, p.write
 	return p, d.source.SetReadDeadline(time.Now().Add(heartbeat))
 }
 
@@ -72,7 +70,7 @@ func (p *plain) next() (*Direction, [][]byte, error) {
 	p.batch = p.batch[:0]
 	for !p.ended() {
 		p.count.Add(1)
-		p.errno = nil
+		p.failure = nil
 		if !p.spin() && p.in.Read(p.fill) != nil {
 			d.source.SetReadDeadline(time.Now().Add(heartbeat)) // Stop sets its mark first, so none of its deadlines is lost
 			if p.in.Control(p.look) != nil {
@@ -87,8 +85,8 @@ func (p *plain) next() (*Direction, [][]byte, error) {
 			d.taken += len(p.batch)
 			return d, p.batch, nil
 		}
-		if p.errno != nil && p.errno != unix.EAGAIN {
-			return nil, nil, d.from.failed("read from", p.errno)
+		if p.failure != nil && p.failure != unix.EAGAIN {
+			return nil, nil, d.from.failed("read from", p.failure)
 		}
 	}
 	return nil, nil, ErrStopped
@@ -98,7 +96,7 @@ func (p *plain) next() (*Direction, [][]byte, error) {
 // whether it got anything.
 func (p *plain) spin() bool {
 	for p.busy > 0 && time.Since(p.awake) < p.busy && !p.stopped.Load() {
-		if p.in.Control(p.look) != nil || len(p.batch) > 0 || p.errno != nil && p.errno != unix.EAGAIN {
+		if p.in.Control(p.look) != nil || len(p.batch) > 0 || p.failure != nil && p.failure != unix.EAGAIN {
 			return true
 		}
 	}
@@ -123,7 +121,7 @@ func (p *plain) readBatch(fd uintptr) bool {
 		case err == unix.EMSGSIZE, len(frame) > d.room:
 			d.tally.Oversize++
 		case err != nil:
-			p.errno = err
+			p.failure = err
 			return err != unix.EAGAIN || len(p.batch) > 0
 		default:
 			p.batch = append(p.batch, frame)
@@ -149,66 +147,9 @@ func (p *plain) readFrame(fd int, slot []byte) ([]byte, error) {
 // reader is not told.
 func (p *plain) lookAgain(fd uintptr) {
 	p.readBatch(fd)
-	if p.message != nil && p.errno == unix.EAGAIN {
+	if p.message != nil && p.failure == unix.EAGAIN {
 		if _, err := boundIndex(int(fd)); err != nil {
-			p.errno = err
+			p.failure = err
 		}
-	}
-}
-
-func (p *plain) send(d *Direction, frames [][]byte) error {
-	p.rest = frames
-	for {
-		p.errno = nil
-		if p.out.Control(p.drain) != nil {
-			return p.giveUp(os.ErrClosed)
-		}
-		switch {
-		case p.errno == nil:
-			return nil
-		case !refused(p.errno):
-			return p.giveUp(p.errno)
-		case p.stopped.Load():
-			return p.giveUp(ErrStopped)
-		}
-		d.public.store(d.tally)
-		p.count.Add(1)
-		time.Sleep(p.refusal.left())
-	}
-}
-
-// giveUp counts the frames that will not be written.
-func (p *plain) giveUp(err error) error {
-	p.direction.tally.HostDown += uint64(len(p.rest))
-	p.rest = nil
-	return p.direction.to.failed("write to", err)
-}
-
-// writeBatch writes until a frame is refused for the moment, or with all others.
-func (p *plain) writeBatch(fd uintptr) {
-	d := p.direction
-	for len(p.rest) > 0 {
-		n, err := unix.Write(int(fd), p.rest[0])
-		switch {
-		case err == nil:
-			d.tally.Out++
-			d.tally.OutBytes += uint64(n)
-		case err == unix.EINTR:
-			continue
-		case refused(err):
-			d.tally.Retries++
-			if !p.refusal.again(err, d.to, int(fd)) {
-				p.errno = err
-				return
-			}
-			d.tally.Refused++
-			p.rest = p.rest[1:]
-			continue
-		case !d.lose(err):
-			p.errno = err
-			return
-		}
-		p.refusal.over()
-		p.rest = p.rest[1:]
 	}
 }

@@ -46,9 +46,10 @@ type Device struct {
 	name   string
 	queues []*os.File
 	out    *os.File      // what is written to a packet socket's interface; nil for a TAP
-	mutex  sync.Mutex    // guards polled and rings
+	mutex  sync.Mutex    // guards polled, mapped and idle
 	polled []*os.File    // of the queues, those that a goroutine waits on
-	rings  []*ring       // whose threads may not have begun
+	mapped []*packetRing // of a packet socket's queues; nil for one that has none
+	idle   []holder      // engines whose threads may not have begun
 	table  *os.File      // net/dev of the namespace that it was opened in
 	lost   atomic.Uint64 // frames that the packet socket had no buffer for, which the kernel tells once
 }
@@ -168,11 +169,40 @@ func (d *Device) Inject(frame []byte) error {
 	return nil
 }
 
-// holds notes a ring, so that Close can let go of it.
-func (d *Device) holds(r *ring) {
+// ringOf returns a queue's packet ring, held for the caller, and makes one whose slots have room for a
+// frame and bytes behind it where there is none.
+func (d *Device) ringOf(queue, room, tail int) (r *packetRing, err error) {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
-	d.rings = append(slices.DeleteFunc(d.rings, (*ring).begun), r)
+	if d.mapped == nil {
+		d.mapped = make([]*packetRing, len(d.queues))
+	}
+	if d.mapped[queue] == nil {
+		if d.mapped[queue], err = newPacketRing(d.queues[queue], room, tail); err != nil {
+			return nil, err
+		}
+	}
+	d.mapped[queue].hold()
+	return d.mapped[queue], nil
+}
+
+func (d *Device) hasRing(queue int) bool {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	return d.mapped != nil && d.mapped[queue] != nil
+}
+
+// holder is an engine that holds descriptors and memory from when it is made.
+type holder interface {
+	begun() bool // reports whether its thread has begun, or it has ended
+	release()    // ends one that has not
+}
+
+// holds notes an engine, so that Close can let go of it.
+func (d *Device) holds(h holder) {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	d.idle = append(slices.DeleteFunc(d.idle, holder.begun), h)
 }
 
 // Close lets go of the interface and unblocks every reader, a ring within a second. An interface that
@@ -180,10 +210,16 @@ func (d *Device) holds(r *ring) {
 func (d *Device) Close() error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
-	for _, r := range d.rings {
-		r.release()
+	for _, h := range d.idle {
+		h.release()
 	}
 	var all error
+	for i, r := range d.mapped {
+		if r != nil {
+			all = errors.Join(all, r.release())
+			d.mapped[i] = nil
+		}
+	}
 	for _, f := range slices.Concat(d.queues, d.polled, []*os.File{d.out, d.table}) {
 		if f != nil {
 			all = errors.Join(all, f.Close())

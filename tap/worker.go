@@ -20,8 +20,8 @@ type Options struct {
 	SingleReads bool
 }
 
-// Worker is what one goroutine drives: under the plain engine one direction of a queue pair, under
-// the ring both. Next and Send are for that goroutine alone, which calls Next until it returns an
+// Worker is what one goroutine drives: one direction of a queue pair, or where both devices are TAPs
+// on the ring, both. Next and Send are for that goroutine alone, which calls Next until it returns an
 // error: a ring binds it to its thread meanwhile, and lets go of descriptors and memory then. One
 // that never calls Next leaves that to the Close of either device.
 type Worker struct {
@@ -32,58 +32,97 @@ type Worker struct {
 }
 
 // Join makes the workers between one queue of a and the same queue of b, each direction in one of
-// them: first the one from a to b, then the one back. A queue has one join at a time. Frames of a
-// packet socket are always received by the plain engine, for they come with more than their bytes.
+// them: first the one from a to b, then the one back. A queue has one join at a time.
 //
 // Where the ring was left to Auto and cannot be made, as where descriptors or memory are short, the
-// plain engine takes its place, and Engine says why.
+// plain engine takes its place, and Engine says why. An attached interface that a ring was made for
+// stays with it until it is closed, so that no frame in it is lost.
 func Join(a, b *Device, queue int, o Options) ([]*Worker, error) {
 	if queue < 0 || queue >= a.Queues() || queue >= b.Queues() {
 		return nil, fmt.Errorf("no queue %d on both %s and %s", queue, a.name, b.name)
 	}
-	asked := o.Engine
-	o, why, err := o.settle()
-	if err != nil {
+	j := joint{queue: queue, asked: o.Engine, why: "asked for"}
+	var err error
+	if j.Options, j.why, err = o.settle(); err != nil && (a.out == nil || b.out == nil) {
 		return nil, err
 	}
-	workers, err := join(a, b, queue, o, why)
-	if err == nil || o.Engine != Ring {
+	workers, err := j.workers(a, b)
+	if err == nil || j.asked == Plain {
 		return workers, err
 	}
-	if asked == Ring {
+	if j.asked == Ring {
 		return nil, fmt.Errorf("engine ring: %w: %s, or choose plain", err, advice(err))
 	}
-	o.Engine = Plain
-	return join(a, b, queue, o, fmt.Sprintf("no ring for queue %d of %s and %s: %v", queue, a.name, b.name, err))
+	j.Engine, j.why = Plain, fmt.Sprintf("no ring for queue %d of %s and %s: %v", queue, a.name, b.name, err)
+	return j.workers(a, b)
 }
 
-func join(a, b *Device, queue int, o Options, why string) (workers []*Worker, err error) {
+// joint is what the workers of a queue are made by. Its Engine is what moves the frames of TAPs.
+type joint struct {
+	Options
+	queue int
+	asked Engine
+	why   string
+}
+
+// workers makes all of them or none.
+func (j *joint) workers(a, b *Device) (all []*Worker, err error) {
 	var ringed []*Direction
-	for _, d := range []*Direction{newDirection(a, b, queue, o), newDirection(b, a, queue, o)} {
-		if o.Engine == Ring && d.from.out == nil {
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, w := range all {
+			if h, ok := w.engine.(holder); ok {
+				h.release()
+			}
+		}
+	}()
+	for _, d := range []*Direction{newDirection(a, b, j.queue, j.Options), newDirection(b, a, j.queue, j.Options)} {
+		if d.from.out == nil && j.Engine == Ring {
 			ringed = append(ringed, d)
 			continue
 		}
-		p, err := newPlain(d, o)
+		w, err := j.worker(d)
 		if err != nil {
-			return nil, err
+			return all, err
 		}
-		w := newWorker(p, d)
-		if w.kind, w.why = Plain, why; o.Engine == Ring {
-			w.why = d.from.name + " is attached: its frames come with more than their bytes"
-		}
-		workers = append(workers, w)
+		all = append(all, w)
 	}
 	if len(ringed) == 0 {
-		return workers, nil
+		return all, nil
 	}
-	r, err := newRing(ringed, o)
+	r, err := newRing(ringed, j.Options)
+	if err != nil {
+		return all, err
+	}
+	w := newWorker(r, ringed...)
+	w.kind, w.why = Ring, j.why
+	return append(all, w), nil
+}
+
+// worker makes the worker of one direction.
+func (j *joint) worker(d *Direction) (*Worker, error) {
+	why := j.why
+	if d.from.out != nil && j.asked != Plain {
+		m, err := newMapped(d, j.Options)
+		if err == nil {
+			w := newWorker(m, d)
+			w.kind, w.why = Ring, d.from.name+" is attached, and the kernel puts its frames into memory of the program's"
+			return w, nil
+		}
+		if j.asked == Ring {
+			return nil, err
+		}
+		why = fmt.Sprintf("no packet ring for queue %d of %s: %v", j.queue, d.from.name, err)
+	}
+	p, err := newPlain(d, j.Options)
 	if err != nil {
 		return nil, err
 	}
-	w := newWorker(r, ringed...)
-	w.kind, w.why = Ring, why
-	return append(workers, w), nil
+	w := newWorker(p, d)
+	w.kind, w.why = Plain, why
+	return w, nil
 }
 
 // advice says what helps where a ring cannot be made.

@@ -21,13 +21,20 @@ func link(t testing.TB, how Options, from, to *Device, room, tail int) *single {
 	how.Room, how.Tail = room, tail
 	d := newDirection(from, to, 0, how)
 	s := &single{Direction: d}
-	if how.Engine == Ring && from.out == nil {
+	switch {
+	case how.Engine == Ring && from.out != nil:
+		m, err := newMapped(d, how)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Worker = newWorker(m, d)
+	case how.Engine == Ring:
 		r, err := newRing([]*Direction{d}, how)
 		if err != nil {
 			t.Fatal(err)
 		}
 		s.Worker = newWorker(r, d)
-	} else {
+	default:
 		p, err := newPlain(d, how)
 		if err != nil {
 			t.Fatal(err)

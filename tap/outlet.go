@@ -1,0 +1,127 @@
+package tap
+
+import (
+	"os"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// outlet writes the frames of one direction in order, for an engine whose send returns when all is
+// written. What is refused is tried again, and what comes behind it waits.
+type outlet struct {
+	pulse
+	direction *Direction
+	sink      sink
+	rest      [][]byte // still to be sent
+	refusal   refusal  // of the first of them
+	errno     error    // what ended drain
+	stopped   atomic.Bool
+
+	reach func(do func(fd uintptr)) error // runs do on the descriptor that is written to
+	drain func(fd uintptr)                // made once: one made per call would be allocated
+}
+
+// sink writes frames to an interface.
+type sink interface {
+	// put writes frames from the first one on. It returns how many, and where those are not all it
+	// may return why not the next one.
+	put(fd int, frames [][]byte) (n int, err error)
+}
+
+func (o *outlet) send(_ *Direction, frames [][]byte) error {
+	o.rest = frames
+	for {
+		o.errno = nil
+		if o.reach(o.drain) != nil {
+			return o.giveUp(os.ErrClosed)
+		}
+		switch {
+		case o.errno == nil:
+			return nil
+		case !refused(o.errno):
+			return o.giveUp(o.errno)
+		case o.stopped.Load():
+			return o.giveUp(ErrStopped)
+		}
+		o.direction.public.store(o.direction.tally)
+		o.count.Add(1)
+		time.Sleep(o.refusal.left())
+	}
+}
+
+// giveUp counts the frames that will not be written.
+func (o *outlet) giveUp(err error) error {
+	o.direction.tally.HostDown += uint64(len(o.rest))
+	o.rest = nil
+	return o.direction.to.failed("write to", err)
+}
+
+// write writes until a frame is refused for the moment, or with all others.
+func (o *outlet) write(fd uintptr) {
+	d := o.direction
+	for len(o.rest) > 0 {
+		n, err := o.sink.put(int(fd), o.rest)
+		for _, f := range o.rest[:n] {
+			d.tally.Out++
+			d.tally.OutBytes += uint64(len(f))
+		}
+		if o.rest = o.rest[n:]; n > 0 {
+			o.refusal.over()
+		}
+		switch {
+		case err == nil, err == unix.EINTR:
+			continue
+		case refused(err):
+			d.tally.Retries++
+			if !o.refusal.again(err, d.to, int(fd)) {
+				o.errno = err
+				return
+			}
+			d.tally.Refused++
+			o.rest = o.rest[1:]
+			continue
+		case !d.lose(err):
+			o.errno = err
+			return
+		}
+		o.refusal.over()
+		o.rest = o.rest[1:]
+	}
+}
+
+// oneByOne writes a frame with a call.
+type oneByOne struct{}
+
+func (oneByOne) put(fd int, frames [][]byte) (int, error) {
+	if _, err := unix.Write(fd, frames[0]); err != nil {
+		return 0, err
+	}
+	return 1, nil
+}
+
+// together writes a batch to a socket with one call, sendmmsg(2).
+type together struct {
+	headers [Batch]struct {
+		message unix.Msghdr
+		sent    uint32
+	}
+	bytes [Batch]unix.Iovec
+}
+
+func (t *together) put(fd int, frames [][]byte) (int, error) {
+	frames = frames[:min(len(frames), Batch)]
+	for i, f := range frames {
+		t.bytes[i].Base = unsafe.SliceData(f)
+		t.bytes[i].SetLen(len(f))
+		t.headers[i].message.Iov = &t.bytes[i]
+		t.headers[i].message.SetIovlen(1)
+	}
+	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&t.headers)), uintptr(len(frames)), 0, 0, 0)
+	if errno != 0 {
+		return 0, errno // of the first; that of another one comes with the next call
+	}
+	return int(n), nil
+}

@@ -1,0 +1,146 @@
+package tap
+
+import (
+	"encoding/binary"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	ringBytes  = 16 << 20 // of a packet ring
+	blockBytes = 64 << 10 // of each piece of it that the kernel takes from its memory at once
+	slotHead   = 96       // of a slot: header, address and virtio header, and the frame from an odd place on
+
+	copyThreshold = 1 // any but zero: whether a frame is copied its slot decides
+)
+
+// packetRing is the receive ring of a packet socket (packet_mmap, TPACKET_V2): memory in slots that the
+// kernel fills one after the other, and again once they are given back. Version 2 because version 3
+// tells only of whole blocks, or when a block is a millisecond old.
+//
+//	| tpacket2_hdr | sockaddr_ll | ... | virtio_net_hdr | frame | ... room behind it
+//	                                                    ^ mac of the header
+//
+// A frame that is longer than its slot is cut short there, and lies whole in the socket's own queue, out
+// of which recvmsg takes it. Only a socket that has as much as it may hold has no room for such a
+// frame.
+//
+// A ring is its device's and is handed from one worker to the next, so that no frame in it is lost. It
+// is unmapped by whoever lets go of it last.
+type packetRing struct {
+	memory   []byte
+	size     int // bytes of a slot
+	perBlock int
+	slots    int
+	at       int // the slot that the kernel fills next, or has filled
+	lent     int // slots in front of it that are not given back
+	holders  atomic.Int32
+}
+
+// newPacketRing has a socket receive by a ring whose slots have room for a frame and bytes behind it.
+func newPacketRing(f *os.File, room, tail int) (*packetRing, error) {
+	r := &packetRing{size: (slotHead + room + tail + 63) &^ 63}
+	block := blockBytes
+	for block < r.size {
+		block *= 2
+	}
+	r.perBlock = block / r.size
+	blocks := max(ringBytes/block, 2)
+	r.slots = r.perBlock * blocks
+	r.holders.Store(1)
+	err := control(f, func(fd int) (err error) {
+		for option, value := range map[int]int{unix.PACKET_VERSION: unix.TPACKET_V2, unix.PACKET_COPY_THRESH: copyThreshold} {
+			if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, option, value); err != nil {
+				return err
+			}
+		}
+		err = unix.SetsockoptTpacketReq(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &unix.TpacketReq{Block_size: uint32(block),
+			Block_nr: uint32(blocks), Frame_size: uint32(r.size), Frame_nr: uint32(r.slots)})
+		if err == nil {
+			r.memory, err = unix.Mmap(fd, 0, block*blocks, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("a packet ring on %s: %w", f.Name(), err)
+	}
+	return r, nil
+}
+
+// hold keeps the ring mapped until release.
+func (r *packetRing) hold() { r.holders.Add(1) }
+
+func (r *packetRing) release() error {
+	if r.holders.Add(-1) > 0 {
+		return nil
+	}
+	return unix.Munmap(r.memory)
+}
+
+// slot returns a slot's memory. Slots do not cross from one block to the next.
+func (r *packetRing) slot(i int) []byte {
+	begin := i/r.perBlock*(len(r.memory)/(r.slots/r.perBlock)) + i%r.perBlock*r.size
+	return r.memory[begin : begin+r.size : begin+r.size]
+}
+
+func statusOf(slot []byte) *uint32 { return (*uint32)(unsafe.Pointer(unsafe.SliceData(slot))) }
+
+// ready reports whether the next slot is filled.
+func (r *packetRing) ready() bool {
+	return r.lent < r.slots && atomic.LoadUint32(statusOf(r.slot(r.at)))&unix.TP_STATUS_USER != 0
+}
+
+// take lends the next slot, which is filled. A header that contradicts itself is an error.
+func (r *packetRing) take() (arrival, error) {
+	slot := r.slot(r.at)
+	status := atomic.LoadUint32(statusOf(slot))
+	h := (*unix.Tpacket2Hdr)(unsafe.Pointer(unsafe.SliceData(slot)))
+	begin, size := int(h.Mac), int(h.Snaplen)
+	if begin < int(unsafe.Sizeof(*h))+vnetBytes || begin+size > len(slot) {
+		return arrival{}, fmt.Errorf("the packet ring has a frame of %d bytes at %d of a slot with %d", size, begin, len(slot))
+	}
+	r.at = (r.at + 1) % r.slots
+	r.lent++
+	return arrival{slot: slot, begin: begin, end: begin + size, length: int(h.Len), copied: status&unix.TP_STATUS_COPY != 0,
+		tagged: status&unix.TP_STATUS_VLAN_VALID != 0, tci: h.Vlan_tci, tpid: h.Vlan_tpid}, nil
+}
+
+// giveBack lets the kernel fill what was lent.
+func (r *packetRing) giveBack() {
+	for i := r.at - r.lent; r.lent > 0; i++ {
+		atomic.StoreUint32(statusOf(r.slot((i+r.slots)%r.slots)), unix.TP_STATUS_KERNEL)
+		r.lent--
+	}
+}
+
+// arrival is a frame in a slot, and what the kernel tells apart from its bytes.
+type arrival struct {
+	slot       []byte
+	begin, end int  // of the frame in it
+	length     int  // of the frame as it came
+	copied     bool // whole into the socket's queue, for it is cut short here
+	tagged     bool
+	tci, tpid  uint16
+}
+
+// whole reports whether all of the frame is in the slot.
+func (a *arrival) whole() bool { return a.end-a.begin == a.length }
+
+func (a *arrival) vnet() []byte { return a.slot[a.begin-vnetBytes : a.begin] }
+
+func (a *arrival) frame() []byte { return a.slot[a.begin:a.end] }
+
+// tag puts the outer VLAN tag back, in the place of the virtio header.
+func (a *arrival) tag() {
+	if !a.tagged || a.end-a.begin < addresses {
+		return
+	}
+	a.begin -= tagLength
+	copy(a.slot[a.begin:], a.slot[a.begin+tagLength:a.begin+tagLength+addresses])
+	binary.BigEndian.PutUint16(a.slot[a.begin+addresses:], a.tpid)
+	binary.BigEndian.PutUint16(a.slot[a.begin+addresses+2:], a.tci)
+}
