@@ -33,7 +33,6 @@ type Options struct {
 
 	NoNIC     bool   // the NIC is in another process: frames come annotated
 	Transport bool   // be the transport, too; the configuration's host is then the TAP of its stack
-	Attach    bool   // the wire is there already and not to become a TAP of ours
 	NIC       string // control socket of the NIC in another process
 	State     string // file in which windows and numbers live as long as their keys
 	Control   string // path of our control socket
@@ -120,7 +119,7 @@ func (a *Appliance) open() (err error) {
 		}
 	}
 	a.warn(a.config)
-	if a.ports, err = openPorts(a.config, o.Attach, o.Steering); err != nil {
+	if a.ports, err = openPorts(a.config, o.Steering); err != nil {
 		return err
 	}
 	if o.Transport {

@@ -19,7 +19,7 @@ const room = 40 + 65535 + 14 + 2*4 + status.MaxTrailer
 // maxTAP is the largest MTU of a TAP.
 const maxTAP = 65521
 
-// ports are the two open TAPs, and what the kernel had dropped on them before:
+// ports are the two open interfaces, and what the kernel had dropped on them before:
 // one that is attached to counts for as long as it exists.
 type ports struct {
 	wire, host             *tap.Device
@@ -31,23 +31,19 @@ type ports struct {
 }
 
 // openPorts makes the two TAPs, or takes those that are there, puts them where
-// the configuration wants them, and brings them up. With attach the wire is an
-// interface of somebody else's. A host's TAP that is made gets the wire's MTU. On
-// an error nothing is left behind.
-func openPorts(c *configs.Config, attach bool, steer tap.Steering) (*ports, error) {
+// the configuration wants them, and brings them up; interfaces of somebody else's
+// are attached. A host's TAP that is made gets the wire's MTU. On an error nothing
+// is left behind.
+func openPorts(c *configs.Config, steer tap.Steering) (*ports, error) {
 	p := &ports{}
-	if err := p.open(c, attach, steer); err != nil {
+	if err := p.open(c, steer); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
 }
 
-func (p *ports) open(c *configs.Config, attach bool, steer tap.Steering) (err error) {
-	open := openPort
-	if attach {
-		open = attachPort
-	}
-	if p.wire, err = open(c.Wire, c.Queues, 0); err != nil {
+func (p *ports) open(c *configs.Config, steer tap.Steering) (err error) {
+	if p.wire, err = openPort(c.Wire, c.Queues, 0); err != nil {
 		return err
 	}
 	if p.wireWatch, err = watch(c.Wire); err != nil {
@@ -71,7 +67,7 @@ func (p *ports) open(c *configs.Config, attach bool, steer tap.Steering) (err er
 }
 
 // attachPort takes part in an interface that exists.
-func attachPort(i configs.Interface, _, _ int) (d *tap.Device, err error) {
+func attachPort(i configs.Interface) (d *tap.Device, err error) {
 	err = in(i.Netns, func() error {
 		d, err = tap.Attach(i.Name)
 		return err
@@ -79,11 +75,14 @@ func attachPort(i configs.Interface, _, _ int) (d *tap.Device, err error) {
 	return d, err
 }
 
-// openPort opens one TAP inside the namespace asked for, so that the namespace
+// openPort attaches an interface, or opens one TAP inside the namespace asked for, so that the namespace
 // lives for as long as the TAP is open: a TAP that was made elsewhere and moved
 // there could vanish while it ends, which some kernels do not survive. One that
 // `ip tuntap add` made here is moved first, if that namespace has none yet.
 func openPort(i configs.Interface, queues, fresh int) (d *tap.Device, err error) {
+	if i.Attach {
+		return attachPort(i)
+	}
 	want := tap.Config{Name: i.Name, Queues: queues, MTU: i.MTU, Fresh: fresh}
 	if i.Netns == "" {
 		return tap.Open(want)

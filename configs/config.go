@@ -81,11 +81,12 @@ func (o *OnFailure) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Interface is one TAP.
+// Interface is one TAP, or an interface of somebody else's.
 type Interface struct {
-	Name  string `yaml:"name"`
-	MTU   int    `yaml:"mtu"`   // bytes, without the Ethernet header; 0 leaves it as it is
-	Netns string `yaml:"netns"` // named network namespace of the kernel's side; empty: where tapsec runs
+	Name   string `yaml:"name"`
+	MTU    int    `yaml:"mtu"`    // bytes, without the Ethernet header; 0 leaves it as it is
+	Netns  string `yaml:"netns"`  // named network namespace of the kernel's side; empty: where tapsec runs
+	Attach bool   `yaml:"attach"` // it is there already, of any kind, and is read and written as a network stack does
 }
 
 // Host is the TAP towards the transport, and what is delivered on it.

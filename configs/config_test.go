@@ -98,7 +98,7 @@ func TestFieldsArrive(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.Offload != (Switches{false, true, false}) || c.Profile.Name != "ixgbe-82599" || c.Capacity() != 5 ||
-		c.Wire != (Interface{"a", 9000, "blue"}) || c.Host != (Host{Interface{"b", 0, ""}, Decap, None}) || c.Queues != 4 {
+		c.Wire != (Interface{"a", 9000, "blue", false}) || c.Host != (Host{Interface{"b", 0, "", false}, Decap, None}) || c.Queues != 4 {
 		t.Errorf("found %+v", c)
 	}
 	// A JSON document is a YAML one; its keys are quoted.
@@ -185,6 +185,8 @@ var mistakes = map[string]struct {
 	"capacity itself":  {"profile: ixgbe-82599\nsa_capacity: 1025\n", []string{"2:14 sa_capacity: at most the 1024"}},
 	"interfaces":       {"wire: {name: a/b, mtu: 67}\nhost: {name: a-name-that-is-too-long}\nqueues: 0\n", []string{"1:14 wire.name: expected an interface name", "1:24 wire.mtu: expected 68", "2:14 host.name: expected an interface name", "3:9 queues: expected 1 to 256, found 0"}},
 	"MTU beyond a TAP": {"wire: {mtu: 65522}\n", []string{"1:13 wire.mtu: expected 68 to 65521, found 65522"}},
+	"attached queues":  {"wire: {attach: true}\nqueues: 2\n", []string{"2:9 queues: expected 1, for an interface that is attached has one, found 2"}},
+	"attach":           {"host: {attach: eth0}\n", []string{"1:16 host.attach: expected true or false"}},
 	"same interface":   {"wire: {name: a}\nhost: {name: a}\n", []string{"2:14 host.name: another name than"}},
 	"form":             {"host: {form: both, annotate: maybe}\n", []string{"1:14 host.form: expected inplace or decap, found \"both\"", "1:30 host.annotate: expected trailer or none"}},
 	"policy":           {"policy:\n  - {match: {dst: 10.0.0.0/33}, action: bypass}\n  - {action: protect}\n  - {action: discard, sa: x}\n  - {action: protect, sa: x}\n  - {}\n  - no\n", []string{"2:19 policy[0].match.dst: expected a prefix", "4:27 policy[2].sa: belongs to action: protect", "5:27 policy[3].sa: there is no SA named \"x\"", "6:5 policy[4].action: is missing", "7:5 policy[5]: expected fields"}},

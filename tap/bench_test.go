@@ -1,6 +1,7 @@
 package tap
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -46,6 +47,10 @@ func benchmarkDrain(b *testing.B, size int) {
 			}
 		}
 	}
+	report(b, movers)
+}
+
+func report(b *testing.B, movers []*mover) {
 	for _, m := range movers {
 		slices.Sort(m.took)
 		n := len(m.took)
@@ -109,7 +114,10 @@ func bare(b *testing.B) *mover {
 
 func byEngine(b *testing.B, name string, how Options) *mover {
 	from, to, in := ends(b, name)
-	l := link(b, how, from, to, 9018, 64)
+	return moving(link(b, how, from, to, 9018, 64), name, in)
+}
+
+func moving(l *single, name string, in *rig.Socket) *mover {
 	return &mover{name: name, in: in, move: func(count int) error {
 		for moved := 0; moved < count; {
 			frames, err := l.Receive()
@@ -131,4 +139,43 @@ func byEngine(b *testing.B, name string, how Options) *mover {
 		}
 		return nil
 	}}
+}
+
+// BenchmarkDrainAttached moves frames from one attached veth to another, in random order by each engine.
+//
+//	go test ./tap -run '^$' -bench DrainAttached -benchtime 100x
+func BenchmarkDrainAttached(b *testing.B) {
+	for _, size := range []int{64, 512, 1400} {
+		b.Run(strconv.Itoa(size), func(b *testing.B) { benchmarkDrainAttached(b, size) })
+	}
+}
+
+func benchmarkDrainAttached(b *testing.B, size int) {
+	movers := []*mover{byAttached(b, "plain", Options{Engine: Plain}), byAttached(b, "ring", Options{Engine: Ring})}
+	for b.Loop() {
+		for _, i := range rand.Perm(len(movers)) {
+			if err := movers[i].round(size); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	report(b, movers)
+}
+
+func byAttached(b *testing.B, name string, how Options) *mover {
+	var ends [2]*Device
+	for i, side := range []string{"a", "b"} {
+		near, far := name+side, name+side+"-far"
+		ip(b, "link add "+near+" type veth peer name "+far)
+		b.Cleanup(func() { netns.Delete(near) })
+		err := errors.Join(netns.Up(near), netns.Up(far), netns.Ready(near, far))
+		if err == nil {
+			ends[i], err = Attach(near)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { ends[i].Close() })
+	}
+	return moving(link(b, how, ends[0], ends[1], 1522, 64), name, socket(b, name+"a-far"))
 }

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/forge"
@@ -435,6 +436,59 @@ func TestAttach(t *testing.T) {
 			t.Errorf("host0: %v", err)
 		}
 	}
+}
+
+// TestAttachedByConfiguration has veths on both sides, and kills the appliance: what it did to the
+// interfaces, such as hearing frames to others, goes with it.
+func TestAttachedByConfiguration(t *testing.T) {
+	rig.Require(t)
+	for _, name := range []string{"wire0", "host0"} {
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, MTU: 1700}, PeerName: name + "-far", PeerMTU: 1700}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { netns.Delete(name) })
+		if err := errors.Join(netns.Up(name), netns.Up(name+"-far"), netns.Ready(name, name+"-far")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, engine := range []string{"ring", "plain"} {
+		p := launch(t, write(t, "wire: {name: wire0, attach: true}\nhost: {name: host0, attach: true}\n"+moreSAs), "--engine", engine)
+		if line := p.waitLog("msg=engine"); !strings.Contains(line, "is="+engine) {
+			t.Errorf("%s: %s", engine, line)
+		}
+		p.waitLog("msg=ready")
+		m, wire, host := newMixer(t), listen(t, "wire0-far"), listen(t, "host0-far")
+		for range 20 {
+			s := m.sample(2, 300)
+			wire.send(s.frame)
+			host.check(s)
+		}
+		if promiscuous(t, "wire0") == 0 {
+			t.Error("frames to others are not heard")
+		}
+		if engine == "plain" {
+			p.stop()
+		} else {
+			p.signal(os.Kill)
+			<-p.exited
+		}
+		for _, name := range []string{"wire0", "host0"} {
+			for deadline := time.Now().Add(time.Minute); promiscuous(t, name) != 0; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatalf("%s stays promiscuous", name)
+				}
+			}
+		}
+	}
+}
+
+func promiscuous(t *testing.T, name string) int {
+	t.Helper()
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l.Attrs().Promisc
 }
 
 // TestQueues spreads SAs over two queues, by their SPIs where that can be told

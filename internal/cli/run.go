@@ -64,7 +64,7 @@ func (o *runOptions) commonFlags(cmd *cobra.Command) {
 	f.StringVarP(&o.config, "config", "c", "", "configuration `FILE`")
 	f.StringArrayVarP(&o.keys, "keys", "k", nil, "`FILE` with SAs in another tool's form, once or several times, with a configuration or without")
 	f.StringVar(&o.control, "control", "", "answer questions on a Unix socket at this `PATH`")
-	f.TextVar(&o.engine, "engine", tap.Auto, "`HOW` frames are moved: auto, ring (io_uring) or plain (read and write)")
+	f.TextVar(&o.engine, "engine", tap.Auto, "`HOW` frames are moved: auto, ring (none has a call of its own) or plain (read and write)")
 	f.BoolVar(&o.confine, "confine", true, "once all is open, give up capabilities, files and system calls that are needed no more")
 	f.TextVar(&o.log.Format, "log-format", logging.Text, "`FORM` of the log: text or json")
 	f.TextVar(&o.log.Level, "log-level", logging.Level(slog.LevelInfo), "log nothing below this `LEVEL`: debug, info, warn or error")
@@ -76,12 +76,13 @@ func newRun() *cobra.Command {
 	var form, annotate string
 	cmd := &cobra.Command{
 		Use:   "run {-c FILE | -k FILE}",
-		Short: "Be the NIC between two TAP interfaces, until stopped",
-		Long: `run makes the wire's and the host's TAP, or attaches to those that ip tuntap add
-made, and leads every frame from wire to host through the appliance; from host
-to wire bytes pass untouched. The log line with msg=ready says that frames
-flow. The log is on standard error; where nobody reads it lines are lost, and
-counted, but frames are not.
+		Short: "Be the NIC between two interfaces, until stopped",
+		Long: `run makes the wire's and the host's TAP, or takes those that ip tuntap add made,
+or where the configuration says attach: true an interface of any kind, and leads
+every frame from wire to host through the appliance; from host to wire bytes
+pass untouched. The log line with msg=ready says that frames flow. The log is on
+standard error; where nobody reads it lines are lost, and counted, but frames are
+not.
 
 SIGINT and SIGTERM end it, with a summary on standard output. SIGHUP rereads the
 SAs and the offload switches without losing a frame; a file with a mistake
@@ -217,7 +218,7 @@ func (o *runOptions) checkOutputs() error {
 // appliance is what the flags ask for.
 func (o *runOptions) appliance(log *slog.Logger) appliance.Options {
 	want := appliance.Options{
-		Load: o.load, NoNIC: o.noNIC, Transport: o.transport != "", Attach: o.attach, NIC: o.nic,
+		Load: o.load, NoNIC: o.noNIC, Transport: o.transport != "", NIC: o.nic,
 		State: o.state, Control: o.control, Engine: o.engine, Steering: o.steer, BusyPoll: o.busyPoll,
 		First: o.first, Confine: o.confine, Log: log,
 	}
@@ -238,16 +239,19 @@ func (o *runOptions) load() (*configs.Config, error) {
 	override(&c.Host.Name, o.transport)
 	override(&c.Wire.Netns, o.wireNetns)
 	override(&c.Host.Netns, o.hostNetns)
+	c.Wire.Attach = o.attach || c.Wire.Attach && !o.noNIC // with a NIC elsewhere the file's wire is that one's
 	override(&c.Queues, o.queues)
 	override(&c.Host.Form, o.form)
 	override(&c.Host.Annotate, o.annotate)
 	c.Offload.Active = c.Offload.Active && !o.inactive
 	if o.transport != "" {
-		c.Host.Form, c.Host.Annotate = configs.InPlace, configs.Trailer
+		c.Host.Form, c.Host.Annotate, c.Host.Attach = configs.InPlace, configs.Trailer, false
 	}
 	switch {
 	case o.transport != "" && c.Queues > 1:
 		return nil, fmt.Errorf("%d queues: a transport has one; say --queues 1", c.Queues)
+	case c.Queues > 1 && (c.Wire.Attach || c.Host.Attach):
+		return nil, fmt.Errorf("%d queues: an interface that is attached has one; say --queues 1", c.Queues)
 	case c.Queues < 1 || c.Queues > maxQueues:
 		return nil, queuesError(c.Queues)
 	case c.Wire.Name == c.Host.Name && c.Wire.Netns == c.Host.Netns:

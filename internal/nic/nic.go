@@ -14,6 +14,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -133,18 +135,21 @@ func (n *NIC) Run(ctx context.Context) error {
 	return failure
 }
 
-// Engine returns by what the NIC moves frames and in a sentence why: Ring where every queue has one, else
-// Plain, and then why the first that has none. It is known from New on, and does not change.
+// Engine returns by what the NIC moves frames and in a sentence why: Ring where that moves all of them,
+// else Plain, and then first why that has to be. It is known from New on, and does not change.
 func (n *NIC) Engine() (engine tap.Engine, why string) {
-	for i, w := range n.workers {
-		if i+1 < len(n.workers) && n.workers[i+1].queue == w.queue {
-			continue // a ring is its queue's last worker; what comes before it is for an attached interface
+	var reasons []string
+	engine = tap.Ring
+	for _, w := range n.workers {
+		is, why := w.Engine()
+		if is == tap.Plain && engine != tap.Plain {
+			engine, reasons = tap.Plain, slices.Insert(reasons, 0, why)
 		}
-		if engine, why = w.Engine(); engine == tap.Plain {
-			break
+		if !slices.Contains(reasons, why) {
+			reasons = append(reasons, why)
 		}
 	}
-	return engine, why
+	return engine, strings.Join(reasons, "; ")
 }
 
 // Rounds counts for each worker how often it has come round: with every batch, and at least every

@@ -132,9 +132,9 @@ func (s *system) stack(h rig.Host) error {
 // start runs one host's program until the system closes. The wire is made by the
 // one that does not attach.
 func (s *system) start(ctx context.Context, host string, attach bool) (*appliance.Appliance, error) {
-	a, err := appliance.New(appliance.Options{Transport: true, Attach: attach, Load: func() (*configs.Config, error) {
+	a, err := appliance.New(appliance.Options{Transport: true, Load: func() (*configs.Config, error) {
 		c := *s.config
-		c.Wire.Name, c.Host.Name, c.Host.Netns = "wire0", "stack0", host
+		c.Wire.Name, c.Wire.Attach, c.Host.Name, c.Host.Netns = "wire0", attach, "stack0", host
 		return &c, nil
 	}})
 	if err != nil {
