@@ -66,7 +66,7 @@ func TestPacketRingLosesLongFramesAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	far := socket(t, "far")
-	const count = 120
+	const count = 240
 	send := func(from, to int) {
 		for i := from; i < to; i++ {
 			if err := far.Send(frame(i, 60+i%2*1400)); err != nil {
@@ -74,7 +74,7 @@ func TestPacketRingLosesLongFramesAlone(t *testing.T) {
 			}
 		}
 	}
-	send(0, 100)
+	send(0, 200)
 	last := -1
 	for last < count-2 {
 		frames, err := l.Receive()
@@ -82,7 +82,7 @@ func TestPacketRingLosesLongFramesAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		if last < 0 {
-			send(100, count) // for which there is room again, behind those for which there was none
+			send(200, count) // for which there is room again, behind those for which there was none
 		}
 		for _, f := range frames {
 			i := int(f[15])
