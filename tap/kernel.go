@@ -27,14 +27,26 @@ func (d *Device) Drops() (Drops, error) {
 	if err != nil || d.out == nil {
 		return got, err
 	}
-	err = control(d.queues[0], func(fd int) error {
+	for queue := range d.queues {
+		if err == nil {
+			_, err = d.ringDrops(queue)
+		}
+	}
+	return Drops{Rx: got.Tx, Tx: d.lost.Load()}, err
+}
+
+// ringDrops returns how many frames a queue's packet socket had no room for since it was last asked, by
+// anyone: asking sets the kernel's counter to zero.
+func (d *Device) ringDrops(queue int) (dropped uint64, err error) {
+	err = control(d.queues[queue], func(fd int) error {
 		s, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 		if err == nil {
-			d.lost.Add(uint64(s.Drops)) // asking sets the kernel's counter to zero
+			dropped = uint64(s.Drops)
+			d.lost.Add(dropped)
 		}
 		return err
 	})
-	return Drops{Rx: got.Tx, Tx: d.lost.Load()}, err
+	return dropped, err
 }
 
 // openTable opens the kernel's counters in the current namespace, so that they can be read without

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tapsec/internal/segment"
 )
 
 // mapped is the engine of a worker that takes one direction's frames out of a packet ring, on a thread
@@ -17,10 +19,11 @@ import (
 // costs one call, and none to read it.
 type mapped struct {
 	outlet
-	ring    *packetRing
-	message message // receives what is too long for a slot
+	ring    *packetRing // nil once the kernel has broken it, from when on each frame is received
+	drained bool        // the ring was empty when its drops were last asked for
+	message *message    // receives what is too long for a slot, and cuts what was merged
 	batch   [][]byte
-	long    [][]byte // slots of our own for such frames; none until there was one
+	own     [][]byte // slots for such frames
 	busy    time.Duration
 	awake   time.Time // when something last came, where busy is set
 	polled  [2]unix.PollFd
@@ -35,7 +38,8 @@ type mapped struct {
 // newMapped makes all that the engine needs, so that what is short is found before the first frame.
 // Until its thread begins it belongs to its devices: see Device.Close.
 func newMapped(d *Direction, o Options) (*mapped, error) {
-	m := &mapped{in: -1, out: -1, alarm: -1, busy: o.BusyPoll, batch: make([][]byte, 0, Batch)}
+	m := &mapped{in: -1, out: -1, alarm: -1, busy: o.BusyPoll, batch: make([][]byte, 0, Batch),
+		message: newMessage(), own: d.slots(make([]byte, Batch*d.slotSize()))}
 	m.direction = d
 	m.drain = m.write
 	m.reach = func(do func(fd uintptr)) error { do(uintptr(m.out)); return nil }
@@ -134,7 +138,7 @@ func (m *mapped) end(why error) error {
 	switch {
 	case m.ring == nil:
 	case reading:
-		abandon(m.ring, m.long, m.batch)
+		abandon(m.ring, m.own, m.batch)
 	default:
 		m.ring.giveBack()
 		m.ring.release()
@@ -170,7 +174,7 @@ func (m *mapped) send(d *Direction, frames [][]byte) error {
 	return m.outlet.send(d, frames)
 }
 
-// next returns all frames that lie in the ring, up to Batch:
+// next returns all frames that have come, up to Batch:
 //
 //  1. Give back the slots of the batch before, which is written.
 //  2. Take what is there.
@@ -182,14 +186,17 @@ func (m *mapped) next() (*Direction, [][]byte, error) {
 	d := m.direction
 	for {
 		m.count.Add(1)
-		m.ring.giveBack()
+		if m.ring != nil {
+			m.ring.giveBack()
+		}
 		m.batch = m.batch[:0]
-		if m.stopped.Load() {
+		if m.stopped.Load() && !m.message.pending() {
 			return nil, nil, m.finish(ErrStopped)
 		}
 		err := m.take()
 		d.public.store(d.tally)
 		if len(m.batch) > 0 {
+			m.drained = false
 			if m.busy > 0 {
 				m.awake = time.Now()
 			}
@@ -206,79 +213,134 @@ func (m *mapped) next() (*Direction, [][]byte, error) {
 }
 
 // spinning reports whether something came so lately that it is not worth sleeping.
-func (m *mapped) spinning() bool { return m.ring.ready() || m.busy > 0 && time.Since(m.awake) < m.busy }
+func (m *mapped) spinning() bool { return m.busy > 0 && time.Since(m.awake) < m.busy }
 
-// take makes a batch of the frames in the ring. An error behind frames comes again.
+// take makes a batch of the frames that have come. An error behind frames comes again.
 func (m *mapped) take() error {
 	d := m.direction
-	for len(m.batch) < Batch && m.ring.ready() {
-		a, err := m.ring.take()
-		if err != nil {
-			return d.from.failed("read from", err)
-		}
-		frame, ok := m.finished(&a)
-		if !ok {
+	for len(m.batch) < Batch {
+		frame, err := m.frame()
+		switch {
+		case err == unix.EAGAIN:
+			return nil
+		case err == errUncut:
+			d.tally.Uncut++
+		case err == unix.EMSGSIZE, err == nil && len(frame) > d.room:
 			d.tally.Oversize++
-			continue
+		case err != nil:
+			return d.from.failed("read from", err)
+		default:
+			m.batch = append(m.batch, frame)
+			d.tally.In++
+			d.tally.InBytes += uint64(len(frame))
 		}
-		m.batch = append(m.batch, frame)
-		d.tally.In++
-		d.tally.InBytes += uint64(len(frame))
 	}
 	return nil
 }
 
-// finished makes a frame as it would be on a wire, with room behind it. It reports false for one that
-// is too long, or that the kernel has no more.
-func (m *mapped) finished(a *arrival) (frame []byte, ok bool) {
-	d := m.direction
+// frame returns the next frame as it would be on a wire, with room behind it. What is too long, for
+// here or for the socket's queue, comes as EMSGSIZE.
+//
+//  1. Hand out what is left of a merged frame. No more frames are EAGAIN.
+//  2. A frame that is too long for its slot is to be received.
+//  3. A merged one is to be where it may stay until all of it is handed out.
+//  4. Any other stays where it is.
+func (m *mapped) frame() ([]byte, error) {
+	own := m.own[len(m.batch)]
+	switch {
+	case m.message.pending():
+		return m.message.piece(own)
+	case m.stopped.Load():
+		return nil, unix.EAGAIN
+	case m.ring == nil:
+		return m.receive(own)
+	case !m.ring.ready():
+		return nil, unix.EAGAIN
+	}
+	a, err := m.ring.take()
+	if err != nil {
+		return nil, err
+	}
 	if !a.whole() {
-		return m.fetch(a)
+		if !a.copied {
+			return nil, unix.EMSGSIZE
+		}
+		frame, err := m.receive(own)
+		if err == unix.EAGAIN {
+			err = unix.EMSGSIZE
+		}
+		return frame, err
 	}
-	if !fillChecksum(a.vnet(), a.frame()) {
-		return nil, false
+	h := segment.Parse(a.vnet())
+	if h.Merged() {
+		was := a.begin
+		a.tag()
+		return m.message.cut(h.Shift(was-a.begin), a.frame(), own)
 	}
+	h.Finish(a.frame())
 	a.tag()
-	frame = a.frame()
-	if len(frame) <= d.room && cap(frame)-len(frame) < d.tail { // of a ring that was made for shorter ones
-		frame = append(m.slot()[head:head], frame...)
+	frame := a.frame()
+	if d := m.direction; len(frame) <= d.room && cap(frame)-len(frame) < d.tail { // of a ring that was made for shorter ones
+		frame = append(own[head:head], frame...)
 	}
-	return frame, len(frame) <= d.room
+	return frame, nil
 }
 
-// fetch receives a frame that its slot was too small for.
-func (m *mapped) fetch(a *arrival) (frame []byte, ok bool) {
-	for a.copied {
-		frame, err := m.message.receive(m.in, m.slot())
+// receive takes a frame out of the socket's queue.
+func (m *mapped) receive(own []byte) ([]byte, error) {
+	for {
+		frame, err := m.message.receive(m.in, own)
 		if err != unix.EINTR && err != unix.ENETDOWN { // the latter once after the interface went down
-			return frame, err == nil && len(frame) <= m.direction.room
+			return frame, err
 		}
 	}
-	return nil, false
 }
 
-// slot returns room for one frame of the batch outside of the ring.
-func (m *mapped) slot() []byte {
-	if m.long == nil {
-		m.long = m.direction.slots(make([]byte, Batch*m.direction.slotSize()))
-	}
-	return m.long[len(m.batch)]
-}
+// suspicion is how long the engine sleeps until it asks whether the ring is broken.
+const suspicion = 50 * time.Millisecond
 
-// sleep waits until a frame comes, or Stop. After a heartbeat, and when the socket says that something
-// happened to the interface, it looks whether that is still there.
+// sleep waits until a frame comes, or Stop. From time to time, and when the socket says that something
+// happened to the interface, it looks whether that is still there, and the ring whole.
 func (m *mapped) sleep() error {
-	n, err := unix.Poll(m.polled[:], int(heartbeat/time.Millisecond))
+	n, err := unix.Poll(m.polled[:], int(suspicion/time.Millisecond))
 	switch {
 	case errors.Is(err, unix.EINTR):
 	case err != nil:
 		return fmt.Errorf("wait for %s: %w", m.direction.from.name, err)
 	case n == 0:
+		if err := m.suspect(); err != nil {
+			return err
+		}
 		return m.remain()
 	case m.polled[0].Revents&unix.POLLERR != 0:
 		unix.GetsockoptInt(m.in, unix.SOL_SOCKET, unix.SO_ERROR) // which clears it: ENETDOWN, and frames come again when the interface is up
 		return m.remain()
 	}
+	return nil
+}
+
+// suspect does without the ring where the kernel drops frames though it is empty. A Linux that cannot
+// say in a virtio header how a frame was merged (SCTP, UFO) never fills the slot that this frame was to
+// have, nor any after it: of the owners of slots it keeps a bit (tpacket_rcv, rx_owner_map) that it
+// forgets to clear. What comes meanwhile is lost: it counts that, but for the few milliseconds that the
+// socket then takes to do without.
+func (m *mapped) suspect() error {
+	d := m.direction
+	if m.ring == nil || m.ring.ready() {
+		return nil
+	}
+	dropped, err := d.from.ringDrops(d.queue)
+	if err != nil || dropped == 0 || !m.drained {
+		m.drained = err == nil
+		return nil
+	}
+	m.ring.release()
+	m.ring = nil
+	if err := d.from.unring(d.queue); err != nil {
+		return err
+	}
+	d.tally.Uncut++
+	d.public.store(d.tally)
 	return nil
 }
 

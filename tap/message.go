@@ -56,10 +56,7 @@ func (m *message) receive(fd int, slot []byte) ([]byte, error) {
 	if h.Merged() {
 		copy(m.long[head:], slot[head:head+min(n, first)])
 		merged := m.tag(m.long, n)
-		if !m.cutter.Begin(h.Shift(len(merged)-n), merged) {
-			return nil, errUncut
-		}
-		return m.piece(slot)
+		return m.begin(h.Shift(len(merged)-n), merged, slot)
 	}
 	if n > len(slot)-head {
 		return nil, unix.EMSGSIZE
@@ -69,6 +66,18 @@ func (m *message) receive(fd int, slot []byte) ([]byte, error) {
 	}
 	h.Finish(slot[head : head+n])
 	return m.tag(slot, n), nil
+}
+
+// cut puts the first part of a merged frame, of which a copy is kept, into a slot.
+func (m *message) cut(h segment.Header, frame, slot []byte) ([]byte, error) {
+	return m.begin(h, append(m.long[:0], frame...), slot)
+}
+
+func (m *message) begin(h segment.Header, merged, slot []byte) ([]byte, error) {
+	if !m.cutter.Begin(h, merged) {
+		return nil, errUncut
+	}
+	return m.piece(slot)
 }
 
 // piece puts the next part of a merged frame into a slot.

@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"hash/crc32"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -88,7 +90,9 @@ func inPacket(t testing.TB, v6 bool, tags string, upper gopacket.SerializableLay
 // What was merged comes as the frames that it stands for, in order, between those sent before and behind
 // it: more of them than a batch holds, behind tags that the kernel keeps apart and those that it does
 // not, and however short the room.
-func TestAttachedCutsWhatWasMerged(t *testing.T) {
+func TestAttachedCutsWhatWasMerged(t *testing.T) { engines(t, testAttachedCutsWhatWasMerged) }
+
+func testAttachedCutsWhatWasMerged(t *testing.T, how Options) {
 	const size, pieces = 600, 3 * Batch / 2
 	for name, c := range map[string]struct {
 		v6, tcp bool
@@ -99,7 +103,7 @@ func TestAttachedCutsWhatWasMerged(t *testing.T) {
 		"udp6 behind two tags": {v6: true, tags: "\x88\xa8\x00\x05\x81\x00\x00\x06"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, _, in, _ := attached(t, Options{}, 1522, 64)
+			_, _, in, _ := attached(t, how, 1522, 64)
 			far, sender, beside := socket(t, "far"), openOffload(t, "far"), socket(t, "near")
 			count := pieces
 			make1 := func(number int, payload []byte) ([]byte, int) {
@@ -191,8 +195,10 @@ func expect(t *testing.T, in *single, want [][]byte) {
 
 // A checksum that is left to hardware is SCTP's CRC32c (RFC 9260 section 6.8) where its place is SCTP's,
 // and else the Internet checksum, behind tags and extension headers, too.
-func TestAttachedFinishesChecksums(t *testing.T) {
-	_, _, in, _ := attached(t, Options{}, 1522, 64)
+func TestAttachedFinishesChecksums(t *testing.T) { engines(t, testAttachedFinishesChecksums) }
+
+func testAttachedFinishesChecksums(t *testing.T, how Options) {
+	_, _, in, _ := attached(t, how, 1522, 64)
 	sender := openOffload(t, "far")
 	var want [][]byte
 	for _, tags := range []string{"", "\x81\x00\x00\x05", "\x88\xa8\x00\x05\x81\x00\x00\x06"} {
@@ -286,8 +292,12 @@ func TestAttachedCountsWhatCannotBeCut(t *testing.T) {
 
 // What was received as one frame is handed out to the last piece.
 func TestAttachedStopsBehindTheLastPiece(t *testing.T) {
+	engines(t, testAttachedStopsBehindTheLastPiece)
+}
+
+func testAttachedStopsBehindTheLastPiece(t *testing.T, how Options) {
 	const size, count = 100, Batch + 9
-	_, _, in, _ := attached(t, Options{}, 1522, 64)
+	_, _, in, _ := attached(t, how, 1522, 64)
 	segments, start := inPacket(t, false, "", &layers.TCP{ACK: true}, make([]byte, count*size))
 	if err := openOffload(t, "far").send(unix.VIRTIO_NET_HDR_GSO_TCPV4, size, start, 16, segments); err != nil {
 		t.Fatal(err)
@@ -302,5 +312,72 @@ func TestAttachedStopsBehindTheLastPiece(t *testing.T) {
 	}
 	if _, err := in.Receive(); err != ErrStopped {
 		t.Error(err)
+	}
+}
+
+// A frame of which no virtio header tells how it was merged ends a packet ring in the kernel. That is
+// noticed, and the frames come without it; those in between the kernel has counted.
+func TestPacketRingThatTheKernelBreaks(t *testing.T) {
+	rig.Require(t)
+	sender := guest(t, "guest")
+	near, err := Attach("guest")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer near.Close()
+	in := link(t, Options{Engine: Ring}, near, near, 600, 64)
+	datagram, start := inPacket(t, false, "", &layers.UDP{SrcPort: 7, DstPort: 8}, make([]byte, 4000))
+	plain, behind := inPacket(t, false, "", &layers.TCP{ACK: true}, make([]byte, 9))
+	var sent uint64
+	send := func(frame []byte) {
+		if err := sender.send(unix.VIRTIO_NET_HDR_GSO_NONE, 0, behind, 16, frame); err != nil {
+			t.Fatal(err)
+		}
+		sent++
+	}
+	last, _ := inPacket(t, false, "", &layers.TCP{ACK: true}, make([]byte, 30))
+	ended := make(chan error, 1)
+	var came atomic.Uint64 // of those
+	go func() {
+		for {
+			frames, err := in.Receive()
+			for _, f := range frames {
+				if len(f) == len(last) {
+					came.Add(1)
+				}
+			}
+			if err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	send(plain)
+	if err := sender.send(unix.VIRTIO_NET_HDR_GSO_UDP, 1400, start, 6, datagram); err != nil {
+		t.Fatal(err)
+	}
+	wait := func(what string, is func() bool) {
+		for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(2 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %+v", what, in.Tally())
+			}
+		}
+	}
+	wait("not noticed", func() bool { send(plain); return in.Tally().Uncut == 1 })
+	for range 10 {
+		send(last)
+	}
+	wait("frames are missing", func() bool { return came.Load() == 10 })
+	if drops, err := near.Drops(); err != nil || drops.Tx < 2 || in.Tally().In+drops.Tx-1 > sent {
+		t.Errorf("the kernel did not break the ring: %d sent, %+v, %v, %+v", sent, drops, err, in.Tally())
+	}
+	in.Stop()
+	if err := within(t, time.Minute, func() error { return <-ended }); err != ErrStopped {
+		t.Error(err)
+	}
+	if workers, err := Join(near, openTAP(t, Config{Name: "tb"}), 0, Options{Room: 600}); err != nil {
+		t.Error(err)
+	} else if kind, why := workers[0].Engine(); kind != Plain || !strings.Contains(why, "guest") {
+		t.Errorf("the next worker: %v, %s", kind, why)
 	}
 }

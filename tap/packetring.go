@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"tapsec/internal/segment"
 )
 
 const (
@@ -100,7 +102,7 @@ func (r *packetRing) take() (arrival, error) {
 	status := atomic.LoadUint32(statusOf(slot))
 	h := (*unix.Tpacket2Hdr)(unsafe.Pointer(unsafe.SliceData(slot)))
 	begin, size := int(h.Mac), int(h.Snaplen)
-	if begin < int(unsafe.Sizeof(*h))+vnetBytes || begin+size > len(slot) {
+	if begin < int(unsafe.Sizeof(*h))+segment.HeaderLen || begin+size > len(slot) {
 		return arrival{}, fmt.Errorf("the packet ring has a frame of %d bytes at %d of a slot with %d", size, begin, len(slot))
 	}
 	r.at = (r.at + 1) % r.slots
@@ -130,7 +132,7 @@ type arrival struct {
 // whole reports whether all of the frame is in the slot.
 func (a *arrival) whole() bool { return a.end-a.begin == a.length }
 
-func (a *arrival) vnet() []byte { return a.slot[a.begin-vnetBytes : a.begin] }
+func (a *arrival) vnet() []byte { return a.slot[a.begin-segment.HeaderLen : a.begin] }
 
 func (a *arrival) frame() []byte { return a.slot[a.begin:a.end] }
 

@@ -49,6 +49,7 @@ type Device struct {
 	mutex  sync.Mutex    // guards polled, mapped and idle
 	polled []*os.File    // of the queues, those that a goroutine waits on
 	mapped []*packetRing // of a packet socket's queues; nil for one that has none
+	broken bool          // the kernel has broken one
 	idle   []holder      // engines whose threads may not have begun
 	table  *os.File      // net/dev of the namespace that it was opened in
 	lost   atomic.Uint64 // frames that the packet socket had no buffer for, which the kernel tells once
@@ -177,6 +178,9 @@ func (d *Device) ringOf(queue, room, tail int) (r *packetRing, err error) {
 	if d.mapped == nil {
 		d.mapped = make([]*packetRing, len(d.queues))
 	}
+	if d.broken {
+		return nil, fmt.Errorf("%s gets frames merged in ways that a packet ring does not survive", d.name)
+	}
 	if d.mapped[queue] == nil {
 		if d.mapped[queue], err = newPacketRing(d.queues[queue], room, tail); err != nil {
 			return nil, err
@@ -184,6 +188,21 @@ func (d *Device) ringOf(queue, room, tail int) (r *packetRing, err error) {
 	}
 	d.mapped[queue].hold()
 	return d.mapped[queue], nil
+}
+
+// unring has a packet socket receive without the ring that it had, whose last holder has let go of it.
+func (d *Device) unring(queue int) error {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	if r := d.mapped[queue]; r != nil {
+		if err := r.release(); err != nil {
+			return err
+		}
+	}
+	d.mapped[queue], d.broken = nil, true
+	return control(d.queues[queue], func(fd int) error {
+		return unix.SetsockoptTpacketReq(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &unix.TpacketReq{})
+	})
 }
 
 func (d *Device) hasRing(queue int) bool {
