@@ -206,7 +206,7 @@ func testAttachedDeletedUnderLoad(t *testing.T, how Options) {
 	if err := netns.Delete("near"); err != nil {
 		t.Fatal(err)
 	}
-	if err := within(t, time.Minute, func() error { <-sent; return <-ended }); !errors.Is(err, ErrGone) || !strings.Contains(err.Error(), "near") {
+	if err := within(t, func() error { <-sent; return <-ended }); !errors.Is(err, ErrGone) || !strings.Contains(err.Error(), "near") {
 		t.Error(err)
 	}
 	if got := back.Tally(); got.In != got.Out+got.HostDown+got.TooLong+got.Refused || got.Kept != 0 {

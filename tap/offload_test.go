@@ -372,7 +372,7 @@ func TestPacketRingThatTheKernelBreaks(t *testing.T) {
 		t.Errorf("the kernel did not break the ring: %d sent, %+v, %v, %+v", sent, drops, err, in.Tally())
 	}
 	in.Stop()
-	if err := within(t, time.Minute, func() error { return <-ended }); err != ErrStopped {
+	if err := within(t, func() error { return <-ended }); err != ErrStopped {
 		t.Error(err)
 	}
 	if workers, err := Join(near, openTAP(t, Config{Name: "tb"}), 0, Options{Room: 600}); err != nil {

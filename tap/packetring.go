@@ -15,7 +15,9 @@ import (
 const (
 	ringBytes  = 16 << 20 // of a packet ring
 	blockBytes = 64 << 10 // of each piece of it that the kernel takes from its memory at once
-	slotHead   = 96       // of a slot: header, address and virtio header, and the frame from an odd place on
+	longSlot   = 16 << 10 // of a frame in a slot at most
+	linkHeader = 14 + 2*tagLength
+	slotHead   = 96 // of a slot: header, address and virtio header, and the frame from an odd place on
 
 	copyThreshold = 1 // any but zero: whether a frame is copied its slot decides
 )
@@ -43,8 +45,16 @@ type packetRing struct {
 	holders  atomic.Int32
 }
 
-// newPacketRing has a socket receive by a ring whose slots have room for a frame and bytes behind it.
+// newPacketRing has a socket receive by a ring whose slots have room for a frame and bytes behind it:
+// one that is as long as the interface's MTU allows now, if it may be.
 func newPacketRing(f *os.File, room, tail int) (*packetRing, error) {
+	if err := control(f, func(fd int) error {
+		mtu, err := mtuOf(fd)
+		room = min(room, mtu+linkHeader, longSlot)
+		return err
+	}); err != nil {
+		return nil, fmt.Errorf("MTU of %s: %w", f.Name(), err)
+	}
 	r := &packetRing{size: (slotHead + room + tail + 63) &^ 63}
 	block := blockBytes
 	for block < r.size {
@@ -71,6 +81,27 @@ func newPacketRing(f *os.File, room, tail int) (*packetRing, error) {
 		return nil, fmt.Errorf("a packet ring on %s: %w", f.Name(), err)
 	}
 	return r, nil
+}
+
+// mtuOf returns the MTU of a packet socket's interface.
+func mtuOf(fd int) (int, error) {
+	index, err := boundIndex(fd)
+	if err != nil {
+		return 0, err
+	}
+	ifr, err := unix.NewIfreq("")
+	if err != nil {
+		return 0, err
+	}
+	ifr.SetUint32(uint32(index))
+	if err := unix.IoctlIfreq(fd, unix.SIOCGIFNAME, ifr); err != nil {
+		return 0, err
+	}
+	name, err := unix.NewIfreq(ifr.Name())
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.SIOCGIFMTU, name)
+	}
+	return int(name.Uint32()), err
 }
 
 // hold keeps the ring mapped until release.
