@@ -26,7 +26,8 @@ func newBench() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure the appliance here, beside forwarders that do nothing",
-		Long: `bench makes a network of its own that ends with it, and measures on TAPs in it:
+		Long: `bench makes a network of its own that ends with it, and measures in it, on TAPs
+but for one part:
 
 cpu      how much of the processor a frame takes. Frames wait in the wire's
          queue and one core moves them: variants alternate in random order,
@@ -36,6 +37,9 @@ cpu      how much of the processor a frame takes. Frames wait in the wire's
            b  null-ring   the ring engine with an empty chain
            c  plain       the appliance on the plain engine, with annotation
            d  ring        the appliance on the ring
+attached the same from one veth to another: a read(2) and a write(2) for each
+         frame, the packet ring with an empty chain, and the appliance on the
+         plain engine and on the packet ring
 queues   two queues on two cores, and more where there are more, against one
 latency  how long a frame takes that comes alone, beside a blocking read and
          write

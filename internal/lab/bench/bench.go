@@ -27,12 +27,13 @@ type Options struct {
 }
 
 // Parts are what can be measured, in this order.
-var Parts = []string{"cpu", "queues", "latency", "idle"}
+var Parts = []string{"cpu", "attached", "queues", "latency", "idle"}
 
 // effort is how long everything is measured.
 type effort struct {
 	rounds     int           // at most, where it is not 0
 	cpu        time.Duration // of all suites and variants, for each size
+	attached   time.Duration // each size
 	queues     time.Duration
 	slow, fast time.Duration // latency, by pace
 	idle       time.Duration // each variant
@@ -42,9 +43,9 @@ type effort struct {
 var sizes = []int{64, 512, Standard, 9000}
 
 func (o Options) effort() effort {
-	e := effort{o.Rounds, 9 * time.Second, 4 * time.Second, 16 * time.Second, 6 * time.Second, 2 * time.Second}
+	e := effort{o.Rounds, 9 * time.Second, 4 * time.Second, 4 * time.Second, 16 * time.Second, 6 * time.Second, 2 * time.Second}
 	if o.Quick {
-		e = effort{o.Rounds, 3 * time.Second, time.Second, 3 * time.Second, time.Second, 500 * time.Millisecond}
+		e = effort{o.Rounds, 3 * time.Second, time.Second, time.Second, 3 * time.Second, time.Second, 500 * time.Millisecond}
 	}
 	return e
 }
@@ -58,10 +59,11 @@ func (e effort) more(done int, begin time.Time, budget time.Duration) bool {
 func (o Options) Lasts() time.Duration {
 	e, most := o.effort(), time.Duration(0)
 	for part, takes := range map[string]time.Duration{
-		"cpu":     time.Duration(len(sizes)) * (e.cpu + 500*time.Millisecond),
-		"queues":  e.queues + time.Second,
-		"latency": e.slow + e.fast + 2*time.Second,
-		"idle":    8 * e.idle,
+		"cpu":      time.Duration(len(sizes)) * (e.cpu + 500*time.Millisecond),
+		"attached": time.Duration(len(attachedSizes)) * (e.attached + time.Second),
+		"queues":   e.queues + time.Second,
+		"latency":  e.slow + e.fast + 2*time.Second,
+		"idle":     8 * e.idle,
 	} {
 		if o.wants(part) {
 			most += takes
@@ -90,7 +92,7 @@ func Run(o Options) (*Report, error) {
 	if err := confine(cores[0]); err != nil {
 		return nil, err
 	}
-	for i, measure := range []func(effort) error{r.measureCPU, r.measureQueues, r.measureLatency, r.measureIdle} {
+	for i, measure := range []func(effort) error{r.measureCPU, r.measureAttached, r.measureQueues, r.measureLatency, r.measureIdle} {
 		if !o.wants(Parts[i]) {
 			continue
 		}
@@ -104,6 +106,6 @@ func Run(o Options) (*Report, error) {
 func newReport(cores []int) *Report {
 	engine, _ := tap.Probe()
 	return &Report{cores: cores, ring: engine == tap.Ring, Ratios: map[string]float64{},
-		Rows: []Row{}, Compare: []Comparison{}, Queues: []Queues{}, Latency: []Latency{}, Idle: []Idle{},
+		Rows: []Row{}, Compare: []Comparison{}, Attached: []Row{}, Queues: []Queues{}, Latency: []Latency{}, Idle: []Idle{},
 		Notes: []string{}, Losses: []string{}, Wrong: []string{}}
 }

@@ -36,6 +36,24 @@ func TestDrain(t *testing.T) {
 	}
 }
 
+// TestAttachedDrain measures between veths: each row has its rounds, and every frame came out as it should.
+func TestAttachedDrain(t *testing.T) {
+	rig.Require(t)
+	const rounds = 2
+	r := newReport(nil)
+	if err := r.measureAttached(effort{rounds: rounds, attached: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	if want := len(attachedVariants) * len(attachedSizes); len(r.Attached) != want || len(r.Losses)+len(r.Wrong) > 0 || r.Inspected != 2*want*distinct {
+		t.Errorf("%d rows, %d frames inspected; %v %v", len(r.Attached), r.Inspected, r.Losses, r.Wrong)
+	}
+	for _, row := range r.Attached {
+		if row.Rounds != rounds || row.CPU <= 0 {
+			t.Errorf("%+v", row)
+		}
+	}
+}
+
 // A machine without a ring gets the figures that it can have.
 func TestWithoutRing(t *testing.T) {
 	rig.Require(t)

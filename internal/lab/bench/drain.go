@@ -42,21 +42,27 @@ func (r *Report) measureCPU(e effort) error {
 //  2. Look at each frame of each cell, which warms up too.
 //  3. Measure: sweeps over all cells, each in an order of its own.
 //  4. Look at each frame once more.
-func (r *Report) drain(size int, e effort) (err error) {
-	forwarders, cells, err := r.cells(size)
+func (r *Report) drain(size int, e effort) error {
+	rows, err := r.sweep(size, e, e.cpu, r.variants(), suites())
+	r.Rows = append(r.Rows, rows...)
+	return err
+}
+
+func (r *Report) sweep(size int, e effort, budget time.Duration, variants []string, all []suite) (rows []Row, err error) {
+	forwarders, cells, err := cells(size, variants, all)
 	defer func() {
 		for _, f := range forwarders {
 			err = errors.Join(err, f.close())
 		}
 	}()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := r.inspect(forwarders, cells); err != nil {
-		return err
+		return nil, err
 	}
 	begin := time.Now()
-	for sweep := 0; e.more(sweep, begin, e.cpu); sweep++ {
+	for sweep := 0; e.more(sweep, begin, budget); sweep++ {
 		for _, i := range rand.Perm(len(cells)) {
 			c := cells[i]
 			got, err := c.round(c.traffic)
@@ -65,21 +71,20 @@ func (r *Report) drain(size int, e effort) (err error) {
 				c.lost++
 				r.lose(c, err)
 			case err != nil:
-				return err
+				return nil, err
 			default:
 				c.readings = append(c.readings, got)
 			}
 		}
 	}
 	for _, c := range cells {
-		r.Rows = append(r.Rows, c.row())
+		rows = append(rows, c.row())
 	}
-	return r.inspect(forwarders, cells)
+	return rows, r.inspect(forwarders, cells)
 }
 
 // cells opens the forwarders and seals the traffic.
-func (r *Report) cells(size int) (forwarders []*forwarder, cells []*cell, err error) {
-	all := suites()
+func cells(size int, variants []string, all []suite) (forwarders []*forwarder, cells []*cell, err error) {
 	var traffics []*traffic
 	for _, s := range all {
 		t, err := newTraffic(s, size)
@@ -88,7 +93,7 @@ func (r *Report) cells(size int) (forwarders []*forwarder, cells []*cell, err er
 		}
 		traffics = append(traffics, t)
 	}
-	for id, variant := range r.variants() {
+	for id, variant := range variants {
 		f, err := plan{variant: variant, id: id, mtu: size + overhead, queues: 1, suites: all}.open()
 		if err != nil {
 			return forwarders, nil, err
@@ -128,7 +133,7 @@ func (f *forwarder) round(t *traffic) (reading, error) {
 func (f *forwarder) send(t *traffic, first, count int) error {
 	for i := first; i < first+count; i++ {
 		if err := f.in.Send(t.frames[i%distinct]); err != nil {
-			return fmt.Errorf("send frame %d out of %s: %w", i, f.wire, err)
+			return fmt.Errorf("send frame %d out of %s: %w", i, f.enter, err)
 		}
 	}
 	return nil
@@ -137,7 +142,7 @@ func (f *forwarder) send(t *traffic, first, count int) error {
 // inspect sends each frame of each cell once and looks at what comes out.
 func (r *Report) inspect(forwarders []*forwarder, cells []*cell) error {
 	for _, f := range forwarders {
-		out, err := rig.OpenSocket(f.host)
+		out, err := rig.OpenSocket(f.leave)
 		if err != nil {
 			return err
 		}

@@ -41,6 +41,8 @@ var settled = 10 * time.Second
 type forwarder struct {
 	variant    string
 	wire, host string
+	enter      string // by which frames are sent to the wire: itself, or a veth's other end
+	leave      string // by which they come out
 	in         *rig.Socket
 	meters     []*meter           // by queue
 	adapter    *appliance.Adapter // nil where nothing is checked
@@ -61,6 +63,10 @@ type plan struct {
 // open makes a forwarder whose interfaces are up. On an error nothing is left.
 func (p plan) open() (f *forwarder, err error) {
 	f = &forwarder{variant: p.variant, wire: fmt.Sprintf("wire%d", p.id), host: fmt.Sprintf("host%d", p.id)}
+	f.enter, f.leave = f.wire, f.host
+	if p.attached() {
+		f.enter, f.leave = rig.FarEnd(f.wire), rig.FarEnd(f.host)
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("%s: %w", p.variant, err), f.close())
@@ -77,6 +83,8 @@ func (p plan) open() (f *forwarder, err error) {
 		err = f.openNull(p)
 	case NullBlocking:
 		err = f.openBlocking(p)
+	case NullCalls:
+		err = f.openCalls(p)
 	default:
 		err = f.openNIC(p)
 	}
@@ -84,6 +92,9 @@ func (p plan) open() (f *forwarder, err error) {
 		return f, err
 	}
 	for _, name := range []string{f.wire, f.host} {
+		if p.attached() {
+			break // they are up
+		}
 		if err := errors.Join(netns.SetQueueLength(name, queueLength), netns.Up(name)); err != nil {
 			return f, err
 		}
@@ -91,7 +102,7 @@ func (p plan) open() (f *forwarder, err error) {
 	if err := netns.Ready(f.wire, f.host); err != nil {
 		return f, err
 	}
-	f.in, err = rig.OpenSocket(f.wire)
+	f.in, err = rig.OpenSocket(f.enter)
 	if err == nil {
 		f.closers = append(f.closers, f.in.Close)
 	}
@@ -100,18 +111,16 @@ func (p plan) open() (f *forwarder, err error) {
 
 // openNIC is the appliance, with its NIC or without.
 func (f *forwarder) openNIC(p plan) error {
-	remove, err := rig.QuietTAPs(p.queues > 1, f.wire, f.host)
-	if err != nil {
+	if err := f.makeInterfaces(p); err != nil {
 		return err
 	}
-	f.closers = append(f.closers, remove)
 	o := appliance.Options{
 		Load:  func() (*configs.Config, error) { return p.config(f.wire, f.host), nil },
-		NoNIC: p.variant == NullRing, Engine: tap.Ring,
+		NoNIC: p.variant == NullRing || p.variant == NullMapped, Engine: tap.Ring,
 		Ahead: func(queue int) []nic.Stage { return []nic.Stage{f.meters[queue]} },
 	}
 	switch p.variant {
-	case OnPlain:
+	case OnPlain, AttachedPlain:
 		o.Engine = tap.Plain
 	case OnBusyRing:
 		o.BusyPoll = polling
@@ -136,8 +145,8 @@ func (f *forwarder) openNIC(p plan) error {
 func (p plan) config(wire, host string) *configs.Config {
 	c := configs.Default()
 	c.Queues = p.queues
-	c.Wire.Name, c.Wire.MTU = wire, p.mtu
-	c.Host.Name, c.Host.MTU = host, p.mtu
+	c.Wire.Name, c.Wire.MTU, c.Wire.Attach = wire, p.mtu, p.attached()
+	c.Host.Name, c.Host.MTU, c.Host.Attach = host, p.mtu, p.attached()
 	for _, s := range p.suites {
 		c.SAs = append(c.SAs, s.sas...)
 	}
@@ -164,6 +173,9 @@ func (f *forwarder) moved() (m moved, err error) {
 	wire, err1 := netns.Counters(f.wire)
 	host, err2 := netns.Counters(f.host)
 	m.in, m.out, m.dropped = wire.TxPackets, host.RxPackets, wire.TxDropped+host.RxDropped
+	if f.enter != f.wire {
+		m.in, m.out, m.dropped = wire.RxPackets, host.TxPackets, wire.RxDropped+host.TxDropped
+	}
 	if f.adapter != nil {
 		m.verified = f.adapter.Reason(status.Verified)
 	}

@@ -102,7 +102,7 @@ func (f *forwarder) openBare(name string, mtu int) (int, error) {
 
 // wake sends a frame that nobody minds.
 func (f *forwarder) wake() error {
-	s, err := rig.OpenSocket(f.wire)
+	s, err := rig.OpenSocket(f.enter)
 	if err != nil {
 		return err
 	}

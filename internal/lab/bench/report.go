@@ -7,14 +7,15 @@ import (
 
 // Report is what was measured. Times are in nanoseconds.
 type Report struct {
-	Machine Machine            `json:"machine"`
-	Quick   bool               `json:"quick"`
-	Ratios  map[string]float64 `json:"ratios"` // of Headline at Standard octets: d/a, d/b, c/a
-	Rows    []Row              `json:"rows"`
-	Compare []Comparison       `json:"comparisons"` // the ratios of each suite and size
-	Queues  []Queues           `json:"queues"`
-	Latency []Latency          `json:"latency"`
-	Idle    []Idle             `json:"idle"`
+	Machine  Machine            `json:"machine"`
+	Quick    bool               `json:"quick"`
+	Ratios   map[string]float64 `json:"ratios"` // of Headline at Standard octets: d/a, d/b, c/a
+	Rows     []Row              `json:"rows"`
+	Compare  []Comparison       `json:"comparisons"` // the ratios of each suite and size
+	Attached []Row              `json:"attached"`    // as rows, between attached veths
+	Queues   []Queues           `json:"queues"`
+	Latency  []Latency          `json:"latency"`
+	Idle     []Idle             `json:"idle"`
 
 	Inspected int      `json:"inspected"` // frames that were received and looked at, one by one
 	Losses    []string `json:"losses"`    // rounds in which not every frame came out, not counted

@@ -13,6 +13,7 @@ func (r *Report) WriteText(out io.Writer) error {
 	fmt.Fprintf(out, "an empty system call: %.0f ns (%.0f-%.0f)\nengine %s: %s\n", m.EmptyCall.Median, m.EmptyCall.Q1, m.EmptyCall.Q3, m.Engine, m.EngineWhy)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	r.writeCPU(w)
+	r.writeAttached(w)
 	r.writeQueues(w)
 	r.writeLatency(w)
 	r.writeIdle(w)

@@ -34,6 +34,32 @@ func QuietTAPs(multiQueue bool, names ...string) (remove func() error, err error
 	return remove, nil
 }
 
+// FarEnd is the name of the other end of a veth that QuietVeths made.
+func FarEnd(name string) string { return name + "-far" }
+
+// QuietVeths makes veths, with that MTU on both ends, that are up and by which the kernel sends no frame
+// of its own. remove takes them away again.
+func QuietVeths(mtu int, names ...string) (remove func() error, err error) {
+	var made []string
+	remove = func() (err error) {
+		for _, name := range made {
+			err = errors.Join(err, netns.Delete(name))
+		}
+		return err
+	}
+	for _, name := range names {
+		err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, MTU: mtu}, PeerName: FarEnd(name), PeerMTU: uint32(mtu)})
+		if err != nil {
+			return nil, errors.Join(err, remove())
+		}
+		made = append(made, name)
+		if err := errors.Join(netns.Up(name), netns.Up(FarEnd(name)), netns.Ready(name, FarEnd(name))); err != nil {
+			return nil, errors.Join(err, remove())
+		}
+	}
+	return remove, nil
+}
+
 // Down takes an interface down.
 func Down(name string) error { return netns.Change(name, "take down", netlink.LinkSetDown) }
 

@@ -1,0 +1,130 @@
+package bench
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"runtime"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"tapsec/internal/lab/rig"
+)
+
+// The variants between veths that are attached.
+const (
+	NullCalls     = "null-calls"     // a thread, a read(2) and a write(2) of packet sockets for each frame
+	NullMapped    = "null-mapped"    // the packet ring with an empty chain
+	AttachedPlain = "attached-plain" // the appliance on the plain engine
+	AttachedRing  = "attached-ring"  // the appliance on the packet ring
+)
+
+var (
+	attachedVariants = []string{NullCalls, NullMapped, AttachedPlain, AttachedRing}
+	attachedSizes    = []int{64, Standard}
+)
+
+// attached reports whether a variant is between veths.
+func (p plan) attached() bool {
+	switch p.variant {
+	case NullCalls, NullMapped, AttachedPlain, AttachedRing:
+		return true
+	}
+	return false
+}
+
+// measureAttached drains frames from one veth to another. The sender's half of the kernel's work, which for a
+// veth is the receiver's copy into its ring as well, is done before the clocks are read.
+func (r *Report) measureAttached(e effort) error {
+	for _, size := range attachedSizes {
+		rows, err := r.sweep(size, e, e.attached, attachedVariants, suites()[:1])
+		if err != nil {
+			return fmt.Errorf("%d octets: %w", size, err)
+		}
+		r.Attached = append(r.Attached, rows...)
+	}
+	return nil
+}
+
+func (f *forwarder) makeInterfaces(p plan) error {
+	var remove func() error
+	var err error
+	if p.attached() {
+		remove, err = rig.QuietVeths(p.mtu, f.wire, f.host)
+	} else {
+		remove, err = rig.QuietTAPs(p.queues > 1, f.wire, f.host)
+	}
+	if err == nil {
+		f.closers = append(f.closers, remove)
+	}
+	return err
+}
+
+// openCalls is what a program does that knows packet sockets and nothing of rings.
+func (f *forwarder) openCalls(p plan) error {
+	if err := f.makeInterfaces(p); err != nil {
+		return err
+	}
+	from, err1 := f.packetSocket(f.wire, unix.ETH_P_ALL)
+	to, err2 := f.packetSocket(f.host, 0)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	var closing atomic.Bool
+	ended := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		buf := make([]byte, p.mtu+linkHeader)
+		for {
+			n, err := unix.Read(from, buf)
+			if closing.Load() {
+				ended <- nil
+				return
+			}
+			f.meters[0].tick(1)
+			if err == nil {
+				_, err = unix.Write(to, buf[:n])
+			}
+			if err != nil {
+				ended <- fmt.Errorf("%s: %w", f.variant, err)
+				return
+			}
+		}
+	}()
+	f.closers = append(f.closers, func() error {
+		closing.Store(true)
+		return errors.Join(f.wake(), <-ended)
+	})
+	return nil
+}
+
+// packetSocket opens a packet socket that waits. It hears what others send to the interface.
+func (f *forwarder) packetSocket(name string, protocol int) (int, error) {
+	link, err := net.InterfaceByName(name)
+	if err != nil {
+		return -1, err
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	f.closers = append(f.closers, func() error { return unix.Close(fd) })
+	network := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, uint16(protocol)))
+	return fd, errors.Join(unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: network, Ifindex: link.Index}),
+		unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 32<<20))
+}
+
+func (r *Report) writeAttached(w io.Writer) {
+	if len(r.Attached) == 0 {
+		return
+	}
+	fmt.Fprint(w, "\nNanoseconds of the processor for a frame from one attached veth to another\n\n")
+	fmt.Fprintln(w, "suite\tpayload\tvariant\tns\tframes/s\t")
+	for _, row := range r.Attached {
+		fmt.Fprintf(w, "%s\t%d\t%s\t%.0f (%.0f-%.0f)\t%.0f\t\n", row.Suite, row.Size, row.Variant, row.CPU, row.CPUSpread.Q1, row.CPUSpread.Q3, row.Rate)
+	}
+}
