@@ -19,7 +19,8 @@ import (
 
 // Every cause is one of a scene, and has a section of its own on the page.
 func TestEveryCause(t *testing.T) {
-	tried := map[string]bool{diagnosis.Damaged.String(): true} // TestSome
+	tried := map[string]bool{diagnosis.Damaged.String(): true, // TestSome
+		diagnosis.NotShown.String(): true, diagnosis.ShownThough.String(): true} // TestTwins
 	for _, c := range scenes() {
 		tried[c.cause.String()] = true
 	}
@@ -83,6 +84,7 @@ type gallery struct {
 	t    *testing.T
 	sad  *pipeline.SAD
 	pipe *pipeline.Pipeline
+	n    int // frames
 	*diagnosis.Case
 }
 
@@ -108,8 +110,14 @@ func (g *gallery) send(s *sa.SA, from, to int, spoil func([]byte) []byte) {
 	g.t.Helper()
 	c := scene{sent: s, spoil: spoil}
 	for i := from; i < to; i++ {
-		see(g.t, g.Case, g.pipe, forge.AppendFrame(nil, c.packet(i)), 0)
+		g.see(forge.AppendFrame(nil, c.packet(i)))
 	}
+}
+
+func (g *gallery) see(frame []byte) {
+	g.t.Helper()
+	g.n++
+	see(g.t, g.Case, g.pipe, frame, 0, g.n)
 }
 
 func (g *gallery) want(causes ...diagnosis.Cause) []account.Finding {
@@ -203,7 +211,7 @@ func TestBounds(t *testing.T) {
 			return forge.UDP(nil, netip.AddrPortFrom(hostA, 1), netip.AddrPortFrom(hostB, 2), make([]byte, 60000))
 		}}
 		for i := range 10 {
-			see(t, g.Case, g.pipe, forge.AppendFrame(nil, long.packet(i)), 0)
+			g.see(forge.AppendFrame(nil, long.packet(i)))
 		}
 	}
 	if n := g.Kept(); n > diagnosis.MaxBytes || n < diagnosis.MaxBytes-70000 {
@@ -244,7 +252,7 @@ func TestGoodFramesCostNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	frame30 := seen(body, &trailer, false)
-	if n := testing.AllocsPerRun(100, func() { g.See(body, frame30) }); n > 0 {
+	if n := testing.AllocsPerRun(100, func() { g.See(body, frame30, 30) }); n > 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

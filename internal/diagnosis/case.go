@@ -41,6 +41,8 @@ type Case struct {
 
 	addresses addresses
 	trial     *trial
+	twins     *twins
+	failing   *subject // that of the latest tunnel frame whose ESP failed
 }
 
 // subject is what was seen of one SA, or of one header that matches none.
@@ -56,6 +58,7 @@ type subject struct {
 	sums     [wire.SumWrong + 1]int
 	foreign  int // of insides: those that are the other mode's
 	next     uint8
+	shown    shown
 	findings []account.Finding
 	done     bool
 }
@@ -68,7 +71,7 @@ func New(held []pipeline.Holding, former []*sa.SA) *Case {
 		d.held[h.Handle] = h.SA
 		d.all = append(d.all, h.SA)
 	}
-	d.trial = newTrial()
+	d.trial, d.twins = newTrial(), newTwins()
 	slices.SortFunc(d.all, func(a, b *sa.SA) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.SPI, b.SPI), a.Dst.Compare(b.Dst), a.Src.Compare(b.Src))
 	})
@@ -84,14 +87,18 @@ func New(held []pipeline.Holding, former []*sa.SA) *Case {
 // called is what people call an SA.
 func (d *Case) called(s *sa.SA) string { return cmp.Or(s.Name, s.ID().String()) }
 
-// See takes notice of one delivered frame, without its trailer, and of what is known
-// of it.
-func (d *Case) See(frame []byte, f *account.Frame) {
+// See takes notice of one delivered frame, without its trailer, of what is known of
+// it, and of its number in the capture.
+func (d *Case) See(frame []byte, f *account.Frame, number int) {
 	t := f.Trailer
+	if t.Reason == status.NoIPsec {
+		d.clear(frame, number)
+		return
+	}
 	for i := range t.Records[:t.N] {
 		rec := &t.Records[i]
 		if rec.State == status.ICVValid || rec.Code != status.Success {
-			d.record(frame, t, rec, f.Cut)
+			d.record(frame, f, rec, number)
 		}
 	}
 	if f.Unmatched {
@@ -99,7 +106,8 @@ func (d *Case) See(frame []byte, f *account.Frame) {
 	}
 }
 
-func (d *Case) record(frame []byte, t *status.Trailer, rec *status.Record, cut bool) {
+func (d *Case) record(frame []byte, f *account.Frame, rec *status.Record, number int) {
+	t := f.Trailer
 	s := d.known[rec.Handle]
 	if s == nil {
 		held := d.held[rec.Handle]
@@ -114,13 +122,14 @@ func (d *Case) record(frame []byte, t *status.Trailer, rec *status.Record, cut b
 			d.addresses.add(p.Src, p.Dst)
 		}
 	}
+	d.pair(s, frame, f, rec, number)
 	switch {
 	case rec.State == status.ICVValid:
 		s.good, s.last = s.good+1, 0
 		if s.insides < looked && rec == &t.Records[t.N-1] {
 			s.look(frame, t, rec)
 		}
-	case cut || rec.Reason == status.IPLength:
+	case f.Cut || rec.Reason == status.IPLength:
 		s.failed, s.cut = s.failed+1, s.cut+1
 	default:
 		s.failed, s.last = s.failed+1, s.last+1

@@ -32,6 +32,8 @@ const (
 	ChecksumOffload
 	Cut
 	NotEncrypted
+	NotShown
+	ShownThough
 	Damaged
 	NothingFound
 )
@@ -61,6 +63,8 @@ var causes = reason.New[Cause]("diagnosis", []reason.Text{
 	ChecksumOffload:  {"checksum-offload", "the checksum inside is unfinished: a NIC was to compute it"},
 	Cut:              {"cut", "the ends of the frames were not captured"},
 	NotEncrypted:     {"not-encrypted", "nothing is encrypted: the frames were captured before the NIC did it, or sealed with NULL"},
+	NotShown:         {"not-shown", "the host that captured opened other frames, and never these"},
+	ShownThough:      {"shown-though-failed", "the host that captured shows an opened packet behind frames that fail here"},
 	Damaged:          {"damaged", "some frames of a good SA fail: they were damaged on the way, or forged"},
 	NothingFound:     {"nothing-found", "none of the near misses verifies"},
 })

@@ -111,8 +111,12 @@ type scene struct {
 
 const sent = 3
 
+func plainPacket(i int) []byte {
+	return forge.UDP(nil, netip.AddrPortFrom(hostA, 4000), netip.AddrPortFrom(hostB, 5000), fmt.Appendf(nil, "datagram %d of those that go from here to there", i))
+}
+
 func (c *scene) packet(i int) []byte {
-	plain := forge.UDP(nil, netip.AddrPortFrom(hostA, 4000), netip.AddrPortFrom(hostB, 5000), fmt.Appendf(nil, "datagram %d of those that go from here to there", i))
+	plain := plainPacket(i)
 	if c.plain != nil {
 		plain = c.plain(plain)
 	}
@@ -159,18 +163,18 @@ func (c *scene) run(t *testing.T, n int) []account.Finding {
 		if c.frame != nil {
 			frame = c.frame(frame)
 		}
-		see(t, d, p, frame, c.cut)
+		see(t, d, p, frame, c.cut, i+1)
 	}
 	return d.All()
 }
 
-func see(t *testing.T, d *diagnosis.Case, p *pipeline.Pipeline, frame []byte, missing int) {
+func see(t *testing.T, d *diagnosis.Case, p *pipeline.Pipeline, frame []byte, missing, number int) {
 	t.Helper()
 	body, trailer, err := status.Split(p.Process(frame))
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.See(body, seen(body, &trailer, missing > 0 && trailer.Word.Code() != status.Success))
+	d.See(body, seen(body, &trailer, missing > 0 && trailer.Word.Code() != status.Success), number)
 }
 
 // seen is what an account is told of a frame.

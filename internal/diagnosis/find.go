@@ -35,6 +35,8 @@ func (d *Case) of(s *subject) []account.Finding {
 		s.unexplained(left, len(frames), budget.spent)
 	}
 	s.inside()
+	d.twins.settle()
+	s.twinless(d.twins)
 	return s.findings
 }
 

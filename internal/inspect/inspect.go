@@ -135,7 +135,7 @@ func (i *Inspector) one(b []byte, info capture.Info, file *File) error {
 		return nil
 	}
 	f.Marks = i.account.Frame(&f.Frame)
-	i.why.See(f.body, &f.Frame)
+	i.why.See(f.body, &f.Frame, f.Info.Number)
 	i.sum.count(f)
 	if !i.opt.Only.has(f) {
 		return nil
