@@ -56,7 +56,8 @@ type subject struct {
 
 	insides  int // good frames of which the inside was looked at
 	sums     [wire.SumWrong + 1]int
-	foreign  int // of insides: those that are the other mode's
+	portion  status.Portion // that they are
+	foreign  int            // of insides: those that are the other mode's
 	next     uint8
 	shown    shown
 	findings []account.Finding
@@ -153,7 +154,7 @@ func (d *Case) miss(frame []byte, t *status.Trailer, h account.Header) {
 
 // look looks at what the innermost header of a good frame protects.
 func (s *subject) look(frame []byte, t *status.Trailer, rec *status.Record) {
-	s.insides++
+	s.insides, s.portion = s.insides+1, rec.Portion
 	p, ok := account.OwnPacket(frame)
 	if t.Removed == 0 {
 		p, ok = carried(frame, rec)

@@ -6,6 +6,7 @@ import (
 
 	"tapsec/internal/account"
 	"tapsec/sa"
+	"tapsec/status"
 	"tapsec/wire"
 )
 
@@ -195,7 +196,7 @@ func (s *subject) inside() {
 	if n := s.sums[wire.SumPartial]; n > 0 {
 		s.add(true, ChecksumOffload, "%s is good, and %d of the %d TCP or UDP checksums looked at in it are unfinished: the sender's NIC was to compute them", name, n, all)
 	}
-	if n := s.sums[wire.SumWrong]; n > 0 && s.sa.Encap && s.sa.Mode == sa.Transport {
+	if n := s.sums[wire.SumWrong]; n > 0 && s.sa.Encap && s.portion == status.TransportPortion {
 		s.add(false, NATChecksum, "%s is good, and %d of the %d TCP or UDP checksums looked at in it are wrong: a NAT changed the addresses (RFC 3948 section 3.1.2)", name, n, all)
 	}
 }

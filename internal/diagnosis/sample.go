@@ -75,7 +75,7 @@ func (s *samples) keep(frame []byte, t *status.Trailer, rec *status.Record, room
 		frame = frame[:t.WireLen]
 	}
 	inside := t.Form == status.InPlace && t.N > 0 && t.Records[0].Portion == status.TunnelPortion &&
-		t.Records[0].State == status.ICVValid && (rec == nil || rec.Portion == status.TransportPortion)
+		t.Records[0].State == status.ICVValid && (rec == nil || rec.Portion != status.TunnelPortion)
 	p, ok := account.OwnPacket(frame)
 	if inside {
 		p, ok = insideOf(frame, lastTunnel(t))

@@ -199,7 +199,8 @@ func (d *Case) pair(s *subject, frame []byte, f *account.Frame, rec *status.Reco
 	}
 	s.shown.between = stations(frame)
 	switch {
-	case rec.Portion != status.TunnelPortion || d.twins.off() || rec != &t.Records[t.N-1] && rec.State == status.ICVValid:
+	case rec.Portion == status.TransportPortion || d.twins.off() || rec != &t.Records[t.N-1] && rec.State == status.ICVValid:
+	case rec.State != status.ICVValid && rec != &t.Records[0]: // in a tunnel
 	case rec.State == status.ICVValid, rec.Reason == status.AHICV && t.N == 1:
 		d.twins.opened(s, frame, f, rec, number)
 	case rec.Reason == status.ESPICV && !f.Cut:
