@@ -261,6 +261,12 @@ func TestReaderLinks(t *testing.T) {
 		if kind := binary.BigEndian.Uint16(frame[12:]); kind != c.kind || kind != etherNone && !bytes.Equal(frame[etherLen:], c.packet) {
 			t.Errorf("%s: EtherType %#04x\n%x", name, kind, frame)
 		}
+		for n := range len(c.header) + len(c.packet) { // a capture may have cut it anywhere
+			whole := append(slices.Clone(c.header), c.packet...)
+			if _, err := readAll(bytes.NewReader(pcapFile(binary.LittleEndian, 0xa1b2c3d4, c.link, whole[:n]))); err != nil {
+				t.Errorf("%s, %d bytes of it: %v", name, n, err)
+			}
+		}
 	}
 	foreign := pcapFile(binary.LittleEndian, 0xa1b2c3d4, linkPKTAP, append(pktapOf(147), v4...), append(pktapOf(12), v4...))
 	all, err := readAll(bytes.NewReader(foreign))
