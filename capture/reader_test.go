@@ -244,6 +244,29 @@ func TestReaderBlocks(t *testing.T) {
 	}
 }
 
+// What is skipped is counted by interface and link type.
+func TestReaderSkips(t *testing.T) {
+	order := binary.LittleEndian
+	file := ngHeader(order)
+	for _, c := range []struct {
+		name byte
+		link uint32
+	}{{'a', 147}, {'b', 147}, {'a', 148}} {
+		file = append(file, ngBlock(order, blockInterface, []uint32{c.link, 99}, optName, 0, 1, 0, c.name, 0, 0, 0, optEnd, 0, 0, 0)...)
+	}
+	for _, number := range []uint32{1, 2, 3, 1, 0} { // the last one is understood
+		file = append(file, ngBlock(order, blockEnhanced, []uint32{number, 0, 0, 4, 4}, 1, 2, 3, 4)...)
+	}
+	r, err := NewReader(bytes.NewReader(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, info, err := r.Next()
+	if want := []Skipped{{"a", 147, 2}, {"b", 147, 1}, {"a", 148, 1}}; err != nil || info.Number != 5 || !slices.Equal(r.Skipped(), want) {
+		t.Errorf("frame %d, %v; skipped %v, want %v", info.Number, err, r.Skipped(), want)
+	}
+}
+
 // Damaged files are refused with the number of the frame they were read up to,
 // and nobody allocates what a length field claims.
 func TestReaderRefuses(t *testing.T) {
