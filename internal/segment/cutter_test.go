@@ -103,12 +103,24 @@ func (s *shape) build(t rapid.TB, payload []byte, number int, last bool) []byte 
 	}
 	if s.unsummed {
 		clear(frame[len(frame)-s.upperSize+6:][:2])
+	} else if !s.tcp {
+		neverNone(frame[len(frame)-s.upperSize:])
 	}
-	if s.tunnel == "vxlan" && !s.outerSum {
-		at := 14 + 4*len(s.tags) + 20
-		clear(frame[at+6 : at+8])
+	if s.tunnel == "vxlan" {
+		outer := frame[14+4*len(s.tags)+map[bool]int{false: 20, true: 40}[s.outerV6]:]
+		if neverNone(outer); !s.outerSum {
+			clear(outer[6:8])
+		}
 	}
 	return frame
+}
+
+// neverNone does what gopacket leaves out: a UDP checksum that comes to zero is sent as
+// all ones, since zero is none (RFC 768).
+func neverNone(udp []byte) {
+	if sum := udp[6:8]; sum[0]|sum[1] == 0 {
+		sum[0], sum[1] = 0xff, 0xff
+	}
 }
 
 func (s *shape) upper(payload []byte, number int, last bool) gopacket.SerializableLayer {
