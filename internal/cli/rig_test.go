@@ -37,7 +37,7 @@ func needRig(t *testing.T) {
 		needProgram(t, program)
 	}
 	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
-	t.Setenv("TMPDIR", t.TempDir()) // in the machine's are those of other packages' tests
+	t.Setenv("TMPDIR", t.TempDir())         // in the machine's are those of other packages' tests
 	t.Setenv("GORACE", "atexit_sleep_ms=0") // or each command waits for a second under the race detector
 }
 
