@@ -69,11 +69,11 @@ func logReceived(log *slog.Logger) func(transport.Event) {
 	}
 }
 
-// logSent logs what the outbound side drops, and that an SA has no numbers left.
+// logSent logs what the outbound side drops, and what happens to its SAs.
 func logSent(log *slog.Logger) func(outbound.Event) {
 	return func(e outbound.Event) {
 		l := line{time: e.Time, level: slog.LevelWarn}
-		if e.Reason == outbound.TooLong {
+		if e.Reason == outbound.TooLong || e.Reason == outbound.Narrowed {
 			l.level = slog.LevelInfo // the stack is told, and sends less
 		}
 		l.add(true, "reason", e.Reason.Qualified())
@@ -84,6 +84,8 @@ func logSent(log *slog.Logger) func(outbound.Event) {
 		l.add(e.Src.IsValid(), "src", e.Src)
 		l.add(e.Dst.IsValid(), "dst", e.Dst)
 		l.add(e.FlowID != 0, "flow", e.FlowID)
+		l.add(e.Router.IsValid(), "router", e.Router)
+		l.add(e.MTU != 0, "mtu", e.MTU)
 		l.add(e.Suppressed > 0, "suppressed", e.Suppressed)
 		if e.Silent {
 			l.log(log, leftOut)

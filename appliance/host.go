@@ -50,8 +50,8 @@ func newHost(a *Appliance) (h *host, err error) {
 	if h.mtu, err = a.ports.mtu(c); err != nil {
 		return nil, err
 	}
-	h.options = outbound.Config{Joined: true, Use: o.Use, First: o.First, MTU: h.mtu, Reply: a.ports.host.Inject,
-		Ledger: a.ledger, Audit: logSent(a.log)}
+	h.options = outbound.Config{Joined: true, Use: o.Use, First: o.First, MTU: h.mtu, Socket: o.Attach,
+		Reply: a.ports.host.Inject, Ledger: a.ledger, Audit: logSent(a.log)}
 	h.remembers = o.State != ""
 	h.sides = newSides()
 	if err := in(c.Host.Netns, func() (err error) {

@@ -9,17 +9,19 @@ import (
 	"tapsec/wire"
 )
 
-// Event is one line of the audit trail: a frame that was dropped, or an SA whose
-// numbers are used up. There is no key and no payload in it. What is unknown is
-// zero.
+// Event is one line of the audit trail: a frame that was dropped, an SA whose
+// numbers are used up, or one whose path is narrower than the wire. There is no key
+// and no payload in it. What is unknown is zero.
 type Event struct {
 	Time     time.Time
 	Reason   Reason
 	SA       string      // name; of several for one packet all, innermost first
-	Protocol sa.Protocol // NumbersUsed alone, as SPI and Number
+	Protocol sa.Protocol // NumbersUsed and Narrowed alone, as SPI and Number
 	SPI      uint32
-	Number   uint64     // the last one
-	Src, Dst netip.Addr // of the packet; for NumbersUsed of the SA
+	Number   uint64     // the last one; for Narrowed that of the packet reported, its low half
+	Src, Dst netip.Addr // of the packet; for NumbersUsed and Narrowed of the SA
+	Router   netip.Addr // Narrowed alone: who says so
+	MTU      int        // likewise, in bytes
 	FlowID   uint32     // IPv6 flow label
 
 	// Events for the Reason left out before this one, to bound the rate. With
@@ -50,16 +52,23 @@ func (s *Sender) drop(frame []byte, reason Reason) {
 	s.config.Audit(e)
 }
 
-// Tick tells Audit of events left out, of which nothing else tells. It wants to be
-// called once a second.
-func (s *Sender) Tick() { s.tell(false) }
-
-// Flush tells Audit of all events that were left out so far and not told of.
-func (s *Sender) Flush() { s.tell(true) }
-
-func (s *Sender) tell(all bool) {
+// Tick forgets what routers said too long ago, and tells Audit of events left out,
+// of which nothing else tells. It wants to be called once a second.
+func (s *Sender) Tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.agePaths()
+	s.tell(false)
+}
+
+// Flush tells Audit of all events that were left out so far and not told of.
+func (s *Sender) Flush() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tell(true)
+}
+
+func (s *Sender) tell(all bool) {
 	if s.config.Audit == nil {
 		return
 	}

@@ -1,12 +1,14 @@
 package outbound
 
 import (
+	"math"
+
 	"tapsec/esp"
 	"tapsec/wire"
 )
 
 // Fit is the length in bytes of the longest IP packet that has at most mtu bytes
-// once it is sealed. header is the length of its IP header with options and
+// once it is sealed, and at each SA no more than its path takes. header is the length of its IP header with options and
 // extension headers, which transport mode leaves in front. Where Fit is shorter
 // than that, nothing fits.
 func (s *Sealer) Fit(mtu, header int) int { return fit(s.layers, mtu, header) }
@@ -18,13 +20,29 @@ func fit(layers []*layer, mtu, header int) int {
 	}
 	l := layers[0]
 	if !l.wraps {
-		return header + l.payload(fit(layers[1:], mtu, header)-header)
+		return header + l.payload(min(fit(layers[1:], mtu, header), l.path)-header)
 	}
 	outer := wire.IPv4Len
 	if l.sa.Dst.Is6() {
 		outer = wire.IPv6Len
 	}
-	return l.payload(fit(layers[1:], mtu, outer) - outer)
+	return l.payload(min(fit(layers[1:], mtu, outer), l.path) - outer)
+}
+
+// setPath says how many bytes a packet of SA i may have on its way; 0 is any number.
+func (s *Sealer) setPath(i, mtu int) {
+	if mtu == 0 {
+		mtu = math.MaxInt
+	}
+	s.layers[i].path = mtu
+}
+
+// path is how many bytes a packet may have that leaves by a wire of this MTU.
+func (s *Sealer) path(mtu int) int {
+	if n := len(s.layers); n > 0 {
+		mtu = min(mtu, s.layers[n-1].path)
+	}
+	return mtu
 }
 
 // payload is how much the layer carries in so many bytes behind the IP header:

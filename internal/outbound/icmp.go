@@ -91,7 +91,7 @@ func appendNeeded(dst, packet []byte, mtu uint16) []byte {
 	dst = append(be.AppendUint16(dst, mtu), quote...)
 	ip, icmp := dst[start:start+wire.IPv4Len], dst[start+wire.IPv4Len:]
 	be.PutUint16(ip[10:], wire.Checksum(0, ip))
-	be.PutUint16(icmp[2:], wire.Checksum(0, icmp))
+	be.PutUint16(icmp[2:], icmpSum(ip, icmp))
 	return dst
 }
 
@@ -107,8 +107,17 @@ func appendTooBig(dst, packet []byte, mtu uint32) []byte {
 	dst = append(append(dst, packet[24:40]...), packet[8:24]...)
 	dst = append(dst, tooBig, 0, 0, 0)
 	dst = append(be.AppendUint32(dst, mtu), quote...)
-	addresses, icmp := dst[start+8:start+wire.IPv6Len], dst[start+wire.IPv6Len:]
-	pseudo := ^wire.Checksum(wire.ProtoICMPv6+uint32(len(icmp)), addresses)
-	be.PutUint16(icmp[2:], wire.Checksum(uint32(pseudo), icmp))
+	ip, icmp := dst[start:start+wire.IPv6Len], dst[start+wire.IPv6Len:]
+	be.PutUint16(icmp[2:], icmpSum(ip, icmp))
 	return dst
+}
+
+// icmpSum is the checksum of an ICMP message behind an IP header. ICMPv6's counts a
+// pseudo-header (RFC 4443 section 2.3).
+func icmpSum(ip, icmp []byte) uint16 {
+	if ip[0]>>4 == 4 {
+		return wire.Checksum(0, icmp)
+	}
+	pseudo := ^wire.Checksum(wire.ProtoICMPv6+uint32(len(icmp)), ip[8:wire.IPv6Len])
+	return wire.Checksum(uint32(pseudo), icmp)
 }

@@ -19,21 +19,35 @@ const (
 	leastIPv6 = 1280 // nor in IPv6 (RFC 8200 section 5)
 )
 
-// fit is the length of the longest packet with p's headers that goes through the
-// wire as one.
+// tags is how many bytes a frame's VLAN tags take from the wire's MTU. A packet
+// socket lets one tag of 802.1Q go beyond it, and no other (packet_snd in Linux).
+func (s *Sender) tags(frame []byte, p *wire.Packet) int {
+	const header, tag, vlan = 14, 4, 0x8100
+	n := p.Start - header
+	if n == 0 || !s.config.Socket {
+		return 0
+	}
+	if be.Uint16(frame[header-2:]) == vlan {
+		n -= tag
+	}
+	return n
+}
+
+// fit is the length of the longest packet with p's headers that goes through a wire
+// of this MTU, and over the paths of its SAs, as one.
 func (r *route) fit(p *wire.Packet, mtu int) int {
 	switch header := p.Header - p.Start; {
-	case header == wire.IPv4Len:
+	case header == wire.IPv4Len && mtu == r.mtu:
 		return r.fit4
-	case header == wire.IPv6Len && p.Version == 6:
+	case header == wire.IPv6Len && p.Version == 6 && mtu == r.mtu:
 		return r.fit6
 	default:
 		return r.sealer.Fit(mtu, header)
 	}
 }
 
-// tooLong handles a packet that does not go through the wire as one (RFC 4301
-// section 8.2).
+// tooLong handles a packet that does not go through a wire of this MTU, and over its
+// path, as one (RFC 4301 section 8.2).
 //
 //  1. IPv4 says with DF whether it may be fragmented.
 //  2. An IPv6 stack that is told fragments by itself. Nothing shorter than 1280
@@ -41,7 +55,7 @@ func (r *route) fit(p *wire.Packet, mtu int) int {
 //     in transport mode, which takes none, nor where fragments are joined in front:
 //     there only TCP is told, since it makes shorter packets.
 //  3. Fragments are made of what was sealed (RFC 4303 section 3.3.4).
-func (s *Sender) tooLong(frame []byte, p *wire.Packet, r *route) Reason {
+func (s *Sender) tooLong(frame []byte, p *wire.Packet, r *route, mtu int) Reason {
 	n, least := p.End-p.Start, leastIPv4
 	var may bool
 	if p.Version == 4 {
@@ -51,25 +65,26 @@ func (s *Sender) tooLong(frame []byte, p *wire.Packet, r *route) Reason {
 		may = n <= leastIPv6 || (r.endToEnd || s.config.Joined) && p.Proto != wire.ProtoTCP
 	}
 	if !may {
-		s.answer(frame, p, max(least, r.fit(p, s.config.MTU)))
+		s.answer(frame, p, max(least, r.fit(p, mtu)))
 		return TooLong
 	}
 	whole, reason := s.seal(frame, p, r)
 	if reason.Dropped() {
 		return reason
 	}
+	mtu = r.sealer.path(mtu)
 	if whole[p.Start]>>4 == 6 {
-		return s.split6(whole, p.Start)
+		return s.split6(whole, p.Start, mtu)
 	}
-	return s.split4(whole, p.Start)
+	return s.split4(whole, p.Start, mtu)
 }
 
 // split4 sends the IPv4 packet at frame[l3:] in fragments (RFC 791 section 3.2).
-func (s *Sender) split4(frame []byte, l3 int) Reason {
+func (s *Sender) split4(frame []byte, l3, mtu int) Reason {
 	header := int(frame[l3]&15) * 4
 	payload := frame[l3+header:]
 	was := be.Uint16(frame[l3+6:])
-	room := (s.config.MTU - header) &^ 7
+	room := (mtu - header) &^ 7
 	for at := 0; at < len(payload); at += room {
 		n := min(room, len(payload)-at)
 		flags := was&offsetMask + uint16(at/8) | was&moreFragments
@@ -107,11 +122,11 @@ func dropOptions(o []byte) {
 }
 
 // split6 sends the IPv6 packet at frame[l3:] in fragments (RFC 8200 section 4.5).
-func (s *Sender) split6(frame []byte, l3 int) Reason {
+func (s *Sender) split6(frame []byte, l3, mtu int) Reason {
 	ip := frame[l3:]
 	header, nextAt := perFragment(ip)
 	payload := ip[header:]
-	room := (s.config.MTU - header - fragmentLen) &^ 7
+	room := (mtu - header - fragmentLen) &^ 7
 	if room <= 0 {
 		return TooLong
 	}

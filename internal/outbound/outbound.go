@@ -39,6 +39,7 @@ type Config struct {
 	Local  []netip.Addr             // our own; the first of its IP version is src of a tunnel that has none
 	Joined bool                     // the stack's fragments come as the datagram that they make
 	MTU    int                      // of the wire in bytes, without the Ethernet header
+	Socket bool                     // the wire is a packet socket, which counts VLAN tags against the MTU
 	Ledger *ledger.Ledger           // where numbers live; nil: in the Sender
 	First  uint64                   // first sequence number of each SA; 0 leaves it to oseq and seq_high, else 1
 	Reply  func(frame []byte) error // takes ICMP errors for the stack; the frame is valid until it returns
@@ -90,6 +91,7 @@ type Sender struct {
 	selects bool // rules or selectors look at packets
 	sas     associations
 	ended   map[end]bool // said so far
+	paths   map[sa.ID]*path
 	routes  map[wire.Flow]route
 	counts  [NumReasons]uint64
 	id      uint32                // of the latest IPv6 fragments, from anywhere (RFC 7739)
@@ -112,7 +114,7 @@ const (
 
 // New makes a Sender. An error names the SA or the field and what is wrong.
 func New(c Config) (*Sender, error) {
-	s := &Sender{id: rand.Uint32(), ledger: ledger.New(), ended: map[end]bool{}, routes: map[wire.Flow]route{}}
+	s := &Sender{id: rand.Uint32(), ledger: ledger.New(), ended: map[end]bool{}, paths: map[sa.ID]*path{}, routes: map[wire.Flow]route{}}
 	if err := s.Replace(c); err != nil {
 		return nil, err
 	}
@@ -136,6 +138,7 @@ func (s *Sender) Replace(c Config) error {
 		return err
 	}
 	s.config, s.sas = c, next
+	s.restorePaths()
 	s.selects = len(c.Policy) > 0 || len(c.Held) > 0 ||
 		slices.ContainsFunc(c.SAs, func(a *sa.SA) bool { return a.Selector != nil })
 	clear(s.routes)
@@ -191,15 +194,15 @@ func (s *Sender) one(frame []byte) Reason {
 	case s.selects && wire.ShortChain(frame, &p):
 		return ShortChain
 	}
-	r := s.route(frame, &p)
+	r, mtu := s.route(frame, &p), s.config.MTU-s.tags(frame, &p)
 	s.by = r.name
 	switch {
 	case r.fate.Dropped():
 		return r.fate
 	case r.endToEnd && p.Fragment:
 		return Fragment
-	case p.End-p.Start > r.fit(&p, s.config.MTU):
-		return s.tooLong(frame, &p, &r)
+	case p.End-p.Start > r.fit(&p, mtu):
+		return s.tooLong(frame, &p, &r, mtu)
 	case r.fate != Sealed:
 		return s.pass(frame, r.fate)
 	}

@@ -30,6 +30,8 @@ const (
 	Pieces
 	Replies
 	Unanswered
+	Narrowed
+	Unbelieved
 
 	NumReasons = iota
 )
@@ -57,6 +59,8 @@ var reasons = reason.New[Reason]("outbound", []reason.Text{
 	Pieces:     {"fragments", "fragments sent"},
 	Replies:    {"icmp", "ICMP errors that told the stack which MTU fits"},
 	Unanswered: {"icmp-not-sent", "packets too long for which no ICMP error was due, or the rate allowed none"},
+	Narrowed:   {"path-mtu", "a router says that the packets of an SA are too long for their path; what is longer is answered or cut now"},
+	Unbelieved: {"path-mtu-refused", "such reports of no SA of ours, of a number not sent lately, or of an MTU that no path has or that is no news"},
 })
 
 // Dropped reports whether such a frame was not sent.

@@ -60,6 +60,7 @@ type layer struct {
 	wraps   bool // puts an IP header of its own in front
 	numbers Numbers
 	id      *uint16 // of the latest outer IPv4 header; one count for all SAs of NewSealer, from anywhere
+	path    int     // the longest packet in bytes that its way takes
 	out     []byte
 }
 
@@ -108,7 +109,7 @@ func (l *layer) init(source io.Reader, a, beneath *sa.SA) (err error) {
 		return fmt.Errorf("expected the SA %s beneath it, in the same mode", a.Bundle)
 	}
 	first := count(max(a.OSeq, uint64(a.SeqHigh)<<32) + 1)
-	l.sa, l.numbers = *a, &first
+	l.sa, l.numbers, l.path = *a, &first, math.MaxInt
 	l.wraps = a.Mode == sa.Tunnel && !bundled
 	if l.wraps && !a.Src.IsValid() {
 		return errors.New("a tunnel needs src and dst for its outer header")

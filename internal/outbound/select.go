@@ -50,6 +50,7 @@ type route struct {
 	name       string // of its SAs, innermost first
 	places     []int  // of them among all
 	endToEnd   bool   // the innermost SA is in transport mode
+	mtu        int    // the wire's, for which the next two are
 	fit4, fit6 int    // longest packet for the wire, headers without options or extensions
 }
 
@@ -122,6 +123,6 @@ func (a *associations) route(fate Reason, k stack, mtu int) route {
 	sealer := a.sealer.Stack(places...)
 	return route{
 		fate: fate, sealer: sealer, name: strings.Join(names, " "), places: places, endToEnd: len(k) > 0 && k[0].mode() == sa.Transport,
-		fit4: sealer.Fit(mtu, wire.IPv4Len), fit6: sealer.Fit(mtu, wire.IPv6Len),
+		mtu: mtu, fit4: sealer.Fit(mtu, wire.IPv4Len), fit6: sealer.Fit(mtu, wire.IPv6Len),
 	}
 }

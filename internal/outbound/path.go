@@ -1,0 +1,187 @@
+package outbound
+
+import (
+	"maps"
+	"net/netip"
+	"time"
+
+	"tapsec/sa"
+	"tapsec/wire"
+)
+
+const (
+	// pathHolds is how long a router's report holds. A path may grow again, which
+	// nobody reports (RFC 1191 section 6.3, RFC 8201 section 4).
+	pathHolds = 10 * time.Minute
+
+	// leastPath4 is the shortest path of IPv4 that is believed; any Internet path
+	// takes more, and who forges less wants us to send crumbs.
+	leastPath4 = 552
+
+	// recentNumbers is how many of an SA's latest numbers a report may be about:
+	// what leaves in a tenth of a second at a million packets a second.
+	recentNumbers = 1 << 17
+)
+
+// path is what routers have reported of the way that an SA's packets take.
+type path struct {
+	mtu    int           // bytes; 0: nothing that still holds
+	until  time.Duration // on the ledger's clock
+	logged bool
+}
+
+// Heed looks at a frame from the wire for a router's report that a sealed packet of
+// ours was too long for the next link ("fragmentation needed", RFC 1191; "packet too
+// big", RFC 4443 section 3.2), and keeps what it says for the SA (RFC 4301 section
+// 8.2.1). Nobody signs such a report. So the packet that it quotes must be of an SA
+// of ours and have a number sent lately, and it only shortens a path, to no less
+// than what every path takes. The frame is only read.
+func (s *Sender) Heed(frame []byte) {
+	r, ok := parseReport(frame)
+	if !ok {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	i := s.sas.reported(&r)
+	if i < 0 || r.mtu < r.least || r.mtu >= s.sas.sealer.Stack(i).path(s.config.MTU) {
+		s.counts[Unbelieved]++
+		return
+	}
+	s.counts[Narrowed]++
+	s.narrow(i, &r)
+}
+
+// narrow keeps a report that has been checked, and says so once of each SA.
+func (s *Sender) narrow(i int, r *report) {
+	a := s.sas.all[i]
+	p := s.paths[a.ID()]
+	if p == nil {
+		p = &path{}
+		s.paths[a.ID()] = p
+	}
+	p.mtu, p.until = r.mtu, s.config.Ledger.Clock()+pathHolds
+	s.sas.sealer.setPath(i, p.mtu)
+	clear(s.routes)
+	if p.logged || s.config.Audit == nil {
+		return
+	}
+	p.logged = true
+	s.config.Audit(Event{Time: time.Now(), Reason: Narrowed, SA: a.Name, Protocol: a.Protocol, SPI: a.SPI,
+		Number: uint64(r.number), Src: a.Src, Dst: a.Dst, Router: r.router, MTU: r.mtu})
+}
+
+// restorePaths gives the SAs of another configuration the paths that are known.
+func (s *Sender) restorePaths() {
+	there := map[sa.ID]bool{}
+	for i, a := range s.sas.all {
+		there[a.ID()] = true
+		if p := s.paths[a.ID()]; p != nil {
+			s.sas.sealer.setPath(i, p.mtu)
+		}
+	}
+	maps.DeleteFunc(s.paths, func(id sa.ID, p *path) bool { return p.mtu == 0 && !there[id] })
+}
+
+// agePaths forgets reports that hold no more.
+func (s *Sender) agePaths() {
+	now, changed := s.config.Ledger.Clock(), false
+	for _, p := range s.paths {
+		if p.mtu != 0 && now >= p.until {
+			p.mtu, changed = 0, true
+		}
+	}
+	if changed {
+		s.restorePaths()
+		clear(s.routes)
+	}
+}
+
+// reported finds the SA of the packet that a report quotes: -1 where it is of none,
+// or of one that did not send that number lately.
+func (a *associations) reported(r *report) int {
+	for i, s := range a.all {
+		if s.SPI != r.spi || s.Protocol != r.protocol || s.Encap != r.encap || s.Dst.IsValid() && s.Dst != r.dst || s.Src.IsValid() && s.Src != r.src {
+			continue
+		}
+		if sent := a.counters[i].Peek() - 1; uint64(uint32(sent)-r.number) < min(sent, recentNumbers) {
+			return i
+		}
+	}
+	return -1
+}
+
+// report is a router's word that a sealed packet is too long for the next link.
+type report struct {
+	router     netip.Addr
+	mtu, least int // bytes; least is what every path of that IP version takes
+
+	// Of the packet quoted.
+	src, dst netip.Addr
+	protocol sa.Protocol
+	spi      uint32
+	number   uint32 // the low half, all that is in the packet
+	encap    bool
+}
+
+// parseReport reads a report. ok is false for what is none, is damaged, or quotes
+// no IPsec packet up to its sequence number.
+//
+// Most frames end at the first comparison of the protocol. No router puts extension
+// headers in front of ICMPv6.
+func parseReport(frame []byte) (r report, ok bool) {
+	const needed, tooBig = 3<<8 | 4, 2 << 8 // type and code
+	etherType, l3, ok := wire.Ethernet(frame)
+	var version, kind = uint8(4), uint16(needed)
+	switch {
+	case !ok:
+		return r, false
+	case etherType == wire.EtherIPv4 && len(frame) > l3+wire.IPv4Len && frame[l3+9] == wire.ProtoICMP:
+	case etherType == wire.EtherIPv6 && len(frame) > l3+wire.IPv6Len && frame[l3+6] == wire.ProtoICMPv6:
+		version, kind = 6, tooBig
+	default:
+		return r, false
+	}
+	p, err := wire.ParseIP(frame, l3, len(frame), version)
+	if err != nil || p.Short || p.Fragment || p.End-p.Header < icmpLen || !wire.HeaderSum(frame, p) {
+		return r, false
+	}
+	icmp := frame[p.Header:p.End]
+	if be.Uint16(icmp) != kind || icmpSum(frame[p.Start:p.Header], icmp) != 0 {
+		return r, false
+	}
+	r.router, r.mtu, r.least = p.Src, int(be.Uint16(icmp[6:])), leastPath4
+	if version == 6 {
+		r.mtu, r.least = int(min(be.Uint32(icmp[4:]), maxMTU)), leastIPv6
+	}
+	q, err := wire.ParseIP(frame, p.Header+icmpLen, p.End, version)
+	if err != nil || q.Later || q.Src != p.Dst {
+		return r, false
+	}
+	r.src, r.dst = q.Src, q.Dst
+	return r, r.quote(q.Proto, frame[q.Header:max(q.Header, q.Reach)])
+}
+
+// quote reads the IPsec header at the front of b: with the eight bytes that a router
+// must quote at least (RFC 792), ESP's is whole, AH's and that of ESP in UDP are not.
+func (r *report) quote(proto uint8, b []byte) bool {
+	r.protocol = sa.Protocol(proto)
+	at := 0
+	switch proto {
+	case wire.ProtoESP:
+	case wire.ProtoAH:
+		at = 4
+	case wire.ProtoUDP:
+		if src, dst, _, ok := wire.UDP(b); !ok || !sa.Encapsulated(src, dst) {
+			return false
+		}
+		r.protocol, r.encap, at = sa.ESP, true, wire.UDPLen
+	default:
+		return false
+	}
+	if len(b) < at+8 {
+		return false
+	}
+	r.spi, r.number = be.Uint32(b[at:]), be.Uint32(b[at+4:])
+	return true
+}
