@@ -14,7 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"tapsec/internal/fragment"
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
 	"tapsec/internal/nic"
@@ -350,5 +353,48 @@ func TestDatagrams(t *testing.T) {
 	}
 	if n.a.counted(Replies) != 1 || n.a.counted(Fragment) != 0 {
 		t.Errorf("counted%s", counts(n.a.sender))
+	}
+}
+
+// What is judged to fit a packet socket is what the kernel takes there, whatever tags
+// are in front, and one byte more it does not take (contract, The sending side).
+func TestTagsOnSocket(t *testing.T) {
+	rig.Require(t)
+	h := newHost(t, "t0", 1500, 0)
+	var attached *tap.Device
+	h.do(func() (err error) {
+		attached, err = tap.Attach("t0")
+		return err
+	})
+	defer attached.Close()
+	for _, tags := range [][]uint32{nil, {0x8100_0064}, {0x88a8_0064}, {0x8100_0064, 0x8100_0007}, {0x88a8_0064, 0x8100_0007}, {0x8100_0064, 0x88a8_0007}} {
+		for _, sas := range [][]*sa.SA{nil, {site(4)}, {web(4), site(6)}} {
+			var a answered
+			s := newSender(t, Config{SAs: sas, Socket: true, Reply: a.reply})
+			frame := func(n int) []byte {
+				return forge.AppendFrame(nil, edited(sized(4, n), df)[14:], tags...)
+			}
+			long := frame(1501)
+			send(s, long)
+			fits := told(t, a.frames[0], long)
+			sent := send(s, frame(fits))
+			if len(sent) != 1 {
+				t.Fatalf("%x: not sent:%s", tags, counts(s))
+			}
+			if err := attached.Inject(sent[0]); err != nil {
+				t.Errorf("%x, %d bytes in a frame of %d: %v", tags, fits, len(sent[0]), err)
+			}
+			if len(sas) == 0 {
+				if err := attached.Inject(frame(fits + 1)); !errors.Is(err, unix.EMSGSIZE) {
+					t.Errorf("%x: the kernel takes more than %d bytes: %v", tags, fits, err)
+				}
+			}
+			sent = send(s, forge.AppendFrame(nil, sized(4, 1500)[14:], tags...))
+			for _, f := range sent {
+				if err := attached.Inject(f); err != nil {
+					t.Errorf("%x, a piece of %d bytes: %v", tags, len(f), err)
+				}
+			}
+		}
 	}
 }

@@ -1,0 +1,265 @@
+package appliance
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"tapsec/configs"
+	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
+	"tapsec/internal/outbound"
+	"tapsec/sa"
+)
+
+func TestMain(m *testing.M) { rig.Main(m) }
+
+const patience = time.Minute
+
+// site is a Linux stack behind an appliance, in a namespace of its own; the kernel's
+// side of its wire is in the router's.
+type site struct {
+	t *testing.T
+	*netns.Namespace
+	*Appliance
+	addr map[int]netip.Addr
+}
+
+// pair is what is the same on both sites but for the end.
+type pair struct {
+	wire, stack string
+	mtu         int
+	addr        map[int]string
+}
+
+var pairs = [2]pair{
+	{"wire-a", "stack-a", 1500, map[int]string{4: "192.0.2.%d/24", 6: "2001:db8:a::%d/64"}},
+	{"wire-b", "stack-b", 1300, map[int]string{4: "198.51.100.%d/24", 6: "2001:db8:b::%d/64"}},
+}
+
+// prefix is the address of the router (1) or the stack (2) on a wire.
+func (p *pair) prefix(v, number int) netip.Prefix {
+	return netip.MustParsePrefix(fmt.Sprintf(p.addr[v], number))
+}
+
+// narrow puts up a site on either side of a router that is the machine's own kernel.
+// The wire of the second site takes 1300 bytes, of which the first one knows nothing.
+func narrow(t *testing.T, sas func(out bool) []*sa.SA) (a, b *site) {
+	rig.Require(t)
+	for _, command := range []string{"ip", "ping", "sysctl"} {
+		if _, err := exec.LookPath(command); err != nil {
+			rig.Missing(t, "needs "+command)
+		}
+	}
+	router := &site{t: t, Namespace: namespace(t, "router")}
+	var sites [2]*site
+	for i := range pairs {
+		sites[i] = newSite(t, router, i, sas)
+	}
+	for _, way := range []string{"net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"} {
+		if said, err := router.run("sysctl -w " + way); err != nil {
+			rig.Missing(t, "needs a router: "+said)
+		}
+	}
+	return sites[0], sites[1]
+}
+
+func namespace(t *testing.T, name string) *netns.Namespace {
+	t.Helper()
+	ns, err := netns.New(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close() })
+	return ns
+}
+
+func newSite(t *testing.T, router *site, i int, sas func(bool) []*sa.SA) *site {
+	t.Helper()
+	p := &pairs[i]
+	s := &site{t: t, Namespace: namespace(t, p.stack), addr: map[int]netip.Addr{}}
+	c := configs.Default()
+	c.Wire = configs.Interface{Name: p.wire, Netns: "router", MTU: p.mtu}
+	c.Host.Interface = configs.Interface{Name: p.stack, Netns: p.stack, MTU: 1500}
+	for v := range p.addr {
+		s.addr[v] = p.prefix(v, 2).Addr()
+		c.Local = append(c.Local, s.addr[v])
+	}
+	c.Policy = []sa.Policy{{Action: sa.Protect}} // so the router's reports get no further than to be heeded
+	c.SAs = append(sas(i == 0), sas(i != 0)...)
+	for n, one := range c.SAs {
+		one.Direction = sa.Outbound
+		if n >= len(c.SAs)/2 {
+			one.Direction = sa.Inbound
+		}
+	}
+	var err error
+	if s.Appliance, err = New(Options{Transport: true, Load: func() (*configs.Config, error) { return c, nil }}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Appliance.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := errors.Join(<-ended, s.Appliance.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	<-s.Ready()
+	for v := range p.addr {
+		gateway := p.prefix(v, 1)
+		router.do(func() error { return netns.Address(p.wire, gateway) })
+		s.do(func() error {
+			everywhere := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+			if v == 6 {
+				everywhere = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+			}
+			return errors.Join(netns.Address(p.stack, p.prefix(v, 2)), rig.Route(p.stack, everywhere, gateway.Addr()))
+		})
+	}
+	return s
+}
+
+func (s *site) do(f func() error) {
+	s.t.Helper()
+	if err := s.Do(f); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// run runs a command in the site's namespace.
+func (s *site) run(command string) (said string, err error) {
+	s.do(func() error {
+		args := strings.Fields(command)
+		out, failure := exec.Command(args[0], args[1:]...).CombinedOutput()
+		said, err = string(out), failure
+		return nil
+	})
+	return said, err
+}
+
+// ping pings until ping says what it should: the first one too long for a path is
+// lost, as any.
+func (s *site) ping(to netip.Addr, options, want string) {
+	s.t.Helper()
+	said := ""
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		if said, _ = s.run("ping -n -c 1 -W 1 " + options + " " + to.String()); strings.Contains(said, want) {
+			return
+		}
+	}
+	s.t.Errorf("ping %s: no %q in:\n%s", options, want, said)
+}
+
+// send sends bytes over TCP to another site.
+func (s *site) send(to *site, v, n int) {
+	s.t.Helper()
+	var listener net.Listener
+	to.do(func() (err error) {
+		listener, err = net.Listen("tcp", netip.AddrPortFrom(to.addr[v], 9).String())
+		return err
+	})
+	defer listener.Close()
+	got := make(chan []byte, 1)
+	go func() {
+		var b []byte
+		if c, err := listener.Accept(); err == nil {
+			c.SetDeadline(time.Now().Add(patience))
+			b, _ = io.ReadAll(c) // what is missing shows
+			c.Close()
+		}
+		got <- b
+	}()
+	var conn net.Conn
+	s.do(func() (err error) {
+		conn, err = net.DialTimeout("tcp", listener.Addr().String(), patience)
+		return err
+	})
+	sent := bytes.Repeat([]byte("a path may be narrow "), n/21)
+	conn.SetDeadline(time.Now().Add(patience))
+	_, err := conn.Write(sent)
+	conn.Close()
+	if b := <-got; err != nil || !bytes.Equal(b, sent) {
+		s.t.Errorf("%d of %d bytes arrived, %v", len(b), len(sent), err)
+	}
+}
+
+// pathMTU is what the stack has learnt.
+func (s *site) pathMTU(to netip.Addr) string {
+	said, _ := s.run("ip route get " + to.String())
+	_, mtu, _ := strings.Cut(said, " mtu ")
+	mtu, _, _ = strings.Cut(mtu+" ", " ")
+	return strings.TrimSpace(mtu)
+}
+
+// between makes the SAs of a test, from the first site to the second or back.
+func between(v int, mode sa.Mode, p sa.Protocol, suite string, change func(*sa.SA)) func(bool) []*sa.SA {
+	return func(out bool) []*sa.SA {
+		su, err := sa.ParseSuite(p, suite)
+		if err != nil {
+			panic(err)
+		}
+		a := &sa.SA{Name: "there", SPI: 0x1001, Protocol: p, Mode: mode, Suite: su, PadCheck: true, Window: sa.DefaultWindow,
+			Src: pairs[0].prefix(v, 2).Addr(), Dst: pairs[1].prefix(v, 2).Addr()}
+		if !out {
+			a.Name, a.SPI, a.Src, a.Dst = "back", 0x1002, a.Dst, a.Src
+		}
+		a.EncryptionKey = sa.NewKey(bytes.Repeat([]byte{byte(a.SPI)}, su.EncryptionKeyLen()))
+		a.IntegrityKey = sa.NewKey(bytes.Repeat([]byte{byte(a.SPI)}, su.IntegrityKeyLen()))
+		change(a)
+		return []*sa.SA{a}
+	}
+}
+
+// Behind a router whose next link is narrower than the wire, Linux stacks learn what
+// fits once it is sealed: TCP goes through, what must not be cut is told, what may be
+// cut arrives (contract, The sending side).
+func TestNarrowPath(t *testing.T) {
+	plain := func(*sa.SA) {}
+	const gcm = "aes128gcm16"
+	for _, c := range []struct {
+		name  string
+		v     int // of the stacks
+		sas   func(bool) []*sa.SA
+		learn string
+	}{
+		{"transport", 4, between(4, sa.Transport, sa.ESP, gcm, plain), "1266"},
+		{"transport", 6, between(6, sa.Transport, sa.ESP, gcm, plain), "1280"},
+		{"tunnel of IPv4", 4, between(4, sa.Tunnel, sa.ESP, gcm, plain), "1246"},
+		{"tunnel of IPv6", 4, between(6, sa.Tunnel, sa.ESP, gcm, plain), "1226"},
+		{"tunnel of IPv4", 6, between(4, sa.Tunnel, sa.ESP, gcm, plain), "1280"},
+		{"tunnel of IPv6", 6, between(6, sa.Tunnel, sa.ESP, gcm, plain), "1280"},
+		{"AH", 4, between(4, sa.Tunnel, sa.AH, "sha256", plain), "1248"},
+		{"ESP in UDP", 4, between(4, sa.Tunnel, sa.ESP, gcm, func(a *sa.SA) { a.Encap = true }), "1238"},
+	} {
+		t.Run(fmt.Sprintf("IPv%d, %s", c.v, c.name), func(t *testing.T) {
+			a, b := narrow(t, c.sas)
+			a.ping(b.addr[c.v], "-s 100", "1 received")
+			a.send(b, c.v, 300_000)
+			b.send(a, c.v, 300_000)
+			if got := a.pathMTU(b.addr[c.v]); got != c.learn {
+				t.Errorf("path MTU %q, want %s", got, c.learn)
+			}
+			if c.v == 4 {
+				a.ping(b.addr[4], "-M do -s 1400", "mtu")
+				a.ping(b.addr[4], "-M dont -s 1400", "1 received")
+			}
+			a.ping(b.addr[c.v], "-s 3000", "1 received")
+			if n := a.host.sender.Counts(); n[outbound.Narrowed] != 1 || n[outbound.Replies] == 0 {
+				t.Errorf("%d reports heeded, %d answers", n[outbound.Narrowed], n[outbound.Replies])
+			}
+			if n := b.host.sender.Counts()[outbound.Narrowed]; n != 0 {
+				t.Errorf("%d reports on the way that is not narrow", n)
+			}
+		})
+	}
+}
