@@ -3,6 +3,7 @@ package appliance
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -13,11 +14,17 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/gopacket"
+	"github.com/google/gopacket/layers"
+
 	"tapsec/configs"
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
+	"tapsec/internal/nic"
 	"tapsec/internal/outbound"
 	"tapsec/sa"
+	"tapsec/wire"
 )
 
 func TestMain(m *testing.M) { rig.Main(m) }
@@ -62,7 +69,8 @@ func narrow(t *testing.T, sas func(out bool) []*sa.SA) (a, b *site) {
 	router := &site{t: t, Namespace: namespace(t, "router")}
 	var sites [2]*site
 	for i := range pairs {
-		sites[i] = newSite(t, router, i, sas)
+		sites[i] = newSite(t, i, sas)
+		sites[i].start(router, &pairs[i])
 	}
 	for _, way := range []string{"net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"} {
 		if said, err := router.run("sysctl -w " + way); err != nil {
@@ -82,7 +90,8 @@ func namespace(t *testing.T, name string) *netns.Namespace {
 	return ns
 }
 
-func newSite(t *testing.T, router *site, i int, sas func(bool) []*sa.SA) *site {
+// newSite opens a site. Its wire is in the namespace router.
+func newSite(t *testing.T, i int, sas func(bool) []*sa.SA) *site {
 	t.Helper()
 	p := &pairs[i]
 	s := &site{t: t, Namespace: namespace(t, p.stack), addr: map[int]netip.Addr{}}
@@ -105,13 +114,24 @@ func newSite(t *testing.T, router *site, i int, sas func(bool) []*sa.SA) *site {
 	if s.Appliance, err = New(Options{Transport: true, Load: func() (*configs.Config, error) { return c, nil }}); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if err := s.Appliance.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// start has a site move frames, and gives stack and router their addresses.
+func (s *site) start(router *site, p *pair) {
+	s.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- s.Appliance.Run(ctx) }()
-	t.Cleanup(func() {
+	s.t.Cleanup(func() {
 		stop()
-		if err := errors.Join(<-ended, s.Appliance.Close()); err != nil {
-			t.Error(err)
+		if err := <-ended; err != nil {
+			s.t.Error(err)
 		}
 	})
 	<-s.Ready()
@@ -126,7 +146,6 @@ func newSite(t *testing.T, router *site, i int, sas func(bool) []*sa.SA) *site {
 			return errors.Join(netns.Address(p.stack, p.prefix(v, 2)), rig.Route(p.stack, everywhere, gateway.Addr()))
 		})
 	}
-	return s
 }
 
 func (s *site) do(f func() error) {
@@ -261,5 +280,53 @@ func TestNarrowPath(t *testing.T) {
 				t.Errorf("%d reports on the way that is not narrow", n)
 			}
 		})
+	}
+}
+
+// A report about what was sealed inside a tunnel comes back through the tunnel, from
+// beyond its end. It is heeded where it comes out.
+func TestReportInTunnel(t *testing.T) {
+	rig.Require(t)
+	inner := between(4, sa.Transport, sa.ESP, "aes128gcm16", func(a *sa.SA) { a.Name, a.SPI = "inner-"+a.Name, a.SPI+0x100 })
+	tunnel := between(6, sa.Tunnel, sa.ESP, "aes128gcm16", func(*sa.SA) {})
+	namespace(t, "router")
+	a := newSite(t, 0, func(out bool) []*sa.SA { return append(inner(out), tunnel(out)...) })
+	in, out := a.inward(0), a.outward(0)
+	through := func(stages []nic.Stage, frame []byte) [][]byte {
+		frames := [][]byte{append(make([]byte, 0, 4096), frame...)}
+		for _, s := range stages {
+			frames = s.Batch(frames)
+		}
+		return frames
+	}
+	sealer := func(sas []*sa.SA) *outbound.Sealer {
+		s, err := outbound.NewSealer(nil, sas...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	packet := forge.UDP(nil, netip.AddrPortFrom(pairs[0].prefix(4, 2).Addr(), 7), netip.AddrPortFrom(pairs[1].prefix(4, 2).Addr(), 7), make([]byte, 1300))
+	packet[6] |= 0x40
+	binary.BigEndian.PutUint16(packet[10:], 0)
+	binary.BigEndian.PutUint16(packet[10:], wire.Checksum(0, packet[:20]))
+	if sent := through(out, forge.AppendFrame(nil, packet)); len(sent) != 1 {
+		t.Fatalf("%d frames sent", len(sent))
+	}
+	quoted, err1 := sealer(inner(true)).Seal(nil, packet)
+	buf := gopacket.NewSerializeBuffer()
+	err2 := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
+		&layers.IPv4{Version: 4, TTL: 9, Protocol: layers.IPProtocolICMPv4, SrcIP: net.IP{203, 0, 113, 1}, DstIP: packet[12:16]},
+		&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(3, 4), Seq: 1200}, gopacket.Payload(quoted[:28]))
+	report, err3 := sealer(tunnel(false)).Seal(nil, buf.Bytes())
+	if err := errors.Join(err1, err2, err3); err != nil {
+		t.Fatal(err)
+	}
+	if got := through(in, forge.AppendFrame(nil, report)); len(got) != 1 {
+		t.Errorf("the report does not come out of the tunnel: %+v", a.host.consumer.Summary())
+	}
+	sent := through(out, forge.AppendFrame(nil, packet))
+	if n := a.host.sender.Counts(); len(sent) != 0 || n[outbound.Narrowed] != 1 || n[outbound.Replies] != 1 {
+		t.Errorf("%d frames sent, %d reports heeded, %d answers", len(sent), n[outbound.Narrowed], n[outbound.Replies])
 	}
 }
