@@ -314,12 +314,8 @@ func TestReportInTunnel(t *testing.T) {
 		t.Fatalf("%d frames sent", len(sent))
 	}
 	quoted, err1 := sealer(inner(true)).Seal(nil, packet)
-	buf := gopacket.NewSerializeBuffer()
-	err2 := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
-		&layers.IPv4{Version: 4, TTL: 9, Protocol: layers.IPProtocolICMPv4, SrcIP: net.IP{203, 0, 113, 1}, DstIP: packet[12:16]},
-		&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(3, 4), Seq: 1200}, gopacket.Payload(quoted[:28]))
-	report, err3 := sealer(tunnel(false)).Seal(nil, buf.Bytes())
-	if err := errors.Join(err1, err2, err3); err != nil {
+	report, err2 := sealer(tunnel(false)).Seal(nil, tooBig(t, quoted[:28], 1200))
+	if err := errors.Join(err1, err2); err != nil {
 		t.Fatal(err)
 	}
 	if got := through(in, forge.AppendFrame(nil, report)); len(got) != 1 {
@@ -329,4 +325,65 @@ func TestReportInTunnel(t *testing.T) {
 	if n := a.host.sender.Counts(); len(sent) != 0 || n[outbound.Narrowed] != 1 || n[outbound.Replies] != 1 {
 		t.Errorf("%d frames sent, %d reports heeded, %d answers", len(sent), n[outbound.Narrowed], n[outbound.Replies])
 	}
+}
+
+// tooBig is the packet of a router that reports about one of IPv4.
+func tooBig(t *testing.T, quoted []byte, mtu uint16) []byte {
+	t.Helper()
+	buf := gopacket.NewSerializeBuffer()
+	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true},
+		&layers.IPv4{Version: 4, TTL: 9, Protocol: layers.IPProtocolICMPv4, SrcIP: net.IP{203, 0, 113, 1}, DstIP: quoted[12:16]},
+		&layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(3, 4), Seq: mtu}, gopacket.Payload(quoted)); err != nil {
+		t.Fatal(err)
+	}
+	return buf.Bytes()
+}
+
+// Somebody on the way who has not seen our packets changes nothing, and somebody who
+// has makes none shorter than any path does.
+func TestForgedOnTheWire(t *testing.T) {
+	a, b := narrow(t, between(4, sa.Tunnel, sa.ESP, "aes128gcm16", func(*sa.SA) {}))
+	a.ping(b.addr[4], "-s 100", "1 received")
+	router := &site{t: t}
+	var err error
+	if router.Namespace, err = netns.Open("router"); err != nil {
+		t.Fatal(err)
+	}
+	defer router.Namespace.Close()
+	report := func(spi, number uint32, mtu uint16) {
+		quoted := make([]byte, 28)
+		quoted[0], quoted[2], quoted[3], quoted[9] = 0x45, 5, 200, wire.ProtoESP
+		copy(quoted[12:], a.addr[4].AsSlice())
+		copy(quoted[16:], b.addr[4].AsSlice())
+		binary.BigEndian.PutUint32(quoted[20:], spi)
+		binary.BigEndian.PutUint32(quoted[24:], number)
+		packet := tooBig(t, quoted, mtu)
+		router.do(func() error {
+			s, err := rig.OpenSocket(pairs[0].wire)
+			if err != nil {
+				return err
+			}
+			defer s.Close()
+			return s.Send(forge.AppendFrame(nil, packet))
+		})
+	}
+	until := func(r outbound.Reason, n uint64) {
+		t.Helper()
+		for deadline := time.Now().Add(patience); a.host.sender.Counts()[r] < n; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: %d, expected %d", r, a.host.sender.Counts()[r], n)
+			}
+		}
+	}
+	report(0x1002, 1, 600)     // an SPI that does not go there
+	report(0x1001, 50000, 600) // a number that was never sent
+	report(0x1001, 1, 551)     // no path is as short
+	until(outbound.Unbelieved, 3)
+	a.ping(b.addr[4], "-M do -s 1200", "1 received")
+	if n := a.host.sender.Counts(); n[outbound.Narrowed] != 0 || n[outbound.Replies] != 0 {
+		t.Errorf("%d reports heeded, %d answers", n[outbound.Narrowed], n[outbound.Replies])
+	}
+	report(0x1001, 1, 600) // as a router would
+	until(outbound.Narrowed, 1)
+	a.ping(b.addr[4], "-M do -s 1200", "mtu = 546")
 }
