@@ -37,7 +37,11 @@ type path struct {
 // of ours and have a number sent lately, and it only shortens a path, to no less
 // than what every path takes. The frame is only read.
 func (s *Sender) Heed(frame []byte) {
-	r, ok := parseReport(frame)
+	l3, version := icmpAt(frame)
+	if version == 0 {
+		return
+	}
+	r, ok := parseReport(frame, l3, version)
 	if !ok {
 		return
 	}
@@ -124,23 +128,26 @@ type report struct {
 	encap    bool
 }
 
-// parseReport reads a report. ok is false for what is none, is damaged, or quotes
-// no IPsec packet up to its sequence number.
-//
-// Most frames end at the first comparison of the protocol. No router puts extension
-// headers in front of ICMPv6.
-func parseReport(frame []byte) (r report, ok bool) {
-	const needed, tooBig = 3<<8 | 4, 2 << 8 // type and code
+// icmpAt finds the IP packet of a frame that carries ICMP; version is 0 where it does
+// not, as nearly always. No router puts extension headers in front of ICMPv6.
+func icmpAt(frame []byte) (l3 int, version uint8) {
 	etherType, l3, ok := wire.Ethernet(frame)
-	var version, kind = uint8(4), uint16(needed)
 	switch {
 	case !ok:
-		return r, false
 	case etherType == wire.EtherIPv4 && len(frame) > l3+wire.IPv4Len && frame[l3+9] == wire.ProtoICMP:
+		return l3, 4
 	case etherType == wire.EtherIPv6 && len(frame) > l3+wire.IPv6Len && frame[l3+6] == wire.ProtoICMPv6:
-		version, kind = 6, tooBig
-	default:
-		return r, false
+		return l3, 6
+	}
+	return 0, 0
+}
+
+// parseReport reads a report. ok is false for what is none, is damaged, or quotes
+// no IPsec packet up to its sequence number.
+func parseReport(frame []byte, l3 int, version uint8) (r report, ok bool) {
+	kind := uint16(3<<8 | 4) // fragmentation needed, type and code
+	if version == 6 {
+		kind = 2 << 8 // packet too big
 	}
 	p, err := wire.ParseIP(frame, l3, len(frame), version)
 	if err != nil || p.Short || p.Fragment || p.End-p.Header < icmpLen || !wire.HeaderSum(frame, p) {

@@ -221,3 +221,47 @@ func TestPathHolds(t *testing.T) {
 	s.Tick()
 	fits(1446, "ten minutes later")
 }
+
+// Frames from anywhere: no panic, they stay as they are, and what is believed names
+// an SA that has sent, and shortens its path to no less than any path takes.
+func FuzzHeed(f *testing.F) {
+	for _, v := range []int{4, 6} {
+		s := newSender(f, Config{SAs: []*sa.SA{site(v)}})
+		sealed := send(s, sized(v, 1400))[0]
+		f.Add(tooBig(f, sealed, 1300, 100))
+		f.Add(tooBig(f, sealed, 1300, 30))
+		f.Add(sealed)
+	}
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		for _, change := range []func(*sa.SA){func(*sa.SA) {}, encap} {
+			for v, least := range map[int]int{4: leastPath4, 6: leastIPv6} {
+				var events []Event
+				a := with(site(v), change)
+				s := newSender(t, Config{SAs: []*sa.SA{a}, Audit: func(e Event) { events = append(events, e) }})
+				before := bytes.Clone(frame)
+				if s.Heed(frame); len(events) != 0 {
+					t.Errorf("believed before anything was sent: %x", frame)
+				}
+				send(s, sized(v, 1400))
+				if s.Heed(frame); !bytes.Equal(frame, before) {
+					t.Errorf("%x became %x", before, frame)
+				}
+				for _, e := range events {
+					if e.MTU < least || e.MTU >= 1500 || !bytes.Contains(frame, be.AppendUint64(nil, uint64(a.SPI)<<32|1)) {
+						t.Errorf("%+v of %x", e, frame)
+					}
+				}
+			}
+		}
+	})
+}
+
+// BenchmarkHeed is what looking at a frame costs that is no report.
+func BenchmarkHeed(b *testing.B) {
+	s := newSender(b, Config{SAs: []*sa.SA{site(4)}})
+	sealed := send(s, sized(4, 1400))[0]
+	b.ReportAllocs()
+	for b.Loop() {
+		s.Heed(sealed)
+	}
+}
