@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"hash/crc32"
+	"net"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -379,5 +381,37 @@ func TestPacketRingThatTheKernelBreaks(t *testing.T) {
 		t.Error(err)
 	} else if kind, why := workers[0].Engine(); kind != Plain || !strings.Contains(why, "guest") {
 		t.Errorf("the next worker: %v, %s", kind, why)
+	}
+}
+
+// What this machine sends to itself comes in one frame of up to 64 KiB, which lo does not cut, with its
+// checksum.
+func TestAttachedToLoopback(t *testing.T) {
+	rig.Require(t)
+	ns, err := netns.New("loop") // where nothing else is said
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	var lo *Device
+	var conn *net.UDPConn
+	if err := ns.Do(func() (err error) {
+		if lo, err = Attach("lo"); err != nil {
+			return err
+		}
+		conn, err = net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:9")))
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer lo.Close()
+	defer conn.Close()
+	in := link(t, Options{}, lo, lo, 65575+14, 64)
+	if _, err := conn.Write(bytes.Repeat([]byte{7}, 65507)); err != nil {
+		t.Fatal(err)
+	}
+	frames, err := in.Receive()
+	if err != nil || len(frames) == 0 || len(frames[0]) != 65535+14 || udpSum(frames[0]) != 0xffff {
+		t.Errorf("%d frames, %v, %+v", len(frames), err, in.Tally())
 	}
 }

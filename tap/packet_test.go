@@ -206,6 +206,14 @@ func testAttachedReceiveEnds(t *testing.T, how Options) {
 		"closed":  {func(d *Device, l *single) error { return d.Close() }, os.ErrClosed},
 		"stopped": {func(d *Device, l *single) error { l.Stop(); return nil }, ErrStopped},
 		"deleted": {func(d *Device, l *single) error { return netns.Delete("near") }, ErrGone},
+		"moved": {func(d *Device, l *single) error {
+			ns, err := netns.New("elsewhere")
+			if err != nil {
+				return err
+			}
+			defer ns.Close() // and near ends with it
+			return ns.Take("near")
+		}, ErrGone},
 	} {
 		t.Run(name, func(t *testing.T) {
 			near, _, in, _ := attached(t, how, 1514, 0)

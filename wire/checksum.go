@@ -1,6 +1,9 @@
 package wire
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"math/bits"
+)
 
 // HeaderSum reports whether the header checksum of packet p is right; an IPv6
 // packet has none.
@@ -112,18 +115,29 @@ func updateChecksum(sum, was, is uint16) uint16 {
 	return ^uint16(s)
 }
 
-// Checksum is the Internet checksum of b on top of the partial sum start (RFC
-// 1071), complemented and ready to be stored.
+// Checksum is the Internet checksum of b on top of the partial sum start (RFC 1071), complemented and ready
+// to be stored. It adds eight bytes at a time in the order that they have in memory on most machines,
+// and swaps the result (section 2 (B)).
 func Checksum(start uint32, b []byte) uint16 {
-	s := uint64(start)
-	for ; len(b) >= 2; b = b[2:] {
-		s += uint64(b[0])<<8 | uint64(b[1])
+	order := binary.LittleEndian
+	start = start>>16 + start&0xffff
+	sum, carry := uint64(bits.ReverseBytes16(uint16(start>>16+start))), uint64(0)
+	for ; len(b) >= 32; b = b[32:] {
+		sum, carry = bits.Add64(sum, order.Uint64(b), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(b[8:]), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(b[16:]), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(b[24:]), carry)
 	}
-	if len(b) == 1 {
-		s += uint64(b[0]) << 8
+	for ; len(b) >= 8; b = b[8:] {
+		sum, carry = bits.Add64(sum, order.Uint64(b), carry)
 	}
-	for s > 0xffff {
-		s = s&0xffff + s>>16
+	var last [8]byte
+	copy(last[:], b)
+	sum, carry = bits.Add64(sum, order.Uint64(last[:]), carry)
+	sum, carry = bits.Add64(sum, 0, carry)
+	sum += carry
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
 	}
-	return ^uint16(s)
+	return ^bits.ReverseBytes16(uint16(sum))
 }

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"testing"
 
+	"pgregory.net/rapid"
+
 	"tapsec/wire"
 )
 
@@ -101,5 +103,40 @@ func TestCheckUpperSum(t *testing.T) {
 		if p.Version == 4 {
 			is(b, p, wire.SumNone)
 		}
+	}
+}
+
+// The sum is that of RFC 1071 section 4.1, word by word.
+func TestChecksumAgainstWords(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		b := rapid.SliceOfN(rapid.Byte(), 0, 200).Draw(t, "bytes")
+		if rapid.Bool().Draw(t, "ones") {
+			for i := range b {
+				b[i] = 0xff
+			}
+		}
+		start := rapid.Uint32().Draw(t, "start")
+		sum := uint64(start)
+		for i, v := range b {
+			if i%2 == 0 {
+				sum += uint64(v) << 8
+			} else {
+				sum += uint64(v)
+			}
+		}
+		for sum > 0xffff {
+			sum = sum>>16 + sum&0xffff
+		}
+		if got := wire.Checksum(start, b); got != ^uint16(sum) {
+			t.Fatalf("%#x, want %#x", got, ^uint16(sum))
+		}
+	})
+}
+
+func BenchmarkChecksum(b *testing.B) {
+	packet := make([]byte, 1400)
+	b.SetBytes(int64(len(packet)))
+	for b.Loop() {
+		wire.Checksum(0, packet)
 	}
 }

@@ -145,5 +145,5 @@ func writeUDP(b []byte, pseudo uint32, summed bool) {
 // seal writes the checksum of a TCP segment or UDP datagram b to its place.
 func seal(b []byte, place int, pseudo uint32) {
 	b[place], b[place+1] = 0, 0
-	binary.BigEndian.PutUint16(b[place:], Sum(pseudo+uint32(len(b)), b))
+	binary.BigEndian.PutUint16(b[place:], wire.Checksum(pseudo+uint32(len(b)), b))
 }

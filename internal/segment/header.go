@@ -9,7 +9,8 @@ package segment
 import (
 	"encoding/binary"
 	"hash/crc32"
-	"math/bits"
+
+	"tapsec/wire"
 )
 
 // HeaderLen is the length in bytes of struct virtio_net_hdr, as packet(7) has it.
@@ -61,7 +62,7 @@ func (h Header) Finish(frame []byte) {
 	}
 	const ofSCTP = 8
 	if h.place != ofSCTP {
-		sum := Sum(0, frame[h.start:])
+		sum := wire.Checksum(0, frame[h.start:])
 		if sum == 0 {
 			sum = 0xffff // a UDP checksum of zero says that there is none (RFC 768)
 		}
@@ -76,30 +77,3 @@ func (h Header) Finish(frame []byte) {
 }
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// Sum is the Internet checksum of b on top of the partial sum start (RFC 1071), complemented and ready
-// to be stored. It adds eight bytes at a time in the order that they have in memory on most machines,
-// and swaps the result (section 2 (B)).
-func Sum(start uint32, b []byte) uint16 {
-	order := binary.LittleEndian
-	start = start>>16 + start&0xffff
-	sum, carry := uint64(bits.ReverseBytes16(uint16(start>>16+start))), uint64(0)
-	for ; len(b) >= 32; b = b[32:] {
-		sum, carry = bits.Add64(sum, order.Uint64(b), carry)
-		sum, carry = bits.Add64(sum, order.Uint64(b[8:]), carry)
-		sum, carry = bits.Add64(sum, order.Uint64(b[16:]), carry)
-		sum, carry = bits.Add64(sum, order.Uint64(b[24:]), carry)
-	}
-	for ; len(b) >= 8; b = b[8:] {
-		sum, carry = bits.Add64(sum, order.Uint64(b), carry)
-	}
-	var last [8]byte
-	copy(last[:], b)
-	sum, carry = bits.Add64(sum, order.Uint64(last[:]), carry)
-	sum, carry = bits.Add64(sum, 0, carry)
-	sum += carry
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^bits.ReverseBytes16(uint16(sum))
-}

@@ -23,7 +23,7 @@ func (h header) write(piece []byte, number int) {
 	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
 	binary.BigEndian.PutUint16(b[4:], h.id+uint16(number))
 	b[10], b[11] = 0, 0
-	binary.BigEndian.PutUint16(b[10:], Sum(0, b[:int(b[0]&15)*4]))
+	binary.BigEndian.PutUint16(b[10:], wire.Checksum(0, b[:int(b[0]&15)*4]))
 }
 
 // pseudo is the sum over the pseudo-header, but for the length (RFC 9293 section 3.1, RFC 8200 section 8.1).
@@ -32,7 +32,7 @@ func (h header) pseudo(frame []byte, proto uint8) uint32 {
 	if !h.v4 {
 		addresses = frame[h.at+8 : h.at+wire.IPv6Len]
 	}
-	return uint32(^Sum(uint32(proto), addresses))
+	return uint32(^wire.Checksum(uint32(proto), addresses))
 }
 
 // locate finds what was merged, and the IP headers in front of it:

@@ -45,7 +45,7 @@ func TestKernelOpens(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := newWires(t)
-	uml := boot(t, "accept.py", "far1", out)
+	uml := boot(t, "accept.py", out, wired("far1"))
 	uml.Await("ready", 1)
 	for _, s := range []session{plain, esn} {
 		w.session(uml, filepath.Join(out, s.name+".yaml"), s.first, s.of(all))

@@ -20,19 +20,23 @@ type guest struct {
 	console io.WriteCloser
 }
 
+// wired gives the guest the network device vec0, a packet socket on an interface.
+func wired(on string) string {
+	return fmt.Sprintf("vec0:transport=raw,ifname=%s,depth=128,mtu=%d", on, mtu)
+}
+
 // boot starts a guest with a script of this folder as its init, until that is over.
-// Its network device vec0 is a packet socket on an interface. The folder out is
-// shared.
-func boot(t *testing.T, script, on, out string) guest {
+// The folder out is shared. What else the kernel is told may be for its environment.
+func boot(t *testing.T, script, out string, more ...string) guest {
 	t.Helper()
 	program.Watch(t, ".")
 	here, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("linux.uml", "mem=256M", "rootfstype=hostfs", "root=/dev/root", "rootflags=/", "ro",
-		"LIVE=1", "OUT="+out, "MAC=02:00:00:00:00:02", "init="+filepath.Join(here, script),
-		fmt.Sprintf("vec0:transport=raw,ifname=%s,depth=128,mtu=%d", on, mtu), "con=null", "con0=fd:0,fd:1", "ssl=null", "quiet")
+	args := append(more, "mem=256M", "rootfstype=hostfs", "root=/dev/root", "rootflags=/", "ro",
+		"LIVE=1", "OUT="+out, "MAC=02:00:00:00:00:02", "init="+filepath.Join(here, script), "con=null", "con0=fd:0,fd:1", "ssl=null", "quiet")
+	cmd := exec.Command("linux.uml", args...)
 	console, err := cmd.StdinPipe() // at the end of its input the console would hang up
 	if err != nil {
 		t.Fatal(err)

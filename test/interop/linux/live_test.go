@@ -48,7 +48,7 @@ func TestKernelSeals(t *testing.T) {
 	}
 	t.Cleanup(func() { host.Close() })
 
-	uml := boot(t, "record.py", "wire0", out)
+	uml := boot(t, "record.py", out, wired("wire0"))
 	var nic *program.Process
 	m := newMatrix()
 	for i, name := range inOrder {

@@ -1,0 +1,146 @@
+#!/usr/bin/python3
+"""Has two stacks of user-mode Linux talk through tapsec, which is attached to a
+veth, or to what was made of it. Runs as its init, and again in the namespaces of
+the stacks: "far" has the veth's other end, "stack" tapsec's TAP.
+
+The guest says "carried NAME" for each case, with what tapsec counted, or
+"failed". Its kernel has what others lack: SCTP, bonds, GRE, Geneve, IPIP.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+sys.dont_write_bytecode = True
+
+import guest  # noqa: E402
+from guest import ip, say  # noqa: E402
+
+SIZE = 1 << 18
+FAR, STACK = ("192.0.2.1", "2001:db8::1"), ("192.0.2.2", "2001:db8::2")
+INNER = ("198.51.100.1", "2001:db8:1::1"), ("198.51.100.2", "2001:db8:1::2")
+
+# name: what makes of "near" the interface to attach to, and its name; a tunnel
+# between the two stacks, which begins with the words of ip-link(8); the protocol
+CASES = {
+    "tcp": (["link set near up"], "near", "", "tcp"),
+    "sctp": (["link set near up"], "near", "", "sctp"),
+    "bond": (["link add bond9 type bond mode active-backup", "link set near down", "link set near master bond9"], "bond9", "", "tcp"),
+    "gre": (["link set near up"], "near", "type gretap key 7", "tcp"),
+    "geneve": (["link set near up"], "near", "type geneve id 7", "tcp"),
+    "ipip": (["link set near up"], "near", "type ipip", "tcp"),
+}
+
+
+def within(namespace, *words, **how):
+    return subprocess.Popen(["ip", "netns", "exec", namespace, *words], **how)
+
+
+def configure(namespace, *commands):
+    for c in commands:
+        ip("-n", namespace, *c.split())
+
+
+def address(namespace, name, pair):
+    configure(namespace, f"addr add {pair[0]}/24 dev {name}", f"addr add {pair[1]}/64 dev {name} nodad", f"link set {name} up")
+
+
+def tunnel(namespace, kind, local, remote, pair):
+    words = f"link add tun9 {kind} remote {remote}"
+    configure(namespace, words if "geneve" in kind else words + f" local {local}")
+    address(namespace, "tun9", pair)
+
+
+def case(name, prepare, attach, kind, protocol):
+    for namespace in "far", "stack":
+        ip("netns", "add", namespace)
+    ip(*"link add near type veth peer name far0 netns far".split())
+    for c in prepare:
+        ip(*c.split())
+    ip("link", "set", attach, "up")
+    address("far", "far0", FAR)
+    if protocol == "sctp":  # what is merged there nobody can cut
+        within("far", "ethtool", "-K", "far0", "tx-sctp-segmentation", "off").wait()
+    send = subprocess.Popen([os.environ["TAPSEC"], "send", "-c", "/run/out/tapsec.yaml", "--out", attach, "--stack", "stack0",
+                             "--stack-netns", "stack", "--control", "/run/socket"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    for line in send.stderr:
+        if "msg=ready" in line:
+            break
+    address("stack", "stack0", STACK)
+    there = STACK
+    if kind:
+        tunnel("far", kind, FAR[0], STACK[0], INNER[0])
+        tunnel("stack", kind, STACK[0], FAR[0], INNER[1])
+        there = INNER[1]
+    carried = [carry(protocol, a) for a in (there[:1] if "ipip" in kind else there)]
+    moved = json.loads(subprocess.run(["curl", "-s", "--unix-socket", "/run/socket", "http://tapsec/moved"], capture_output=True).stdout)["to_host"]
+    send.terminate()
+    send.communicate()
+    say(f"{'carried' if all(carried) else 'failed'} {name}: uncut={moved['uncut']} oversize={moved['oversize']} in={moved['in']}")
+    ip("link", "del", "near")
+    if attach != "near":
+        ip("link", "del", attach)
+    for namespace in "far", "stack":
+        ip("netns", "del", namespace)
+
+
+def carry(protocol, address):
+    """Sends bytes from far to stack and back. Tells whether they came."""
+    serves = within("stack", sys.executable, __file__, "serve", protocol, address, stdout=subprocess.PIPE)
+    serves.stdout.readline()
+    asks = within("far", sys.executable, __file__, "ask", protocol, address)
+    return (asks.wait() or serves.wait()) == 0
+
+
+def connected(role, protocol, address):
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    s = socket.socket(family, socket.SOCK_STREAM, {"tcp": socket.IPPROTO_TCP, "sctp": socket.IPPROTO_SCTP}[protocol])
+    s.settimeout(60)
+    if role == "serve":
+        s.bind((address, 9))
+        s.listen()
+        print("listening", flush=True)
+        s, _ = s.accept()
+        s.settimeout(60)
+    else:
+        s.connect((address, 9))
+    return s
+
+
+def talk(role, protocol, address):
+    data = bytes(i * 7 % 251 for i in range(1 << 10)) * (SIZE >> 10)
+    with connected(role, protocol, address) as s:
+        if role == "ask":
+            send(s, data)
+        got = b""
+        while len(got) < SIZE:
+            more = s.recv(1 << 16)
+            if not more:
+                break
+            got += more
+        if role == "serve":
+            send(s, data)
+            s.recv(1)  # until the other end has read all
+    if got != data:
+        sys.exit(f"{len(got)} of {SIZE} bytes")
+
+
+def send(s, data):
+    for at in range(0, len(data), 1 << 14):
+        s.sendall(data[at:at + (1 << 14)])
+
+
+def main():
+    subprocess.run(["modprobe", "-d", "/run/m", "-a", "veth", "tun", "sctp", "bonding", "geneve", "ip_gre", "ipip", "libcrc32c"], stderr=subprocess.DEVNULL)
+    for name, words in CASES.items():
+        case(name, *words)
+    say("all carried")
+
+
+if len(sys.argv) > 1:
+    talk(*sys.argv[1:])
+else:
+    guest.run(main)
