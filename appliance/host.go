@@ -50,7 +50,7 @@ func newHost(a *Appliance) (h *host, err error) {
 	if h.mtu, err = a.ports.mtu(c); err != nil {
 		return nil, err
 	}
-	h.options = outbound.Config{Joined: true, Use: o.Use, First: o.First, MTU: h.mtu, Socket: o.Attach,
+	h.options = outbound.Config{Joined: true, Use: o.Use, First: o.First, MTU: h.mtu, Socket: c.Wire.Attach,
 		Reply: a.ports.host.Inject, Ledger: a.ledger, Audit: logSent(a.log)}
 	h.remembers = o.State != ""
 	h.sides = newSides()
