@@ -13,6 +13,7 @@ import (
 	"tapsec/internal/inspect"
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/outbound"
+	"tapsec/internal/wrap"
 	"tapsec/keys"
 )
 
@@ -107,7 +108,7 @@ func TestReplayWidth(t *testing.T) {
 	frames = append(append(frames, bad), sent(t, state(long+"1", long+"2", 0x2002), 1<<31)...)
 	lines, sum := replayed(t, text, frames)
 	for line := range strings.Lines(lines + sum) {
-		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > inspect.Width {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > wrap.Width {
 			t.Errorf("%d columns: %s", n, line)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"tapsec/internal/inspect"
+	"tapsec/internal/wrap"
 )
 
 // What each command says of itself fits a terminal, and what a flag takes has a name
@@ -26,7 +26,7 @@ func TestHelp(t *testing.T) {
 			t.Fatal(err)
 		}
 		for line := range strings.Lines(out.String()) {
-			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > inspect.Width {
+			if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > wrap.Width {
 				t.Errorf("%s --help: %d columns: %s", cmd.CommandPath(), n, line)
 			}
 		}

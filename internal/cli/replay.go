@@ -92,6 +92,16 @@ verdicts.`,
 			return replay(o)
 		},
 	}
+	o.flags(cmd)
+	f := cmd.Flags()
+	f.StringVar(&form, "form", "", "`FORM` of the frames: inplace, as on the wire, or decap, opened headers taken off (default: the configuration's)")
+	f.StringVar(&annotate, "annotate", "", "`WHAT` stands behind each written frame: trailer, the verdict, or none (default: the configuration's)")
+	completeFlags(cmd)
+	return cmd
+}
+
+// flags are those that need no reading.
+func (o *replayOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVarP(&o.config, "config", "c", "", "configuration `FILE` with the SAs")
 	f.StringArrayVarP(&o.keys, "keys", "k", nil, "`FILE` with SAs in another tool's form; may be given several times")
@@ -104,10 +114,11 @@ verdicts.`,
 	f.StringSliceVar(&o.hosts, "host", nil, "only frames from or to this `ADDRESS`, outside or in a tunnel that was opened, or several")
 	f.StringVar(&o.expect, "expect", "", "end with exit code 4 unless all is `WHAT`: all-good, or as in a file")
 	f.StringVar(&o.color, "color", "auto", "colour of the verdicts `WHEN`: auto (on a terminal, without NO_COLOR), always or never")
-	f.StringVar(&form, "form", "", "`FORM` of the frames: inplace, as on the wire, or decap, opened headers taken off (default: the configuration's)")
-	f.StringVar(&annotate, "annotate", "", "`WHAT` stands behind each written frame: trailer, the verdict, or none (default: the configuration's)")
-	completeFlags(cmd)
-	return cmd
+	fixed := func(flag string, words ...cobra.Completion) {
+		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
+	}
+	fixed("only", inspect.Kinds()...)
+	fixed("color", "auto", "always", "never")
 }
 
 // setText reads a flag's text into v, where the flag was given.

@@ -15,7 +15,7 @@ import (
 
 	"tapsec/appliance"
 	"tapsec/configs"
-	"tapsec/internal/inspect"
+	"tapsec/internal/wrap"
 	"tapsec/tap"
 )
 
@@ -110,7 +110,7 @@ expected, or a capture is not what replay --expect says.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", inspect.Width)))
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", wrap.Width)))
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return inputError(err) })
 	root.AddCommand(newBench(), newConformance(), newDemo(), newDoctor(), newKeys(), newMan(), newReplay(), newRig(), newRun(), newSend(), newTransport(), newValidate(), newVersion())

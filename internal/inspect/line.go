@@ -4,12 +4,10 @@ import (
 	"fmt"
 	"strconv"
 
+	"tapsec/internal/wrap"
 	"tapsec/sa"
 	"tapsec/status"
 )
-
-// Width is that of a terminal, in columns. Lines are broken to fit.
-const Width = 80
 
 const verdictWidth = 11 // columns, a space included
 
@@ -27,7 +25,7 @@ func (i *Inspector) appendLine(b []byte, f *frame) []byte {
 	}
 	b = append(b, "           "[len(word):verdictWidth]...)
 	i.words = i.appendWords(i.words[:0], f)
-	return append(appendWrapped(b, i.words, verdictWidth, Width-verdictWidth), '\n')
+	return append(wrap.Append(b, i.words, verdictWidth, wrap.Width-verdictWidth), '\n')
 }
 
 // appendWords is what stands behind the verdict, on one line.

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"tapsec/internal/account"
+	"tapsec/internal/wrap"
 	"tapsec/status"
 )
 
@@ -93,7 +94,7 @@ func (s *Summary) String() string {
 // maxStrays is how many headers without an SA have lines.
 const maxStrays = 20
 
-// Table writes the account of each SA within Width columns, and the sum.
+// Table writes the account of each SA within wrap.Width columns, and the sum.
 func (s *Summary) Table(out io.Writer) error {
 	var b strings.Builder
 	if len(s.SAs) > 0 {
@@ -112,9 +113,9 @@ func (s *Summary) Table(out io.Writer) error {
 		fmt.Fprintf(&b, "and %s more that no SA matches\n", count(more, "header"))
 	}
 	if len(s.Silent) > 0 {
-		b.WriteString(Wrap("no frame of "+few(s.Silent), 2, Width) + "\n")
+		b.WriteString(wrap.Text("no frame of "+few(s.Silent), 2, wrap.Width) + "\n")
 	}
-	b.WriteString(Wrap(s.String(), 2, Width) + "\n")
+	b.WriteString(wrap.Text(s.String(), 2, wrap.Width) + "\n")
 	_, err := io.WriteString(out, b.String())
 	return err
 }
@@ -139,13 +140,13 @@ func rowLines(b *strings.Builder, r *account.Row) {
 		fmt.Fprintf(b, " %6s", short(n))
 	}
 	b.WriteByte('\n')
-	fmt.Fprintf(b, "  %s\n", Wrap(details(r, failed), 4, Width-2))
+	fmt.Fprintf(b, "  %s\n", wrap.Text(details(r, failed), 4, wrap.Width-2))
 	for _, f := range r.Diagnosis {
 		certain := "perhaps"
 		if f.Certain {
 			certain = "certain"
 		}
-		fmt.Fprintf(b, "  %s\n", Wrap(f.Cause+", "+certain+": "+f.Sentence, 4, Width-2))
+		fmt.Fprintf(b, "  %s\n", wrap.Text(f.Cause+", "+certain+": "+f.Sentence, 4, wrap.Width-2))
 	}
 }
 

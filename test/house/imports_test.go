@@ -14,7 +14,7 @@ import (
 // (docs/decisions/0001-house.md). What is not in the table may import nothing.
 var mayImport = map[string][]string{
 	"wire": {}, "internal/reason": {}, "internal/netns": {}, "internal/confine": {}, "internal/notify": {}, "internal/lab/vector": {},
-	"internal/logging": {}, "internal/audit": {},
+	"internal/logging": {}, "internal/audit": {}, "internal/wrap": {},
 
 	"sa":                {"wire"},
 	"internal/segment":  {"wire"},
@@ -50,17 +50,17 @@ var mayImport = map[string][]string{
 
 	"internal/account": {"sa", "status", "wire", "internal/replay"},
 	"internal/inspect": {"appliance", "capture", "configs", "pipeline", "sa", "status", "wire", "internal/account",
-		"internal/diagnosis"},
+		"internal/diagnosis", "internal/wrap"},
 
 	"internal/lab/bench": {"appliance", "configs", "internal/netns", "tap", "internal/nic", "sa", "internal/outbound", "status",
 		"internal/lab/forge", "internal/lab/rig"},
 	"internal/lab/testbed": {"appliance", "configs", "internal/nic", "pipeline", "status", "internal/lab/rig",
-		"internal/lab/conformance"},
+		"internal/lab/conformance", "internal/wrap"},
 	"internal/lab/hosts": {"appliance", "configs", "internal/netns", "sa", "internal/outbound", "status", "transport",
 		"internal/lab/forge", "internal/lab/rig"},
 	"internal/lab/soak": {"internal/lab/forge", "internal/lab/rig", "internal/netns", "status", "wire"},
 	"internal/lab/conformance": {"sa", "internal/outbound", "status", "wire", "configs", "keys",
-		"internal/lab/forge", "internal/lab/vector"},
+		"internal/lab/forge", "internal/lab/vector", "internal/wrap"},
 
 	"internal/doctor": {"internal/confine", "internal/lab/rig", "status", "tap"},
 	"internal/cli":    {"*"},

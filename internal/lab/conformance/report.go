@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
+
+	"tapsec/internal/wrap"
 )
 
 // Report is what a NIC was found to do.
@@ -90,26 +93,35 @@ func (r *Result) outcome() string {
 // pass; then a line for each source, and the totals.
 func (r *Report) WriteText(w io.Writer, onlyFailures bool) error {
 	var b strings.Builder
-	fmt.Fprintf(&b, "judged: %s\n\n%-8s %-9s %-20s %-20s %s\n", r.NIC, "outcome", "expected", "", "source", "frame")
+	fmt.Fprintf(&b, "judged: %s\n\n%-7s %-8s %-16s %-19s %s\n", r.NIC, "outcome", "expected", "", "source", "frame")
 	for i := range r.Results {
 		one := &r.Results[i]
 		if onlyFailures && one.Passed() {
 			continue
 		}
-		fmt.Fprintf(&b, "%-8s %-9s %-20s %-20s %s\n", one.outcome(), one.Word, one.Reason, one.asked(), one.Title)
+		b.WriteString(columns(fmt.Sprintf("%-7s %-8s %-16s %-19s", one.outcome(), one.Word, one.Reason, one.asked()), one.Title))
 		if !one.Passed() {
 			for line := range strings.Lines(one.Differs.Error()) {
-				fmt.Fprintf(&b, "         %s\n", strings.TrimSpace(line))
+				fmt.Fprintf(&b, "        %s\n", wrap.Text(strings.TrimSpace(line), 10, wrap.Width-8))
 			}
 		}
 	}
 	fmt.Fprintf(&b, "\n%6s %6s  %-20s\n", "passed", "failed", "source")
 	for _, s := range r.sources() {
-		fmt.Fprintf(&b, "%6d %6d  %-20s %s\n", s.Passed, s.Failed, s.Name, s.Text)
+		b.WriteString(columns(fmt.Sprintf("%6d %6d  %-20s", s.Passed, s.Failed, s.Name), s.Text))
 	}
 	fmt.Fprintf(&b, "\n%s\n", r.Totals())
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// columns puts a text behind the others, or beneath them where it is too long.
+func columns(others, text string) string {
+	if utf8.RuneCountInString(others)+1+utf8.RuneCountInString(text) > wrap.Width {
+		const indent = 8
+		return strings.TrimRight(others, " ") + "\n        " + wrap.Text(text, indent, wrap.Width-indent) + "\n"
+	}
+	return others + " " + text + "\n"
 }
 
 // asked is the source and, in the contract's table, the row.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tapsec/internal/lab/conformance"
+	"tapsec/internal/wrap"
 )
 
 // Bed is a NIC to which frames can be sent and that answers with what a host would
@@ -26,8 +27,7 @@ func Show(out io.Writer, b Bed, traffic time.Duration) (good bool, err error) {
 		return false, err
 	}
 	conformance.Sort(results)
-	fmt.Fprintf(out, "\n%-4s %-44s %-9s %-9s %-5s %-5s %-32s %s\n",
-		"row", "frame", "expected", "seen", "Done", "Next", "CryptoStatus", "reason")
+	fmt.Fprintf(out, "\n%-4s %-44s %-9s %-9s %-4s %s\n     CryptoStatus, reason\n", "row", "frame", "expected", "seen", "Done", "Next")
 	wrong := 0
 	for i := range results {
 		fmt.Fprintln(out, line(&results[i]))
@@ -43,14 +43,16 @@ func Show(out io.Writer, b Bed, traffic time.Duration) (good bool, err error) {
 	return good && wrong == 0, err
 }
 
-// line is a result's in the table.
+// line is a result's in the table: two lines, or more where it differs.
 func line(r *conformance.Result) string {
 	w, mark := r.Seen.Word, ""
 	if !r.Passed() {
-		mark = fmt.Sprintf("   <-- expected %s, %s", r.Word, r.Reason)
+		mark = fmt.Sprintf(" <-- expected %s, %s", r.Word, r.Reason)
 	}
-	return fmt.Sprintf("%-4s %-44s %-9s %-9s %-5d %-5d %-32s %s%s",
-		r.Row, r.Title, r.Word, w, bit(w.Done()), bit(w.Next()), w.Code(), r.Seen.Reason.Sentence(), mark)
+	const indent = 5
+	said := fmt.Sprintf("%s, %s%s", w.Code(), r.Seen.Reason.Sentence(), mark)
+	return fmt.Sprintf("%-4s %-44s %-9s %-9s %-4d %d\n     %s",
+		r.Row, r.Title, r.Word, w, bit(w.Done()), bit(w.Next()), wrap.Text(said, indent, wrap.Width-indent))
 }
 
 func bit(b bool) int {

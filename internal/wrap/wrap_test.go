@@ -1,4 +1,4 @@
-package inspect
+package wrap_test
 
 import (
 	"strings"
@@ -6,22 +6,24 @@ import (
 	"unicode/utf8"
 
 	"pgregory.net/rapid"
+
+	"tapsec/internal/wrap"
 )
 
 // Broken lines fit, none could have taken the next word, and nothing is lost.
-func TestWrap(t *testing.T) {
+func TestText(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		words := rapid.SliceOfN(rapid.StringMatching(`[a-zü]{1,90}`), 1, 30).Draw(t, "words")
-		indent, room := rapid.IntRange(0, 20).Draw(t, "indent"), rapid.IntRange(10, Width).Draw(t, "room")
+		indent, room := rapid.IntRange(0, 20).Draw(t, "indent"), rapid.IntRange(10, wrap.Width).Draw(t, "room")
 		text := strings.Join(words, " ")
-		lines := strings.Split(Wrap(text, indent, room), "\n")
+		lines := strings.Split(wrap.Text(text, indent, room), "\n")
 		for i, line := range lines {
 			if i > 0 {
 				var ok bool
 				if line, ok = strings.CutPrefix(line, strings.Repeat(" ", indent)); !ok {
 					t.Fatalf("line %d is not indented: %q", i, line)
 				}
-				room = Width - indent
+				room = wrap.Width - indent
 			}
 			lines[i] = line
 			n := utf8.RuneCountInString(line)
@@ -39,13 +41,4 @@ func TestWrap(t *testing.T) {
 			t.Fatalf("%q, want %q", got, text)
 		}
 	})
-}
-
-// Counts of any size stay in their column.
-func TestShort(t *testing.T) {
-	for n, want := range map[uint64]string{0: "0", 999999: "999999", 1000000: "1000k", 123456789: "123M", 1<<64 - 1: "18446P"} {
-		if got := short(n); got != want || len(got) > 6 {
-			t.Errorf("%d: %s, want %s", n, got, want)
-		}
-	}
 }

@@ -1,13 +1,17 @@
-package inspect
+// Package wrap breaks lines for people to read on a terminal.
+package wrap
 
-// Wrap breaks a text at spaces into lines that end within Width, the first one with
+// Width is that of a terminal, in columns.
+const Width = 80
+
+// Text breaks a text at spaces into lines that end within Width, the first one with
 // room columns, the others indented. A word that is longer stays whole.
-func Wrap(text string, indent, room int) string {
-	return string(appendWrapped(nil, []byte(text), indent, room))
+func Text(text string, indent, room int) string {
+	return string(Append(nil, []byte(text), indent, room))
 }
 
-// appendWrapped is Wrap for bytes.
-func appendWrapped(b, text []byte, indent, room int) []byte {
+// Append is Text for bytes, behind b, without allocating.
+func Append(b, text []byte, indent, room int) []byte {
 	for {
 		n := lineEnd(text, room)
 		b = append(b, text[:n]...)
