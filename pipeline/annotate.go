@@ -8,7 +8,7 @@ import (
 // annotate brings the frame into the form asked for and appends the trailer.
 func (p *Pipeline) annotate() []byte {
 	t := &p.trailer
-	if t.N > 0 && p.sad.table.UnderPressure() {
+	if t.N > 0 && p.sad.table.Asks(p.outer.headers[0].sa) {
 		t.Word |= status.SADeleteReq
 		t.Records[0].DeleteSA = true
 	}

@@ -78,6 +78,7 @@ func (p *Pipeline) open(po *portion, h *header, r *status.Record) status.Reason 
 	}
 	if verdict.Authentic() {
 		h.sa.Mark.Authenticated(r.Number)
+		p.sad.table.Use(h.sa)
 	}
 	return verdict
 }

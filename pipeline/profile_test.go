@@ -109,20 +109,17 @@ func TestUDPSubtypes(t *testing.T) {
 	}
 }
 
-// Capacity counts bundles, a full table is its own error and leaves nothing
-// behind, and near its end frames ask for deletions (contract, Lifecycle; row
-// 26).
+// Capacity counts bundles, and a full table is its own error and leaves nothing
+// behind (contract, Lifecycle).
 func TestCapacity(t *testing.T) {
 	profile := sa.Profiles[0]
 	profile.Capacity = 32
 	sad := pipeline.NewSAD(profile, 1)
 	first := espSA(sa.Transport)
 	offload(t, sad, first)
-	c := frameCase{sas: []*sa.SA{first}}
 	for n := 1; n < profile.Capacity; n++ {
-		_, trailer := process(t, sad, pipeline.Options{}, c.seal(t).frame)
-		if want := n >= 30; trailer.Word.DeleteSA() != want || trailer.Records[0].DeleteSA != want {
-			t.Errorf("%d of 32 bundles: word %s", n, trailer.Word)
+		if sad.UnderPressure() != (n >= 30) {
+			t.Errorf("%d of 32 bundles: under pressure %v", n, n < 30)
 		}
 		offload(t, sad, bundle(sa.Transport, spi(uint32(0x5000+n)))...)
 	}
@@ -131,13 +128,72 @@ func TestCapacity(t *testing.T) {
 	if _, err := sad.Add(b[1], b[0]); !errors.Is(err, sa.ErrFull) {
 		t.Errorf("the 33rd bundle: %v", err)
 	}
-	if len(sad.List()) != before {
-		t.Error("a refused bundle left something behind")
+	_ = sad.Delete(sad.Handle(first.ID()))
+	if err := sad.AddAll([][]*sa.SA{{first}, {espSA(sa.Transport, spi(0x9998))}}); !errors.Is(err, sa.ErrFull) || sad.Handle(first.ID()) != 0 {
+		t.Errorf("two where there is room for one: %v", err)
+	}
+	offload(t, sad, first)
+	if held, capacity := sad.Room(); len(sad.List()) != before || held != 32 || capacity != 32 {
+		t.Errorf("%d of %d bundles, %d SAs", held, capacity, len(sad.List()))
 	}
 	sad.Flush()
+	c := frameCase{sas: []*sa.SA{first}}
 	_, trailer := process(t, sad, pipeline.Options{}, c.seal(t).frame)
 	if trailer.Word != 0 || trailer.Reason != status.SADeleted {
 		t.Errorf("after a flush: %s %s", trailer.Word, trailer.Reason)
+	}
+}
+
+// A table that is nearly full asks for the SAs that were used least recently, a
+// sixteenth of its capacity each second, until it has room (contract row 26).
+func TestPressure(t *testing.T) {
+	profile := sa.Profiles[0]
+	profile.Capacity = 32
+	sad := pipeline.NewSAD(profile, 1)
+	var sas []*sa.SA
+	for n := range uint32(29) {
+		sas = append(sas, espSA(sa.Transport, spi(0x6000+n)))
+	}
+	offload(t, sad, sas...)
+	asked := func(i int) bool {
+		c := frameCase{sas: sas[i : i+1]}
+		_, trailer := process(t, sad, pipeline.Options{}, c.seal(t).frame)
+		if trailer.Word.DeleteSA() != trailer.Records[0].DeleteSA {
+			t.Error("the word contradicts the record")
+		}
+		return trailer.Word.DeleteSA()
+	}
+	sad.Tick()
+	for i := range sas { // one each second, the last one first
+		if asked(28 - i) {
+			t.Fatal("asked for without need")
+		}
+		sad.Tick()
+	}
+	if sad.Find(sas[28].ID()).Unused != 29 || sad.Find(sas[0].ID()).Unused != 1 {
+		t.Errorf("the first one used was unused for %d s, the last one for %d s", sad.Find(sas[28].ID()).Unused, sad.Find(sas[0].ID()).Unused)
+	}
+	offload(t, sad, espSA(sa.Transport, spi(0x7000)))
+	if asked(28) {
+		t.Error("asked for before a second has passed")
+	}
+	sad.Tick() // SA 28 was just used
+	for i, want := range map[int]bool{28: false, 27: true, 26: true, 25: false, 24: false} {
+		if asked(i) != want {
+			t.Errorf("SA %d asked for in the first second: %v", i, !want)
+		}
+	}
+	sad.Tick()
+	for i, want := range map[int]bool{28: false, 27: true, 26: true, 25: false, 24: false, 23: true, 22: true, 0: false} {
+		if asked(i) != want {
+			t.Errorf("SA %d asked for in the second second: %v", i, !want)
+		}
+	}
+	for _, s := range sas[2:] {
+		_ = sad.Delete(sad.Handle(s.ID()))
+	}
+	if sad.Tick(); asked(0) || asked(1) {
+		t.Error("asked for after the pressure")
 	}
 }
 

@@ -2,11 +2,13 @@ package pipeline
 
 import (
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 
 	"tapsec/ah"
 	"tapsec/esp"
 	"tapsec/sa"
+	"tapsec/status"
 )
 
 // SAD is what the modelled NIC holds and shares between its queues: the
@@ -16,7 +18,7 @@ type SAD struct {
 	profile sa.Profile
 	workers int
 	table   *sa.Table[inbound]
-	marks   func(*sa.SA) *sa.Mark // nil: those of the table
+	marks   Marks // nil: those of the table
 
 	inactive, ahOff, espOff atomic.Bool
 }
@@ -30,6 +32,12 @@ type inbound struct {
 
 type entry = sa.Entry[inbound]
 
+// Marks remembers ESN marks of SAs that are no more in the database.
+type Marks interface {
+	Of(*sa.SA) *sa.Mark       // the one that it had, or a new one
+	Dropped(*sa.SA, *sa.Mark) // the SA was deleted
+}
+
 // NewSAD makes an empty database for a profile and a number of workers (one
 // Pipeline each). Offload is active, for AH and ESP.
 func NewSAD(profile sa.Profile, workers int) *SAD {
@@ -38,7 +46,7 @@ func NewSAD(profile sa.Profile, workers int) *SAD {
 
 // Remember has SAs get their ESN marks from marks, which may know one that was
 // here before. It is called before anything else.
-func (d *SAD) Remember(marks func(*sa.SA) *sa.Mark) { d.marks = marks }
+func (d *SAD) Remember(marks Marks) { d.marks = marks }
 
 // Add offloads one SA, or the AH and the ESP SA of a bundle in this order, all
 // or nothing, and returns the first one's handle. An error names the SA and
@@ -55,18 +63,35 @@ func (d *SAD) Add(bundle ...*sa.SA) (handle uint32, err error) {
 	return entries[0].Handle, nil
 }
 
+// AddAll is Add for several bundles, which get in together or not at all.
+func (d *SAD) AddAll(bundles [][]*sa.SA) error {
+	all, err := d.allEntries(bundles)
+	if err != nil {
+		return err
+	}
+	return d.table.AddAll(all)
+}
+
 // Replace makes bundles the whole content of the database in one step. What is
 // unchanged keeps its handle and ESN mark. On an error nothing has changed.
 func (d *SAD) Replace(bundles [][]*sa.SA) error {
+	all, err := d.allEntries(bundles)
+	if err != nil {
+		return err
+	}
+	return d.table.Replace(all)
+}
+
+func (d *SAD) allEntries(bundles [][]*sa.SA) ([][]*entry, error) {
 	all := make([][]*entry, 0, len(bundles))
 	for _, b := range bundles {
 		entries, err := d.entries(b)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		all = append(all, entries)
 	}
-	return d.table.Replace(all)
+	return all, nil
 }
 
 func (d *SAD) entries(bundle []*sa.SA) ([]*entry, error) {
@@ -85,7 +110,7 @@ func (d *SAD) entries(bundle []*sa.SA) ([]*entry, error) {
 		}
 		e := &entry{SA: s, Value: in}
 		if d.marks != nil {
-			e.Mark = d.marks(s)
+			e.Mark = d.marks.Of(s)
 		}
 		entries = append(entries, e)
 	}
@@ -103,7 +128,17 @@ func (d *SAD) key(s *sa.SA) (in inbound, err error) {
 
 // Delete takes an SA, and its bundle partner, out of the database. The error is
 // sa.ErrUnknown.
-func (d *SAD) Delete(handle uint32) error { return d.table.Delete(handle) }
+func (d *SAD) Delete(handle uint32) error {
+	gone := d.table.Entry(handle)
+	if err := d.table.Delete(handle); err != nil || d.marks == nil || gone == nil {
+		return err
+	}
+	d.marks.Dropped(gone.SA, gone.Mark)
+	if p := gone.Partner; p != nil {
+		d.marks.Dropped(p.SA, p.Mark)
+	}
+	return nil
+}
 
 // Update gives the SA the high half of its ESN (sa.Mark.Update). The error is
 // sa.ErrUnknown.
@@ -133,15 +168,56 @@ type Holding struct {
 	*sa.SA
 	Handle uint32
 	Top    uint64 // highest number authenticated on an ESN SA
+	Unused uint32 // seconds since the last authentic packet, or since it was added
+}
+
+func (d *SAD) holding(e *entry) Holding {
+	return Holding{e.SA, e.Handle, e.Mark.T(), d.table.LastUse(e)}
 }
 
 // List returns the offloaded SAs in no particular order.
 func (d *SAD) List() []Holding {
 	var all []Holding
 	for _, e := range d.table.List() {
-		all = append(all, Holding{e.SA, e.Handle, e.Mark.T()})
+		all = append(all, d.holding(e))
 	}
 	return all
+}
+
+// Find returns an offloaded SA; its handle is 0 if it is not in the database.
+func (d *SAD) Find(id sa.ID) (none Holding) {
+	if e := d.table.Find(id); e != nil {
+		return d.holding(e)
+	}
+	return none
+}
+
+// Name is that of the SA that a packet's record is of, empty where it is no more.
+func (d *SAD) Name(r *status.Record, dst, src netip.Addr, encap bool) string {
+	m := d.table.Lookup(r.SPI, dst, src, encap)
+	for _, e := range []*entry{m.ESP, m.AH} {
+		if e != nil && e.Handle == r.Handle {
+			return e.Name
+		}
+	}
+	return ""
+}
+
+// Room reports how many bundles the database holds; capacity 0 sets no bound.
+func (d *SAD) Room() (held, capacity int) { return d.table.Bundles(), d.profile.Capacity }
+
+// Profile is what the NIC advertises.
+func (d *SAD) Profile() sa.Profile { return d.profile }
+
+// UnderPressure reports whether the database asks for SAs to be deleted.
+func (d *SAD) UnderPressure() bool { return d.table.UnderPressure() }
+
+// Tick is called once a second, by one goroutine.
+func (d *SAD) Tick() { d.table.Tick() }
+
+// Switches returns what Activate and Switch have set.
+func (d *SAD) Switches() (active, ah, esp bool) {
+	return !d.inactive.Load(), !d.ahOff.Load(), !d.espOff.Load()
 }
 
 // Activate switches receive offload as a whole.

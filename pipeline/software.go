@@ -25,7 +25,13 @@ func everything() sa.Profile {
 func (s *Software) Replace(bundles [][]*sa.SA) error { return s.sad.Replace(bundles) }
 
 // Remember is that of SAD.
-func (s *Software) Remember(marks func(*sa.SA) *sa.Mark) { s.sad.Remember(marks) }
+func (s *Software) Remember(marks Marks) { s.sad.Remember(marks) }
+
+// AddAll is that of SAD.
+func (s *Software) AddAll(bundles [][]*sa.SA) error { return s.sad.AddAll(bundles) }
+
+// Delete is that of SAD.
+func (s *Software) Delete(id sa.ID) error { return s.sad.Delete(s.sad.Handle(id)) }
 
 // Mark is that of SAD.
 func (s *Software) Mark(id sa.ID) *sa.Mark { return s.sad.Mark(id) }

@@ -146,6 +146,21 @@ func (x *index[T]) walk(f func(ID)) {
 	}
 }
 
+// each calls f for all that is in the index. Changes may be made beside it.
+func (x *index[T]) each(f func(*Entry[T])) {
+	for i := range x {
+		if p := x[i].Load(); p != nil {
+			for j := range p.slots {
+				for l := p.slots[j].Load(); l != nil; l = l.next {
+					if l.entry != nil {
+						f(l.entry)
+					}
+				}
+			}
+		}
+	}
+}
+
 func (l *link[T]) walk(f func(ID)) {
 	if l != nil {
 		l.next.walk(f)

@@ -101,19 +101,34 @@ func ProfileNames() (names []string) {
 	return names
 }
 
+// Unsupported is the error for an SA that is beyond a profile.
+type Unsupported struct {
+	Profile string
+	Missing string // flags by name, or a suite's keyword
+	flags   bool
+}
+
+// Error names what is missing.
+func (u *Unsupported) Error() string {
+	if u.flags {
+		return fmt.Sprintf("profile %s lacks %s", u.Profile, u.Missing)
+	}
+	return fmt.Sprintf("profile %s lacks the algorithm %s", u.Profile, u.Missing)
+}
+
 // Supports reports whether the NIC can hold the SA, alone or with the partner of
-// its bundle. The error names the missing flag or algorithm.
+// its bundle. The error is an *Unsupported.
 func (p Profile) Supports(s, partner *SA) error {
 	need := need(s)
 	if partner != nil {
 		need |= AHESPCombined
 	}
 	if missing := need &^ p.Flags; missing != 0 {
-		return fmt.Errorf("profile %s lacks %s", p.Name, missing)
+		return &Unsupported{p.Name, missing.String(), true}
 	}
 	for _, a := range s.Suite.Algorithms() {
 		if p.Algorithms != nil && !slices.Contains(p.Algorithms, a) {
-			return fmt.Errorf("profile %s lacks the algorithm %s", p.Name, a)
+			return &Unsupported{p.Name, a, false}
 		}
 	}
 	return nil

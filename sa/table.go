@@ -24,6 +24,7 @@ type Entry[T any] struct {
 	Mark    *Mark     // where there is none, the table makes one
 	Partner *Entry[T] // of a bundle: the ESP entry of the AH one, and the reverse
 	Value   T
+	use     *use // of the whole bundle
 }
 
 // Miss says why Lookup found nothing.
@@ -51,12 +52,15 @@ type Table[T any] struct {
 	index    atomic.Pointer[index[T]]
 	pressure atomic.Bool
 
+	seconds atomic.Uint32 // what Use goes by; Tick counts them
+	forced  atomic.Bool
+
 	mu         sync.Mutex // held by changes
 	byHandle   map[uint32]*Entry[T]
 	capacity   int
 	bundles    int
 	lastHandle uint32
-	forced     bool
+	asked      int // bundles, since the pressure began; Tick's alone
 }
 
 // NewTable makes a table for that many SA bundles; 0 sets no bound.
@@ -109,21 +113,30 @@ func rank(wantDst, wantSrc, dst, src netip.Addr) int {
 // Add puts one SA, or the AH and the ESP SA of a bundle, into the table: all or
 // nothing. It sets Handle, Mark and Partner. Errors are ErrBundle, ErrFull and
 // ErrExists.
-func (t *Table[T]) Add(bundle ...*Entry[T]) error {
+func (t *Table[T]) Add(bundle ...*Entry[T]) error { return t.AddAll([][]*Entry[T]{bundle}) }
+
+// AddAll is Add for several bundles, which get in together or not at all.
+func (t *Table[T]) AddAll(bundles [][]*Entry[T]) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !whole(bundle) {
-		return ErrBundle
-	}
-	if t.capacity > 0 && t.bundles == t.capacity {
+	if t.capacity > 0 && t.bundles+len(bundles) > t.capacity {
 		return fmt.Errorf("%w (%d bundles)", ErrFull, t.capacity)
 	}
-	for _, e := range bundle {
-		if t.Find(e.ID()) != nil {
-			return fmt.Errorf("%s: %w", e.SA, ErrExists)
+	more := map[ID]bool{}
+	for _, bundle := range bundles {
+		if !whole(bundle) {
+			return ErrBundle
+		}
+		for _, e := range bundle {
+			if id := e.ID(); more[id] || t.Find(id) != nil {
+				return fmt.Errorf("%s: %w", e.SA, ErrExists)
+			}
+			more[e.ID()] = true
 		}
 	}
-	t.insert(bundle)
+	for _, bundle := range bundles {
+		t.insert(bundle)
+	}
 	return nil
 }
 
@@ -141,9 +154,14 @@ func (t *Table[T]) insert(bundle []*Entry[T]) {
 	if len(bundle) == 2 {
 		bundle[0].Partner, bundle[1].Partner = bundle[1], bundle[0]
 	}
+	used := &use{}
+	used.second.Store(t.seconds.Load())
 	for _, e := range bundle {
 		if e.Mark == nil {
 			e.Mark = NewMark(e.SA)
+		}
+		if e.use == nil {
+			e.use = used
 		}
 		if e.Handle == 0 {
 			e.Handle = t.newHandle()
@@ -172,6 +190,13 @@ func (t *Table[T]) Find(id ID) *Entry[T] {
 		}
 	}
 	return nil
+}
+
+// Entry returns the entry with that handle, nil if it is not in the table.
+func (t *Table[T]) Entry(handle uint32) *Entry[T] {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byHandle[handle]
 }
 
 // Delete takes the SA with that handle out of the table, with its bundle
@@ -204,10 +229,11 @@ func (t *Table[T]) Replace(bundles [][]*Entry[T]) error {
 	defer t.mu.Unlock()
 	next := NewTable[T](t.capacity)
 	next.lastHandle = t.lastHandle
+	next.seconds.Store(t.seconds.Load())
 	for _, bundle := range bundles {
 		for _, e := range bundle {
 			if old := t.Find(e.ID()); old != nil && old.Same(e.SA) {
-				e.Handle = old.Handle
+				e.Handle, e.use = old.Handle, old.use
 				if e.Mark == nil && (old.Mark.T() != 0 || e.SeqHigh == old.SeqHigh && e.Seq == 0) {
 					e.Mark = old.Mark
 				}
@@ -228,6 +254,13 @@ func (t *Table[T]) Replace(bundles [][]*Entry[T]) error {
 	t.byHandle, t.bundles, t.lastHandle = next.byHandle, next.bundles, next.lastHandle
 	t.setPressure()
 	return nil
+}
+
+// Bundles is how many bundles the table holds.
+func (t *Table[T]) Bundles() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.bundles
 }
 
 // Flush empties the table.
@@ -255,21 +288,4 @@ func (t *Table[T]) Update(handle, high uint32) error {
 	}
 	e.Mark.Update(high)
 	return nil
-}
-
-// UnderPressure reports whether the table asks for SAs to be deleted: where at
-// most a sixteenth of its capacity is free, or where ForcePressure says so.
-func (t *Table[T]) UnderPressure() bool { return t.pressure.Load() }
-
-// ForcePressure makes the table ask for deletions however full it is.
-func (t *Table[T]) ForcePressure(on bool) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.forced = on
-	t.setPressure()
-}
-
-func (t *Table[T]) setPressure() {
-	full := t.capacity > 0 && t.bundles >= t.capacity-t.capacity/16
-	t.pressure.Store(t.forced || full)
 }

@@ -111,29 +111,50 @@ func first(s *sa.SA) uint64 {
 	return max(s.OSeq, uint64(s.SeqHigh)<<32) + 1
 }
 
-// Marks is a memory of ESN marks for one that completes numbers by itself: it
-// gives an SA the mark that it had before. A new one begins where the inbound
-// side has come to. It may be used by one goroutine at a time.
-func (l *Ledger) Marks() func(*sa.SA) *sa.Mark {
-	type key struct {
-		id  string
-		esn bool
+// Marks is a memory of ESN marks for one that completes numbers by itself. It may
+// be used by several goroutines.
+type Marks struct {
+	ledger *Ledger
+	mu     sync.Mutex
+	known  map[markKey]*sa.Mark
+}
+
+type markKey struct {
+	id  string
+	esn bool
+}
+
+// Marks makes a memory without marks.
+func (l *Ledger) Marks() *Marks { return &Marks{ledger: l, known: map[markKey]*sa.Mark{}} }
+
+// Of gives an SA the mark that it had before. A new one begins where the inbound
+// side has come to.
+func (ms *Marks) Of(s *sa.SA) *sa.Mark {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	k := markKey{fingerprint(s), s.ESN}
+	m := ms.known[k]
+	if m == nil || m.T() == 0 { // nothing was authenticated: what the SA says counts
+		m = sa.NewMark(s)
+		ms.known[k] = m
 	}
-	known := map[key]*sa.Mark{}
-	return func(s *sa.SA) *sa.Mark {
-		k := key{fingerprint(s), s.ESN}
-		m := known[k]
-		if m == nil || m.T() == 0 { // nothing was authenticated: what the SA says counts
-			m = sa.NewMark(s)
-			known[k] = m
-		}
-		m.Authenticated(s.Seq)
-		l.mu.Lock()
-		in := l.find(s)
-		l.mu.Unlock()
-		if in != nil {
-			m.Authenticated(in.Window().Top)
-		}
-		return m
+	m.Authenticated(s.Seq)
+	l := ms.ledger
+	l.mu.Lock()
+	in := l.find(s)
+	l.mu.Unlock()
+	if in != nil {
+		m.Authenticated(in.Window().Top)
+	}
+	return m
+}
+
+// Dropped forgets the mark of an SA that is no more, where that tells nothing:
+// whoever adds SAs for ever leaves no more behind than what was used.
+func (ms *Marks) Dropped(s *sa.SA, m *sa.Mark) {
+	ms.mu.Lock()
+	defer ms.mu.Unlock()
+	if k := (markKey{fingerprint(s), s.ESN}); m.T() == 0 && ms.known[k] == m {
+		delete(ms.known, k)
 	}
 }

@@ -176,7 +176,7 @@ func TestTakeOver(t *testing.T) {
 	in.Configure(known)
 	accept(t, in, Refused, 10, 8, 6, 5, 1)
 	accept(t, in, Fresh, 9, 7, 11)
-	marks := l.Marks()
+	marks := l.Marks().Of
 	for _, c := range []struct{ text, want uint64 }{{0, 20}, {30, 30}, {25, 30}} {
 		if got := marks(newSA(1, gcm, func(s *sa.SA) { s.ESN, s.Seq = true, c.text })).T(); got != c.want {
 			t.Errorf("T is %d, want %d", got, c.want)
@@ -189,7 +189,7 @@ func TestTakeOver(t *testing.T) {
 func TestMarks(t *testing.T) {
 	esn := newSA(1, func(s *sa.SA) { s.ESN, s.SeqHigh = true, 3 })
 	l := New()
-	nic, software := l.Marks(), l.Marks()
+	nic, software := l.Marks().Of, l.Marks().Of
 	m := nic(esn)
 	if got := m.Number(7); got != 3<<32+7 {
 		t.Errorf("number %#x", got)
