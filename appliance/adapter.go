@@ -3,12 +3,10 @@ package appliance
 import (
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 
 	"tapsec/configs"
 	"tapsec/internal/ledger"
 	"tapsec/pipeline"
-	"tapsec/sa"
 	"tapsec/status"
 )
 
@@ -16,9 +14,8 @@ import (
 // each queue.
 type Adapter struct {
 	sad       *pipeline.SAD
-	pipelines []*pipeline.Pipeline              // by queue
-	failures  *failures                         // nil: bad frames are not logged
-	names     atomic.Pointer[map[uint32]string] // of the SAs by handle, for failures
+	pipelines []*pipeline.Pipeline // by queue
+	failures  *failures            // nil: bad frames are not logged
 }
 
 // NewAdapter makes the NIC of a configuration. The error is a mistake in that.
@@ -26,7 +23,7 @@ func NewAdapter(c *configs.Config) (*Adapter, error) { return newAdapter(c, ledg
 
 // newAdapter makes one whose SAs have their ESN marks from marks. It logs the frames
 // that it finds bad, where it has a log.
-func newAdapter(c *configs.Config, marks func(*sa.SA) *sa.Mark, log *slog.Logger) (*Adapter, error) {
+func newAdapter(c *configs.Config, marks pipeline.Marks, log *slog.Logger) (*Adapter, error) {
 	profile := c.Profile
 	profile.Capacity = c.Capacity()
 	a := &Adapter{sad: pipeline.NewSAD(profile, c.Queues)}
@@ -54,22 +51,7 @@ func (a *Adapter) Offload(c *configs.Config) error {
 	}
 	a.sad.Switch(c.Offload.AH, c.Offload.ESP)
 	a.sad.Activate(c.Offload.Active)
-	if a.failures != nil {
-		names := map[uint32]string{}
-		for _, held := range a.sad.List() {
-			names[held.Handle] = held.Name
-		}
-		a.names.Store(&names)
-	}
 	return nil
-}
-
-// name is that of the SA with a handle, empty where there is none any more.
-func (a *Adapter) name(handle uint32) string {
-	if names := a.names.Load(); names != nil {
-		return (*names)[handle]
-	}
-	return ""
 }
 
 // SAs returns the offloaded SAs.
@@ -110,7 +92,7 @@ type nicReport struct {
 }
 
 func (a *Adapter) report() nicReport {
-	r := nicReport{map[string]uint64{}, map[string]uint64{}, len(a.sad.List())}
+	r := nicReport{map[string]uint64{}, map[string]uint64{}, a.sad.Count()}
 	for code := range status.Code(status.NumCodes) {
 		if n := a.Code(code); n > 0 {
 			r.Status[code.String()] = n

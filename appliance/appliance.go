@@ -20,7 +20,7 @@ import (
 
 	"tapsec/configs"
 	"tapsec/internal/confine"
-	"tapsec/internal/control"
+	server "tapsec/internal/control"
 	"tapsec/internal/ledger"
 	"tapsec/internal/nic"
 	"tapsec/internal/outbound"
@@ -73,14 +73,15 @@ type Appliance struct {
 	host    *host    // nil: the transport is elsewhere
 	ports   *ports
 	nic     *nic.NIC
-	server  *control.Server // nil without a control socket
-	opened  chan struct{}   // closed when all is open, and the process confined
+	server  *server.Server // nil without a control socket
+	opened  chan struct{}  // closed when all is open, and the process confined
 	losses  losses
 	ready   chan struct{}
 	began   time.Time
 
-	mu     sync.Mutex // held by what changes the configuration
-	config *configs.Config
+	mu     sync.Mutex      // held by what changes the configuration
+	config *configs.Config // its SAs are those of the latest reload
+	roster *roster         // the SAs in force
 }
 
 // New makes everything ready to move frames. On an error nothing is left; one
@@ -131,6 +132,7 @@ func (a *Appliance) open() (err error) {
 	if a.nic, err = a.ports.join(a.config, o, a.inward, a.outward, a.confine); err != nil {
 		return err
 	}
+	a.enlist(a.config, nil)
 	a.losses = losses{log: a.log, wire: a.config.Wire.Name, host: a.config.Host.Name}
 	return a.answer()
 }
@@ -273,8 +275,11 @@ func (a *Appliance) announce() {
 // tick is called each second, beside the frames.
 func (a *Appliance) tick(now time.Time) {
 	a.losses.watch(a.nic.Summary())
-	if a.adapter != nil && a.adapter.failures != nil {
-		a.adapter.failures.silent(false)
+	if a.adapter != nil {
+		a.adapter.sad.Tick()
+		if a.adapter.failures != nil {
+			a.adapter.failures.silent(false)
+		}
 	}
 	if a.host == nil {
 		return
@@ -289,10 +294,19 @@ func (a *Appliance) tick(now time.Time) {
 func (a *Appliance) follow() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if mtu, err := a.ports.mtu(a.config); err == nil {
-		a.host.resize(a.config, mtu)
+	mtu, err := a.ports.mtu(a.config)
+	resized, moved := err == nil && mtu != a.host.mtu, a.host.moved(a.config)
+	if !resized && !moved {
+		return
 	}
-	a.host.follow(a.config)
+	now := *a.config
+	now.SAs = a.roster.sas(anyMember)
+	if resized {
+		a.host.resize(&now, mtu)
+	}
+	if moved {
+		a.host.follow(&now)
+	}
 }
 
 // shape says what runs, for the log.
@@ -304,11 +318,11 @@ func (a *Appliance) shape() []any {
 		shape = append(shape, "host", a.config.Host.Name, "queues", a.config.Queues)
 	}
 	if a.adapter != nil {
-		shape = append(shape, "sas", len(a.adapter.sad.List()), "offload", a.config.Offload.Active)
+		shape = append(shape, "sas", a.adapter.sad.Count(), "offload", a.config.Offload.Active)
 	}
 	if a.host != nil {
 		d := &a.host.division
-		shape = append(shape, "inbound", len(d.inbound), "outbound", len(d.outbound))
+		shape = append(shape, "inbound", a.host.inbound, "outbound", len(d.outbound))
 	}
 	return shape
 }

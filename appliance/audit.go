@@ -111,14 +111,18 @@ func (f *failures) frame(frame []byte, t *status.Trailer) {
 		return
 	}
 	l := line{time: time.Unix(0, t.Received), level: slog.LevelWarn}
-	name := f.adapter.name(rec.Handle)
+	name := ""
+	p, seen := wire.Addresses(frame, int(rec.IP))
+	if seen && rec.IP > 0 {
+		name = f.adapter.sad.Name(&rec, p.Dst, p.Src, p.Proto == wire.ProtoUDP)
+	}
 	l.add(true, "reason", t.Reason.Qualified())
 	l.add(true, "status", t.Word.Code().String())
 	l.add(name != "", "sa", name)
 	l.add(rec.Protocol != 0, "protocol", sa.Protocol(rec.Protocol).String())
 	l.add(rec.SPI != 0, "spi", sa.SPI(rec.SPI).String())
 	l.add(rec.Number != 0, "seq", rec.Number)
-	if p, ok := wire.Addresses(frame, int(rec.IP)); ok && rec.IP > 0 {
+	if seen && rec.IP > 0 {
 		l.add(true, "src", p.Src)
 		l.add(true, "dst", p.Dst)
 	}

@@ -4,7 +4,8 @@ import (
 	"errors"
 	"time"
 
-	"tapsec/internal/control"
+	"tapsec/control"
+	server "tapsec/internal/control"
 	"tapsec/internal/outbound"
 	window "tapsec/internal/replay"
 	"tapsec/sa"
@@ -16,20 +17,19 @@ func (a *Appliance) answer() (err error) {
 	if a.options.Control == "" {
 		return nil
 	}
-	c := control.Config{Documents: map[string]func() any{
+	c := server.Config{SAs: lifecycle{a}, Documents: map[string]func() any{
 		"moved":  func() any { return a.nic.Summary() },
 		"status": func() any { return readStatus() },
 	}}
 	if a.adapter != nil {
 		c.Documents["nic"] = func() any { return a.adapter.report() }
-		c.Offloader = offloader{a.adapter}
 	}
 	if a.host != nil {
 		c.Documents["transport"] = func() any { return a.host.consumer.Summary() }
 		c.Documents["windows"] = func() any { return a.host.windows() }
 		c.Documents["outbound"] = func() any { return a.host.sealed() }
 	}
-	a.server, err = control.Open(a.options.Control, c)
+	a.server, err = server.Open(a.options.Control, c)
 	return err
 }
 
@@ -72,27 +72,31 @@ func (h *host) sealed() map[string]uint64 {
 	return counts
 }
 
-// offloader is the NIC as the control socket knows it.
-type offloader struct{ *Adapter }
-
-func (o offloader) Update(id sa.ID, high uint32) error { return o.sad.Update(o.sad.Handle(id), high) }
-func (o offloader) Delete(id sa.ID) error              { return o.sad.Delete(o.sad.Handle(id)) }
-
 // remote is the control interface of a NIC in another process. Its socket is
 // asked beside the frames.
 type remote struct {
-	client *control.Client
-	failed func(error)
+	client    *control.Client
+	answering func(*sa.SA) []*sa.SA
+	failed    func(error)
 }
 
 func (n remote) Update(s *sa.SA, high uint32) {
-	id := s.ID()
-	go n.do(func() error { return n.client.Update(id, high) })
+	ref := control.RefOf(s)
+	go n.do(func() error { return n.client.Update(ref, high) })
 }
 
+// Delete takes back an SA and the outbound one that belongs to it, which the NIC
+// may hold no more.
 func (n remote) Delete(s *sa.SA) {
-	id := s.ID()
-	go n.do(func() error { return n.client.Delete(id) })
+	go func() {
+		n.do(func() error { return n.client.Delete(control.RefOf(s), false) })
+		for _, out := range n.answering(s) {
+			err := n.client.Delete(control.RefOf(out), false)
+			if n.do(func() error { return err }); !errors.Is(err, sa.ErrUnknown) {
+				return
+			}
+		}
+	}()
 }
 
 func (n remote) do(ask func() error) {

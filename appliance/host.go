@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"tapsec/configs"
-	"tapsec/internal/control"
+	"tapsec/control"
 	"tapsec/internal/fragment"
 	"tapsec/internal/netns"
 	"tapsec/internal/outbound"
@@ -38,6 +38,8 @@ type host struct {
 	local     []netip.Addr     // ours
 	sides     sides
 	division  division // in force
+	policy    []sa.Policy
+	inbound   int // bundles, as of the latest reload
 
 	reassembler reassembler // in front of sender
 }
@@ -67,13 +69,13 @@ func newHost(a *Appliance) (h *host, err error) {
 	tc := transport.Config{Fallback: h.software, Audit: logReceived(a.log), Ledger: a.ledger}
 	switch {
 	case a.adapter != nil:
-		tc.NIC = direct{a.adapter.sad}
+		tc.NIC = direct{a.adapter.sad, a.takeBack}
 	case o.NIC != "":
 		client, err := control.Dial(o.NIC)
 		if err != nil {
 			return nil, errors.Join(err, h.close())
 		}
-		tc.NIC = remote{client, func(err error) { h.log.Warn("the NIC was not told", "err", err) }}
+		tc.NIC = remote{client, a.answering, func(err error) { h.log.Warn("the NIC was not told", "err", err) }}
 	}
 	if h.mirror != nil {
 		tc.Mirror = func(frame []byte) { h.mirror.Inject(frame) } // best effort: a monitor that is not there loses frames
@@ -84,7 +86,7 @@ func newHost(a *Appliance) (h *host, err error) {
 	if err := h.adopt(c); err != nil {
 		return nil, errors.Join(inputError(err), h.close())
 	}
-	h.undecided(c)
+	h.undecided(h.division, c)
 	h.forgets()
 	return h, nil
 }
@@ -94,13 +96,25 @@ func newHost(a *Appliance) (h *host, err error) {
 // nothing has changed.
 func (h *host) adopt(c *configs.Config) error {
 	h.local = h.ours(c)
-	d := h.sides.divide(c, h.local)
-	held := h.sides.protects(c, &d, h.options.Use)
-	want := h.options
-	want.Policy, want.Local, want.Held = c.Policy, h.local, slices.Collect(maps.Keys(held))
-	for _, bundle := range d.outbound {
-		want.SAs = append(want.SAs, bundle...)
+	d := h.sides.divide(c.AllBundles(), h.local, len(c.Local) > 0)
+	held := h.sides.protects(c.Policy, &d, h.options.Use)
+	if err := h.seal(c.Policy, &d, held); err != nil {
+		return err
 	}
+	inbound := slices.Concat(d.inbound, d.undecided)
+	if err := h.software.Replace(inbound); err != nil {
+		return err
+	}
+	h.sides.held, h.division, h.policy, h.inbound = held, d, c.Policy, len(d.inbound)
+	h.division.inbound = nil // the transport's own
+	return h.consumer.Replace(inbound, c.Policy, h.mine())
+}
+
+// seal makes the outbound SAs of a division those in force.
+func (h *host) seal(policy []sa.Policy, d *division, held map[outbound.Held]bool) error {
+	want := h.options
+	want.Policy, want.Local, want.Held = policy, h.local, slices.Collect(maps.Keys(held))
+	want.SAs = slices.Concat(d.outbound...)
 	if h.sender == nil {
 		sender, err := outbound.New(want)
 		if err != nil {
@@ -111,12 +125,70 @@ func (h *host) adopt(c *configs.Config) error {
 		return err
 	}
 	h.reassembler.idle.Store(len(d.outbound) == 0)
-	inbound := slices.Concat(d.inbound, d.undecided)
-	if err := h.software.Replace(inbound); err != nil {
+	return nil
+}
+
+// add takes further SAs, all or none.
+func (h *host) add(c *configs.Config, bundles [][]*sa.SA) error {
+	more := h.sides.divide(bundles, h.local, len(c.Local) > 0)
+	inbound := slices.Concat(more.inbound, more.undecided)
+	if err := h.software.AddAll(inbound); err != nil {
 		return err
 	}
-	h.sides.held, h.division = held, d
-	return h.consumer.Replace(inbound, c.Policy, h.mine())
+	err := h.consumer.Add(inbound)
+	if err == nil && len(more.outbound)+len(more.undecided) > 0 {
+		next := division{outbound: slices.Concat(h.division.outbound, more.outbound), undecided: slices.Concat(h.division.undecided, more.undecided)}
+		held := h.sides.protects(nil, &more, h.options.Use)
+		if err = h.seal(h.policy, &next, held); err == nil {
+			h.division, h.sides.held = next, held
+			h.consumer.SetLocal(h.mine())
+		}
+	}
+	if err != nil {
+		h.stopOpening(inbound)
+		return err
+	}
+	h.undecided(more, c)
+	h.forgets()
+	return nil
+}
+
+// stopSealing has bundles seal no more, if they did. What they protected is held
+// back.
+func (h *host) stopSealing(bundles [][]*sa.SA) error {
+	gone := func(b []*sa.SA) bool {
+		return slices.ContainsFunc(bundles, func(o []*sa.SA) bool { return o[0] == b[0] })
+	}
+	next := division{outbound: slices.DeleteFunc(slices.Clone(h.division.outbound), gone), undecided: slices.DeleteFunc(slices.Clone(h.division.undecided), gone)}
+	if len(next.outbound) == len(h.division.outbound) && len(next.undecided) == len(h.division.undecided) {
+		return nil
+	}
+	if err := h.seal(h.policy, &next, h.sides.held); err != nil {
+		return err
+	}
+	h.division = next
+	h.consumer.SetLocal(h.mine())
+	return nil
+}
+
+// stopOpening has bundles open no more, if they did.
+func (h *host) stopOpening(bundles [][]*sa.SA) {
+	for _, bundle := range bundles {
+		_ = h.consumer.Delete(bundle[0].ID()) // unknown: it is an outbound one
+		_ = h.software.Delete(bundle[0].ID())
+	}
+}
+
+// numbers writes into an SA the numbers that it has come to.
+func (h *host) numbers(c *configs.Config, s *sa.SA) {
+	switch one, known := h.sides.decide(s, h.local, len(c.Local) > 0); {
+	case known && one.outbound:
+		s.OSeq = max(s.OSeq, h.options.Ledger.Counter(s).Peek()-1)
+	default:
+		if top := h.options.Ledger.Inbound(s).Window().Top; top > s.Seq {
+			s.Seq, s.Bitmap = top, nil
+		}
+	}
 }
 
 // forgets says once that sealing with a key for the second time cannot be noticed.
@@ -164,27 +236,23 @@ func (h *host) ours(c *configs.Config) []netip.Addr {
 	return now
 }
 
+// moved reports whether our addresses are others than those in force.
+func (h *host) moved(c *configs.Config) bool { return !slices.Equal(h.ours(c), h.local) }
+
 // follow adopts the addresses that are ours now.
 func (h *host) follow(c *configs.Config) {
-	now := h.ours(c)
-	if slices.Equal(now, h.local) {
-		return
-	}
 	if err := h.adopt(c); err != nil {
 		h.log.Error("the stack's new addresses are not taken over", "err", err)
 		return
 	}
-	h.log.Info("local addresses", "are", now)
-	h.undecided(c)
+	h.log.Info("local addresses", "are", h.local)
+	h.undecided(h.division, c)
 	h.forgets()
 }
 
 // resize seals for another MTU of the wire. One that nothing can be sealed for is
 // told of once, and that before stays.
 func (h *host) resize(c *configs.Config, mtu int) {
-	if mtu == h.mtu {
-		return
-	}
 	before := h.options.MTU
 	h.mtu, h.options.MTU = mtu, mtu
 	if err := h.adopt(c); err != nil {
@@ -196,9 +264,9 @@ func (h *host) resize(c *configs.Config, mtu int) {
 }
 
 // undecided says which SAs wait for an address.
-func (h *host) undecided(c *configs.Config) {
+func (h *host) undecided(d division, c *configs.Config) {
 	var names []string
-	for _, bundle := range h.division.undecided {
+	for _, bundle := range d.undecided {
 		names = append(names, bundle[0].Name)
 	}
 	if len(names) > 0 {
@@ -253,8 +321,12 @@ func (h *host) close() error {
 	return err
 }
 
-// direct is the control interface of a NIC in the same process.
-type direct struct{ sad *pipeline.SAD }
+// direct is the control interface of a NIC in the same process. What takes time is
+// done beside the frames.
+type direct struct {
+	sad      *pipeline.SAD
+	takeBack func(*sa.SA)
+}
 
 func (d direct) Update(s *sa.SA, high uint32) {
 	if handle := d.sad.Handle(s.ID()); handle != 0 {
@@ -262,8 +334,4 @@ func (d direct) Update(s *sa.SA, high uint32) {
 	}
 }
 
-func (d direct) Delete(s *sa.SA) {
-	if handle := d.sad.Handle(s.ID()); handle != 0 {
-		_ = d.sad.Delete(handle)
-	}
-}
+func (d direct) Delete(s *sa.SA) { go d.takeBack(s) }

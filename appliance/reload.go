@@ -11,12 +11,16 @@ import (
 )
 
 // Reload takes over SAs, policy and offload switches from the configuration as it
-// now is. What cannot change while frames flow stays and is named in the log; a
+// now is. SAs that were added at run time stay. What cannot change while frames flow stays and is named in the log; a
 // mistake leaves everything as it is, and is logged, too.
 func (a *Appliance) Reload() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	next, err := a.options.Load()
+	added := a.roster.sas(addedMember)
+	if err == nil {
+		err = next.Take(&configs.Config{SAs: added})
+	}
 	if err == nil {
 		for _, field := range fixed(a.config, next) {
 			a.log.Warn("this change needs a restart", "field", field)
@@ -29,12 +33,13 @@ func (a *Appliance) Reload() error {
 		a.refuse(err)
 		return inputError(err)
 	}
-	went, came := changes(a.config, next)
+	went, came := changes(a.roster.sas(anyMember), next.SAs)
 	a.config = next
+	a.enlist(next, added)
 	a.warn(next)
 	a.log.Info("reloaded", append(a.shape(), went, came)...)
 	if a.host != nil {
-		a.host.undecided(next)
+		a.host.undecided(a.host.division, next)
 		a.host.forgets()
 	}
 	return nil
@@ -56,14 +61,14 @@ func (a *Appliance) adopt(next *configs.Config) error {
 
 // changes names the SAs that a reload takes away and those that it brings, for the
 // log. An SA with another key is another one.
-func changes(old, next *configs.Config) (went, came slog.Attr) {
-	missing := func(from, in *configs.Config) string {
+func changes(old, next []*sa.SA) (went, came slog.Attr) {
+	missing := func(from, in []*sa.SA) string {
 		there := map[sa.ID]*sa.SA{}
-		for _, s := range in.SAs {
+		for _, s := range in {
 			there[s.ID()] = s
 		}
 		var names []string
-		for _, s := range from.SAs {
+		for _, s := range from {
 			if other := there[s.ID()]; other == nil || !other.Same(s) {
 				names = append(names, s.Name)
 			}

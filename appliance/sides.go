@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"tapsec/configs"
 	"tapsec/internal/outbound"
 	"tapsec/sa"
 )
@@ -36,11 +35,11 @@ type division struct {
 
 func newSides() sides { return sides{map[sa.ID]decision{}, map[outbound.Held]bool{}} }
 
-// divide tells SAs apart by the addresses that are ours. Those that the
-// configuration names are all there are; those of an interface may still come.
-func (s *sides) divide(c *configs.Config, local []netip.Addr) (d division) {
-	for _, bundle := range c.AllBundles() {
-		one, known := s.decide(bundle[0], local, len(c.Local) > 0)
+// divide tells SAs apart by the addresses that are ours. Where these are final, as
+// those that the configuration names, no others come.
+func (s *sides) divide(bundles [][]*sa.SA, local []netip.Addr, final bool) (d division) {
+	for _, bundle := range bundles {
+		one, known := s.decide(bundle[0], local, final)
 		switch {
 		case !known:
 			d.undecided = append(d.undecided, bundle)
@@ -49,7 +48,7 @@ func (s *sides) divide(c *configs.Config, local []netip.Addr) (d division) {
 		default:
 			d.inbound = append(d.inbound, bundle)
 		}
-		if known {
+		if known && bundle[0].Direction == sa.AnyDirection {
 			s.decided[bundle[0].ID()] = one
 		}
 	}
@@ -74,9 +73,9 @@ func (s *sides) decide(a *sa.SA, local []netip.Addr, final bool) (_ decision, kn
 	return decision{outbound: true}, known || slices.ContainsFunc(local, beyond)
 }
 
-// protects adds what a configuration protects to what earlier ones did. Where --sa
+// protects adds what these SAs and rules protect to what earlier ones did. Where --sa
 // names the SAs to seal with the others protect nothing.
-func (s *sides) protects(c *configs.Config, d *division, use [][]string) map[outbound.Held]bool {
+func (s *sides) protects(policy []sa.Policy, d *division, use [][]string) map[outbound.Held]bool {
 	held := maps.Clone(s.held)
 	for _, bundle := range slices.Concat(d.outbound, d.undecided) {
 		for _, a := range bundle {
@@ -85,9 +84,9 @@ func (s *sides) protects(c *configs.Config, d *division, use [][]string) map[out
 			}
 		}
 	}
-	for i := range c.Policy {
-		if c.Policy[i].Action != sa.Bypass {
-			held[outbound.Held{Match: c.Policy[i].Match}] = true
+	for i := range policy {
+		if policy[i].Action != sa.Bypass {
+			held[outbound.Held{Match: policy[i].Match}] = true
 		}
 	}
 	return held

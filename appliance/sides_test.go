@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"testing"
 
-	"tapsec/configs"
 	"tapsec/sa"
 )
 
@@ -47,11 +46,7 @@ func TestSides(t *testing.T) {
 			for _, l := range step.local {
 				local = append(local, addr(l))
 			}
-			config := &configs.Config{SAs: []*sa.SA{one}}
-			if c.fixed {
-				config.Local = local
-			}
-			d := s.divide(config, local)
+			d := s.divide([][]*sa.SA{{one}}, local, c.fixed)
 			got := map[string]string{"1 0 0": "in", "0 1 0": "out", "0 0 1": "undecided"}[fmt.Sprint(len(d.inbound), len(d.outbound), len(d.undecided))]
 			if got != step.want {
 				t.Errorf("%s, step %d with %v: %s, want %s", name, i, step.local, got, step.want)

@@ -234,6 +234,7 @@ func (c *Config) checkPolicy(d *decoder) {
 
 // checkWarnings names what is allowed and unwise.
 func (c *Config) checkWarnings(d *decoder, bundled map[*sa.SA]bool) {
+	nonces := map[string]int{} // the first SA with each key
 	for i, s := range c.SAs {
 		if s.SPI >= 1 && s.SPI <= 255 {
 			d.warn(at(i, "spi"), "%d is reserved (RFC 4303 section 2.1: 1 to 255)", s.SPI)
@@ -244,7 +245,7 @@ func (c *Config) checkWarnings(d *decoder, bundled map[*sa.SA]bool) {
 		if s.Suite.Legacy() && c.AllowLegacy {
 			d.warn(at(i, "suite"), "%s is obsolete (RFC 8221)", s.Suite.Name)
 		}
-		if first, ok := c.sharesKey(i); ok {
+		if first, ok := sharesKey(nonces, s, i); ok {
 			d.warn(at(i, nonceField(s)), "%s has the key of sas[%d], and under one key of %s no number may be sent twice (RFC 4106 section 3.1); give each SA and direction its own", shown(s.Name), first, s.Suite.Name)
 		}
 		if s.ReplayOff {
@@ -256,17 +257,18 @@ func (c *Config) checkWarnings(d *decoder, bundled map[*sa.SA]bool) {
 	}
 }
 
-// sharesKey finds an SA before SA i that has the same key, where that repeats nonces.
-// It does not ask for directions: who receives on both has a peer that sends on both.
-func (c *Config) sharesKey(i int) (first int, ok bool) {
-	s := c.SAs[i]
-	if !s.Suite.CounterMode() {
+// sharesKey finds an SA before s, which is SA i, that has the same key, where that
+// repeats nonces. It does not ask for directions: who receives on both has a peer
+// that sends on both.
+func sharesKey(nonces map[string]int, s *sa.SA, i int) (first int, ok bool) {
+	key := string(nonceKey(s).Bytes())
+	if !s.Suite.CounterMode() || key == "" {
 		return 0, false
 	}
-	first = slices.IndexFunc(c.SAs[:i], func(o *sa.SA) bool {
-		return o.Suite.CounterMode() && nonceKey(o).Len() > 0 && nonceKey(o).Equal(nonceKey(s))
-	})
-	return first, first >= 0
+	if first, ok = nonces[key]; !ok {
+		nonces[key] = i
+	}
+	return first, ok
 }
 
 // nonceKey is the key whose nonces are made of sequence numbers, salt included.

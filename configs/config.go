@@ -12,6 +12,7 @@ package configs
 import (
 	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -193,6 +194,52 @@ func Parse(name string, data []byte) (*Config, error) {
 	if root == nil {
 		return nil, d.errors()
 	}
+	return d.config(root)
+}
+
+// ParseSAs reads SAs as a configuration has them: all of one, a list of them, or one
+// alone.
+func ParseSAs(name string, data []byte) (*Config, error) {
+	data = keys.Text(data)
+	d := newDecoder(name, data)
+	root := d.parse(data)
+	if root == nil {
+		return nil, d.errors()
+	}
+	list := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Line: root.Line, Column: root.Column, Content: []*yaml.Node{root}}
+	switch {
+	case root.Kind == yaml.SequenceNode:
+		list = root
+	case root.Kind != yaml.MappingNode || scalarOf(root, "spi") == "":
+		return d.config(root)
+	}
+	field := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: "sas", Line: root.Line, Column: root.Column}
+	return d.config(&yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: root.Line, Column: root.Column, Content: []*yaml.Node{field, list}})
+}
+
+// ParseRequest reads the SAs of a text that another program sent: JSON with the
+// fields sas and allow_legacy alone, which may name no key file.
+func ParseRequest(data []byte) (*Config, error) {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(data, &fields); err != nil {
+		return nil, errors.New("expected a JSON object with sas")
+	}
+	d := newDecoder("request", data)
+	d.noKeyFiles = true
+	root := d.parse(data)
+	if root == nil {
+		return nil, d.errors()
+	}
+	for name := range fields {
+		if name != "sas" && name != "allow_legacy" {
+			d.say(root, shown(name), "there is no such field; there are allow_legacy, sas")
+		}
+	}
+	return d.config(root)
+}
+
+// config makes the configuration of a tree.
+func (d *decoder) config(root *yaml.Node) (*Config, error) {
 	doc := document{Config: *Default()}
 	d.insecureKeyFiles = scalarOf(root, "insecure_key_files") == "true"
 	d.learnSecrets(root, false)
@@ -244,19 +291,23 @@ func (c *Config) TakeOver() {
 // here already, of the same name and keys, only tells what numbers it has come to.
 // Another one of that name or identity is an error, and then none is added.
 func (c *Config) Take(other *Config) error {
+	byName, byID := map[string]*sa.SA{}, map[sa.ID]*sa.SA{}
+	for _, s := range c.SAs {
+		byName[s.Name], byID[s.ID()] = s, s
+	}
 	var more []*sa.SA
-	other.rename(c)
+	other.rename(byName)
 	for _, s := range other.SAs {
-		known := slices.IndexFunc(c.SAs, func(o *sa.SA) bool { return s.Name == o.Name || s.ID() == o.ID() })
-		if known < 0 {
+		switch named, same := byName[s.Name], byID[s.ID()]; {
+		case named == nil && same == nil:
 			more = append(more, s)
-		} else if o := c.SAs[known]; s.Name != o.Name || !s.Same(o) {
-			return fmt.Errorf("%s cannot stand beside %s: names must differ, and SPI, addresses or protocol; take one of them out", s, o)
+		case named != same || !s.Same(same):
+			return fmt.Errorf("%s cannot stand beside %s: names must differ, and SPI, addresses or protocol; take one of them out", s, cmp.Or(named, same))
 		}
 	}
 	for _, s := range other.SAs {
-		if known := slices.IndexFunc(c.SAs, s.Same); known >= 0 {
-			c.SAs[known].Advance(s)
+		if known := byID[s.ID()]; known != nil {
+			known.Advance(s)
 		}
 	}
 	c.SAs = append(c.SAs, more...)
@@ -270,12 +321,10 @@ func (c *Config) Take(other *Config) error {
 }
 
 // rename gives SAs whose names package keys made another name where that is taken.
-func (c *Config) rename(taken *Config) {
+func (c *Config) rename(taken map[string]*sa.SA) {
 	for _, s := range c.SAs {
-		for _, o := range taken.SAs {
-			if s.Name == o.Name && s.ID() != o.ID() && generated.MatchString(s.Name) && s.Dst.IsValid() {
-				s.Name += "-" + s.Dst.String()
-			}
+		if o := taken[s.Name]; o != nil && s.ID() != o.ID() && generated.MatchString(s.Name) && s.Dst.IsValid() {
+			s.Name += "-" + s.Dst.String()
 		}
 	}
 }

@@ -27,6 +27,7 @@ type decoder struct {
 	secrets          []string                          // the values of key fields
 	bad, warnings    []Problem
 	insecureKeyFiles bool
+	noKeyFiles       bool     // the text is another program's, which has its own
 	keyFiles         []string // that were read
 }
 

@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -9,83 +10,148 @@ import (
 	"tapsec/sa"
 )
 
+// field is one of a configuration. Its value is a word, text that YAML wants in
+// quotes, a bool, or fields.
+type field struct {
+	name  string
+	value any
+}
+
+// quoted is text that may look like something else to YAML.
+type quoted string
+
 // WriteYAML prints the SAs as a configuration of tapsec, keys included. Errors
 // are the writer's.
 func WriteYAML(w io.Writer, sas []*sa.SA) error {
 	var b strings.Builder
-	for _, s := range sas {
-		if s.Suite.Legacy() {
-			b.WriteString("allow_legacy: true\n")
-			break
-		}
+	if anyLegacy(sas) {
+		b.WriteString("allow_legacy: true\n")
 	}
 	b.WriteString("sas:\n")
 	for _, s := range sas {
-		writeSA(&b, s)
+		indent := "  - "
+		for _, f := range fieldsOf(s, hexKey) {
+			fmt.Fprintf(&b, "%s%s: %s\n", indent, f.name, yamlValue(f.value))
+			indent = "    "
+		}
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
 }
 
-func writeSA(b *strings.Builder, s *sa.SA) {
-	indent := "  - "
-	field := func(given bool, format string, args ...any) {
-		if given {
-			fmt.Fprintf(b, indent+format+"\n", args...)
-			indent = "    "
+// WriteJSON prints them as WriteYAML does, in JSON.
+func WriteJSON(w io.Writer, sas []*sa.SA) error { return writeJSON(w, sas, hexKey) }
+
+// WriteHidden is WriteJSON with the lengths of the keys in their place.
+func WriteHidden(w io.Writer, sas []*sa.SA) error { return writeJSON(w, sas, sa.Key.String) }
+
+func writeJSON(w io.Writer, sas []*sa.SA, key func(sa.Key) string) error {
+	list := make([]any, len(sas))
+	for i, s := range sas {
+		list[i] = jsonValue(fieldsOf(s, key))
+	}
+	doc := map[string]any{"sas": list}
+	if anyLegacy(sas) {
+		doc["allow_legacy"] = true
+	}
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	return e.Encode(doc)
+}
+
+func anyLegacy(sas []*sa.SA) bool {
+	for _, s := range sas {
+		if s.Suite.Legacy() {
+			return true
 		}
 	}
-	field(true, "name: %s", strconv.Quote(s.Name))
-	field(true, "spi: 0x%08x", s.SPI)
-	field(s.Src.IsValid(), `src: "%s"`, s.Src)
-	field(s.Dst.IsValid(), `dst: "%s"`, s.Dst)
-	field(true, "protocol: %s", s.Protocol)
-	field(true, "mode: %s", s.Mode)
-	field(s.Direction != sa.AnyDirection, "direction: %s", s.Direction)
-	field(true, "suite: %s", s.Suite.Name)
-	field(s.EncryptionKey.Len() > 0, "encryption_key: %s", hexKey(s.EncryptionKey))
-	field(s.IntegrityKey.Len() > 0, "integrity_key: %s", hexKey(s.IntegrityKey))
-	field(s.ESN, "esn: true")
-	field(s.SeqHigh > 0, "seq_high: %d", s.SeqHigh)
-	field(s.Seq > 0, "seq: 0x%x", s.Seq)
-	field(s.Bitmap != nil, "bitmap: %s", s.Bitmap)
-	field(s.OSeq > 0, "oseq: 0x%x", s.OSeq)
-	field(s.Encap, "encap: {port: %d}", sa.EncapPort)
-	field(s.EncapSrc != 0, "encap_src: %d", s.EncapSrc)
-	field(s.EncapDst != 0, "encap_dst: %d", s.EncapDst)
-	field(s.Bundle != "", "bundle: %s", strconv.Quote(s.Bundle))
-	field(s.Offload != sa.Required, "offload: %s", s.Offload)
-	field(s.Window > 0, "window: %d", s.Window)
-	field(s.ReplayOff, "replay_off: true")
-	field(!s.PadCheck, "pad_check: false")
+	return false
+}
+
+func yamlValue(v any) string {
+	switch v := v.(type) {
+	case quoted:
+		return strconv.Quote(string(v))
+	case []field:
+		var all []string
+		for _, f := range v {
+			all = append(all, f.name+": "+yamlValue(f.value))
+		}
+		return "{" + strings.Join(all, ", ") + "}"
+	}
+	return fmt.Sprint(v)
+}
+
+func jsonValue(v any) any {
+	fields, ok := v.([]field)
+	if !ok {
+		return v
+	}
+	object := map[string]any{}
+	for _, f := range fields {
+		object[f.name] = jsonValue(f.value)
+	}
+	return object
+}
+
+// fieldsOf gives the fields of an SA that are not what they are anyway.
+func fieldsOf(s *sa.SA, key func(sa.Key) string) (all []field) {
+	add := func(given bool, name string, value any) {
+		if given {
+			all = append(all, field{name, value})
+		}
+	}
+	add(true, "name", quoted(s.Name))
+	add(true, "spi", sa.SPI(s.SPI).String())
+	add(s.Src.IsValid(), "src", quoted(s.Src.String()))
+	add(s.Dst.IsValid(), "dst", quoted(s.Dst.String()))
+	add(true, "protocol", s.Protocol.String())
+	add(true, "mode", s.Mode.String())
+	add(s.Direction != sa.AnyDirection, "direction", s.Direction.String())
+	add(true, "suite", s.Suite.Name)
+	add(s.EncryptionKey.Len() > 0, "encryption_key", key(s.EncryptionKey))
+	add(s.IntegrityKey.Len() > 0, "integrity_key", key(s.IntegrityKey))
+	add(s.ESN, "esn", true)
+	add(s.SeqHigh > 0, "seq_high", fmt.Sprint(s.SeqHigh))
+	add(s.Seq > 0, "seq", fmt.Sprintf("0x%x", s.Seq))
+	add(s.Bitmap != nil, "bitmap", s.Bitmap.String())
+	add(s.OSeq > 0, "oseq", fmt.Sprintf("0x%x", s.OSeq))
+	add(s.Encap, "encap", []field{{"port", fmt.Sprint(sa.EncapPort)}})
+	add(s.EncapSrc != 0, "encap_src", fmt.Sprint(s.EncapSrc))
+	add(s.EncapDst != 0, "encap_dst", fmt.Sprint(s.EncapDst))
+	add(s.Bundle != "", "bundle", quoted(s.Bundle))
+	add(s.Offload != sa.Required, "offload", s.Offload.String())
+	add(s.Window > 0, "window", fmt.Sprint(s.Window))
+	add(s.ReplayOff, "replay_off", true)
+	add(!s.PadCheck, "pad_check", false)
 	if s.Selector != nil {
-		field(true, "selector: {%s}", selectorFields(*s.Selector))
+		add(true, "selector", selectorFields(s.Selector))
 	}
 	if s.Lifetimes != (sa.Lifetimes{}) {
-		field(true, "lifetimes: {soft: {%s}, hard: {%s}}", limitFields(s.Lifetimes.Soft), limitFields(s.Lifetimes.Hard))
+		add(true, "lifetimes", []field{{"soft", limitFields(s.Lifetimes.Soft)}, {"hard", limitFields(s.Lifetimes.Hard)}})
 	}
+	return all
 }
 
-func selectorFields(s sa.Selector) string {
-	var f []string
+func selectorFields(s *sa.Selector) (all []field) {
 	if s.Src.IsValid() {
-		f = append(f, fmt.Sprintf(`src: "%s"`, s.Src))
+		all = append(all, field{"src", quoted(s.Src.String())})
 	}
 	if s.Dst.IsValid() {
-		f = append(f, fmt.Sprintf(`dst: "%s"`, s.Dst))
+		all = append(all, field{"dst", quoted(s.Dst.String())})
 	}
 	if s.Protocol != 0 {
-		f = append(f, fmt.Sprintf("protocol: %d", s.Protocol))
+		all = append(all, field{"protocol", fmt.Sprint(s.Protocol)})
 	}
 	if p := s.SrcPorts; p != (sa.Ports{}) {
-		f = append(f, fmt.Sprintf("src_ports: %d-%d", p.First, p.Last))
+		all = append(all, field{"src_ports", fmt.Sprintf("%d-%d", p.First, p.Last)})
 	}
 	if p := s.DstPorts; p != (sa.Ports{}) {
-		f = append(f, fmt.Sprintf("dst_ports: %d-%d", p.First, p.Last))
+		all = append(all, field{"dst_ports", fmt.Sprintf("%d-%d", p.First, p.Last)})
 	}
-	return strings.Join(f, ", ")
+	return all
 }
 
-func limitFields(l sa.Limit) string {
-	return fmt.Sprintf("time: %s, bytes: %d, packets: %d", l.Time, l.Bytes, l.Packets)
+func limitFields(l sa.Limit) []field {
+	return []field{{"time", l.Time.String()}, {"bytes", fmt.Sprint(l.Bytes)}, {"packets", fmt.Sprint(l.Packets)}}
 }

@@ -96,14 +96,10 @@ func (d *SAD) allEntries(bundles [][]*sa.SA) ([][]*entry, error) {
 
 func (d *SAD) entries(bundle []*sa.SA) ([]*entry, error) {
 	var entries []*entry
-	for i, s := range bundle {
-		var partner *sa.SA
-		if len(bundle) == 2 {
-			partner = bundle[1-i]
-		}
-		if err := d.profile.Supports(s, partner); err != nil {
-			return nil, fmt.Errorf("%s: %w", s, err)
-		}
+	if err := d.Supports(bundle); err != nil {
+		return nil, err
+	}
+	for _, s := range bundle {
 		in, err := d.key(s)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", s, err)
@@ -115,6 +111,21 @@ func (d *SAD) entries(bundle []*sa.SA) ([]*entry, error) {
 		entries = append(entries, e)
 	}
 	return entries, nil
+}
+
+// Supports reports whether the profile covers a bundle. The error names the SA, and
+// wraps an *sa.Unsupported.
+func (d *SAD) Supports(bundle []*sa.SA) error {
+	for i, s := range bundle {
+		var partner *sa.SA
+		if len(bundle) == 2 {
+			partner = bundle[1-i]
+		}
+		if err := d.profile.Supports(s, partner); err != nil {
+			return fmt.Errorf("%s: %w", s, err)
+		}
+	}
+	return nil
 }
 
 func (d *SAD) key(s *sa.SA) (in inbound, err error) {
@@ -205,6 +216,9 @@ func (d *SAD) Name(r *status.Record, dst, src netip.Addr, encap bool) string {
 
 // Room reports how many bundles the database holds; capacity 0 sets no bound.
 func (d *SAD) Room() (held, capacity int) { return d.table.Bundles(), d.profile.Capacity }
+
+// Count is how many SAs the database holds.
+func (d *SAD) Count() int { return d.table.Count() }
 
 // Profile is what the NIC advertises.
 func (d *SAD) Profile() sa.Profile { return d.profile }

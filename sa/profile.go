@@ -61,6 +61,28 @@ type Profile struct {
 // Has reports whether the profile has all these flags.
 func (p Profile) Has(f Flags) bool { return p.Flags&f == f }
 
+// Advertised says of every flag, by name, whether the profile has it.
+func (p Profile) Advertised() map[string]bool {
+	all := map[string]bool{}
+	for i, name := range flagNames {
+		all[name] = p.Has(1 << i)
+	}
+	return all
+}
+
+// Keywords are those of the algorithms that the profile has, in order.
+func (p Profile) Keywords() []string {
+	if p.Algorithms != nil {
+		return slices.Sorted(slices.Values(p.Algorithms))
+	}
+	var all []string
+	for _, suite := range slices.Concat(Suites(ESP), Suites(AH)) {
+		all = append(all, suite.Algorithms()...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
 var (
 	v1Algorithms = []string{"des", "3des", "null", "md5", "sha1"}
 	v2Algorithms = append([]string{

@@ -165,7 +165,10 @@ func (t *Table[T]) insert(bundle []*Entry[T]) {
 		}
 		if e.Handle == 0 {
 			e.Handle = t.newHandle()
+			t.byHandle[e.Handle] = e // taken
 		}
+	}
+	for _, e := range bundle { // both halves are whole before a reader finds one
 		t.byHandle[e.Handle] = e
 		t.index.Load().add(e)
 	}
@@ -261,6 +264,13 @@ func (t *Table[T]) Bundles() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.bundles
+}
+
+// Count is how many SAs the table holds.
+func (t *Table[T]) Count() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.byHandle)
 }
 
 // Flush empties the table.

@@ -17,7 +17,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"tapsec/internal/control"
+	"tapsec/control"
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"

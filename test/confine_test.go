@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"tapsec/internal/control"
+	"tapsec/control"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
 	"tapsec/status"

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"tapsec/internal/control"
+	"tapsec/control"
 	"tapsec/internal/lab/rig"
 )
 

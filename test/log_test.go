@@ -15,8 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tapsec/control"
 	"tapsec/internal/audit"
-	"tapsec/internal/control"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
 	"tapsec/internal/outbound"

@@ -63,9 +63,11 @@ func (r *Receiver) States() []SAState {
 	now, clock := time.Now(), r.ledger.Clock()
 	var all []SAState
 	for _, e := range r.sas.List() {
-		a := e.Value
-		all = append(all, SAState{SA: a.SA, Window: a.known.Window(), T: a.Mark.T(), Tally: a.tally,
-			Since: now.Add(a.known.Usage().Began - clock)})
+		all = append(all, r.state(e.Value, now, clock))
 	}
 	return all
+}
+
+func (r *Receiver) state(a *association, now time.Time, clock time.Duration) SAState {
+	return SAState{SA: a.SA, Window: a.known.Window(), T: a.Mark.T(), Tally: a.tally, Since: now.Add(a.known.Usage().Began - clock)}
 }

@@ -102,7 +102,7 @@ func (r *Receiver) classify(f *frame, p wire.Packet) kind {
 // classifyUDP tells ESP from what else may come to its UDP port (RFC 3948 section
 // 2). Without an encapsulated SA the port is like any other.
 func (r *Receiver) classifyUDP(f *frame, p wire.Packet) kind {
-	if !r.encap || p.Later {
+	if r.encap == 0 || p.Later {
 		return plain
 	}
 	b := f.bytes[p.Header:max(p.Header, p.Reach)]

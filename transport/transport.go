@@ -16,6 +16,7 @@ package transport
 import (
 	"cmp"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -80,7 +81,7 @@ type rules struct {
 	policy   []sa.Policy
 	local    map[netip.Addr]bool
 	anywhere bool // every address is ours
-	encap    bool // some SA is UDP-encapsulated: the port is ours
+	encap    int  // SAs that are UDP-encapsulated: while there is one the port is ours
 }
 
 // New makes a Receiver. The error names an SA that is there twice.
@@ -100,15 +101,13 @@ func New(c Config) (*Receiver, error) {
 func (r *Receiver) Replace(sas [][]*sa.SA, policy []sa.Policy, local []netip.Addr) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	next := rules{sas: r.sas, policy: policy, local: map[netip.Addr]bool{}, anywhere: local == nil}
-	for _, a := range local {
-		next.local[a] = true
-	}
+	next := rules{sas: r.sas, policy: policy}
+	next.own(local)
 	var bundles [][]*entry
 	for _, bundle := range sas {
 		var entries []*entry
 		for _, s := range bundle {
-			next.encap = next.encap || s.Encap
+			next.encap += encaps(s)
 			entries = append(entries, r.associate(s))
 		}
 		bundles = append(bundles, entries)
@@ -117,11 +116,88 @@ func (r *Receiver) Replace(sas [][]*sa.SA, policy []sa.Policy, local []netip.Add
 		return err
 	}
 	for _, e := range r.sas.List() {
-		e.Value.entry, e.Value.released = e, false
-		e.Value.known.Configure(e.SA)
+		settle(e)
 	}
 	r.rules = next
 	return nil
+}
+
+// own makes these addresses ours; nil means every one.
+func (r *rules) own(local []netip.Addr) {
+	r.local, r.anywhere = map[netip.Addr]bool{}, local == nil
+	for _, a := range local {
+		r.local[a] = true
+	}
+}
+
+// SetLocal changes our addresses between two frames; nil means every one.
+func (r *Receiver) SetLocal(local []netip.Addr) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.own(local)
+}
+
+// settle has an association know the entry that is in the table.
+func settle(e *entry) {
+	e.Value.entry, e.Value.released = e, false
+	e.Value.known.Configure(e.SA)
+}
+
+func encaps(s *sa.SA) int {
+	if s.Encap {
+		return 1
+	}
+	return 0
+}
+
+// Add takes further SAs between two frames, all or none; software has them
+// already. The error names one that is there.
+func (r *Receiver) Add(sas [][]*sa.SA) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var bundles [][]*entry
+	for _, bundle := range sas {
+		var entries []*entry
+		for _, s := range bundle {
+			entries = append(entries, r.associate(s))
+		}
+		bundles = append(bundles, entries)
+	}
+	if err := r.sas.AddAll(bundles); err != nil {
+		return err
+	}
+	for _, e := range slices.Concat(bundles...) {
+		settle(e)
+		r.encap += encaps(e.SA)
+	}
+	return nil
+}
+
+// Delete takes an SA, and the other half of its bundle, away between two frames.
+// The ledger keeps its window. The error is sa.ErrUnknown.
+func (r *Receiver) Delete(id sa.ID) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.sas.Find(id)
+	if e == nil {
+		return sa.ErrUnknown
+	}
+	r.encap -= encaps(e.SA)
+	if e.Partner != nil {
+		r.encap -= encaps(e.Partner.SA)
+	}
+	return r.sas.Delete(e.Handle)
+}
+
+// State is what can be seen of one SA at run time; ok is false where there is none.
+func (r *Receiver) State(id sa.ID) (_ SAState, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	e := r.sas.Find(id)
+	if e == nil {
+		return SAState{}, false
+	}
+	return r.state(e.Value, time.Now(), r.ledger.Clock()), true
 }
 
 // Batch judges frames in order and returns those that the stack gets. What it

@@ -126,7 +126,8 @@ func readKeys(paths []string, stdin io.Reader) (*configs.Config, error) {
 	return c, err
 }
 
-func readKeyFile(path string, stdin io.Reader) (*configs.Config, error) {
+// readInput reads all of a file, or of standard input.
+func readInput(path string, stdin io.Reader) ([]byte, error) {
 	in, err := openInput(path, stdin)
 	if err != nil {
 		return nil, err
@@ -135,6 +136,14 @@ func readKeyFile(path string, stdin io.Reader) (*configs.Config, error) {
 	text, err := io.ReadAll(in)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", inputName(path), err)
+	}
+	return text, nil
+}
+
+func readKeyFile(path string, stdin io.Reader) (*configs.Config, error) {
+	text, err := readInput(path, stdin)
+	if err != nil {
+		return nil, err
 	}
 	c, err := configs.ParseKeys(inputName(path), text)
 	if c != nil {

@@ -15,6 +15,7 @@ import (
 
 	"tapsec/appliance"
 	"tapsec/configs"
+	"tapsec/control"
 	"tapsec/internal/wrap"
 	"tapsec/tap"
 )
@@ -27,6 +28,11 @@ const (
 	exitGone     = 3 // an interface was deleted under the appliance
 	exitDisagree = 4 // some frame is not as the contract says, or as --expect does
 )
+
+// exitCodes are those for what a running appliance answers; others are exitMachine.
+var exitCodes = map[control.Code]int{
+	control.BadRequest: exitInput, control.Full: 5, control.Unknown: 6, control.Exists: 7, control.BeyondProfile: 8,
+}
 
 // exitError is an error with the exit code that belongs to it.
 type exitError struct {
@@ -82,6 +88,7 @@ func exitCode(err error) int {
 	var coded exitError
 	var mistakes configs.Errors
 	var input appliance.InputError
+	var said *control.Error
 	switch {
 	case err == nil:
 		return exitOK
@@ -91,6 +98,8 @@ func exitCode(err error) int {
 		return exitInput
 	case errors.Is(err, tap.ErrGone):
 		return exitGone
+	case errors.As(err, &said) && exitCodes[said.Code] != 0:
+		return exitCodes[said.Code]
 	}
 	return exitMachine
 }
@@ -105,7 +114,9 @@ task offload does, and hands on every frame with its verdict behind it.
 Exit codes: 0 done, 1 the machine lacks something or failed, 2 a flag, a
 configuration or a capture is wrong, 3 an interface was deleted under the
 appliance, 4 a frame of demo, bench or conformance was not annotated as
-expected, or a capture is not what replay --expect says.`,
+expected, or a capture is not what replay --expect says; of a running appliance
+that was asked: 5 its SA table is full, 6 there is no such SA, 7 there is one
+already, 8 an SA is beyond the profile of the NIC.`,
 		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -113,7 +124,7 @@ expected, or a capture is not what replay --expect says.`,
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", wrap.Width)))
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return inputError(err) })
-	root.AddCommand(newBench(), newConformance(), newDemo(), newDoctor(), newKeys(), newMan(), newReplay(), newRig(), newRun(), newSend(), newTransport(), newValidate(), newVersion())
+	root.AddCommand(newBench(), newCapabilities(), newConformance(), newDemo(), newDoctor(), newKeys(), newMan(), newOffload(), newReplay(), newRig(), newRun(), newSA(), newSend(), newTransport(), newValidate(), newVersion())
 	return root
 }
 

@@ -122,11 +122,9 @@ func New(c Config) (*Sender, error) {
 }
 
 // Replace puts another configuration in the place of the one before, between two
-// batches. Sequence numbers go on where the ledger knows the key. On an error
-// nothing has changed.
+// batches, which wait for no key. Sequence numbers go on where the ledger knows the
+// key. On an error nothing has changed.
 func (s *Sender) Replace(c Config) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if c.MTU < minMTU || c.MTU > maxMTU {
 		return errMTU
 	}
@@ -137,6 +135,8 @@ func (s *Sender) Replace(c Config) error {
 	if err != nil {
 		return err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.config, s.sas = c, next
 	s.restorePaths()
 	s.selects = len(c.Policy) > 0 || len(c.Held) > 0 ||

@@ -42,9 +42,10 @@ var mayImport = map[string][]string{
 
 	"transport":         {"wire", "sa", "status", "internal/fragment", "internal/replay", "internal/ledger", "internal/reason", "internal/audit"},
 	"internal/outbound": {"wire", "sa", "esp", "ah", "internal/ledger", "internal/reason", "internal/audit"},
-	"internal/control":  {"sa"},
+	"control":           {"sa", "keys"},
+	"internal/control":  {"sa", "keys", "configs", "control"},
 
-	"appliance": {"configs", "sa", "status", "tap", "pipeline", "transport", "internal/nic", "internal/netns", "internal/control",
+	"appliance": {"configs", "sa", "status", "tap", "pipeline", "transport", "internal/nic", "internal/netns", "control", "internal/control",
 		"internal/confine",
 		"internal/fragment", "internal/outbound", "internal/ledger", "internal/replay", "internal/audit", "wire"},
 

@@ -1,0 +1,302 @@
+package appliance
+
+import (
+	"errors"
+	"fmt"
+
+	"tapsec/configs"
+	"tapsec/control"
+	"tapsec/sa"
+)
+
+// lifecycle is the Appliance as the control socket drives it (contract,
+// Lifecycle).
+type lifecycle struct{ *Appliance }
+
+// Add puts SAs in force, all or none: with the transport first, so that the NIC
+// opens nothing that the transport does not know.
+func (a lifecycle) Add(sas []*sa.SA) ([]control.SA, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, s := range sas {
+		if known := cmpOr(a.roster.byID[s.ID()], a.roster.byName[s.Name]); known != nil {
+			return nil, &control.Error{Text: fmt.Sprintf("%s cannot be added: there is %s already", s, known.SA), Code: control.Exists}
+		}
+	}
+	all := (&configs.Config{SAs: sas}).AllBundles()
+	nic, err := a.place(all)
+	if err != nil {
+		return nil, err
+	}
+	if a.host != nil {
+		if err := a.host.add(a.config, all); err != nil {
+			return nil, err
+		}
+	}
+	if a.adapter != nil {
+		if err := a.adapter.sad.AddAll(nic); err != nil {
+			if a.host != nil {
+				err = errors.Join(err, a.host.stopSealing(all))
+				a.host.stopOpening(all)
+			}
+			return nil, err
+		}
+	}
+	added := []control.SA{}
+	for _, bundle := range all {
+		a.roster.add(bundle, true)
+		for _, s := range bundle {
+			added = append(added, a.show(a.roster.byID[s.ID()]))
+		}
+	}
+	a.log.Info("sa-added", "sas", listed(sas))
+	return added, nil
+}
+
+// cmpOr is the first of two members that is one.
+func cmpOr(a, b *member) *member {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// place gives the bundles that the NIC is to hold, or says why it cannot hold one
+// that is required.
+func (a *Appliance) place(bundles [][]*sa.SA) (nic [][]*sa.SA, err error) {
+	if a.adapter == nil {
+		return nil, nil
+	}
+	held, capacity := a.adapter.sad.Room()
+	for _, wish := range []sa.Offload{sa.Required, sa.Preferred} {
+		for _, bundle := range bundles {
+			if bundle[0].Offload != wish {
+				continue
+			}
+			err := a.adapter.sad.Supports(bundle)
+			if err == nil && capacity > 0 && held+len(nic) >= capacity {
+				err = fmt.Errorf("%s: %w (%d bundles)", bundle[0], sa.ErrFull, capacity)
+			}
+			switch {
+			case err == nil:
+				nic = append(nic, bundle)
+			case wish == sa.Required:
+				return nil, err
+			}
+		}
+	}
+	return nic, nil
+}
+
+// find is the SA that a reference means.
+func (a *Appliance) find(which control.Ref) (*member, error) {
+	m := a.roster.byID[which.ID]
+	if which.Name != "" {
+		m = a.roster.byName[which.Name]
+	}
+	if m == nil {
+		return nil, sa.ErrUnknown
+	}
+	return m, nil
+}
+
+// Delete takes an SA, and the other half of its bundle, out of force, or from the
+// NIC only. The NIC goes first, and frames that it has looked up finish.
+func (a lifecycle) Delete(which control.Ref, nicOnly bool) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	m, err := a.find(which)
+	if err != nil {
+		return err
+	}
+	switch {
+	case nicOnly && a.adapter == nil:
+		return errNoNIC
+	case nicOnly && !a.adapter.release(m.SA):
+		return sa.ErrUnknown
+	case nicOnly && a.host != nil:
+		return nil
+	}
+	return a.drop(m)
+}
+
+var errNoNIC = &control.Error{Text: "there is no NIC in this process", Code: control.NotHere}
+
+// drop takes the bundle of a member out of force; mu is held.
+func (a *Appliance) drop(m *member) error {
+	bundles := [][]*sa.SA{m.bundle}
+	if a.host != nil {
+		if err := a.host.stopSealing(bundles); err != nil {
+			return err
+		}
+	}
+	if a.adapter != nil {
+		a.adapter.release(m.SA)
+	}
+	if a.host != nil {
+		a.host.stopOpening(bundles)
+	}
+	a.roster.remove(m.bundle)
+	a.log.Info("sa-deleted", "sas", listed(m.bundle))
+	return nil
+}
+
+// Update tells the NIC the high half of an SA's numbers.
+func (a lifecycle) Update(which control.Ref, high uint32) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	m, err := a.find(which)
+	if a.adapter == nil {
+		err = errNoNIC
+	}
+	if err != nil {
+		return err
+	}
+	return a.adapter.sad.Update(a.adapter.sad.Handle(m.ID()), high)
+}
+
+// Flush takes all SAs out of force.
+func (a lifecycle) Flush() (n int, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	sas := a.roster.sas(anyMember)
+	if a.adapter != nil {
+		a.adapter.sad.Flush()
+	}
+	if a.host != nil {
+		none := *a.config
+		none.SAs = nil
+		if err := a.host.adopt(&none); err != nil {
+			return 0, err
+		}
+	}
+	latest := a.roster.latest
+	a.roster = newRoster()
+	a.roster.latest = latest
+	a.log.Info("sa-deleted", "sas", listed(sas))
+	return len(sas), nil
+}
+
+// List gives a page of the SAs.
+func (a lifecycle) List(after uint64, limit int) control.Page {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	page := control.Page{SAs: []control.SA{}}
+	members, more := a.roster.after(after, limit)
+	for _, m := range members {
+		page.SAs = append(page.SAs, a.show(m))
+	}
+	if more {
+		page.Next = members[limit-1].place
+	}
+	return page
+}
+
+// Show gives one SA.
+func (a lifecycle) Show(name string) (control.SA, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	m := a.roster.byName[name]
+	if m == nil {
+		return control.SA{}, fmt.Errorf("%s: %w", sa.Quote(name), sa.ErrUnknown)
+	}
+	return a.show(m), nil
+}
+
+func (a *Appliance) show(m *member) control.SA {
+	s := control.SA{Name: m.Name, ID: m.ID(), Mode: m.Mode.String(), Direction: m.Direction.String(), Suite: m.Suite.Name, ESN: m.ESN,
+		Encap: m.Encap, Offload: m.Offload.String(), Origin: "file", Cursor: m.place}
+	if m.added {
+		s.Origin = "socket"
+	}
+	for _, other := range m.bundle {
+		if other != m.SA {
+			s.Partner = other.Name
+		}
+	}
+	if a.adapter != nil {
+		s.Handle = a.adapter.sad.Handle(m.ID())
+		s.Offloaded = s.Handle != 0
+	}
+	return s
+}
+
+// Export gives the SAs with the numbers that they have come to, so that whoever
+// goes on with them repeats none.
+func (a lifecycle) Export() (all []*sa.SA) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, s := range a.roster.sas(anyMember) {
+		now := *s
+		if a.host != nil {
+			a.host.numbers(a.config, &now)
+		} else if a.adapter != nil && s.ESN && s.Direction != sa.Outbound {
+			if t := a.adapter.sad.Find(s.ID()).Top; t > now.Seq {
+				now.Seq, now.Bitmap = t, nil
+			}
+		}
+		if now.ESN && (now.Seq|now.OSeq) != 0 {
+			now.SeqHigh = 0 // it is in the numbers
+		}
+		all = append(all, &now)
+	}
+	return all
+}
+
+// Switch enables and disables offload, until the next reload.
+func (a lifecycle) Switch(s control.Switches) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.adapter == nil {
+		return errNoNIC
+	}
+	active, ah, esp := a.adapter.sad.Switches()
+	for _, one := range []struct{ now, want *bool }{{&active, s.Active}, {&ah, s.AH}, {&esp, s.ESP}} {
+		if one.want != nil {
+			*one.now = *one.want
+		}
+	}
+	a.adapter.sad.Switch(ah, esp)
+	a.adapter.sad.Activate(active)
+	a.log.Info("offload-switched", "active", active, "ah", ah, "esp", esp)
+	return nil
+}
+
+// Capabilities are the NIC's that are in force.
+func (a lifecycle) Capabilities() (c control.Capabilities, err error) {
+	if a.adapter == nil {
+		return c, errNoNIC
+	}
+	sad := a.adapter.sad
+	profile := sad.Profile()
+	c.Profile, c.Flags, c.Algorithms = profile.Name, profile.Advertised(), profile.Keywords()
+	c.Bundles, c.Capacity = sad.Room()
+	c.UnderPressure = sad.UnderPressure()
+	c.Active, c.AH, c.ESP = sad.Switches()
+	return c, nil
+}
+
+// listed names SAs, for the log.
+func listed(sas []*sa.SA) string {
+	var names []string
+	for _, s := range sas {
+		names = append(names, s.Name)
+	}
+	return list(names)
+}
+
+// enlist makes the roster of a configuration. Those that were added at run time
+// stay so.
+func (a *Appliance) enlist(c *configs.Config, added []*sa.SA) {
+	old, stay := a.roster, map[*sa.SA]bool{}
+	for _, s := range added {
+		stay[s] = true
+	}
+	a.roster = newRoster()
+	if old != nil {
+		a.roster.latest = old.latest
+	}
+	for _, bundle := range c.AllBundles() {
+		a.roster.add(bundle, stay[bundle[0]])
+	}
+}

@@ -1,0 +1,48 @@
+package appliance
+
+import "tapsec/sa"
+
+// takeBack answers a NIC that asks for the deletion of an inbound SA, as a
+// transport of NDIS does: it deletes the offloaded SA, and then the outbound one
+// that belongs to it. Both stay with the transport.
+func (a *Appliance) takeBack(s *sa.SA) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.adapter.release(s) {
+		a.log.Info("the NIC asked for the deletion of an SA, which software goes on with", "sa", s.Name)
+	}
+	for _, out := range a.host.answering(s) {
+		if a.adapter.release(out) {
+			return
+		}
+	}
+}
+
+// answering is that of the host, for whoever does not hold mu.
+func (a *Appliance) answering(s *sa.SA) []*sa.SA {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.host.answering(s)
+}
+
+// answering gives the outbound SAs that may belong to an inbound one: between the
+// same addresses and of the same kind, oldest first. The first that the NIC holds
+// is it, since of two generations the older ones go first.
+func (h *host) answering(s *sa.SA) (all []*sa.SA) {
+	if !s.Dst.IsValid() || !s.Src.IsValid() {
+		return nil
+	}
+	for _, bundle := range h.division.outbound {
+		for _, out := range bundle {
+			if out.Dst == s.Src && out.Src == s.Dst && out.Protocol == s.Protocol && out.Mode == s.Mode && out.Encap == s.Encap {
+				all = append(all, out)
+			}
+		}
+	}
+	return all
+}
+
+// release deletes the offloaded copy of an SA; there may be none.
+func (a *Adapter) release(s *sa.SA) (held bool) {
+	return a.sad.Delete(a.sad.Handle(s.ID())) == nil
+}

@@ -1,0 +1,84 @@
+package appliance
+
+import (
+	"cmp"
+	"slices"
+
+	"tapsec/sa"
+)
+
+// roster is the list of the SAs in force, those of the file and those that were
+// added at run time, in the order in which they came. Whoever holds a place in it
+// goes on from there whatever was added and deleted meanwhile.
+type roster struct {
+	order  []*member // by place; those that are gone stay until they are half of it
+	gone   int
+	latest uint64
+	byName map[string]*member
+	byID   map[sa.ID]*member
+}
+
+// member is an SA in force.
+type member struct {
+	*sa.SA
+	place  uint64   // from 1, never used again
+	bundle []*sa.SA // the SA, or AH and ESP
+	added  bool     // at run time
+	gone   bool
+}
+
+func newRoster() *roster { return &roster{byName: map[string]*member{}, byID: map[sa.ID]*member{}} }
+
+// add adds the SAs of a bundle.
+func (r *roster) add(bundle []*sa.SA, added bool) {
+	for _, s := range bundle {
+		r.latest++
+		m := &member{SA: s, place: r.latest, bundle: bundle, added: added}
+		r.order = append(r.order, m)
+		r.byName[s.Name], r.byID[s.ID()] = m, m
+	}
+}
+
+// remove takes the SAs of a bundle out.
+func (r *roster) remove(bundle []*sa.SA) {
+	for _, s := range bundle {
+		m := r.byID[s.ID()]
+		delete(r.byName, s.Name)
+		delete(r.byID, s.ID())
+		m.gone = true
+		r.gone++
+	}
+	if r.gone > len(r.order)/2 {
+		r.order = slices.DeleteFunc(r.order, func(m *member) bool { return m.gone })
+		r.gone = 0
+	}
+}
+
+// after gives at most limit of the members behind a place, and whether there are
+// more.
+func (r *roster) after(place uint64, limit int) (page []*member, more bool) {
+	i, _ := slices.BinarySearchFunc(r.order, place+1, func(m *member, at uint64) int { return cmp.Compare(m.place, at) })
+	for _, m := range r.order[i:] {
+		switch {
+		case m.gone:
+		case len(page) == limit:
+			return page, true
+		default:
+			page = append(page, m)
+		}
+	}
+	return page, false
+}
+
+// sas gives the members for which want is true, in order.
+func (r *roster) sas(want func(*member) bool) (all []*sa.SA) {
+	for _, m := range r.order {
+		if !m.gone && want(m) {
+			all = append(all, m.SA)
+		}
+	}
+	return all
+}
+
+func anyMember(*member) bool     { return true }
+func addedMember(m *member) bool { return m.added }

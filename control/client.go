@@ -1,0 +1,202 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"syscall"
+	"time"
+
+	"tapsec/keys"
+	"tapsec/sa"
+)
+
+const (
+	clientPause = 2 * time.Second
+	addPause    = 30 * time.Second // a file of thousands of SAs takes its time
+	maxAsking   = 8                // requests under way of one Client; others wait
+	maxAnswer   = 64 << 20         // bytes; a document may list a great many SAs
+)
+
+// Client asks the program that listens on one socket. It may be used by several
+// goroutines, and goes on working when that program is started anew. Every
+// request but an add ends within two seconds; its error is one sentence.
+type Client struct {
+	path string
+	http http.Client
+}
+
+// Dial makes a Client and asks once, to see whether somebody is there.
+func Dial(path string) (*Client, error) {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}
+	c := &Client{path, http.Client{
+		Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true, MaxConnsPerHost: maxAsking},
+	}}
+	if err := c.Get("", new(Index)); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Get decodes a document into v; the name "" is that of the Index.
+func (c *Client) Get(name string, v any) error { return c.do(http.MethodGet, name, nil, v) }
+
+// Add has SAs put in force, all or none: as in a configuration, where an AH SA may
+// name the ESP SA beneath it. The socket gets the keys.
+func (c *Client) Add(sas []*sa.SA) ([]SA, error) {
+	var body bytes.Buffer
+	if err := keys.WriteJSON(&body, sas); err != nil {
+		return nil, fmt.Errorf("control socket %s: %w", c.path, err)
+	}
+	var added Added
+	err := c.do(http.MethodPost, "add", body.Bytes(), &added)
+	return added.SAs, err
+}
+
+// Update tells the NIC the high half of an SA's sequence numbers. The error wraps
+// sa.ErrUnknown where the NIC does not hold the SA.
+func (c *Client) Update(which Ref, high uint32) error {
+	return c.post("update", fields(which, "high", high), nil)
+}
+
+// Delete takes an SA away, or from the NIC only. The error wraps sa.ErrUnknown
+// where it is not there.
+func (c *Client) Delete(which Ref, nicOnly bool) error {
+	if nicOnly {
+		return c.post("delete", fields(which, "nic_only", true), nil)
+	}
+	return c.post("delete", which, nil)
+}
+
+// fields are those of a reference and one more.
+func fields(which Ref, name string, value any) map[string]any {
+	if which.Name != "" {
+		return map[string]any{"name": which.Name, name: value}
+	}
+	id := which.ID
+	return map[string]any{"protocol": id.Protocol, "spi": id.SPI, "dst": id.Dst, "src": id.Src, name: value}
+}
+
+// Flush takes all SAs away, and returns how many there were.
+func (c *Client) Flush() (int, error) {
+	var flushed Flushed
+	err := c.post("flush", struct{}{}, &flushed)
+	return flushed.SAs, err
+}
+
+// Switch enables and disables offload.
+func (c *Client) Switch(s Switches) error { return c.post("offload", s, nil) }
+
+// List gives a page of the SAs, oldest first: at most limit of them, those after a
+// cursor.
+func (c *Client) List(after uint64, limit int) (page Page, err error) {
+	return page, c.Get(fmt.Sprintf("sas?after=%d&limit=%d", after, limit), &page)
+}
+
+// All is an iterator over the list, page by page.
+func (c *Client) All() iter.Seq2[SA, error] {
+	const limit = 1000
+	return func(yield func(SA, error) bool) {
+		for after := uint64(0); ; {
+			page, err := c.List(after, limit)
+			if err != nil {
+				yield(SA{}, err)
+				return
+			}
+			for _, s := range page.SAs {
+				if !yield(s, nil) {
+					return
+				}
+			}
+			if after = page.Next; after == 0 {
+				return
+			}
+		}
+	}
+}
+
+// Show gives one SA.
+func (c *Client) Show(name string) (s SA, err error) {
+	return s, c.Get("sas/"+url.PathEscape(name), &s)
+}
+
+// Capabilities gives those in force.
+func (c *Client) Capabilities() (caps Capabilities, err error) {
+	return caps, c.Get("capabilities", &caps)
+}
+
+// Export gives the SAs in force with the numbers that they have come to, as the text
+// of a configuration in JSON; with keys only where that is said.
+func (c *Client) Export(withKeys bool) (text json.RawMessage, err error) {
+	return text, c.Get(fmt.Sprintf("export?keys=%t", withKeys), &text)
+}
+
+func (c *Client) post(name string, request, answer any) error {
+	body, err := json.Marshal(request)
+	if err != nil {
+		return fmt.Errorf("control socket %s: %w", c.path, err)
+	}
+	return c.do(http.MethodPost, name, body, answer)
+}
+
+func (c *Client) do(method, name string, body []byte, v any) error {
+	pause := clientPause
+	if name == "add" || name == "flush" {
+		pause = addPause
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), pause)
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, method, "http://tapsec/"+name, bytes.NewReader(body))
+	if err != nil {
+		return fmt.Errorf("control socket %s: %w", c.path, err)
+	}
+	answer, err := c.http.Do(r)
+	if err != nil {
+		return c.unheard(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	if err != nil {
+		return c.unheard(err)
+	}
+	switch {
+	case answer.StatusCode >= 300:
+		said := Error{Code: Failed}
+		if json.Unmarshal(text, &said) != nil || said.Text == "" {
+			said.Text = answer.Status
+		}
+		return fmt.Errorf("control socket %s: %w", c.path, &said)
+	case v == nil:
+		return nil
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		return fmt.Errorf("control socket %s: the answer to /%s is not what this program expects (%w): is it of the same version?", c.path, name, err)
+	}
+	return nil
+}
+
+// unheard says why there was no answer, and what to do.
+func (c *Client) unheard(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("control socket %s does not exist: is tapsec running, with its control socket there? (%w)", c.path, fs.ErrNotExist)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("control socket %s: nobody listens any more (%w): start the program again that made it", c.path, syscall.ECONNREFUSED)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("control socket %s is for the user who started tapsec, and root (%w)", c.path, fs.ErrPermission)
+	case os.IsTimeout(err):
+		return fmt.Errorf("control socket %s: no answer in time (%w): is the program stopped?", c.path, os.ErrDeadlineExceeded)
+	}
+	return fmt.Errorf("control socket %s: %w", c.path, err)
+}

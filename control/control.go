@@ -1,0 +1,163 @@
+// Package control is a running NIC or transport as another program sees it: the
+// documents and requests of its control socket, and a client for them. The socket
+// speaks HTTP with JSON (docs/control.md); openapi.yaml describes all of it.
+//
+//	nic, err := control.Dial("/run/tapsec.sock")
+//	added, err := nic.Add(sas) // all of them or none
+//	err = nic.Delete(control.RefOf(sas[0]), false)
+//
+// An error tells what the NIC said: it wraps sa.ErrFull, sa.ErrUnknown or
+// sa.ErrExists, or is an *Error whose Code and Missing say more.
+package control
+
+import (
+	_ "embed" // openapi.yaml
+	"encoding/json"
+	"errors"
+
+	"tapsec/sa"
+)
+
+// OpenAPI is the description of the socket, in YAML.
+//
+//go:embed openapi.yaml
+var OpenAPI []byte
+
+// Code names an error.
+type Code string
+
+// The codes.
+const (
+	Full          Code = "full"           // no room for the bundles
+	Unknown       Code = "unknown"        // no such SA, or no such path
+	Exists        Code = "exists"         // an SA of that name or identity is there
+	BeyondProfile Code = "beyond-profile" // Missing says what the NIC lacks
+	BadRequest    Code = "bad-request"
+	NotHere       Code = "not-here"    // this process lacks what would do it
+	Forbidden     Code = "forbidden"   // neither root nor the user who started the program
+	NotAllowed    Code = "not-allowed" // the path takes another method
+	Failed        Code = "failed"      // anything else
+)
+
+// Error is an answer that is an error.
+type Error struct {
+	Text    string `json:"error"` // one sentence
+	Code    Code   `json:"code"`
+	Missing string `json:"missing,omitempty"` // with BeyondProfile: flags or a suite's keyword
+}
+
+func (e *Error) Error() string { return e.Text }
+
+// Unwrap gives the error that package sa has for the code.
+func (e *Error) Unwrap() error {
+	return map[Code]error{Full: sa.ErrFull, Unknown: sa.ErrUnknown, Exists: sa.ErrExists}[e.Code]
+}
+
+// ErrorOf is what the socket says of an error.
+func ErrorOf(err error) *Error {
+	var said *Error
+	var lacks *sa.Unsupported
+	switch e := (&Error{Text: err.Error(), Code: Failed}); {
+	case errors.As(err, &said):
+		return said
+	case errors.Is(err, sa.ErrFull):
+		e.Code = Full
+		return e
+	case errors.Is(err, sa.ErrUnknown):
+		e.Code = Unknown
+		return e
+	case errors.Is(err, sa.ErrExists):
+		e.Code = Exists
+		return e
+	case errors.As(err, &lacks):
+		e.Code, e.Missing = BeyondProfile, lacks.Missing
+		return e
+	default:
+		return e
+	}
+}
+
+// Index is the answer to GET /.
+type Index struct {
+	Documents []string `json:"documents"` // GET
+	Actions   []string `json:"actions"`   // POST
+}
+
+// Ref says which SA is meant: by its name, or by what identifies it.
+type Ref struct {
+	Name string
+	ID   sa.ID // where there is no name
+}
+
+// RefOf is the reference to an SA by what identifies it, which both sides of a
+// socket call the same.
+func RefOf(s *sa.SA) Ref { return Ref{ID: s.ID()} }
+
+// String is the name, or the identity.
+func (r Ref) String() string {
+	if r.Name != "" {
+		return r.Name
+	}
+	return r.ID.String()
+}
+
+// MarshalJSON writes {"name": ...}, or the four fields of the identity.
+func (r Ref) MarshalJSON() ([]byte, error) {
+	if r.Name != "" {
+		return json.Marshal(map[string]string{"name": r.Name})
+	}
+	return json.Marshal(r.ID)
+}
+
+// SA is what can be seen of an SA in force. There is no key in it.
+type SA struct {
+	Name string `json:"name"`
+	sa.ID
+	Mode      string `json:"mode"`
+	Direction string `json:"direction"` // in, out, or any where it depends on addresses
+	Suite     string `json:"suite"`
+	ESN       bool   `json:"esn"`
+	Encap     bool   `json:"encap"`             // in UDP
+	Partner   string `json:"partner,omitempty"` // name of the other half of its bundle
+	Offload   string `json:"offload"`           // required, preferred or never
+	Offloaded bool   `json:"offloaded"`         // the NIC holds it
+	Handle    uint32 `json:"handle"`            // the NIC's, 0 where it does not hold it
+	Origin    string `json:"origin"`            // file, or socket where it was added at run time
+	Cursor    uint64 `json:"cursor"`            // its place in the list
+}
+
+// Page is a part of the list of SAs.
+type Page struct {
+	SAs  []SA   `json:"sas"`
+	Next uint64 `json:"next,omitempty"` // the cursor to go on after; 0 at the end
+}
+
+// Switches of receive offload; nil leaves one as it is.
+type Switches struct {
+	Active *bool `json:"active,omitempty"`
+	AH     *bool `json:"ah,omitempty"`
+	ESP    *bool `json:"esp,omitempty"`
+}
+
+// Capabilities are those of the NIC that are in force.
+type Capabilities struct {
+	Profile       string          `json:"profile"`
+	Flags         map[string]bool `json:"flags"`      // all that there are, as NDIS names them
+	Algorithms    []string        `json:"algorithms"` // keywords of suites
+	Capacity      int             `json:"capacity"`   // bundles; 0 sets no bound
+	Bundles       int             `json:"bundles"`    // held now
+	UnderPressure bool            `json:"under_pressure"`
+	Active        bool            `json:"active"` // receive offload
+	AH            bool            `json:"ah"`
+	ESP           bool            `json:"esp"`
+}
+
+// Added is the answer to an add: what is in force now.
+type Added struct {
+	SAs []SA `json:"sas"`
+}
+
+// Flushed is the answer to a flush.
+type Flushed struct {
+	SAs int `json:"sas"` // deleted
+}

@@ -1,0 +1,235 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"tapsec/configs"
+	"tapsec/control"
+	"tapsec/sa"
+)
+
+func newSA() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "sa",
+		Short: "Add, delete and list the SAs of a running appliance",
+		Long: `sa drives the SAs of a tapsec that runs with --control PATH. What one request adds
+is in force all together or not at all, and frames go on meanwhile. SAs that were
+added stay until they are deleted or that program ends; a reload takes back what
+was done to those of its file.
+
+Exit codes: 2 the request is wrong, 5 the NIC's table is full, 6 there is no such
+SA, 7 there is one of that name or identity, 8 it is beyond the NIC's profile.`,
+	}
+	cmd.AddCommand(newSAAdd(), newSADelete(), newSAUpdate(), newSAList(), newSAShow(), newSAFlush(), newSAImport(), newSAExport())
+	return cmd
+}
+
+// asked is a command that asks a running appliance.
+type asked struct {
+	socket string
+	json   bool
+}
+
+// command makes one whose work is done by f.
+func (o *asked) command(cmd *cobra.Command, f func(c *control.Client, cmd *cobra.Command, given []string) error) *cobra.Command {
+	cmd.Flags().StringVar(&o.socket, "control", "/run/tapsec.sock", "control socket of the appliance at this `PATH`")
+	cmd.RunE = func(cmd *cobra.Command, given []string) error {
+		c, err := control.Dial(o.socket)
+		if err != nil {
+			return err
+		}
+		return f(c, cmd, given)
+	}
+	return cmd
+}
+
+func (o *asked) jsonFlag(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON and nothing else")
+	return cmd
+}
+
+func newSAAdd() *cobra.Command {
+	o := asked{}
+	return o.jsonFlag(o.command(&cobra.Command{
+		Use:   "add FILE",
+		Short: "Add SAs, all of FILE or none",
+		Long: `add reads SAs as a configuration has them from FILE, or from standard input where
+it is -: one entry, a list of them, or a document with sas. An AH entry may name
+the ESP entry beneath it (bundle); both are then one in the NIC. Key files are
+read here. One that is there already is an error: see import.`,
+		Example: `  tapsec sa add - <<'EOF'
+  {name: site, spi: 0x1001, dst: 192.0.2.1, protocol: esp, mode: tunnel,
+   suite: aes128gcm16, encryption_key: file:site.key}
+  EOF`,
+		Args: args(1),
+	}, func(c *control.Client, cmd *cobra.Command, given []string) error {
+		text, err := readInput(given[0], cmd.InOrStdin())
+		if err != nil {
+			return inputError(err)
+		}
+		config, err := configs.ParseSAs(inputName(given[0]), text)
+		if err != nil {
+			return inputError(err)
+		}
+		return o.add(c, cmd, config)
+	}))
+}
+
+// add adds the SAs of a configuration, says what is unwise, and prints what there is
+// now.
+func (o *asked) add(c *control.Client, cmd *cobra.Command, config *configs.Config) error {
+	for _, w := range config.Warnings {
+		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
+	}
+	if len(config.SAs) == 0 {
+		return nil
+	}
+	added, err := c.Add(config.SAs)
+	if err != nil {
+		return err
+	}
+	return o.print(cmd.OutOrStdout(), control.Added{SAs: added}, func(w io.Writer) { listSAs(w, added) })
+}
+
+func newSAImport() *cobra.Command {
+	o := asked{}
+	return o.jsonFlag(o.command(&cobra.Command{
+		Use:   "import FILE",
+		Short: "Add the SAs of another tool's text that are not there yet",
+		Long: `import reads whatever tapsec keys reads, from FILE or from standard input where it
+is -, and adds the SAs that the appliance has not. SAs of which the text says that
+they have ended are left out. What the NIC cannot hold stays with the transport.`,
+		Example: `  ip xfrm state | tapsec sa import -`,
+		Args:    args(1),
+	}, func(c *control.Client, cmd *cobra.Command, given []string) error {
+		config, err := readKeys(given, cmd.InOrStdin())
+		if err != nil {
+			return inputError(err)
+		}
+		config.TakeOver()
+		known := map[sa.ID]bool{}
+		for s, err := range c.All() {
+			if err != nil {
+				return err
+			}
+			known[s.ID] = true
+		}
+		config.SAs = slices.DeleteFunc(config.SAs, func(s *sa.SA) bool { return known[s.ID()] })
+		return o.add(c, cmd, config)
+	}))
+}
+
+func newSADelete() *cobra.Command {
+	o, nicOnly := asked{}, false
+	cmd := o.command(&cobra.Command{
+		Use:   "delete NAME",
+		Short: "Delete an SA, and the other half of its bundle",
+		Long: `delete takes an SA out of force. Frames that were looked up before finish on it.
+With --nic-only a transport in the same process keeps it and goes on in software,
+as after a SaDeleteReq.`,
+		Args: args(1),
+	}, func(c *control.Client, _ *cobra.Command, given []string) error {
+		return c.Delete(control.Ref{Name: given[0]}, nicOnly)
+	})
+	cmd.Flags().BoolVar(&nicOnly, "nic-only", false, "delete the offloaded SA; the transport keeps its own")
+	return cmd
+}
+
+func newSAUpdate() *cobra.Command {
+	o, high := asked{}, uint32(0)
+	cmd := o.command(&cobra.Command{
+		Use:   "update NAME --high NUMBER",
+		Short: "Tell the NIC the high half of an SA's sequence numbers",
+		Args:  args(1),
+	}, func(c *control.Client, _ *cobra.Command, given []string) error {
+		return c.Update(control.Ref{Name: given[0]}, high)
+	})
+	cmd.Flags().Uint32Var(&high, "high", 0, "upper 32 bits of the extended sequence `NUMBER`")
+	_ = cmd.MarkFlagRequired("high")
+	return cmd
+}
+
+func newSAList() *cobra.Command {
+	o := asked{}
+	return o.jsonFlag(o.command(&cobra.Command{
+		Use:   "list",
+		Short: "List the SAs in force, oldest first",
+		Args:  args(0),
+	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
+		page := control.Page{SAs: []control.SA{}}
+		for s, err := range c.All() {
+			if err != nil {
+				return err
+			}
+			page.SAs = append(page.SAs, s)
+		}
+		return o.print(cmd.OutOrStdout(), page, func(w io.Writer) { listSAs(w, page.SAs) })
+	}))
+}
+
+func newSAShow() *cobra.Command {
+	o := asked{}
+	return o.jsonFlag(o.command(&cobra.Command{
+		Use:   "show NAME",
+		Short: "Show one SA; keys are never shown",
+		Args:  args(1),
+	}, func(c *control.Client, cmd *cobra.Command, given []string) error {
+		s, err := c.Show(given[0])
+		if err != nil {
+			return err
+		}
+		return o.print(cmd.OutOrStdout(), s, func(w io.Writer) { showSA(w, &s) })
+	}))
+}
+
+func newSAFlush() *cobra.Command {
+	o := asked{}
+	return o.command(&cobra.Command{
+		Use:   "flush",
+		Short: "Delete all SAs",
+		Args:  args(0),
+	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
+		n, err := c.Flush()
+		if err == nil {
+			fmt.Fprintf(cmd.OutOrStdout(), "%s deleted\n", count(n, "SA"))
+		}
+		return err
+	})
+}
+
+func newSAExport() *cobra.Command {
+	o, withKeys, save := asked{}, false, ""
+	cmd := o.command(&cobra.Command{
+		Use:   "export",
+		Short: "Print the SAs in force as a configuration",
+		Long: `export prints the SAs in force, with the numbers that they have come to, as a
+configuration in JSON. --with-keys shows the keys, and only on a terminal; --save
+writes them to a new file that nobody else can read. A program that starts with
+that file goes on where this one was, once this one has ended.`,
+		Args: args(0),
+	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
+		out, terminal := unwrap(cmd.OutOrStdout()).(*os.File)
+		if withKeys && save == "" && (!terminal || !term.IsTerminal(int(out.Fd()))) {
+			return inputError(errors.New("--with-keys shows keys on a terminal only; --save FILE makes a file of its owner's alone"))
+		}
+		text, err := c.Export(withKeys || save != "")
+		if err != nil {
+			return err
+		}
+		if save != "" {
+			return (&keysOptions{out: save}).write(append(text, '\n'))
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", text)
+		return err
+	})
+	cmd.Flags().BoolVar(&withKeys, "with-keys", false, "show the keys, on a terminal")
+	cmd.Flags().StringVar(&save, "save", "", "write keys and all to this new `FILE`")
+	return cmd
+}

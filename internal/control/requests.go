@@ -1,0 +1,197 @@
+package control
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/netip"
+	"strconv"
+
+	"tapsec/configs"
+	"tapsec/control"
+	"tapsec/keys"
+	"tapsec/sa"
+)
+
+// Pages of the list have that many SAs unless told, and at most.
+const (
+	defaultLimit = 100
+	maxLimit     = 1000
+)
+
+func (s *Server) list(r *http.Request) (any, error) {
+	after, err1 := queryNumber(r, "after", 0, 1<<63-1)
+	limit, err2 := queryNumber(r, "limit", defaultLimit, maxLimit)
+	if err := errors.Join(err1, err2); err != nil {
+		return nil, refuse(control.BadRequest, "/sas: %v", err)
+	}
+	return s.config.SAs.List(after, int(max(limit, 1))), nil
+}
+
+// queryNumber reads a number behind the question mark.
+func queryNumber(r *http.Request, name string, otherwise, most uint64) (uint64, error) {
+	text := r.URL.Query().Get(name)
+	if text == "" {
+		return otherwise, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil || n > most {
+		return 0, fmt.Errorf("%s: expected a number up to %d, found %s", name, most, sa.Quote(text))
+	}
+	return n, nil
+}
+
+func (s *Server) show(r *http.Request) (any, error) { return s.config.SAs.Show(r.PathValue("name")) }
+
+// export shows keys only where that is asked for.
+func (s *Server) export(r *http.Request) (any, error) {
+	write, keysAsked := keys.WriteHidden, r.URL.Query().Get("keys")
+	switch keysAsked {
+	case "", "false":
+	case "true":
+		write = keys.WriteJSON
+	default:
+		return nil, refuse(control.BadRequest, "/export: keys: expected true or false, found %s", sa.Quote(keysAsked))
+	}
+	var text bytes.Buffer
+	if err := write(&text, s.config.SAs.Export()); err != nil {
+		return nil, err
+	}
+	return json.RawMessage(text.Bytes()), nil
+}
+
+// add takes the SAs of a configuration. A mistake in one is said with its field.
+func (s *Server) add(r *http.Request) (any, error) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return nil, refuse(control.BadRequest, "/add: %v", err)
+	}
+	c, err := configs.ParseRequest(body)
+	if mistakes := (configs.Errors)(nil); errors.As(err, &mistakes) {
+		first := mistakes[0]
+		err = fmt.Errorf("%s: %s", first.Field, first.Msg)
+		if len(mistakes) > 1 {
+			err = fmt.Errorf("%w (and %d more mistakes)", err, len(mistakes)-1)
+		}
+	}
+	if err == nil && len(c.SAs) == 0 {
+		err = errors.New("there is no SA in it")
+	}
+	if err != nil {
+		return nil, refuse(control.BadRequest, "/add: %v", err)
+	}
+	added, err := s.config.SAs.Add(c.SAs)
+	return control.Added{SAs: added}, err
+}
+
+// which is a reference to an SA in a request.
+type which struct {
+	Name     *string      `json:"name"`
+	Protocol *sa.Protocol `json:"protocol"`
+	SPI      *sa.SPI      `json:"spi"`
+	Dst      *netip.Addr  `json:"dst"` // "" where the SA has none
+	Src      *netip.Addr  `json:"src"` // likewise
+}
+
+// ref names what is missing, or too much.
+func (w *which) ref() (control.Ref, error) {
+	const missing = "%q is missing, %s"
+	switch none := w.Protocol == nil && w.SPI == nil && w.Dst == nil && w.Src == nil; {
+	case w.Name != nil && none:
+		return control.Ref{Name: *w.Name}, nil
+	case w.Name != nil:
+		return control.Ref{}, errors.New("expected a name, or protocol, spi, dst and src, found both")
+	case w.Protocol == nil:
+		return control.Ref{}, fmt.Errorf(missing, "protocol", "esp or ah")
+	case w.SPI == nil:
+		return control.Ref{}, fmt.Errorf(missing, "spi", `for instance "0x1001"`)
+	case w.Dst == nil:
+		return control.Ref{}, fmt.Errorf(missing, "dst", `the SA's destination, or "" if it has none`)
+	case w.Src == nil:
+		return control.Ref{}, fmt.Errorf(missing, "src", `the SA's source, or "" if it has none`)
+	}
+	return control.Ref{ID: sa.ID{Protocol: *w.Protocol, SPI: *w.SPI, Dst: *w.Dst, Src: *w.Src}}, nil
+}
+
+func (s *Server) delete(r *http.Request) (any, error) {
+	var c struct {
+		which
+		NICOnly bool `json:"nic_only"`
+	}
+	err := decode(r, &c)
+	ref, err2 := c.ref()
+	if err = errors.Join(err, err2); err != nil {
+		return nil, refuse(control.BadRequest, "/delete: %v", first(err))
+	}
+	return nil, about(ref, s.config.SAs.Delete(ref, c.NICOnly))
+}
+
+func (s *Server) update(r *http.Request) (any, error) {
+	var c struct {
+		which
+		High *uint32 `json:"high"`
+	}
+	err := decode(r, &c)
+	ref, err2 := c.ref()
+	if err = errors.Join(err, err2); err == nil && c.High == nil {
+		err = errors.New(`"high" is missing, the high half of the sequence numbers`)
+	}
+	if err != nil {
+		return nil, refuse(control.BadRequest, "/update: %v", first(err))
+	}
+	return nil, about(ref, s.config.SAs.Update(ref, *c.High))
+}
+
+func (s *Server) flush(r *http.Request) (any, error) {
+	if err := decode(r, &struct{}{}); err != nil {
+		return nil, refuse(control.BadRequest, "/flush: %v", err)
+	}
+	n, err := s.config.SAs.Flush()
+	return control.Flushed{SAs: n}, err
+}
+
+func (s *Server) offload(r *http.Request) (any, error) {
+	var c control.Switches
+	err := decode(r, &c)
+	if err == nil && c == (control.Switches{}) {
+		err = errors.New("expected active, ah or esp, true or false")
+	}
+	if err != nil {
+		return nil, refuse(control.BadRequest, "/offload: %v", err)
+	}
+	return nil, s.config.SAs.Switch(c)
+}
+
+// about says which SA an error is about.
+func about(which control.Ref, err error) error {
+	if errors.Is(err, sa.ErrUnknown) {
+		return refuse(control.Unknown, "%s: %v", which, sa.ErrUnknown)
+	}
+	return err
+}
+
+// first is the first of joined errors, on one line.
+func first(err error) error {
+	if all, ok := err.(interface{ Unwrap() []error }); ok {
+		return all.Unwrap()[0]
+	}
+	return err
+}
+
+// decode reads one object and nothing else.
+func decode(r *http.Request, v any) error {
+	d := json.NewDecoder(r.Body)
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); errors.Is(err, io.EOF) {
+		return errors.New("the body is empty")
+	} else if err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("there is more behind the object")
+	}
+	return nil
+}
