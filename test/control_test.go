@@ -32,7 +32,9 @@ func controlPage(t *testing.T) (all []section) {
 	for _, part := range strings.Split(string(text), "\n## ")[1:] {
 		title, body, _ := strings.Cut(part, "\n")
 		var s section
-		s.method, s.path, _ = strings.Cut(title, " ")
+		if s.method, s.path, _ = strings.Cut(title, " "); s.method != "GET" && s.method != "POST" {
+			continue
+		}
 		for line := range strings.Lines(body) {
 			if command, ok := strings.CutPrefix(line, "    curl "); ok {
 				s.command = "curl --fail-with-body " + strings.TrimSpace(command)
@@ -57,8 +59,14 @@ func fieldsOf(v any, prefix string, into map[string]bool) {
 	case map[string]any:
 		for name, field := range v {
 			object, ok := field.(map[string]any)
-			if counts := slices.Contains([]string{"status", "reasons", "verdicts", "dropped"}, name); ok && !counts {
+			list, many := field.([]any)
+			if many = many && len(list) > 0; many {
+				_, many = list[0].(map[string]any)
+			}
+			if counts := slices.Contains([]string{"status", "reasons", "verdicts", "dropped", "flags"}, name); ok && !counts {
 				fieldsOf(object, prefix+name+".", into)
+			} else if many {
+				fieldsOf(list, prefix+name+".", into)
 			} else {
 				into[prefix+name] = true
 			}
@@ -147,11 +155,11 @@ func (s *section) checkAnswer(t *testing.T, text []byte) {
 	}
 	got := map[string]bool{}
 	fieldsOf(answer, "", got)
-	if s.path == "/outbound" { // counts by name alone
+	if s.path == "/outbound" || s.path == "/export" { // counts by name alone, and a configuration
 		clear(got)
 	}
 	for _, field := range s.fields {
-		if !got[field] && field != "dropped" {
+		if !got[field] && !slices.Contains([]string{"dropped", "next", "sas.partner"}, field) { // which may be missing
 			t.Errorf("%s has no field %s:\n%s", s.path, field, text)
 		}
 		delete(got, field)
@@ -168,10 +176,17 @@ func (s *section) checkRequest(t *testing.T, answer []byte) {
 	_, body, _ := strings.Cut(s.command, "'")
 	body, _, _ = strings.Cut(body, "'")
 	var sent map[string]any
-	if err := json.Unmarshal([]byte(body), &sent); err != nil || len(answer) > 0 {
+	if err := json.Unmarshal([]byte(body), &sent); err != nil || len(answer) > 0 != slices.Contains([]string{"/add", "/flush"}, s.path) {
 		t.Errorf("%s: %v, answer %s", s.path, err, answer)
 	}
-	if got, want := slices.Sorted(maps.Keys(sent)), slices.Sorted(slices.Values(s.fields)); !slices.Equal(got, want) {
+	if got, want := slices.Sorted(maps.Keys(sent)), slices.Sorted(slices.Values(s.fields)); !slices.Equal(got, want) && !s.either(got, want) {
 		t.Errorf("%s is sent %v, and the page has %v", s.path, got, want)
 	}
+}
+
+// either reports whether a request that may have a name in the place of what
+// identifies an SA is one, or leaves out what need not be said.
+func (s *section) either(got, want []string) bool {
+	more := map[string][]string{"/delete": {"name", "nic_only"}, "/update": {"name"}}[s.path]
+	return slices.Equal(slices.Sorted(slices.Values(slices.Concat(got, more))), want)
 }

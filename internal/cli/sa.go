@@ -148,11 +148,13 @@ func newSAUpdate() *cobra.Command {
 		Use:   "update NAME --high NUMBER",
 		Short: "Tell the NIC the high half of an SA's sequence numbers",
 		Args:  args(1),
-	}, func(c *control.Client, _ *cobra.Command, given []string) error {
+	}, func(c *control.Client, cmd *cobra.Command, given []string) error {
+		if !cmd.Flags().Changed("high") {
+			return inputError(errors.New("give the high half of the sequence numbers with --high"))
+		}
 		return c.Update(control.Ref{Name: given[0]}, high)
 	})
 	cmd.Flags().Uint32Var(&high, "high", 0, "upper 32 bits of the extended sequence `NUMBER`")
-	_ = cmd.MarkFlagRequired("high")
 	return cmd
 }
 
