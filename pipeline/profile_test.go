@@ -189,6 +189,10 @@ func TestPressure(t *testing.T) {
 			t.Errorf("SA %d asked for in the second second: %v", i, !want)
 		}
 	}
+	offload(t, sad, espSA(sa.Transport, spi(0x7001)), espSA(sa.Transport, spi(0x7002)))
+	if !asked(0) {
+		t.Error("a full table does not ask for what is used")
+	}
 	for _, s := range sas[2:] {
 		_ = sad.Delete(sad.Handle(s.ID()))
 	}

@@ -21,7 +21,7 @@ func (t *Table[T]) Use(e *Entry[T]) {
 
 // Asks reports whether the SA's deletion is to be asked for.
 func (t *Table[T]) Asks(e *Entry[T]) bool {
-	return t.pressure.Load() && (t.forced.Load() || e.use.asked.Load())
+	return t.pressure.Load() && (t.urgent.Load() || e.use.asked.Load())
 }
 
 // LastUse is how many seconds ago the SA was last used, or was added.
@@ -36,13 +36,15 @@ func (t *Table[T]) UnderPressure() bool { return t.pressure.Load() }
 func (t *Table[T]) ForcePressure(on bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.forced.Store(on)
+	t.forced = on
 	t.setPressure()
 }
 
+// setPressure looks at how full the table is: without any room every SA that is
+// used is asked for, else those that Tick chooses.
 func (t *Table[T]) setPressure() {
-	full := t.capacity > 0 && t.bundles >= t.capacity-t.capacity/16
-	t.pressure.Store(t.forced.Load() || full)
+	t.urgent.Store(t.forced || t.capacity > 0 && t.bundles == t.capacity)
+	t.pressure.Store(t.forced || t.capacity > 0 && t.bundles >= t.capacity-t.capacity/16)
 }
 
 // Tick is called once a second, by one goroutine. While the table is under

@@ -53,13 +53,14 @@ type Table[T any] struct {
 	pressure atomic.Bool
 
 	seconds atomic.Uint32 // what Use goes by; Tick counts them
-	forced  atomic.Bool
+	urgent  atomic.Bool   // whatever is used is asked for
 
 	mu         sync.Mutex // held by changes
 	byHandle   map[uint32]*Entry[T]
 	capacity   int
 	bundles    int
 	lastHandle uint32
+	forced     bool
 	asked      int // bundles, since the pressure began; Tick's alone
 }
 
