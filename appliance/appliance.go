@@ -19,9 +19,11 @@ import (
 	"time"
 
 	"tapsec/configs"
+	"tapsec/control"
 	"tapsec/internal/confine"
 	server "tapsec/internal/control"
 	"tapsec/internal/ledger"
+	"tapsec/internal/metrics"
 	"tapsec/internal/nic"
 	"tapsec/internal/outbound"
 	"tapsec/tap"
@@ -37,6 +39,7 @@ type Options struct {
 	NIC       string // control socket of the NIC in another process
 	State     string // file in which windows and numbers live as long as their keys
 	Control   string // path of our control socket
+	Metrics   string // TCP address on which Prometheus is answered; empty: none
 
 	Engine   tap.Engine
 	Steering tap.Steering
@@ -73,8 +76,9 @@ type Appliance struct {
 	host    *host    // nil: the transport is elsewhere
 	ports   *ports
 	nic     *nic.NIC
-	server  *server.Server // nil without a control socket
-	opened  chan struct{}  // closed when all is open, and the process confined
+	server  *server.Server  // nil without a control socket
+	metrics *metrics.Server // nil without
+	opened  chan struct{}   // closed when all is open, and the process confined
 	losses  losses
 	ready   chan struct{}
 	began   time.Time
@@ -134,6 +138,16 @@ func (a *Appliance) open() (err error) {
 	}
 	a.enlist(a.config, nil)
 	a.losses = losses{log: a.log, wire: a.config.Wire.Name, host: a.config.Host.Name}
+	if o.Metrics != "" {
+		a.metrics, err = metrics.Open(o.Metrics, func() []control.Counter {
+			all, _ := a.Counters("") // of all, which no name can fail
+			return all
+		})
+		if err != nil {
+			return inputError(err)
+		}
+		a.log.Info("metrics", "at", "http://"+a.metrics.Address()+"/metrics")
+	}
 	return a.answer()
 }
 
@@ -161,6 +175,9 @@ func (a *Appliance) Close() error {
 	}
 	if a.server != nil {
 		err = errors.Join(err, a.server.Close())
+	}
+	if a.metrics != nil {
+		err = errors.Join(err, a.metrics.Close())
 	}
 	if a.host != nil {
 		err = errors.Join(err, a.host.close())

@@ -136,6 +136,13 @@ func (c *Client) Capabilities() (caps Capabilities, err error) {
 	return caps, c.Get("capabilities", &caps)
 }
 
+// Counters gives all that is counted, or with a name what of it is about that SA.
+func (c *Client) Counters(name string) ([]Counter, error) {
+	var all Counters
+	err := c.Get("counters?sa="+url.QueryEscape(name), &all)
+	return all.Counters, err
+}
+
 // Export gives the SAs in force with the numbers that they have come to, as the text
 // of a configuration in JSON; with keys only where that is said.
 func (c *Client) Export(withKeys bool) (text json.RawMessage, err error) {

@@ -161,3 +161,23 @@ type Added struct {
 type Flushed struct {
 	SAs int `json:"sas"` // deleted
 }
+
+// Counter is one of the list of what is counted.
+type Counter struct {
+	Name    string   `json:"name"`
+	Kind    string   `json:"kind"` // counter, which only rises, or gauge
+	Unit    string   `json:"unit"` // empty where it has none
+	Help    string   `json:"help"` // one sentence
+	Samples []Sample `json:"samples"`
+}
+
+// Sample is a number of a counter.
+type Sample struct {
+	Labels map[string]string `json:"labels,omitempty"`
+	Value  float64           `json:"value"`
+}
+
+// Counters is the answer to GET /counters.
+type Counters struct {
+	Counters []Counter `json:"counters"`
+}

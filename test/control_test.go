@@ -63,7 +63,7 @@ func fieldsOf(v any, prefix string, into map[string]bool) {
 			if many = many && len(list) > 0; many {
 				_, many = list[0].(map[string]any)
 			}
-			if counts := slices.Contains([]string{"status", "reasons", "verdicts", "dropped", "flags"}, name); ok && !counts {
+			if counts := slices.Contains([]string{"status", "reasons", "verdicts", "dropped", "flags", "labels"}, name); ok && !counts {
 				fieldsOf(object, prefix+name+".", into)
 			} else if many {
 				fieldsOf(list, prefix+name+".", into)

@@ -112,7 +112,7 @@ func TestOpenAPI(t *testing.T) {
 	socket := filepath.Join(sockets(t), "nic")
 	start(t, write(t, "profile: ndis-v2\nsa_capacity: 2\nlocal: [192.0.2.2]\n"), "--transport", "stack0", "--control", socket)
 	a := newAPI(t, socket)
-	for _, path := range []string{"/", "/openapi.yaml", "/moved", "/status", "/nic", "/transport", "/windows", "/outbound", "/capabilities"} {
+	for _, path := range []string{"/", "/openapi.yaml", "/moved", "/status", "/nic", "/transport", "/windows", "/outbound", "/capabilities", "/counters"} {
 		a.ask("GET", path, "", 200)
 	}
 	a.ask("POST", "/add", `{"sas": [{"name": "one", "spi": 4097, "dst": "192.0.2.2", `+entryESP+`}]}`, 200)
@@ -127,6 +127,8 @@ func TestOpenAPI(t *testing.T) {
 	a.ask("GET", "/sas/one", "", 200)
 	a.ask("GET", "/sas/two", "", 404)
 	a.ask("GET", "/windows", "", 200)
+	a.ask("GET", "/counters?sa=one", "", 200)
+	a.ask("GET", "/counters?sa=two", "", 404)
 	a.ask("GET", "/export", "", 200)
 	a.ask("GET", "/export?keys=maybe", "", 400)
 	if text := a.ask("GET", "/export?keys=true", "", 200); !strings.Contains(text, "feedc0de5eed") {

@@ -127,3 +127,37 @@ func showCapabilities(w io.Writer, c *control.Capabilities) {
 		label = ""
 	}
 }
+
+func newCounters() *cobra.Command {
+	o, name := asked{}, ""
+	cmd := o.jsonFlag(o.command(&cobra.Command{
+		Use:   "counters [--sa NAME]",
+		Short: "Show what a running appliance has counted",
+		Long: `counters shows all that is counted and is not 0, or what is about one SA. --json
+has the zeros too, and for each counter its unit and a sentence.`,
+		Args: args(0),
+	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
+		all, err := c.Counters(name)
+		if err != nil {
+			return err
+		}
+		return o.print(cmd.OutOrStdout(), control.Counters{Counters: all}, func(w io.Writer) { showCounters(w, all) })
+	}))
+	cmd.Flags().StringVar(&name, "sa", "", "the SA of this `NAME` alone")
+	return cmd
+}
+
+func showCounters(w io.Writer, all []control.Counter) {
+	for _, c := range all {
+		for _, s := range c.Samples {
+			if s.Value == 0 {
+				continue
+			}
+			var labels []string
+			for _, name := range slices.Sorted(maps.Keys(s.Labels)) {
+				labels = append(labels, s.Labels[name])
+			}
+			fmt.Fprintf(w, "%s\t%s\t%.0f\n", strings.TrimPrefix(c.Name, "tapsec_"), shorten(strings.Join(labels, " "), 32), s.Value)
+		}
+	}
+}

@@ -40,6 +40,7 @@ type runOptions struct {
 	nic       string // its control socket
 	state     string // file that keeps the windows
 	control   string // our control socket
+	metrics   string // address for Prometheus
 	engine    tap.Engine
 	steer     tap.Steering
 	busyPoll  time.Duration
@@ -64,6 +65,7 @@ func (o *runOptions) commonFlags(cmd *cobra.Command) {
 	f.StringVarP(&o.config, "config", "c", "", "configuration `FILE`")
 	f.StringArrayVarP(&o.keys, "keys", "k", nil, "`FILE` with SAs in another tool's form, once or several times, with a configuration or without")
 	f.StringVar(&o.control, "control", "", "answer questions on a Unix socket at this `PATH`")
+	f.StringVar(&o.metrics, "metrics", "", "answer Prometheus at this `ADDRESS`, such as 127.0.0.1:9464")
 	f.TextVar(&o.engine, "engine", tap.Auto, "`HOW` frames are moved: auto, ring (none has a call of its own) or plain (read and write)")
 	f.BoolVar(&o.confine, "confine", true, "once all is open, give up capabilities, files and system calls that are needed no more")
 	f.TextVar(&o.log.Format, "log-format", logging.Text, "`FORM` of the log: text or json")
@@ -219,7 +221,7 @@ func (o *runOptions) checkOutputs() error {
 func (o *runOptions) appliance(log *slog.Logger) appliance.Options {
 	want := appliance.Options{
 		Load: o.load, NoNIC: o.noNIC, Transport: o.transport != "", NIC: o.nic,
-		State: o.state, Control: o.control, Engine: o.engine, Steering: o.steer, BusyPoll: o.busyPoll,
+		State: o.state, Control: o.control, Metrics: o.metrics, Engine: o.engine, Steering: o.steer, BusyPoll: o.busyPoll,
 		First: o.first, Confine: o.confine, Log: log,
 	}
 	if len(o.use) > 0 {

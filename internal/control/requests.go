@@ -46,6 +46,11 @@ func queryNumber(r *http.Request, name string, otherwise, most uint64) (uint64, 
 
 func (s *Server) show(r *http.Request) (any, error) { return s.config.SAs.Show(r.PathValue("name")) }
 
+func (s *Server) counters(r *http.Request) (any, error) {
+	all, err := s.config.SAs.Counters(r.URL.Query().Get("sa"))
+	return control.Counters{Counters: all}, err
+}
+
 // export shows keys only where that is asked for.
 func (s *Server) export(r *http.Request) (any, error) {
 	write, keysAsked := keys.WriteHidden, r.URL.Query().Get("keys")

@@ -42,6 +42,7 @@ type SAs interface {
 	Export() []*sa.SA // with the numbers that they have come to
 	Switch(control.Switches) error
 	Capabilities() (control.Capabilities, error)
+	Counters(name string) ([]control.Counter, error) // of one SA, or of all where the name is empty
 }
 
 // Config is what there is to see and to do. Its functions and methods are called
@@ -156,7 +157,8 @@ func (s *Server) route() {
 		get("sas/{name}", s.show)
 		get("capabilities", func(*http.Request) (any, error) { return s.config.SAs.Capabilities() })
 		get("export", s.export)
-		s.index.Documents = append(s.index.Documents, "capabilities", "export", "sas")
+		get("counters", s.counters)
+		s.index.Documents = append(s.index.Documents, "capabilities", "counters", "export", "sas")
 		post("add", s.add)
 		post("delete", s.delete)
 		post("flush", s.flush)

@@ -45,7 +45,9 @@ var mayImport = map[string][]string{
 	"control":           {"sa", "keys"},
 	"internal/control":  {"sa", "keys", "configs", "control"},
 
-	"appliance": {"configs", "sa", "status", "tap", "pipeline", "transport", "internal/nic", "internal/netns", "control", "internal/control",
+	"internal/metrics": {"control"},
+
+	"appliance": {"configs", "sa", "status", "tap", "pipeline", "transport", "internal/nic", "internal/netns", "control", "internal/control", "internal/metrics",
 		"internal/confine",
 		"internal/fragment", "internal/outbound", "internal/ledger", "internal/replay", "internal/audit", "wire"},
 
@@ -71,14 +73,15 @@ var mayImport = map[string][]string{
 // mayUse says which packages may use which of these modules on the frame path
 // or for the kernel's interfaces; others of the module's dependencies are free.
 var mayUse = map[string][]string{
-	"github.com/songgao/water":       {"tap", "internal/lab/bench"},
-	"github.com/cilium/ebpf":         {"tap"},
-	"github.com/vishvananda/netlink": {"internal/netns", "internal/lab/rig"},
-	"github.com/google/gopacket":     {"capture"},
-	"github.com/klauspost/compress":  {"capture"},
-	"github.com/pierrec/lz4/v4":      {"capture"},
-	"github.com/spf13/cobra":         {"internal/cli"},
-	"go.yaml.in/yaml/v3":             {"configs"},
+	"github.com/songgao/water":            {"tap", "internal/lab/bench"},
+	"github.com/cilium/ebpf":              {"tap"},
+	"github.com/vishvananda/netlink":      {"internal/netns", "internal/lab/rig"},
+	"github.com/google/gopacket":          {"capture"},
+	"github.com/klauspost/compress":       {"capture"},
+	"github.com/pierrec/lz4/v4":           {"capture"},
+	"github.com/prometheus/client_golang": {"internal/metrics"},
+	"github.com/spf13/cobra":              {"internal/cli"},
+	"go.yaml.in/yaml/v3":                  {"configs"},
 
 	"github.com/landlock-lsm/go-landlock":           {"internal/confine"},
 	"github.com/elastic/go-seccomp-bpf":             {"internal/confine"},

@@ -1,0 +1,87 @@
+// Package metrics shows what an appliance counts to Prometheus, over HTTP: a
+// collector over the one list of counters (docs/metrics.md), read anew for each
+// scrape. What is counted, and how, is not its business.
+package metrics
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
+
+	"tapsec/control"
+)
+
+const (
+	maxClients = 4 // at once; others wait
+	pause      = 10 * time.Second
+)
+
+// Server answers GET /metrics on one address.
+type Server struct {
+	listener net.Listener
+	http     http.Server
+}
+
+// Open listens on a TCP address, such as 127.0.0.1:9464, and answers with what
+// counters gives, which is called for each scrape. Whoever reaches the address sees
+// the names of SAs, and no key.
+func Open(address string, counters func() []control.Counter) (*Server, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collector(counters))
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
+	s := &Server{listener: l, http: http.Server{Handler: mux, ReadTimeout: pause, WriteTimeout: pause, MaxHeaderBytes: 4 << 10}}
+	go func() { _ = s.http.Serve(netutil.LimitListener(l, maxClients)) }() // until Close
+	return s, nil
+}
+
+// Address is where it listens.
+func (s *Server) Address() string { return s.listener.Addr().String() }
+
+// Close ends it, and what is under way.
+func (s *Server) Close() error {
+	if err := s.http.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// collector gives Prometheus the list.
+type collector func() []control.Counter
+
+// Describe says nothing: which labels there are is known when they are read.
+func (collector) Describe(chan<- *prometheus.Desc) {}
+
+// Collect reads the list.
+func (c collector) Collect(to chan<- prometheus.Metric) {
+	for _, counter := range c() {
+		name, kind := counter.Name, prometheus.GaugeValue
+		if counter.Kind == "counter" {
+			name, kind = name+"_total", prometheus.CounterValue
+		}
+		for _, sample := range counter.Samples {
+			labels := slices.Sorted(maps.Keys(sample.Labels))
+			values := make([]string, len(labels))
+			for i, label := range labels {
+				values[i] = sample.Labels[label]
+			}
+			m, err := prometheus.NewConstMetric(prometheus.NewDesc(name, counter.Help, labels, nil), kind, sample.Value, values...)
+			if err != nil { // a name that is no UTF-8
+				m = prometheus.NewInvalidMetric(prometheus.NewDesc(name, counter.Help, labels, nil), err)
+			}
+			to <- m
+		}
+	}
+}
