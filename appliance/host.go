@@ -52,7 +52,7 @@ func newHost(a *Appliance) (h *host, err error) {
 	if h.mtu, err = a.ports.mtu(c); err != nil {
 		return nil, err
 	}
-	h.options = outbound.Config{Joined: true, Use: o.Use, First: o.First, MTU: h.mtu, Socket: c.Wire.Attach,
+	h.options = outbound.Config{Joined: true, Use: o.Use, First: o.First, MTU: h.sealable(h.mtu), Socket: c.Wire.Attach,
 		Reply: a.ports.host.Inject, Ledger: a.ledger, Audit: logSent(a.log)}
 	h.remembers = o.State != ""
 	h.sides = newSides()
@@ -250,17 +250,24 @@ func (h *host) follow(c *configs.Config) {
 	h.forgets()
 }
 
-// resize seals for another MTU of the wire. One that nothing can be sealed for is
-// told of once, and that before stays.
+// resize seals for another MTU of the wire.
 func (h *host) resize(c *configs.Config, mtu int) {
-	before := h.options.MTU
-	h.mtu, h.options.MTU = mtu, mtu
+	h.mtu, h.options.MTU = mtu, h.sealable(mtu)
 	if err := h.adopt(c); err != nil {
-		h.options.MTU = before
 		h.log.Error("the wire's new MTU is not taken over", "mtu", mtu, "err", err)
 		return
 	}
 	h.log.Info("the wire's MTU", "is", mtu)
+}
+
+// sealable is the MTU to seal for: any host takes an IPv4 packet of 576 bytes (RFC
+// 791), so that no path is to be narrower.
+func (h *host) sealable(mtu int) int {
+	const least = 576
+	if mtu < least {
+		h.log.Warn("the wire's MTU is less than packets are sealed for; those that it does not take are lost", "mtu", mtu, "least", least)
+	}
+	return max(mtu, least)
 }
 
 // undecided says which SAs wait for an address.

@@ -158,7 +158,7 @@ func TestAttachedCarriesTCP(t *testing.T) {
 		"as it comes":         {},
 		"merged here":         {here: []string{"ethtool -K near gro on"}},
 		"jumbo frames":        {here: []string{"link set near mtu 9100"}, there: []string{"link set far mtu 9100"}},
-		"a small MTU":         {here: []string{"link set near mtu 900"}, there: []string{"link set far mtu 900"}, only4: true},
+		"a small MTU":         {here: []string{"link set near mtu 500"}, there: []string{"link set far mtu 500"}, only4: true},
 		"more than 64 KiB":    {big: true},
 		"a macvlan":           {here: []string{"link add link near name mv type macvlan mode passthru"}, attach: "mv"},
 		"a bridge":            {here: []string{"link add name br0 type bridge mcast_snooping 0", "link set near master br0"}, attach: "br0"},

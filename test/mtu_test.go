@@ -112,7 +112,8 @@ func TestMTUFollowed(t *testing.T) {
 	if err := netns.SetMTU("wire0", 300); err != nil {
 		t.Fatal(err)
 	}
-	p.waitLog("the wire's new MTU is not taken over")
+	p.waitLog("less than packets are sealed for")
+	p.waitLog("the wire's MTU")
 	if err := netns.SetMTU("wire0", 2500); err != nil {
 		t.Fatal(err)
 	}
