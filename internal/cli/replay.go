@@ -153,30 +153,28 @@ func replay(o replayOptions) (err error) {
 	if err != nil {
 		return inputError(err)
 	}
-	if err := o.capture(c, inspector); err != nil {
+	sum, err := o.capture(c, inspector)
+	if err != nil || o.expect == "" {
 		return err
 	}
-	if o.expect == "" {
-		return nil
-	}
-	return asExpected(expected.Differences(inspector.Summary()))
+	return asExpected(expected.Differences(sum))
 }
 
 // capture inspects the frames, and sums up also where they cannot be read to the end.
-func (o *replayOptions) capture(c *configs.Config, inspector *inspect.Inspector) error {
+func (o *replayOptions) capture(c *configs.Config, inspector *inspect.Inspector) (*inspect.Summary, error) {
 	interrupted := interrupts(o.in == "-")
 	in, err := openInput(o.in, o.stdin)
 	if err != nil {
-		return inputError(err)
+		return nil, inputError(err)
 	}
 	defer in.Close()
 	frames, err := capture.NewReader(in)
 	if err != nil {
-		return inputError(fmt.Errorf("%s: %w", inputName(o.in), err))
+		return nil, inputError(fmt.Errorf("%s: %w", inputName(o.in), err))
 	}
 	file, err := o.output(frames, c.Host.Annotate == configs.None)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	end := o.progress(inspector)
 	err = inspector.Capture(frames, file, func() error {
@@ -193,11 +191,12 @@ func (o *replayOptions) capture(c *configs.Config, inspector *inspect.Inspector)
 	for _, skipped := range frames.Skipped() {
 		fmt.Fprintf(o.stderr, "left out: %s\n", skipped)
 	}
-	err = errors.Join(err, o.sumUp(inspector.Summary()))
+	sum := inspector.Summary()
+	err = errors.Join(err, o.sumUp(sum))
 	if err == nil && inspector.Frames() == 0 && len(frames.Skipped()) > 0 {
 		err = inputError(fmt.Errorf("%s: no frame of a link type that is understood", inputName(o.in)))
 	}
-	return err
+	return sum, err
 }
 
 // sumUp prints the account: alone on standard output, else behind the frames on

@@ -3,6 +3,7 @@ package inspect
 import (
 	"encoding/json"
 	"strconv"
+	"time"
 
 	"tapsec/sa"
 	"tapsec/status"
@@ -15,8 +16,7 @@ func (i *Inspector) appendJSON(b []byte, f *frame) []byte {
 	o := object{append(b, '{')}
 	o.number("frame", uint64(f.Info.Number))
 	if !f.Time.IsZero() {
-		o.name("time")
-		o.b = append(f.Time.UTC().AppendFormat(append(o.b, '"'), "2006-01-02T15:04:05.000000000Z07:00"), '"')
+		o.time("time", f.Time)
 	}
 	if f.Interface != "" {
 		o.text("interface", f.Interface)
@@ -34,17 +34,17 @@ func (i *Inspector) appendJSON(b []byte, f *frame) []byte {
 	o.flag("crypto_done", t.Word.Done())
 	o.flag("next_crypto_done", t.Word.Next())
 	o.flag("sa_delete_req", t.Word.DeleteSA())
-	o.text("crypto_status", t.Word.Code().String())
-	o.text("reason", t.Reason.String())
-	o.text("sentence", t.Reason.Sentence())
+	o.word("crypto_status", t.Word.Code().String())
+	o.word("reason", t.Reason.String())
+	o.word("sentence", t.Reason.Sentence())
 	o.flag("replayed", f.Replayed)
 	o.flag("late", f.Late)
-	o.text("form", t.Form.String())
+	o.word("form", t.Form.String())
 	o.number("removed", uint64(t.Removed))
 	if f.Unmatched {
 		o.name("unmatched")
 		o.b = append(o.b, '{')
-		o.text("protocol", f.Header.Protocol.String())
+		o.word("protocol", f.Header.Protocol.String())
 		o.hex("spi", uint32(f.Header.SPI))
 		o.address("src", f.Header.Src)
 		o.address("dst", f.Header.Dst)
@@ -64,8 +64,8 @@ func (i *Inspector) record(o *object, rec *status.Record) {
 		o.b = append(o.b, ',')
 	}
 	o.b = append(o.b, '{')
-	o.text("portion", rec.Portion.String())
-	o.text("protocol", sa.Protocol(rec.Protocol).String())
+	o.word("portion", rec.Portion.String())
+	o.word("protocol", sa.Protocol(rec.Protocol).String())
 	o.hex("spi", rec.SPI)
 	o.number("seq", rec.Number)
 	if name := i.account.Name(rec.Handle); name != "" {
@@ -73,8 +73,8 @@ func (i *Inspector) record(o *object, rec *status.Record) {
 	} else {
 		o.hex("sa", rec.SPI)
 	}
-	o.text("result", rec.State.String())
-	o.text("reason", rec.Reason.String())
+	o.word("result", rec.State.String())
+	o.word("reason", rec.Reason.String())
 	o.number("ip_offset", uint64(rec.IP))
 	o.number("ipsec_offset", uint64(rec.IPsec))
 	o.number("payload_offset", uint64(rec.Payload))
@@ -112,6 +112,36 @@ func (o *object) hex(name string, n uint32) {
 func (o *object) address(name string, a interface{ AppendTo([]byte) []byte }) {
 	o.name(name)
 	o.b = append(a.AppendTo(append(o.b, '"')), '"')
+}
+
+// time is RFC 3339 in UTC, with nanoseconds.
+func (o *object) time(name string, t time.Time) {
+	o.name(name)
+	t = t.UTC()
+	year, month, day := t.Date()
+	if year < 1000 || year > 9999 {
+		o.b = t.AppendFormat(append(o.b, '"'), `2006-01-02T15:04:05.000000000Z07:00"`)
+		return
+	}
+	hour, minute, second := t.Clock()
+	o.b = strconv.AppendInt(append(o.b, '"'), int64(year), 10)
+	for _, part := range [...]struct {
+		before byte
+		n      int
+	}{{'-', int(month)}, {'-', day}, {'T', hour}, {':', minute}, {':', second}} {
+		o.b = append(o.b, part.before, byte('0'+part.n/10), byte('0'+part.n%10))
+	}
+	o.b = append(o.b, '.')
+	for unit, ns := 100000000, t.Nanosecond(); unit > 0; unit /= 10 {
+		o.b = append(o.b, byte('0'+ns/unit%10))
+	}
+	o.b = append(o.b, `Z"`...)
+}
+
+// word is text of ours, which needs no quoting.
+func (o *object) word(name, v string) {
+	o.name(name)
+	o.b = append(append(append(o.b, '"'), v...), '"')
 }
 
 // text quotes what people named, and what is plain is quoted without looking twice.
