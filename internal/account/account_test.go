@@ -205,6 +205,19 @@ func TestForged(t *testing.T) {
 	}
 }
 
+// Nor is that of an ESP behind an AH that failed, which nobody has tried.
+func TestNotTried(t *testing.T) {
+	a := account.New([]account.Held{held(1, 0)})
+	a.Frame(frame(1, good, 1))
+	f := frame(1, fragment, 1<<32-1)
+	f.Trailer.Records[0].Reason = status.NotTried
+	a.Frame(f)
+	rows, _ := a.Rows()
+	if r := rows[0]; r.Lost != 0 || r.LastSeq != "1" || r.LeftAlone != 1 {
+		t.Errorf("%+v", r)
+	}
+}
+
 // The numbers of an SA that nobody knows are completed as they wrap.
 func TestUnknownWraps(t *testing.T) {
 	a := account.New(nil)
@@ -262,10 +275,11 @@ func TestTooManyGaps(t *testing.T) {
 		a.Frame(frame(1, good, 1+2048*i))
 	}
 	a.Frame(frame(1, good, 1+2048*(pages-1)))
+	a.Frame(frame(1, good, 1+2048*5)) // forgotten: nobody can tell
 	a.Frame(frame(2, good, 1))
 	a.Frame(frame(2, good, 2))
 	rows, _ := a.Rows()
-	if r := rows[0]; r.Exact || r.Duplicates != 1 || r.Lost != 2047*(pages-1) {
+	if r := rows[0]; r.Exact || r.Duplicates != 2 || r.Late != 0 || r.Lost != 2047*(pages-1) {
 		t.Errorf("%+v", r)
 	}
 	if r := rows[1]; !r.Exact || r.Lost != 0 {
