@@ -298,6 +298,7 @@ func TestRekeys(t *testing.T) {
 		"side by side":            {"12121212", nil},
 		"one frame tells nothing": {"12222", nil},
 		"the old one goes on":     {"111122111", nil},
+		"the new one ends first":  {"1111111121", nil},
 		"twice":                   {"111222333", map[string]string{"sa1": "sa2", "sa2": "sa3"}},
 		"two pairs":               {"12121232323232343434", map[string]string{"sa1": "sa3", "sa2": "sa4"}},
 		"to one that nobody has":  {"111199999", map[string]string{"sa1": "0x00000999"}},

@@ -89,11 +89,27 @@ func TestAccount(t *testing.T) {
 	if r := s.SAs[1]; r.SA != "" || r.SPI != "0x00002002" || r.LeftAlone != 3 || r.Lost != 1 || r.LastSeq != "4" || r.Authentic {
 		t.Errorf("%+v", r)
 	}
+	if out, _ := replayed(t, text, frames, "--json", "--only", "late"); strings.Count(out, "\n") != 2 || strings.Count(out, `"late":true`) != 2 {
+		t.Errorf("--only late: %s", out)
+	}
 	lines, _ := replayed(t, text, frames)
 	for number, mark := range map[int]string{4: "seq 4, late", 5: "seq 5, replayed", 7: "seq 100, replayed, late"} {
 		if !strings.Contains(strings.Join(strings.Fields(lines), " "), mark) {
 			t.Errorf("frame %d is not marked %q:\n%s", number, mark, lines)
 		}
+	}
+}
+
+// Of many headers that nobody knows a few have lines, and all are counted.
+func TestManyStrays(t *testing.T) {
+	text := state("192.0.2.1", "192.0.2.2", 0x1001)
+	var frames [][]byte
+	for spi := range 30 {
+		frames = append(frames, sent(t, state("192.0.2.1", "192.0.2.2", 0x2000+spi), 1)...)
+	}
+	out, _ := replayed(t, text, frames, "--summary-only")
+	if n := strings.Count(out, "(no SA)"); n != 20 || !strings.Contains(out, "and 10 headers more that no SA matches\n") {
+		t.Errorf("%d lines of headers:\n%s", n, out)
 	}
 }
 
