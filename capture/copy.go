@@ -18,6 +18,9 @@ type Copy struct {
 	order binary.ByteOrder
 	buf   []byte
 	err   error
+
+	begun   bool     // a section has
+	secrets []Secret // to come behind its header
 }
 
 // CopyTo has everything that is read from now on written to out; it comes before
@@ -71,6 +74,8 @@ func (c *Copy) section(order binary.ByteOrder, body []byte) {
 	c.u32(0xffffffff)
 	c.buf = append(c.buf, body[16:]...)
 	c.end()
+	c.begun = true
+	c.writeSecrets()
 }
 
 // describe writes an interface. What is understood is delivered as Ethernet, and

@@ -78,7 +78,7 @@ func (p *pcapng) header(in *bufio.Reader) (record, error) {
 // other reads over a block that holds no frame: names, secrets, statistics, and
 // whatever a program has made up. A Copy has it as it is.
 func (p *pcapng) other(in *bufio.Reader, kind uint32, body int64) error {
-	if p.reader.copy == nil {
+	if c := p.reader.copy; c == nil || c.drops(in, kind, p.order) {
 		return skip(in, body+4)
 	}
 	var h [8]byte

@@ -189,7 +189,18 @@ func Read(name string, data []byte) (*Config, error) {
 // looked for relative to its directory. Mistakes are of type Errors.
 func Parse(name string, data []byte) (*Config, error) {
 	data = keys.Text(data)
+	return newDecoder(name, data).text(data)
+}
+
+// ParseForeign is Parse for a text that came from somebody else: it opens no file.
+func ParseForeign(name string, data []byte) (*Config, error) {
 	d := newDecoder(name, data)
+	d.noKeyFiles = true
+	return d.text(data)
+}
+
+// text makes the configuration of a text.
+func (d *decoder) text(data []byte) (*Config, error) {
 	root := d.parse(data)
 	if root == nil {
 		return nil, d.errors()

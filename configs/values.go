@@ -109,6 +109,9 @@ const maxKeyFile = 4096
 
 // keyFile reads a key file that nobody else can.
 func (d *decoder) keyFile(name string) (string, error) {
+	if d.noKeyFiles {
+		return "", errors.New("expected the key itself: this text may name no files")
+	}
 	if !filepath.IsAbs(name) {
 		name = filepath.Join(filepath.Dir(d.file), name)
 	}

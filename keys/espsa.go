@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -187,6 +188,23 @@ func tableSuite(cipher, integrity string, keyLen int) (string, error) {
 // writer's.
 func WriteESPSA(w io.Writer, sas []*sa.SA) error {
 	return writeLines(w, sas, tableRow)
+}
+
+// ESPSecrets is the table as captures carry it (capture.SecretESP): every row has all
+// ten columns, and what the table cannot hold is left out.
+func ESPSecrets(sas []*sa.SA) []byte {
+	var b bytes.Buffer
+	for _, s := range sas {
+		row, err := tableRow(s)
+		if err != nil {
+			continue
+		}
+		if b.WriteString(row); !NeedsWireshark42(s) {
+			b.WriteString(`,"32-bit","00000000"`)
+		}
+		b.WriteByte('\n')
+	}
+	return b.Bytes()
 }
 
 func tableRow(s *sa.SA) (string, error) {

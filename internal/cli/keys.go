@@ -156,11 +156,7 @@ func readKeyFile(path string, stdin io.Reader) (*configs.Config, error) {
 // of a redirection to a file that others can read it is said.
 func (o *keysOptions) write(text []byte) error {
 	if o.out == "" {
-		if out, ok := unwrap(o.stdout).(*os.File); ok {
-			if info, err := out.Stat(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
-				fmt.Fprintf(o.stderr, "warning: others can read the file that these keys go to (mode %04o); -o makes one that they cannot\n", info.Mode().Perm())
-			}
-		}
+		warnOpen(o.stderr, o.stdout)
 		_, err := o.stdout.Write(text)
 		return err
 	}
@@ -173,6 +169,20 @@ func (o *keysOptions) write(text []byte) error {
 	}
 	_, err = file.Write(text)
 	return errors.Join(err, file.Close())
+}
+
+// warnOpen says it where keys are about to go to a file that others can read.
+func warnOpen(stderr, to io.Writer) {
+	if kept, ok := to.(keepOpen); ok {
+		to = kept.Writer
+	}
+	out, ok := unwrap(to).(*os.File)
+	if !ok {
+		return
+	}
+	if info, err := out.Stat(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+		fmt.Fprintf(stderr, "warning: others can read the file that these keys go to (mode %04o); -o makes a new one that they cannot\n", info.Mode().Perm())
+	}
 }
 
 // unwrap is the file behind what Main counts errors with.

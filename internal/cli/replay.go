@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"tapsec/capture"
 	"tapsec/configs"
 	"tapsec/internal/inspect"
+	"tapsec/internal/secrets"
 	"tapsec/sa"
 )
 
@@ -28,6 +30,7 @@ type replayOptions struct {
 	keys     []string
 	in, out  string
 	json     bool
+	withKeys bool
 	form     configs.Form
 	annotate configs.Annotate
 
@@ -45,13 +48,15 @@ func newReplay() *cobra.Command {
 	o := replayOptions{}
 	var form, annotate string
 	cmd := &cobra.Command{
-		Use:   "replay {-c FILE | -k FILE} IN.pcap",
+		Use:   "replay [-c FILE | -k FILE] IN.pcap",
 		Short: "Say what happened to each frame of a capture, and why",
 		Long: `replay leads every frame of a capture through the appliance, without a TAP and
 without privileges. The SAs come from a configuration (-c), or from what another
 tool knows (-k): the text of ip xfrm state, a Wireshark esp_sa table, the log of
 strongSwan's charon with filelog { chd = 4 }, or a configuration. IN and the key
-file may be - for standard input.
+file may be - for standard input. Without both they are those that the capture
+carries: -o FILE --with-keys writes one with its frames as they came, which
+needs no other file, and which nobody should get who must not have the keys.
 
 A frame's verdict is "good" where every portion checked is; "good, both" where
 these are a tunnel and a transport portion; "FAILED" where a check was not
@@ -106,6 +111,7 @@ func (o *replayOptions) flags(cmd *cobra.Command) {
 	f.StringVarP(&o.config, "config", "c", "", "configuration `FILE` with the SAs")
 	f.StringArrayVarP(&o.keys, "keys", "k", nil, "`FILE` with SAs in another tool's form; may be given several times")
 	f.StringVarP(&o.out, "output", "o", "", "write the capture anew with the frames as delivered to this pcapng `FILE`; - is standard output")
+	f.BoolVar(&o.withKeys, "with-keys", false, "put the SAs into the file of -o, keys included, and leave the frames as they came")
 	f.BoolVar(&o.json, "json", false, "print one JSON object per frame and nothing else, or one of the sum (docs/json.md)")
 	f.BoolVar(&o.summaryOnly, "summary-only", false, "print the account of the SAs and nothing of each frame")
 	f.StringSliceVar(&o.only, "only", nil, "print and write only these `KINDS` of frames: "+strings.Join(inspect.Kinds(), ","))
@@ -134,13 +140,28 @@ func setText(v interface{ UnmarshalText([]byte) error }, text, flag string) erro
 
 // replay runs a capture through the appliance.
 //
-//  1. Read the SAs, what is expected, and which frames are meant; key a NIC.
-//  2. Open the capture, and the file for the delivered frames.
+//  1. Read the SAs, which may be in the capture, what is expected, and which frames
+//     are meant; key a NIC.
+//  2. Open the file for the delivered frames.
 //  3. Inspect frame by frame, then sum up, and compare.
 func replay(o replayOptions) (err error) {
 	c, err := o.load()
 	if err != nil {
 		return err
+	}
+	interrupted := interrupts(o.in == "-")
+	in, err := openInput(o.in, o.stdin)
+	if err != nil {
+		return inputError(err)
+	}
+	defer in.Close()
+	frames, err := capture.NewReader(in)
+	if err != nil {
+		return inputError(fmt.Errorf("%s: %w", inputName(o.in), err))
+	}
+	c, carried, err := o.secrets(c, frames)
+	if err != nil {
+		return inputError(err)
 	}
 	for _, w := range c.Warnings {
 		fmt.Fprintln(o.stderr, "warning:", w)
@@ -153,7 +174,11 @@ func replay(o replayOptions) (err error) {
 	if err != nil {
 		return inputError(err)
 	}
-	sum, err := o.capture(c, inspector)
+	file, err := o.output(frames, c.Host.Annotate == configs.None, carried)
+	if err != nil {
+		return err
+	}
+	sum, err := o.capture(frames, inspector, file, interrupted)
 	if err != nil || o.expect == "" {
 		return err
 	}
@@ -161,23 +186,9 @@ func replay(o replayOptions) (err error) {
 }
 
 // capture inspects the frames, and sums up also where they cannot be read to the end.
-func (o *replayOptions) capture(c *configs.Config, inspector *inspect.Inspector) (*inspect.Summary, error) {
-	interrupted := interrupts(o.in == "-")
-	in, err := openInput(o.in, o.stdin)
-	if err != nil {
-		return nil, inputError(err)
-	}
-	defer in.Close()
-	frames, err := capture.NewReader(in)
-	if err != nil {
-		return nil, inputError(fmt.Errorf("%s: %w", inputName(o.in), err))
-	}
-	file, err := o.output(frames, c.Host.Annotate == configs.None)
-	if err != nil {
-		return nil, err
-	}
+func (o *replayOptions) capture(frames *capture.Reader, inspector *inspect.Inspector, file *inspect.File, interrupted func() bool) (*inspect.Summary, error) {
 	end := o.progress(inspector)
-	err = inspector.Capture(frames, file, func() error {
+	err := inspector.Capture(frames, file, func() error {
 		if interrupted() {
 			return errInterrupted
 		}
@@ -315,11 +326,18 @@ func interrupts(pipe bool) func() bool {
 
 var errInterrupted = errors.New("interrupted")
 
-// load reads the SAs and everything else that a configuration says.
+// load reads the SAs and everything else that a configuration says; nil where the
+// capture is to say it.
 func (o *replayOptions) load() (*configs.Config, error) {
 	switch {
-	case (o.config == "") == (len(o.keys) == 0):
+	case o.config != "" && len(o.keys) > 0:
 		return nil, inputError(errors.New("give the SAs with -c FILE or with -k FILE, one of the two"))
+	case o.withKeys && o.out == "":
+		return nil, inputError(errors.New("--with-keys is about the file of -o; name one"))
+	case o.withKeys && (o.form != "" || o.annotate != ""):
+		return nil, inputError(errors.New("--with-keys leaves frames as they came; leave out --form and --annotate"))
+	case o.config == "" && len(o.keys) == 0:
+		return nil, nil
 	case slices.Contains(o.keys, "-") && o.in == "-":
 		return nil, inputError(errors.New("SAs and capture cannot both come from standard input; save one of them"))
 	}
@@ -327,13 +345,32 @@ func (o *replayOptions) load() (*configs.Config, error) {
 	if err != nil {
 		return nil, inputError(err)
 	}
-	if o.form != "" {
-		c.Host.Form = o.form
-	}
-	if o.annotate != "" {
-		c.Host.Annotate = o.annotate
-	}
 	return c, nil
+}
+
+// secrets takes the SAs that the capture carries where none were given, and says what
+// the file that is written is to carry.
+func (o *replayOptions) secrets(c *configs.Config, frames *capture.Reader) (_ *configs.Config, carried []capture.Secret, err error) {
+	var has []capture.Secret
+	if c == nil || o.withKeys {
+		if has, err = frames.Secrets(); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", inputName(o.in), err)
+		}
+	}
+	if c == nil {
+		c, err = secrets.Config(inputName(o.in), has)
+	}
+	if err == nil && c == nil {
+		err = fmt.Errorf("%s carries no SAs; give them with -c FILE or with -k FILE", inputName(o.in))
+	}
+	if err == nil && o.withKeys {
+		carried, err = secrets.Of(c.SAs, has)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	c.Host.Form, c.Host.Annotate = cmp.Or(o.form, c.Host.Form), cmp.Or(o.annotate, c.Host.Annotate)
+	return c, carried, nil
 }
 
 func (o *replayOptions) read() (*configs.Config, error) {
@@ -360,8 +397,9 @@ func inputName(path string) string {
 }
 
 // output opens the file that is to be a copy of the capture with the frames as
-// they are delivered. With - it is standard output, and frames have no lines there.
-func (o *replayOptions) output(frames *capture.Reader, noTrailer bool) (*inspect.File, error) {
+// they are delivered, or with carried secrets as they came. With - it is standard
+// output, and frames have no lines there.
+func (o *replayOptions) output(frames *capture.Reader, noTrailer bool, carried []capture.Secret) (*inspect.File, error) {
 	in := inputs{append([]string{o.config, o.in, o.expect, "-"}, o.keys...), o.stdin}
 	var to io.WriteCloser
 	switch o.out {
@@ -376,13 +414,20 @@ func (o *replayOptions) output(frames *capture.Reader, noTrailer bool) (*inspect
 		}
 		to = keepOpen{o.stdout}
 	default:
-		file, err := in.create("-o", o.out, 0o666)
+		mode := os.FileMode(0o666)
+		if o.withKeys {
+			mode = 0o600
+		}
+		file, err := in.create("-o", o.out, mode)
 		if err != nil {
 			return nil, inputError(err)
 		}
 		to = file
 	}
-	return inspect.NewFile(o.out, to, frames, noTrailer), nil
+	if o.withKeys {
+		warnOpen(o.stderr, to)
+	}
+	return inspect.NewFile(o.out, to, frames, noTrailer, carried), nil
 }
 
 type keepOpen struct{ io.Writer }

@@ -22,18 +22,31 @@ type File struct {
 	copy      *capture.Copy
 	noTrailer bool
 	frames    int
+	asCame    bool   // frames are written as they came
+	original  []byte // the one at hand, if so
 }
 
-// NewFile begins a copy of what is read of frames from now on. The path is for
-// messages.
-func NewFile(path string, to io.WriteCloser, frames *capture.Reader, noTrailer bool) *File {
-	f := &File{path: path, to: to, noTrailer: noTrailer, buffer: bufio.NewWriterSize(to, 1<<16)}
+// NewFile begins a copy of what is read of frames from now on; with secrets, which
+// are for frames as they came, these are written so. The path is for messages.
+func NewFile(path string, to io.WriteCloser, frames *capture.Reader, noTrailer bool, carried []capture.Secret) *File {
+	f := &File{path: path, to: to, noTrailer: noTrailer, asCame: len(carried) > 0, buffer: bufio.NewWriterSize(to, 1<<16)}
 	f.copy = frames.CopyTo(f.buffer)
+	f.copy.WithSecrets(carried...)
 	return f
 }
 
+// keep remembers a frame before it is opened, where that is how it is written.
+func (f *File) keep(frame []byte) {
+	if f != nil && f.asCame {
+		f.original = append(f.original[:0], frame...)
+	}
+}
+
 func (f *File) write(frame []byte, info capture.Info, comment string) error {
-	if f.noTrailer {
+	switch {
+	case f.asCame:
+		frame = f.original
+	case f.noTrailer:
 		frame = withoutTrailer(frame)
 	}
 	if err := f.copy.Frame(frame, info, comment); err != nil {

@@ -125,6 +125,7 @@ func (i *Inspector) one(b []byte, info capture.Info, file *File) error {
 	if p, ok := account.OwnPacket(b); ok {
 		f.src, f.dst = p.Src, p.Dst
 	}
+	file.keep(b)
 	i.pipe.At(info.Time)
 	b = i.pipe.Process(b)
 	if err := f.read(b); err != nil {

@@ -46,6 +46,7 @@ var mayImport = map[string][]string{
 	"internal/control":  {"sa", "keys", "configs", "control"},
 
 	"internal/metrics": {"control"},
+	"internal/secrets": {"capture", "configs", "keys", "sa"},
 
 	"appliance": {"configs", "sa", "status", "tap", "pipeline", "transport", "internal/nic", "internal/netns", "control", "internal/control", "internal/metrics",
 		"internal/confine",
