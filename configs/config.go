@@ -120,8 +120,8 @@ type Config struct {
 	OnFailure        OnFailure    `yaml:"on_failure"` // what the transport does with frames that failed a check
 	Warnings         []Problem    `yaml:"-"`          // sorted by place
 
-	Files  []string `yaml:"-"` // that it was read from, key files included
-	Former []*sa.SA `yaml:"-"` // of an identity that one of SAs has: other keys that the text gives it
+	Files  []string      `yaml:"-"` // that it was read from, key files included
+	Former []keys.Former `yaml:"-"` // of an identity that one of SAs has: other keys that the text gives it
 
 	annotate          Problem  // the place of host.annotate, for Live
 	name              string   // of the text, for TakeOver

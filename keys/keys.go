@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"tapsec/sa"
 )
@@ -37,7 +38,7 @@ const (
 var ErrFormat = errors.New("expected a configuration, the output of ip xfrm state, setkey -D or FortiGate's diagnose vpn tunnel list, a Wireshark esp_sa table or charon's log")
 
 var (
-	xfrmStart = regexp.MustCompile(`(?m)^\s*(?:(?:Updated|Deleted|Expired) )?src \S+ dst \S+\s*\\?|` +
+	xfrmStart = regexp.MustCompile(`(?m)^\s*(?:\[[\d:.T-]+\] )?(?:(?:Updated|Deleted|Expired) )?src \S+ dst \S+\s*\\?|` +
 		`^[^#\n]*\bip\b[^#\n]*\sx(?:f|fr|frm)?\s+(?:s|st|sta|stat|state|sa)\s+(?:a|ad|add|u|up|upd|upda|updat|update)\s|^[^#\n]*\bxfrm state (?:add|update)\s`)
 	espSAStart     = regexp.MustCompile(`(?m)^\s*"(?:IPv[46]|Any)"\s*,`)
 	setkeyStart    = regexp.MustCompile(`(?m)^\s+(?:esp|ah|esp-udp|ipcomp) mode=\w+ spi=\d+\(0x[0-9a-f]+\)`)
@@ -75,7 +76,7 @@ func Read(name string, data []byte) (*SAs, error) {
 	if parse == nil {
 		return nil, fmt.Errorf("%s: %w, %s", name, ErrFormat, instead(form, data))
 	}
-	l := list{names: map[string]bool{}, ids: map[sa.ID]int{}, ended: map[string]bool{}, lost: map[string][]string{}}
+	l := list{names: map[string]bool{}, ids: map[sa.ID]int{}, ended: map[string]bool{}, born: map[string]time.Time{}, lost: map[string][]string{}}
 	f := parse(plainText(data))
 	l.Notes = f.notes
 	for _, p := range f.all {
@@ -91,7 +92,7 @@ type SAs struct {
 	Notes      []string // what was left out or assumed
 	Ended      []string // names of SAs of which the text says that they are no more
 	Unnumbered []string // names of SAs that may be running, of which it does not say what number they have come to
-	Former     []*sa.SA // those that share an identity with one of All: the text gives it several keys
+	Former     []Former // those that share an identity with one of All: the text gives it several keys
 }
 
 // found is what a parser gives: SAs in the order in which they came to be.
@@ -105,10 +106,12 @@ type parsed struct {
 	*sa.SA
 	line     int
 	err      error
-	numbered bool     // the text says what number it has come to, or it is new
-	updates  bool     // it is in the place of the one that was there
-	ended    bool     // it is no more
-	lost     []string // what cannot be held of it
+	numbered bool      // the text says what number it has come to, or it is new
+	updates  bool      // it is in the place of the one that was there
+	ended    bool      // it is no more
+	expires  bool      // a lifetime of it is over, the hard one where it has ended
+	at       time.Time // when that was; zero where the text has no times
+	lost     []string  // what cannot be held of it
 }
 
 func newSA() *sa.SA { return &sa.SA{PadCheck: true, Offload: sa.Preferred, Window: sa.DefaultWindow} }
@@ -126,13 +129,14 @@ type list struct {
 	names map[string]bool
 	ids   map[sa.ID]int // places in All
 	ended map[string]bool
-	lost  map[string][]string // by what cannot be held: names
+	born  map[string]time.Time // where the text has times
+	lost  map[string][]string  // by what cannot be held: names
 }
 
 func (l *list) add(p parsed) {
 	at, there := l.ids[p.ID()]
 	if there && p.ended {
-		l.end(l.All[at].Name, p.line)
+		l.end(l.All[at].Name, p)
 		return
 	}
 	err := p.err
@@ -145,7 +149,7 @@ func (l *list) add(p parsed) {
 	replaces := there && (p.updates || l.ended[l.All[at].Name])
 	if err == nil && there && !replaces {
 		err = errors.New("an SA with the same protocol, SPI and addresses came before it")
-		l.Former = append(l.Former, p.SA)
+		l.Former = append(l.Former, Former{SA: p.SA})
 	}
 	if p.Name = l.name(p.SA); replaces {
 		p.Name = l.All[at].Name
@@ -155,8 +159,7 @@ func (l *list) add(p parsed) {
 		return
 	}
 	if replaces {
-		l.Former = append(l.Former, l.All[at])
-		l.All[at] = p.SA
+		l.succeed(at, p)
 	} else {
 		l.ids[p.ID()], l.names[p.Name] = len(l.All), true
 		l.All = append(l.All, p.SA)
@@ -167,8 +170,11 @@ func (l *list) add(p parsed) {
 // remember keeps what is to be said of an SA that was taken.
 func (l *list) remember(p parsed) {
 	delete(l.ended, p.Name)
+	if !p.at.IsZero() {
+		l.born[p.Name] = p.at
+	}
 	if p.ended {
-		l.end(p.Name, p.line)
+		l.end(p.Name, p)
 	}
 	if !p.numbered {
 		l.Unnumbered = append(l.Unnumbered, p.Name)
@@ -178,9 +184,16 @@ func (l *list) remember(p parsed) {
 	}
 }
 
-func (l *list) end(name string, line int) {
+func (l *list) end(name string, p parsed) {
+	when := ""
+	if !p.at.IsZero() {
+		when = " at " + clock(p.at)
+	}
+	if born, ok := l.born[name]; ok && !p.at.IsZero() {
+		when += ", and began at " + clock(born)
+	}
 	l.ended[name] = true
-	l.note(line, "%s has ended; it opens what a capture holds of it", name)
+	l.note(p.line, "%s has ended%s; it opens what a capture holds of it", name, when)
 }
 
 func (l *list) note(line int, format string, args ...any) {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"tapsec/sa"
 )
@@ -28,8 +29,9 @@ type state struct {
 // monitor`, with commands between, and policies behind.
 type xfrm struct {
 	all      []*state
-	cur      *state // nil where lines concern no state
-	monitor  bool   // events, which come in the order of time
+	cur      *state    // nil where lines concern no state
+	monitor  bool      // events, which come in the order of time
+	now      time.Time // of the event at hand, where the text has times
 	policies int
 	firstAt  int // line of the first policy
 }
@@ -62,7 +64,7 @@ func parseXFRM(text string) *found {
 // in the same mark.
 func (x *xfrm) continues(line string) bool {
 	words := strings.Fields(line)
-	return strings.HasSuffix(line, `\`) && words[0] != "src" && !slices.Contains(events, words[0])
+	return strings.HasSuffix(line, `\`) && words[0] != "src" && words[0][0] != '[' && !slices.Contains(events, words[0])
 }
 
 // commands reads the commands of a line, if there are any.
@@ -86,6 +88,12 @@ var events = []string{"Updated", "Deleted", "Expired", "Flushed", "Async", "acqu
 // line reads a line of a listing.
 func (x *xfrm) line(words []string, number int) {
 	event := ""
+	if t, n := eventTime(words); n > 0 {
+		if x.now, words = t, words[n:]; len(words) == 0 {
+			x.monitor, x.cur = true, nil
+			return
+		}
+	}
 	if slices.Contains(events, words[0]) {
 		event, words, x.monitor, x.cur = words[0], words[1:], true, nil
 	}
@@ -98,7 +106,7 @@ func (x *xfrm) line(words []string, number int) {
 		x.cur = nil
 		return
 	case len(words) == 4:
-		x.cur = &state{parsed: parsed{SA: newSA(), line: number, updates: event == "Updated", ended: event == "Deleted"}}
+		x.cur = &state{parsed: parsed{SA: newSA(), line: number, updates: event == "Updated", ended: event == "Deleted", expires: event == "Expired", at: x.now}}
 		x.all = append(x.all, x.cur)
 	}
 	if s := x.cur; s != nil && !s.skip && len(words) > 0 {
@@ -123,7 +131,9 @@ func (x *xfrm) finish() *found {
 		start = max(start, end)
 	}
 	for _, s := range x.all {
-		f.all = append(f.all, s.finish())
+		if p := s.finish(); !p.expires || p.ended { // soft, it lives on
+			f.all = append(f.all, p)
+		}
 	}
 	return f
 }

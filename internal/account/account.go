@@ -56,12 +56,21 @@ type Held struct {
 func New(held []Held) *Account {
 	a := &Account{known: map[uint32]*sender{}, unknown: map[Header]*sender{}, routes: map[route]*[heads]*sender{},
 		forKnown: knownPages, forUnknown: unknownPages}
+	a.Hold(held)
+	return a
+}
+
+// Hold tells the account of SAs that the NIC holds from now on. Those that it knows, by
+// their handles, stay.
+func (a *Account) Hold(held []Held) {
 	for _, h := range held {
+		if a.known[h.Handle] != nil {
+			continue
+		}
 		s := &sender{sa: h.SA, handle: h.Handle, header: Header{h.Protocol, sa.SPI(h.SPI), h.Src, h.Dst, h.Encap}}
 		s.came.budget, s.failing.budget = &a.forKnown, &a.forKnown
 		a.known[h.Handle] = s
 	}
-	return a
 }
 
 // Name is that of the SA with a handle, empty where there is none.

@@ -85,6 +85,13 @@ func New(held []pipeline.Holding, former []*sa.SA) *Case {
 	return d
 }
 
+// Hold tells the Case of SAs that the NIC holds from now on.
+func (d *Case) Hold(held []pipeline.Holding) {
+	for _, h := range held {
+		d.held[h.Handle] = h.SA
+	}
+}
+
 // called is what people call an SA.
 func (d *Case) called(s *sa.SA) string { return cmp.Or(s.Name, s.ID().String()) }
 

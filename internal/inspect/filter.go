@@ -48,9 +48,10 @@ func (o Only) has(f *frame) bool {
 }
 
 // check compares the names with those that there are.
-func (f *Filter) check(held []account.Held) error {
+func (f *Filter) check(held []account.Held, others []*sa.SA) error {
 	for _, name := range f.SAs {
-		if !slices.ContainsFunc(held, func(h account.Held) bool { return h.Name == name }) {
+		if !slices.ContainsFunc(held, func(h account.Held) bool { return h.Name == name }) &&
+			!slices.ContainsFunc(others, func(s *sa.SA) bool { return s.Name == name }) {
 			return fmt.Errorf("expected the name of an SA, found %s; %d SAs are known", sa.Quote(name), len(held))
 		}
 	}

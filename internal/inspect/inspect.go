@@ -13,13 +13,13 @@ import (
 	"io"
 	"net/netip"
 	"sync/atomic"
+	"time"
 
 	"tapsec/appliance"
 	"tapsec/capture"
 	"tapsec/configs"
 	"tapsec/internal/account"
 	"tapsec/internal/diagnosis"
-	"tapsec/pipeline"
 	"tapsec/status"
 )
 
@@ -34,7 +34,7 @@ type Options struct {
 // Inspector tells of the frames of one capture.
 type Inspector struct {
 	opt     Options
-	pipe    *pipeline.Pipeline
+	nic     *appliance.Offline
 	account *account.Account
 	why     *diagnosis.Case
 	out     *bufio.Writer
@@ -61,21 +61,37 @@ type frame struct {
 // New makes an Inspector that writes lines or objects to out. The error is a mistake
 // in the configuration, or a filter's that names an SA which is not there.
 func New(c *configs.Config, out io.Writer, opt Options) (*Inspector, error) {
-	one := *c // whatever is to be written in the end, trailers are what is told of
-	one.Queues, one.Host.Annotate = 1, configs.Trailer
-	a, err := appliance.NewAdapter(&one)
+	nic, err := appliance.NewOffline(c)
 	if err != nil {
 		return nil, err
 	}
-	var held []account.Held
-	for _, h := range a.SAs() {
-		held = append(held, account.Held{SA: h.SA, Handle: h.Handle})
+	held := heldBy(nic)
+	others := c.Successors()
+	for _, s := range c.Former {
+		others = append(others, s.SA)
 	}
-	if err := opt.Filter.check(held); err != nil {
+	if err := opt.Filter.check(held, others); err != nil {
 		return nil, err
 	}
-	return &Inspector{opt: opt, pipe: a.Pipeline(0), account: account.New(held), why: diagnosis.New(a.SAs(), c.Former),
+	return &Inspector{opt: opt, nic: nic, account: account.New(held), why: diagnosis.New(nic.SAs(), others),
 		out: bufio.NewWriterSize(out, 1<<16)}, nil
+}
+
+func heldBy(nic *appliance.Offline) (held []account.Held) {
+	for _, h := range nic.SAs() {
+		held = append(held, account.Held{SA: h.SA, Handle: h.Handle})
+	}
+	return held
+}
+
+// enter has the SAs of a time in force.
+func (i *Inspector) enter(t time.Time) error {
+	changed, err := i.nic.Enter(t)
+	if changed {
+		i.account.Hold(heldBy(i.nic))
+		i.why.Hold(i.nic.SAs())
+	}
+	return err
 }
 
 // Frames is how many frames were read so far. Any goroutine may ask.
@@ -126,8 +142,10 @@ func (i *Inspector) one(b []byte, info capture.Info, file *File) error {
 		f.src, f.dst = p.Src, p.Dst
 	}
 	file.keep(b)
-	i.pipe.At(info.Time)
-	b = i.pipe.Process(b)
+	if err := i.enter(info.Time); err != nil {
+		return err
+	}
+	b = i.nic.Process(b, info.Time)
 	if err := f.read(b); err != nil {
 		return err
 	}

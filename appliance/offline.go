@@ -1,0 +1,53 @@
+package appliance
+
+import (
+	"time"
+
+	"tapsec/configs"
+	"tapsec/pipeline"
+)
+
+// Offline is the appliance on no interface, with one pipeline: it judges frames of a
+// capture by the SAs of their time, which goes forward. It is unsafe for concurrent use.
+type Offline struct {
+	config  *configs.Config
+	era     configs.Era
+	adapter *Adapter
+	pipe    *pipeline.Pipeline
+}
+
+// NewOffline makes the appliance of a configuration, with the oldest SAs. Its frames
+// carry trailers, whatever that says. The error is a mistake in it.
+func NewOffline(c *configs.Config) (*Offline, error) {
+	one := *c
+	one.Queues, one.Host.Annotate = 1, configs.Trailer
+	first := one.Era(time.Unix(-1<<40, 0))
+	a, err := NewAdapter(first.Config)
+	if err != nil {
+		return nil, err
+	}
+	return &Offline{config: &one, era: first, adapter: a, pipe: a.Pipeline(0)}, nil
+}
+
+// SAs returns the offloaded SAs.
+func (o *Offline) SAs() []pipeline.Holding { return o.adapter.SAs() }
+
+// Enter makes the SAs of a time those in force, and reports whether they are others
+// now. A time before the one of the SAs in force changes nothing.
+func (o *Offline) Enter(t time.Time) (changed bool, err error) {
+	if !o.era.Over(t) {
+		return false, nil
+	}
+	next := o.config.Era(t)
+	if err := o.adapter.Offload(next.Config); err != nil {
+		return false, err
+	}
+	o.era = next
+	return true, nil
+}
+
+// Process is that of a pipeline, for a frame that was received at a time.
+func (o *Offline) Process(frame []byte, received time.Time) []byte {
+	o.pipe.At(received)
+	return o.pipe.Process(frame)
+}

@@ -1,0 +1,61 @@
+package configs
+
+import (
+	"slices"
+	"time"
+
+	"tapsec/sa"
+)
+
+// Era is a configuration as it was up to a time; the zero Until has no end.
+type Era struct {
+	*Config
+	Until time.Time
+}
+
+// Over reports whether the era is at a time; with the zero time, which nobody knows,
+// whether another one follows.
+func (e *Era) Over(t time.Time) bool {
+	return !e.Until.IsZero() && (t.IsZero() || !t.Before(e.Until))
+}
+
+// Era is the configuration with the SAs of a time, where a text told that some took
+// the place of others, and when. The zero time stands for the latest.
+func (c *Config) Era(t time.Time) Era {
+	e := Era{Config: c}
+	then := map[sa.ID]*sa.SA{}
+	for _, old := range c.Former { // oldest first
+		if old.Until.IsZero() || t.IsZero() || !t.Before(old.Until) {
+			continue
+		}
+		if then[old.ID()] == nil {
+			then[old.ID()] = old.SA
+		}
+		if e.Until.IsZero() || old.Until.Before(e.Until) {
+			e.Until = old.Until
+		}
+	}
+	if len(then) > 0 {
+		as := *c
+		as.SAs = slices.Clone(c.SAs)
+		for i, s := range as.SAs {
+			if old := then[s.ID()]; old != nil {
+				as.SAs[i] = old
+			}
+		}
+		e.Config = &as
+	}
+	return e
+}
+
+// Successors are the SAs that take the place of others, in whichever era.
+func (c *Config) Successors() (all []*sa.SA) {
+	for _, old := range c.Former {
+		for _, s := range c.SAs {
+			if !old.Until.IsZero() && s.ID() == old.ID() && !slices.Contains(all, s) {
+				all = append(all, s)
+			}
+		}
+	}
+	return all
+}
