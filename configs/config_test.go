@@ -196,6 +196,7 @@ var mistakes = map[string]struct {
 	"no list":          {"sas: 5\n", []string{"1:6 sas: expected a list"}},
 	"empty":            {"", []string{"1:1 : the file is empty"}},
 	"two documents":    {good + "---\nsas: []\n", []string{"9:1 : one document"}},
+	"tab further down": {"sas:\n  - name: x\n    spi: 1\n\tprotocol: esp\n", []string{"4:1 : expected YAML: found a tab, and only spaces may indent"}},
 	"no YAML":          {"sas:\n\t- name: x\n", []string{"2:1 : expected YAML: found a tab, and only spaces may indent"}},
 	"a list":           {"- a\n", []string{"1:1 : expected fields"}},
 }

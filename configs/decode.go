@@ -97,8 +97,11 @@ func (d *decoder) syntax(err error) {
 		line, _ = strconv.Atoi(m[1])
 		msg = strings.TrimPrefix(msg, m[0])
 	}
-	if line <= len(d.lines) && strings.HasPrefix(strings.TrimLeft(d.lines[line-1], " -"), "\t") {
-		msg = "found a tab, and only spaces may indent"
+	for at := line; at <= min(line+1, len(d.lines)); at++ { // the parser may blame the line before
+		if strings.HasPrefix(strings.TrimLeft(d.lines[at-1], " -"), "\t") {
+			line, msg = at, "found a tab, and only spaces may indent"
+			break
+		}
 	}
 	p := d.problem(&yaml.Node{Line: line, Column: 1}, "", "expected YAML: %s; mend this line or one next to it", sa.RedactLine(msg))
 	if line <= len(d.lines) && !fieldStart.MatchString(d.lines[line-1]) {

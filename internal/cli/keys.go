@@ -71,6 +71,9 @@ func convert(o keysOptions) error {
 		fmt.Fprintln(o.stderr, "warning:", w)
 	}
 	fit := o.lost(c.SAs)
+	if len(c.SAs) == 0 {
+		return inputError(fmt.Errorf("%s: none of its SAs can be taken over", inputName(o.in)))
+	}
 	if len(fit) == 0 {
 		return inputError(fmt.Errorf("%s: no SA that %s can hold", inputName(o.in), o.to))
 	}
