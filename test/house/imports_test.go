@@ -53,7 +53,7 @@ var mayImport = map[string][]string{
 		"internal/fragment", "internal/outbound", "internal/ledger", "internal/replay", "internal/audit", "wire"},
 
 	"internal/account": {"sa", "status", "wire", "internal/replay"},
-	"internal/inspect": {"appliance", "capture", "configs", "pipeline", "sa", "status", "wire", "internal/account",
+	"internal/inspect": {"appliance", "capture", "configs", "sa", "status", "wire", "internal/account",
 		"internal/diagnosis", "internal/wrap"},
 
 	"internal/lab/bench": {"appliance", "configs", "internal/netns", "tap", "internal/nic", "sa", "internal/outbound", "status",
