@@ -35,7 +35,7 @@ configuration, the output of ip xfrm state or ip xfrm monitor, a script with
 commands ip xfrm state add, the output of setkey -D or of FortiGate's diagnose
 vpn tunnel list, an esp_sa table, or the log of strongSwan's charon, where that
 has chd = 4. Oldest first: of several SAs that fit, the last one seals. Of
-ip xfrm monitor it says which SAs ended, and with -t when; replay judges by that.
+ip xfrm monitor it says which SAs ended, with -t also when; replay heeds that.
 
 What it prints are keys. -o makes a file that nobody else can read, and never
 overwrites one. What the form cannot hold of an SA is said on standard error, a
