@@ -83,8 +83,8 @@ func newRun() *cobra.Command {
 or where the configuration says attach: true an interface of any kind, and leads
 every frame from wire to host through the appliance; from host to wire bytes
 pass untouched. The log line with msg=ready says that frames flow. The log is on
-standard error; where nobody reads it lines are lost, and counted, but frames are
-not.
+standard error; where nobody reads it lines are lost, and counted, but no
+frames.
 
 SIGINT and SIGTERM end it, with a summary on standard output. SIGHUP rereads the
 SAs and the offload switches without losing a frame; a file with a mistake
