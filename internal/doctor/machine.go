@@ -89,6 +89,17 @@ func ring(engine tap.Engine, why string) Finding {
 	return f
 }
 
+// attach reports whether interfaces that are there can be attached (attach: true, --in, --out).
+func attach() Finding {
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return Finding{Name: "attach", Detail: fmt.Sprintf("No packet socket may be opened (%v).", err),
+			Remedy: "To attach an interface that is there: run as root, or with CAP_NET_RAW."}
+	}
+	unix.Close(fd)
+	return Finding{Name: "attach", Met: true, Detail: "Interfaces that are there can be attached, by a packet ring."}
+}
+
 // confinement says what run can take from itself once it is at work. Of a
 // program that runs, its document /status says what is left.
 func confinement() Finding {

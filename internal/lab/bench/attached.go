@@ -27,6 +27,12 @@ var (
 	attachedSizes    = []int{64, Standard}
 )
 
+// Attached is what was measured between veths.
+type Attached struct {
+	Rows   []Row              `json:"rows"`
+	Ratios map[string]float64 `json:"ratios"` // of AttachedRing at Standard octets over each other variant
+}
+
 // attached reports whether a variant is between veths.
 func (p plan) attached() bool {
 	switch p.variant {
@@ -44,9 +50,25 @@ func (r *Report) measureAttached(e effort) error {
 		if err != nil {
 			return fmt.Errorf("%d octets: %w", size, err)
 		}
-		r.Attached = append(r.Attached, rows...)
+		r.Attached.Rows = append(r.Attached.Rows, rows...)
 	}
+	r.Attached.divide()
 	return nil
+}
+
+// divide fills in the ratios.
+func (a *Attached) divide() {
+	cpu := map[string]float64{}
+	for _, row := range a.Rows {
+		if row.Size == Standard {
+			cpu[row.Variant] = row.CPU
+		}
+	}
+	for _, under := range []string{NullCalls, NullMapped, AttachedPlain} {
+		if cpu[under] > 0 {
+			a.Ratios[under] = cpu[AttachedRing] / cpu[under]
+		}
+	}
 }
 
 func (f *forwarder) makeInterfaces(p plan) error {
@@ -119,12 +141,12 @@ func (f *forwarder) packetSocket(name string, protocol int) (int, error) {
 }
 
 func (r *Report) writeAttached(w io.Writer) {
-	if len(r.Attached) == 0 {
+	if len(r.Attached.Rows) == 0 {
 		return
 	}
 	fmt.Fprint(w, "\nNanoseconds of the processor for a frame from one attached veth to another\n\n")
 	fmt.Fprintln(w, "suite\tpayload\tvariant\tns\tframes/s\t")
-	for _, row := range r.Attached {
+	for _, row := range r.Attached.Rows {
 		fmt.Fprintf(w, "%s\t%d\t%s\t%.0f (%.0f-%.0f)\t%.0f\t\n", row.Suite, row.Size, row.Variant, row.CPU, row.CPUSpread.Q1, row.CPUSpread.Q3, row.Rate)
 	}
 }

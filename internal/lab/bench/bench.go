@@ -106,6 +106,6 @@ func Run(o Options) (*Report, error) {
 func newReport(cores []int) *Report {
 	engine, _ := tap.Probe()
 	return &Report{cores: cores, ring: engine == tap.Ring, Ratios: map[string]float64{},
-		Rows: []Row{}, Compare: []Comparison{}, Attached: []Row{}, Queues: []Queues{}, Latency: []Latency{}, Idle: []Idle{},
+		Rows: []Row{}, Compare: []Comparison{}, Attached: Attached{[]Row{}, map[string]float64{}}, Queues: []Queues{}, Latency: []Latency{}, Idle: []Idle{},
 		Notes: []string{}, Losses: []string{}, Wrong: []string{}}
 }

@@ -44,10 +44,10 @@ func TestAttachedDrain(t *testing.T) {
 	if err := r.measureAttached(effort{rounds: rounds, attached: time.Minute}); err != nil {
 		t.Fatal(err)
 	}
-	if want := len(attachedVariants) * len(attachedSizes); len(r.Attached) != want || len(r.Losses)+len(r.Wrong) > 0 || r.Inspected != 2*want*distinct {
-		t.Errorf("%d rows, %d frames inspected; %v %v", len(r.Attached), r.Inspected, r.Losses, r.Wrong)
+	if want := len(attachedVariants) * len(attachedSizes); len(r.Attached.Rows) != want || len(r.Attached.Ratios) != 3 || len(r.Losses)+len(r.Wrong) > 0 || r.Inspected != 2*want*distinct {
+		t.Errorf("%d rows, %d frames inspected; %v %v", len(r.Attached.Rows), r.Inspected, r.Losses, r.Wrong)
 	}
-	for _, row := range r.Attached {
+	for _, row := range r.Attached.Rows {
 		if row.Rounds != rounds || row.CPU <= 0 {
 			t.Errorf("%+v", row)
 		}

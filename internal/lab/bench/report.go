@@ -12,7 +12,7 @@ type Report struct {
 	Ratios   map[string]float64 `json:"ratios"` // of Headline at Standard octets: d/a, d/b, c/a
 	Rows     []Row              `json:"rows"`
 	Compare  []Comparison       `json:"comparisons"` // the ratios of each suite and size
-	Attached []Row              `json:"attached"`    // as rows, between attached veths
+	Attached Attached           `json:"attached"`    // the same between attached veths
 	Queues   []Queues           `json:"queues"`
 	Latency  []Latency          `json:"latency"`
 	Idle     []Idle             `json:"idle"`
