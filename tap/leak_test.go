@@ -42,6 +42,12 @@ func testNothingLeaks(t *testing.T, how Options) {
 			t.Fatal(err)
 		}
 	}
+	leaksNothing(t, cycle)
+}
+
+// leaksNothing runs a cycle many times and compares what the process holds.
+func leaksNothing(t *testing.T, cycle func()) {
+	t.Helper()
 	held := func() (sum [3]int) {
 		for i, what := range []string{"fd", "task", "map_files"} {
 			entries, err := os.ReadDir("/proc/self/" + what)
@@ -66,4 +72,41 @@ func testNothingLeaks(t *testing.T, how Options) {
 			break
 		}
 	}
+}
+
+// The same of what is attached: workers that ran, and some that never began.
+func TestAttachedLeaksNothing(t *testing.T) { engines(t, testAttachedLeaksNothing) }
+
+func testAttachedLeaksNothing(t *testing.T, how Options) {
+	rig.Require(t)
+	remove, err := rig.QuietVeths(1500, "va", "vb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer remove()
+	how.Room = 1514
+	turn := 0
+	leaksNothing(t, func() {
+		a, err1 := Attach("va")
+		b, err2 := Attach("vb")
+		if err := errors.Join(err1, err2); err != nil {
+			t.Fatal(err)
+		}
+		workers, err := Join(a, b, 0, how)
+		if err != nil || len(workers) != 2 {
+			t.Fatal(workers, err)
+		}
+		if turn++; turn%2 == 0 {
+			workers[0].Stop()
+			if _, _, err := workers[0].Next(); !errors.Is(err, ErrStopped) {
+				t.Fatal(err)
+			}
+		}
+		if err := errors.Join(a.Close(), b.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := workers[1].Next(); err == nil {
+			t.Fatal("a worker goes on without its devices")
+		}
+	})
 }

@@ -455,6 +455,26 @@ func testAttachedInterfaces(t *testing.T) {
 	}
 }
 
+// Between two of them nothing is lost either, both ways at once.
+func TestAttachedOnBothSides(t *testing.T) { engines(t, testAttachedOnBothSides) }
+
+func testAttachedOnBothSides(t *testing.T) {
+	rig.Require(t)
+	r := join(t, attach(t, "wire"), attach(t, "host"), nil)
+	there := start(t, order{From: "wire-far", To: "host-far", Count: frames, Window: 150, Flows: 8})
+	back := start(t, order{From: "host-far", To: "wire-far", Count: frames, Window: 150, Flows: 8})
+	want := account{Sent: frames, Received: frames}
+	if a, b := there(0), back(0); a != want || b != want {
+		t.Errorf("peers saw %+v there and %+v back, want %+v", a, b, want)
+	}
+	if is, why := r.Engine(); is != engine {
+		t.Errorf("asked for %v, found %v: %s", engine, is, why)
+	}
+	r.stop(t)
+	conserved(t, "to host", r.Summary().ToHost)
+	conserved(t, "to wire", r.Summary().ToWire)
+}
+
 // attach makes a veth, whose other end's name has "-far" behind it, and attaches it.
 func attach(t *testing.T, name string) *tap.Device {
 	t.Helper()
