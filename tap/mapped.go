@@ -21,6 +21,7 @@ type mapped struct {
 	outlet
 	ring    *packetRing // nil once the kernel has broken it, from when on each frame is received
 	drained bool        // the ring was empty when its drops were last asked for
+	quiet   int         // how often it has slept in vain since a frame came
 	message *message    // receives what is too long for a slot, and cuts what was merged
 	batch   [][]byte
 	own     [][]byte // slots for such frames
@@ -196,7 +197,7 @@ func (m *mapped) next() (*Direction, [][]byte, error) {
 		err := m.take()
 		d.public.store(d.tally)
 		if len(m.batch) > 0 {
-			m.drained = false
+			m.drained, m.quiet = false, 0
 			if m.busy > 0 {
 				m.awake = time.Now()
 			}
@@ -296,18 +297,25 @@ func (m *mapped) receive(own []byte) ([]byte, error) {
 	}
 }
 
-// suspicion is how long the engine sleeps until it asks whether the ring is broken.
-const suspicion = 50 * time.Millisecond
+const (
+	suspicion  = 50 * time.Millisecond // after which a sleeper asks whether the ring is broken
+	suspicions = 20                    // how often, until that waits for the heartbeat
+)
 
 // sleep waits until a frame comes, or Stop. From time to time, and when the socket says that something
 // happened to the interface, it looks whether that is still there, and the ring whole.
 func (m *mapped) sleep() error {
-	n, err := unix.Poll(m.polled[:], int(suspicion/time.Millisecond))
+	limit := suspicion
+	if m.quiet >= suspicions || m.ring == nil {
+		limit = heartbeat
+	}
+	n, err := unix.Poll(m.polled[:], int(limit/time.Millisecond))
 	switch {
 	case errors.Is(err, unix.EINTR):
 	case err != nil:
 		return fmt.Errorf("wait for %s: %w", m.direction.from.name, err)
 	case n == 0:
+		m.quiet++
 		if err := m.suspect(); err != nil {
 			return err
 		}
