@@ -187,16 +187,19 @@ func TestForgedReports(t *testing.T) {
 }
 
 // A report holds for ten minutes, through reloads, also one that drops the SA for a
-// while, and a later one only makes the path narrower.
+// while, and a later one only makes the path narrower. It is said once.
 func TestPathHolds(t *testing.T) {
 	var now time.Duration
 	l := ledger.New()
 	l.Clock = func() time.Duration { return now }
-	config := Config{SAs: []*sa.SA{site(4)}, MTU: 1500, Ledger: l}
+	said := 0
+	config := Config{SAs: []*sa.SA{site(4)}, MTU: 1500, Ledger: l, Audit: func(Event) { said++ }}
 	s := newSender(t, config)
 	fits := func(want int, when string) {
 		t.Helper()
-		if got := len(send(s, sized(4, want))) + 10*len(send(s, sized(4, want+1))); got != 21 {
+		before := s.Counts()
+		n, more := len(send(s, sized(4, want))), len(send(s, sized(4, want+1)))
+		if after := s.Counts(); n != 1 || more != 2 || after[Fragmented] != before[Fragmented]+1 {
 			t.Errorf("%s: expected to fit %d bytes:%s", when, want, counts(s))
 		}
 	}
@@ -220,6 +223,14 @@ func TestPathHolds(t *testing.T) {
 	now += time.Second
 	s.Tick()
 	fits(1446, "ten minutes later")
+	if err := s.Replace(config); err != nil {
+		t.Fatal(err)
+	}
+	s.Heed(tooBig(t, sealed, 1400, 100))
+	fits(1346, "reported anew")
+	if said != 1 {
+		t.Errorf("said %d times", said)
+	}
 }
 
 // Frames from anywhere: no panic, they stay as they are, and what is believed names

@@ -368,33 +368,41 @@ func TestTagsOnSocket(t *testing.T) {
 	})
 	defer attached.Close()
 	for _, tags := range [][]uint32{nil, {0x8100_0064}, {0x88a8_0064}, {0x8100_0064, 0x8100_0007}, {0x88a8_0064, 0x8100_0007}, {0x8100_0064, 0x88a8_0007}} {
-		for _, sas := range [][]*sa.SA{nil, {site(4)}, {web(4), site(6)}} {
-			var a answered
-			s := newSender(t, Config{SAs: sas, Socket: true, Reply: a.reply})
-			frame := func(n int) []byte {
-				return forge.AppendFrame(nil, edited(sized(4, n), df)[14:], tags...)
+		for _, v := range []int{4, 6} {
+			for _, sas := range [][]*sa.SA{nil, {site(4)}, {web(v), site(6)}} {
+				tagsOnSocket(t, attached, v, tags, sas)
 			}
-			long := frame(1501)
-			send(s, long)
-			fits := told(t, a.frames[0], long)
-			sent := send(s, frame(fits))
-			if len(sent) != 1 {
-				t.Fatalf("%x: not sent:%s", tags, counts(s))
+			uncut := forge.AppendFrame(nil, tellable(v, 1500)[22:], tags...)
+			if s := newSender(t, Config{}); len(send(s, uncut)) != 1 {
+				t.Errorf("%x: a TAP takes tags beyond the MTU:%s", tags, counts(s))
 			}
-			if err := attached.Inject(sent[0]); err != nil {
-				t.Errorf("%x, %d bytes in a frame of %d: %v", tags, fits, len(sent[0]), err)
-			}
-			if len(sas) == 0 {
-				if err := attached.Inject(frame(fits + 1)); !errors.Is(err, unix.EMSGSIZE) {
-					t.Errorf("%x: the kernel takes more than %d bytes: %v", tags, fits, err)
-				}
-			}
-			sent = send(s, forge.AppendFrame(nil, sized(4, 1500)[14:], tags...))
-			for _, f := range sent {
-				if err := attached.Inject(f); err != nil {
-					t.Errorf("%x, a piece of %d bytes: %v", tags, len(f), err)
-				}
-			}
+		}
+	}
+}
+
+func tagsOnSocket(t *testing.T, attached *tap.Device, v int, tags []uint32, sas []*sa.SA) {
+	t.Helper()
+	var a answered
+	s := newSender(t, Config{SAs: sas, Socket: true, Reply: a.reply})
+	frame := func(n int) []byte { return forge.AppendFrame(nil, tellable(v, n)[22:], tags...) }
+	long := frame(1501)
+	send(s, long)
+	fits := told(t, a.frames[0], long)
+	sent := send(s, frame(fits))
+	if len(sent) != 1 {
+		t.Fatalf("%x: not sent:%s", tags, counts(s))
+	}
+	if err := attached.Inject(sent[0]); err != nil {
+		t.Errorf("%x, %d bytes in a frame of %d: %v", tags, fits, len(sent[0]), err)
+	}
+	if len(sas) == 0 {
+		if err := attached.Inject(frame(fits + 1)); !errors.Is(err, unix.EMSGSIZE) {
+			t.Errorf("%x: the kernel takes more than %d bytes: %v", tags, fits, err)
+		}
+	}
+	for _, f := range send(s, forge.AppendFrame(nil, sized(4, 1500)[14:], tags...)) {
+		if err := attached.Inject(f); err != nil {
+			t.Errorf("%x, a piece of %d bytes: %v", tags, len(f), err)
 		}
 	}
 }
