@@ -25,6 +25,12 @@ func TestXFRMRoundTrip(t *testing.T) {
 		recorded, _ := read(t, filepath.Base(f))
 		sas = append(sas, recorded...)
 	}
+	for _, name := range []string{"seq: 0x1", "oseq: 0x1", "protocol: 1"} {
+		s := aeadSA()
+		s.Mode = sa.Tunnel
+		smallest[name](s)
+		sas = append(sas, s)
+	}
 	for _, s := range sas {
 		fields, err := Lost(XFRM, s)
 		if err != nil {
@@ -50,6 +56,34 @@ func TestXFRMRoundTrip(t *testing.T) {
 			t.Errorf("%s became %s, said to lose %v", describe(s), describe(back[0]), fields)
 		}
 	}
+}
+
+// smallest are values next to none.
+var smallest = map[string]func(*sa.SA){
+	"seq: 0x1":     func(s *sa.SA) { s.Seq = 1 },
+	"oseq: 0x1":    func(s *sa.SA) { s.OSeq = 1 },
+	"seq_high: 1":  func(s *sa.SA) { s.ESN, s.SeqHigh = true, 1 },
+	"protocol: 1":  func(s *sa.SA) { s.Selector = &sa.Selector{Protocol: 1} },
+	"encap_src: 1": func(s *sa.SA) { s.Encap, s.EncapSrc = true, 1 },
+	"encap_dst: 1": func(s *sa.SA) { s.Encap, s.EncapDst = true, 1 },
+}
+
+// A value next to none is written, too.
+func TestYAMLSmallest(t *testing.T) {
+	for want, change := range smallest {
+		s := aeadSA()
+		change(s)
+		var b bytes.Buffer
+		if err := Write(&b, YAML, []*sa.SA{s}); err != nil || !strings.Contains(b.String(), want) {
+			t.Errorf("no %s in %s, %v", want, b.String(), err)
+		}
+	}
+}
+
+// aeadSA is one that every format can hold.
+func aeadSA() *sa.SA {
+	all := everySuite()
+	return all[slices.IndexFunc(all, func(s *sa.SA) bool { return s.Suite.Name == "aes128gcm16" })]
 }
 
 // lostBitmap is all that a command loses: it has no word for a bitmap.
@@ -149,7 +183,7 @@ func TestLost(t *testing.T) {
 		}, "", "integrity"},
 	} {
 		for format, want := range map[Format]string{XFRM: c.xfrm, ESPSA: c.table, YAML: ""} {
-			s := everySuite()[slices.IndexFunc(everySuite(), func(s *sa.SA) bool { return s.Suite.Name == "aes128gcm16" })]
+			s := aeadSA()
 			if s.Mode = sa.Auto; format == XFRM {
 				s.Mode = sa.Tunnel
 			}
