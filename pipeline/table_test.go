@@ -101,3 +101,17 @@ func inUse() int64 {
 	runtime.ReadMemStats(&m)
 	return int64(m.HeapAlloc)
 }
+
+// A worker that the SAD has not is the programmer's mistake.
+func TestNewRefusesWorkers(t *testing.T) {
+	for _, worker := range []int{-1, 2} {
+		func() {
+			defer func() {
+				if recover() == nil {
+					t.Errorf("worker %d of 2 was taken", worker)
+				}
+			}()
+			pipeline.New(pipeline.NewSAD(sa.Profiles[0], 2), pipeline.Options{Worker: worker})
+		}()
+	}
+}
