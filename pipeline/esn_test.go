@@ -269,3 +269,34 @@ func TestRetryOfABundle(t *testing.T) {
 		}
 	}
 }
+
+// marks remembers one SA.
+type marks struct {
+	one     *sa.Mark
+	dropped **sa.Mark
+}
+
+func (m marks) Of(*sa.SA) *sa.Mark { return m.one }
+
+func (m marks) Dropped(_ *sa.SA, dropped *sa.Mark) { *m.dropped = dropped }
+
+// What was remembered of an SA before it was offloaded completes its numbers,
+// hears of those that were good, and is given back.
+func TestRemember(t *testing.T) {
+	a := esnSuites()[0]
+	remembered := sa.NewMark(a)
+	remembered.Authenticated(7<<32 | 1)
+	sad := pipeline.NewSAD(sa.Profiles[0], 1)
+	var dropped *sa.Mark
+	sad.Remember(marks{remembered, &dropped})
+	offload(t, sad, a)
+	const next = 7<<32 | 2
+	c := frameCase{sas: []*sa.SA{a}, numbers: map[*sa.SA]uint64{a: next}}
+	_, trailer := run(t, pipeline.New(sad, pipeline.Options{}), c.seal(t).frame)
+	if trailer.Word != 2 || trailer.Records[0].Number != next || remembered.T() != next {
+		t.Errorf("word %s, number %#x, T %#x", trailer.Word, trailer.Records[0].Number, remembered.T())
+	}
+	if err := sad.Delete(sad.Handle(a.ID())); err != nil || dropped != remembered {
+		t.Errorf("deleted, and told of %p, want %p; %v", dropped, remembered, err)
+	}
+}
