@@ -51,8 +51,9 @@ func makeSA(name string, spi uint32, protocol sa.Protocol, mode sa.Mode, suiteNa
 // changes them.
 type bench struct {
 	*Appliance
-	life lifecycle
-	log  *bytes.Buffer
+	life    lifecycle
+	log     *bytes.Buffer
+	answers bool // the NIC that asks for deletions, as a full one does
 }
 
 // newBench makes the one of a configuration, which each reload makes anew.
@@ -69,7 +70,11 @@ func newBench(t interface{ Fatal(...any) }, load func() *configs.Config, withHos
 		h := &host{log: b.Appliance.log, software: pipeline.NewSoftware(), remembers: true, sides: newSides(),
 			options: outbound.Config{MTU: 1500, Ledger: b.ledger}, reassembler: reassembler{fragments: fragment.New(fragment.Limits{})}}
 		h.software.Remember(b.ledger.Marks())
-		h.consumer, err = transport.New(transport.Config{Fallback: h.software, Ledger: b.ledger, NIC: direct{b.adapter.sad, b.takeBack}})
+		h.consumer, err = transport.New(transport.Config{Fallback: h.software, Ledger: b.ledger, NIC: direct{b.adapter.sad, func(s *sa.SA) {
+			if b.answers {
+				b.takeBack(s)
+			}
+		}}})
 		if err == nil {
 			err = h.adopt(b.config)
 		}
@@ -392,6 +397,7 @@ func TestTakeBack(t *testing.T) {
 		}
 		return names
 	}
+	b.answers = true
 	b.adapter.sad.ForcePressure(true)
 	first, second := newFlow(in[0]), newFlow(in[1])
 	for _, step := range []struct {
