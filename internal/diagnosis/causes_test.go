@@ -196,6 +196,9 @@ func scenes() []scene {
 	add(scene{name: "another SA's key", sent: esp(key(9)), held: []*sa.SA{esp(), other}, cause: diagnosis.OtherKey, says: "All 3 frames of site-a fail: with the key of site-b, 3 of the 3 frames tried verify"})
 	add(scene{name: "another SA's suite and key", sent: esp(suite("aes256-sha256"), key(9)), held: []*sa.SA{esp(), esp(suite("aes256-sha256"), key(9), named("site-b", 7))}, cause: diagnosis.OtherKey})
 	add(scene{name: "another SA's key, with its ESN", sent: esp(key(9), high(5)), held: []*sa.SA{esp(), esp(key(9), high(5), named("site-b", 7))}, cause: diagnosis.OtherKey})
+	add(scene{name: "another SA's key and own suite", sent: esp(key(9)), held: []*sa.SA{esp(), esp(suite("aes128gcm8"), key(9), named("site-b", 7))}, cause: diagnosis.OtherKey})
+	add(scene{name: "another SA's key and own suite, HMAC", sent: esp(suite("aes128-sha256"), key(9)), held: []*sa.SA{esp(suite("aes128-sha256")), esp(suite("null-sha256_96"), key(9), named("site-b", 7)), esp(suite("aes128-sha1"), key(9), named("site-c", 8))},
+		cause: diagnosis.OtherKey, further: []diagnosis.Cause{diagnosis.EncryptionKey}, says: "site-b"})
 	add(scene{name: "another SA's key, AH", sent: ah(key(9)), held: []*sa.SA{ah(), ah(key(9), named("site-b", 7))}, cause: diagnosis.OtherKey})
 	add(scene{name: "integrity key of another SA", sent: esp(suite("aes128-sha256"), func(s *sa.SA) { s.IntegrityKey = secret(77, 32) }),
 		held:  []*sa.SA{esp(suite("aes128-sha256")), esp(suite("aes128-sha256"), named("site-b", 7), func(s *sa.SA) { s.EncryptionKey, s.IntegrityKey = secret(50, 16), secret(77, 32) })},
@@ -255,6 +258,7 @@ func scenes() []scene {
 	one(diagnosis.ESNHigh, "high half is 999", ah(high(999)), ah(high(1000)), "the high half 999 instead of 1000")
 	one(diagnosis.UnknownSPI, "SPI misread", esp(named("", 0x2002)), esp(), "match no SA: with the key of site-a, 3 of the 3")
 	one(diagnosis.Addresses, "other source", esp(between(public, gateB)), esp(), "by site-a, which is from 192.0.2.1 to 192.0.2.2, ")
+	one(diagnosis.Addresses, "other source, ESN", esp(between(public, gateB), high(7)), esp(high(7)), "by site-a")
 	one(diagnosis.Encapsulation, "UDP unexpected", esp(encap), esp(), "(encap)")
 	one(diagnosis.Encapsulation, "UDP expected", esp(), esp(encap), "without the encapsulation")
 	add(scene{name: "NAT under AH", sent: ah(transport), held: []*sa.SA{ah(transport, between(netip.Addr{}, hostB)), ah(named("x", 9), transport, key(4))},

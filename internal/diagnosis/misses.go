@@ -317,7 +317,7 @@ func (d *Case) nearest(s *sa.SA) []*sa.SA {
 		switch {
 		case o.ID() == s.ID():
 			return 0
-		case o.Dst == s.Dst && o.Src == s.Src:
+		case o.SPI == s.SPI, o.Dst == s.Dst && o.Src == s.Src:
 			return 1
 		case o.Dst == s.Src && o.Src == s.Dst:
 			return 2
@@ -360,8 +360,25 @@ func (d *Case) otherKeys(s *sa.SA, x *sample) misses {
 					return
 				}
 			}
+			if m, ok := d.rekeyed(cause, s, o); ok && !yield(m) {
+				return
+			}
 		}
 	}
+}
+
+// rekeyed is s with the keys of o, as far as its algorithms take them: what comes of
+// keys that were given to the wrong SAs. ok is false where o's own algorithms are the
+// same, and where its key does not fit.
+func (d *Case) rekeyed(cause Cause, s, o *sa.SA) (m miss, ok bool) {
+	m = miss{cause: cause, sa: *s, needs: verifies, text: "with the key of " + d.called(o)}
+	if enc := o.EncryptionKey; enc.Len() == s.Suite.EncryptionKeyLen() {
+		m.sa.EncryptionKey, ok = enc, s.Suite.Integrity == sa.NoIntegrity
+	}
+	if auth := o.IntegrityKey; s.Suite.Integrity != sa.NoIntegrity && auth.Len() == s.Suite.IntegrityKeyLen() {
+		m.sa.IntegrityKey, ok = auth, true
+	}
+	return m, ok && o.Suite != s.Suite && s.Protocol == o.Protocol
 }
 
 // keyOf tries the key of o, with its own high half and with the sample's.
@@ -375,7 +392,7 @@ func (d *Case) keyOf(cause Cause, o *sa.SA, mode sa.Mode, esn bool, x *sample) m
 		if !yield(m) {
 			return
 		}
-		if high := max(uint32(o.Seq>>32), uint32(o.OSeq>>32), o.SeqHigh); o.ESN && high != x.high() {
+		if high := highOf(o); o.ESN && high != x.high() {
 			m.half = &high
 			if !yield(m) {
 				return
@@ -430,9 +447,18 @@ func (d *Case) sameSPI(x *sample) misses {
 			if !yield(m) {
 				return
 			}
+			if high := highOf(o); o.ESN && high != 0 {
+				m.half = &high
+				if !yield(m) {
+					return
+				}
+			}
 		}
 	}
 }
+
+// highOf is the high half of the numbers that an SA has come to.
+func highOf(s *sa.SA) uint32 { return max(uint32(s.Seq>>32), uint32(s.OSeq>>32), s.SeqHigh) }
 
 // padding leaves the pad unchecked. Where the cipher has no integrity of its own
 // only a plaintext that makes sense says that it was opened by the right key.
