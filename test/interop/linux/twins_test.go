@@ -1,7 +1,6 @@
 package linux
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -12,7 +11,6 @@ import (
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
 	"tapsec/test/interop"
-	"tapsec/test/program"
 	"tapsec/wire"
 )
 
@@ -97,15 +95,7 @@ func sequences(t *testing.T, path string) map[string][]string {
 // named compares the SAs of which `replay` says that packets are missing.
 func named(t *testing.T, dir string, want map[string]bool) {
 	t.Helper()
-	out, err := program.Command("replay", "-k", filepath.Join(dir, "twins.xfrm"), "--summary-only", "--json", filepath.Join(dir, "twins.pcap")).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var sum struct{ SAs []account.Row }
-	if err := json.Unmarshal(out, &sum); err != nil {
-		t.Fatal(err)
-	}
-	for _, row := range sum.SAs {
+	for _, row := range rows(t, filepath.Join(dir, "twins.xfrm"), filepath.Join(dir, "twins.pcap")) {
 		said := false
 		for _, f := range row.Diagnosis {
 			said = said || f.Cause == "not-shown"
