@@ -240,6 +240,14 @@ func TestTries(t *testing.T) {
 	}
 }
 
+// Of good frames the first few are looked into.
+func TestLooked(t *testing.T) {
+	c := scene{sent: esp(), held: []*sa.SA{esp()}, plain: partial}
+	if found := c.run(t, 20); len(found) != 1 || !strings.Contains(found[0].Sentence, "8 of the 8 ") {
+		t.Errorf("%+v", found)
+	}
+}
+
 // A good frame costs no memory.
 func TestGoodFramesCostNothing(t *testing.T) {
 	a := esp()

@@ -274,6 +274,11 @@ func scenes() []scene {
 	one(diagnosis.Mode, "transport and not tunnel", esp(transport), esp(between(hostA, hostB)), "its mode is transport")
 	add(scene{name: "tunnel and not transport", sent: esp(), held: []*sa.SA{esp(transport, between(gateA, gateB))}, cause: diagnosis.Mode, unsure: true})
 	add(scene{name: "padded", sent: ah(suite("sha1"), transport), held: []*sa.SA{ah(suite("sha1"), transport)}, spoil: lengthened, cause: diagnosis.EthernetPadding, says: "without the last 6 bytes"})
+	six := between(netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"))
+	add(scene{name: "padded, IPv6", sent: esp(six), held: []*sa.SA{esp(six)}, cause: diagnosis.EthernetPadding, says: "without the last 6 bytes",
+		spoil: func(p []byte) []byte { p[5] += 6; return append(p, 0, 0, 0, 0, 0, 0) }})
+	add(scene{name: "NAT under AH, IPv6", sent: ah(six), held: []*sa.SA{ah(six, between(netip.Addr{}, netip.Addr{})), ah(six, named("x", 9), key(4))},
+		spoil: func(p []byte) []byte { p[23] ^= 9; return p }, cause: diagnosis.NATUnderAH, says: "from 2001:db8::1 instead of 2001:db8::8"})
 	add(scene{name: "cut", sent: esp(), held: []*sa.SA{esp()}, frame: func(f []byte) []byte { return f[:80] }, cut: 40, cause: diagnosis.Cut, says: "3 frames of site-a cannot be judged"})
 	add(scene{name: "cut, and nobody knows by how much", sent: ah(), held: []*sa.SA{ah()}, frame: func(f []byte) []byte { return f[:80] }, cause: diagnosis.Cut})
 	for _, form := range []status.Form{status.InPlace, status.Decap} {

@@ -71,9 +71,6 @@ func (s *samples) ordered() []*sample {
 // or one that came in a tunnel. Where rec is of an ESP behind an AH, that is taken
 // out: it is good, and ESP does not cover it.
 func (s *samples) keep(frame []byte, t *status.Trailer, rec *status.Record, room *int) {
-	if t.Form == status.InPlace && int(t.WireLen) < len(frame) {
-		frame = frame[:t.WireLen]
-	}
 	inside := t.Form == status.InPlace && t.N > 0 && t.Records[0].Portion == status.TunnelPortion &&
 		t.Records[0].State == status.ICVValid && (rec == nil || rec.Portion != status.TunnelPortion)
 	p, ok := account.OwnPacket(frame)

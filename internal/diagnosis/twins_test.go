@@ -36,8 +36,11 @@ func TestTwins(t *testing.T) {
 	g.both(a, 2, nil, false) // a replay
 	g.both(b, 7, nil, false)
 	g.both(b, 8, nil, false)
+	g.both(a, 50, nil, false) // two alike
+	g.both(a, 50, nil, true)
+	g.see(forge.AppendFrame(nil, plainPacket(50)))
 	found := g.want(diagnosis.NotShown, diagnosis.NotShown)
-	for i, want := range []string{"those of 4 good frames of site-a, and not those of 2: frame 10, 15", "those of 0 good frames of site-b, and not those of 2: frame 16, 17"} {
+	for i, want := range []string{"those of 6 good frames of site-a, and not those of 2: frame 10, 15", "those of 0 good frames of site-b, and not those of 2: frame 16, 17"} {
 		if i < len(found) && (!strings.HasSuffix(found[i].Sentence, want) || found[i].Certain) {
 			t.Errorf("%q, want %q", found[i].Sentence, want)
 		}
@@ -74,6 +77,16 @@ func TestNoTwins(t *testing.T) {
 	g = newGallery(t, a)
 	for i := range 20 {
 		g.both(esp(key(80)), i, nil, false)
+	}
+	g.want(diagnosis.NothingFound)
+
+	g = newGallery(t, a) // what fits comes too late
+	for i := range 3 {
+		g.both(esp(key(80)), i, nil, false)
+		for range 8 {
+			g.see(forge.AppendFrame(nil, plainPacket(1000000)))
+		}
+		g.see(forge.AppendFrame(nil, plainPacket(i)))
 	}
 	g.want(diagnosis.NothingFound)
 }
