@@ -182,6 +182,7 @@ var mistakes = map[string]struct {
 	"ndis-v1":          {"profile: ndis-v1\n", []string{"1:10 profile: allow_legacy: true"}},
 	"beyond profile":   {"profile: mlx5-crypto\n" + good + ah, []string{"10:5 sas[1].offload: profile mlx5-crypto lacks Ah"}},
 	"capacity":         {"sa_capacity: 1\n" + good + ah, []string{"10:5 sas[1].offload: the NIC holds 1 SA bundles"}},
+	"capacity below 0": {"sa_capacity: -1\n", []string{"1:14 sa_capacity: expected a number of SA bundles, found -1"}},
 	"capacity itself":  {"profile: ixgbe-82599\nsa_capacity: 1025\n", []string{"2:14 sa_capacity: at most the 1024"}},
 	"interfaces":       {"wire: {name: a/b, mtu: 67}\nhost: {name: a-name-that-is-too-long}\nqueues: 0\n", []string{"1:14 wire.name: expected an interface name", "1:24 wire.mtu: expected 68", "2:14 host.name: expected an interface name", "3:9 queues: expected 1 to 256, found 0"}},
 	"MTU beyond a TAP": {"wire: {mtu: 65522}\n", []string{"1:13 wire.mtu: expected 68 to 65521, found 65522"}},
@@ -221,6 +222,24 @@ func TestMistakes(t *testing.T) {
 				t.Errorf("expected %d mistakes, found\n%v", len(c.want), found)
 			}
 		})
+	}
+}
+
+// TestProtocolNames: names of protocols stand for the numbers of RFC 790 and after.
+func TestProtocolNames(t *testing.T) {
+	for name, want := range map[string]uint8{"any": 0, "icmp": 1, "tcp": 6, "UDP": 17, "icmpv6": 58, "sctp": 132, "47": 47} {
+		c, err := Parse("f.yaml", []byte("policy: [{match: {protocol: "+name+"}, action: bypass}]\n"))
+		if err != nil || c.Policy[0].Match.Protocol != want {
+			t.Errorf("%s: %+v, %v", name, c, err)
+		}
+	}
+}
+
+// TestSyntaxNamesItsLine: the line is a mistake's place, and not once more in its text.
+func TestSyntaxNamesItsLine(t *testing.T) {
+	_, err := Parse("f.yaml", []byte("queues: 1\nwire: [\n"))
+	if err == nil || regexp.MustCompile(`line [0-9]`).MatchString(err.Error()) || !strings.HasPrefix(err.Error(), "f.yaml:") {
+		t.Error(err)
 	}
 }
 
