@@ -85,6 +85,10 @@ func TestBatchAndCounters(t *testing.T) {
 	if n := counters.Reason(status.NoIPsec); n != 2 {
 		t.Error("counters moved before the batch's end")
 	}
+	p.Batch([][]byte{slices.Clone(clear)})
+	if s, n := counters.Code(status.Success), counters.Reason(status.NoIPsec); s != 5 || n != 4 {
+		t.Errorf("after another batch %d successes and %d frames without IPsec, want 5 and 4", s, n)
+	}
 }
 
 // Adds, deletes and switches beside traffic: every frame is either good or left
