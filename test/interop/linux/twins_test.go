@@ -31,7 +31,7 @@ func TestTwins(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	uml := boot(t, "twins.py", "twin0", out)
+	uml := boot(t, "twins.py", out, wired("twin0"))
 	uml.Await("recorded", 1)
 	uml.Join()
 	checkTwins(t, out)
