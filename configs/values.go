@@ -84,10 +84,6 @@ func (d *decoder) key(n *yaml.Node, v reflect.Value, path string) {
 	}
 	text := n.Value
 	if name, ok := strings.CutPrefix(text, "file:"); ok {
-		if d.noKeyFiles {
-			d.say(n, path, "expected a key as 0x and hexadecimal digits, found a file's name, which is for the sender to read")
-			return
-		}
 		var err error
 		if text, err = d.keyFile(name); err != nil {
 			d.say(n, path, "%v", err)

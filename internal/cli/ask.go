@@ -74,8 +74,9 @@ func newOffload() *cobra.Command {
 	return o.command(&cobra.Command{
 		Use:   "offload {on|off} [ah|esp]",
 		Short: "Enable or disable the receive offload of a running appliance",
-		Long: `offload switches the receive offload of a tapsec that runs with --control PATH: all
-of it, or that of one protocol. The next reload puts it as its file says.`,
+		Long: `offload switches the receive offload of a tapsec that runs with --control
+PATH: all of it, or that of one protocol. The next reload puts it as its file
+says.`,
 		ValidArgs: []string{"on", "off", "ah", "esp"},
 		Args: func(cmd *cobra.Command, given []string) error {
 			if len(given) == 0 || len(given) > 2 || given[0] != "on" && given[0] != "off" || len(given) == 2 && given[1] != "ah" && given[1] != "esp" {
@@ -133,8 +134,8 @@ func newCounters() *cobra.Command {
 	cmd := o.jsonFlag(o.command(&cobra.Command{
 		Use:   "counters [--sa NAME]",
 		Short: "Show what a running appliance has counted",
-		Long: `counters shows all that is counted and is not 0, or what is about one SA. --json
-has the zeros too, and for each counter its unit and a sentence.`,
+		Long: `counters shows all that is counted and is not 0, or what is about one SA.
+--json has the zeros too, and for each counter its unit and a sentence.`,
 		Args: args(0),
 	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
 		all, err := c.Counters(name)

@@ -19,13 +19,14 @@ func newSA() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sa",
 		Short: "Add, delete and list the SAs of a running appliance",
-		Long: `sa drives the SAs of a tapsec that runs with --control PATH. What one request adds
-is in force all together or not at all, and frames go on meanwhile. SAs that were
-added stay until they are deleted or that program ends; a reload takes back what
-was done to those of its file.
+		Long: `sa drives the SAs of a tapsec that runs with --control PATH. What one request
+adds is in force all together or not at all, and frames go on meanwhile. SAs
+that were added stay until they are deleted or that program ends; a reload
+takes back what was done to those of its file.
 
-Exit codes: 2 the request is wrong, 5 the NIC's table is full, 6 there is no such
-SA, 7 there is one of that name or identity, 8 it is beyond the NIC's profile.`,
+Exit codes: 2 the request is wrong, 5 the NIC's table is full, 6 there is no
+such SA, 7 there is one of that name or identity, 8 it is beyond the NIC's
+profile.`,
 	}
 	cmd.AddCommand(newSAAdd(), newSADelete(), newSAUpdate(), newSAList(), newSAShow(), newSAFlush(), newSAImport(), newSAExport())
 	return cmd
@@ -60,10 +61,10 @@ func newSAAdd() *cobra.Command {
 	return o.jsonFlag(o.command(&cobra.Command{
 		Use:   "add FILE",
 		Short: "Add SAs, all of FILE or none",
-		Long: `add reads SAs as a configuration has them from FILE, or from standard input where
-it is -: one entry, a list of them, or a document with sas. An AH entry may name
-the ESP entry beneath it (bundle); both are then one in the NIC. Key files are
-read here. One that is there already is an error: see import.`,
+		Long: `add reads SAs as a configuration has them from FILE, or from standard input
+where it is -: one entry, a list of them, or a document with sas. An AH entry
+may name the ESP entry beneath it (bundle); both are then one in the NIC. Key
+files are read here. One that is there already is an error: see import.`,
 		Example: `  tapsec sa add - <<'EOF'
   {name: site, spi: 0x1001, dst: 192.0.2.1, protocol: esp, mode: tunnel,
    suite: aes128gcm16, encryption_key: file:site.key}
@@ -103,9 +104,10 @@ func newSAImport() *cobra.Command {
 	return o.jsonFlag(o.command(&cobra.Command{
 		Use:   "import FILE",
 		Short: "Add the SAs of another tool's text that are not there yet",
-		Long: `import reads whatever tapsec keys reads, from FILE or from standard input where it
-is -, and adds the SAs that the appliance has not. SAs of which the text says that
-they have ended are left out. What the NIC cannot hold stays with the transport.`,
+		Long: `import reads whatever tapsec keys reads, from FILE or from standard input
+where it is -, and adds the SAs that the appliance has not. SAs of which the
+text says that they have ended are left out. What the NIC cannot hold stays
+with the transport.`,
 		Example: `  ip xfrm state | tapsec sa import -`,
 		Args:    args(1),
 	}, func(c *control.Client, cmd *cobra.Command, given []string) error {
@@ -131,9 +133,9 @@ func newSADelete() *cobra.Command {
 	cmd := o.command(&cobra.Command{
 		Use:   "delete NAME",
 		Short: "Delete an SA, and the other half of its bundle",
-		Long: `delete takes an SA out of force. Frames that were looked up before finish on it.
-With --nic-only a transport in the same process keeps it and goes on in software,
-as after a SaDeleteReq.`,
+		Long: `delete takes an SA out of force. Frames that were looked up before finish on
+it. With --nic-only a transport in the same process keeps it and goes on in
+software, as after a SaDeleteReq.`,
 		Args: args(1),
 	}, func(c *control.Client, _ *cobra.Command, given []string) error {
 		return c.Delete(control.Ref{Name: given[0]}, nicOnly)
@@ -212,9 +214,9 @@ func newSAExport() *cobra.Command {
 		Use:   "export",
 		Short: "Print the SAs in force as a configuration",
 		Long: `export prints the SAs in force, with the numbers that they have come to, as a
-configuration in JSON. --with-keys shows the keys, and only on a terminal; --save
-writes them to a new file that nobody else can read. A program that starts with
-that file goes on where this one was, once this one has ended.`,
+configuration in JSON. --with-keys shows the keys, and only on a terminal;
+--save writes them to a new file that nobody else can read. A program that
+starts with that file goes on where this one was, once this one has ended.`,
 		Args: args(0),
 	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
 		out, terminal := unwrap(cmd.OutOrStdout()).(*os.File)
