@@ -182,6 +182,7 @@ var mistakes = map[string]struct {
 	"ndis-v1":          {"profile: ndis-v1\n", []string{"1:10 profile: allow_legacy: true"}},
 	"beyond profile":   {"profile: mlx5-crypto\n" + good + ah, []string{"10:5 sas[1].offload: profile mlx5-crypto lacks Ah"}},
 	"capacity":         {"sa_capacity: 1\n" + good + ah, []string{"10:5 sas[1].offload: the NIC holds 1 SA bundles"}},
+	"a key as a list":  {replace(key20, "[0x00]"), []string{"8:21 sas[0].encryption_key: expected a key as 0x"}},
 	"capacity below 0": {"sa_capacity: -1\n", []string{"1:14 sa_capacity: expected a number of SA bundles, found -1"}},
 	"capacity itself":  {"profile: ixgbe-82599\nsa_capacity: 1025\n", []string{"2:14 sa_capacity: at most the 1024"}},
 	"interfaces":       {"wire: {name: a/b, mtu: 67}\nhost: {name: a-name-that-is-too-long}\nqueues: 0\n", []string{"1:14 wire.name: expected an interface name", "1:24 wire.mtu: expected 68", "2:14 host.name: expected an interface name", "3:9 queues: expected 1 to 256, found 0"}},
