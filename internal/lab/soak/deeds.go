@@ -226,7 +226,7 @@ func unload(c *campaign, p *program, r *rand.Rand) func() {
 	for _, l := range lines() {
 		for _, a := range c.sas.live[l] {
 			if a.from != p.number && r.IntN(2) == 0 {
-				p.tell("delete", fmt.Sprintf(`{"protocol": "esp", "spi": "%#x", "dst": %q, "src": %q}`, a.spi, a.dst, a.src))
+				p.tell("delete", fmt.Sprintf(`{"protocol": "esp", "spi": "%#x", "dst": %q, "src": %q, "nic_only": true}`, a.spi, a.dst, a.src))
 			}
 		}
 	}
