@@ -24,15 +24,25 @@ var Path string
 // built of, so that a test's cached answer ends with any change of the program. It
 // does not return.
 func Main(m *testing.M) {
+	asProgram()
+	rig.Main(suite{m})
+}
+
+// Plain is Main without a rig, for tests that need the machine's own network.
+func Plain(m *testing.M) {
+	asProgram()
+	os.Exit(suite{m}.Run())
+}
+
+func asProgram() {
 	if filepath.Base(os.Args[0]) == name {
 		os.Exit(cli.Main())
 	}
-	rig.Main(suite{m})
 }
 
 type suite struct{ *testing.M }
 
-// Run is called inside the rig, or outside if there is none.
+// Run is called inside the rig, if there is one.
 func (s suite) Run() int {
 	dir, err := named()
 	if err != nil {

@@ -1,0 +1,299 @@
+// Package public runs tapsec over captures that nobody here has made: those in the
+// source packages of tcpdump and Wireshark, which Debian's archive has. Their
+// authors say what is in some of them, and tshark says it of all. Nothing of them
+// stays here.
+package public
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"tapsec/internal/lab/rig"
+	"tapsec/test/interop"
+	"tapsec/test/program"
+)
+
+func TestMain(m *testing.M) { program.Plain(m) }
+
+// fetch gets the two source packages from where the machine's other packages come
+// from, and unpacks what is needed of them.
+func fetch(t *testing.T) (tcpdump, wireshark string) {
+	t.Helper()
+	interop.Require(t, "apt-get", "tar", "tshark")
+	dir := t.TempDir()
+	parts := filepath.Join(dir, "parts")
+	for _, d := range []string{parts, filepath.Join(dir, "lists", "partial")} {
+		if err := os.MkdirAll(d, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	archives, err := os.ReadFile("/etc/apt/sources.list.d/debian.sources")
+	if err != nil {
+		rig.Missing(t, "needs a Debian machine: "+err.Error())
+	}
+	sources := regexp.MustCompile(`(?m)^Types:.*`).ReplaceAll(archives, []byte("Types: deb-src"))
+	if err := os.WriteFile(filepath.Join(parts, "src.sources"), sources, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	apt := func(args ...string) {
+		cmd := exec.Command("apt-get", append([]string{"-q", "-o", "Dir::Etc::SourceList=/dev/null", "-o", "Dir::Etc::SourceParts=" + parts,
+			"-o", "Dir::State::Lists=" + filepath.Join(dir, "lists"), "-o", "APT::Sandbox::User=root"}, args...)...)
+		cmd.Dir = dir
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", cmd.Args, err, out)
+		}
+	}
+	apt("update")
+	apt("source", "--download-only", "tcpdump", "wireshark")
+	return unpack(t, dir, "tcpdump_*.orig.tar.*", "*/tests"), unpack(t, dir, "wireshark_*.orig.tar.*", "*/test")
+}
+
+// unpack takes a folder out of an archive, and says where it is.
+func unpack(t *testing.T, dir, archive, folder string) string {
+	t.Helper()
+	all, err := filepath.Glob(filepath.Join(dir, archive))
+	all = without(all, ".asc")
+	if err != nil || len(all) != 1 {
+		t.Fatalf("%s: %v, %v", archive, all, err)
+	}
+	if out, err := exec.Command("tar", "-x", "-C", dir, "-f", all[0], "--wildcards", folder+"/*").CombinedOutput(); err != nil {
+		t.Fatalf("%s: %v\n%s", all[0], err, out)
+	}
+	found, err := filepath.Glob(filepath.Join(dir, strings.SplitN(archive, "_", 2)[0]+"-*", filepath.Base(folder)))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("%s: %v, %v", folder, found, err)
+	}
+	return found[0]
+}
+
+func without(all []string, suffix string) (left []string) {
+	for _, s := range all {
+		if !strings.HasSuffix(s, suffix) {
+			left = append(left, s)
+		}
+	}
+	return left
+}
+
+// captures are all files of a folder that may be some, by name; those that are
+// compressed are not any more.
+func captures(t *testing.T, folder string) (all []string) {
+	t.Helper()
+	err := filepath.WalkDir(folder, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() || !regexp.MustCompile(`\.(p?cap|pcapng|ntar)(\.gz)?$`).MatchString(path) {
+			return err
+		}
+		if plain, ok := strings.CutSuffix(path, ".gz"); ok {
+			path = plain
+			err = gunzip(plain)
+		}
+		all = append(all, path)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func gunzip(path string) error {
+	packed, err := os.Open(path + ".gz")
+	if err != nil {
+		return err
+	}
+	defer packed.Close()
+	r, err := gzip.NewReader(packed)
+	if err != nil {
+		return err
+	}
+	var b bytes.Buffer
+	if _, err := b.ReadFrom(r); err != nil {
+		return err
+	}
+	return os.WriteFile(path, b.Bytes(), 0o600)
+}
+
+// header is an SPI of a capture, and sent is what came with it.
+type (
+	header struct{ protocol, spi string }
+	sent   struct{ frames, first, last uint64 }
+)
+
+// add counts a frame, or many.
+func (s *sent) add(frames, first, last uint64) {
+	if s.frames == 0 {
+		s.first = first
+	}
+	s.frames += frames
+	s.first, s.last = min(s.first, first), max(s.last, last)
+}
+
+// ours is what replay tells of a capture; ok is false where it says that it cannot
+// be read.
+func ours(t *testing.T, path string, keys ...string) (numbers map[header]sent, good int, ok bool) {
+	t.Helper()
+	var out, said bytes.Buffer
+	cmd := exec.Command(program.Path, append([]string{"replay", "--summary-only", "--json", path}, keys...)...)
+	cmd.Stdout, cmd.Stderr = &out, &said
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.ExitCode() == 2 && regexp.MustCompile(`is not understood|link type|expected a pcap`).Match(said.Bytes()) {
+		return nil, 0, false
+	}
+	var summary struct {
+		Good int `json:"good"`
+		SAs  []struct {
+			Protocol  string            `json:"protocol"`
+			SPI       string            `json:"spi"`
+			Good      uint64            `json:"good"`
+			LeftAlone uint64            `json:"left_alone"`
+			Failed    map[string]uint64 `json:"failed"`
+			First     string            `json:"first_seq"`
+			Last      string            `json:"last_seq"`
+		} `json:"sas"`
+	}
+	if err := errors.Join(err, json.Unmarshal(out.Bytes(), &summary)); err != nil {
+		t.Errorf("%s: %v\n%s", path, err, said.Bytes())
+		return nil, 0, false
+	}
+	numbers = map[header]sent{}
+	for _, s := range summary.SAs {
+		frames := s.Good + s.LeftAlone
+		for _, n := range s.Failed {
+			frames += n
+		}
+		if frames > 0 {
+			h := header{s.Protocol, s.SPI}
+			n := numbers[h]
+			n.add(frames, number(t, s.First), number(t, s.Last))
+			numbers[h] = n
+		}
+	}
+	return numbers, summary.Good, true
+}
+
+func number(t *testing.T, text string) uint64 {
+	t.Helper()
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// theirs is what tshark tells of it.
+func theirs(t *testing.T, path string) map[header]sent {
+	t.Helper()
+	cmd := exec.Command("tshark", "-n", "-r", path, "-o", "ip.defragment:FALSE", "-Y", "esp or ah", "-T", "fields", "-E", "occurrence=f",
+		"-e", "ah.spi", "-e", "ah.sequence", "-e", "esp.spi", "-e", "esp.sequence")
+	cmd.Env = append(os.Environ(), "HOME="+t.TempDir())
+	out, err := cmd.Output() // of a capture that is broken on purpose it tells what it can
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	numbers := map[header]sent{}
+	for line := range strings.Lines(string(out)) {
+		c := strings.Split(strings.TrimSuffix(line, "\n"), "\t")
+		h, seq := header{"ah", c[0]}, c[1]
+		if h.spi == "" {
+			h, seq = header{"esp", c[2]}, c[3]
+		}
+		n := numbers[h]
+		n.add(1, number(t, seq), number(t, seq))
+		numbers[h] = n
+	}
+	return numbers
+}
+
+// TestCaptures: replay reads every capture or says why not, and finds each AH and ESP
+// header that tshark finds, with its numbers.
+func TestCaptures(t *testing.T) {
+	tcpdump, wireshark := fetch(t)
+	none := filepath.Join(t.TempDir(), "none.yaml")
+	if err := os.WriteFile(none, []byte("sas:\n  - {name: none, spi: 0xfffffff0, dst: 192.0.2.255, protocol: esp, mode: tunnel, suite: aes128gcm16, "+
+		"encryption_key: 0x000102030405060708090a0b0c0d0e0f10111213}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read, withIPsec := 0, 0
+	all := append(captures(t, tcpdump), captures(t, filepath.Join(wireshark, "captures"))...)
+	for _, path := range all {
+		found, _, ok := ours(t, path, "-c", none)
+		if !ok {
+			continue
+		}
+		read++
+		want := theirs(t, path)
+		if len(want) > 0 {
+			withIPsec++
+		}
+		if !maps.Equal(found, want) {
+			t.Errorf("%s: found %v, tshark %v", filepath.Base(path), found, want)
+		}
+	}
+	t.Logf("%d captures, %d read, %d with AH or ESP", len(all), read, withIPsec)
+	if read < 600 || withIPsec < 8 {
+		t.Errorf("of %d captures %d were read, and %d had AH or ESP", len(all), read, withIPsec)
+	}
+	t.Run("authors of Wireshark", func(t *testing.T) { opened(t, wireshark) })
+	t.Run("authors of tcpdump", func(t *testing.T) { printed(t, tcpdump, none) })
+}
+
+// opened: with the keys that Wireshark's authors give, all six frames are good.
+func opened(t *testing.T, wireshark string) {
+	found, good, ok := ours(t, filepath.Join(wireshark, "captures", "esp-bug-12671.pcapng"), "-k", filepath.Join(wireshark, "config", "esp_sa.tmpl"))
+	if !ok || good != 6 || len(found) != 2 {
+		t.Errorf("%d good, %v", good, found)
+	}
+}
+
+// printed: the headers are those that tcpdump's authors have it print.
+func printed(t *testing.T, tcpdump, none string) {
+	line := regexp.MustCompile(`\b(ESP|AH)\((?:length=[^,]*,)?spi=(0x[0-9a-f]+),seq=(0x[0-9a-f]+)`)
+	for capture, text := range map[string]string{"02-sunrise-sunset-esp.pcap": "esp0.out", "08-sunrise-sunset-esp2.pcap": "esp2.out", "OSPFv3_with_AH.pcap": "ospf3_ah-vv.out"} {
+		out, err := os.ReadFile(filepath.Join(tcpdump, text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[header]sent{}
+		for text := range strings.Lines(string(out)) {
+			m := line.FindStringSubmatch(text) // the outermost
+			if m == nil {
+				continue
+			}
+			seq, err := strconv.ParseUint(m[3], 0, 32)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h := header{strings.ToLower(m[1]), fmt.Sprintf("0x%08x", hex(t, m[2]))}
+			n := want[h]
+			n.add(1, seq, seq)
+			want[h] = n
+		}
+		found, _, ok := ours(t, filepath.Join(tcpdump, capture), "-c", none)
+		if !ok || len(want) == 0 || !maps.Equal(found, want) {
+			t.Errorf("%s: found %v, printed %v", capture, found, want)
+		}
+	}
+}
+
+func hex(t *testing.T, text string) uint64 {
+	t.Helper()
+	n, err := strconv.ParseUint(text, 0, 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
