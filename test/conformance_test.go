@@ -85,7 +85,8 @@ func TestConformance(t *testing.T) {
 func otherNIC(t *testing.T, change string) (env, args []string) {
 	t.Helper()
 	for _, name := range []string{"wire0", "host0"} {
-		if err := errors.Join(netns.AddTAP(name, false), netns.Up(name)); err != nil {
+		addTAP(t, name)
+		if err := netns.Up(name); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -5,11 +5,27 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+	"time"
 
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
 )
+
+// addTAP makes a TAP that stays. Of a program that has ended the kernel may take the TAP of that name
+// away a moment later.
+func addTAP(t *testing.T, name string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		err := netns.AddTAP(name, false)
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(err)
+		}
+	}
+}
 
 func mtuOf(t *testing.T, name string) int {
 	t.Helper()
@@ -29,7 +45,8 @@ func mtuOf(t *testing.T, name string) int {
 // A TAP that is made for the host gets the wire's.
 func TestMTULeftAlone(t *testing.T) {
 	rig.Require(t)
-	if err := errors.Join(netns.AddTAP("wire0", false), netns.SetMTU("wire0", 9100)); err != nil {
+	addTAP(t, "wire0")
+	if err := netns.SetMTU("wire0", 9100); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { netns.Delete("wire0") })
@@ -42,7 +59,8 @@ func TestMTULeftAlone(t *testing.T) {
 	if wire := mtuOf(t, "wire0"); wire != 9100 {
 		t.Errorf("afterwards the wire's MTU is %d", wire)
 	}
-	if err := errors.Join(netns.AddTAP("host0", false), netns.SetMTU("host0", 1400)); err != nil {
+	addTAP(t, "host0")
+	if err := netns.SetMTU("host0", 1400); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { netns.Delete("host0") })

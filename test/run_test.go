@@ -387,9 +387,7 @@ func TestNamespaceHeld(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The kernel ends namespaces in turn: had this one ended, it would be gone when the next one is.
-	if err := netns.AddTAP("witness0", false); err != nil { // opened here, so it holds nothing
-		t.Fatal(err)
-	}
+	addTAP(t, "witness0") // opened here, so it holds nothing
 	witness, err := tap.Open(tap.Config{Name: "witness0"})
 	if err != nil {
 		t.Fatal(err)
@@ -416,7 +414,8 @@ func TestAttach(t *testing.T) {
 	rig.Require(t)
 	home := namespace(t, "home")
 	for _, name := range []string{"wire0", "host0"} {
-		if err := errors.Join(netns.AddTAP(name, false), netns.Up(name)); err != nil {
+		addTAP(t, name)
+		if err := netns.Up(name); err != nil {
 			t.Fatal(err)
 		}
 	}
