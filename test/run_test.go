@@ -441,7 +441,7 @@ func TestAttach(t *testing.T) {
 // interfaces, such as hearing frames to others, goes with it.
 func TestAttachedByConfiguration(t *testing.T) {
 	rig.Require(t)
-	for _, name := range []string{"wire0", "host0"} {
+	for _, name := range []string{"veth0", "veth1"} {
 		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, MTU: 1700}, PeerName: name + "-far", PeerMTU: 1700}); err != nil {
 			t.Fatal(err)
 		}
@@ -451,18 +451,18 @@ func TestAttachedByConfiguration(t *testing.T) {
 		}
 	}
 	for _, engine := range []string{"ring", "plain"} {
-		p := launch(t, write(t, "wire: {name: wire0, attach: true}\nhost: {name: host0, attach: true}\n"+moreSAs), "--engine", engine)
+		p := launch(t, write(t, "wire: {name: veth0, attach: true}\nhost: {name: veth1, attach: true}\n"+moreSAs), "--engine", engine)
 		if line := p.waitLog("msg=engine"); !strings.Contains(line, "is="+engine) {
 			t.Errorf("%s: %s", engine, line)
 		}
 		p.waitLog("msg=ready")
-		m, wire, host := newMixer(t), listen(t, "wire0-far"), listen(t, "host0-far")
+		m, wire, host := newMixer(t), listen(t, "veth0-far"), listen(t, "veth1-far")
 		for range 20 {
 			s := m.sample(2, 300)
 			wire.send(s.frame)
 			host.check(s)
 		}
-		if promiscuous(t, "wire0") == 0 {
+		if promiscuous(t, "veth0") == 0 {
 			t.Error("frames to others are not heard")
 		}
 		if engine == "plain" {
@@ -471,7 +471,7 @@ func TestAttachedByConfiguration(t *testing.T) {
 			p.signal(os.Kill)
 			<-p.exited
 		}
-		for _, name := range []string{"wire0", "host0"} {
+		for _, name := range []string{"veth0", "veth1"} {
 			for deadline := time.Now().Add(time.Minute); promiscuous(t, name) != 0; time.Sleep(time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatalf("%s stays promiscuous", name)
