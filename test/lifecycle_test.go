@@ -160,7 +160,7 @@ func (p *process) savedRule(a *asker, file, saved string) {
 func TestControlPeer(t *testing.T) {
 	rig.Require(t)
 	if os.Getuid() != 0 {
-		t.Skip("needs root to be somebody else")
+		rig.Missing(t, "needs root to be somebody else")
 	}
 	dir := sockets(t)
 	socket := filepath.Join(dir, "nic")
