@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"runtime"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -95,31 +93,7 @@ func (f *forwarder) openCalls(p plan) error {
 	if err := errors.Join(err1, err2); err != nil {
 		return err
 	}
-	var closing atomic.Bool
-	ended := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		buf := make([]byte, p.mtu+linkHeader)
-		for {
-			n, err := unix.Read(from, buf)
-			if closing.Load() {
-				ended <- nil
-				return
-			}
-			f.meters[0].tick(1)
-			if err == nil {
-				_, err = unix.Write(to, buf[:n])
-			}
-			if err != nil {
-				ended <- fmt.Errorf("%s: %w", f.variant, err)
-				return
-			}
-		}
-	}()
-	f.closers = append(f.closers, func() error {
-		closing.Store(true)
-		return errors.Join(f.wake(), <-ended)
-	})
+	f.forward(p, from, to)
 	return nil
 }
 

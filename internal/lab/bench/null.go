@@ -59,6 +59,12 @@ func (f *forwarder) openBlocking(p plan) error {
 	if err != nil {
 		return err
 	}
+	f.forward(p, from, to)
+	return nil
+}
+
+// forward moves frames by two calls each, on a thread of its own, until the forwarder is closed.
+func (f *forwarder) forward(p plan, from, to int) {
 	var closing atomic.Bool
 	ended := make(chan error, 1)
 	go func() {
@@ -70,6 +76,7 @@ func (f *forwarder) openBlocking(p plan) error {
 				ended <- nil
 				return
 			}
+			f.meters[0].tick(1)
 			if err == nil {
 				_, err = unix.Write(to, buf[:n])
 			}
@@ -83,7 +90,6 @@ func (f *forwarder) openBlocking(p plan) error {
 		closing.Store(true)
 		return errors.Join(f.wake(), <-ended)
 	})
-	return nil
 }
 
 // openBare opens a descriptor of which the poller knows nothing.
