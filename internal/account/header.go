@@ -37,6 +37,12 @@ func Unmatched(frame []byte, t *status.Trailer) (h Header, seq uint32, numbered,
 	if !ok {
 		return h, 0, false, false
 	}
+	return HeaderOf(frame, &p)
+}
+
+// HeaderOf reads the AH or ESP header that p carries, at once or in UDP, and the
+// number in it if that is all there. ok is false where the SPI is not.
+func HeaderOf(frame []byte, p *wire.Packet) (h Header, seq uint32, numbered, ok bool) {
 	at, be := p.Header, binary.BigEndian
 	h = Header{Protocol: sa.Protocol(p.Proto), Src: p.Src, Dst: p.Dst}
 	switch p.Proto {

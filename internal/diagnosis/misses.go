@@ -437,9 +437,9 @@ func (d *Case) sameSPI(x *sample) misses {
 			m := miss{cause: Addresses, sa: *o, needs: verifies,
 				text: fmt.Sprintf("by %s, which is %s", d.called(o), route(o.Src, o.Dst))}
 			switch {
-			case o.Encap != x.header.encap && o.Encap:
+			case o.Encap != x.header.Encap && o.Encap:
 				m.cause, m.text = Encapsulation, fmt.Sprintf("by %s without the encapsulation in UDP that it has", d.called(o))
-			case o.Encap != x.header.encap:
+			case o.Encap != x.header.Encap:
 				m.cause, m.text = Encapsulation, fmt.Sprintf("by %s, encapsulated in UDP (encap)", d.called(o))
 			case o.Src == x.header.Dst && o.Dst == x.header.Src:
 				m.cause = SwappedDirection

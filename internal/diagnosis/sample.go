@@ -14,7 +14,7 @@ import (
 type sample struct {
 	frame     []byte
 	packet    wire.Packet
-	header    header
+	header    account.Header
 	reason    status.Reason
 	number    uint64 // with the high half that the SA gave it
 	explained bool
@@ -98,7 +98,7 @@ func (s *samples) keep(frame []byte, t *status.Trailer, rec *status.Record, room
 		at := x.packet.Header + int(rec.IPsec) - p.Header
 		x.frame, x.packet = wire.StripTransport(x.frame, x.packet, at, x.packet.Reach-at, wire.ProtoESP)
 	}
-	header, seq, _ := headerOf(x.frame, &x.packet)
+	header, seq, _, _ := account.HeaderOf(x.frame, &x.packet)
 	x.header, x.reason, x.number, x.explained = header, t.Reason, uint64(seq), false
 	if rec != nil {
 		x.number = rec.Number

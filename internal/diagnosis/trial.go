@@ -39,7 +39,7 @@ func newTrial() *trial {
 // any addresses, and the high half of its number.
 func (t *trial) try(m *miss, x *sample) evidence {
 	s := m.sa
-	s.Name, s.SPI, s.Encap, s.Src, s.Dst = "trial", uint32(x.header.SPI), x.header.encap, netip.Addr{}, netip.Addr{}
+	s.Name, s.SPI, s.Encap, s.Src, s.Dst = "trial", uint32(x.header.SPI), x.header.Encap, netip.Addr{}, netip.Addr{}
 	s.Bundle, s.Seq, s.OSeq, s.Bitmap, s.Direction, s.SeqHigh = "", 0, 0, nil, 0, 0
 	s.Protocol = s.Suite.Protocol
 	if s.ESN {
