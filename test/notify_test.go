@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 )
 
 // manager is a service manager, as far as sd_notify(3) knows one.
@@ -79,6 +80,23 @@ func TestNotify(t *testing.T) {
 		t.Errorf("after the reload said %q", got)
 	}
 	p.stop()
+	if got := m.next(); got != "STOPPING=1" {
+		t.Errorf("at the end said %q", got)
+	}
+}
+
+// TestNotifyFailure: a program that ends by itself says so to its manager, too.
+func TestNotifyFailure(t *testing.T) {
+	rig.Require(t)
+	m := manage(t)
+	p := start(t, write(t, headSA))
+	if err := netns.Delete("wire0"); err != nil {
+		t.Fatal(err)
+	}
+	p.end(3)
+	if got := m.next(); got != "READY=1" {
+		t.Errorf("at start said %q", got)
+	}
 	if got := m.next(); got != "STOPPING=1" {
 		t.Errorf("at the end said %q", got)
 	}

@@ -176,7 +176,7 @@ func run(cmd *cobra.Command, o runOptions) error {
 	go func() { done <- a.Run(ctx) }()
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
-	ready, beat := a.Ready(), notify.Pulse{}
+	ready, ending, beat := a.Ready(), ctx.Done(), notify.Pulse{}
 	end := console.show(func() string { return progressLine(a.Summary()) })
 	for {
 		select {
@@ -187,14 +187,17 @@ func run(cmd *cobra.Command, o runOptions) error {
 			if ready == nil && beat.Beats(a.Rounds()) {
 				service.Watchdog()
 			}
-		case <-ctx.Done():
+		case <-ending:
+			ending = nil
 			service.Stopping()
-			ctx = context.Background()
 		case <-reload:
 			service.Reloading()
 			_ = a.Reload() // which has logged what is wrong
 			service.Ready()
 		case err := <-done:
+			if ending != nil { // by a failure, or this select took the later of two
+				service.Stopping()
+			}
 			s := a.Summary()
 			err = errors.Join(err, a.Close())
 			log.Close()

@@ -4,7 +4,6 @@ package notify
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"slices"
 	"strings"
@@ -15,7 +14,7 @@ import (
 
 // Service is the program as its manager sees it. The socket is opened once, so that a program may tell
 // that can open no more. What is not heard is not an error: the manager's watchdog is for that.
-type Service struct{ manager *net.UnixConn }
+type Service struct{ manager *os.File }
 
 // Open takes the manager's socket out of the environment, so that children do not tell in our name.
 func Open() (*Service, error) {
@@ -29,11 +28,28 @@ func Open() (*Service, error) {
 	if !strings.HasPrefix(name, "/") && !strings.HasPrefix(name, "@") {
 		return nil, fmt.Errorf("NOTIFY_SOCKET=%s: expected a path, or an abstract name behind @", name)
 	}
-	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: name, Net: "unixgram"})
+	manager, err := dial(name)
 	if err != nil {
-		return nil, fmt.Errorf("NOTIFY_SOCKET: %w; unset it where no service manager listens", err)
+		return nil, fmt.Errorf("NOTIFY_SOCKET=%s: %w; unset it where no service manager listens", name, err)
 	}
-	return &Service{c}, nil
+	return &Service{os.NewFile(uintptr(manager), name)}, nil
+}
+
+// dial connects to the manager. The kernel itself waits where its queue is full, so that each message
+// is tried at least once, however late the program gets to run.
+func dial(name string) (int, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	limit := unix.NsecToTimeval(patience.Nanoseconds())
+	if err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit); err == nil {
+		err = unix.Connect(fd, &unix.SockaddrUnix{Name: name})
+	}
+	if err != nil {
+		unix.Close(fd)
+	}
+	return fd, err
 }
 
 // Ready tells that frames flow, or again after Reloading.
@@ -60,8 +76,7 @@ const patience = 100 * time.Millisecond
 
 func (s *Service) tell(state string) {
 	if s.manager != nil {
-		_ = s.manager.SetWriteDeadline(time.Now().Add(patience))
-		_, _ = s.manager.Write([]byte(state))
+		_, _ = s.manager.WriteString(state)
 	}
 }
 
