@@ -183,7 +183,7 @@ func tableSuite(cipher, integrity string, keyLen int) (string, error) {
 }
 
 // WriteESPSA prints Wireshark's table esp_sa, keys included. Version 4.0 reads it but
-// for SAs with ESN or ChaCha20, which take 4.2 (NeedsWireshark42). What it cannot
+// for SAs with ESN or ChaCha20, which take 4.2 (needsWireshark42). What it cannot
 // hold becomes a comment: AH and the suites that it does not know. Errors are the
 // writer's.
 func WriteESPSA(w io.Writer, sas []*sa.SA) error {
@@ -199,7 +199,7 @@ func ESPSecrets(sas []*sa.SA) []byte {
 		if err != nil {
 			continue
 		}
-		if b.WriteString(row); !NeedsWireshark42(s) {
+		if b.WriteString(row); !needsWireshark42(s) {
 			b.WriteString(`,"32-bit","00000000"`)
 		}
 		b.WriteByte('\n')
@@ -221,7 +221,7 @@ func tableRow(s *sa.SA) (string, error) {
 	}
 	row := []string{version, tableAddress(s.Src), tableAddress(s.Dst), fmt.Sprintf("0x%08x", s.SPI),
 		cipher, hexKey(s.EncryptionKey), integrity, hexKey(s.IntegrityKey)}
-	if NeedsWireshark42(s) {
+	if needsWireshark42(s) {
 		bits := 32
 		if s.ESN {
 			bits = 64
@@ -231,9 +231,9 @@ func tableRow(s *sa.SA) (string, error) {
 	return `"` + strings.Join(row, `","`) + `"`, nil
 }
 
-// NeedsWireshark42 reports whether a row of the table is for version 4.2 and later:
+// needsWireshark42 reports whether a row of the table is for version 4.2 and later:
 // it has two more columns.
-func NeedsWireshark42(s *sa.SA) bool {
+func needsWireshark42(s *sa.SA) bool {
 	return s.ESN || s.Suite.Cipher == sa.ChaCha20Poly1305
 }
 

@@ -286,7 +286,7 @@ func TestTsharkTakesTable(t *testing.T) {
 		t.Fatal(err)
 	}
 	var table bytes.Buffer
-	sas := slices.DeleteFunc(everySuite(), NeedsWireshark42) // Debian's is older
+	sas := slices.DeleteFunc(everySuite(), needsWireshark42) // Debian's is older
 	if err := WriteESPSA(&table, sas); err != nil {
 		t.Fatal(err)
 	}

@@ -88,6 +88,37 @@ func Lost(f Format, s *sa.SA) (fields []string, err error) {
 	return fields, nil
 }
 
+// Fit returns the SAs that a format can hold, and what it cannot: a line for each
+// kind of loss, with the names of the SAs.
+func Fit(f Format, sas []*sa.SA) (fit []*sa.SA, losses []string) {
+	var kinds []string
+	names := map[string][]string{}
+	say := func(kind, name string) {
+		if names[kind] == nil {
+			kinds = append(kinds, kind)
+		}
+		names[kind] = append(names[kind], name)
+	}
+	for _, s := range sas {
+		fields, err := Lost(f, s)
+		if err != nil {
+			say(fmt.Sprintf("left out: %v", err), s.Name)
+			continue
+		}
+		for _, field := range fields {
+			say(fmt.Sprintf("%s cannot hold %s", f, field), s.Name)
+		}
+		if f == ESPSA && needsWireshark42(s) {
+			say("needs Wireshark 4.2 or later", s.Name)
+		}
+		fit = append(fit, s)
+	}
+	for _, kind := range kinds {
+		losses = append(losses, fmt.Sprintf("%s: %s", kind, Names(names[kind])))
+	}
+	return fit, losses
+}
+
 func sameSelector(a, b *sa.Selector) bool {
 	var none sa.Selector
 	if a == nil {

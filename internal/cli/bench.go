@@ -92,13 +92,7 @@ func runBench(o benchOptions) error {
 
 // report prints what was measured, and says what that comes to for the exit code.
 func (o benchOptions) report(r *bench.Report) error {
-	var err error
-	if o.asJSON {
-		err = printJSON(o.out, r)
-	} else {
-		err = r.WriteText(o.out)
-	}
-	if err != nil {
+	if err := show(o.out, o.asJSON, r); err != nil {
 		return err
 	}
 	switch {

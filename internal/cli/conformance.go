@@ -4,8 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -83,7 +81,7 @@ func judge(o conformanceOptions) error {
 	}
 	switch {
 	case o.write != "":
-		return writeSetups(o.write, labs)
+		return testbed.WriteSetups(o.write, labs)
 	case o.wire != "":
 		return judgeOther(o, labs)
 	case o.memory:
@@ -115,18 +113,6 @@ func (o *conformanceOptions) check(setups int) error {
 		return errors.New("--configure is for another NIC: say also --wire and --host")
 	case other && o.configure == "" && setups > 1:
 		return fmt.Errorf("%d setups, each another configuration: say with --configure how to ready the NIC, or ready it for one and name that with --setup", setups)
-	}
-	return nil
-}
-
-func writeSetups(dir string, labs []conformance.Lab) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	for _, l := range labs {
-		if err := testbed.WriteSetup(filepath.Join(dir, l.Name+".yaml"), &l); err != nil {
-			return err
-		}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 
@@ -27,21 +28,20 @@ func TestDoctor(t *testing.T) {
 		{bad, exitMachine, []string{"tun device  NO", "Do: Load it.", "needs the tun device"}},
 	} {
 		var table, object bytes.Buffer
-		if code := exitCode(printDiagnosis(&table, c.Diagnosis, false)); code != c.code {
+		if code := exitCode(diagnosed(c.Diagnosis)); code != c.code {
 			t.Errorf("exit code %d, want %d", code, c.code)
+		}
+		if err := errors.Join(show(&table, false, c.Diagnosis), show(&object, true, c.Diagnosis)); err != nil {
+			t.Fatal(err)
 		}
 		for _, want := range c.want {
 			if !strings.Contains(table.String(), want) {
 				t.Errorf("no %q in\n%s", want, table.String())
 			}
 		}
-		err := printDiagnosis(&object, c.Diagnosis, true)
 		var back doctor.Diagnosis
 		if err := json.Unmarshal(object.Bytes(), &back); err != nil || back.Run != c.Run || len(back.Findings) != len(c.Findings) {
 			t.Errorf("%v, %s", err, object.Bytes())
-		}
-		if exitCode(err) != c.code {
-			t.Errorf("with --json: %v", err)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"tapsec/configs"
 	"tapsec/internal/doctor"
 	"tapsec/internal/inspect"
 	"tapsec/internal/lab/bench"
@@ -26,8 +27,8 @@ func TestJSONDocument(t *testing.T) {
 		"replay --json":                framesNames(t),
 		"replay --summary-only --json": typeNames(inspect.Summary{}),
 		"doctor --json":                typeNames(doctor.Diagnosis{}),
-		"validate --json":              typeNames(judgement{}),
-		"rig status --json":            typeNames([]rig.Report{}),
+		"validate --json":              typeNames(configs.Judgement{}),
+		"rig status --json":            typeNames(rig.Reports{}),
 		"conformance --json":           typeNames(conformance.Document{}),
 		"bench --json":                 typeNames(bench.Report{}),
 	} {

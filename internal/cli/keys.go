@@ -2,25 +2,21 @@ package cli
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 
 	"github.com/spf13/cobra"
 
 	"tapsec/configs"
+	"tapsec/internal/files"
 	"tapsec/keys"
-	"tapsec/sa"
 )
 
 // keysOptions are the flags of keys.
 type keysOptions struct {
-	in, out        string
-	to             keys.Format
-	stdin          io.Reader
-	stdout, stderr io.Writer
+	in, out string
+	to      keys.Format
+	streams
 }
 
 func newKeys() *cobra.Command {
@@ -46,7 +42,7 @@ kind to a line; names are tapsec's own and stay behind in the other forms.`,
 		Args: args(1),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			o.in = given[0]
-			o.stdin, o.stdout, o.stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
+			o.streams = streamsOf(cmd)
 			return convert(o)
 		},
 	}
@@ -63,19 +59,20 @@ kind to a line; names are tapsec's own and stay behind in the other forms.`,
 //  2. Say of each what the form cannot hold.
 //  3. Write the rest.
 func convert(o keysOptions) error {
-	c, err := readKeys([]string{o.in}, o.stdin)
+	c, err := configs.LoadKeys([]string{o.in}, o.stdin)
 	if err != nil {
 		return inputError(err)
 	}
-	for _, w := range c.Warnings {
-		fmt.Fprintln(o.stderr, "warning:", w)
+	warn(o.stderr, c)
+	fit, losses := keys.Fit(o.to, c.SAs)
+	for _, loss := range losses {
+		fmt.Fprintln(o.stderr, loss)
 	}
-	fit := o.lost(c.SAs)
 	if len(c.SAs) == 0 {
-		return inputError(fmt.Errorf("%s: none of its SAs can be taken over", inputName(o.in)))
+		return inputError(fmt.Errorf("%s: none of its SAs can be taken over", files.Name(o.in)))
 	}
 	if len(fit) == 0 {
-		return inputError(fmt.Errorf("%s: no SA that %s can hold", inputName(o.in), o.to))
+		return inputError(fmt.Errorf("%s: no SA that %s can hold", files.Name(o.in), o.to))
 	}
 	var text bytes.Buffer
 	if err := keys.Write(&text, o.to, fit); err != nil {
@@ -84,115 +81,19 @@ func convert(o keysOptions) error {
 	return o.write(text.Bytes())
 }
 
-// lost says what the form cannot hold, a line for each kind, and gives the SAs that
-// it can.
-func (o *keysOptions) lost(sas []*sa.SA) (fit []*sa.SA) {
-	var kinds []string
-	names := map[string][]string{}
-	say := func(kind, name string) {
-		if names[kind] == nil {
-			kinds = append(kinds, kind)
-		}
-		names[kind] = append(names[kind], name)
-	}
-	for _, s := range sas {
-		fields, err := keys.Lost(o.to, s)
-		if err != nil {
-			say(fmt.Sprintf("left out: %v", err), s.Name)
-			continue
-		}
-		for _, field := range fields {
-			say(fmt.Sprintf("%s cannot hold %s", o.to, field), s.Name)
-		}
-		if o.to == keys.ESPSA && keys.NeedsWireshark42(s) {
-			say("needs Wireshark 4.2 or later", s.Name)
-		}
-		fit = append(fit, s)
-	}
-	for _, kind := range kinds {
-		fmt.Fprintf(o.stderr, "%s: %s\n", kind, keys.Names(names[kind]))
-	}
-	return fit
-}
-
-// readKeys reads the SAs of files, whatever holds some; - is standard input.
-func readKeys(paths []string, stdin io.Reader) (*configs.Config, error) {
-	c, err := readKeyFile(paths[0], stdin)
-	for _, path := range paths[1:] {
-		if err != nil {
-			return nil, err
-		}
-		var more *configs.Config
-		if more, err = readKeyFile(path, stdin); err == nil {
-			err = c.Take(more)
-		}
-	}
-	return c, err
-}
-
-// readInput reads all of a file, or of standard input.
-func readInput(path string, stdin io.Reader) ([]byte, error) {
-	in, err := openInput(path, stdin)
-	if err != nil {
-		return nil, err
-	}
-	defer in.Close()
-	text, err := io.ReadAll(in)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", inputName(path), err)
-	}
-	return text, nil
-}
-
-func readKeyFile(path string, stdin io.Reader) (*configs.Config, error) {
-	text, err := readInput(path, stdin)
-	if err != nil {
-		return nil, err
-	}
-	c, err := configs.ParseKeys(inputName(path), text)
-	if c != nil {
-		c.Files = append(c.Files, path)
-	}
-	return c, err
-}
-
-// write puts keys where they are wanted: a new file is its owner's alone, and
-// of a redirection to a file that others can read it is said.
+// write puts keys where they are wanted.
 func (o *keysOptions) write(text []byte) error {
 	if o.out == "" {
-		warnOpen(o.stderr, o.stdout)
+		warnExposed(o.stderr, o.stdout)
 		_, err := o.stdout.Write(text)
 		return err
 	}
-	file, err := os.OpenFile(o.out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return inputError(fmt.Errorf("%s is there already; remove it, or name another file", o.out))
-	}
-	if err != nil {
-		return inputError(err)
-	}
-	_, err = file.Write(text)
-	return errors.Join(err, file.Close())
+	return inputError(files.WriteOwn(o.out, text))
 }
 
-// warnOpen says it where keys are about to go to a file that others can read.
-func warnOpen(stderr, to io.Writer) {
-	if kept, ok := to.(keepOpen); ok {
-		to = kept.Writer
+// warnExposed says it where keys are about to go to a file that others can read.
+func warnExposed(stderr, to io.Writer) {
+	if mode, is := files.Exposed(to); is {
+		fmt.Fprintf(stderr, "warning: others can read the file that these keys go to (mode %04o); -o makes a new one that they cannot\n", mode)
 	}
-	out, ok := unwrap(to).(*os.File)
-	if !ok {
-		return
-	}
-	if info, err := out.Stat(); err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
-		fmt.Fprintf(stderr, "warning: others can read the file that these keys go to (mode %04o); -o makes a new one that they cannot\n", info.Mode().Perm())
-	}
-}
-
-// unwrap is the file behind what Main counts errors with.
-func unwrap(w io.Writer) io.Writer {
-	if o, ok := w.(*output); ok {
-		return o.Writer
-	}
-	return w
 }

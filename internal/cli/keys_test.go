@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"tapsec/internal/files"
 	"tapsec/keys"
 )
 
@@ -99,7 +100,7 @@ func TestKeysFile(t *testing.T) {
 		}
 		defer file.Close()
 		var said bytes.Buffer
-		err = convert(keysOptions{in: path, to: keys.YAML, stdout: &output{Writer: file}, stderr: &said})
+		err = convert(keysOptions{in: path, to: keys.YAML, streams: streams{stdout: &files.Stdout{Writer: file}, stderr: &said}})
 		if err != nil || strings.Contains(said.String(), "others can read") != warned {
 			t.Errorf("%o: %v, %s", mode, err, said.String())
 		}

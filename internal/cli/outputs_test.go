@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"tapsec/internal/files"
 )
 
 // No output is written over an input, by whatever way both lead to one file.
@@ -102,7 +104,7 @@ func TestOutputIsNoStream(t *testing.T) {
 			cmd := newRoot()
 			cmd.SetArgs(given)
 			cmd.SetIn(f)
-			cmd.SetOut(&output{Writer: f})
+			cmd.SetOut(&files.Stdout{Writer: f})
 			cmd.SetErr(io.Discard)
 			intact(t, cmd.Execute(), config, in)
 		})

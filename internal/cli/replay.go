@@ -15,10 +15,11 @@ import (
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
-	"golang.org/x/term"
 
 	"tapsec/capture"
 	"tapsec/configs"
+	"tapsec/internal/console"
+	"tapsec/internal/files"
 	"tapsec/internal/inspect"
 	"tapsec/internal/secrets"
 	"tapsec/sa"
@@ -40,8 +41,7 @@ type replayOptions struct {
 	color       string
 	expect      string
 
-	stdin          io.Reader
-	stdout, stderr io.Writer
+	streams
 }
 
 func newReplay() *cobra.Command {
@@ -90,7 +90,7 @@ verdicts.`,
 		Args: args(1),
 		RunE: func(cmd *cobra.Command, given []string) error {
 			o.in = given[0]
-			o.stdin, o.stdout, o.stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
+			o.streams = streamsOf(cmd)
 			if err := errors.Join(setText(&o.form, form, "--form"), setText(&o.annotate, annotate, "--annotate")); err != nil {
 				return inputError(err)
 			}
@@ -150,22 +150,20 @@ func replay(o replayOptions) (err error) {
 		return err
 	}
 	interrupted := interrupts(o.in == "-")
-	in, err := openInput(o.in, o.stdin)
+	in, err := files.Open(o.in, o.stdin)
 	if err != nil {
 		return inputError(err)
 	}
 	defer in.Close()
 	frames, err := capture.NewReader(in)
 	if err != nil {
-		return inputError(fmt.Errorf("%s: %w", inputName(o.in), err))
+		return inputError(fmt.Errorf("%s: %w", files.Name(o.in), err))
 	}
 	c, carried, err := o.secrets(c, frames)
 	if err != nil {
 		return inputError(err)
 	}
-	for _, w := range c.Warnings {
-		fmt.Fprintln(o.stderr, "warning:", w)
-	}
+	warn(o.stderr, c)
 	expected, err := o.expectation()
 	if err != nil {
 		return inputError(err)
@@ -182,7 +180,10 @@ func replay(o replayOptions) (err error) {
 	if err != nil || o.expect == "" {
 		return err
 	}
-	return asExpected(expected.Differences(sum))
+	if err := expected.Check(sum); err != nil {
+		return exitError{exitDisagree, fmt.Errorf("not as --expect says:\n  %w", err)}
+	}
+	return nil
 }
 
 // capture inspects the frames, and sums up also where they cannot be read to the end.
@@ -196,7 +197,7 @@ func (o *replayOptions) capture(frames *capture.Reader, inspector *inspect.Inspe
 	})
 	end()
 	if errors.Is(err, inspect.ErrCapture) {
-		err = inputError(fmt.Errorf("%s: %w", inputName(o.in), err))
+		err = inputError(fmt.Errorf("%s: %w", files.Name(o.in), err))
 	}
 	err = errors.Join(err, file.Close())
 	for _, skipped := range frames.Skipped() {
@@ -205,7 +206,7 @@ func (o *replayOptions) capture(frames *capture.Reader, inspector *inspect.Inspe
 	sum := inspector.Summary()
 	err = errors.Join(err, o.sumUp(sum))
 	if err == nil && inspector.Frames() == 0 && len(frames.Skipped()) > 0 {
-		err = inputError(fmt.Errorf("%s: no frame of a link type that is understood", inputName(o.in)))
+		err = inputError(fmt.Errorf("%s: no frame of a link type that is understood", files.Name(o.in)))
 	}
 	return sum, err
 }
@@ -233,15 +234,10 @@ func (o *replayOptions) sumUp(s *inspect.Summary) error {
 // progress shows on a terminal how far a capture is read, where nothing else goes
 // there meanwhile.
 func (o *replayOptions) progress(i *inspect.Inspector) (end func()) {
-	if isTerminal(o.stdout) && !o.summaryOnly {
+	if console.IsTerminal(o.stdout) && !o.summaryOnly {
 		return func() {}
 	}
-	return newConsole(o.stderr).show(func() string { return fmt.Sprintf("%d frames", i.Frames()) })
-}
-
-func isTerminal(w io.Writer) bool {
-	file, ok := unwrap(w).(*os.File)
-	return ok && term.IsTerminal(int(file.Fd()))
+	return console.New(o.stderr).Show(func() string { return fmt.Sprintf("%d frames", i.Frames()) })
 }
 
 // expectation reads what the capture is to be.
@@ -258,19 +254,6 @@ func (o *replayOptions) expectation() (inspect.Expectation, error) {
 		err = fmt.Errorf("--expect %s: %w", o.expect, err)
 	}
 	return e, err
-}
-
-// asExpected is the error for what is not.
-func asExpected(differences []string) error {
-	if len(differences) == 0 {
-		return nil
-	}
-	const most = 20
-	text := strings.Join(differences[:min(most, len(differences))], "\n  ")
-	if more := len(differences) - most; more > 0 {
-		text += fmt.Sprintf("\n  and %d more", more)
-	}
-	return exitError{exitDisagree, fmt.Errorf("not as --expect says:\n  %s", text)}
 }
 
 // inspector is the NIC and who tells of its frames.
@@ -309,7 +292,7 @@ func (o *replayOptions) colour() (bool, error) {
 	case "never":
 		return false, nil
 	case "auto":
-		return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(o.stdout), nil
+		return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && console.IsTerminal(o.stdout), nil
 	}
 	return false, fmt.Errorf("--color: expected auto, always or never, found %s", sa.Quote(o.color))
 }
@@ -354,14 +337,14 @@ func (o *replayOptions) secrets(c *configs.Config, frames *capture.Reader) (_ *c
 	var has []capture.Secret
 	if c == nil || o.withKeys {
 		if has, err = frames.Secrets(); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", inputName(o.in), err)
+			return nil, nil, fmt.Errorf("%s: %w", files.Name(o.in), err)
 		}
 	}
 	if c == nil {
-		c, err = secrets.Config(inputName(o.in), has)
+		c, err = secrets.Config(files.Name(o.in), has)
 	}
 	if err == nil && c == nil {
-		err = fmt.Errorf("%s carries no SAs; give them with -c FILE or with -k FILE", inputName(o.in))
+		err = fmt.Errorf("%s carries no SAs; give them with -c FILE or with -k FILE", files.Name(o.in))
 	}
 	if err == nil && o.withKeys {
 		carried, err = secrets.Of(c.SAs, has)
@@ -377,30 +360,14 @@ func (o *replayOptions) read() (*configs.Config, error) {
 	if o.config != "" {
 		return configs.Load(o.config)
 	}
-	return readKeys(o.keys, o.stdin)
-}
-
-// openInput opens a file; - is standard input.
-func openInput(path string, stdin io.Reader) (io.ReadCloser, error) {
-	if path == "-" {
-		return io.NopCloser(stdin), nil
-	}
-	return os.Open(path)
-}
-
-// inputName is what messages call an input.
-func inputName(path string) string {
-	if path == "-" {
-		return "standard input"
-	}
-	return path
+	return configs.LoadKeys(o.keys, o.stdin)
 }
 
 // output opens the file that is to be a copy of the capture with the frames as
 // they are delivered, or with carried secrets as they came. With - it is standard
 // output, and frames have no lines there.
 func (o *replayOptions) output(frames *capture.Reader, noTrailer bool, carried []capture.Secret) (*inspect.File, error) {
-	in := inputs{append([]string{o.config, o.in, o.expect, "-"}, o.keys...), o.stdin}
+	in := files.Inputs{Paths: append([]string{o.config, o.in, o.expect, "-"}, o.keys...), Stdin: o.stdin}
 	var to io.WriteCloser
 	switch o.out {
 	case "":
@@ -409,27 +376,23 @@ func (o *replayOptions) output(frames *capture.Reader, noTrailer bool, carried [
 		if o.json {
 			return nil, inputError(errors.New("--json and -o -: standard output can be one of the two"))
 		}
-		if err := in.refuseOpen("-o -", o.stdout); err != nil {
+		if err := in.RefuseOpen("-o -", o.stdout); err != nil {
 			return nil, inputError(err)
 		}
-		to = keepOpen{o.stdout}
+		to = files.KeepOpen{Writer: o.stdout}
 	default:
 		mode := os.FileMode(0o666)
 		if o.withKeys {
 			mode = 0o600
 		}
-		file, err := in.create("-o", o.out, mode)
+		file, err := in.Create("-o", o.out, mode)
 		if err != nil {
 			return nil, inputError(err)
 		}
 		to = file
 	}
 	if o.withKeys {
-		warnOpen(o.stderr, to)
+		warnExposed(o.stderr, to)
 	}
 	return inspect.NewFile(o.out, to, frames, noTrailer, carried), nil
 }
-
-type keepOpen struct{ io.Writer }
-
-func (keepOpen) Close() error { return nil }

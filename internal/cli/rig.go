@@ -1,16 +1,11 @@
 package cli
 
 import (
-	"errors"
-	"fmt"
-	"strings"
-
 	"github.com/spf13/cobra"
 
+	"tapsec/internal/lab/hosts"
 	"tapsec/internal/lab/rig"
 )
-
-const defaultRig = "default"
 
 func newRig() *cobra.Command {
 	cmd := &cobra.Command{
@@ -40,7 +35,7 @@ func oneRig(cmd *cobra.Command, given []string) error {
 // rigName is the argument of a command that may have one.
 func rigName(given []string) string {
 	if len(given) == 0 {
-		return defaultRig
+		return hosts.Default
 	}
 	return given[0]
 }
@@ -53,36 +48,13 @@ func newRigDown() *cobra.Command {
 asked to first, and killed after a second. A rig that died is cleared away.`,
 		Args:              oneRig,
 		ValidArgsFunction: completeRigs,
-		RunE: func(_ *cobra.Command, given []string) error {
-			return orWhichRig(rig.TakeDown(rigName(given)))
-		},
+		RunE:              func(_ *cobra.Command, given []string) error { return rig.TakeDown(rigName(given)) },
 	}
 }
 
-// orWhichRig adds to "is not up" what is.
-func orWhichRig(err error) error {
-	if !errors.Is(err, rig.ErrDown) {
-		return err
-	}
-	all, _ := rig.All()
-	if len(all) == 0 {
-		return fmt.Errorf("%w; tapsec rig up puts it up", err)
-	}
-	var names []string
-	for _, r := range all {
-		names = append(names, r.Name)
-	}
-	return fmt.Errorf("%w; there is %s", err, strings.Join(names, ", "))
-}
-
-func completeRigs(_ *cobra.Command, given []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	all, err := rig.All()
-	if err != nil || len(given) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	var names []cobra.Completion
-	for _, r := range all {
-		names = append(names, r.Name)
+func completeRigs(_ *cobra.Command, given []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+	if len(given) == 0 {
+		names = rig.Names()
 	}
 	return names, cobra.ShellCompDirectiveNoFileComp
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/configs"
+	"tapsec/internal/lab/hosts"
 	"tapsec/internal/lab/rig"
 	"tapsec/sa"
 )
@@ -85,7 +86,7 @@ func up(t *testing.T, args ...string) result {
 	t.Helper()
 	r := must(t, 0, append([]string{"rig", "up"}, args...)...)
 	t.Cleanup(func() {
-		name := defaultRig
+		name := hosts.Default
 		if len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 			name = args[0]
 		}
@@ -168,7 +169,7 @@ func TestRig(t *testing.T) {
 		t.Errorf("up twice: %q", r.err)
 	}
 	all := reports(t, 0)
-	if len(all) != 1 || !all[0].Up || all[0].Name != defaultRig || len(all[0].Hosts) != 3 || !all[0].Programs[0].Alive {
+	if len(all) != 1 || !all[0].Up || all[0].Name != hosts.Default || len(all[0].Hosts) != 3 || !all[0].Programs[0].Alive {
 		t.Errorf("%+v", all)
 	}
 	status := must(t, 0, "rig", "status").out

@@ -9,8 +9,9 @@ import (
 	"os/exec"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
+	"tapsec/internal/console"
+	"tapsec/internal/lab/hosts"
 	"tapsec/internal/lab/rig"
 )
 
@@ -40,7 +41,7 @@ place of tapsec: terminal, signals and exit code are its own.`,
 		},
 	}
 	cmd.Flags().SetInterspersed(false) // the command's flags are its own
-	cmd.Flags().StringVar(&name, "rig", defaultRig, "`NAME` of the rig")
+	cmd.Flags().StringVar(&name, "rig", hosts.Default, "`NAME` of the rig")
 	_ = cmd.RegisterFlagCompletionFunc("rig", completeRigs)
 	return cmd
 }
@@ -49,30 +50,16 @@ place of tapsec: terminal, signals and exit code are its own.`,
 func rigExec(errOut io.Writer, name string, given []string) error {
 	r, err := rig.Find(name)
 	if err != nil {
-		return orWhichRig(err)
+		return err
 	}
 	host, command := given[0], given[1:]
 	if len(command) > 0 && command[0] == "--" {
 		command = command[1:]
 	}
-	if len(command) == 0 {
-		if term.IsTerminal(int(os.Stdin.Fd())) {
-			fmt.Fprintf(errOut, "host %s of rig %s; exit leaves it\n", host, name)
-		}
-		command = []string{os.Getenv("SHELL")}
-		if command[0] == "" {
-			command[0] = "/bin/sh"
-		}
+	if len(command) == 0 && console.IsTerminal(os.Stdin) {
+		fmt.Fprintf(errOut, "host %s of rig %s; exit leaves it\n", host, name)
 	}
-	dir, err := os.Getwd()
-	if err != nil {
-		dir = "/"
-	}
-	err = r.Enter(host, append([]string{"rig", "enter", host, dir, "--"}, command...)...)
-	if errors.Is(err, rig.ErrDied) {
-		err = fmt.Errorf("%w; tapsec rig up puts it up anew", err)
-	}
-	return err
+	return r.Enter(host, command, "rig", "enter")
 }
 
 // newRigEnter is what rig exec runs inside the namespaces.

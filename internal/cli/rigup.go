@@ -3,19 +3,16 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"tapsec/configs"
 	"tapsec/internal/lab/hosts"
-	"tapsec/internal/lab/rig"
 	"tapsec/sa"
 )
 
@@ -43,7 +40,7 @@ directory; change it and send SIGHUP, as up says.`,
 			if err != nil {
 				return err
 			}
-			return printRigUp(cmd.OutOrStdout(), r)
+			return hosts.WriteGuide(cmd.OutOrStdout(), r, invocation())
 		},
 	}
 	f := cmd.Flags()
@@ -76,36 +73,6 @@ func checkRig(o *hosts.Options, profile string) (err error) {
 	}
 	_, err = configs.Load(o.Config)
 	return err
-}
-
-// printRigUp says what is there and how to enter it.
-func printRigUp(out io.Writer, r *rig.Standing) error {
-	self, name := invocation(), ""
-	if r.Name != defaultRig {
-		name = " " + r.Name
-	}
-	enter := self + " rig exec "
-	if name != "" {
-		enter += "--rig" + name + " "
-	}
-	fmt.Fprintf(out, "rig %s is up%s\n\n", r.Name, choose(r.Rootless, ", without root", ""))
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	for _, h := range r.Hosts {
-		fmt.Fprintf(w, "  %s\t%s\n", h.Name, h.Line())
-	}
-	w.Flush()
-	fmt.Fprintf(out, `
-%[1]sa -- ping -c3 10.77.0.2
-%[1]sa -- ping -c3 fd77::2
-%[1]snic -- tcpdump -ni wire0
-%[1]sb
-%[2]s rig status%[3]s
-%[2]s rig down%[3]s
-
-configuration  %[4]s; after a change: kill -HUP %[5]d
-log            %[6]s
-`, enter, self, name, r.Config, r.Supervisor.PID, r.Log())
-	return nil
 }
 
 // invocation is how the user called this program, so that the commands shown can

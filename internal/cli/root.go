@@ -5,6 +5,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,8 @@ import (
 	"tapsec/appliance"
 	"tapsec/configs"
 	"tapsec/control"
+	"tapsec/internal/console"
+	"tapsec/internal/files"
 	"tapsec/internal/wrap"
 	"tapsec/tap"
 )
@@ -42,46 +45,66 @@ type exitError struct {
 
 func (e exitError) Unwrap() error { return e.error }
 
-// inputError marks an error as one that the user can mend in what they gave.
-func inputError(err error) error { return exitError{exitInput, err} }
+// inputError marks an error, if it is one, as one that the user can mend in what they
+// gave.
+func inputError(err error) error {
+	if err == nil {
+		return nil
+	}
+	return exitError{exitInput, err}
+}
 
 // errSaid stands for an error that another process has told the user already.
 var errSaid = errors.New("said already")
 
+// document is what a command prints, for people or as JSON.
+type document interface{ WriteText(out io.Writer) error }
+
+func show(out io.Writer, asJSON bool, d document) error {
+	if !asJSON {
+		return d.WriteText(out)
+	}
+	e := json.NewEncoder(out)
+	e.SetIndent("", "  ")
+	return e.Encode(d)
+}
+
+// streams are a command's.
+type streams struct {
+	stdin          io.Reader
+	stdout, stderr io.Writer
+}
+
+func streamsOf(cmd *cobra.Command) streams {
+	return streams{cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()}
+}
+
+// warn says what is allowed in a configuration, but unwise.
+func warn(stderr io.Writer, c *configs.Config) {
+	for _, w := range c.Warnings {
+		fmt.Fprintln(stderr, "warning:", w)
+	}
+}
+
 // Main runs the command line and returns the exit code.
 func Main() int {
 	root := newRoot()
-	out := &output{Writer: os.Stdout}
+	out := &files.Stdout{Writer: os.Stdout}
 	root.SetOut(out)
 	cmd, err := root.ExecuteContextC(context.Background())
 	switch {
 	case err == nil:
-		err = out.err
+		err = out.Err
 	case cmd == root: // which does nothing by itself
 		err = inputError(err)
 	}
 	if err != nil && !errors.Is(err, errSaid) {
-		_ = bounded(func() error {
+		_ = console.Bounded(func() error {
 			_, err := fmt.Fprintln(os.Stderr, "tapsec:", err)
 			return err
 		})
 	}
 	return exitCode(err)
-}
-
-// output is standard output, and remembers the first failure for commands that
-// print many lines and look at none.
-type output struct {
-	io.Writer
-	err error
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	n, err := o.Writer.Write(b)
-	if o.err == nil {
-		o.err = err
-	}
-	return n, err
 }
 
 func exitCode(err error) int {

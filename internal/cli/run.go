@@ -1,23 +1,21 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"tapsec/appliance"
 	"tapsec/configs"
+	"tapsec/internal/console"
+	"tapsec/internal/daemon"
+	"tapsec/internal/files"
 	"tapsec/internal/logging"
-	"tapsec/internal/notify"
 	"tapsec/tap"
 )
 
@@ -143,68 +141,37 @@ func completeFlags(cmd *cobra.Command) {
 	_ = cmd.RegisterFlagCompletionFunc("log-level", fixed("debug", "info", "warn", "error"))
 }
 
-// run is the program from start to stop. SIGHUP reloads; SIGINT and SIGTERM end
-// it, the second of them at once. It sums up after failures, too.
+// run is the program from start to stop. It sums up after failures, too.
 func run(cmd *cobra.Command, o runOptions) error {
-	ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
-	defer stop()
-	context.AfterFunc(ctx, stop)
-	reload := make(chan os.Signal, 1)
-	signal.Notify(reload, unix.SIGHUP)
-	defer signal.Stop(reload)
-
 	if err := o.checkOutputs(); err != nil {
 		return inputError(err)
 	}
-	service, err := notify.Open()
+	process, err := daemon.New(cmd.Context())
 	if err != nil {
 		return err
 	}
-	defer service.Close()
-	signal.Ignore(unix.SIGPIPE) // a reader of the log that ends is no reason to end
-	console := newConsole(cmd.ErrOrStderr())
-	log := logging.New(console, o.log)
+	defer process.Close()
+	said := console.New(cmd.ErrOrStderr())
+	log := logging.New(said, o.log)
 	for _, name := range o.ignored(cmd) {
-		log.Logger().Warn("without effect: it is for a program "+choose(o.transport == "", "with", "without")+" a transport", "flag", name)
+		which := "without"
+		if o.transport == "" {
+			which = "with"
+		}
+		log.Logger().Warn("without effect: it is for a program "+which+" a transport", "flag", name)
 	}
 	a, err := appliance.New(o.appliance(log.Logger()))
 	if err != nil {
 		log.Close()
 		return err
 	}
-	done := make(chan error, 1)
-	go func() { done <- a.Run(ctx) }()
-	second := time.NewTicker(time.Second)
-	defer second.Stop()
-	ready, ending, beat := a.Ready(), ctx.Done(), notify.Pulse{}
-	end := console.show(func() string { return progressLine(a.Summary()) })
-	for {
-		select {
-		case <-ready:
-			ready = nil
-			service.Ready()
-		case <-second.C:
-			if ready == nil && beat.Beats(a.Rounds()) {
-				service.Watchdog()
-			}
-		case <-ending:
-			ending = nil
-			service.Stopping()
-		case <-reload:
-			service.Reloading()
-			_ = a.Reload() // which has logged what is wrong
-			service.Ready()
-		case err := <-done:
-			if ending != nil { // by a failure, or this select took the later of two
-				service.Stopping()
-			}
-			s := a.Summary()
-			err = errors.Join(err, a.Close())
-			log.Close()
-			end()
-			return errors.Join(err, bounded(func() error { return printSummary(cmd.OutOrStdout(), &s) }))
-		}
-	}
+	end := said.Show(func() string { s := a.Summary(); return s.Line() })
+	err = process.Run(a)
+	s := a.Summary()
+	err = errors.Join(err, a.Close())
+	log.Close()
+	end()
+	return errors.Join(err, console.Bounded(func() error { return s.WriteText(cmd.OutOrStdout()) }))
 }
 
 // checkOutputs reports whether the state file, or the one that is renamed to it, is
@@ -213,11 +180,11 @@ func (o *runOptions) checkOutputs() error {
 	if o.state == "" {
 		return nil
 	}
-	in, path := inputs{paths: append([]string{o.config}, o.keys...)}, o.state
+	in, path := files.Inputs{Paths: append([]string{o.config}, o.keys...)}, o.state
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real
 	}
-	return errors.Join(in.refusePath("--state", path), in.refusePath("--state", path+".new"))
+	return errors.Join(in.Refuse("--state", path), in.Refuse("--state", path+".new"))
 }
 
 // appliance is what the flags ask for.
@@ -288,7 +255,7 @@ func (o *runOptions) read() (*configs.Config, error) {
 
 // takeOver reads the SAs of other tools that a running program goes on with.
 func (o *runOptions) takeOver() (*configs.Config, error) {
-	c, err := readKeys(o.keys, nil)
+	c, err := configs.LoadKeys(o.keys, nil)
 	if err != nil {
 		return nil, err
 	}

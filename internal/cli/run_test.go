@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -68,32 +67,6 @@ func TestRunKeys(t *testing.T) {
 		if _, err := wrong.load(); err == nil {
 			t.Errorf("%+v was accepted", wrong)
 		}
-	}
-}
-
-// TestConsole: a log line takes the progress line's place; off a terminal there
-// is none.
-func TestConsole(t *testing.T) {
-	var out bytes.Buffer
-	c := newConsole(&out)
-	c.progress("10 frames")
-	c.Write([]byte("log\n"))
-	c.end()
-	if got := out.String(); got != "log\n" {
-		t.Errorf("off a terminal: %q", got)
-	}
-	out.Reset()
-	c.terminal = true
-	c.progress("10 frames")
-	c.progress("20 frames")
-	c.Write([]byte("log\n"))
-	c.Write([]byte("more\n"))
-	c.progress("30 frames")
-	c.end()
-	c.end()
-	want := clearLine + "10 frames" + clearLine + "20 frames" + clearLine + "log\nmore\n" + clearLine + "30 frames" + clearLine
-	if got := out.String(); got != want {
-		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

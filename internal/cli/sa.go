@@ -3,15 +3,15 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"tapsec/configs"
 	"tapsec/control"
+	"tapsec/internal/console"
+	"tapsec/internal/files"
+	"tapsec/internal/wrap"
 	"tapsec/sa"
 )
 
@@ -33,13 +33,10 @@ profile.`,
 }
 
 // asked is a command that asks a running appliance.
-type asked struct {
-	socket string
-	json   bool
-}
+type asked struct{ socket string }
 
-// command makes one whose work is done by f.
-func (o *asked) command(cmd *cobra.Command, f func(c *control.Client, cmd *cobra.Command, given []string) error) *cobra.Command {
+// does makes one whose work is f.
+func (o *asked) does(cmd *cobra.Command, f func(c *control.Client, cmd *cobra.Command, given []string) error) *cobra.Command {
 	cmd.Flags().StringVar(&o.socket, "control", "/run/tapsec.sock", "control socket of the appliance at this `PATH`")
 	cmd.RunE = func(cmd *cobra.Command, given []string) error {
 		c, err := control.Dial(o.socket)
@@ -51,14 +48,22 @@ func (o *asked) command(cmd *cobra.Command, f func(c *control.Client, cmd *cobra
 	return cmd
 }
 
-func (o *asked) jsonFlag(cmd *cobra.Command) *cobra.Command {
-	cmd.Flags().BoolVar(&o.json, "json", false, "print JSON and nothing else")
-	return cmd
+// shows makes one that prints the answer which f gets, if it gets one.
+func (o *asked) shows(cmd *cobra.Command, f func(c *control.Client, cmd *cobra.Command, given []string) (document, error)) *cobra.Command {
+	asJSON := false
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON and nothing else")
+	return o.does(cmd, func(c *control.Client, cmd *cobra.Command, given []string) error {
+		answer, err := f(c, cmd, given)
+		if err != nil || answer == nil {
+			return err
+		}
+		return show(cmd.OutOrStdout(), asJSON, answer)
+	})
 }
 
 func newSAAdd() *cobra.Command {
 	o := asked{}
-	return o.jsonFlag(o.command(&cobra.Command{
+	return o.shows(&cobra.Command{
 		Use:   "add FILE",
 		Short: "Add SAs, all of FILE or none",
 		Long: `add reads SAs as a configuration has them from FILE, or from standard input
@@ -70,38 +75,33 @@ files are read here. One that is there already is an error: see import.`,
    suite: aes128gcm16, encryption_key: file:site.key}
   EOF`,
 		Args: args(1),
-	}, func(c *control.Client, cmd *cobra.Command, given []string) error {
-		text, err := readInput(given[0], cmd.InOrStdin())
+	}, func(c *control.Client, cmd *cobra.Command, given []string) (document, error) {
+		text, err := files.Read(given[0], cmd.InOrStdin())
 		if err != nil {
-			return inputError(err)
+			return nil, inputError(err)
 		}
-		config, err := configs.ParseSAs(inputName(given[0]), text)
+		config, err := configs.ParseSAs(files.Name(given[0]), text)
 		if err != nil {
-			return inputError(err)
+			return nil, inputError(err)
 		}
-		return o.add(c, cmd, config)
-	}))
+		return addSAs(c, cmd, config)
+	})
 }
 
-// add adds the SAs of a configuration, says what is unwise, and prints what there is
-// now.
-func (o *asked) add(c *control.Client, cmd *cobra.Command, config *configs.Config) error {
-	for _, w := range config.Warnings {
-		fmt.Fprintln(cmd.ErrOrStderr(), "warning:", w)
-	}
+// addSAs adds the SAs of a configuration, and says what is unwise. The answer is what
+// was added, if there was any.
+func addSAs(c *control.Client, cmd *cobra.Command, config *configs.Config) (document, error) {
+	warn(cmd.ErrOrStderr(), config)
 	if len(config.SAs) == 0 {
-		return nil
+		return nil, nil
 	}
 	added, err := c.Add(config.SAs)
-	if err != nil {
-		return err
-	}
-	return o.print(cmd.OutOrStdout(), control.Added{SAs: added}, func(w io.Writer) { listSAs(w, added) })
+	return control.Added{SAs: added}, err
 }
 
 func newSAImport() *cobra.Command {
 	o := asked{}
-	return o.jsonFlag(o.command(&cobra.Command{
+	return o.shows(&cobra.Command{
 		Use:   "import FILE",
 		Short: "Add the SAs of another tool's text that are not there yet",
 		Long: `import reads whatever tapsec keys reads, from FILE or from standard input
@@ -110,27 +110,27 @@ text says that they have ended are left out. What the NIC cannot hold stays
 with the transport.`,
 		Example: `  ip xfrm state | tapsec sa import -`,
 		Args:    args(1),
-	}, func(c *control.Client, cmd *cobra.Command, given []string) error {
-		config, err := readKeys(given, cmd.InOrStdin())
+	}, func(c *control.Client, cmd *cobra.Command, given []string) (document, error) {
+		config, err := configs.LoadKeys(given, cmd.InOrStdin())
 		if err != nil {
-			return inputError(err)
+			return nil, inputError(err)
 		}
 		config.TakeOver()
 		known := map[sa.ID]bool{}
 		for s, err := range c.All() {
 			if err != nil {
-				return err
+				return nil, err
 			}
 			known[s.ID] = true
 		}
 		config.SAs = slices.DeleteFunc(config.SAs, func(s *sa.SA) bool { return known[s.ID()] })
-		return o.add(c, cmd, config)
-	}))
+		return addSAs(c, cmd, config)
+	})
 }
 
 func newSADelete() *cobra.Command {
 	o, nicOnly := asked{}, false
-	cmd := o.command(&cobra.Command{
+	cmd := o.does(&cobra.Command{
 		Use:   "delete NAME",
 		Short: "Delete an SA, and the other half of its bundle",
 		Long: `delete takes an SA out of force. Frames that were looked up before finish on
@@ -146,7 +146,7 @@ software, as after a SaDeleteReq.`,
 
 func newSAUpdate() *cobra.Command {
 	o, high := asked{}, uint32(0)
-	cmd := o.command(&cobra.Command{
+	cmd := o.does(&cobra.Command{
 		Use:   "update NAME --high NUMBER",
 		Short: "Tell the NIC the high half of an SA's sequence numbers",
 		Args:  args(1),
@@ -162,47 +162,43 @@ func newSAUpdate() *cobra.Command {
 
 func newSAList() *cobra.Command {
 	o := asked{}
-	return o.jsonFlag(o.command(&cobra.Command{
+	return o.shows(&cobra.Command{
 		Use:   "list",
 		Short: "List the SAs in force, oldest first",
 		Args:  args(0),
-	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
+	}, func(c *control.Client, _ *cobra.Command, _ []string) (document, error) {
 		page := control.Page{SAs: []control.SA{}}
 		for s, err := range c.All() {
 			if err != nil {
-				return err
+				return nil, err
 			}
 			page.SAs = append(page.SAs, s)
 		}
-		return o.print(cmd.OutOrStdout(), page, func(w io.Writer) { listSAs(w, page.SAs) })
-	}))
+		return page, nil
+	})
 }
 
 func newSAShow() *cobra.Command {
 	o := asked{}
-	return o.jsonFlag(o.command(&cobra.Command{
+	return o.shows(&cobra.Command{
 		Use:   "show NAME",
 		Short: "Show one SA; keys are never shown",
 		Args:  args(1),
-	}, func(c *control.Client, cmd *cobra.Command, given []string) error {
-		s, err := c.Show(given[0])
-		if err != nil {
-			return err
-		}
-		return o.print(cmd.OutOrStdout(), s, func(w io.Writer) { showSA(w, &s) })
-	}))
+	}, func(c *control.Client, _ *cobra.Command, given []string) (document, error) {
+		return c.Show(given[0])
+	})
 }
 
 func newSAFlush() *cobra.Command {
 	o := asked{}
-	return o.command(&cobra.Command{
+	return o.does(&cobra.Command{
 		Use:   "flush",
 		Short: "Delete all SAs",
 		Args:  args(0),
 	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
 		n, err := c.Flush()
 		if err == nil {
-			fmt.Fprintf(cmd.OutOrStdout(), "%s deleted\n", count(n, "SA"))
+			fmt.Fprintf(cmd.OutOrStdout(), "%s deleted\n", wrap.Count(n, "SA"))
 		}
 		return err
 	})
@@ -210,7 +206,7 @@ func newSAFlush() *cobra.Command {
 
 func newSAExport() *cobra.Command {
 	o, withKeys, save := asked{}, false, ""
-	cmd := o.command(&cobra.Command{
+	cmd := o.does(&cobra.Command{
 		Use:   "export",
 		Short: "Print the SAs in force as a configuration",
 		Long: `export prints the SAs in force, with the numbers that they have come to, as a
@@ -219,8 +215,7 @@ configuration in JSON. --with-keys shows the keys, and only on a terminal;
 starts with that file goes on where this one was, once this one has ended.`,
 		Args: args(0),
 	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
-		out, terminal := unwrap(cmd.OutOrStdout()).(*os.File)
-		if withKeys && save == "" && (!terminal || !term.IsTerminal(int(out.Fd()))) {
+		if withKeys && save == "" && !console.IsTerminal(cmd.OutOrStdout()) {
 			return inputError(errors.New("--with-keys shows keys on a terminal only; --save FILE makes a file of its owner's alone"))
 		}
 		text, err := c.Export(withKeys || save != "")
@@ -228,7 +223,7 @@ starts with that file goes on where this one was, once this one has ended.`,
 			return err
 		}
 		if save != "" {
-			return (&keysOptions{out: save}).write(append(text, '\n'))
+			return inputError(files.WriteOwn(save, append(text, '\n')))
 		}
 		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", text)
 		return err

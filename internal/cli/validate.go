@@ -1,26 +1,17 @@
 package cli
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
 
 	"tapsec/configs"
+	"tapsec/internal/files"
 )
 
-// validateOptions are the flags of validate.
-type validateOptions struct {
-	in     string
-	json   bool
-	stdin  io.Reader
-	stdout io.Writer
-}
-
 func newValidate() *cobra.Command {
-	o, schema := validateOptions{}, false
+	schema, asJSON := false, false
 	cmd := &cobra.Command{
 		Use:   "validate [--json] FILE | --schema",
 		Short: "Check a configuration and name every mistake",
@@ -48,92 +39,36 @@ yaml-language-server: $schema=tapsec.schema.json`,
 				}
 				return err
 			}
-			o.in, o.stdin, o.stdout = given[0], cmd.InOrStdin(), cmd.OutOrStdout()
-			return validate(o)
+			return validate(streamsOf(cmd), given[0], asJSON)
 		},
 	}
 	cmd.Flags().BoolVar(&schema, "schema", false, "print the JSON schema of configurations, and check nothing")
-	cmd.Flags().BoolVar(&o.json, "json", false, "print one JSON object and nothing else")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON object and nothing else")
 	return cmd
 }
 
-// judgement is what --json prints.
-type judgement struct {
-	Good     bool              `json:"good"`
-	Errors   configs.Errors    `json:"errors"`
-	Warnings []configs.Problem `json:"warnings"`
-}
-
-func validate(o validateOptions) error {
-	c, err := o.load()
-	if err != nil {
-		if o.json {
-			return o.print(judgement{Errors: problems(o.in, err)}, err)
-		}
+func validate(o streams, path string, asJSON bool) error {
+	c, err := loadConfig(path, o.stdin)
+	j := configs.Judge(files.Name(path), c, err)
+	switch {
+	case !asJSON && err != nil:
 		return inputError(err)
+	case !asJSON:
+		return j.WriteText(o.stdout)
 	}
-	warnings := c.Warnings
-	if err := c.Live(); err != nil {
-		for _, p := range problems(o.in, err) {
-			p.Msg = "good for captures only: " + p.Msg
-			warnings = append(warnings, p)
-		}
+	if printed := j.WriteJSON(o.stdout); printed != nil || err == nil {
+		return printed
 	}
-	if o.json {
-		return o.print(judgement{Good: true, Warnings: warnings}, nil)
-	}
-	for _, w := range warnings {
-		fmt.Fprintln(o.stdout, "warning:", w)
-	}
-	fmt.Fprintf(o.stdout, "%s: good. Profile %s, %s offloaded in %s, %d left to the transport.\n",
-		inputName(o.in), c.Profile.Name, count(len(c.SAs)-len(c.Unoffloaded()), "SA"), count(len(c.Bundles()), "bundle"), len(c.Unoffloaded()))
-	return nil
+	return exitError{exitInput, errSaid}
 }
 
-func (o *validateOptions) load() (*configs.Config, error) {
-	if o.in != "-" {
-		return configs.Load(o.in)
+func loadConfig(path string, stdin io.Reader) (*configs.Config, error) {
+	if path != "-" {
+		return configs.Load(path)
 	}
-	text, err := io.ReadAll(o.stdin)
+	text, err := io.ReadAll(stdin)
 	if err != nil {
 		return nil, err
 	}
-	return configs.Read(inputName(o.in), text)
-}
-
-// problems are the mistakes of an error; one that is none of a line is one by itself.
-func problems(name string, err error) configs.Errors {
-	var all configs.Errors
-	if errors.As(err, &all) {
-		return all
-	}
-	return configs.Errors{{File: inputName(name), Msg: err.Error()}}
-}
-
-// print prints the object. Its lists are never null.
-func (o *validateOptions) print(j judgement, err error) error {
-	if j.Errors == nil {
-		j.Errors = configs.Errors{}
-	}
-	if j.Warnings == nil {
-		j.Warnings = []configs.Problem{}
-	}
-	e := json.NewEncoder(o.stdout)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	if printed := e.Encode(j); printed != nil {
-		return printed
-	}
-	if err != nil {
-		return exitError{exitInput, errSaid}
-	}
-	return nil
-}
-
-// count is a number of things.
-func count(n int, thing string) string {
-	if n != 1 {
-		thing += "s"
-	}
-	return fmt.Sprintf("%d %s", n, thing)
+	return configs.Read(files.Name(path), text)
 }

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 )
 
 // Expectation is what a Summary is to say. The zero Expectation is that every frame
@@ -43,8 +44,22 @@ func decode(text []byte, v any) error {
 	return d.Decode(v)
 }
 
-// Differences says what a summary has otherwise, a line each.
-func (e Expectation) Differences(s *Summary) (all []string) {
+// Check is an error that says what a summary has otherwise, a line each, the first
+// 20 of them.
+func (e Expectation) Check(s *Summary) error {
+	all := e.differences(s)
+	if len(all) == 0 {
+		return nil
+	}
+	const most = 20
+	text := strings.Join(all[:min(most, len(all))], "\n  ")
+	if more := len(all) - most; more > 0 {
+		text += fmt.Sprintf("\n  and %d more", more)
+	}
+	return errors.New(text)
+}
+
+func (e Expectation) differences(s *Summary) (all []string) {
 	if e.fields == nil {
 		return notAllGood(s)
 	}

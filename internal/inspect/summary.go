@@ -88,7 +88,7 @@ func (s *Summary) String() string {
 	if n := s.Frames - s.Judged; n > 0 {
 		cut = fmt.Sprintf(", %d not judged since the capture lacks their ends", n)
 	}
-	return fmt.Sprintf("%s: %d good%s, %d failed, %d left alone%s", count(s.Frames, "frame"), s.Good, both, s.Failed, s.LeftAlone, cut)
+	return fmt.Sprintf("%s: %d good%s, %d failed, %d left alone%s", wrap.Count(s.Frames, "frame"), s.Good, both, s.Failed, s.LeftAlone, cut)
 }
 
 // maxStrays is how many headers without an SA have lines.
@@ -110,7 +110,7 @@ func (s *Summary) Table(out io.Writer) error {
 		rowLines(&b, &r)
 	}
 	if more := s.Others.Headers + strays - min(strays, maxStrays); more > 0 {
-		fmt.Fprintf(&b, "and %s more that no SA matches\n", count(more, "header"))
+		fmt.Fprintf(&b, "and %s more that no SA matches\n", wrap.Count(more, "header"))
 	}
 	if len(s.Silent) > 0 {
 		b.WriteString(wrap.Text("no frame of "+few(s.Silent), 2, wrap.Width) + "\n")

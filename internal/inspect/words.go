@@ -8,14 +8,6 @@ import (
 	"strings"
 )
 
-// count is a number of things.
-func count(n uint64, thing string) string {
-	if n != 1 {
-		thing += "s"
-	}
-	return fmt.Sprintf("%d %s", n, thing)
-}
-
 // short is a number in six columns, in thousands, millions or more where it is
 // longer.
 func short(n uint64) string {

@@ -1,5 +1,7 @@
-// Package wrap breaks lines for people to read on a terminal.
+// Package wrap fits text to a terminal, for people to read.
 package wrap
+
+import "fmt"
 
 // Width is that of a terminal, in columns.
 const Width = 80
@@ -42,4 +44,20 @@ func lineEnd(text []byte, room int) int {
 		}
 	}
 	return len(text)
+}
+
+// Shorten cuts a text to so many columns.
+func Shorten(text string, most int) string {
+	if runes := []rune(text); len(runes) > most {
+		return string(runes[:most-3]) + "..."
+	}
+	return text
+}
+
+// Count is a number of things: 1 frame, 2 frames.
+func Count[N int | uint64](n N, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return fmt.Sprintf("%d %s", n, thing)
 }

@@ -1,6 +1,7 @@
 package rig
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -18,18 +19,20 @@ import (
 // ErrDied says that a rig's supervisor has ended without TakeDown.
 var ErrDied = errors.New("has died")
 
-// Enter turns this process into this very program run with args inside one of the rig's hosts, where
-// args must lead it to Become. It does not return but with an error.
+// Enter turns this process into a command inside one of the rig's hosts, in the directory in which it
+// is now; without a command, into the user's shell. On the way there it is this very program with the
+// arguments via, host, directory, "--" and the command, which must lead it to Become. It does not
+// return but with an error.
 //
 // A process with threads cannot join another user namespace, so nsenter(1) does it. It replaces this
 // process and is replaced in turn: terminal, signals and exit code need no handing on.
-func (s *Standing) Enter(host string, args ...string) error {
+func (s *Standing) Enter(host string, command []string, via ...string) error {
 	i := slices.IndexFunc(s.Hosts, func(h Host) bool { return h.Name == host })
 	switch {
 	case i < 0:
 		return fmt.Errorf("rig %s has no host %q", s.Name, host)
 	case !s.Up():
-		return fmt.Errorf("rig %s %w", s.Name, ErrDied)
+		return fmt.Errorf("rig %s %w; tapsec rig up puts it up anew", s.Name, ErrDied)
 	}
 	nsenter, err := exec.LookPath("nsenter")
 	if err != nil {
@@ -39,19 +42,26 @@ func (s *Standing) Enter(host string, args ...string) error {
 	if err != nil {
 		return err
 	}
+	dir, err := os.Getwd()
+	if err != nil {
+		dir = "/"
+	}
+	if len(command) == 0 {
+		command = []string{cmp.Or(os.Getenv("SHELL"), "/bin/sh")}
+	}
 	pid := strconv.Itoa(s.Supervisor.PID)
-	command := []string{nsenter, "--target", pid, "--mount", "--net"}
+	args := []string{nsenter, "--target", pid, "--mount", "--net"}
 	if s.Hosts[i].Interface != "" { // the name is one in the rig's mount namespace
-		command[len(command)-1] = fmt.Sprintf("--net=/proc/%s/root%s/%s", pid, netns.Names, host)
+		args[len(args)-1] = fmt.Sprintf("--net=/proc/%s/root%s/%s", pid, netns.Names, host)
 	}
 	if space(pid, "user") != space("self", "user") {
-		command = append(command, "--user", "--preserve-credentials")
+		args = append(args, "--user", "--preserve-credentials")
 	}
-	command = append(append(command, "--", self), args...)
+	args = slices.Concat(args, []string{"--", self}, via, []string{host, dir, "--"}, command)
 	if err := os.Setenv(idVar, s.ID); err != nil {
 		return err
 	}
-	err = syscall.Exec(nsenter, command, os.Environ())
+	err = syscall.Exec(nsenter, args, os.Environ())
 	return fmt.Errorf("run %s: %w", nsenter, err)
 }
 

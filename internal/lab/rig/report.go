@@ -1,8 +1,10 @@
 package rig
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 )
@@ -22,8 +24,60 @@ type ProgramReport struct {
 	Alive bool `json:"alive"`
 }
 
-// Report looks at the rig.
-func (s *Standing) Report() Report {
+// Reports are those of several rigs.
+type Reports []Report
+
+// Look looks at the rigs of these names, or at all.
+func Look(names ...string) (Reports, error) {
+	all := []*Standing{}
+	for _, name := range names {
+		s, err := Find(name)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, s)
+	}
+	if len(names) == 0 {
+		var err error
+		if all, err = All(); err != nil {
+			return nil, err
+		}
+	}
+	reports := Reports{}
+	for _, s := range all {
+		reports = append(reports, s.report())
+	}
+	return reports, nil
+}
+
+// Whole is an error unless there are rigs, and all that belongs to them lives.
+func (r Reports) Whole() error {
+	var ended []string
+	for _, rig := range r {
+		if !rig.whole() {
+			ended = append(ended, rig.Name)
+		}
+	}
+	switch {
+	case len(r) == 0:
+		return errors.New("no rig is up; tapsec rig up puts one up")
+	case len(ended) > 0:
+		return fmt.Errorf("not all of rig %s runs; tapsec rig down clears it away", strings.Join(ended, ", "))
+	}
+	return nil
+}
+
+// WriteText writes the reports for people.
+func (r Reports) WriteText(out io.Writer) error {
+	for _, rig := range r {
+		if err := rig.writeText(out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Standing) report() Report {
 	r := Report{Standing: s, Up: s.Up(), Dir: s.Dir(), Log: s.Log()}
 	for _, p := range s.Programs {
 		r.Programs = append(r.Programs, ProgramReport{p, p.Process.Alive()})
@@ -31,8 +85,8 @@ func (s *Standing) Report() Report {
 	return r
 }
 
-// Whole reports whether supervisor and programs all live.
-func (r Report) Whole() bool {
+// whole reports whether supervisor and programs all live.
+func (r Report) whole() bool {
 	for _, p := range r.Programs {
 		if !p.Alive {
 			return false
@@ -41,8 +95,7 @@ func (r Report) Whole() bool {
 	return r.Up
 }
 
-// WriteText writes the report for people.
-func (r Report) WriteText(out io.Writer) error {
+func (r Report) writeText(out io.Writer) error {
 	state, supervisor := "up since "+r.Since.Format(time.DateTime), "runs"
 	if !r.Up {
 		supervisor = "DIED"

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -66,17 +67,35 @@ func (s *Standing) Log() string { return filepath.Join(s.dir, logFile) }
 // Up tells whether the rig stands: its supervisor lives. Programs may have ended all the same.
 func (s *Standing) Up() bool { return s.Supervisor.Alive() }
 
-// Find reads what a rig is made of, whether it is up or died. An error wraps ErrDown where there is
-// none of that name.
+// Find reads what a rig is made of, whether it is up or died. Where there is none of that name, the
+// error wraps ErrDown and names those that there are.
 func Find(name string) (*Standing, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
 	s, err := read(filepath.Join(home(), name))
 	if errors.Is(err, os.ErrNotExist) {
-		err = fmt.Errorf("rig %s %w", name, ErrDown)
+		err = fmt.Errorf("rig %s %w; %s", name, ErrDown, others())
 	}
 	return s, err
+}
+
+// others says which rigs there are.
+func others() string {
+	names := Names()
+	if len(names) == 0 {
+		return "tapsec rig up puts it up"
+	}
+	return "there is " + strings.Join(names, ", ")
+}
+
+// Names are those of all rigs that can be read.
+func Names() (names []string) {
+	all, _ := All()
+	for _, s := range all {
+		names = append(names, s.Name)
+	}
+	return names
 }
 
 // All finds all rigs of this user, sorted by name.

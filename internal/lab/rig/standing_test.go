@@ -30,11 +30,11 @@ func stand(part string, args []string) {
 	case "supervise":
 		err = Supervise(args[0])
 	case "enter":
-		err = Become(args[0], args[1], args[2:])
+		err = Become(args[0], args[1], args[3:])
 	case "guest":
 		var s *Standing
 		if s, err = Find(args[0]); err == nil {
-			err = s.Enter(args[1], append([]string{"enter", args[1], "/"}, args[2:]...)...)
+			err = s.Enter(args[1], args[2:], "enter")
 		}
 	case "hold":
 		if err = holdTAP(); err != nil {
@@ -235,7 +235,7 @@ func TestStanding(t *testing.T) {
 	if got := code(guest(s, "east", "no such command").Run()); got != 3 { // of this file's stand
 		t.Errorf("exit code %d, want 3", got)
 	}
-	if err := s.Enter("west"); err == nil || !strings.Contains(err.Error(), "west") {
+	if err := s.Enter("west", nil); err == nil || !strings.Contains(err.Error(), "west") {
 		t.Errorf("no such host: %v", err)
 	}
 	if err := TakeDown("one"); err != nil {
@@ -273,7 +273,7 @@ func TestSupervisorKilled(t *testing.T) {
 	if err != nil || len(left) != 2 { // shell and sleep
 		t.Errorf("guests %v, %v", left, err)
 	}
-	if err := s.Enter("east"); !errors.Is(err, ErrDied) {
+	if err := s.Enter("east", nil); !errors.Is(err, ErrDied) {
 		t.Errorf("enter: %v", err)
 	}
 	anew := raise(t, "one", "hold")

@@ -43,7 +43,7 @@ func (n *Other) Ready(l *conformance.Lab) error {
 		return nil
 	}
 	path := filepath.Join(n.dir, l.Name+".yaml")
-	if err := WriteSetup(path, l); err != nil {
+	if err := writeSetup(path, l); err != nil {
 		return err
 	}
 	cmd := exec.Command("/bin/sh", "-c", n.configure+` "$0"`, path)
@@ -57,8 +57,20 @@ func (n *Other) Ready(l *conformance.Lab) error {
 // Close lets go of the interfaces.
 func (n *Other) Close() error { return errors.Join(n.close(), os.RemoveAll(n.dir)) }
 
-// WriteSetup writes a setup's configuration to a new file.
-func WriteSetup(path string, l *conformance.Lab) error {
+// WriteSetups writes the configuration of each setup to a file of its name in a folder.
+func WriteSetups(dir string, labs []conformance.Lab) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, l := range labs {
+		if err := writeSetup(filepath.Join(dir, l.Name+".yaml"), &l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeSetup(path string, l *conformance.Lab) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err

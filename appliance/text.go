@@ -1,4 +1,4 @@
-package cli
+package appliance
 
 import (
 	"cmp"
@@ -8,14 +8,13 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"tapsec/appliance"
 	"tapsec/status"
 	"tapsec/tap"
 	"tapsec/transport"
 )
 
-// progressLine is what was done so far, on one line.
-func progressLine(s appliance.Summary) string {
+// Line is what was done so far, on one line.
+func (s *Summary) Line() string {
 	line := fmt.Sprintf("%s to %s: %d frames", s.Wire, s.Host, s.Moved.ToHost.Out)
 	if s.Adapter != nil {
 		line += fmt.Sprintf(", %d failed", s.Adapter.Failed())
@@ -26,32 +25,32 @@ func progressLine(s appliance.Summary) string {
 	return line + fmt.Sprintf("; back: %d frames", s.Moved.ToWire.Out)
 }
 
-// printSummary prints what a run leaves on standard output.
-func printSummary(out io.Writer, s *appliance.Summary) error {
+// WriteText writes the Summary for people.
+func (s *Summary) WriteText(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "ran for %s\n\n", s.Ran.Round(time.Millisecond))
 	fmt.Fprint(w, "direction\tframes in\tbytes in\tframes out\tbytes out\tkept\thost_down\ttoo_long\trefused\tretries\toversize\tuncut\n")
-	direction(w, s.Wire+" to "+s.Host, s.Moved.ToHost)
-	direction(w, s.Host+" to "+s.Wire, s.Moved.ToWire)
+	writeMoved(w, s.Wire+" to "+s.Host, s.Moved.ToHost)
+	writeMoved(w, s.Host+" to "+s.Wire, s.Moved.ToWire)
 	if s.Adapter != nil {
-		adapterSummary(w, s.Adapter)
+		writeAdapter(w, s.Adapter)
 	}
 	if s.Transport != nil {
-		transportSummary(w, s.Transport, s.SAs)
+		writeTransport(w, s.Transport, s.SAs)
 	}
 	fmt.Fprint(w, "\nkernel drops\tqueue full\trefused by the host stack\n")
 	for _, d := range s.Drops {
-		kernelDrops(w, d)
+		writeDrops(w, d)
 	}
 	return w.Flush()
 }
 
-// adapterSummary is the NIC's account.
-func adapterSummary(w io.Writer, a *appliance.Adapter) {
+// writeAdapter is the NIC's account.
+func writeAdapter(w io.Writer, a *Adapter) {
 	fmt.Fprint(w, "\nstatus\tframes\n")
 	for code := range status.Code(status.NumCodes) {
 		if n := a.Code(code); n > 0 {
-			fmt.Fprintf(w, "%s\t%d%s\n", code, n, also[code])
+			fmt.Fprintf(w, "%s\t%d%s\n", code, n, notes[code])
 		}
 	}
 	fmt.Fprint(w, "\nreason\tframes\n")
@@ -62,9 +61,9 @@ func adapterSummary(w io.Writer, a *appliance.Adapter) {
 	}
 }
 
-// transportSummary is the transport's account. That replay protection is off
+// writeTransport is the transport's account. That replay protection is off
 // stands on the SA's line.
-func transportSummary(w io.Writer, s *transport.Summary, states []transport.SAState) {
+func writeTransport(w io.Writer, s *transport.Summary, states []transport.SAState) {
 	fmt.Fprint(w, "\ntransport\tframes\n")
 	for v := transport.Deliver; v <= transport.Drop; v++ {
 		fmt.Fprintf(w, "%s\t%d\n", v, s.Verdicts[v.String()])
@@ -89,17 +88,17 @@ func transportSummary(w io.Writer, s *transport.Summary, states []transport.SASt
 	}
 }
 
-// also says what a status alone does not.
-var also = map[status.Code]string{status.Success: "\tincluding frames left alone"}
+// notes say what a status alone does not.
+var notes = map[status.Code]string{status.Success: "\tincluding frames left alone"}
 
-func direction(w io.Writer, name string, t tap.Tally) {
+func writeMoved(w io.Writer, name string, t tap.Tally) {
 	fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n",
 		name, t.In, t.InBytes, t.Out, t.OutBytes, t.Kept, t.HostDown, t.TooLong, t.Refused, t.Retries, t.Oversize, t.Uncut)
 }
 
-// kernelDrops prints an interface's tx drops, which came while the appliance
+// writeDrops writes an interface's tx drops, which came while the appliance
 // did not keep up, and its rx drops, for which the network stack had no use.
-func kernelDrops(w io.Writer, d appliance.KernelDrops) {
+func writeDrops(w io.Writer, d KernelDrops) {
 	if d.Err != nil {
 		fmt.Fprintf(w, "%s\t-\t-\t%v\n", d.Interface, d.Err)
 		return

@@ -1,4 +1,4 @@
-package cli
+package files
 
 import (
 	"errors"
@@ -7,16 +7,16 @@ import (
 	"os"
 )
 
-// inputs are the files that a command reads. None of them may be what it writes,
+// Inputs are the files that a command reads. None of them may be what it writes,
 // whatever name, link or descriptor leads there.
-type inputs struct {
-	paths []string // "" is none, - is stdin
-	stdin io.Reader
+type Inputs struct {
+	Paths []string // "" is none
+	Stdin io.Reader
 }
 
-// create opens the file that a flag names and empties it, unless it is an input.
+// Create opens the file that a flag names and empties it, unless it is an input.
 // That is asked of the open file, so that what was asked is what is written.
-func (in inputs) create(flag, path string, mode os.FileMode) (*os.File, error) {
+func (in Inputs) Create(flag, path string, mode os.FileMode) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, mode)
 	if err != nil {
 		return nil, err
@@ -34,9 +34,9 @@ func (in inputs) create(flag, path string, mode os.FileMode) (*os.File, error) {
 	return file, nil
 }
 
-// refusePath is refuse for a path that is to be written to later, if anything is
+// Refuse is the error for a path that is to be written to later, if an input is
 // there.
-func (in inputs) refusePath(flag, path string) error {
+func (in Inputs) Refuse(flag, path string) error {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil
@@ -44,9 +44,9 @@ func (in inputs) refusePath(flag, path string) error {
 	return in.refuse(flag+" "+path, info)
 }
 
-// refuseOpen is refuse for what is open already, if it is a file.
-func (in inputs) refuseOpen(flag string, w io.Writer) error {
-	file, ok := unwrap(w).(*os.File)
+// RefuseOpen is Refuse for what is open already, if it is a file.
+func (in Inputs) RefuseOpen(flag string, w io.Writer) error {
+	file, ok := Of(w)
 	if !ok {
 		return nil
 	}
@@ -59,23 +59,23 @@ func (in inputs) refuseOpen(flag string, w io.Writer) error {
 
 // refuse is the error for an output that is an input. What is no regular file is
 // read once, and none.
-func (in inputs) refuse(output string, info os.FileInfo) error {
+func (in Inputs) refuse(output string, info os.FileInfo) error {
 	if !info.Mode().IsRegular() {
 		return nil
 	}
-	for _, path := range in.paths {
+	for _, path := range in.Paths {
 		if other, err := in.stat(path); err == nil && os.SameFile(info, other) {
-			return fmt.Errorf("%s: expected a file of its own, found the input %s; name another file", output, inputName(path))
+			return fmt.Errorf("%s: expected a file of its own, found the input %s; name another file", output, Name(path))
 		}
 	}
 	return nil
 }
 
-func (in inputs) stat(path string) (os.FileInfo, error) {
+func (in Inputs) stat(path string) (os.FileInfo, error) {
 	if path != "-" {
 		return os.Stat(path)
 	}
-	if file, ok := in.stdin.(*os.File); ok {
+	if file, ok := Of(in.Stdin); ok {
 		return file.Stat()
 	}
 	return nil, os.ErrInvalid

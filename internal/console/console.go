@@ -1,21 +1,23 @@
-package cli
+// Package console shows how far a command is, beneath its log, and lets no reader
+// hold up its end.
+package console
 
 import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"sync"
 	"time"
 
 	"golang.org/x/term"
+
+	"tapsec/internal/files"
 )
 
-// console is standard error: log lines, and on a terminal one line beneath them
-// that is written again and again. Its zero value with a Writer works; it may
-// be used by several goroutines. Each of them waits for as long as nobody reads,
-// as on a terminal that was stopped with Ctrl-S.
-type console struct {
+// Console is standard error: log lines, and on a terminal one line beneath them
+// that is written again and again. Several goroutines may use it. Each of them
+// waits for as long as nobody reads, as on a terminal that was stopped with Ctrl-S.
+type Console struct {
 	io.Writer
 	terminal bool
 
@@ -25,14 +27,17 @@ type console struct {
 
 const clearLine = "\r\x1b[K"
 
-// newConsole finds out whether w is a terminal.
-func newConsole(w io.Writer) *console {
-	f, ok := w.(*os.File)
-	return &console{Writer: w, terminal: ok && term.IsTerminal(int(f.Fd()))}
+// New makes a Console of standard error.
+func New(w io.Writer) *Console { return &Console{Writer: w, terminal: IsTerminal(w)} }
+
+// IsTerminal reports whether w is one.
+func IsTerminal(w io.Writer) bool {
+	file, ok := files.Of(w)
+	return ok && term.IsTerminal(int(file.Fd()))
 }
 
 // Write takes the progress line away and writes a log line in its place.
-func (c *console) Write(line []byte) (int, error) {
+func (c *Console) Write(line []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.clear()
@@ -40,7 +45,7 @@ func (c *console) Write(line []byte) (int, error) {
 }
 
 // progress rewrites the progress line, on a terminal.
-func (c *console) progress(line string) {
+func (c *Console) progress(line string) {
 	if !c.terminal {
 		return
 	}
@@ -51,23 +56,23 @@ func (c *console) progress(line string) {
 }
 
 // end takes the progress line away for good.
-func (c *console) end() {
+func (c *Console) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.clear()
 	c.terminal = false
 }
 
-func (c *console) clear() {
+func (c *Console) clear() {
 	if c.shown {
 		fmt.Fprint(c.Writer, clearLine)
 		c.shown = false
 	}
 }
 
-// show rewrites the progress line each second, in a goroutine of its own, until
+// Show rewrites the progress line each second, in a goroutine of its own, until
 // end is called. Off a terminal it does nothing.
-func (c *console) show(line func() string) (end func()) {
+func (c *Console) Show(line func() string) (end func()) {
 	if !c.terminal {
 		return func() {}
 	}
@@ -85,7 +90,7 @@ func (c *console) show(line func() string) (end func()) {
 	return func() {
 		second.Stop()
 		close(ended)
-		_ = bounded(func() error { c.end(); return nil })
+		_ = Bounded(func() error { c.end(); return nil })
 	}
 }
 
@@ -94,8 +99,8 @@ const readPause = time.Second
 
 var errUnread = errors.New("nobody reads what is written")
 
-// bounded waits for write, which may never end, for a second.
-func bounded(write func() error) error {
+// Bounded waits for write, which may never end, for a second.
+func Bounded(write func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- write() }()
 	select {

@@ -1,0 +1,28 @@
+package configs
+
+import (
+	"io"
+
+	"tapsec/internal/files"
+)
+
+// LoadKeys is ParseKeys for files, one or several; - is standard input.
+func LoadKeys(paths []string, stdin io.Reader) (all *Config, err error) {
+	for _, path := range paths {
+		text, err := files.Read(path, stdin)
+		if err != nil {
+			return nil, err
+		}
+		c, err := ParseKeys(files.Name(path), text)
+		if err != nil {
+			return nil, err
+		}
+		c.Files = append(c.Files, path)
+		if all == nil {
+			all = c
+		} else if err := all.Take(c); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}

@@ -1,0 +1,103 @@
+// Package files has what a command reads and writes: files by their names, of which
+// "-" is a standard stream. No output overwrites an input, and what holds keys is its
+// owner's alone.
+package files
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+)
+
+// Open opens an input.
+func Open(path string, stdin io.Reader) (io.ReadCloser, error) {
+	if path == "-" {
+		return io.NopCloser(stdin), nil
+	}
+	return os.Open(path)
+}
+
+// Read reads all of an input.
+func Read(path string, stdin io.Reader) ([]byte, error) {
+	in, err := Open(path, stdin)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	text, err := io.ReadAll(in)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", Name(path), err)
+	}
+	return text, nil
+}
+
+// Name is what messages call an input.
+func Name(path string) string {
+	if path == "-" {
+		return "standard input"
+	}
+	return path
+}
+
+// Stdout is standard output. It remembers the first failure, for commands that print
+// many lines and look at none.
+type Stdout struct {
+	io.Writer
+	Err error
+}
+
+// Write writes.
+func (s *Stdout) Write(b []byte) (int, error) {
+	n, err := s.Writer.Write(b)
+	if s.Err == nil {
+		s.Err = err
+	}
+	return n, err
+}
+
+// KeepOpen is a stream that stays open when it is closed.
+type KeepOpen struct{ io.Writer }
+
+// Close does nothing.
+func (KeepOpen) Close() error { return nil }
+
+// Of is the file that a stream is, if it is one.
+func Of(w any) (*os.File, bool) {
+	if k, ok := w.(KeepOpen); ok {
+		w = k.Writer
+	}
+	if s, ok := w.(*Stdout); ok {
+		w = s.Writer
+	}
+	f, ok := w.(*os.File)
+	return f, ok
+}
+
+// WriteOwn makes a file that its owner alone can read; an existing one is left as it
+// is, and that is an error.
+func WriteOwn(path string, text []byte) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("%s is there already; remove it, or name another file", path)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(text)
+	return errors.Join(err, file.Close())
+}
+
+// Exposed returns the mode of a file that others can read.
+func Exposed(w io.Writer) (mode os.FileMode, is bool) {
+	file, ok := Of(w)
+	if !ok {
+		return 0, false
+	}
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return 0, false
+	}
+	return info.Mode().Perm(), info.Mode().Perm()&0o077 != 0
+}
