@@ -25,7 +25,6 @@ import (
 	"tapsec/internal/ledger"
 	"tapsec/internal/metrics"
 	"tapsec/internal/nic"
-	"tapsec/internal/outbound"
 	"tapsec/tap"
 )
 
@@ -211,22 +210,9 @@ func (a *Appliance) inward(queue int) (stages []nic.Stage) {
 		stages = append(stages, a.adapter.pipelines[queue])
 	}
 	if a.host != nil {
-		stages = append(stages, heeder{a.host.sender}, a.host.consumer, heeder{a.host.sender})
+		stages = append(stages, a.host.consumer)
 	}
 	return stages
-}
-
-// heeder lets the sending side read what routers say of the paths of what it sealed:
-// once as it comes from the wire, whatever the policy makes of it, and once as it
-// comes out of a tunnel.
-type heeder struct{ sender *outbound.Sender }
-
-// Batch passes all frames on.
-func (h heeder) Batch(frames [][]byte) [][]byte {
-	for _, f := range frames {
-		h.sender.Heed(f)
-	}
-	return frames
 }
 
 // outward is a frame's way to the wire: untouched, or sealed.

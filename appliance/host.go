@@ -66,7 +66,8 @@ func newHost(a *Appliance) (h *host, err error) {
 		return nil, errors.Join(err, h.close())
 	}
 	h.software.Remember(a.ledger.Marks())
-	tc := transport.Config{Fallback: h.software, Audit: logReceived(a.log), Ledger: a.ledger}
+	tc := transport.Config{Fallback: h.software, Audit: logReceived(a.log), Ledger: a.ledger,
+		ICMP: func(frame []byte) { h.sender.Heed(frame) }}
 	switch {
 	case a.adapter != nil:
 		tc.NIC = direct{a.adapter.sad, a.takeBack}

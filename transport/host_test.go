@@ -219,6 +219,7 @@ type host struct {
 
 	events   []transport.Event
 	mirrored [][]byte
+	icmp     [][]byte
 	updates  []string // SA and high half
 	deletes  []string
 }
@@ -288,6 +289,7 @@ func newHost(t testing.TB, s setup) *host {
 		SAs: inbound, Policy: s.policy, Local: s.addresses(), Fallback: h.software, Ledger: h.ledger,
 		Audit:  func(e transport.Event) { h.events = append(h.events, e) },
 		Mirror: func(b []byte) { h.mirrored = append(h.mirrored, bytes.Clone(b)) },
+		ICMP:   func(b []byte) { h.icmp = append(h.icmp, bytes.Clone(b)) },
 	}
 	h.now = began
 	h.ledger.Clock = func() time.Duration { return h.now.Sub(began) }

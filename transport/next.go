@@ -37,7 +37,20 @@ func (r *Receiver) next(f *frame) (again bool, _ Reason) {
 		return false, KeepAlive
 	}
 	f.bytes = f.bytes[:p.End]
-	return false, r.checkPolicy(f, &p)
+	reason = r.checkPolicy(f, &p)
+	if p.Proto == wire.ProtoICMP || p.Proto == wire.ProtoICMPv6 {
+		r.showICMP(f, reason)
+	}
+	return false, reason
+}
+
+// showICMP shows a frame to whoever reads routers' reports. A router does not protect
+// them, so that most policies drop them. One out of a tunnel has to be delivered:
+// otherwise it is not what that tunnel's SA is for.
+func (r *Receiver) showICMP(f *frame, reason Reason) {
+	if r.icmp != nil && f.refused == None && (reason == None || len(f.carriedBy) == 0) {
+		r.icmp(f.bytes)
+	}
 }
 
 // reassemble adds a fragment to its datagram, and gives the packet if that is

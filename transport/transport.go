@@ -54,6 +54,7 @@ type Config struct {
 	NIC      NIC             // nil: not connected
 	Audit    func(Event)     // called beside the frames, at a bounded rate
 	Mirror   func([]byte)    // gets the frames dropped for a failed check, annotation included
+	ICMP     func([]byte)    // reads each frame with ICMP once: from a tunnel if it is delivered, else whatever the policy says
 	Limits   fragment.Limits // of reassembly
 	Ledger   *ledger.Ledger  // where windows and lifetimes live; nil: in the Receiver
 }
@@ -67,6 +68,7 @@ type Receiver struct {
 	audit     auditor
 	ledger    *ledger.Ledger
 	mirror    func([]byte)
+	icmp      func([]byte)
 	fragments *fragment.Buffer
 	rules     // in force; Replace changes them
 	counters  counters
@@ -87,7 +89,7 @@ type rules struct {
 // New makes a Receiver. The error names an SA that is there twice.
 func New(c Config) (*Receiver, error) {
 	r := &Receiver{
-		fallback: c.Fallback, nic: c.NIC, mirror: c.Mirror,
+		fallback: c.Fallback, nic: c.NIC, mirror: c.Mirror, icmp: c.ICMP,
 		audit:     auditor{report: c.Audit},
 		ledger:    cmp.Or(c.Ledger, ledger.New()),
 		fragments: fragment.New(c.Limits),

@@ -30,7 +30,7 @@ type path struct {
 	logged bool
 }
 
-// Heed looks at a frame from the wire for a router's report that a sealed packet of
+// Heed looks at a frame that has come for a router's report that a sealed packet of
 // ours was too long for the next link ("fragmentation needed", RFC 1191; "packet too
 // big", RFC 4443 section 3.2), and keeps what it says for the SA (RFC 4301 section
 // 8.2.1). Nobody signs such a report. So the packet that it quotes must be of an SA
