@@ -10,6 +10,7 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"hash"
+	"slices"
 
 	"tapsec/internal/mac"
 	"tapsec/sa"
@@ -89,6 +90,16 @@ func (in *Inbound) Verify(worker int, frame []byte, p *wire.Packet, number uint6
 		return status.AHICV
 	}
 	return status.Verified
+}
+
+// ICV is the one that the packet would have to carry to be authentic, nil for one whose
+// options do not parse. It is for telling people about a packet that Verify has refused.
+func (in *Inbound) ICV(worker int, frame []byte, p *wire.Packet, number uint64, s *Scratch) []byte {
+	tag, ok := digest(in.mac(worker), frame, p, &in.suite, in.esn, number, s)
+	if !ok {
+		return nil
+	}
+	return slices.Clone(tag[:in.suite.ICVLen])
 }
 
 // digest is steps 2 and 3 of Verify: the whole tag over the packet and, with

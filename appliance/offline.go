@@ -51,3 +51,9 @@ func (o *Offline) Process(frame []byte, received time.Time) []byte {
 	o.pipe.At(received)
 	return o.pipe.Process(frame)
 }
+
+// Tell is Process that tells after each stage what it has found (pipeline.Tell).
+func (o *Offline) Tell(frame []byte, received time.Time, tell func(pipeline.Step)) []byte {
+	o.pipe.At(received)
+	return o.pipe.Tell(frame, tell)
+}

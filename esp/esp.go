@@ -9,6 +9,7 @@ package esp
 import (
 	"crypto/cipher"
 	"encoding/binary"
+	"slices"
 
 	"tapsec/sa"
 	"tapsec/status"
@@ -84,6 +85,21 @@ func (in *Inbound) Open(worker int, packet []byte, number uint64, scratch *Scrat
 		copy(packet[start:], plain)
 	}
 	return o, reason
+}
+
+// ICV is the one that packet would have to carry to be authentic. It is for telling people
+// about a packet that Open has refused: the price is that of opening it twice.
+func (in *Inbound) ICV(worker int, packet []byte, number uint64, scratch *Scratch) []byte {
+	start, end := HeaderLen+in.ivLen, len(packet)-in.icvLen
+	iv, sealed, aad := packet[HeaderLen:start], packet[start:end], in.aad(packet, number, scratch)
+	aead := in.aead(worker)
+	if c, ok := aead.(*composite); ok {
+		return slices.Clone(c.sum(iv, sealed, aad))
+	}
+	// A combined mode adds a key stream, or nothing: sealing what is sealed opens it, and sealing
+	// that once more makes the ICV.
+	plain := aead.Seal(nil, iv, sealed, aad)[:len(sealed)]
+	return aead.Seal(nil, iv, plain, aad)[len(sealed):]
 }
 
 // trailer reads pad, pad length and next header at the end of the plaintext.

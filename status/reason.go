@@ -181,3 +181,12 @@ func (r Reason) Failed() bool { return r.Code(NoPortion) != Success }
 // Authentic tells whether the portion's ICV was valid: it is for Verified, and
 // for what can only be seen behind a valid ICV.
 func (r Reason) Authentic() bool { return r == Verified || r == PadLength || r == PadBytes }
+
+// OfIPsec tells whether a frame that ended for r has AH or ESP.
+func (r Reason) OfIPsec() bool {
+	switch r {
+	case NotIP, BadIPHeader, NoIPsec, IKE, KeepAlive, UDPTooShort:
+		return false
+	}
+	return true
+}

@@ -14,6 +14,7 @@ import (
 
 	"tapsec/configs"
 	"tapsec/internal/doctor"
+	"tapsec/internal/explain"
 	"tapsec/internal/inspect"
 	"tapsec/internal/lab/bench"
 	"tapsec/internal/lab/conformance"
@@ -25,6 +26,7 @@ func TestJSONDocument(t *testing.T) {
 	documented := documentedNames(t)
 	for section, printed := range map[string][]string{
 		"replay --json":                framesNames(t),
+		"explain --json":               typeNames(explain.Document{}),
 		"replay --summary-only --json": typeNames(inspect.Summary{}),
 		"doctor --json":                typeNames(doctor.Diagnosis{}),
 		"validate --json":              typeNames(configs.Judgement{}),

@@ -8,7 +8,6 @@ import (
 
 	"tapsec/internal/account"
 	"tapsec/internal/wrap"
-	"tapsec/status"
 )
 
 // Summary is the sum over a capture (docs/json.md).
@@ -44,7 +43,7 @@ func (s *Summary) count(f *frame) {
 		s.Failed++
 	case leftAlone:
 		s.LeftAlone++
-		if carriesIPsec(f.trailer.Reason) {
+		if f.trailer.Reason.OfIPsec() {
 			s.Unopened++
 		}
 	}
@@ -54,15 +53,6 @@ func (s *Summary) count(f *frame) {
 	if f.Late {
 		s.Late++
 	}
-}
-
-// carriesIPsec reports whether a frame that was left alone for a reason has AH or ESP.
-func carriesIPsec(r status.Reason) bool {
-	switch r {
-	case status.NotIP, status.BadIPHeader, status.NoIPsec, status.IKE, status.KeepAlive, status.UDPTooShort:
-		return false
-	}
-	return true
 }
 
 // Summary is the sum of what was inspected so far.

@@ -56,6 +56,9 @@ var mayImport = map[string][]string{
 	"internal/account": {"sa", "status", "wire", "internal/replay"},
 	"internal/inspect": {"appliance", "capture", "configs", "sa", "status", "wire", "internal/account",
 		"internal/diagnosis", "internal/wrap"},
+	"docs/reasons": {},
+	"internal/explain": {"appliance", "capture", "configs", "pipeline", "sa", "status", "wire", "internal/account",
+		"internal/diagnosis", "internal/wrap"},
 
 	"internal/lab/bench": {"appliance", "configs", "internal/netns", "tap", "internal/nic", "sa", "internal/outbound", "status",
 		"internal/lab/forge", "internal/lab/rig"},

@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
+	"tapsec/docs/reasons"
 	"tapsec/internal/outbound"
+	"tapsec/status"
 	"tapsec/transport"
 )
 
@@ -61,4 +65,43 @@ func listed[R reason](t *testing.T, doc, title string, reasons []R, n int) strin
 		t.Errorf("%d reasons of %s, expected %d", len(names), title, n)
 	}
 	return block.ReplaceAllString(doc, "${1}"+strings.ReplaceAll(list.String(), "$", "$$")+"${2}")
+}
+
+// Each reason has a page, in lines that fit a terminal, and no page is of none.
+func TestReasonPages(t *testing.T) {
+	var names []string
+	add := func(r reason) { names = append(names, r.Qualified()) }
+	for _, r := range status.Reasons() {
+		add(r)
+	}
+	for _, r := range transport.Reasons() {
+		add(r)
+	}
+	for _, r := range outbound.Reasons() {
+		add(r)
+	}
+	for _, name := range names {
+		page := reasons.Page(name)
+		for _, part := range []string{"*Cause.* ", "*Confirm.* ", "*Do.* "} {
+			if !strings.Contains(page, part) {
+				t.Errorf("docs/reasons: %s says nothing of its %s", name, part)
+			}
+		}
+		for line := range strings.Lines(page) {
+			if utf8.RuneCountInString(line) > 81 {
+				t.Errorf("%s: too long for a terminal: %s", name, line)
+			}
+		}
+	}
+	for _, owner := range []string{"nic", "transport", "outbound"} {
+		text, err := os.ReadFile("../../docs/reasons/" + owner + ".md")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile("(?m)^## (.*)$").FindAllStringSubmatch(string(text), -1) {
+			if !slices.Contains(names, m[1]) {
+				t.Errorf("docs/reasons: there is no reason %s", m[1])
+			}
+		}
+	}
 }

@@ -1,0 +1,242 @@
+// Package explain tells of one frame of a capture what became of it and why: what each
+// stage looked up, found and compared, which bytes decided, what the contract and the RFCs
+// say of it, near misses, and what became of the frames of its SA around it.
+//
+// The frame goes through the pipeline itself, which is asked after each stage. Nothing here
+// judges. No key shows; an ICV that was computed does, which reveals none.
+package explain
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net/netip"
+	"time"
+
+	"tapsec/appliance"
+	"tapsec/capture"
+	"tapsec/configs"
+	"tapsec/internal/account"
+	"tapsec/internal/diagnosis"
+	"tapsec/pipeline"
+	"tapsec/status"
+)
+
+// Frame is the account of one frame.
+type Frame struct {
+	Number    int
+	Time      time.Time
+	Interface string
+	Missing   int // bytes at its end that the capture lacks
+
+	Bytes   []byte // as it came
+	Opened  []byte // as it is delivered, without its trailer, or nil where nothing was opened
+	Trailer status.Trailer
+	Steps   []pipeline.Step // after parse, tunnel and transport
+	account.Marks
+
+	Names []string // of the SAs of Trailer's records
+	Near  []account.Finding
+	Row   *account.Row // the SA's account of the whole capture; nil: the frame has none
+	Story Story
+
+	src, dst netip.Addr
+	who      who
+}
+
+// Story is what became of the SA's frames around the one explained; numbers are those of
+// the capture, 0: none.
+type Story struct {
+	Good, Failed           int // before it; left alone counts as failed
+	LastGood, LastFailed   int
+	FirstGood, FirstFailed int // behind it
+}
+
+// who is what frames of one SA, or of one header without an SA, have in common.
+type who struct {
+	handle uint32
+	header account.Header
+}
+
+// ErrNone is that of a capture in which the frame is not.
+var ErrNone = errors.New("no such frame")
+
+// reader leads a capture through the pipeline.
+type reader struct {
+	nic     *appliance.Offline
+	account *account.Account
+	why     *diagnosis.Case
+	want    int
+	found   *Frame
+	came    []byte // the frame at hand as it came
+	past    map[who]*Story
+}
+
+// Capture explains the frame with a number, or with 0 the first one that failed; where none
+// did, the first whose IPsec was left alone; else the first. The error is of the
+// configuration, of the capture, or ErrNone.
+func Capture(c *configs.Config, frames *capture.Reader, number int) (*Frame, error) {
+	nic, err := appliance.NewOffline(c)
+	if err != nil {
+		return nil, err
+	}
+	others := c.Successors()
+	for _, s := range c.Former {
+		others = append(others, s.SA)
+	}
+	r := &reader{nic: nic, account: account.New(nil), why: diagnosis.New(nic.SAs(), others), want: number, past: map[who]*Story{}}
+	r.hold()
+	for read := 0; ; read++ {
+		b, info, err := frames.Next()
+		switch {
+		case err == io.EOF && r.found == nil:
+			return nil, fmt.Errorf("frame %d: %w: the capture has %d", number, ErrNone, read)
+		case err == io.EOF:
+			return r.finish(), nil
+		case err != nil:
+			return nil, err
+		}
+		if err := r.frame(b, info); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (r *reader) hold() {
+	var held []account.Held
+	for _, h := range r.nic.SAs() {
+		held = append(held, account.Held{SA: h.SA, Handle: h.Handle})
+	}
+	r.account.Hold(held)
+	r.why.Hold(r.nic.SAs())
+}
+
+// frame leads one frame through.
+func (r *reader) frame(b []byte, info capture.Info) error {
+	changed, err := r.nic.Enter(info.Time)
+	if err != nil {
+		return err
+	}
+	if changed {
+		r.hold()
+	}
+	f := Frame{Number: info.Number, Time: info.Time, Interface: info.Interface, Missing: info.Missing}
+	if p, ok := account.OwnPacket(b); ok {
+		f.src, f.dst = p.Src, p.Dst
+	}
+	r.came = append(r.came[:0], b...)
+	body, t, err := status.Split(r.nic.Process(b, info.Time))
+	if err != nil {
+		return err
+	}
+	f.Trailer = t
+	known := account.Frame{Trailer: &t, Src: f.src, Dst: f.dst, Cut: info.Missing > 0 && t.Word.Code() != status.Success}
+	known.Header, known.Number, known.HeaderIsNumbered, known.Unmatched = account.Unmatched(body, &t)
+	f.Marks = r.account.Frame(&known)
+	r.why.See(body, &known, info.Number)
+	f.who = whoOf(&known)
+	if r.prefers(&f) {
+		r.take(&f)
+	}
+	r.remember(&f)
+	return nil
+}
+
+// whoOf is whose frame it is: that of the SA whose check it did not pass, or of the innermost.
+func whoOf(f *account.Frame) who {
+	records := f.Trailer.Records[:f.Trailer.N]
+	for _, rec := range records {
+		if rec.Reason.Failed() {
+			return who{handle: rec.Handle}
+		}
+	}
+	switch {
+	case f.Unmatched:
+		return who{header: f.Header}
+	case len(records) > 0:
+		return who{handle: records[len(records)-1].Handle}
+	}
+	return who{}
+}
+
+// rank orders frames by how much there is to explain.
+func rank(t *status.Trailer) int {
+	switch {
+	case t.Word.Code() != status.Success:
+		return 3
+	case !t.Word.Done() && t.Reason.OfIPsec():
+		return 2
+	}
+	return 1
+}
+
+// prefers reports whether the frame is the one wanted, as far as one can tell by now.
+func (r *reader) prefers(f *Frame) bool {
+	if r.want != 0 {
+		return f.Number == r.want
+	}
+	return r.found == nil || rank(&f.Trailer) > rank(&r.found.Trailer)
+}
+
+// take asks the pipeline about the frame that it has just judged.
+func (r *reader) take(f *Frame) {
+	f.Bytes = bytes.Clone(r.came)
+	told := r.nic.Tell(r.came, f.Time, func(s pipeline.Step) { f.Steps = append(f.Steps, s) })
+	if f.Trailer.Word.Done() {
+		if body, _, err := status.Split(told); err == nil {
+			f.Opened = bytes.Clone(body)
+		}
+	}
+	for _, rec := range f.Trailer.Records[:f.Trailer.N] {
+		f.Names = append(f.Names, r.account.Name(rec.Handle))
+	}
+	if s := r.past[f.who]; s != nil {
+		f.Story = *s
+	}
+	r.found = f
+}
+
+// remember keeps what is told of an SA's frames before and behind the one that is explained.
+func (r *reader) remember(f *Frame) {
+	if f.who == (who{}) {
+		return
+	}
+	if later := r.found; later != nil && later.Number != f.Number && later.who == f.who {
+		if f.good() && later.Story.FirstGood == 0 {
+			later.Story.FirstGood = f.Number
+		} else if !f.good() && later.Story.FirstFailed == 0 {
+			later.Story.FirstFailed = f.Number
+		}
+	}
+	s := r.past[f.who]
+	if s == nil {
+		if len(r.past) == account.MaxUnknown {
+			return
+		}
+		s = &Story{}
+		r.past[f.who] = s
+	}
+	if f.good() {
+		s.Good, s.LastGood = s.Good+1, f.Number
+	} else {
+		s.Failed, s.LastFailed = s.Failed+1, f.Number
+	}
+}
+
+func (f *Frame) good() bool { return f.Trailer.Word.Done() && f.Trailer.Word.Code() == status.Success }
+
+// finish adds what only the whole capture tells.
+func (r *reader) finish() *Frame {
+	f := r.found
+	rows, _ := r.account.Rows()
+	for i := range rows {
+		if r := &rows[i]; f.who.handle != 0 && r.Handle == f.who.handle || f.who.handle == 0 && f.who != (who{}) && r.Header == f.who.header {
+			f.Row = r
+		}
+	}
+	if f.who != (who{}) && !f.good() {
+		f.Near = r.why.Findings(f.who.handle, f.who.header)
+	}
+	return f
+}

@@ -1,0 +1,237 @@
+package explain
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"strings"
+
+	"tapsec/internal/wrap"
+	"tapsec/status"
+)
+
+// Colours of the head line and of the mark.
+const (
+	red, green, dim, plain = "\x1b[1;31m", "\x1b[32m", "\x1b[2m", "\x1b[0m"
+)
+
+// Text writes the account for people, within 80 columns.
+func (f *Frame) Text(to io.Writer, capture string, colour bool) error {
+	w := &writer{Writer: bufio.NewWriter(to), colour: colour}
+	f.head(w, capture)
+	f.dump(w)
+	for _, s := range f.Stages() {
+		w.stage(&s)
+	}
+	fmt.Fprintln(w)
+	w.entry("rules", f.Law())
+	for _, n := range f.Near {
+		certainty := "perhaps"
+		if n.Certain {
+			certainty = "certain"
+		}
+		w.entry("near miss", n.Cause+", "+certainty+": "+n.Sentence)
+	}
+	for _, line := range f.story() {
+		w.entry("the SA", line)
+	}
+	for _, o := range f.Others() {
+		w.entry(o.Who, o.Says)
+	}
+	w.entry("help", "tapsec help "+f.Trailer.Reason.Qualified())
+	return w.Flush()
+}
+
+type writer struct {
+	*bufio.Writer
+	colour bool
+	last   string // the key of the entry before
+}
+
+func (w *writer) paint(colour, text string) string {
+	if !w.colour {
+		return text
+	}
+	return colour + text + plain
+}
+
+const keyWidth = 11
+
+// entry writes a key and what belongs to it. One that comes again is not repeated.
+func (w *writer) entry(key, text string) {
+	if key == w.last {
+		key = ""
+	} else {
+		w.last = key
+	}
+	fmt.Fprintf(w, "%-*s%s\n", keyWidth, key, wrap.Text(text, keyWidth, wrap.Width-keyWidth))
+}
+
+// stage writes a stage's findings behind the offsets that they are about.
+func (w *writer) stage(s *Stage) {
+	const offset = 6
+	for i, line := range s.Lines {
+		name, at := s.Name, ""
+		if i > 0 {
+			name = ""
+		}
+		if line.At >= 0 {
+			at = fmt.Sprint(line.At)
+		}
+		fmt.Fprintf(w, "%-*s%*s  %s\n", keyWidth, name, offset-2, at, wrap.Text(line.Text, keyWidth+offset, wrap.Width-keyWidth-offset))
+	}
+}
+
+func (f *Frame) head(w *writer, capture string) {
+	t := &f.Trailer
+	verdict, colour := "left alone", dim
+	switch {
+	case t.Word.Code() != status.Success && f.Missing > 0:
+		verdict = "not judged: the capture lacks the frame's end"
+	case t.Word.Code() != status.Success:
+		verdict, colour = "FAILED", red
+	case t.Word.Done() && t.Word.Next():
+		verdict, colour = "good, both", green
+	case t.Word.Done():
+		verdict, colour = "good", green
+	}
+	fmt.Fprintf(w, "%s %s: %s\n", w.paint(colour, verdict), t.Reason.Qualified(), wrap.Text(t.Reason.Sentence(), 2, wrap.Width-len(verdict)-len(t.Reason.Qualified())-3))
+	line := fmt.Sprintf("frame %d of %s, %d bytes", f.Number, capture, t.WireLen)
+	if !f.Time.IsZero() {
+		line += f.Time.UTC().Format(", 2006-01-02 15:04:05.000000 UTC")
+	}
+	if f.Interface != "" {
+		line += ", " + f.Interface
+	}
+	if f.src.IsValid() {
+		line += fmt.Sprintf(", %s > %s", f.src, f.dst)
+	}
+	if f.Missing > 0 {
+		line += fmt.Sprintf(", its last %d bytes were not captured", f.Missing)
+	}
+	if f.Replayed {
+		line += ", a replay to the SA's window"
+	}
+	if f.Late {
+		line += ", late"
+	}
+	fmt.Fprintf(w, "  %s\n\n", wrap.Text(line, 4, wrap.Width-2))
+}
+
+// story tells what became of the SA's other frames.
+func (f *Frame) story() []string {
+	var all []string
+	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	s := &f.Story
+	if f.who == (who{}) {
+		return nil
+	}
+	bad := "failed"
+	if f.Trailer.N == 0 {
+		bad = "left alone"
+	}
+	if s.Good+s.Failed > 0 {
+		before := fmt.Sprintf("before this frame %d good, %d %s", s.Good, s.Failed, bad)
+		if s.LastGood > 0 {
+			before += fmt.Sprintf("; the last good one is frame %d", s.LastGood)
+		}
+		all = append(all, before)
+	} else {
+		say("this is its first frame here")
+	}
+	switch {
+	case s.FirstGood > 0 && s.FirstFailed > 0:
+		say("behind it frame %d is good and frame %d %s", s.FirstGood, s.FirstFailed, bad)
+	case s.FirstGood > 0:
+		say("behind it frame %d is good", s.FirstGood)
+	case s.FirstFailed > 0:
+		say("behind it none is good; the next is frame %d", s.FirstFailed)
+	}
+	if r := f.Row; r != nil && r.FirstSeq != "" {
+		text := fmt.Sprintf("in the whole capture numbers %s to %s: %d lost, %d doubled, %d late", r.FirstSeq, r.LastSeq, r.Lost, r.Duplicates, r.Late)
+		if r.RekeyedTo != "" {
+			text += ", followed by " + r.RekeyedTo
+		}
+		all = append(all, text)
+	}
+	return all
+}
+
+// Bytes of a line of the dump, and how many lines are shown in front of the one marked.
+const (
+	perLine = 16
+	context = 3
+)
+
+// dump writes the frame's bytes about the marked ones, and its beginning.
+func (f *Frame) dump(w *writer) {
+	s := f.Span()
+	b := f.Bytes
+	if s.Opened && f.Opened != nil {
+		b = f.Opened
+		fmt.Fprintln(w, "  as the tunnel was opened:")
+	}
+	from, to := s.From/perLine, (max(s.To, s.From+1)-1)/perLine
+	to = min(to, from+context) // of a long span its beginning
+	elided := false
+	for line := 0; line*perLine < len(b); line++ {
+		if line > context && (line < from-1 || line > to+1) {
+			if !elided {
+				fmt.Fprintln(w, "  ...")
+			}
+			elided = true
+			continue
+		}
+		elided = false
+		at := line * perLine
+		row := b[at:min(len(b), at+perLine)]
+		fmt.Fprintf(w, "  %4d  %-49s %s\n", at, hexOf(row), printable(row))
+		if line >= from && line <= to && s.To > s.From {
+			w.mark(&s, at, len(row), line == to)
+		}
+	}
+	fmt.Fprintln(w)
+}
+
+// mark underlines the span's bytes in a line of the dump.
+func (w *writer) mark(s *Span, at, n int, last bool) {
+	var b strings.Builder
+	for i := range n {
+		mark := "  "
+		if at+i >= s.From && at+i < s.To {
+			mark = "^^"
+		}
+		if i == perLine/2 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(mark + " ")
+	}
+	text := strings.TrimRight(b.String(), " ")
+	if label := " " + s.What; last && len(text)+len(label) <= wrap.Width-8 {
+		text += label
+	} else if last {
+		text += "\n        " + s.What
+	}
+	fmt.Fprintf(w, "        %s\n", w.paint(red, text))
+}
+
+func hexOf(b []byte) string {
+	var s strings.Builder
+	for i, c := range b {
+		if i == perLine/2 {
+			s.WriteByte(' ')
+		}
+		fmt.Fprintf(&s, "%02x ", c)
+	}
+	return s.String()
+}
+
+func printable(b []byte) string {
+	s := make([]byte, len(b))
+	for i, c := range b {
+		if s[i] = c; c < ' ' || c > '~' {
+			s[i] = '.'
+		}
+	}
+	return string(s)
+}
