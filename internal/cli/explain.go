@@ -11,6 +11,7 @@ import (
 
 	"tapsec/capture"
 	"tapsec/internal/explain"
+	"tapsec/internal/files"
 )
 
 func newExplain() *cobra.Command {
@@ -56,7 +57,7 @@ func (o *replayOptions) explain(which string) error {
 	if err != nil {
 		return err
 	}
-	in, err := openInput(o.in, o.stdin)
+	in, err := files.Open(o.in, o.stdin)
 	if err != nil {
 		return inputError(err)
 	}
@@ -70,7 +71,7 @@ func (o *replayOptions) explain(which string) error {
 	}
 	f, err := explain.Capture(c, frames, number)
 	if err != nil {
-		return inputError(fmt.Errorf("%s: %w", inputName(o.in), err))
+		return inputError(fmt.Errorf("%s: %w", files.Name(o.in), err))
 	}
 	if o.json {
 		text, err := json.MarshalIndent(f.Document(), "", "  ")
@@ -80,7 +81,7 @@ func (o *replayOptions) explain(which string) error {
 		_, err = fmt.Fprintf(o.stdout, "%s\n", text)
 		return err
 	}
-	return f.Text(o.stdout, inputName(o.in), colour)
+	return f.Text(o.stdout, files.Name(o.in), colour)
 }
 
 // frameOf splits CAPTURE:N; a file of that very name is a capture.
