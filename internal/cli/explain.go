@@ -32,13 +32,12 @@ Offsets are those of the frame, from 0. No key is shown.`,
   tapsec explain -c site.yaml --json trace.pcap:17 | jq .stages`,
 		Args: args(1),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			o.stdin, o.stdout, o.stderr = cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()
+			o.streams = streamsOf(cmd)
 			return o.explain(given[0])
 		},
 	}
+	o.sources(cmd)
 	f := cmd.Flags()
-	f.StringVarP(&o.config, "config", "c", "", "configuration `FILE` with the SAs")
-	f.StringArrayVarP(&o.keys, "keys", "k", nil, "`FILE` with SAs in another tool's form; may be given several times")
 	f.BoolVar(&o.json, "json", false, "print one JSON object (docs/json.md)")
 	f.StringVar(&o.color, "color", "auto", "colour `WHEN`: auto (on a terminal, without NO_COLOR), always or never")
 	completeFlags(cmd)

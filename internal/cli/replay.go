@@ -35,6 +35,7 @@ type replayOptions struct {
 	form     configs.Form
 	annotate configs.Annotate
 
+	shown       bool // the frames have their verdicts
 	summaryOnly bool
 	only, spis  []string
 	sas, hosts  []string
@@ -107,11 +108,23 @@ verdicts.`,
 
 // flags are those that need no reading.
 func (o *replayOptions) flags(cmd *cobra.Command) {
+	o.sources(cmd)
+	f := cmd.Flags()
+	f.StringVarP(&o.out, "output", "o", "", "write the capture anew with the frames as delivered to this pcapng `FILE`; - is standard output")
+	f.BoolVar(&o.withKeys, "with-keys", false, "put the SAs into the file of -o, keys included, and leave the frames as they came")
+	o.selection(cmd)
+}
+
+// sources are the flags that say where the SAs come from.
+func (o *replayOptions) sources(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVarP(&o.config, "config", "c", "", "configuration `FILE` with the SAs")
 	f.StringArrayVarP(&o.keys, "keys", "k", nil, "`FILE` with SAs in another tool's form; may be given several times")
-	f.StringVarP(&o.out, "output", "o", "", "write the capture anew with the frames as delivered to this pcapng `FILE`; - is standard output")
-	f.BoolVar(&o.withKeys, "with-keys", false, "put the SAs into the file of -o, keys included, and leave the frames as they came")
+}
+
+// selection are the flags that say what is told, and of which frames.
+func (o *replayOptions) selection(cmd *cobra.Command) {
+	f := cmd.Flags()
 	f.BoolVar(&o.json, "json", false, "print one JSON object per frame and nothing else, or one of the sum (docs/json.md)")
 	f.BoolVar(&o.summaryOnly, "summary-only", false, "print the account of the SAs and nothing of each frame")
 	f.StringSliceVar(&o.only, "only", nil, "print and write only these `KINDS` of frames: "+strings.Join(inspect.Kinds(), ","))
@@ -204,6 +217,12 @@ func (o *replayOptions) capture(frames *capture.Reader, inspector *inspect.Inspe
 		fmt.Fprintf(o.stderr, "left out: %s\n", skipped)
 	}
 	sum := inspector.Summary()
+	if sum.Annotated > 0 {
+		fmt.Fprintf(o.stderr, "warning: %d frames carry a verdict already, as behind a NIC of tapsec; read those with\n  tapsec show %s\n", sum.Annotated, files.Name(o.in))
+	}
+	if n := sum.LeftOut; o.shown && n > 0 {
+		fmt.Fprintf(o.stderr, "left out: %d frames without a verdict\n", n)
+	}
 	err = errors.Join(err, o.sumUp(sum))
 	if err == nil && inspector.Frames() == 0 && len(frames.Skipped()) > 0 {
 		err = inputError(fmt.Errorf("%s: no frame of a link type that is understood", files.Name(o.in)))
@@ -258,7 +277,7 @@ func (o *replayOptions) expectation() (inspect.Expectation, error) {
 
 // inspector is the NIC and who tells of its frames.
 func (o *replayOptions) inspector(c *configs.Config) (*inspect.Inspector, error) {
-	to := inspect.Options{JSON: o.json, Quiet: o.summaryOnly || o.out == "-"}
+	to := inspect.Options{JSON: o.json, Shown: o.shown, Quiet: o.summaryOnly || o.out == "-"}
 	var err error
 	if to.Colour, err = o.colour(); err != nil {
 		return nil, err
@@ -342,6 +361,9 @@ func (o *replayOptions) secrets(c *configs.Config, frames *capture.Reader) (_ *c
 	}
 	if c == nil {
 		c, err = secrets.Config(files.Name(o.in), has)
+	}
+	if err == nil && c == nil && o.shown {
+		c = configs.Default()
 	}
 	if err == nil && c == nil {
 		err = fmt.Errorf("%s carries no SAs; give them with -c FILE or with -k FILE", files.Name(o.in))

@@ -28,6 +28,7 @@ type Options struct {
 	JSON   bool // an object a frame, not lines
 	Quiet  bool // neither
 	Colour bool // of verdicts
+	Shown  bool // frames are annotated already: what their trailers say is told, and nothing judged
 	Filter
 }
 
@@ -39,6 +40,7 @@ type Inspector struct {
 	why     *diagnosis.Case
 	out     *bufio.Writer
 	sum     Summary
+	shown   *shown
 	total   atomic.Int64
 
 	frame frame
@@ -73,7 +75,10 @@ func New(c *configs.Config, out io.Writer, opt Options) (*Inspector, error) {
 	if err := opt.Filter.check(held, others); err != nil {
 		return nil, err
 	}
-	return &Inspector{opt: opt, nic: nic, account: account.New(held), why: diagnosis.New(nic.SAs(), others),
+	if opt.Shown {
+		held = nil
+	}
+	return &Inspector{opt: opt, nic: nic, shown: newShown(c), account: account.New(held), why: diagnosis.New(nic.SAs(), others),
 		out: bufio.NewWriterSize(out, 1<<16)}, nil
 }
 
@@ -142,19 +147,27 @@ func (i *Inspector) one(b []byte, info capture.Info, file *File) error {
 		f.src, f.dst = p.Src, p.Dst
 	}
 	file.keep(b)
-	if err := i.enter(info.Time); err != nil {
-		return err
+	if !i.opt.Shown {
+		var err error
+		if b, err = i.judge(b, info.Time); err != nil {
+			return err
+		}
 	}
-	b = i.nic.Process(b, info.Time)
-	if err := f.read(b); err != nil {
-		return err
+	if f.read(b) != nil {
+		i.sum.LeftOut++
+		return nil
+	}
+	if i.opt.Shown {
+		i.shown.meet(i.account, &f.trailer)
 	}
 	i.total.Add(1)
 	if !i.selects(f) {
 		return nil
 	}
 	f.Marks = i.account.Frame(&f.Frame)
-	i.why.See(f.body, &f.Frame, f.Info.Number)
+	if !i.opt.Shown {
+		i.why.See(f.body, &f.Frame, f.Info.Number)
+	}
 	i.sum.count(f)
 	if !i.opt.Only.has(f) {
 		return nil
@@ -164,6 +177,17 @@ func (i *Inspector) one(b []byte, info capture.Info, file *File) error {
 	}
 	i.text = i.appendComment(i.text[:0], f)
 	return file.write(b, info, string(i.text))
+}
+
+// judge has the NIC process a frame, which then has its trailer.
+func (i *Inspector) judge(b []byte, captured time.Time) ([]byte, error) {
+	if _, _, err := status.Split(b); err == nil {
+		i.sum.Annotated++
+	}
+	if err := i.enter(captured); err != nil {
+		return nil, err
+	}
+	return i.nic.Process(b, captured), nil
 }
 
 // read takes a delivered frame apart.

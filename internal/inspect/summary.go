@@ -21,7 +21,9 @@ type Summary struct {
 	Unopened  uint64 `json:"unopened"` // of these: with AH or ESP
 	Replayed  uint64 `json:"replayed"`
 	Late      uint64 `json:"late"`
-	LeftOut   uint64 `json:"left_out"` // not counted above: of a link type that is not understood
+	LeftOut   uint64 `json:"left_out"` // not counted above: of a link type that is not understood, or to be shown and without a trailer
+
+	Annotated uint64 `json:"annotated"` // frames that came with a trailer of ours, and were judged all the same
 
 	SAs    []account.Row  `json:"sas"`
 	Others account.Others `json:"others"` // headers without an SA that are not in sas
