@@ -56,6 +56,7 @@ var mayImport = map[string][]string{
 	"internal/account": {"sa", "status", "wire", "internal/replay"},
 	"internal/inspect": {"appliance", "capture", "configs", "sa", "status", "wire", "internal/account",
 		"internal/diagnosis", "internal/wrap"},
+	"internal/dissector": {"status"},
 	"docs/reasons": {},
 	"internal/explain": {"appliance", "capture", "configs", "pipeline", "sa", "status", "wire", "internal/account",
 		"internal/diagnosis", "internal/wrap"},

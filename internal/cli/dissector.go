@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"tapsec/internal/dissector"
+)
+
+func newDissector() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "dissector",
+		Short: "Let Wireshark and tshark read the verdicts behind frames",
+		Long: `A dissector in Lua shows word, reason and records of each trailer, as fields to
+filter by (tapsec.verdict, tapsec.reason, tapsec.spi, tapsec.seq ...), marks
+failed frames, and dissects what the NIC has opened.`,
+		Example: `  tapsec dissector install
+  tshark -r host0.pcap -Y 'tapsec.verdict == "FAILED"'
+  tapsec dissector print > t.lua && tshark -X lua_script:t.lua -r host0.pcap`,
+		Args: args(0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	to := ""
+	install := &cobra.Command{
+		Use:   "install",
+		Short: "Put the dissector where Wireshark looks for it",
+		Long: `install writes tapsec.lua into the folder of your own Wireshark plugins, or into
+the one that is given. It replaces an older one.`,
+		Args: args(0),
+		RunE: func(cmd *cobra.Command, _ []string) error { return installDissector(cmd.OutOrStdout(), to) },
+	}
+	install.Flags().StringVar(&to, "to", "", "this `FOLDER` instead of ~/.local/lib/wireshark/plugins")
+	_ = install.MarkFlagDirname("to")
+	cmd.AddCommand(install, &cobra.Command{
+		Use:   "print",
+		Short: "Print the dissector",
+		Args:  args(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			_, err := io.WriteString(cmd.OutOrStdout(), dissector.Lua())
+			return err
+		},
+	})
+	return cmd
+}
+
+// installDissector writes the dissector into a folder.
+func installDissector(stdout io.Writer, folder string) error {
+	if folder == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return inputError(fmt.Errorf("%w; name the folder with --to", err))
+		}
+		folder = filepath.Join(home, ".local/lib/wireshark/plugins")
+	}
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	path := filepath.Join(folder, "tapsec.lua")
+	if err := os.WriteFile(path, []byte(dissector.Lua()), 0o644); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(stdout, "%s\nWireshark reads it when it is started the next time.\n", path)
+	return err
+}
