@@ -57,7 +57,7 @@ var mayImport = map[string][]string{
 	"internal/inspect": {"appliance", "capture", "configs", "sa", "status", "wire", "internal/account",
 		"internal/diagnosis", "internal/wrap"},
 	"internal/dissector": {"status"},
-	"docs/reasons": {},
+	"docs/reasons":       {},
 	"internal/explain": {"appliance", "capture", "configs", "pipeline", "sa", "status", "wire", "internal/account",
 		"internal/diagnosis", "internal/wrap"},
 
