@@ -6,10 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +18,7 @@ import (
 	"tapsec/configs"
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/internal/nic"
 	"tapsec/internal/outbound"
@@ -29,13 +28,13 @@ import (
 
 func TestMain(m *testing.M) { rig.Main(m) }
 
-const patience = time.Minute
+const patience = testkit.Patience
 
 // site is a Linux stack behind an appliance, in a namespace of its own; the kernel's
 // side of its wire is in the router's.
 type site struct {
 	t *testing.T
-	*netns.Namespace
+	*testkit.Stack
 	*Appliance
 	addr map[int]netip.Addr
 }
@@ -61,40 +60,26 @@ func (p *pair) prefix(v, number int) netip.Prefix {
 // The wire of the second site takes 1300 bytes, of which the first one knows nothing.
 func narrow(t *testing.T, sas func(out bool) []*sa.SA) (a, b *site) {
 	rig.Require(t)
-	for _, command := range []string{"ip", "ping", "sysctl"} {
-		if _, err := exec.LookPath(command); err != nil {
-			rig.Missing(t, "needs "+command)
-		}
-	}
-	router := &site{t: t, Namespace: namespace(t, "router")}
+	testkit.Programs(t, "ip", "ping", "sysctl")
+	router := testkit.NewStack(t, "router")
 	var sites [2]*site
 	for i := range pairs {
 		sites[i] = newSite(t, i, sas)
 		sites[i].start(router, &pairs[i])
 	}
 	for _, way := range []string{"net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"} {
-		if said, err := router.run("sysctl -w " + way); err != nil {
+		if said, err := router.Run("sysctl -w " + way); err != nil {
 			rig.Missing(t, "needs a router: "+said)
 		}
 	}
 	return sites[0], sites[1]
 }
 
-func namespace(t *testing.T, name string) *netns.Namespace {
-	t.Helper()
-	ns, err := netns.New(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ns.Close() })
-	return ns
-}
-
 // newSite opens a site. Its wire is in the namespace router.
 func newSite(t *testing.T, i int, sas func(bool) []*sa.SA) *site {
 	t.Helper()
 	p := &pairs[i]
-	s := &site{t: t, Namespace: namespace(t, p.stack), addr: map[int]netip.Addr{}}
+	s := &site{t: t, Stack: testkit.NewStack(t, p.stack), addr: map[int]netip.Addr{}}
 	c := configs.Default()
 	c.Wire = configs.Interface{Name: p.wire, Netns: "router", MTU: p.mtu}
 	c.Host.Interface = configs.Interface{Name: p.stack, Netns: p.stack, MTU: 1500}
@@ -123,7 +108,7 @@ func newSite(t *testing.T, i int, sas func(bool) []*sa.SA) *site {
 }
 
 // start has a site move frames, and gives stack and router their addresses.
-func (s *site) start(router *site, p *pair) {
+func (s *site) start(router *testkit.Stack, p *pair) {
 	s.t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -137,8 +122,8 @@ func (s *site) start(router *site, p *pair) {
 	<-s.Ready()
 	for v := range p.addr {
 		gateway := p.prefix(v, 1)
-		router.do(func() error { return netns.Address(p.wire, gateway) })
-		s.do(func() error {
+		router.Must(func() error { return netns.Address(p.wire, gateway) })
+		s.Must(func() error {
 			everywhere := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 			if v == 6 {
 				everywhere = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
@@ -148,76 +133,17 @@ func (s *site) start(router *site, p *pair) {
 	}
 }
 
-func (s *site) do(f func() error) {
-	s.t.Helper()
-	if err := s.Do(f); err != nil {
-		s.t.Fatal(err)
-	}
-}
-
-// run runs a command in the site's namespace.
-func (s *site) run(command string) (said string, err error) {
-	s.do(func() error {
-		args := strings.Fields(command)
-		out, failure := exec.Command(args[0], args[1:]...).CombinedOutput()
-		said, err = string(out), failure
-		return nil
-	})
-	return said, err
-}
-
 // ping pings until ping says what it should: the first one too long for a path is
 // lost, as any.
 func (s *site) ping(to netip.Addr, options, want string) {
 	s.t.Helper()
 	said := ""
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		if said, _ = s.run("ping -n -c 1 -W 1 " + options + " " + to.String()); strings.Contains(said, want) {
+		if said, _ = s.Stack.Run("ping -n -c 1 -W 1 " + options + " " + to.String()); strings.Contains(said, want) {
 			return
 		}
 	}
 	s.t.Errorf("ping %s: no %q in:\n%s", options, want, said)
-}
-
-// send sends bytes over TCP to another site.
-func (s *site) send(to *site, v, n int) {
-	s.t.Helper()
-	var listener net.Listener
-	to.do(func() (err error) {
-		listener, err = net.Listen("tcp", netip.AddrPortFrom(to.addr[v], 9).String())
-		return err
-	})
-	defer listener.Close()
-	got := make(chan []byte, 1)
-	go func() {
-		var b []byte
-		if c, err := listener.Accept(); err == nil {
-			c.SetDeadline(time.Now().Add(patience))
-			b, _ = io.ReadAll(c) // what is missing shows
-			c.Close()
-		}
-		got <- b
-	}()
-	var conn net.Conn
-	s.do(func() (err error) {
-		conn, err = net.DialTimeout("tcp", listener.Addr().String(), patience)
-		return err
-	})
-	sent := bytes.Repeat([]byte("a path may be narrow "), n/21)
-	conn.SetDeadline(time.Now().Add(patience))
-	_, err := conn.Write(sent)
-	conn.Close()
-	if b := <-got; err != nil || !bytes.Equal(b, sent) {
-		s.t.Errorf("%d of %d bytes arrived, %v", len(b), len(sent), err)
-	}
-}
-
-// pathMTU is what the stack has learnt.
-func (s *site) pathMTU(to netip.Addr) string {
-	said, _ := s.run("ip route get " + to.String())
-	_, mtu, _ := strings.Cut(said, " mtu ")
-	mtu, _, _ = strings.Cut(mtu+" ", " ")
-	return strings.TrimSpace(mtu)
 }
 
 // between makes the SAs of a test, from the first site to the second or back.
@@ -263,9 +189,9 @@ func TestNarrowPath(t *testing.T) {
 		t.Run(fmt.Sprintf("IPv%d, %s", c.v, c.name), func(t *testing.T) {
 			a, b := narrow(t, c.sas)
 			a.ping(b.addr[c.v], "-s 100", "1 received")
-			a.send(b, c.v, 300_000)
-			b.send(a, c.v, 300_000)
-			if got := a.pathMTU(b.addr[c.v]); got != c.learn {
+			a.Transfer(b.Stack, b.addr[c.v], 300_000)
+			b.Transfer(a.Stack, a.addr[c.v], 300_000)
+			if got := a.PathMTU(b.addr[c.v]); got != c.learn {
 				t.Errorf("path MTU %q, want %s", got, c.learn)
 			}
 			if c.v == 4 {
@@ -289,7 +215,7 @@ func TestReportInTunnel(t *testing.T) {
 	rig.Require(t)
 	inner := between(4, sa.Transport, sa.ESP, "aes128gcm16", func(a *sa.SA) { a.Name, a.SPI = "inner-"+a.Name, a.SPI+0x100 })
 	tunnel := between(6, sa.Tunnel, sa.ESP, "aes128gcm16", func(*sa.SA) {})
-	namespace(t, "router")
+	testkit.NewStack(t, "router")
 	a := newSite(t, 0, func(out bool) []*sa.SA { return append(inner(out), tunnel(out)...) })
 	in, out := a.inward(0), a.outward(0)
 	through := func(stages []nic.Stage, frame []byte) [][]byte {
@@ -344,12 +270,11 @@ func tooBig(t *testing.T, quoted []byte, mtu uint16) []byte {
 func TestForgedOnTheWire(t *testing.T) {
 	a, b := narrow(t, between(4, sa.Tunnel, sa.ESP, "aes128gcm16", func(*sa.SA) {}))
 	a.ping(b.addr[4], "-s 100", "1 received")
-	router := &site{t: t}
-	var err error
-	if router.Namespace, err = netns.Open("router"); err != nil {
+	router, err := netns.Open("router")
+	if err != nil {
 		t.Fatal(err)
 	}
-	defer router.Namespace.Close()
+	defer router.Close()
 	report := func(spi, number uint32, mtu uint16) {
 		quoted := make([]byte, 28)
 		quoted[0], quoted[2], quoted[3], quoted[9] = 0x45, 5, 200, wire.ProtoESP
@@ -358,14 +283,16 @@ func TestForgedOnTheWire(t *testing.T) {
 		binary.BigEndian.PutUint32(quoted[20:], spi)
 		binary.BigEndian.PutUint32(quoted[24:], number)
 		packet := tooBig(t, quoted, mtu)
-		router.do(func() error {
+		if err := router.Do(func() error {
 			s, err := rig.OpenSocket(pairs[0].wire)
 			if err != nil {
 				return err
 			}
 			defer s.Close()
 			return s.Send(forge.AppendFrame(nil, packet))
-		})
+		}); err != nil {
+			t.Fatal(err)
+		}
 	}
 	until := func(r outbound.Reason, n uint64) {
 		t.Helper()

@@ -2,12 +2,10 @@ package esp
 
 import (
 	"bytes"
-	"encoding/hex"
-	"os"
 	"path/filepath"
 	"testing"
 
-	"tapsec/internal/lab/vector"
+	"tapsec/internal/lab/testkit"
 )
 
 // TestVectors seals and opens every vector under testdata; each file says where
@@ -18,13 +16,13 @@ func TestVectors(t *testing.T) {
 		t.Fatal("no vectors: ", err)
 	}
 	for _, file := range files {
-		for i, v := range readVectors(t, file) {
-			a, err := newNamed(v.Get("suite"), unhex(t, v.Get("key")), unhex(t, v.Get("salt")), unhex(t, v.Get("auth")))
+		for i, v := range testkit.Vectors(t, file) {
+			a, err := newNamed(v.Get("suite"), testkit.Unhex(t, v.Get("key")), testkit.Unhex(t, v.Get("salt")), testkit.Unhex(t, v.Get("auth")))
 			if err != nil {
 				t.Fatalf("%s %d: %v", file, i+1, err)
 			}
-			iv, aad := unhex(t, v.Get("iv")), unhex(t, v.Get("aad"))
-			text, sealed := unhex(t, v.Get("plaintext")), unhex(t, v.Get("sealed"))
+			iv, aad := testkit.Unhex(t, v.Get("iv")), testkit.Unhex(t, v.Get("aad"))
+			text, sealed := testkit.Unhex(t, v.Get("plaintext")), testkit.Unhex(t, v.Get("sealed"))
 			if got := a.Seal(nil, iv, text, aad); !bytes.Equal(got, sealed) {
 				t.Errorf("%s %d (%s): sealed %x, want %x", file, i+1, v.Get("suite"), got, sealed)
 			}
@@ -33,23 +31,4 @@ func TestVectors(t *testing.T) {
 			}
 		}
 	}
-}
-
-// readVectors gives the vectors of a file.
-func readVectors(t *testing.T, file string) []vector.Block {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return vector.Parse(string(text))
-}
-
-func unhex(t *testing.T, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }

@@ -4,12 +4,10 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
-	"encoding/json"
 	"fmt"
-	"io/fs"
 	"testing"
 
-	"github.com/c2sp/wycheproof"
+	"tapsec/internal/lab/testkit"
 )
 
 // TestWycheproof runs the groups that ESP's nonce and ICV lengths occur in. The
@@ -25,7 +23,7 @@ func TestWycheproof(t *testing.T) {
 	} {
 		t.Run(f.file, func(t *testing.T) {
 			ran := 0
-			for _, g := range readWycheproof(t, f.file) {
+			for _, g := range testkit.Wycheproof[wycheproofGroup](t, f.file) {
 				if g.IVSize == 8*(f.salt+ivSize) {
 					ran += g.run(t, fmt.Sprintf(f.suite, g.TagSize/8), f.salt)
 				}
@@ -49,13 +47,13 @@ type wycheproofGroup struct {
 // run returns how many tests it ran.
 func (g wycheproofGroup) run(t *testing.T, suite string, salt int) int {
 	for _, test := range g.Tests {
-		nonce := unhex(t, test.IV)
-		a, err := newNamed(suite, unhex(t, test.Key), nonce[:salt], nil)
+		nonce := testkit.Unhex(t, test.IV)
+		a, err := newNamed(suite, testkit.Unhex(t, test.Key), nonce[:salt], nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		aad, text := unhex(t, test.AAD), unhex(t, test.Msg)
-		sealed := unhex(t, test.CT+test.Tag)
+		aad, text := testkit.Unhex(t, test.AAD), testkit.Unhex(t, test.Msg)
+		sealed := testkit.Unhex(t, test.CT+test.Tag)
 		got, err := a.Open(nil, nonce[salt:], sealed, aad)
 		if valid := err == nil && bytes.Equal(got, text); valid != (test.Result == "valid") {
 			t.Errorf("%s %d (%s): %v, want %s", suite, test.TcID, test.Comment, err, test.Result)
@@ -72,13 +70,13 @@ func (g wycheproofGroup) run(t *testing.T, suite string, salt int) int {
 // first bytes are those of Go's own GCM.
 func TestWycheproofShortGCM(t *testing.T) {
 	ran := 0
-	for _, g := range readWycheproof(t, "aes_gcm_test.json") {
+	for _, g := range testkit.Wycheproof[wycheproofGroup](t, "aes_gcm_test.json") {
 		if g.IVSize != 96 || g.TagSize != 128 {
 			continue
 		}
 		for _, test := range g.Tests {
 			ran++
-			key, nonce, aad, ct, tag := unhex(t, test.Key), unhex(t, test.IV), unhex(t, test.AAD), unhex(t, test.CT), unhex(t, test.Tag)
+			key, nonce, aad, ct, tag := testkit.Unhex(t, test.Key), testkit.Unhex(t, test.IV), testkit.Unhex(t, test.AAD), testkit.Unhex(t, test.CT), testkit.Unhex(t, test.Tag)
 			block, err := aes.NewCipher(key)
 			if err != nil {
 				t.Fatal(err)
@@ -112,17 +110,17 @@ func TestWycheproofShortGCM(t *testing.T) {
 func TestWycheproofCBC(t *testing.T) {
 	aad := make([]byte, 8) // of its length for ESP; without a MAC nothing covers it
 	ran := 0
-	for _, g := range readWycheproof(t, "aes_cbc_pkcs5_test.json") {
+	for _, g := range testkit.Wycheproof[wycheproofGroup](t, "aes_cbc_pkcs5_test.json") {
 		for _, test := range g.Tests {
 			if test.Result != "valid" {
 				continue
 			}
 			ran++
-			a, err := newNamed("aes-cbc", unhex(t, test.Key), nil, nil)
+			a, err := newNamed("aes-cbc", testkit.Unhex(t, test.Key), nil, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
-			iv, ct, text := unhex(t, test.IV), unhex(t, test.CT), unhex(t, test.Msg)
+			iv, ct, text := testkit.Unhex(t, test.IV), testkit.Unhex(t, test.CT), testkit.Unhex(t, test.Msg)
 			pad := aes.BlockSize - len(text)%aes.BlockSize
 			text = append(text, bytes.Repeat([]byte{byte(pad)}, pad)...)
 			if got, err := a.Open(nil, iv, ct, aad); err != nil || !bytes.Equal(got, text) {
@@ -136,17 +134,4 @@ func TestWycheproofCBC(t *testing.T) {
 	if ran < 30 {
 		t.Errorf("only %d tests ran", ran)
 	}
-}
-
-func readWycheproof(t *testing.T, file string) []wycheproofGroup {
-	t.Helper()
-	data, err := fs.ReadFile(wycheproof.TestVectors, file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all struct{ TestGroups []wycheproofGroup }
-	if err := json.Unmarshal(data, &all); err != nil {
-		t.Fatal(err)
-	}
-	return all.TestGroups
 }

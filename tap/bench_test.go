@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 )
 
@@ -92,7 +93,7 @@ func ends(b *testing.B, name string) (from, to *Device, in *rig.Socket) {
 	if err := netns.Ready(from.name, to.name); err != nil {
 		b.Fatal(err)
 	}
-	return from, to, socket(b, from.name)
+	return from, to, testkit.Listen(b, from.name)
 }
 
 func bare(b *testing.B) *mover {
@@ -177,5 +178,5 @@ func byAttached(b *testing.B, name string, how Options) *mover {
 		}
 		b.Cleanup(func() { ends[i].Close() })
 	}
-	return moving(link(b, how, ends[0], ends[1], 1522, 64), name, socket(b, name+"a-far"))
+	return moving(link(b, how, ends[0], ends[1], 1522, 64), name, testkit.Listen(b, name+"a-far"))
 }

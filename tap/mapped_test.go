@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 )
 
@@ -22,7 +23,7 @@ func TestPacketRingTakesWhatSlotsAreTooSmallFor(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := link(t, Options{Engine: Ring}, near, tap, 1400, 64)
-	far := socket(t, "far")
+	far := testkit.Listen(t, "far")
 	var want [][]byte
 	for i := range 3 * Batch {
 		f := frame(i, []int{60, 1400, 110, 1500, 1300}[i%5])
@@ -65,7 +66,7 @@ func TestPacketRingLosesLongFramesAlone(t *testing.T) {
 	if err := control(near.queues[0], func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 10000) }); err != nil {
 		t.Fatal(err)
 	}
-	far := socket(t, "far")
+	far := testkit.Listen(t, "far")
 	const count = 240
 	send := func(from, to int) {
 		for i := from; i < to; i++ {
@@ -100,7 +101,7 @@ func TestPacketRingLosesLongFramesAlone(t *testing.T) {
 // What a full ring loses the kernel counts, and what it holds waits for the next worker.
 func TestPacketRingIsFull(t *testing.T) {
 	near, tap, first, _ := attached(t, Options{Engine: Ring}, 1514, 64)
-	far := socket(t, "far")
+	far := testkit.Listen(t, "far")
 	slots := near.mapped[0].slots
 	count := slots + 1000
 	for i := range count {
@@ -148,7 +149,7 @@ func testAttachedFlaps(t *testing.T, how Options) {
 				t.Fatal(err)
 			}
 		}
-		far := socket(t, "far")
+		far := testkit.Listen(t, "far")
 		for i := range 3 {
 			if err := errors.Join(far.Send(frame(turn, 60+i)), out.Send([][]byte{frame(turn, 80+i)})); err != nil {
 				t.Fatal(err)
@@ -178,7 +179,7 @@ func TestAttachedDeletedUnderLoad(t *testing.T) { engines(t, testAttachedDeleted
 func testAttachedDeletedUnderLoad(t *testing.T, how Options) {
 	near, _, _, _ := attached(t, how, 1514, 64)
 	back := link(t, how, near, near, 1514, 64)
-	far := socket(t, "far")
+	far := testkit.Listen(t, "far")
 	ended, sent := make(chan error, 1), make(chan error, 1)
 	go func() {
 		for {

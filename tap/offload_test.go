@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 )
 
@@ -106,7 +107,7 @@ func testAttachedCutsWhatWasMerged(t *testing.T, how Options) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, _, in, _ := attached(t, how, 1522, 64)
-			far, sender, beside := socket(t, "far"), openOffload(t, "far"), socket(t, "near")
+			far, sender, beside := testkit.Listen(t, "far"), openOffload(t, "far"), testkit.Listen(t, "near")
 			count := pieces
 			make1 := func(number int, payload []byte) ([]byte, int) {
 				if c.tcp {

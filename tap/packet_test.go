@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 )
 
@@ -77,7 +78,7 @@ func TestAttachedMovesFramesWhole(t *testing.T) { engines(t, testAttachedMovesFr
 
 func testAttachedMovesFramesWhole(t *testing.T, how Options) {
 	_, _, in, out := attached(t, how, 1522, 64)
-	far, host, own := socket(t, "far"), socket(t, "tb"), socket(t, "near")
+	far, host, own := testkit.Listen(t, "far"), testkit.Listen(t, "tb"), testkit.Listen(t, "near")
 	stranger := frame(3, 60)
 	copy(stranger, "\x02\x99\x99\x99\x99\x99")
 	var sent [][]byte
@@ -123,7 +124,7 @@ func TestAttachedOversizeIsDiscarded(t *testing.T) { engines(t, testAttachedOver
 
 func testAttachedOversizeIsDiscarded(t *testing.T, how Options) {
 	_, _, in, _ := attached(t, how, 100, 0)
-	far := socket(t, "far")
+	far := testkit.Listen(t, "far")
 	for i, f := range [][]byte{frame(0, 101), frame(1, 100), frame(2, 1500), tagged(frame(3, 97), "\x81\x00\x00\x05"),
 		tagged(frame(4, 96), "\x81\x00\x00\x05"), tagged(frame(5, 97), "\x81\x00\x00\x05")} {
 		if err := far.Send(f); err != nil {
@@ -149,7 +150,7 @@ func TestAttachedLosesAndCounts(t *testing.T) { engines(t, testAttachedLosesAndC
 
 func testAttachedLosesAndCounts(t *testing.T, how Options) {
 	_, _, in, out := attached(t, how, 1522, 64)
-	far := socket(t, "far")
+	far := testkit.Listen(t, "far")
 	for _, c := range []struct {
 		change  func() error
 		running bool // to the kernel, which on a busy machine notices late
@@ -274,7 +275,7 @@ func testAttachedRetriesRefusedFramesInOrder(t *testing.T, how Options) {
 	slow(t, "near", "rate 80kbit burst 200 limit 1000")
 	const first = "1"
 	receiveOn(t, "far", first)
-	far := socket(t, "far")
+	far := testkit.Listen(t, "far")
 	const count = 100
 	var frames [][]byte
 	for i := range count {
@@ -299,7 +300,7 @@ func TestAttachedWaitsForItsOwnFrames(t *testing.T) { engines(t, testAttachedWai
 func testAttachedWaitsForItsOwnFrames(t *testing.T, how Options) {
 	_, _, _, out := attached(t, how, 1514, 0)
 	slow(t, "near", "rate 16kbit burst 1000 limit 1300")
-	far := socket(t, "far")
+	far := testkit.Listen(t, "far")
 	var frames [][]byte
 	for i := range 6 {
 		frames = append(frames, frame(i, 600))
@@ -343,7 +344,7 @@ func testAttachedGivesUpWhatIsRefusedForGood(t *testing.T, how Options) {
 			_, _, _, out := attached(t, how, 1514, 0)
 			refuse(t)
 			receiveOn(t, "far", "1")
-			far := socket(t, "far")
+			far := testkit.Listen(t, "far")
 			const count = 60
 			var frames [][]byte
 			for i := range count {
@@ -491,7 +492,7 @@ func TestAttachedInAnotherNamespace(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	near := socket(t, "near")
+	near := testkit.Listen(t, "near")
 	if err := errors.Join(d.Up(), netns.Ready("near"), d.Inject(frame(1, 60))); err != nil {
 		t.Fatal(err)
 	}
@@ -515,7 +516,7 @@ func TestAttachedDrops(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	far := socket(t, "far")
+	far := testkit.Listen(t, "far")
 	const count = 500
 	for i := range count {
 		if err := far.Send(frame(i, 60)); err != nil {
@@ -550,7 +551,7 @@ func TestInject(t *testing.T) { engines(t, testInject) }
 
 func testInject(t *testing.T, how Options) {
 	near, tap, _, out := attached(t, how, 1514, 0)
-	far, host := socket(t, "far"), socket(t, "tb")
+	far, host := testkit.Listen(t, "far"), testkit.Listen(t, "tb")
 	for i, to := range []*rig.Socket{far, host} {
 		d := []*Device{near, tap}[i]
 		if err := d.Inject(frame(i, 60)); err != nil {
@@ -578,7 +579,7 @@ func TestAttachedDirectionAllocatesNothing(t *testing.T) {
 func testAttachedDirectionAllocatesNothing(t *testing.T, how Options) {
 	near, _, _, _ := attached(t, how, 1522, 64)
 	back := link(t, how, near, near, 1522, 64) // what it reads it writes: both halves at once
-	far := socket(t, "far")
+	far := testkit.Listen(t, "far")
 	const runs = 6
 	for i := range (runs + 1) * Batch {
 		if err := far.Send(tagged(frame(i, 1000), "\x81\x00\x00\x05")); err != nil {

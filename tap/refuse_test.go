@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 )
 
 // limit makes a TAP refuse frames. Its send buffer holds one, and the kernel has what is written to it
@@ -92,7 +93,7 @@ func TestRefusingTAP(t *testing.T) { engines(t, testRefusingTAP) }
 
 func testRefusingTAP(t *testing.T, how Options) {
 	_, b, l := pair(t, how, 1514, 0)
-	for i, number := range crowd(t, l, b, socket(t, "tb"), 2000) {
+	for i, number := range crowd(t, l, b, testkit.Listen(t, "tb"), 2000) {
 		if number != i {
 			t.Fatalf("frame %d came in the place of %d", number, i)
 		}

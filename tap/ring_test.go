@@ -8,11 +8,11 @@ import (
 	"strings"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 )
 
 func TestEngineText(t *testing.T) {
@@ -166,7 +166,7 @@ func TestProbeWithoutRing(t *testing.T) {
 	for _, call := range []uint32{unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER} {
 		err := within(t, func() error {
 			runtime.LockOSThread()
-			if err := forbid(call); err != nil {
+			if err := testkit.Forbid(call); err != nil {
 				t.Error(err)
 			}
 			return tryPair(false)
@@ -177,27 +177,12 @@ func TestProbeWithoutRing(t *testing.T) {
 	}
 }
 
-// forbid makes a system call fail with EPERM on this thread.
-func forbid(call uint32) error {
-	filter := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}, // the number of the call
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: call, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
-	}
-	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return err
-	}
-	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
-}
-
 // More frames than a batch, as a stage makes them of large packets.
 func TestSendManyFrames(t *testing.T) { engines(t, testSendManyFrames) }
 
 func testSendManyFrames(t *testing.T, how Options) {
 	_, _, l := pair(t, how, 1514, 0)
-	out := socket(t, "tb")
+	out := testkit.Listen(t, "tb")
 	const count = 5*Batch + 7
 	var frames [][]byte
 	for i := range count {
@@ -221,7 +206,7 @@ func TestWorkersComeAndGo(t *testing.T) { engines(t, testWorkersComeAndGo) }
 
 func testWorkersComeAndGo(t *testing.T, how Options) {
 	a, b, _ := pair(t, how, 1514, 0)
-	in, out := socket(t, "ta"), socket(t, "tb")
+	in, out := testkit.Listen(t, "ta"), testkit.Listen(t, "tb")
 	for turn := range 5 {
 		l := link(t, how, a, b, 1514, 0)
 		for i := range 3 {
@@ -289,7 +274,7 @@ func TestBusyPoll(t *testing.T) { engines(t, testBusyPoll) }
 func testBusyPoll(t *testing.T, how Options) {
 	how.BusyPoll = time.Minute
 	_, _, l := pair(t, how, 1514, 0)
-	in := socket(t, "ta")
+	in := testkit.Listen(t, "ta")
 	received := make(chan error, 1)
 	go func() {
 		for {

@@ -17,6 +17,7 @@ import (
 	"tapsec/internal/lab/conformance"
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/wire"
 )
@@ -39,7 +40,7 @@ func openSteered(t *testing.T, by Steering, queues int) *steered {
 	if err := errors.Join(netns.Up("steered"), netns.Ready("steered")); err != nil {
 		t.Fatal(err)
 	}
-	return &steered{d, socket(t, "steered")}
+	return &steered{d, testkit.Listen(t, "steered")}
 }
 
 // queue sends a frame and returns the queue by which it came.

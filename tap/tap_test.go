@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 )
 
@@ -49,23 +50,13 @@ func pair(t testing.TB, how Options, room, tail int) (a, b *Device, l *single) {
 	return a, b, link(t, how, a, b, room, tail)
 }
 
-func socket(t testing.TB, name string) *rig.Socket {
-	t.Helper()
-	s, err := rig.OpenSocket(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return s
-}
-
 func exists(name string) bool {
 	_, err := net.InterfaceByName(name)
 	return err == nil
 }
 
 // patience is how long anything may take on a machine that has much else to do.
-const patience = time.Minute
+const patience = testkit.Patience
 
 // within fails the test unless do ends, and returns what it returned.
 func within(t *testing.T, do func() error) error {
@@ -277,7 +268,7 @@ func TestDirectionMovesFramesWhole(t *testing.T) { engines(t, testDirectionMoves
 
 func testDirectionMovesFramesWhole(t *testing.T, how Options) {
 	_, _, l := pair(t, how, 1518, 64)
-	in, out := socket(t, "ta"), socket(t, "tb")
+	in, out := testkit.Listen(t, "ta"), testkit.Listen(t, "tb")
 	sizes := []int{14, 59, 60, 1513, 1514}
 	for i, size := range sizes {
 		if err := in.Send(append(bytes.Clone(header), bytes.Repeat([]byte{byte(i)}, size-14)...)); err != nil {
@@ -310,7 +301,7 @@ func TestOversizeIsDiscarded(t *testing.T) { engines(t, testOversizeIsDiscarded)
 
 func testOversizeIsDiscarded(t *testing.T, how Options) {
 	_, _, l := pair(t, how, 100, 0)
-	in := socket(t, "ta")
+	in := testkit.Listen(t, "ta")
 	for i, size := range []int{101, 100, 1500, 99} {
 		if err := in.Send(frame(i, size)); err != nil {
 			t.Fatal(err)
@@ -480,7 +471,7 @@ func TestDropsHere(t *testing.T) {
 	if err := errors.Join(netns.Up("ta"), netns.Ready("ta")); err != nil {
 		t.Fatal(err)
 	}
-	overflow(t, a, socket(t, "ta"))
+	overflow(t, a, testkit.Listen(t, "ta"))
 }
 
 func TestFindDrops(t *testing.T) {
@@ -506,7 +497,7 @@ func TestDirectionAllocatesNothing(t *testing.T) { engines(t, testDirectionAlloc
 
 func testDirectionAllocatesNothing(t *testing.T, how Options) {
 	_, _, l := pair(t, how, 1518, 64)
-	in := socket(t, "ta")
+	in := testkit.Listen(t, "ta")
 	const runs = 6
 	for i := range (runs + 1) * Batch {
 		if err := in.Send(frame(i, 1000)); err != nil {

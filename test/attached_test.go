@@ -1,11 +1,8 @@
 package test
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os/exec"
@@ -20,6 +17,7 @@ import (
 	"tapsec/control"
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/internal/nic"
 	"tapsec/test/program"
@@ -32,7 +30,7 @@ const clearly = "local: [192.0.2.2, 2001:db8::2]\n" + moreSAs
 // is attached to the veth near, or to what was made of it.
 type joined struct {
 	*process
-	far, stack *netns.Namespace
+	far, stack *testkit.Stack
 	client     *control.Client
 }
 
@@ -68,22 +66,14 @@ func in(t *testing.T, ns *netns.Namespace, commands ...string) {
 func joinBy(t *testing.T, config string, here, there []string, name string) *joined {
 	t.Helper()
 	rig.Require(t)
-	j := &joined{}
-	for where, ns := range map[string]**netns.Namespace{"far": &j.far, "stack": &j.stack} {
-		made, err := netns.New(where)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { made.Close() })
-		*ns = made
-	}
+	j := &joined{far: testkit.NewStack(t, "far"), stack: testkit.NewStack(t, "stack")}
 	in(t, nil, "link add near type veth peer name far")
 	t.Cleanup(func() { netns.Delete("near") })
 	if err := j.far.Take("far"); err != nil {
 		t.Fatal(err)
 	}
 	in(t, nil, append([]string{"link set near up"}, here...)...)
-	in(t, j.far, append(there, "link set far up", "addr add 192.0.2.1/24 dev far")...)
+	in(t, j.far.Namespace, append(there, "link set far up", "addr add 192.0.2.1/24 dev far")...)
 	if name != "near" {
 		t.Cleanup(func() { netns.Delete(name) })
 		in(t, nil, "link set "+name+" up")
@@ -91,7 +81,7 @@ func joinBy(t *testing.T, config string, here, there []string, name string) *joi
 	socket := filepath.Join(t.TempDir(), "socket")
 	j.process = launchProgram(t, program.Command("send", "-c", write(t, config), "--out", name, "--stack", "stack0", "--stack-netns", "stack", "--control", socket))
 	j.waitLog("msg=ready")
-	in(t, j.stack, "addr add 192.0.2.2/24 dev stack0")
+	in(t, j.stack.Namespace, "addr add 192.0.2.2/24 dev stack0")
 	var err error
 	if j.client, err = control.Dial(socket); err != nil {
 		t.Fatal(err)
@@ -104,46 +94,6 @@ func change(t *testing.T, ns *netns.Namespace, name string, do func(netlink.Link
 	t.Helper()
 	if err := ns.Do(func() error { return netns.Change(name, "change", do) }); err != nil {
 		t.Fatal(err)
-	}
-}
-
-// transfer sends bytes from one namespace to an address in the other by TCP, and wants them there.
-func transfer(t *testing.T, from, to *netns.Namespace, address string, size int) {
-	t.Helper()
-	var listener *net.TCPListener
-	if err := to.Do(func() (err error) {
-		listener, err = net.ListenTCP("tcp", net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(address), 0)))
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	var conn *net.TCPConn
-	if err := from.Do(func() (err error) {
-		conn, err = net.DialTCP("tcp", nil, listener.Addr().(*net.TCPAddr))
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	sent := make([]byte, size)
-	rand.NewChaCha8([32]byte{byte(size)}).Read(sent)
-	failed := make(chan error, 1)
-	go func() {
-		_, err := conn.Write(sent)
-		failed <- errors.Join(err, conn.CloseWrite())
-	}()
-	listener.SetDeadline(time.Now().Add(patience))
-	other, err := listener.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer other.Close()
-	other.SetDeadline(time.Now().Add(patience))
-	conn.SetDeadline(time.Now().Add(patience))
-	got, err := io.ReadAll(other)
-	if err := errors.Join(err, <-failed); err != nil || !bytes.Equal(got, sent) {
-		t.Fatalf("%d of %d bytes came: %v", len(got), size, err)
 	}
 }
 
@@ -173,17 +123,17 @@ func TestAttachedCarriesTCP(t *testing.T) {
 			j := joinBy(t, clearly, c.here, c.there, attach)
 			far, stack := []string{"192.0.2.1", "2001:db8::1"}, []string{"192.0.2.2", "2001:db8::2"}
 			if name == "a tunnel of packets" {
-				in(t, j.far, "addr add 198.51.100.1/24 dev tun", "addr add 2001:db8:1::1/64 dev tun nodad", "link set tun up")
-				in(t, j.stack, "link add tun type vxlan id 7 local 192.0.2.2 remote 192.0.2.1 dstport 4789",
+				in(t, j.far.Namespace, "addr add 198.51.100.1/24 dev tun", "addr add 2001:db8:1::1/64 dev tun nodad", "link set tun up")
+				in(t, j.stack.Namespace, "link add tun type vxlan id 7 local 192.0.2.2 remote 192.0.2.1 dstport 4789",
 					"addr add 198.51.100.2/24 dev tun", "addr add 2001:db8:1::2/64 dev tun nodad", "link set tun up")
 				far, stack = []string{"198.51.100.1", "2001:db8:1::1"}, []string{"198.51.100.2", "2001:db8:1::2"}
 			}
 			if !c.only4 {
-				in(t, j.far, "addr add 2001:db8::1/64 dev far nodad")
-				in(t, j.stack, "addr add 2001:db8::2/64 dev stack0 nodad")
+				in(t, j.far.Namespace, "addr add 2001:db8::1/64 dev far nodad")
+				in(t, j.stack.Namespace, "addr add 2001:db8::2/64 dev stack0 nodad")
 			}
 			if c.big {
-				change(t, j.far, "far", func(link netlink.Link) error {
+				change(t, j.far.Namespace, "far", func(link netlink.Link) error {
 					return errors.Join(netlink.LinkSetGSOMaxSize(link, 300000), netlink.LinkSetGSOIPv4MaxSize(link, 300000))
 				})
 			}
@@ -192,8 +142,8 @@ func TestAttachedCarriesTCP(t *testing.T) {
 				if c.only4 && i > 0 {
 					break
 				}
-				transfer(t, j.far, j.stack, stack[i], size)
-				transfer(t, j.stack, j.far, far[i], size)
+				j.far.Transfer(j.stack, netip.MustParseAddr(stack[i]), size)
+				j.stack.Transfer(j.far, netip.MustParseAddr(far[i]), size)
 			}
 			var moved nic.Summary
 			if err := j.client.Get("moved", &moved); err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"tapsec/control"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/status"
 	"tapsec/test/program"
@@ -100,8 +101,8 @@ func TestConfined(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			wireIn, hostIn := "", ""
 			if name == "namespaces" {
-				namespace(t, "outside")
-				namespace(t, "inside")
+				testkit.NewStack(t, "outside")
+				testkit.NewStack(t, "inside")
 				wireIn, hostIn = "outside", "inside"
 			}
 			path, socket := write(t, headSA), filepath.Join(sockets(t), "control")
@@ -194,7 +195,7 @@ func TestUnconfined(t *testing.T) {
 // followed in their namespace, also where its interface is renamed.
 func TestConfinedTransport(t *testing.T) {
 	rig.Require(t)
-	ns := namespace(t, "inside")
+	ns := testkit.NewStack(t, "inside")
 	dir := sockets(t)
 	state, socket := filepath.Join(dir, "state.json"), filepath.Join(dir, "control")
 	p := start(t, write(t, moreSAs), "--transport", "stack0", "--stack-netns", "inside", "--state", state, "--control", socket)

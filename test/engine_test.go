@@ -10,11 +10,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/tap"
 	"tapsec/test/program"
 )
@@ -110,7 +110,7 @@ func launchWithout(t *testing.T, call uint32, config string, flags ...string) (p
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and not unlocked: the thread ends with its filter
-		err := forbid(call)
+		err := testkit.Forbid(call)
 		if err == nil {
 			p = launchAs(t, &syscall.SysProcAttr{}, config, flags...)
 		}
@@ -121,19 +121,4 @@ func launchWithout(t *testing.T, call uint32, config string, flags ...string) (p
 		t.Fatal(err)
 	}
 	return p
-}
-
-// forbid makes a system call fail with EPERM on this thread and in what it starts.
-func forbid(call uint32) error {
-	filter := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS}, // the number of the call
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: call, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(unix.EPERM)},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
-	}
-	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
-		return err
-	}
-	return unix.Prctl(unix.PR_SET_SECCOMP, unix.SECCOMP_MODE_FILTER, uintptr(unsafe.Pointer(&program)), 0, 0)
 }

@@ -20,6 +20,7 @@ import (
 
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/internal/outbound"
 	"tapsec/status"
@@ -346,7 +347,7 @@ func absent(t *testing.T, names ...string) {
 // from there too.
 func TestNamespaces(t *testing.T) {
 	rig.Require(t)
-	outside, inside := namespace(t, "outside"), namespace(t, "inside")
+	outside, inside := testkit.NewStack(t, "outside"), testkit.NewStack(t, "inside")
 	p := start(t, write(t, moreSAs), "--wire-netns", "outside", "--host-netns", "inside", "--host", "wire0")
 	absent(t, "wire0")
 	wire, host := listenIn(t, "outside", "wire0"), listenIn(t, "inside", "wire0")
@@ -359,7 +360,7 @@ func TestNamespaces(t *testing.T) {
 	if sum := readSummary(t, p.stop()); len(sum["wire0"]) != 2 {
 		t.Errorf("no drop counters from other namespaces: %v", sum)
 	}
-	for _, ns := range []*netns.Namespace{outside, inside} {
+	for _, ns := range []*testkit.Stack{outside, inside} {
 		ns.Do(func() error {
 			absent(t, "wire0")
 			return nil
@@ -367,21 +368,11 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
-func namespace(t *testing.T, name string) *netns.Namespace {
-	t.Helper()
-	ns, err := netns.New(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ns.Close() })
-	return ns
-}
-
 // TestNamespaceHeld: a TAP in another namespace keeps that alive when nobody
 // else does. If it did not, the TAP could vanish while the namespace ends.
 func TestNamespaceHeld(t *testing.T) {
 	rig.Require(t)
-	held, later := namespace(t, "held"), namespace(t, "later")
+	held, later := testkit.NewStack(t, "held"), testkit.NewStack(t, "later")
 	p := start(t, write(t, headSA), "--host-netns", "held")
 	if err := held.Close(); err != nil {
 		t.Fatal(err)
@@ -412,7 +403,7 @@ func TestNamespaceHeld(t *testing.T) {
 // appliance, also where it moved one, and it finds that one again.
 func TestAttach(t *testing.T) {
 	rig.Require(t)
-	home := namespace(t, "home")
+	home := testkit.NewStack(t, "home")
 	for _, name := range []string{"wire0", "host0"} {
 		addTAP(t, name)
 		if err := netns.Up(name); err != nil {
@@ -543,7 +534,7 @@ func TestQueues(t *testing.T) {
 // from another namespace too.
 func TestNothingLeft(t *testing.T) {
 	rig.Require(t)
-	away := namespace(t, "away")
+	away := testkit.NewStack(t, "away")
 	for _, flags := range [][]string{{"--host", "lo"}, {"--host", "lo", "--wire-netns", "away"}, {"--host-netns", "nowhere"}} {
 		p := launch(t, write(t, headSA), flags...)
 		p.end(1)

@@ -13,6 +13,7 @@ import (
 	"tapsec/configs"
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/internal/outbound"
 	"tapsec/sa"
@@ -148,15 +149,7 @@ type port struct {
 	*rig.Socket
 }
 
-func listen(t *testing.T, name string) port {
-	t.Helper()
-	s, err := rig.OpenSocket(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return port{t, s}
-}
+func listen(t *testing.T, name string) port { return port{t, testkit.Listen(t, name)} }
 
 // listenIn is listen in a named namespace.
 func listenIn(t *testing.T, namespace, name string) (p port) {

@@ -21,6 +21,7 @@ import (
 	"tapsec/configs"
 	"tapsec/internal/lab/hosts"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/sa"
 )
 
@@ -143,7 +144,7 @@ func rigProcesses(t *testing.T) []string {
 }
 
 // patience is how long anything may take on a machine that has much else to do.
-const patience = time.Minute
+const patience = testkit.Patience
 
 // pings checks that each host reaches the other in both families, from the first packet on.
 func pings(t *testing.T, flags ...string) {

@@ -2,11 +2,10 @@ package mac
 
 import (
 	"encoding/hex"
-	"os"
 	"path/filepath"
 	"testing"
 
-	"tapsec/internal/lab/vector"
+	"tapsec/internal/lab/testkit"
 )
 
 // TestVectors computes every tag under testdata; each file says where its
@@ -17,31 +16,12 @@ func TestVectors(t *testing.T) {
 		t.Fatal("no vectors: ", err)
 	}
 	for _, file := range files {
-		for i, v := range readVectors(t, file) {
-			h := mustMAC(t, v.Get("mac"), unhex(t, v.Get("key")))
-			h.Write(unhex(t, v.Get("message")))
+		for i, v := range testkit.Vectors(t, file) {
+			h := mustMAC(t, v.Get("mac"), testkit.Unhex(t, v.Get("key")))
+			h.Write(testkit.Unhex(t, v.Get("message")))
 			if got := hex.EncodeToString(h.Sum(nil)); got != v.Get("tag") {
 				t.Errorf("%s %d (%s): %s, want %s", file, i+1, v.Get("mac"), got, v.Get("tag"))
 			}
 		}
 	}
-}
-
-// readVectors gives the vectors of a file.
-func readVectors(t *testing.T, file string) []vector.Block {
-	t.Helper()
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return vector.Parse(string(text))
-}
-
-func unhex(t *testing.T, s string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(s)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }

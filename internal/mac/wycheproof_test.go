@@ -2,11 +2,9 @@ package mac
 
 import (
 	"bytes"
-	"encoding/json"
-	"io/fs"
 	"testing"
 
-	"github.com/c2sp/wycheproof"
+	"tapsec/internal/lab/testkit"
 )
 
 // wycheproofGroup is what the files of type MacTest and MacWithIvTest share.
@@ -32,19 +30,19 @@ func TestWycheproof(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ran := 0
-			for _, group := range readWycheproof(t, file) {
+			for _, group := range testkit.Wycheproof[wycheproofGroup](t, file) {
 				if group.IVSize != 0 && group.IVSize != 96 {
 					continue // IPsec's GMAC has a nonce of 12 bytes
 				}
 				for _, test := range group.Tests {
 					ran++
-					key, tag := unhex(t, test.Key), unhex(t, test.Tag)
+					key, tag := testkit.Unhex(t, test.Key), testkit.Unhex(t, test.Tag)
 					valid := false
 					if h, err := keyed[name](key); err == nil {
 						if group.IVSize != 0 {
-							h = gmacAt(t, key, unhex(t, test.IV))
+							h = gmacAt(t, key, testkit.Unhex(t, test.IV))
 						}
-						h.Write(unhex(t, test.Msg))
+						h.Write(testkit.Unhex(t, test.Msg))
 						valid = bytes.Equal(h.Sum(nil)[:group.TagSize/8], tag)
 					}
 					if valid != (test.Result == "valid") {
@@ -68,17 +66,4 @@ func gmacAt(t *testing.T, key, nonce []byte) *GMAC {
 	}
 	g.SetIV(nonce[GMACSaltSize:])
 	return g
-}
-
-func readWycheproof(t *testing.T, file string) []wycheproofGroup {
-	t.Helper()
-	data, err := fs.ReadFile(wycheproof.TestVectors, file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all struct{ TestGroups []wycheproofGroup }
-	if err := json.Unmarshal(data, &all); err != nil {
-		t.Fatal(err)
-	}
-	return all.TestGroups
 }

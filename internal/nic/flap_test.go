@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/tap"
 )
@@ -95,7 +96,7 @@ func blast(t *testing.T, names ...string) (stop func()) {
 	var stopped atomic.Bool
 	var running sync.WaitGroup
 	for _, name := range names {
-		s := socket(t, name)
+		s := testkit.Listen(t, name)
 		running.Go(func() {
 			for number := 0; !stopped.Load(); number = (number + 1) % 64 {
 				s.Send(numbered(0, number)) // fails while the interface is down

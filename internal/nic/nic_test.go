@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/tap"
 )
@@ -19,7 +20,7 @@ import (
 const frames = 10000
 
 // patience is how long anything may take on a machine that has much else to do.
-const patience = time.Minute
+const patience = testkit.Patience
 
 // engine is what moves the frames of the test that runs; each runs on all.
 var engine tap.Engine
@@ -394,7 +395,7 @@ func testStagesMayKeepAndMakeFrames(t *testing.T) {
 				there = func() tap.Tally { return r.Summary().ToWire }
 			}
 			const count = 2100
-			in, out := socket(t, o.From), socket(t, o.To)
+			in, out := testkit.Listen(t, o.From), testkit.Listen(t, o.To)
 			for number := range count {
 				if err := in.Send(numbered(0, number)); err != nil {
 					t.Fatal(err)
@@ -552,7 +553,7 @@ func testStagesRunInOrderAndMayLengthen(t *testing.T) {
 	r := run(t, 1, func(queue int) []Stage {
 		return []Stage{suffix{[]byte{byte(queue)}}, suffix{bytes.Repeat([]byte{1}, 31)}, suffix{bytes.Repeat([]byte{2}, 32)}}
 	})
-	in, out := socket(t, "wire"), socket(t, "host")
+	in, out := testkit.Listen(t, "wire"), testkit.Listen(t, "host")
 	for number := range 200 {
 		sent := numbered(0, number)
 		if err := in.Send(sent); err != nil {
@@ -564,16 +565,6 @@ func testStagesRunInOrderAndMayLengthen(t *testing.T) {
 		}
 	}
 	r.stop(t)
-}
-
-func socket(t *testing.T, name string) *rig.Socket {
-	t.Helper()
-	s, err := rig.OpenSocket(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return s
 }
 
 // What the watchdog goes by: a worker counts rounds also without frames, and no longer when it hangs.
@@ -597,7 +588,7 @@ func testRoundsTellAHangingWorker(t *testing.T) {
 		}
 	}
 	all()
-	if err := socket(t, "wire").Send(make([]byte, 64)); err != nil {
+	if err := testkit.Listen(t, "wire").Send(make([]byte, 64)); err != nil {
 		t.Fatal(err)
 	}
 	<-hang.came
@@ -631,7 +622,7 @@ func TestOpenedBeforeFramesMove(t *testing.T) { engines(t, testOpenedBeforeFrame
 func testOpenedBeforeFramesMove(t *testing.T) {
 	rig.Require(t)
 	wire, host := open(t, "wire", 1), open(t, "host", 1)
-	from, to := socket(t, "wire"), socket(t, "host")
+	from, to := testkit.Listen(t, "wire"), testkit.Listen(t, "host")
 	if err := from.Send(make([]byte, 64)); err != nil {
 		t.Fatal(err)
 	}

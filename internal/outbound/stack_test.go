@@ -1,14 +1,11 @@
 package outbound
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
-	"os/exec"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +16,7 @@ import (
 	"tapsec/internal/fragment"
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/internal/nic"
 	"tapsec/pipeline"
@@ -31,47 +29,24 @@ import (
 // host is a Linux stack in a namespace of its own, behind a TAP.
 type host struct {
 	t *testing.T
-	*netns.Namespace
+	*testkit.Stack
 	device *tap.Device
 	sender *Sender
 }
 
 func newHost(t *testing.T, name string, mtu, place int) *host {
 	t.Helper()
-	h := &host{t: t}
-	var err error
-	if h.Namespace, err = netns.New(""); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { h.Close() })
-	h.do(func() (err error) {
+	h := &host{t: t, Stack: testkit.NewStack(t, "")}
+	h.Must(func() (err error) {
 		h.device, err = tap.Open(tap.Config{Name: name, MTU: mtu})
 		return err
 	})
 	t.Cleanup(func() { h.device.Close() })
-	h.do(func() error {
+	h.Must(func() error {
 		return errors.Join(netns.Up(name), netns.Ready(name),
 			netns.Address(name, netip.PrefixFrom(hosts[4][place], 24)), netns.Address(name, netip.PrefixFrom(hosts[6][place], 64)))
 	})
 	return h
-}
-
-func (h *host) do(f func() error) {
-	h.t.Helper()
-	if err := h.Do(f); err != nil {
-		h.t.Fatal(err)
-	}
-}
-
-// run runs a command in the host's namespace.
-func (h *host) run(command string) (said string, err error) {
-	h.do(func() error {
-		args := strings.Fields(command)
-		out, failure := exec.Command(args[0], args[1:]...).CombinedOutput()
-		said, err = string(out), failure
-		return nil
-	})
-	return said, err
 }
 
 // seen counts what is on the wire between two hosts.
@@ -109,11 +84,7 @@ type network struct {
 // stacks' frames as they are.
 func connect(t *testing.T, mtu int, front func() nic.Stage, sas ...*sa.SA) *network {
 	rig.Require(t)
-	for _, command := range []string{"ip", "ping", "sysctl"} {
-		if _, err := exec.LookPath(command); err != nil {
-			rig.Missing(t, "needs "+command)
-		}
-	}
+	testkit.Programs(t, "ip", "ping", "sysctl")
 	n := &network{a: newHost(t, "a0", mtu, 0), b: newHost(t, "b0", mtu, 1)}
 	way := func(h *host, w *seen, sas []*sa.SA) nic.Chain {
 		h.sender = newSender(t, Config{SAs: sas, Reply: h.device.Inject})
@@ -167,50 +138,6 @@ func mirrored(sas []*sa.SA) (back []*sa.SA) {
 	return back
 }
 
-// transfer sends bytes over TCP from h to another host.
-func (h *host) transfer(to *host, addr netip.Addr, n int) {
-	h.t.Helper()
-	var listener net.Listener
-	var conn net.Conn
-	to.do(func() (err error) {
-		listener, err = net.Listen("tcp", netip.AddrPortFrom(addr, 9).String())
-		return err
-	})
-	defer listener.Close()
-	got := make(chan []byte, 1)
-	go func() {
-		c, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		defer c.Close()
-		c.SetDeadline(time.Now().Add(time.Minute))
-		b, _ := io.ReadAll(c)
-		got <- b
-	}()
-	h.do(func() (err error) {
-		conn, err = net.DialTimeout("tcp", listener.Addr().String(), time.Minute)
-		return err
-	})
-	sent := bytes.Repeat([]byte("all work and no play "), n/21)
-	conn.SetDeadline(time.Now().Add(time.Minute))
-	if _, err := conn.Write(sent); err != nil {
-		h.t.Fatal(err)
-	}
-	conn.Close()
-	if b := <-got; !bytes.Equal(b, sent) {
-		h.t.Fatalf("%d of %d bytes arrived", len(b), len(sent))
-	}
-}
-
-// pathMTU is what the stack has learnt.
-func (h *host) pathMTU(to netip.Addr) string {
-	said, _ := h.run("ip route get " + to.String())
-	_, mtu, _ := strings.Cut(said, " mtu ")
-	mtu, _, _ = strings.Cut(mtu+" ", " ")
-	return strings.TrimSpace(mtu)
-}
-
 // counted is how often a reason was counted.
 func (h *host) counted(r Reason) uint64 { return h.sender.Counts()[r] }
 
@@ -231,12 +158,12 @@ func TestPathMTU(t *testing.T) {
 		for _, v := range []int{4, 6} {
 			t.Run(fmt.Sprintf("%s of IPv%d", name, v), func(t *testing.T) {
 				n := connect(t, 1500, nil, c.sas(v)...)
-				if said, err := n.a.run("sysctl -w net.ipv4.conf.a0.rp_filter=1"); err != nil {
+				if said, err := n.a.Run("sysctl -w net.ipv4.conf.a0.rp_filter=1"); err != nil {
 					t.Logf("no reverse path filter: %s", said)
 				}
-				n.a.transfer(n.b, hosts[v][1], 300_000)
-				n.b.transfer(n.a, hosts[v][0], 300_000)
-				if got := n.a.pathMTU(hosts[v][1]); got != c.want[v] {
+				n.a.Transfer(n.b.Stack, hosts[v][1], 300_000)
+				n.b.Transfer(n.a.Stack, hosts[v][0], 300_000)
+				if got := n.a.PathMTU(hosts[v][1]); got != c.want[v] {
 					t.Errorf("path MTU %q, want %s", got, c.want[v])
 				}
 				if n.a.counted(Replies) == 0 || n.a.counted(Sealed) < 100 || n.a.counted(Pieces) != 0 {
@@ -255,8 +182,8 @@ func TestPathMTU(t *testing.T) {
 func TestJumboStack(t *testing.T) {
 	n := connect(t, 9000, nil, site(4), web(6))
 	for v, want := range map[int]string{4: "1446", 6: "1410"} { // IPv6 is nested
-		n.a.transfer(n.b, hosts[v][1], 300_000)
-		if got := n.a.pathMTU(hosts[v][1]); got != want {
+		n.a.Transfer(n.b.Stack, hosts[v][1], 300_000)
+		if got := n.a.PathMTU(hosts[v][1]); got != want {
 			t.Errorf("IPv%d: path MTU %q, want %s", v, got, want)
 		}
 	}
@@ -314,7 +241,7 @@ func TestPingsTooLong(t *testing.T) {
 // it would not wait.
 func (h *host) ping(to netip.Addr, options, want string) {
 	h.t.Helper()
-	said, _ := h.run("ping -n -c 1 -W 60 " + options + " " + to.String())
+	said, _ := h.Run("ping -n -c 1 -W 60 " + options + " " + to.String())
 	if !strings.Contains(said, want) {
 		h.t.Errorf("ping %s: no %q in:\n%s", options, want, said)
 	}
@@ -331,8 +258,8 @@ func TestDatagrams(t *testing.T) {
 			return err
 		}
 	}
-	n.a.do(listen(&from, hosts[4][0]))
-	n.b.do(listen(&to, hosts[4][1]))
+	n.a.Must(listen(&from, hosts[4][0]))
+	n.b.Must(listen(&to, hosts[4][1]))
 	defer from.Close()
 	defer to.Close()
 	buf := make([]byte, 1<<16)
@@ -341,7 +268,7 @@ func TestDatagrams(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i == 0 { // this one is told
-			for deadline := time.Now().Add(time.Minute); n.a.pathMTU(hosts[4][1]) != "1466" && time.Now().Before(deadline); {
+			for deadline := time.Now().Add(time.Minute); n.a.PathMTU(hosts[4][1]) != "1466" && time.Now().Before(deadline); {
 				time.Sleep(2 * time.Millisecond)
 			}
 			continue
@@ -362,7 +289,7 @@ func TestTagsOnSocket(t *testing.T) {
 	rig.Require(t)
 	h := newHost(t, "t0", 1500, 0)
 	var attached *tap.Device
-	h.do(func() (err error) {
+	h.Must(func() (err error) {
 		attached, err = tap.Attach("t0")
 		return err
 	})

@@ -14,11 +14,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 )
 
 // Patience is how long anything may take on a machine that has much else to do.
-const Patience = time.Minute
+const Patience = testkit.Patience
 
 // Process is a program at work, with what it has said.
 type Process struct {

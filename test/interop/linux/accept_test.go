@@ -17,6 +17,7 @@ import (
 
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/keys"
 	"tapsec/sa"
@@ -143,18 +144,8 @@ func newWires(t *testing.T) *wires {
 			t.Fatal(err)
 		}
 	}
-	w := &wires{t: t, sealed: socket(t, "far0"), toGuest: socket(t, "near1")}
+	w := &wires{t: t, sealed: testkit.Listen(t, "far0"), toGuest: testkit.Listen(t, "near1")}
 	return w
-}
-
-func socket(t *testing.T, name string) *rig.Socket {
-	t.Helper()
-	s, err := rig.OpenSocket(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return s
 }
 
 // session seals some flows and gives them to the guest.
@@ -164,7 +155,7 @@ func (w *wires) session(uml guest, config string, first uint64, flows []*toKerne
 	if err := netns.Ready("stack0"); err != nil {
 		w.t.Fatal(err)
 	}
-	stack := socket(w.t, "stack0")
+	stack := testkit.Listen(w.t, "stack0")
 	defer stack.Close()
 	for _, f := range flows {
 		var sealed [][]byte

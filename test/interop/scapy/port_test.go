@@ -7,6 +7,7 @@ import (
 
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/test/program"
 )
 
@@ -16,15 +17,7 @@ type port struct {
 	*rig.Socket
 }
 
-func listen(t *testing.T, name string) port {
-	t.Helper()
-	s, err := rig.OpenSocket(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { s.Close() })
-	return port{t, s}
-}
+func listen(t *testing.T, name string) port { return port{t, testkit.Listen(t, name)} }
 
 // ours begins every frame of this test; anything else is the kernel's.
 var ours = forge.AppendFrame(nil, []byte{0x45})[:12]
