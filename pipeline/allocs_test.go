@@ -3,6 +3,7 @@ package pipeline_test
 import (
 	"testing"
 
+	"tapsec/internal/lab/testkit"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -17,7 +18,7 @@ func TestNoAllocations(t *testing.T) {
 		if su.Protocol == sa.AH {
 			mk = ahSA
 		}
-		for i, a := range []*sa.SA{mk(sa.Transport, suite(su.Name)), mk(sa.Tunnel, suite(su.Name), esn)} {
+		for i, a := range []*sa.SA{mk(sa.Transport, testkit.Suite(su.Name)), mk(sa.Tunnel, testkit.Suite(su.Name), esn)} {
 			allocates(t, frameCase{sas: []*sa.SA{a}, word: 2}, status.Form(i))
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/forge"
+	"tapsec/internal/lab/testkit"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -17,9 +18,9 @@ func BenchmarkProcess(b *testing.B) {
 	for _, s := range []stack{
 		{"clear", nil},
 		{"aes128gcm16", []*sa.SA{espSA(sa.Transport)}},
-		{"aes256gcm16", []*sa.SA{espSA(sa.Transport, suite("aes256gcm16"))}},
-		{"chacha20poly1305", []*sa.SA{espSA(sa.Transport, suite("chacha20poly1305"))}},
-		{"aes128-sha256", []*sa.SA{espSA(sa.Transport, suite("aes128-sha256"))}},
+		{"aes256gcm16", []*sa.SA{espSA(sa.Transport, testkit.Suite("aes256gcm16"))}},
+		{"chacha20poly1305", []*sa.SA{espSA(sa.Transport, testkit.Suite("chacha20poly1305"))}},
+		{"aes128-sha256", []*sa.SA{espSA(sa.Transport, testkit.Suite("aes128-sha256"))}},
 		{"AH sha256", []*sa.SA{ahSA(sa.Transport)}},
 		{"nested", []*sa.SA{espSA(sa.Transport), espSA(sa.Tunnel)}},
 	} {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/forge"
+	"tapsec/internal/lab/testkit"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -16,11 +17,11 @@ func esnSuites(changes ...change) []*sa.SA {
 	with := func(more ...change) []change { return append(slices.Clone(changes), append(more, esn)...) }
 	return []*sa.SA{
 		espSA(sa.Transport, with()...),
-		espSA(sa.Tunnel, with(suite("aes128-sha256"))...),
-		espSA(sa.Transport, with(suite("chacha20poly1305"))...),
-		espSA(sa.Tunnel, with(suite("aes256gmac"))...),
+		espSA(sa.Tunnel, with(testkit.Suite("aes128-sha256"))...),
+		espSA(sa.Transport, with(testkit.Suite("chacha20poly1305"))...),
+		espSA(sa.Tunnel, with(testkit.Suite("aes256gmac"))...),
 		ahSA(sa.Transport, with()...),
-		ahSA(sa.Tunnel, with(suite("aes128gmac"))...),
+		ahSA(sa.Tunnel, with(testkit.Suite("aes128gmac"))...),
 	}
 }
 
@@ -203,7 +204,7 @@ func TestESNReload(t *testing.T) {
 		}
 	}
 	other := *a
-	other.EncryptionKey = secret(200, a.EncryptionKey.Len())
+	other.EncryptionKey = testkit.Key(200, a.EncryptionKey.Len())
 	if err := s.sad.Replace([][]*sa.SA{{&other}}); err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tapsec/internal/lab/forge"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/outbound"
 	"tapsec/pipeline"
 	"tapsec/sa"
@@ -40,25 +41,6 @@ func spi(n uint32) change {
 }
 func over(esp *sa.SA) change             { return func(s *sa.SA) { s.Bundle = esp.Name } }
 func between(src, dst netip.Addr) change { return func(s *sa.SA) { s.Src, s.Dst = src, dst } }
-func suite(name string) change {
-	return func(s *sa.SA) {
-		su, err := sa.ParseSuite(s.Protocol, name)
-		if err != nil {
-			panic(err)
-		}
-		s.Suite = su
-		s.EncryptionKey = secret(s.SPI, su.EncryptionKeyLen())
-		s.IntegrityKey = secret(s.SPI+1, su.IntegrityKeyLen())
-	}
-}
-
-func secret(seed uint32, n int) sa.Key {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(seed) + byte(i)*7 + 1
-	}
-	return sa.NewKey(b)
-}
 
 // espSA and ahSA make an SA of a mode: between the hosts for transport, between
 // the gateways for tunnel, IPv4, pads checked.
@@ -67,7 +49,7 @@ func espSA(mode sa.Mode, changes ...change) *sa.SA {
 	if mode == sa.Tunnel {
 		s.SPI, s.Src, s.Dst = 0x2001, gw4a, gw4b
 	}
-	suite("aes128gcm16")(s)
+	testkit.Suite("aes128gcm16")(s)
 	for _, c := range changes {
 		c(s)
 	}
@@ -79,7 +61,7 @@ func ahSA(mode sa.Mode, changes ...change) *sa.SA {
 	if mode == sa.Tunnel {
 		s.SPI, s.Src, s.Dst = 0x2002, gw4a, gw4b
 	}
-	suite("sha256")(s)
+	testkit.Suite("sha256")(s)
 	for _, c := range changes {
 		c(s)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/forge"
+	"tapsec/internal/lab/testkit"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -126,7 +127,7 @@ func TestRow23bESPLength(t *testing.T) {
 		{"3des-sha1", 4}, {"3des-sha1", 12}, {"aes128gmac", 1},
 	} {
 		runAll(t, positions(func(m sa.Mode) frameCase {
-			a := espSA(m, suite(f.suite))
+			a := espSA(m, testkit.Suite(f.suite))
 			c := frameCase{name: f.suite, sas: []*sa.SA{a}, reason: status.ESPLength, records: []outcome{failed(status.ESPLength)}}
 			c.spoil = func(frame []byte) []byte {
 				whole := len(frame) - 14 - 20 - 8 - a.Suite.IVLen - a.Suite.ICVLen
@@ -269,7 +270,7 @@ func TestAHRounding(t *testing.T) {
 func TestRow23dPadLength(t *testing.T) {
 	for _, name := range []string{"aes128gcm16", "aes128-sha256", "null-sha256"} {
 		runAll(t, positions(func(m sa.Mode) frameCase {
-			a := espSA(m, suite(name))
+			a := espSA(m, testkit.Suite(name))
 			return frameCase{name: name, sas: []*sa.SA{a}, mangle: mangled(a, forge.PadLength(255)),
 				reason: status.PadLength, records: []outcome{after(status.PadLength)}, noDecap: true}
 		}, status.InvalidPacketSyntax))

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/forge"
+	"tapsec/internal/lab/testkit"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -171,7 +172,7 @@ func TestTunnelAndTransport(t *testing.T) {
 		}
 		for _, fo := range families {
 			outers := append(layouts(sa.Tunnel, fo.change...),
-				stack{"NULL", []*sa.SA{espSA(sa.Tunnel, append(fo.change, suite("null-sha256"))...)}})
+				stack{"NULL", []*sa.SA{espSA(sa.Tunnel, append(fo.change, testkit.Suite("null-sha256"))...)}})
 			for _, outer := range outers {
 				for _, inner := range layouts(sa.Transport, fi.change...) {
 					if outer.name == "AH,ESP" && inner.name != "ESP" {

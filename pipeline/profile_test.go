@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/forge"
+	"tapsec/internal/lab/testkit"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -18,7 +19,7 @@ func anyAddress(s *sa.SA) { s.Src, s.Dst = netip.Addr{}, netip.Addr{} }
 
 // Contract row 3: what each real profile does not advertise it does not do.
 func TestProfiles(t *testing.T) {
-	v1 := suite("null-sha1")
+	v1 := testkit.Suite("null-sha1")
 	options := forge.Options(nil, plain4(), []byte{148, 4, 0, 0})
 	headers := extended(plain6(), wire.ProtoDestOpts, optionsFixed)
 	row3 := func(profile string, a *sa.SA, packet []byte, reason status.Reason) frameCase {
@@ -29,11 +30,11 @@ func TestProfiles(t *testing.T) {
 		return frameCase{name: profile + "/" + sas[0].Name, profile: profile, sas: sas, packet: packet, word: word,
 			reason: status.Verified, records: slices.Repeat([]outcome{good}, len(sas))}
 	}
-	gcm6, gmac := espSA(sa.Transport, v6), ahSA(sa.Transport, suite("aes128gmac"))
+	gcm6, gmac := espSA(sa.Transport, v6), ahSA(sa.Transport, testkit.Suite("aes128gmac"))
 	runAll(t, []frameCase{
 		row3("ndis-v1", espSA(sa.Transport, v1, anyAddress), plain6(), status.NoFamily),
-		fine("ndis-v1", options, 6, espSA(sa.Transport, v1), espSA(sa.Tunnel, suite("3des-md5"))),
-		fine("ndis-v1", nil, 2, bundle(sa.Transport, func(s *sa.SA) { suite(map[sa.Protocol]string{sa.ESP: "des-md5", sa.AH: "sha1"}[s.Protocol])(s) })...),
+		fine("ndis-v1", options, 6, espSA(sa.Transport, v1), espSA(sa.Tunnel, testkit.Suite("3des-md5"))),
+		fine("ndis-v1", nil, 2, bundle(sa.Transport, func(s *sa.SA) { testkit.Suite(map[sa.Protocol]string{sa.ESP: "des-md5", sa.AH: "sha1"}[s.Protocol])(s) })...),
 		fine("ndis-v2", headers, 6, espSA(sa.Transport, v6), ahSA(sa.Tunnel)),
 		fine("ndis-v2", nil, 6, espSA(sa.Transport, encap), espSA(sa.Tunnel, esn)),
 		row3("ixgbe-82599", espSA(sa.Transport), options, status.IPv4Options),
@@ -43,8 +44,8 @@ func TestProfiles(t *testing.T) {
 		fine("ixgbe-82599", plain6(), 2, gcm6),
 		row3("mlx5-crypto", espSA(sa.Transport), options, status.IPv4Options),
 		row3("mlx5-crypto", gcm6, headers, status.IPv6Extensions),
-		fine("mlx5-crypto", plain6(), 2, espSA(sa.Tunnel, esn, suite("aes256gcm16"))),
-		fine("full", headers, 6, ahSA(sa.Transport, v6), espSA(sa.Tunnel, encap, esn, suite("aes256ctr-sha384"))),
+		fine("mlx5-crypto", plain6(), 2, espSA(sa.Tunnel, esn, testkit.Suite("aes256gcm16"))),
+		fine("full", headers, 6, ahSA(sa.Transport, v6), espSA(sa.Tunnel, encap, esn, testkit.Suite("aes256ctr-sha384"))),
 	})
 	inner := row3("mlx5-crypto", espSA(sa.Transport), options, status.IPv4Options)
 	inner.name, inner.word = "inner options (row 31)", 2
@@ -60,15 +61,15 @@ func TestProfileRefuses(t *testing.T) {
 		sas     []*sa.SA
 		lacks   string
 	}{
-		{"ndis-v1", []*sa.SA{espSA(sa.Transport, suite("null-sha1"), v6)}, "IPv6"},
-		{"ndis-v1", []*sa.SA{espSA(sa.Transport, suite("null-sha1"), esn)}, "Esn"},
+		{"ndis-v1", []*sa.SA{espSA(sa.Transport, testkit.Suite("null-sha1"), v6)}, "IPv6"},
+		{"ndis-v1", []*sa.SA{espSA(sa.Transport, testkit.Suite("null-sha1"), esn)}, "Esn"},
 		{"ndis-v1", []*sa.SA{espSA(sa.Transport)}, "aes128gcm16"},
-		{"ndis-v2", []*sa.SA{espSA(sa.Transport, suite("chacha20poly1305"))}, "chacha20poly1305"},
+		{"ndis-v2", []*sa.SA{espSA(sa.Transport, testkit.Suite("chacha20poly1305"))}, "chacha20poly1305"},
 		{"ixgbe-82599", []*sa.SA{espSA(sa.Tunnel)}, "Tunnel"},
 		{"ixgbe-82599", []*sa.SA{espSA(sa.Transport, encap)}, "UdpEsp.Transport"},
 		{"ixgbe-82599", bundle(sa.Transport), "AhEspCombined"},
 		{"mlx5-crypto", []*sa.SA{ahSA(sa.Transport)}, "Ah"},
-		{"mlx5-crypto", []*sa.SA{espSA(sa.Transport, suite("aes192gcm16"))}, "aes192gcm16"},
+		{"mlx5-crypto", []*sa.SA{espSA(sa.Transport, testkit.Suite("aes192gcm16"))}, "aes192gcm16"},
 		{"mlx5-crypto", []*sa.SA{espSA(sa.Tunnel, encap)}, "UdpEsp.Tunnel"},
 	} {
 		profile, err := sa.ProfileByName(f.profile)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/forge"
+	"tapsec/internal/lab/testkit"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -125,7 +126,7 @@ func TestLookup(t *testing.T) {
 	any := between(netip.Addr{}, netip.Addr{})
 	dst := between(netip.Addr{}, host4b)
 	both := between(host4a, host4b)
-	wrongKey := func(s *sa.SA) { s.EncryptionKey = secret(99, s.EncryptionKey.Len()) }
+	wrongKey := func(s *sa.SA) { s.EncryptionKey = testkit.Key(99, s.EncryptionKey.Len()) }
 	name := func(n string) change { return func(s *sa.SA) { s.Name = n } }
 	right := func(changes ...change) *sa.SA { return espSA(sa.Transport, changes...) }
 	wrong := func(changes ...change) *sa.SA {
@@ -258,7 +259,7 @@ func TestInsideATunnel(t *testing.T) {
 // Contract row 21, and its twin without an offloaded ESP SA, where only the AH
 // is checked (contract, Bundles).
 func TestRow21(t *testing.T) {
-	esp, ah := espSA(sa.Transport), ahSA(sa.Transport, suite("aes128gmac"))
+	esp, ah := espSA(sa.Transport), ahSA(sa.Transport, testkit.Suite("aes128gmac"))
 	lacks := left(status.NoAHESP)
 	runAll(t, []frameCase{
 		{name: "row 21", sas: []*sa.SA{esp, ah}, profile: "ixgbe-82599", reason: status.NoAHESP, records: []outcome{lacks, lacks}},
@@ -392,7 +393,7 @@ func TestTunnelAHOverESP(t *testing.T) {
 // A cipher without integrity is never opened without its AH (contract row 22;
 // contract, SA lookup).
 func TestRow22NoIntegrity(t *testing.T) {
-	esp := espSA(sa.Transport, suite("aes128"))
+	esp := espSA(sa.Transport, testkit.Suite("aes128"))
 	ah := ahSA(sa.Transport, over(esp))
 	c := frameCase{
 		sas: []*sa.SA{esp}, also: []*sa.SA{ah}, word: 0x00070002, reason: status.BundleMismatch,
@@ -409,12 +410,12 @@ func TestRow24(t *testing.T) {
 	loose := func(s *sa.SA) { s.PadCheck = false }
 	for _, name := range []string{"aes128gcm16", "aes128-sha256", "chacha20poly1305"} {
 		runAll(t, positions(func(m sa.Mode) frameCase {
-			a := espSA(m, suite(name))
+			a := espSA(m, testkit.Suite(name))
 			return frameCase{name: name, sas: []*sa.SA{a}, mangle: mangled(a, forge.ZeroPad),
 				reason: status.PadBytes, records: []outcome{after(status.PadBytes)}}
 		}, status.GenericError))
 		runAll(t, positions(func(m sa.Mode) frameCase {
-			a := espSA(m, suite(name), loose)
+			a := espSA(m, testkit.Suite(name), loose)
 			return frameCase{name: name + ", pad_check off", sas: []*sa.SA{a}, mangle: mangled(a, forge.ZeroPad),
 				reason: status.Verified, records: []outcome{good}}
 		}, status.Success))

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/forge"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/outbound"
 	"tapsec/pipeline"
 	"tapsec/sa"
@@ -35,9 +36,9 @@ func (d draw) sa(protocol sa.Protocol, mode sa.Mode, six bool) *sa.SA {
 		v6(s)
 	}
 	if protocol == sa.AH {
-		suite([]string{"sha256", "sha256_96", "sha256"}[n])(s)
+		testkit.Suite([]string{"sha256", "sha256_96", "sha256"}[n])(s)
 	} else {
-		suite([]string{"aes128gcm16", "aes128-sha256", "null-sha256"}[n])(s)
+		testkit.Suite([]string{"aes128gcm16", "aes128-sha256", "null-sha256"}[n])(s)
 		s.Encap = d.oneIn(4)
 	}
 	if s.ESN = n == 2; s.ESN {

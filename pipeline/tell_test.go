@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	"tapsec/internal/lab/testkit"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -23,7 +24,7 @@ func TestTellComputesTheICV(t *testing.T) {
 					if p == sa.AH {
 						make = ahSA
 					}
-					a := make(mode, suite(su.Name), more)
+					a := make(mode, testkit.Suite(su.Name), more)
 					c := frameCase{sas: []*sa.SA{a}}
 					frame := c.seal(t).frame
 					wrong := bytes.Clone(frame)

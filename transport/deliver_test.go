@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/forge"
+	"tapsec/internal/lab/testkit"
 	"tapsec/sa"
 	"tapsec/transport"
 	"tapsec/wire"
@@ -97,7 +98,7 @@ func TestDeliver(t *testing.T) {
 // The shortest packets: what is behind the IP length is Ethernet's padding
 // (contract, Headers in detail), and does not reach the stack.
 func TestDeliverShort(t *testing.T) {
-	esp := espSA(sa.Transport, suite("null-sha256"))
+	esp := espSA(sa.Transport, testkit.Suite("null-sha256"))
 	h := newHost(t, setup{sas: []*sa.SA{esp}})
 	for i, short := range [][]byte{
 		forge.UDP(nil, netip.AddrPortFrom(host4a, 1), netip.AddrPortFrom(host4b, 2), nil),

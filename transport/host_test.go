@@ -11,6 +11,7 @@ import (
 
 	"tapsec/configs"
 	"tapsec/internal/lab/forge"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/ledger"
 	"tapsec/internal/outbound"
 	window "tapsec/internal/replay"
@@ -52,25 +53,6 @@ func spi(n uint32) change {
 	return func(s *sa.SA) { s.SPI, s.Name = n, fmt.Sprintf("%s-%x", s.Name, n) }
 }
 func selecting(l sa.Selector) change { return func(s *sa.SA) { s.Selector = &l } }
-func suite(name string) change {
-	return func(s *sa.SA) {
-		su, err := sa.ParseSuite(s.Protocol, name)
-		if err != nil {
-			panic(err)
-		}
-		s.Suite = su
-		s.EncryptionKey = secret(s.SPI, su.EncryptionKeyLen())
-		s.IntegrityKey = secret(s.SPI+1, su.IntegrityKeyLen())
-	}
-}
-
-func secret(seed uint32, n int) sa.Key {
-	b := make([]byte, n)
-	for i := range b {
-		b[i] = byte(seed) + byte(i)*7 + 1
-	}
-	return sa.NewKey(b)
-}
 
 // espSA and ahSA make an SA of a mode: between the hosts for transport, between
 // the gateways for tunnel, IPv4, pads checked.
@@ -91,7 +73,7 @@ func ahSA(mode sa.Mode, changes ...change) *sa.SA {
 }
 
 func made(s *sa.SA, plain string, changes []change) *sa.SA {
-	suite(plain)(s)
+	testkit.Suite(plain)(s)
 	for _, c := range changes {
 		c(s)
 	}

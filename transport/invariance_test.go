@@ -8,6 +8,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/outbound"
 	"tapsec/pipeline"
 	"tapsec/sa"
@@ -87,12 +88,12 @@ func newLottery(t *testing.T, rt *rapid.T) *lottery {
 	begin := rapid.SampledFrom([]uint64{1, 1, 1<<32 - 20}).Draw(rt, "first number")
 	wraps := func(s *sa.SA) { s.ESN, s.Seq, s.OSeq = true, begin-1, begin-1 }
 	e := espSA(sa.Transport, preferred)
-	e6 := espSA(sa.Transport, v6, spi(0x1006), suite("aes256gcm16"), preferred, wraps)
-	old := espSA(sa.Transport, spi(0x1007), suite("3des-sha1"), preferred)
-	chacha := espSA(sa.Transport, spi(0x1008), suite("chacha20poly1305"), encap, preferred)
+	e6 := espSA(sa.Transport, v6, spi(0x1006), testkit.Suite("aes256gcm16"), preferred, wraps)
+	old := espSA(sa.Transport, spi(0x1007), testkit.Suite("3des-sha1"), preferred)
+	chacha := espSA(sa.Transport, spi(0x1008), testkit.Suite("chacha20poly1305"), encap, preferred)
 	a := ahSA(sa.Transport, preferred)
 	tunnel := espSA(sa.Tunnel, preferred)
-	tunnel6 := espSA(sa.Tunnel, v6, spi(0x2006), suite("aes128-sha256"), preferred, wraps)
+	tunnel6 := espSA(sa.Tunnel, v6, spi(0x2006), testkit.Suite("aes128-sha256"), preferred, wraps)
 	ahTunnel := ahSA(sa.Tunnel, spi(0x2007), preferred)
 	natt := espSA(sa.Tunnel, spi(0x2008), encap, preferred)
 	wish := rapid.SampledFrom([]sa.Offload{sa.Preferred, sa.Never}).Draw(rt, "bundle")

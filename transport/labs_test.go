@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/conformance"
+	"tapsec/internal/lab/testkit"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/transport"
@@ -156,7 +157,7 @@ func TestShadowed(t *testing.T) {
 	nobody := netip.Addr{}
 	for _, general := range []change{anySrc, between(nobody, nobody)} {
 		for _, name := range []string{"aes256gcm16", "aes128-sha512"} {
-			wide := espSA(sa.Transport, named("wide"), suite(name), general)
+			wide := espSA(sa.Transport, named("wide"), testkit.Suite(name), general)
 			exact := espSA(sa.Transport, named("exact"), never)
 			h := newHost(t, setup{sas: []*sa.SA{wide, exact}})
 			h.delivers(framed(once(t, 1, plain4(), exact)), framed(plain4()))

@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 
 	"pipeline": {"wire", "sa", "esp", "ah", "status"},
 
-	"internal/lab/testkit": {"internal/lab/rig", "internal/lab/vector", "internal/netns"},
+	"internal/lab/testkit": {"sa", "internal/lab/rig", "internal/lab/vector", "internal/netns"},
 	"internal/lab/forge":   {"wire", "sa", "esp", "ah", "status"},
 
 	"configs":      {"sa", "keys", "internal/files", "internal/wrap"},

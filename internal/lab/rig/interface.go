@@ -15,23 +15,7 @@ import (
 // QuietTAPs makes TAPs, with several queues or one, to which the kernel sends no frame of its own: a
 // program that makes its own has them up before it could say so. remove takes them away again.
 func QuietTAPs(multiQueue bool, names ...string) (remove func() error, err error) {
-	var made []string
-	remove = func() (err error) {
-		for _, name := range made {
-			err = errors.Join(err, netns.Delete(name))
-		}
-		return err
-	}
-	for _, name := range names {
-		if err := netns.AddTAP(name, multiQueue); err != nil {
-			return nil, errors.Join(err, remove())
-		}
-		made = append(made, name)
-		if err := netns.Quiet(name); err != nil {
-			return nil, errors.Join(err, remove())
-		}
-	}
-	return remove, nil
+	return makeAll(names, func(name string) error { return netns.AddTAP(name, multiQueue) }, netns.Quiet)
 }
 
 // FarEnd is the name of the other end of a veth that QuietVeths made.
@@ -40,6 +24,15 @@ func FarEnd(name string) string { return name + "-far" }
 // QuietVeths makes veths, with that MTU on both ends, that are up and by which the kernel sends no frame
 // of its own. remove takes them away again.
 func QuietVeths(mtu int, names ...string) (remove func() error, err error) {
+	return makeAll(names, func(name string) error {
+		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, MTU: mtu}, PeerName: FarEnd(name), PeerMTU: uint32(mtu)})
+	}, func(name string) error {
+		return errors.Join(netns.Up(name), netns.Up(FarEnd(name)), netns.Ready(name, FarEnd(name)))
+	})
+}
+
+// makeAll makes interfaces and readies each. On an error none is left.
+func makeAll(names []string, add, ready func(name string) error) (remove func() error, err error) {
 	var made []string
 	remove = func() (err error) {
 		for _, name := range made {
@@ -48,12 +41,11 @@ func QuietVeths(mtu int, names ...string) (remove func() error, err error) {
 		return err
 	}
 	for _, name := range names {
-		err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, MTU: mtu}, PeerName: FarEnd(name), PeerMTU: uint32(mtu)})
-		if err != nil {
+		if err := add(name); err != nil {
 			return nil, errors.Join(err, remove())
 		}
 		made = append(made, name)
-		if err := errors.Join(netns.Up(name), netns.Up(FarEnd(name)), netns.Ready(name, FarEnd(name))); err != nil {
+		if err := ready(name); err != nil {
 			return nil, errors.Join(err, remove())
 		}
 	}
