@@ -2,7 +2,7 @@
 // header of a received packet and makes that of a sent one.
 //
 // It works on a packet inside a frame and never changes it: the fields that may
-// have changed on the way are zeroed in a copy of the headers. What lies behind
+// have changed on the way are zeroed in a copy of the headers. What lies after
 // the AH is read where it is.
 package ah
 
@@ -58,7 +58,7 @@ func NewInbound(s *sa.SA, workers int) (*Inbound, error) {
 	return in, nil
 }
 
-// Fits tells whether the length field of the AH that begins with header is one that the SA's ICV field
+// Fits reports whether the length field of the AH that begins with header is one that the SA's ICV field
 // can have: rounded up to 4 or to 8 octets in IPv4, where both are in use, and
 // to 8 in IPv6 (RFC 4302 section 3.3.3.2.1).
 func (in *Inbound) Fits(header []byte, version uint8) bool {
@@ -74,7 +74,7 @@ func (in *Inbound) Fits(header []byte, version uint8) bool {
 //  2. Copy IP header, options and extension headers, the mutable parts zeroed.
 //  3. MAC that, the AH with a zero ICV, the rest of the packet as it is, and
 //     ESN's high half. GMAC's IV, which stands in front of its ICV, and padding
-//     behind it count as they were sent.
+//     after it count as they were sent.
 //  4. Compare.
 func (in *Inbound) Verify(worker int, frame []byte, p *wire.Packet, number uint64, s *Scratch) status.Reason {
 	head := frame[p.Header:p.End]
@@ -103,7 +103,7 @@ func (in *Inbound) ICV(worker int, frame []byte, p *wire.Packet, number uint64, 
 }
 
 // digest is steps 2 and 3 of Verify: the whole tag over the packet and, with
-// ESN, the number's high half behind it. ok is false for options that do not
+// ESN, the number's high half after it. ok is false for options that do not
 // parse.
 func digest(m hash.Hash, frame []byte, p *wire.Packet, su *sa.Suite, esn bool, number uint64, s *Scratch) (tag []byte, ok bool) {
 	headers := append(s.headers[:0], frame[p.Start:p.Header+FixedLen]...)

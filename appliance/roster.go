@@ -54,7 +54,7 @@ func (r *roster) remove(bundle []*sa.SA) {
 	}
 }
 
-// after gives at most limit of the members behind a place, and whether there are
+// after gives at most limit of the members after a place, and whether there are
 // more.
 func (r *roster) after(place uint64, limit int) (page []*member, more bool) {
 	i, _ := slices.BinarySearchFunc(r.order, place+1, func(m *member, at uint64) int { return cmp.Compare(m.place, at) })

@@ -9,7 +9,7 @@ import (
 )
 
 // Summary is what an Appliance has done so far: what was moved, how it was
-// judged, and what the kernel dropped before or behind it.
+// judged, and what the kernel dropped before or after it.
 type Summary struct {
 	Ran        time.Duration
 	Wire, Host string // the interfaces' names

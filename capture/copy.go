@@ -20,7 +20,7 @@ type Copy struct {
 	err   error
 
 	begun   bool     // a section has
-	secrets []Secret // to come behind its header
+	secrets []Secret // to come after its header
 }
 
 // CopyTo has everything that is read from now on written to out; it comes before
@@ -41,7 +41,7 @@ func (r *Reader) CopyTo(out io.Writer) *Copy {
 }
 
 // Frame writes a frame in the place of the one that the Reader gave with info,
-// whose missing bytes still count. The comment stands behind those that it had.
+// whose missing bytes still count. The comment stands after those that it had.
 func (c *Copy) Frame(frame []byte, info Info, comment string) error {
 	c.block(info, frame, comment)
 	return c.err

@@ -11,7 +11,7 @@ import (
 
 // LayerTypeTrailer is the status trailer as gopacket knows it. gopacket reads
 // from the front and cuts a packet at its IP length, so that it never reaches
-// what lies behind; the trailer is therefore the first layer, with the frame
+// what lies after; the trailer is therefore the first layer, with the frame
 // in front of it as its payload:
 //
 //	gopacket.NewPacketSource(source, capture.LayerTypeTrailer)

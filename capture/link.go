@@ -21,8 +21,8 @@ const (
 	linkLoop     = 108 // BSD loopback, family in network byte order
 	linkENC      = 109 // OpenBSD's and FreeBSD's enc0: family, SPI, flags
 	linkSLL      = 113 // Linux "any", 16-byte header
-	linkRadiotap = 127 // IEEE 802.11 behind a radiotap header
-	linkPPPDir   = 204 // PPP behind a byte that tells the direction
+	linkRadiotap = 127 // IEEE 802.11 after a radiotap header
+	linkPPPDir   = 204 // PPP after a byte that tells the direction
 	linkIPv4     = 228
 	linkIPv6     = 229
 	linkNFLOG    = 239 // Linux netfilter log: 4 bytes, then attributes
@@ -70,7 +70,7 @@ const (
 )
 
 // ethernet makes an Ethernet frame of what was captured, which lies in buf
-// behind room for an Ethernet header.
+// after room for an Ethernet header.
 func ethernet(link uint32, buf []byte) ([]byte, error) {
 	if link == linkPKTAP {
 		n, inner := pktap(buf[etherLen:])
@@ -231,7 +231,7 @@ func radiotap(b []byte) (n int, etherType uint16) {
 }
 
 // wifi reads the header of an 802.11 data frame in clear and the LLC and SNAP
-// headers behind it. Other frames carry nothing that is looked at.
+// headers after it. Other frames carry nothing that is looked at.
 func wifi(b []byte) (n int, etherType uint16) {
 	const (
 		data, noData, qos             = 2, 4, 8

@@ -92,7 +92,7 @@ func (p *pcapng) other(in *bufio.Reader, kind uint32, body int64) error {
 }
 
 // block reads the head of a block: body is the number of bytes that follow it,
-// without the length repeated behind them. A section header's byte order is
+// without the length repeated after them. A section header's byte order is
 // taken from the magic that follows.
 func (p *pcapng) block(in *bufio.Reader) (kind uint32, body int64, err error) {
 	var h [8]byte
@@ -121,7 +121,7 @@ func (p *pcapng) block(in *bufio.Reader) (kind uint32, body int64, err error) {
 }
 
 // metadata reads the body of a block that is no packet, at least min bytes,
-// and the length behind it.
+// and the length after it.
 func metadata(in *bufio.Reader, body, min int64) ([]byte, error) {
 	if body < min || body > maxMetadata {
 		return nil, fmt.Errorf("expected a block body of %d to %d bytes, found %d", min, maxMetadata, body)

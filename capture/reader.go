@@ -47,7 +47,7 @@ type origin struct {
 }
 
 // record is where a frame was found: its link type, and how many bytes follow
-// that belong to it and how many behind those are to be skipped.
+// that belong to it and how many after those are to be skipped.
 type record struct {
 	Info
 	link     uint32
@@ -183,7 +183,7 @@ func formatOf(magic uint32, in *bufio.Reader) (format, error) {
 }
 
 // Next reads a frame. The frame lies in the Reader's buffer until the next
-// call, with spare capacity for status.Tailroom behind it. Frames without an
+// call, with spare capacity for status.Tailroom after it. Frames without an
 // Ethernet header get one of zero addresses and the EtherType of what they
 // carry; those of link types that are not understood are left out and counted.
 // The error is io.EOF at the end of the capture; every other one names the
@@ -245,7 +245,7 @@ func (r *Reader) read(rec *record) ([]byte, error) {
 	return ethernet(rec.link, r.buf)
 }
 
-// readRest reads what stands behind a frame. Its options are for a Copy.
+// readRest reads what stands after a frame. Its options are for a Copy.
 func (r *Reader) readRest(rec *record) error {
 	padding := int64(-rec.captured & 3)
 	length := rec.rest - padding - 4
@@ -300,8 +300,8 @@ func newPcap(in *bufio.Reader, order binary.ByteOrder, unit int64, length int) (
 	if major := order.Uint16(h[4:]); major != 2 {
 		return nil, fmt.Errorf("expected pcap version 2, found %d", major)
 	}
-	// The upper half of the word says whether frames have a checksum behind
-	// them; bytes behind the IP length are no part of a packet anyway.
+	// The upper half of the word says whether frames have a checksum after
+	// them; bytes after the IP length are no part of a packet anyway.
 	p := &pcap{order, unit, length, order.Uint32(h[20:]) & 0xffff}
 	return p, understood(p.link)
 }

@@ -18,11 +18,11 @@ import (
 //   - additionalData is SPI | sequence number (8 bytes), or with ESN
 //     SPI | high half | low half (12 bytes; RFC 4106, section 5). Cipher plus
 //     MAC takes the same form and puts the high half where RFC 4303, section
-//     2.2.1, wants it: behind the ciphertext.
+//     2.2.1, wants it: after the ciphertext.
 //   - plaintext is payload | padding | pad length | next header, a multiple of 4
 //     bytes (RFC 4303, section 2.4); sealed is ciphertext | ICV. Overhead is the
 //     ICV's length, 0 without a MAC.
-//   - Seal and Open append to dst and write nothing behind what they append.
+//   - Seal and Open append to dst and write nothing after what they append.
 //     dst is another buffer than the input, or input[:0].
 //   - Open answers an error where the ICV or a length is wrong, and then leaves
 //     no plaintext in dst. A nonce or additionalData of the wrong length, or a

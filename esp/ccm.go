@@ -79,7 +79,7 @@ func (c *ccm) Open(dst, iv, sealed, aad []byte) ([]byte, error) {
 // sections 2.2 and 2.3):
 //
 //  1. B_0: flags | nonce 11 | plaintext length 4.
-//  2. Additional data behind its length of 2 bytes, zero-padded to a block.
+//  2. Additional data after its length of 2 bytes, zero-padded to a block.
 //  3. Plaintext, zero-padded to a block.
 //  4. Hide the chaining value with the key stream of counter 0.
 func (c *ccm) sum(iv, plaintext, aad []byte) []byte {

@@ -55,7 +55,7 @@ func NewInbound(s *sa.SA, workers int) (*Inbound, error) {
 	return in, nil
 }
 
-// Opened is what an opened packet holds. Len bytes of payload begin behind
+// Opened is what an opened packet holds. Len bytes of payload begin after
 // header and IV, where the ciphertext was.
 type Opened struct {
 	Len        int

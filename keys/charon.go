@@ -191,7 +191,7 @@ func put[V any](m *map[string]V, key string, value V) {
 	(*m)[key] = value
 }
 
-// bytes takes a line of a dump, behind whose bytes stand their characters.
+// bytes takes a line of a dump, after whose bytes stand their characters.
 func (w *worker) bytes(words []string) {
 	for _, word := range words[:min(len(words), w.left)] {
 		b, _ := strconv.ParseUint(word, 16, 8)

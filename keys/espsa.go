@@ -136,7 +136,7 @@ func address(text string) netip.Addr {
 	return a.Unmap().WithZone("")
 }
 
-// tableKey reads a key as Wireshark does: hexadecimal behind 0x, else the
+// tableKey reads a key as Wireshark does: hexadecimal after 0x, else the
 // characters themselves.
 func tableKey(text string) (sa.Key, error) {
 	switch {

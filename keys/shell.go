@@ -73,7 +73,7 @@ func isNumber(word []byte) bool {
 	return len(word) > 0 && !slices.ContainsFunc(word, func(c byte) bool { return c < '0' || c > '9' })
 }
 
-// command gives the words behind `ip xfrm state add` or `update`, which may be
+// command gives the words after `ip xfrm state add` or `update`, which may be
 // shortened as ip allows and have a sudo or a namespace in front; nil where it is
 // another command. For ip -batch there is no ip in front.
 func command(words []string) []string {

@@ -26,7 +26,7 @@ type state struct {
 }
 
 // xfrm is a text while it is read: the output of `ip xfrm state` or `ip xfrm
-// monitor`, with commands between, and policies behind.
+// monitor`, with commands between, and policies after.
 type xfrm struct {
 	all      []*state
 	cur      *state    // nil where lines concern no state
@@ -177,7 +177,7 @@ func (s *state) read(words []string) error {
 	return nil
 }
 
-// after is the word behind another one, without what ip -s puts behind it in
+// after is the word after another one, without what ip -s puts after it in
 // brackets, and without a comma.
 func after(words []string, word string) string {
 	for i := 0; i+1 < len(words); i++ {
@@ -225,7 +225,7 @@ func (s *state) header(words []string) error {
 }
 
 // algorithm reads `aead NAME KEY BITS`, `auth-trunc NAME KEY BITS`,
-// `enc NAME KEY` or `auth NAME KEY`. A null cipher has no key; behind a key
+// `enc NAME KEY` or `auth NAME KEY`. A null cipher has no key; after a key
 // ip -s puts "(160 bits)".
 func (s *state) algorithm(words []string) error {
 	s.algorithms = true

@@ -67,7 +67,7 @@ func lengths(po *portion) status.Reason {
 	return status.Verified
 }
 
-// open verifies one header's ICV, decrypts behind it, and tells the SA's mark
+// open verifies one header's ICV, decrypts after it, and tells the SA's mark
 // of the number that proved authentic.
 func (p *Pipeline) open(po *portion, h *header, r *status.Record) status.Reason {
 	var verdict status.Reason

@@ -45,7 +45,7 @@ type Pipeline struct {
 
 	// The frame in work.
 	frame   []byte
-	l3      int // offset behind the EtherType
+	l3      int // offset after the EtherType
 	trailer status.Trailer
 	outer   portion
 	inner   portion

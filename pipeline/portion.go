@@ -16,7 +16,7 @@ type portion struct {
 	kind   status.Portion // from the SA's mode; unknown until an ICV verified where that is auto
 	packet wire.Packet    // the packet that carries it
 	encap  bool           // ESP in UDP
-	end    int            // behind the IPsec packet, by IP or UDP length
+	end    int            // after the IPsec packet, by IP or UDP length
 
 	headers [2]header     // AH before ESP
 	n       int           // headers in use: those for which an SA matched
@@ -37,7 +37,7 @@ type header struct {
 	protocol sa.Protocol
 }
 
-// wanted tells whether the portion is to be checked.
+// wanted reports whether the portion is to be checked.
 func (po *portion) wanted() bool { return po.skip == 0 && po.n > 0 }
 
 func (po *portion) add(e *entry, protocol sa.Protocol, at int) {
@@ -156,8 +156,8 @@ func (p *Pipeline) match(po *portion, h header) status.Reason {
 	return 0
 }
 
-// matchAH adds the AH and, where both are one portion, the ESP behind it: the
-// partner of a bundle, or an offloaded SA behind a transport-mode AH, which is
+// matchAH adds the AH and, where both are one portion, the ESP after it: the
+// partner of a bundle, or an offloaded SA after a transport-mode AH, which is
 // how Linux builds it.
 func (p *Pipeline) matchAH(po *portion, a *entry, at int) {
 	po.add(a, sa.AH, at)
@@ -182,7 +182,7 @@ func (p *Pipeline) matchAH(po *portion, a *entry, at int) {
 	}
 }
 
-// matchBehindAH adds the ESP header h behind an AH that is bundled with none.
+// matchBehindAH adds the ESP header h after an AH that is bundled with none.
 func (p *Pipeline) matchBehindAH(po *portion, h header) {
 	e := p.lookup(po, h).ESP
 	if e == nil {
@@ -251,7 +251,7 @@ func (p *Pipeline) incapable(po *portion) status.Reason {
 	return 0
 }
 
-// switchedOff tells whether one of the portion's protocols is switched off. The
+// switchedOff reports whether one of the portion's protocols is switched off. The
 // protocols of a bundle are two, also where the frame lacks one of them.
 func (p *Pipeline) switchedOff(po *portion) bool {
 	for _, h := range po.headers[:po.n] {

@@ -247,7 +247,7 @@ func (d *SAD) Switch(ah, esp bool) {
 // comes in on (SaDeleteReq), as it does by itself when the table is nearly full.
 func (d *SAD) ForcePressure(on bool) { d.table.ForcePressure(on) }
 
-// off tells whether a protocol is switched off.
+// off reports whether a protocol is switched off.
 func (d *SAD) off(protocol sa.Protocol) bool {
 	if protocol == sa.AH {
 		return d.ahOff.Load()

@@ -19,7 +19,7 @@ type View struct {
 	Portion status.Portion
 	Packet  wire.Packet // that carries it
 	Encap   bool        // ESP in UDP
-	End     int         // offset behind the IPsec packet, by IP or UDP length
+	End     int         // offset after the IPsec packet, by IP or UDP length
 
 	Headers []Header      // those for which an SA matched, AH before ESP
 	Skip    status.Reason // why it is left alone; 0 if it is checked

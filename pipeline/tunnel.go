@@ -7,7 +7,7 @@ import (
 )
 
 // tunnelPortion checks the tunnel portion, if the frame has one, and looks for a
-// transport portion inside what it opened. Behind a failed tunnel nothing is
+// transport portion inside what it opened. After a failed tunnel nothing is
 // looked at. What may be a tunnel is checked here, too.
 func (p *Pipeline) tunnelPortion() {
 	if !p.outer.wanted() || p.outer.kind == status.TransportPortion {

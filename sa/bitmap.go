@@ -26,7 +26,7 @@ func (b Bitmap) Len() int {
 	return 0
 }
 
-// String is one hexadecimal number behind 0x; empty for nil.
+// String is one hexadecimal number after 0x; empty for nil.
 func (b Bitmap) String() string {
 	if b == nil {
 		return ""
@@ -45,7 +45,7 @@ func (b Bitmap) String() string {
 // MarshalText writes String.
 func (b Bitmap) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
 
-// UnmarshalText reads a hexadecimal number behind 0x of at most MaxWindow bits.
+// UnmarshalText reads a hexadecimal number after 0x of at most MaxWindow bits.
 func (b *Bitmap) UnmarshalText(text []byte) error {
 	digits, hex := strings.CutPrefix(string(text), "0x")
 	if !hex || digits == "" || len(digits) > MaxWindow/4 {

@@ -40,7 +40,7 @@ func (s SPI) String() string { return fmt.Sprintf("0x%08x", uint32(s)) }
 // MarshalText writes String.
 func (s SPI) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// UnmarshalText reads decimal digits, or hexadecimal ones behind 0x.
+// UnmarshalText reads decimal digits, or hexadecimal ones after 0x.
 func (s *SPI) UnmarshalText(b []byte) error {
 	n, err := strconv.ParseUint(string(b), 0, 32)
 	if err != nil {

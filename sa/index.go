@@ -71,7 +71,7 @@ func (x *index[T]) room(spi uint32) *part[T] {
 }
 
 // take puts a copy of a chain's links where they belong, the last one first, so
-// that what was deleted earlier stays behind what was deleted later.
+// that what was deleted earlier stays after what was deleted later.
 func (p *part[T]) take(l *link[T]) {
 	if l == nil {
 		return

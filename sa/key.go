@@ -11,7 +11,7 @@ import (
 // Key is secret bytes. Whatever formats, logs or encodes it sees their number
 // only. The zero Key is empty.
 type Key struct {
-	// Behind two pointers, so that fmt finds no bytes even where it reaches a
+	// After two pointers, so that fmt finds no bytes even where it reaches a
 	// Key through an unexported field and cannot call its methods. One is not
 	// enough: a verb that does not fit, %s for instance, shows what a pointer
 	// points to.

@@ -54,7 +54,7 @@ func (m *Mark) Number(low uint32) uint64 {
 	return uint64(m.high.Load())<<32 | uint64(low)
 }
 
-// Authenticated raises T to n. Only numbers behind a valid ICV may come here.
+// Authenticated raises T to n. Only numbers under a valid ICV may come here.
 func (m *Mark) Authenticated(n uint64) {
 	if !m.esn {
 		return

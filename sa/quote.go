@@ -38,7 +38,7 @@ func Quote(text string) string {
 	return strconv.Quote(text)
 }
 
-// plain is what a line may show although it has eight digits in a row: SPIs behind
+// plain is what a line may show although it has eight digits in a row: SPIs after
 // their name, and words that may be addresses or prefixes.
 var plain = regexp.MustCompile(`(?i)\bspi["']?\s*[:=]?\s*["']?0x[0-9a-f]{1,8}\b|[0-9a-f.:]*:[0-9a-f.:]*(?:/\d+)?`)
 

@@ -50,7 +50,7 @@ type Suite struct {
 	Integrity Integrity
 
 	KeyLen  int // cipher key without salt
-	SaltLen int // salt behind the key (of the cipher, or of AH's GMAC)
+	SaltLen int // salt after the key (of the cipher, or of AH's GMAC)
 	IVLen   int // explicit IV on the wire (in AH's GMAC: in front of the tag)
 	Block   int // ciphertext is a multiple of it, at least 4
 	AuthLen int // key of the separate integrity algorithm, without salt
@@ -91,7 +91,7 @@ func (s Suite) Legacy() bool {
 	return false
 }
 
-// CounterMode tells whether the suite breaks where an IV comes again under one
+// CounterMode reports whether the suite breaks where an IV comes again under one
 // key: CTR and all that is made of it, GCM, CCM, GMAC, and ChaCha20 (RFC 4106
 // section 3.1, RFC 4543 section 3.1).
 func (s Suite) CounterMode() bool {

@@ -138,7 +138,7 @@ func (r Reason) String() string { return reasons.Name(r) }
 // Sentence says it for people.
 func (r Reason) Sentence() string { return reasons.Sentence(r) }
 
-// Qualified gives the short name behind "nic/", for where nothing else says whose
+// Qualified gives the short name after "nic/", for where nothing else says whose
 // reason it is.
 func (r Reason) Qualified() string { return reasons.Qualified(r) }
 
@@ -174,15 +174,15 @@ func (p Portion) pick(tunnel, transport Code) Code {
 	return GenericError
 }
 
-// Failed tells whether the reason is that of a portion that was checked and
+// Failed reports whether the reason is that of a portion that was checked and
 // found bad.
 func (r Reason) Failed() bool { return r.Code(NoPortion) != Success }
 
-// Authentic tells whether the portion's ICV was valid: it is for Verified, and
-// for what can only be seen behind a valid ICV.
+// Authentic reports whether the portion's ICV was valid: it is for Verified, and
+// for what can only be seen under a valid ICV.
 func (r Reason) Authentic() bool { return r == Verified || r == PadLength || r == PadBytes }
 
-// OfIPsec tells whether a frame that ended for r has AH or ESP.
+// OfIPsec reports whether a frame that ended for r has AH or ESP.
 func (r Reason) OfIPsec() bool {
 	switch r {
 	case NotIP, BadIPHeader, NoIPsec, IKE, KeepAlive, UDPTooShort:

@@ -80,7 +80,7 @@ type Record struct {
 
 	IP         uint16 // offset of the IP header that the IPsec header belongs to
 	IPsec      uint16 // offset of the AH or ESP header
-	Payload    uint16 // offset of what lies behind IV or AH
+	Payload    uint16 // offset of what lies after IV or AH
 	PayloadLen uint16 // its bytes, without pad, pad length, next header and ICV
 
 	IVLen, PadLen, ICVLen uint8 // bytes
@@ -96,7 +96,7 @@ type Trailer struct {
 	Removed  uint8  // portions removed in Decap form
 	Omitted  uint8  // records for which there was no room
 	Queue    uint16 // receive queue
-	WireLen  uint32 // bytes received; what lies behind them in front of the trailer is padding
+	WireLen  uint32 // bytes received; what lies after them in front of the trailer is padding
 	Ordinal  uint64 // number of the frame on its queue, from 1
 	Received int64  // nanoseconds since the Unix epoch at which the frame's batch was read
 	N        uint8  // records in use

@@ -1,6 +1,6 @@
 // Package status is the account of a frame's fate: the word that NDIS defines
 // for IPsec task offload, the one list of reasons, and the trailer that carries
-// both behind the frame.
+// both after the frame.
 //
 // It holds no state and does no I/O. The NIC writes what is declared here, the
 // transport and every tool (capture, replay, counters) read it; nothing else
@@ -65,13 +65,13 @@ const (
 	NextCryptoDone Word = 1 << 2
 )
 
-// Done tells whether the NIC checked at least one IPsec payload of the frame.
+// Done reports whether the NIC checked at least one IPsec payload of the frame.
 func (w Word) Done() bool { return w&CryptoDone != 0 }
 
-// Next tells whether the NIC checked both the tunnel and the transport portion.
+// Next reports whether the NIC checked both the tunnel and the transport portion.
 func (w Word) Next() bool { return w&NextCryptoDone != 0 }
 
-// DeleteSA tells whether the NIC asks for the frame's SA to be deleted.
+// DeleteSA reports whether the NIC asks for the frame's SA to be deleted.
 func (w Word) DeleteSA() bool { return w&SADeleteReq != 0 }
 
 // Code is the CryptoStatus of the word. Success alone says nothing about the
@@ -81,7 +81,7 @@ func (w Word) Code() Code { return Code(w >> 16) }
 // WithCode returns w with c as its CryptoStatus.
 func (w Word) WithCode(c Code) Word { return w&0xffff | Word(c)<<16 }
 
-// Verified tells whether the NIC checked that many IPsec portions, one or two,
+// Verified reports whether the NIC checked that many IPsec portions, one or two,
 // and found them all good. It panics for any other number.
 func (w Word) Verified(portions int) bool {
 	switch portions {

@@ -9,7 +9,7 @@ import (
 
 // checkLifetime announces, once each, that a lifetime of the SA is over (RFC 4301
 // section 4.4.2.1), and reports whether the hard one is, which it stays. It comes
-// behind the window, so that replays cost an SA nothing.
+// after the window, so that replays cost an SA nothing.
 func (r *Receiver) checkLifetime(a *association) bool {
 	u := a.known.Usage()
 	hard := u.Ended || beyond(&u, a.Lifetimes.Hard, r.clock)

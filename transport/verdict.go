@@ -127,7 +127,7 @@ func (r Reason) String() string { return reasons.Name(r) }
 // Sentence says it for people.
 func (r Reason) Sentence() string { return reasons.Sentence(r) }
 
-// Qualified gives the short name behind "transport/", for where nothing else says
+// Qualified gives the short name after "transport/", for where nothing else says
 // whose reason it is.
 func (r Reason) Qualified() string { return reasons.Qualified(r) }
 

@@ -17,7 +17,7 @@ func HeaderSum(frame []byte, p Packet) bool {
 
 // UpperSum computes the checksum of the TCP segment or UDP datagram that p
 // carries anew, over the addresses in p's header (RFC 3948 section 3.1.2). A
-// UDP checksum of zero, none, stays zero over IPv4, and bytes behind a datagram's
+// UDP checksum of zero, none, stays zero over IPv4, and bytes after a datagram's
 // own length (RFC 4303 section 2.7) do not count. Other protocols, and segments
 // too short for a checksum, are left alone.
 func UpperSum(frame []byte, p Packet) {

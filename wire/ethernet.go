@@ -22,7 +22,7 @@ const (
 	maxTags = 2 // VLAN and QinQ
 )
 
-// Ethernet finds the EtherType behind up to two VLAN tags (0x8100 or 0x88a8)
+// Ethernet finds the EtherType after up to two VLAN tags (0x8100 or 0x88a8)
 // and the offset of what it announces. ok is false for a frame that is too
 // short or has more tags.
 func Ethernet(frame []byte) (etherType uint16, payload int, ok bool) {

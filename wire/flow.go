@@ -20,7 +20,7 @@ type Shown uint8
 
 // How much it may be.
 const (
-	ShownAddresses Shown = iota // neither protocol nor ports: a later fragment behind extension headers
+	ShownAddresses Shown = iota // neither protocol nor ports: a later fragment after extension headers
 	ShownProtocol               // not the ports that there may be: a later fragment
 	ShownAll                    // protocol, and the ports of one that has some
 )
@@ -81,7 +81,7 @@ func upperLen(proto uint8) int {
 }
 
 // isExtension reports whether the number is that of an IPv6 extension header,
-// behind which another one names the upper layer (RFC 7045 section 4).
+// after which another one names the upper layer (RFC 7045 section 4).
 func isExtension(proto uint8) bool {
 	const mobility, hip, shim6 = 135, 139, 140
 	switch proto {

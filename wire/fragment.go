@@ -43,7 +43,7 @@ func ParseFragment(frame []byte, p Packet) Fragment {
 }
 
 // Unfragment makes one whole packet of the IP packet at frame[start], which is
-// the head of its first fragment f with all data of the datagram behind it: next
+// the head of its first fragment f with all data of the datagram after it: next
 // header, length, no fragmentation, the IPv4 checksum. DF stays as it is. With
 // congested the ECN field becomes CE. The packet must be no longer than its
 // length field can say.

@@ -44,7 +44,7 @@ type Packet struct {
 	Proto   uint8 // what lies at Header: upper protocol, AH or ESP
 	Start   int   // the IP header
 	ProtoAt int   // the byte that names Proto
-	Header  int   // behind options and extension headers
+	Header  int   // after options and extension headers
 	End     int   // behind the packet by its own length field
 	Reach   int   // behind those of its bytes that are there: End, or less where Short
 	Src     netip.Addr
@@ -127,7 +127,7 @@ func (p *Packet) parseIPv6(b []byte, start int) error {
 }
 
 // walk steps over the extension headers in front of IPsec or the upper layer.
-// Hop-by-hop options may only stand directly behind the IPv6 header; the
+// Hop-by-hop options may only stand directly after the IPv6 header; the
 // others may come in any order. b is the packet.
 func (p *Packet) walk(b []byte) error {
 	for at := IPv6Len; ; at = p.Header - p.Start {

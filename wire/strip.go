@@ -4,7 +4,7 @@ import "encoding/binary"
 
 // StripTunnel leaves of a frame its Ethernet header with tags and the packet
 // inside the tunnel, cut to its own length. The EtherType becomes the inner
-// version's; the inner header is not changed. l3 is the offset behind the
+// version's; the inner header is not changed. l3 is the offset after the
 // EtherType. Not the packet moves but what stands in front of it: the frame
 // returned begins later in the same memory.
 func StripTunnel(frame []byte, l3 int, inner Packet) []byte {
@@ -19,8 +19,8 @@ func StripTunnel(frame []byte, l3 int, inner Packet) []byte {
 }
 
 // StripTransport takes the bytes from p.Header up to payload (UDP
-// encapsulation, AH, ESP header and IV) out of packet p, and what lies behind
-// payload+n (pad, ICV, anything behind the packet) off the frame. The IP
+// encapsulation, AH, ESP header and IV) out of packet p, and what lies after
+// payload+n (pad, ICV, anything after the packet) off the frame. The IP
 // header then announces next: protocol, length, and the IPv4 checksum by
 // incremental update, so that a wrong one stays wrong (RFC 1624). It returns
 // the shorter frame, which begins later in the same memory, and the packet as

@@ -1,6 +1,6 @@
 // Package account follows what each SA's sender numbered over a capture: what
 // came, what is lost, doubled, late, and which SA followed which. It reads what the
-// NIC wrote behind the frames; what no SA matches is followed by its header, since
+// NIC wrote after the frames; what no SA matches is followed by its header, since
 // numbers need no key. What a window refuses, the transport's own window says.
 //
 // It judges no frame, does no I/O, and is unsafe for concurrent use. Its memory is
@@ -182,9 +182,9 @@ type sender struct {
 	frames, good, leftAlone, notJudged uint64
 	failed                             map[status.Reason]uint64
 
-	came     numbers // behind a valid ICV, or of frames that nobody checked
+	came     numbers // under a valid ICV, or of frames that nobody checked
 	failing  numbers // of frames that failed
-	proven   bool    // one of came stood behind a valid ICV
+	proven   bool    // one of came stood under a valid ICV
 	window   *replay.Window
 	replayed uint64
 

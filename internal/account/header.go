@@ -76,7 +76,7 @@ func lastPacket(frame []byte, t *status.Trailer) (wire.Packet, bool) {
 	return p, err == nil
 }
 
-// OwnPacket parses the packet behind the frame's Ethernet header.
+// OwnPacket parses the packet after the frame's Ethernet header.
 func OwnPacket(frame []byte) (wire.Packet, bool) {
 	etherType, start, ok := wire.Ethernet(frame)
 	version := uint8(4)

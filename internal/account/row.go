@@ -7,7 +7,7 @@ import (
 )
 
 // Row is the account of one SA, or of one header that no SA matches. Numbers are
-// those behind a valid ICV and those of frames that nobody checked; where no
+// those under a valid ICV and those of frames that nobody checked; where no
 // ICV was valid and more frames failed than that, it is those of the failed ones.
 type Row struct {
 	SA       string `json:"sa"` // empty: no SA matches
@@ -21,7 +21,7 @@ type Row struct {
 	LeftAlone uint64            `json:"left_alone"`
 	NotJudged uint64            `json:"not_judged"`
 
-	Authentic      bool   `json:"authentic"` // a number stood behind a valid ICV
+	Authentic      bool   `json:"authentic"` // a number stood under a valid ICV
 	FirstSeq       string `json:"first_seq"` // the lowest; empty: there is none
 	LastSeq        string `json:"last_seq"`  // the highest
 	Lost           uint64 `json:"lost"`      // from the lowest to the highest: in no frame

@@ -230,7 +230,7 @@ func (o *replayOptions) capture(frames *capture.Reader, inspector *inspect.Inspe
 	return sum, err
 }
 
-// sumUp prints the account: alone on standard output, else behind the frames on
+// sumUp prints the account: alone on standard output, else after the frames on
 // standard error, where JSON is to be read by a program in one sentence.
 func (o *replayOptions) sumUp(s *inspect.Summary) error {
 	switch {

@@ -263,7 +263,7 @@ func (o *runOptions) takeOver() (*configs.Config, error) {
 	return c, nil
 }
 
-// checkNames tells whether the kernel takes the interfaces' names.
+// checkNames reports whether the kernel takes the interfaces' names.
 func checkNames(c *configs.Config) error {
 	return errors.Join(tap.CheckName(c.Wire.Name), tap.CheckName(c.Host.Name))
 }

@@ -148,7 +148,7 @@ func translated(s *sa.SA, x *sample, from, to netip.Addr) miss {
 }
 
 // notEncrypted takes the payload of ESP for what it is before encryption, with and
-// without room for the ICV behind it.
+// without room for the ICV after it.
 func notEncrypted(s *sa.SA) misses {
 	null, err := sa.ParseSuite(sa.ESP, "null")
 	return func(yield func(miss) bool) {

@@ -473,7 +473,7 @@ func padding(s *sa.SA) misses {
 	}
 }
 
-// encryptionKeys tries ciphers and encryption keys behind a good ICV of a separate
+// encryptionKeys tries ciphers and encryption keys under a good ICV of a separate
 // integrity algorithm.
 func (d *Case) encryptionKeys(s *sa.SA) misses {
 	return func(yield func(miss) bool) {

@@ -68,7 +68,7 @@ func (s *samples) ordered() []*sample {
 }
 
 // keep takes a copy of the packet at which the NIC stopped, be it the frame's own,
-// or one that came in a tunnel. Where rec is of an ESP behind an AH, that is taken
+// or one that came in a tunnel. Where rec is of an ESP after an AH, that is taken
 // out: it is good, and ESP does not cover it.
 func (s *samples) keep(frame []byte, t *status.Trailer, rec *status.Record, room *int) {
 	inside := t.Form == status.InPlace && t.N > 0 && t.Records[0].Portion == status.TunnelPortion &&

@@ -11,7 +11,7 @@ import (
 )
 
 // What an IPsec host captures of its own it sees twice: Linux gives a packet that it
-// took out of a tunnel to the interface again, behind the frame that it came in
+// took out of a tunnel to the interface again, after the frame that it came in
 // (docs/diagnosis.md, which says what was seen of which modes). Two such frames are
 // twins.
 
@@ -100,7 +100,7 @@ func (w *twins) opened(s *subject, frame []byte, f *account.Frame, rec *status.R
 	w.next = (w.next + 1) % maxWaiting
 }
 
-// append puts a place behind those with the same print.
+// append puts a place after those with the same print.
 func (w *twins) append(print uint64, place int) {
 	i, there := w.first[print]
 	if !there {
@@ -173,7 +173,7 @@ func (d *Case) clear(frame []byte, number int) {
 }
 
 // afterFailed looks whether a packet may be what was in the ESP that failed last: of
-// its length, between its stations, and right behind it.
+// its length, between its stations, and right after it.
 func (d *Case) afterFailed(frame []byte, p *wire.Packet, number int) {
 	s := d.failing
 	if s == nil {

@@ -42,7 +42,7 @@ type datagram struct {
 	head  *chunk        // that one's bytes up to first.Head
 	parts [maxParts]*chunk
 	held  int   // bytes of data
-	reach int   // behind the furthest byte of a fragment that others follow
+	reach int   // after the furthest byte of a fragment that others follow
 	end   int   // length of all data; 0 while the last fragment is missing
 	ecn   uint8 // one bit for each ECN field met
 }
@@ -60,7 +60,7 @@ func (s span) len() int { return s.b - s.a }
 
 func (s span) units() (a, b int) { return s.a / unit, (s.b + unit - 1) / unit }
 
-// contradicts tells whether a fragment that ends there denies what others say of
+// contradicts reports whether a fragment that ends there denies what others say of
 // the datagram's end: those with more to follow end in front of the last one, and
 // there is one last one.
 func (d *datagram) contradicts(end int, more bool) bool {
@@ -93,13 +93,13 @@ func (d *datagram) meet(offset int, data []byte) Result {
 	return Overlap
 }
 
-// begins tells whether a fragment with that offset is held.
+// begins reports whether a fragment with that offset is held.
 func (d *datagram) begins(offset int) bool {
 	s := spanAt(offset, offset+1)
 	return d.parts[s.part] != nil && d.parts[s.part].begun.count(s.units()) == 1
 }
 
-// holds tells whether there are bytes at that offset.
+// holds reports whether there are bytes at that offset.
 func (d *datagram) holds(offset int) bool {
 	s := spanAt(offset, offset+1)
 	return d.parts[s.part] != nil && d.parts[s.part].held.count(s.units()) == 1
@@ -150,8 +150,8 @@ func (d *datagram) store(m *memory, frame []byte, p wire.Packet, f wire.Fragment
 	d.ecn |= 1 << wire.ECN(frame, p)
 }
 
-// complete tells whether all is there: what is held does not overlap and, once
-// the end is known, does not reach behind it.
+// complete reports whether all is there: what is held does not overlap and, once
+// the end is known, does not reach beyond it.
 func (d *datagram) complete() bool { return d.end != 0 && d.held == d.end }
 
 // appendTo appends head and data of a datagram that is complete.
@@ -165,7 +165,7 @@ func (d *datagram) appendTo(dst []byte) []byte {
 	return dst
 }
 
-// congestion tells whether a fragment met it. It is not ok where only some of
+// congestion reports whether a fragment met it. It is not ok where only some of
 // the fragments are ECN-capable: Linux drops those mixtures that RFC 3168 section
 // 5.3 leaves open, too.
 func (d *datagram) congestion() (met, ok bool) {

@@ -20,7 +20,7 @@ import (
 	"tapsec/wire"
 )
 
-// Tailroom is the spare capacity in bytes behind every frame returned.
+// Tailroom is the spare capacity in bytes after every frame returned.
 const Tailroom = 320
 
 // MinBytes is the least memory that a Buffer works with: the longest datagram's.
@@ -86,7 +86,7 @@ func New(l Limits) *Buffer {
 // fragment, and ends with its packet. The packet is no fragment: lengths and
 // checksum are right, an IPv6 fragment header is gone. Where a fragment met
 // congestion the whole did (RFC 3168 section 5.3). It is the caller's, with
-// Tailroom bytes behind it, until Release.
+// Tailroom bytes after it, until Release.
 //
 //  1. Time passes.
 //  2. Refuse what cannot be before anything is looked for or kept.

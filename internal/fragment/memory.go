@@ -35,7 +35,7 @@ func (m *marks) count(a, b int) (n int) {
 }
 
 // mask has the bits from a to b of one word; a may lie in front of it and b
-// behind it.
+// after it.
 func mask(a, b int) uint64 {
 	return ^uint64(0) << max(a, 0) & (^uint64(0) >> max(64-b, 0))
 }

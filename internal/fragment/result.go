@@ -5,7 +5,7 @@ import "tapsec/internal/reason"
 // Result says what became of a fragment. The zero value is Held.
 type Result uint8
 
-// The results. With those behind Duplicate the fragment is lost; where it says
+// The results. With those after Duplicate the fragment is lost; where it says
 // so its datagram is lost too, and later fragments of it get the same result
 // until its time is over (RFC 5722 section 4).
 const (

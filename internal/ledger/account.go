@@ -42,7 +42,7 @@ func ask(h holder, s *sa.SA) {
 	}
 }
 
-// covers tells whether number n may be used as far as the disk is concerned.
+// covers reports whether number n may be used as far as the disk is concerned.
 func (a *account) covers(n uint64) bool {
 	return a.keeper == nil || a.lease.granted && n <= a.lease.upTo
 }

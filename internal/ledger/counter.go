@@ -18,7 +18,7 @@ type Counter struct {
 	next uint64
 }
 
-// Next takes the next number, which must not exceed last, less than 2^64 - 1. It is ErrUsedUp behind that, and
+// Next takes the next number, which must not exceed last, less than 2^64 - 1. It is ErrUsedUp after that, and
 // ErrLease where the number cannot be written to disk before.
 func (c *Counter) Next(last uint64) (uint64, error) {
 	for {

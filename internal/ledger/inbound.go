@@ -34,8 +34,8 @@ const (
 	NoLease         // it cannot be written to disk before it is used; ask again later
 )
 
-// Accept tells whether a packet with that number and so many bytes of payload
-// may pass, and counts it. Only numbers behind a valid ICV may come here.
+// Accept reports whether a packet with that number and so many bytes of payload
+// may pass, and counts it. Only numbers under a valid ICV may come here.
 func (in *Inbound) Accept(seq, payload uint64) Verdict {
 	for {
 		if v := in.accept(seq, payload); v != NoLease {

@@ -174,7 +174,7 @@ func write(f *os.File, text []byte) error {
 	return err
 }
 
-// long tells whether the file must be written anew.
+// long reports whether the file must be written anew.
 func (j *journal) long() bool { return j.file == nil || j.lines > 2*j.whole+slack }
 
 // replace writes the file anew: beside it, and when that is on the disk, in its

@@ -40,7 +40,7 @@ type lease struct {
 // left is how many numbers may still be used.
 func (l *lease) left(used uint64) uint64 { return l.upTo - min(used, l.upTo) }
 
-// half tells whether it is time for another lease, once.
+// half reports whether it is time for another lease, once.
 func (l *lease) half(used uint64) bool { return !l.waiting && l.left(used) < l.size/2 }
 
 // plan sets pending if there is something to be written: where number need is
@@ -79,7 +79,7 @@ func (l *lease) fitting(used uint64, now time.Duration) uint64 {
 	return min(max(numbers*uint64(ahead)/elapsed, l.size/growth, leastLease), l.size*growth, mostLease)
 }
 
-// small tells whether there is nothing to take back of the lease.
+// small reports whether there is nothing to take back of the lease.
 func (l *lease) small(used uint64) bool { return l.left(used) <= 2*leastLease }
 
 // sum stays below the end of all numbers.

@@ -6,7 +6,7 @@
 //
 // A Ledger of New lives until the process ends. One of Open lives in a file, too,
 // and there it is always ahead: what stands on disk is how far numbers may have
-// been used (lease.go). So whoever is killed goes on behind everything that it
+// been used (lease.go). So whoever is killed goes on after everything that it
 // can have used, and loses at most the numbers of a lease.
 //
 // It knows SAs by fingerprints; there is no key in it. It does not know which
@@ -89,7 +89,7 @@ func (l *Ledger) enter(in *Inbound, s *sa.SA) {
 
 // Counter gives the numbers of an outbound SA. Where a repeated number would
 // break the cipher, the key alone says which counter it is, whatever SA it is on;
-// else protocol, SPI, addresses, suite and keys do. It begins behind the number
+// else protocol, SPI, addresses, suite and keys do. It begins after the number
 // that a running SA was taken over with.
 func (l *Ledger) Counter(s *sa.SA) *Counter {
 	l.mu.Lock()

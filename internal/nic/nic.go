@@ -40,7 +40,7 @@ type Chain func(queue int) []Stage
 type Config struct {
 	Wire, Host *tap.Device
 	Room       int   // longest frame in bytes that either side may send
-	Tail       int   // bytes that the stages may add to a frame behind its end
+	Tail       int   // bytes that the stages may add to a frame after its end
 	Chain      Chain // wire to host; nil is the empty chain
 	Outward    Chain // host to wire, likewise
 	Engine     tap.Engine

@@ -45,7 +45,7 @@ func (s *Sealer) path(mtu int) int {
 	return mtu
 }
 
-// payload is how much the layer carries in so many bytes behind the IP header:
+// payload is how much the layer carries in so many bytes after the IP header:
 // for ESP whole blocks, less pad length and next header.
 func (l *layer) payload(room int) int {
 	if l.ah != nil {

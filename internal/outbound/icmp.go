@@ -112,7 +112,7 @@ func appendTooBig(dst, packet []byte, mtu uint32) []byte {
 	return dst
 }
 
-// icmpSum is the checksum of an ICMP message behind an IP header. ICMPv6's counts a
+// icmpSum is the checksum of an ICMP message after an IP header. ICMPv6's counts a
 // pseudo-header (RFC 4443 section 2.3).
 func icmpSum(ip, icmp []byte) uint16 {
 	if ip[0]>>4 == 4 {

@@ -219,7 +219,7 @@ func (s *Sender) pass(frame []byte, r Reason) Reason {
 	return r
 }
 
-// seal makes the sealed frame behind what buf holds. MAC addresses and tags stay.
+// seal makes the sealed frame after what buf holds. MAC addresses and tags stay.
 func (s *Sender) seal(frame []byte, p *wire.Packet, r *route) ([]byte, Reason) {
 	start := len(s.buf)
 	s.buf = append(s.buf, frame[:p.Start]...)

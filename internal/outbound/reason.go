@@ -75,6 +75,6 @@ func (r Reason) String() string { return reasons.Name(r) }
 // Sentence says what was counted.
 func (r Reason) Sentence() string { return reasons.Sentence(r) }
 
-// Qualified gives the short name behind "outbound/", for where nothing else says
+// Qualified gives the short name after "outbound/", for where nothing else says
 // whose reason it is.
 func (r Reason) Qualified() string { return reasons.Qualified(r) }

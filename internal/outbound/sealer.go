@@ -131,7 +131,7 @@ func lastNumber(a *sa.SA) uint64 {
 }
 
 // SetNumber sets the 64-bit sequence number of the next packet of SA i, counted
-// as given to NewSealer. It begins behind oseq and seq_high, at 1 without them.
+// as given to NewSealer. It begins after oseq and seq_high, at 1 without them.
 // Most suites derive their IV from the number: real keys never see one twice.
 func (s *Sealer) SetNumber(i int, next uint64) {
 	n := count(next)
@@ -158,7 +158,7 @@ func (s *Sealer) Stack(sas ...int) *Sealer {
 	return part
 }
 
-// Seal appends the sealed form of the IP packet to dst. Bytes behind the
+// Seal appends the sealed form of the IP packet to dst. Bytes after the
 // packet's own length are left out. Where an error is returned, one of these,
 // ah.ErrOptions or that of the source of randomness or of numbers, numbers may have
 // been used up.
@@ -269,7 +269,7 @@ func (l *layer) appendAH(payload []byte, next uint8, number uint64) {
 	l.out = append(l.ah.Append(l.out, next, number), payload...)
 }
 
-// appendESP adds ESP, behind a UDP header where it is encapsulated: in IPv4
+// appendESP adds ESP, after a UDP header where it is encapsulated: in IPv4
 // without a checksum (RFC 3948 section 2.1).
 func (l *layer) appendESP(payload []byte, next uint8, number uint64) (err error) {
 	at := len(l.out)

@@ -40,7 +40,7 @@ func (l *List[R]) Name(r R) string { return l.text(r)[0] }
 // Sentence is the sentence.
 func (l *List[R]) Sentence(r R) string { return l.text(r)[1] }
 
-// Qualified is the short name behind the owner's and a slash.
+// Qualified is the short name after the owner's and a slash.
 func (l *List[R]) Qualified(r R) string { return l.owner + "/" + l.Name(r) }
 
 func (l *List[R]) text(r R) Text {

@@ -64,7 +64,7 @@ func ringLen(size uint32) int {
 }
 
 // Accept reports whether a packet may pass, and remembers its number. Only
-// numbers behind a valid ICV may come here: the full 64-bit number of an SA with
+// numbers under a valid ICV may come here: the full 64-bit number of an SA with
 // ESN, and the 32 bits of one without, which never wrap (RFC 4303 section
 // 3.3.3). It does not allocate, and takes at most size/64 steps.
 //

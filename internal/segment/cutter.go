@@ -16,7 +16,7 @@ import (
 //   - UDP: the length, of a tunnel's UDP header as well
 //   - the checksum of either, if it has one
 type Cutter struct {
-	frame  []byte // merged, without bytes behind its packet
+	frame  []byte // merged, without bytes after its packet
 	head   int    // length of all headers
 	size   int    // bytes of payload in each piece but the last
 	at     int    // where the next piece's payload begins; 0 where nothing is being cut

@@ -37,7 +37,7 @@ func (h header) pseudo(frame []byte, proto uint8) uint32 {
 
 // locate finds what was merged, and the IP headers in front of it:
 //
-//  1. Behind Ethernet header and tags there is an IP packet, and it is all there. Bytes behind it belong
+//  1. After Ethernet header and tags there is an IP packet, and it is all there. Bytes after it belong
 //     to no piece.
 //  2. What it carries is the header that was merged by, if the checksum to be computed starts there, or
 //     if none is to be.
@@ -109,8 +109,8 @@ func (c *Cutter) found(h Header, p *wire.Packet) bool {
 	return left || !p.Routed
 }
 
-// tunnelled finds the IP packet that lies in p behind a tunnel's headers: the one whose own header ends
-// where the checksum starts. It knows none behind GRE with a checksum or numbers (RFC 2890).
+// tunnelled finds the IP packet that lies in p after a tunnel's headers: the one whose own header ends
+// where the checksum starts. It knows none after GRE with a checksum or numbers (RFC 2890).
 func (c *Cutter) tunnelled(h Header, p *wire.Packet) (at int, ok bool) {
 	const gre, sumOrNumbers = 47, 0x90
 	switch from := c.frame[p.Header:]; {
@@ -132,7 +132,7 @@ func (c *Cutter) tunnelled(h Header, p *wire.Packet) (at int, ok bool) {
 	return 0, false
 }
 
-// network returns the offset behind the Ethernet header and all its VLAN tags.
+// network returns the offset after the Ethernet header and all its VLAN tags.
 func network(frame []byte) int {
 	const ether8021Q, ether8021AD, tagLen = 0x8100, 0x88a8, 4
 	at := 12

@@ -12,7 +12,7 @@ func Text(text string, indent, room int) string {
 	return string(Append(nil, []byte(text), indent, room))
 }
 
-// Append is Text for bytes, behind b, without allocating.
+// Append is Text for bytes, after b, without allocating.
 func Append(b, text []byte, indent, room int) []byte {
 	for {
 		n := lineEnd(text, room)
@@ -28,7 +28,7 @@ func Append(b, text []byte, indent, room int) []byte {
 	}
 }
 
-// lineEnd is where the last space stands behind room columns or fewer; where there is
+// lineEnd is where the last space stands after room columns or fewer; where there is
 // none, the first space of all. Where the text fits it is its end.
 func lineEnd(text []byte, room int) int {
 	space, columns := -1, 0

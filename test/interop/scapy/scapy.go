@@ -40,7 +40,7 @@ type Frame struct {
 	Said  string // how scapy differs there, if it does
 }
 
-// Good tells whether nothing about the frame is wrong.
+// Good reports whether nothing about the frame is wrong.
 func (f *Frame) Good() bool { return f.Reason == status.Verified }
 
 // Packet is one for the other direction: it goes to an address to which
