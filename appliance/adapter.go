@@ -21,8 +21,8 @@ type Adapter struct {
 // NewAdapter makes the NIC of a configuration. The error is a mistake in that.
 func NewAdapter(c *configs.Config) (*Adapter, error) { return newAdapter(c, ledger.New().Marks(), nil) }
 
-// newAdapter makes one whose SAs have their ESN marks from marks. It logs the frames
-// that it finds bad, where it has a log.
+// newAdapter makes an Adapter whose SAs get their ESN marks from marks. With a log, it
+// logs the frames that it finds bad.
 func newAdapter(c *configs.Config, marks pipeline.Marks, log *slog.Logger) (*Adapter, error) {
 	profile := c.Profile
 	profile.Capacity = c.Capacity()
@@ -42,9 +42,8 @@ func newAdapter(c *configs.Config, marks pipeline.Marks, log *slog.Logger) (*Ada
 	return a, a.Offload(c)
 }
 
-// Offload makes the configuration's SAs the ones in force, and sets the offload
-// switches. An SA with keys that were there before keeps its ESN mark. On an error nothing has
-// changed.
+// Offload puts the configuration's SAs in force and sets the offload switches. An SA
+// whose keys were there before keeps its ESN mark. On an error nothing has changed.
 func (a *Adapter) Offload(c *configs.Config) error {
 	if err := a.sad.Replace(c.Bundles()); err != nil {
 		return fmt.Errorf("offload SAs: %w", err)
@@ -57,10 +56,10 @@ func (a *Adapter) Offload(c *configs.Config) error {
 // SAs returns the offloaded SAs.
 func (a *Adapter) SAs() []pipeline.Holding { return a.sad.List() }
 
-// Pipeline returns the one of a queue. It belongs to whoever moves that queue's frames.
+// Pipeline returns a queue's pipeline, which belongs to whoever moves that queue's frames.
 func (a *Adapter) Pipeline(queue int) *pipeline.Pipeline { return a.pipelines[queue] }
 
-// Code sums the frames with that CryptoStatus over the queues.
+// Code counts the frames with that CryptoStatus, over all queues.
 func (a *Adapter) Code(c status.Code) (frames uint64) {
 	for _, p := range a.pipelines {
 		frames += p.Counters().Code(c)
@@ -68,7 +67,7 @@ func (a *Adapter) Code(c status.Code) (frames uint64) {
 	return frames
 }
 
-// Reason sums the frames that ended for that reason over the queues.
+// Reason counts the frames that ended for that reason, over all queues.
 func (a *Adapter) Reason(r status.Reason) (frames uint64) {
 	for _, p := range a.pipelines {
 		frames += p.Counters().Reason(r)
@@ -76,7 +75,7 @@ func (a *Adapter) Reason(r status.Reason) (frames uint64) {
 	return frames
 }
 
-// Failed sums the frames whose IPsec was checked and found bad.
+// Failed counts the frames whose IPsec was checked and found bad.
 func (a *Adapter) Failed() (frames uint64) {
 	for c := status.Success + 1; c < status.NumCodes; c++ {
 		frames += a.Code(c)

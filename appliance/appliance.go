@@ -33,8 +33,8 @@ type Options struct {
 	// Load reads the configuration; each Reload does so again.
 	Load func() (*configs.Config, error)
 
-	NoNIC     bool   // the NIC is in another process: frames come annotated
-	Transport bool   // be the transport, too; the configuration's host is then the TAP of its stack
+	NoNIC     bool   // the NIC is in another process, and frames arrive annotated
+	Transport bool   // be the transport, too; the configuration's host is then its stack's TAP
 	NIC       string // control socket of the NIC in another process
 	State     string // file in which windows and numbers live as long as their keys
 	Control   string // path of our control socket
@@ -48,11 +48,11 @@ type Options struct {
 
 	Confine bool // take from the whole process what it needs no more, once all is open and before frames move
 
-	Ahead nic.Chain    // stages in front of all others on the way from the wire, such as a meter
+	Ahead nic.Chain    // stages before all others on the way from the wire, such as a meter
 	Log   *slog.Logger // nil: nothing is logged
 }
 
-// InputError is a mistake in what the user gave, and can mend there.
+// InputError is a mistake in what the user gave, who can mend it.
 type InputError struct{ error }
 
 // Unwrap returns the mistake itself.
@@ -87,8 +87,8 @@ type Appliance struct {
 	roster *roster         // the SAs in force
 }
 
-// New makes everything ready to move frames. On an error nothing is left; one
-// that the user can mend in what they gave is an InputError.
+// New opens everything, ready to move frames. On an error nothing stays open; an error
+// that the user can mend is an InputError.
 func New(o Options) (_ *Appliance, err error) {
 	a := &Appliance{options: o, log: o.Log, opened: make(chan struct{}), ready: make(chan struct{}), began: time.Now()}
 	if a.log == nil {
@@ -108,7 +108,7 @@ func New(o Options) (_ *Appliance, err error) {
 	return a, nil
 }
 
-// open opens what New makes, each before what needs it.
+// open opens each part before the ones that need it.
 func (a *Appliance) open() (err error) {
 	o := &a.options
 	if a.ledger, err = a.openLedger(); err != nil {
@@ -150,7 +150,7 @@ func (a *Appliance) open() (err error) {
 	return a.answer()
 }
 
-// openLedger opens the state file, where there is one and a transport to need it.
+// openLedger opens the state file, which only a transport needs.
 func (a *Appliance) openLedger() (*ledger.Ledger, error) {
 	if a.options.State == "" || !a.options.Transport {
 		return ledger.New(), nil
@@ -164,8 +164,7 @@ func (a *Appliance) openLedger() (*ledger.Ledger, error) {
 	})
 }
 
-// Close lets go of everything, after Run has returned. Interfaces that were made
-// vanish.
+// Close releases everything, once Run has returned. Interfaces that New made vanish.
 func (a *Appliance) Close() error {
 	a.flush()
 	var err error
@@ -187,7 +186,7 @@ func (a *Appliance) Close() error {
 	return err
 }
 
-// flush logs what is counted and not yet told of.
+// flush logs what was counted but not logged yet.
 func (a *Appliance) flush() {
 	if a.nic != nil {
 		a.losses.watch(a.nic.Summary())
@@ -201,7 +200,7 @@ func (a *Appliance) flush() {
 	}
 }
 
-// inward is a frame's way from the wire: through the NIC, then the transport.
+// inward is the way of a frame from the wire: through the NIC, then the transport.
 func (a *Appliance) inward(queue int) (stages []nic.Stage) {
 	if a.options.Ahead != nil {
 		stages = a.options.Ahead(queue)
@@ -215,7 +214,7 @@ func (a *Appliance) inward(queue int) (stages []nic.Stage) {
 	return stages
 }
 
-// outward is a frame's way to the wire: untouched, or sealed.
+// outward is the way of a frame to the wire: untouched, or sealed.
 func (a *Appliance) outward(int) []nic.Stage {
 	if a.host == nil {
 		return nil
@@ -248,9 +247,8 @@ func (a *Appliance) Run(ctx context.Context) error {
 	}
 }
 
-// Rounds counts for each worker how often it has come round: with every batch of
-// frames, and at least every second without any. One whose count stands still for
-// longer moves no frames.
+// Rounds counts each worker's rounds: one for every batch of frames, and at least one a
+// second when there are none. A worker whose count stands still moves no frames.
 func (a *Appliance) Rounds() []uint64 { return a.nic.Rounds() }
 
 // Ready returns a channel that is closed when frames flow.
@@ -292,8 +290,8 @@ func (a *Appliance) tick(now time.Time) {
 	a.follow()
 }
 
-// follow takes over the addresses that the stack's interface has now, and the
-// wire's MTU. A wire that does not tell keeps the one it had.
+// follow adopts the present addresses of the stack's interface and the wire's MTU. If
+// the MTU cannot be read, the last one holds.
 func (a *Appliance) follow() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -330,7 +328,7 @@ func (a *Appliance) shape() []any {
 	return shape
 }
 
-// warn logs what is allowed but unwise, and which SAs stay with the transport.
+// warn logs what is allowed but unwise.
 func (a *Appliance) warn(c *configs.Config) {
 	for _, p := range c.Warnings {
 		a.log.Warn(p.Msg, "at", fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Col), "field", p.Field)

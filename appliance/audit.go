@@ -13,8 +13,7 @@ import (
 	"tapsec/wire"
 )
 
-// line is a line of the log about a frame. Its time is the frame's, where that is
-// known.
+// line is a line of the log about a frame. Its time is the frame's, if that is known.
 type line struct {
 	time  time.Time
 	level slog.Level
@@ -95,8 +94,8 @@ func logSent(log *slog.Logger) func(outbound.Event) {
 	}
 }
 
-// failures logs the frames that a NIC finds bad, at the rate at which a transport
-// logs those that it drops. SAs are told apart by handle.
+// failures logs the frames that a NIC finds bad, at the same bounded rate as the
+// transport's drops. Handles tell the SAs apart.
 type failures struct {
 	adapter *Adapter
 	log     *slog.Logger
@@ -140,7 +139,7 @@ func failedRecord(t *status.Trailer) (none status.Record) {
 	return none
 }
 
-// silent tells of the events left out of which nothing else tells.
+// silent logs the number of events left out that no later line will mention.
 func (f *failures) silent(all bool) {
 	f.limit.Silent(all, func(reason uint8, n uint64) {
 		l := line{level: slog.LevelWarn}

@@ -7,9 +7,9 @@ import (
 	"tapsec/internal/confine"
 )
 
-// confine leaves the process what it still does: reads the configuration and the
-// key files again, saves the state, asks the NIC's control socket and removes its
-// own. What the kernel does not have is logged, and frames move all the same.
+// confine leaves the process only what it still has to do: read the configuration and
+// key files again, save the state, ask the NIC's control socket, remove its own. What
+// the kernel does not support is logged, and frames move all the same.
 func (a *Appliance) confine() {
 	defer close(a.opened)
 	if !a.options.Confine {

@@ -12,7 +12,7 @@ import (
 	"tapsec/transport"
 )
 
-// answer opens the control socket, where one is asked for.
+// answer opens the control socket, if one is asked for.
 func (a *Appliance) answer() (err error) {
 	if a.options.Control == "" {
 		return nil
@@ -72,8 +72,8 @@ func (h *host) sealed() map[string]uint64 {
 	return counts
 }
 
-// remote is the control interface of a NIC in another process. Its socket is
-// asked beside the frames.
+// remote is the control interface of a NIC in another process. It is asked in the
+// background, so that no frame waits.
 type remote struct {
 	client    *control.Client
 	answering func(*sa.SA) []*sa.SA
@@ -85,8 +85,8 @@ func (n remote) Update(s *sa.SA, high uint32) {
 	go n.do(func() error { return n.client.Update(ref, high) })
 }
 
-// Delete takes back an SA and the outbound one that belongs to it, which the NIC
-// may hold no more.
+// Delete takes back an SA and the outbound one that belongs to it. The NIC may have
+// dropped the latter already.
 func (n remote) Delete(s *sa.SA) {
 	go func() {
 		n.do(func() error { return n.client.Delete(control.RefOf(s), false) })

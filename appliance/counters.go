@@ -13,9 +13,9 @@ import (
 	"tapsec/transport"
 )
 
-// counter is one of the list of all that is counted: a name, a unit and a sentence
-// each, and what gives the numbers. Reading takes what is published anyway, and of
-// SAs one at a time, so that no frame waits.
+// counter is one entry of the list of all counters: name, unit, sentence, and the
+// function that reads it. Reading takes numbers that are published anyway, one SA at a
+// time, so that no frame waits.
 type counter struct {
 	name, kind, unit, help string
 	read                   func(r *reading)
@@ -24,8 +24,8 @@ type counter struct {
 // reading collects the samples of a counter.
 type reading struct {
 	*Appliance
-	members []*member           // SAs to tell of
-	states  []transport.SAState // theirs, where the transport opens with them
+	members []*member           // the SAs in question
+	states  []transport.SAState // of those that the transport opens with
 	samples []control.Sample
 }
 
@@ -96,7 +96,7 @@ var counters = []counter{
 	{"tapsec_sa_dropped_frames", total, "frames", "Frames of the SA dropped, by the transport's reason.", readDropped},
 }
 
-// Counters reads all that is counted; with a name, what of it is about that SA.
+// Counters reads all counters, or with a name what they say about that SA.
 func (a *Appliance) Counters(name string) ([]control.Counter, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -131,7 +131,7 @@ func (a *Appliance) Counters(name string) ([]control.Counter, error) {
 	return all, nil
 }
 
-// about leaves the samples of one SA.
+// about keeps the samples of one SA.
 func about(name string, samples []control.Sample) (some []control.Sample) {
 	for _, s := range samples {
 		if s.Labels["sa"] == name {
@@ -179,7 +179,7 @@ func readEngine(r *reading) {
 	r.add(1, "engine", fmt.Sprint(engine))
 }
 
-// ofNIC and ofHost read where there is a NIC, or a transport, in the process.
+// ofNIC and ofHost read only if the process has a NIC, or a transport.
 func ofNIC(read func(*reading)) func(*reading) {
 	return func(r *reading) {
 		if r.adapter != nil {

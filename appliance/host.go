@@ -21,31 +21,30 @@ import (
 	"tapsec/transport"
 )
 
-// host is the computer behind a NIC but for the NIC itself: the transport, the
-// software that does what the NIC has left, and the outbound side. The stack is
-// the kernel's, on a TAP of its own.
+// host is the computer behind the NIC: the transport, the software that does what the
+// NIC has left, and the outbound side. The stack is the kernel's, on a TAP of its own.
 type host struct {
 	log       *slog.Logger
 	software  *pipeline.Software
 	consumer  *transport.Receiver
 	sender    *outbound.Sender
-	remembers bool            // beyond this process which numbers were sent, or it was said that nothing does
+	remembers bool            // used numbers outlive the process, or the log has said that they do not
 	mtu       int             // of the wire, when it was last looked at
 	mirror    *tap.Device     // nil without on_failure: mirror
-	options   outbound.Config // what is not the configuration's
+	options   outbound.Config // the part that does not come from the configuration
 
 	addresses *netns.Addresses // of the stack's interface
 	local     []netip.Addr     // ours
 	sides     sides
-	division  division // in force
+	division  division // the one in force
 	policy    []sa.Policy
 	inbound   int // bundles, as of the latest reload
 
-	reassembler reassembler // in front of sender
+	reassembler reassembler // before sender
 }
 
-// newHost makes the host behind the ports of a, which gets the ICMP errors of the
-// outbound side on its stack.
+// newHost makes the host behind the ports of a. Its stack gets the ICMP errors of the
+// outbound side.
 func newHost(a *Appliance) (h *host, err error) {
 	o, c := &a.options, a.config
 	h = &host{log: a.log, software: pipeline.NewSoftware(), reassembler: reassembler{fragments: fragment.New(fragment.Limits{})}}
@@ -92,9 +91,8 @@ func newHost(a *Appliance) (h *host, err error) {
 	return h, nil
 }
 
-// adopt makes SAs, policy and addresses of a configuration those in force. What
-// is unchanged keeps its window, lifetime and sequence number. On an error
-// nothing has changed.
+// adopt puts a configuration's SAs, policy and addresses in force. An unchanged SA keeps
+// its window, lifetime and sequence number. On an error nothing has changed.
 func (h *host) adopt(c *configs.Config) error {
 	h.local = h.ours(c)
 	d := h.sides.divide(c.AllBundles(), h.local, len(c.Local) > 0)
@@ -111,7 +109,7 @@ func (h *host) adopt(c *configs.Config) error {
 	return h.consumer.Replace(inbound, c.Policy, h.mine())
 }
 
-// seal makes the outbound SAs of a division those in force.
+// seal puts a division's outbound SAs in force.
 func (h *host) seal(policy []sa.Policy, d *division, held map[outbound.Held]bool) error {
 	want := h.options
 	want.Policy, want.Local, want.Held = policy, h.local, slices.Collect(maps.Keys(held))
@@ -154,8 +152,8 @@ func (h *host) add(c *configs.Config, bundles [][]*sa.SA) error {
 	return nil
 }
 
-// stopSealing has bundles seal no more, if they did. What they protected is held
-// back.
+// stopSealing takes bundles away from the outbound side. What they protected is held back
+// from now on.
 func (h *host) stopSealing(bundles [][]*sa.SA) error {
 	gone := func(b []*sa.SA) bool {
 		return slices.ContainsFunc(bundles, func(o []*sa.SA) bool { return o[0] == b[0] })
@@ -172,7 +170,7 @@ func (h *host) stopSealing(bundles [][]*sa.SA) error {
 	return nil
 }
 
-// stopOpening has bundles open no more, if they did.
+// stopOpening takes bundles away from the inbound side.
 func (h *host) stopOpening(bundles [][]*sa.SA) {
 	for _, bundle := range bundles {
 		_ = h.consumer.Delete(bundle[0].ID()) // unknown: it is an outbound one
@@ -180,7 +178,7 @@ func (h *host) stopOpening(bundles [][]*sa.SA) {
 	}
 }
 
-// numbers writes into an SA the numbers that it has come to.
+// numbers writes into an SA the sequence numbers it has reached.
 func (h *host) numbers(c *configs.Config, s *sa.SA) {
 	switch one, known := h.sides.decide(s, h.local, len(c.Local) > 0); {
 	case known && one.outbound:
@@ -192,7 +190,7 @@ func (h *host) numbers(c *configs.Config, s *sa.SA) {
 	}
 }
 
-// forgets says once that sealing with a key for the second time cannot be noticed.
+// forgets warns, once, that a key which was used by an earlier run would go unnoticed.
 func (h *host) forgets() {
 	if h.remembers {
 		return
@@ -212,8 +210,8 @@ func (h *host) forgets() {
 	}
 }
 
-// mine are the addresses whose packets are for this host. Where nothing is sealed
-// it is a plain receiver, and takes all until it has an address.
+// mine are the addresses whose packets are for this host. A host that seals nothing is a
+// plain receiver, and takes every packet until it has an address.
 func (h *host) mine() []netip.Addr {
 	if len(h.local) == 0 && len(h.division.outbound) == 0 {
 		return nil
@@ -221,8 +219,8 @@ func (h *host) mine() []netip.Addr {
 	return slices.Concat([]netip.Addr{}, h.local)
 }
 
-// ours are the addresses that the configuration names, or else those of the
-// stack's interface. That it has none for the moment is no news.
+// ours are the addresses that the configuration names, or else those of the stack's
+// interface. While that has none, the last ones hold.
 func (h *host) ours(c *configs.Config) []netip.Addr {
 	if len(c.Local) > 0 {
 		return c.Local
@@ -237,7 +235,7 @@ func (h *host) ours(c *configs.Config) []netip.Addr {
 	return now
 }
 
-// moved reports whether our addresses are others than those in force.
+// moved reports whether our addresses have changed.
 func (h *host) moved(c *configs.Config) bool { return !slices.Equal(h.ours(c), h.local) }
 
 // follow adopts the addresses that are ours now.
@@ -261,8 +259,8 @@ func (h *host) resize(c *configs.Config, mtu int) {
 	h.log.Info("the wire's MTU", "is", mtu)
 }
 
-// sealable is the MTU to seal for: any host takes an IPv4 packet of 576 bytes (RFC
-// 791), so that no path is to be narrower.
+// sealable is the MTU to seal for. Every host takes an IPv4 packet of 576 bytes (RFC
+// 791), so nothing less is believed.
 func (h *host) sealable(mtu int) int {
 	const least = 576
 	if mtu < least {
@@ -271,7 +269,7 @@ func (h *host) sealable(mtu int) int {
 	return max(mtu, least)
 }
 
-// undecided says which SAs wait for an address.
+// undecided logs which SAs wait for an address.
 func (h *host) undecided(d division, c *configs.Config) {
 	var names []string
 	for _, bundle := range d.undecided {
@@ -305,8 +303,7 @@ func in(name string, f func() error) error {
 	return ns.Do(f)
 }
 
-// openMirror opens the interface that sees failed frames, and makes a TAP where
-// there is none of that name.
+// openMirror opens the interface that gets failed frames, or makes a TAP of that name.
 func openMirror(name string) (*tap.Device, error) {
 	if name == "" {
 		return nil, nil
@@ -329,8 +326,8 @@ func (h *host) close() error {
 	return err
 }
 
-// direct is the control interface of a NIC in the same process. What takes time is
-// done beside the frames.
+// direct is the control interface of a NIC in the same process. What takes time is done
+// in the background.
 type direct struct {
 	sad      *pipeline.SAD
 	takeBack func(*sa.SA)

@@ -53,7 +53,7 @@ func (a lifecycle) Add(sas []*sa.SA) ([]control.SA, error) {
 	return added, nil
 }
 
-// cmpOr is the first of two members that is one.
+// cmpOr is the first of two members that is not nil.
 func cmpOr(a, b *member) *member {
 	if a != nil {
 		return a
@@ -61,8 +61,8 @@ func cmpOr(a, b *member) *member {
 	return b
 }
 
-// place gives the bundles that the NIC is to hold, or says why it cannot hold one
-// that is required.
+// place returns the bundles that the NIC is to hold. The error says why it cannot hold a
+// required one.
 func (a *Appliance) place(bundles [][]*sa.SA) (nic [][]*sa.SA, err error) {
 	if a.adapter == nil {
 		return nil, nil
@@ -88,7 +88,7 @@ func (a *Appliance) place(bundles [][]*sa.SA) (nic [][]*sa.SA, err error) {
 	return nic, nil
 }
 
-// find is the SA that a reference means.
+// find returns the SA that a reference names.
 func (a *Appliance) find(which control.Ref) (*member, error) {
 	m := a.roster.byID[which.ID]
 	if which.Name != "" {
@@ -177,7 +177,7 @@ func (a lifecycle) Flush() (n int, err error) {
 	return len(sas), nil
 }
 
-// List gives a page of the SAs.
+// List returns a page of the SAs.
 func (a lifecycle) List(after uint64, limit int) control.Page {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -192,7 +192,7 @@ func (a lifecycle) List(after uint64, limit int) control.Page {
 	return page
 }
 
-// Show gives one SA.
+// Show returns one SA.
 func (a lifecycle) Show(name string) (control.SA, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -221,8 +221,8 @@ func (a *Appliance) show(m *member) control.SA {
 	return s
 }
 
-// Export gives the SAs with the numbers that they have come to, so that whoever
-// goes on with them repeats none.
+// Export returns the SAs with the sequence numbers they have reached, so that whoever
+// continues with them repeats none.
 func (a lifecycle) Export() (all []*sa.SA) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -243,7 +243,7 @@ func (a lifecycle) Export() (all []*sa.SA) {
 	return all
 }
 
-// Switch enables and disables offload, until the next reload.
+// Switch enables or disables offload until the next reload.
 func (a lifecycle) Switch(s control.Switches) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -262,7 +262,7 @@ func (a lifecycle) Switch(s control.Switches) error {
 	return nil
 }
 
-// Capabilities are the NIC's that are in force.
+// Capabilities are those of the NIC that are in force.
 func (a lifecycle) Capabilities() (c control.Capabilities, err error) {
 	if a.adapter == nil {
 		return c, errNoNIC
@@ -285,8 +285,7 @@ func listed(sas []*sa.SA) string {
 	return list(names)
 }
 
-// enlist makes the roster of a configuration. Those that were added at run time
-// stay so.
+// enlist makes the roster of a configuration. added are the SAs that came at run time.
 func (a *Appliance) enlist(c *configs.Config, added []*sa.SA) {
 	old, stay := a.roster, map[*sa.SA]bool{}
 	for _, s := range added {

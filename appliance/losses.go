@@ -8,8 +8,8 @@ import (
 	"tapsec/tap"
 )
 
-// losses says what to do when the first frame is lost that a setting would have
-// saved, once for each way and kind.
+// losses advises when the first frame is lost that another setting would have saved,
+// once for each direction and kind.
 type losses struct {
 	log        *slog.Logger
 	wire, host string // interfaces

@@ -7,8 +7,9 @@ import (
 	"tapsec/pipeline"
 )
 
-// Offline is the appliance on no interface, with one pipeline: it judges frames of a
-// capture by the SAs of their time, which goes forward. It is unsafe for concurrent use.
+// Offline is the appliance without interfaces: one pipeline, which judges the frames of a
+// capture by the SAs of their time. Time only goes forward. It is unsafe for concurrent
+// use.
 type Offline struct {
 	config  *configs.Config
 	era     configs.Era
@@ -16,8 +17,8 @@ type Offline struct {
 	pipe    *pipeline.Pipeline
 }
 
-// NewOffline makes the appliance of a configuration, with the oldest SAs. Its frames
-// carry trailers, whatever that says. The error is a mistake in it.
+// NewOffline makes the appliance of a configuration, with the oldest SAs in force. Frames
+// get trailers, whatever the configuration says. The error is a mistake in it.
 func NewOffline(c *configs.Config) (*Offline, error) {
 	one := *c
 	one.Queues, one.Host.Annotate = 1, configs.Trailer
@@ -32,8 +33,8 @@ func NewOffline(c *configs.Config) (*Offline, error) {
 // SAs returns the offloaded SAs.
 func (o *Offline) SAs() []pipeline.Holding { return o.adapter.SAs() }
 
-// Enter makes the SAs of a time those in force, and reports whether they are others
-// now. A time before the one of the SAs in force changes nothing.
+// Enter puts the SAs of a time in force, and reports whether that changed anything. A
+// time before that of the SAs in force changes nothing.
 func (o *Offline) Enter(t time.Time) (changed bool, err error) {
 	if !o.era.Over(t) {
 		return false, nil

@@ -11,16 +11,16 @@ import (
 	"tapsec/tap"
 )
 
-// room is how many bytes of a frame are moved: those of the longest IP packet, of
-// addresses, EtherType and up to two VLAN tags, and of a trailer. Whatever the
-// MTU is, or becomes, a frame fits; what is not used of a slot takes no memory.
+// room is how many bytes of a frame are moved: the longest IP packet, addresses,
+// EtherType, up to two VLAN tags, and a trailer. So a frame fits whatever the MTU
+// becomes; the unused part of a slot takes no memory.
 const room = 40 + 65535 + 14 + 2*4 + status.MaxTrailer
 
 // maxTAP is the largest MTU of a TAP.
 const maxTAP = 65521
 
-// ports are the two open interfaces, and what the kernel had dropped on them before:
-// one that is attached to counts for as long as it exists.
+// ports are the two open interfaces. An attached one has counted drops for as long as it
+// exists, so those from before are kept.
 type ports struct {
 	wire, host             *tap.Device
 	wireBefore, hostBefore tap.Drops
@@ -30,10 +30,9 @@ type ports struct {
 	steerWhy string
 }
 
-// openPorts makes the two TAPs, or takes those that are there, puts them where
-// the configuration wants them, and brings them up; interfaces of somebody else's
-// are attached. A host's TAP that is made gets the wire's MTU. On an error nothing
-// is left behind.
+// openPorts opens the two TAPs, making those that do not exist, in the namespaces that
+// the configuration names, and brings them up; with attach it opens existing interfaces
+// of any kind. A new host TAP gets the wire's MTU. On an error nothing is left behind.
 func openPorts(c *configs.Config, steer tap.Steering) (*ports, error) {
 	p := &ports{}
 	if err := p.open(c, steer); err != nil {
@@ -66,7 +65,7 @@ func (p *ports) open(c *configs.Config, steer tap.Steering) (err error) {
 	return errors.Join(err1, err2, err3, p.host.Up(), p.wire.Up())
 }
 
-// attachPort takes part in an interface that exists.
+// attachPort opens an existing interface.
 func attachPort(i configs.Interface) (d *tap.Device, err error) {
 	err = in(i.Netns, func() error {
 		d, err = tap.Attach(i.Name)
@@ -75,10 +74,10 @@ func attachPort(i configs.Interface) (d *tap.Device, err error) {
 	return d, err
 }
 
-// openPort attaches an interface, or opens one TAP inside the namespace asked for, so that the namespace
-// lives for as long as the TAP is open: a TAP that was made elsewhere and moved
-// there could vanish while it ends, which some kernels do not survive. One that
-// `ip tuntap add` made here is moved first, if that namespace has none yet.
+// openPort attaches an interface, or opens one TAP inside the namespace asked for. That
+// keeps the namespace alive for as long as the TAP is open: a TAP made elsewhere and
+// moved there could vanish with it, which some kernels do not survive. A TAP that
+// `ip tuntap add` made here is moved first, if the namespace has none of that name.
 func openPort(i configs.Interface, queues, fresh int) (d *tap.Device, err error) {
 	if i.Attach {
 		return attachPort(i)
@@ -105,8 +104,8 @@ func openPort(i configs.Interface, queues, fresh int) (d *tap.Device, err error)
 	return d, err
 }
 
-// give moves a TAP into a namespace, once opening has shown that it is a
-// persistent one and nobody's.
+// give moves a TAP into a namespace, after opening it has shown that it is persistent and
+// not in use.
 func give(ns *netns.Namespace, want tap.Config) error {
 	d, err := tap.Open(want)
 	if err != nil {
@@ -123,12 +122,11 @@ func (p *ports) join(c *configs.Config, o *Options, inward, outward nic.Chain, o
 	})
 }
 
-// ready waits until the kernel sends through both ports, which for one that was
-// up before it was opened takes a moment.
+// ready waits until the kernel sends through both ports, which takes a moment if one was
+// up before it was opened.
 func (p *ports) ready() error { return errors.Join(p.wireWatch.Ready(), p.hostWatch.Ready()) }
 
-// watch opens a view of an interface, which later needs no entering of its
-// namespace.
+// watch opens a view of an interface that can be read without entering its namespace.
 func watch(i configs.Interface) (w *netns.Watch, err error) {
 	err = in(i.Netns, func() error {
 		w, err = netns.NewWatch(i.Name)
@@ -137,8 +135,7 @@ func watch(i configs.Interface) (w *netns.Watch, err error) {
 	return w, err
 }
 
-// mtu is how many bytes a packet on the wire may have now: the interface's MTU, or
-// the configuration's where that is less.
+// mtu is the wire's MTU in bytes: the lesser of the interface's and the configuration's.
 func (p *ports) mtu(c *configs.Config) (int, error) {
 	const longest = 65535 // a loopback interface has more
 	mtu, err := p.wireWatch.MTU()

@@ -8,16 +8,16 @@ import (
 	"tapsec/wire"
 )
 
-// reassembler puts the stack's own fragments together before they are sealed, for
-// transport mode takes none (RFC 4303 section 3.3.4): what is then too long for
-// the wire is cut again behind the seal. Where nothing is sealed it does nothing.
+// reassembler puts the stack's own fragments together before they are sealed, since
+// transport mode takes none (RFC 4303 section 3.3.4). What is then too long for the wire
+// is fragmented after sealing. Where nothing is sealed it does nothing.
 type reassembler struct {
 	fragments *fragment.Buffer
 	idle      atomic.Bool
 	out       [][]byte
 }
 
-// Batch returns what is no fragment as it is, and datagrams once they are whole.
+// Batch passes on what is not a fragment, and datagrams once they are whole.
 func (r *reassembler) Batch(frames [][]byte) [][]byte {
 	if r.idle.Load() {
 		return frames

@@ -2,9 +2,9 @@ package appliance
 
 import "tapsec/sa"
 
-// takeBack answers a NIC that asks for the deletion of an inbound SA, as a
-// transport of NDIS does: it deletes the offloaded SA, and then the outbound one
-// that belongs to it. Both stay with the transport.
+// takeBack does what NDIS asks of a transport when a NIC wants an inbound SA deleted: it
+// deletes the offloaded SA, then the outbound one that belongs to it. Both stay with the
+// transport.
 func (a *Appliance) takeBack(s *sa.SA) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -18,16 +18,16 @@ func (a *Appliance) takeBack(s *sa.SA) {
 	}
 }
 
-// answering is that of the host, for whoever does not hold mu.
+// answering is host.answering for callers that do not hold mu.
 func (a *Appliance) answering(s *sa.SA) []*sa.SA {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.host.answering(s)
 }
 
-// answering gives the outbound SAs that may belong to an inbound one: between the
-// same addresses and of the same kind, oldest first. The first that the NIC holds
-// is it, since of two generations the older ones go first.
+// answering returns the outbound SAs that may belong to an inbound one: between the same
+// addresses and of the same kind, oldest first. The first that the NIC holds is the one,
+// since the older generation goes first.
 func (h *host) answering(s *sa.SA) (all []*sa.SA) {
 	if !s.Dst.IsValid() || !s.Src.IsValid() {
 		return nil

@@ -10,9 +10,9 @@ import (
 	"tapsec/sa"
 )
 
-// Reload takes over SAs, policy and offload switches from the configuration as it
-// now is. SAs that were added at run time stay. What cannot change while frames flow stays and is named in the log; a
-// mistake leaves everything as it is, and is logged, too.
+// Reload takes SAs, policy and offload switches from the configuration as it is now. SAs
+// that were added at run time stay. What cannot change while frames flow stays as it was,
+// and the log names it. A mistake is logged and changes nothing.
 func (a *Appliance) Reload() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -45,8 +45,8 @@ func (a *Appliance) Reload() error {
 	return nil
 }
 
-// adopt puts a configuration in force, first where frames come in last, so that
-// the NIC opens nothing that the transport does not know.
+// adopt puts a configuration in force, in the transport before the NIC, so that the NIC
+// opens nothing that the transport does not know.
 func (a *Appliance) adopt(next *configs.Config) error {
 	if a.host != nil {
 		if err := a.host.adopt(next); err != nil {
@@ -59,8 +59,8 @@ func (a *Appliance) adopt(next *configs.Config) error {
 	return nil
 }
 
-// changes names the SAs that a reload takes away and those that it brings, for the
-// log. An SA with another key is another one.
+// changes names the SAs that a reload removes and adds, for the log. An SA with another
+// key is another SA.
 func changes(old, next []*sa.SA) (went, came slog.Attr) {
 	missing := func(from, in []*sa.SA) string {
 		there := map[sa.ID]*sa.SA{}
@@ -97,12 +97,12 @@ func fixed(old, next *configs.Config) []string {
 	return fields
 }
 
-// losesPolicy reports whether next has no rule at all where there were some. A file
-// that was cut short looks like that, and what comes in clear must not get in by it.
+// losesPolicy reports whether next has no rules although there were some. A truncated file
+// looks like that, and must not let clear packets in.
 func losesPolicy(old, next *configs.Config) bool { return len(old.Policy) > 0 && len(next.Policy) == 0 }
 
-// keepFixed gives next the fixed fields of the running configuration, whose
-// profile may have no room for an SA that the file's has room for.
+// keepFixed gives next the fixed fields of the running configuration. The error is of an
+// SA that only the file's profile has room for.
 func keepFixed(next, old *configs.Config) error {
 	next.Profile, next.SACapacity, next.Queues = old.Profile, old.SACapacity, old.Queues
 	next.Wire, next.Host, next.OnFailure = old.Wire, old.Host, old.OnFailure
@@ -117,7 +117,7 @@ func keepFixed(next, old *configs.Config) error {
 	return nil
 }
 
-// refuse logs every mistake of a configuration that is not taken over.
+// refuse logs every mistake of a refused configuration.
 func (a *Appliance) refuse(err error) {
 	var mistakes configs.Errors
 	if !errors.As(err, &mistakes) {

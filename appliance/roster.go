@@ -7,9 +7,8 @@ import (
 	"tapsec/sa"
 )
 
-// roster is the list of the SAs in force, those of the file and those that were
-// added at run time, in the order in which they came. Whoever holds a place in it
-// goes on from there whatever was added and deleted meanwhile.
+// roster is the list of the SAs in force, from the file and added at run time, oldest
+// first. A place in it stays valid whatever is added and deleted.
 type roster struct {
 	order  []*member // by place; those that are gone stay until they are half of it
 	gone   int
@@ -54,8 +53,7 @@ func (r *roster) remove(bundle []*sa.SA) {
 	}
 }
 
-// after gives at most limit of the members after a place, and whether there are
-// more.
+// after returns at most limit members after a place, and whether there are more.
 func (r *roster) after(place uint64, limit int) (page []*member, more bool) {
 	i, _ := slices.BinarySearchFunc(r.order, place+1, func(m *member, at uint64) int { return cmp.Compare(m.place, at) })
 	for _, m := range r.order[i:] {
@@ -70,7 +68,7 @@ func (r *roster) after(place uint64, limit int) (page []*member, more bool) {
 	return page, false
 }
 
-// sas gives the members for which want is true, in order.
+// sas returns the SAs for which want is true, in order.
 func (r *roster) sas(want func(*member) bool) (all []*sa.SA) {
 	for _, m := range r.order {
 		if !m.gone && want(m) {

@@ -9,34 +9,34 @@ import (
 	"tapsec/sa"
 )
 
-// sides knows which way each SA goes, and does not forget it: an SA that was
-// outbound must not become inbound, and its packets leave in clear, because an
-// address of the stack is gone for the moment.
+// sides knows each SA's direction, and remembers it: otherwise an outbound SA would become
+// inbound, and its packets leave in clear, because the stack has lost an address for a
+// moment.
 //
-// An SA's own word decides. Where it has none it is inbound if it goes to one of
-// our addresses, or to any, and outbound if it comes from one of them. One that
-// does neither is outbound (it is a gateway's) as soon as we have an address of
-// its family that is good beyond the link. Until then it is undecided: it opens
-// what comes, and what it might seal is held back.
+// If the SA names a direction, that holds. Otherwise it is inbound if it goes to one of
+// our addresses, or to any, and outbound if it comes from one of them. An SA that does
+// neither is a gateway's: outbound as soon as we have an address of its family that is
+// good beyond the link. Until then it is undecided: it opens what arrives, and what it
+// might seal is held back.
 type sides struct {
 	decided map[sa.ID]decision
-	held    map[outbound.Held]bool // what was protected once
+	held    map[outbound.Held]bool // what was ever protected
 }
 
 type decision struct {
 	outbound bool
-	sure     bool // addresses that come do not change it
+	sure     bool // further addresses do not change it
 }
 
-// division is a configuration's SAs, told apart.
+// division is a configuration's SAs by direction.
 type division struct {
 	inbound, outbound, undecided [][]*sa.SA
 }
 
 func newSides() sides { return sides{map[sa.ID]decision{}, map[outbound.Held]bool{}} }
 
-// divide tells SAs apart by the addresses that are ours. Where these are final, as
-// those that the configuration names, no others come.
+// divide sorts SAs by direction, given our addresses. final says that no others will come,
+// as when the configuration names them.
 func (s *sides) divide(bundles [][]*sa.SA, local []netip.Addr, final bool) (d division) {
 	for _, bundle := range bundles {
 		one, known := s.decide(bundle[0], local, final)
@@ -73,8 +73,8 @@ func (s *sides) decide(a *sa.SA, local []netip.Addr, final bool) (_ decision, kn
 	return decision{outbound: true}, known || slices.ContainsFunc(local, beyond)
 }
 
-// protects adds what these SAs and rules protect to what earlier ones did. Where --sa
-// names the SAs to seal with the others protect nothing.
+// protects adds what these SAs and rules protect to what earlier ones did. If use names
+// the SAs to seal with, the others protect nothing.
 func (s *sides) protects(policy []sa.Policy, d *division, use [][]string) map[outbound.Held]bool {
 	held := maps.Clone(s.held)
 	for _, bundle := range slices.Concat(d.outbound, d.undecided) {

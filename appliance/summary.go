@@ -8,26 +8,26 @@ import (
 	"tapsec/transport"
 )
 
-// Summary is what an Appliance has done so far: what was moved, how it was
-// judged, and what the kernel dropped before or after it.
+// Summary is what an Appliance has done so far: what it moved, how it judged that, and
+// what the kernel dropped on either side.
 type Summary struct {
 	Ran        time.Duration
 	Wire, Host string // the interfaces' names
 	Moved      nic.Summary
-	Adapter    *Adapter            // whose frames by status and reason are to be asked for; nil without a NIC
+	Adapter    *Adapter            // counts frames by status and reason; nil without a NIC
 	Transport  *transport.Summary  // nil without a transport
 	SAs        []transport.SAState // the transport's
 	Drops      []KernelDrops       // of the wire and of the host
 }
 
-// KernelDrops are an interface's drops since the Appliance has it.
+// KernelDrops are an interface's drops since the Appliance opened it.
 type KernelDrops struct {
 	Interface string
 	tap.Drops
 	Err error // why they cannot be read
 }
 
-// Summary tells what was done so far.
+// Summary sums up.
 func (a *Appliance) Summary() Summary {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -13,7 +13,7 @@ import (
 	"tapsec/transport"
 )
 
-// Line is what was done so far, on one line.
+// Line is the Summary on one line.
 func (s *Summary) Line() string {
 	line := fmt.Sprintf("%s to %s: %d frames", s.Wire, s.Host, s.Moved.ToHost.Out)
 	if s.Adapter != nil {
@@ -96,8 +96,8 @@ func writeMoved(w io.Writer, name string, t tap.Tally) {
 		name, t.In, t.InBytes, t.Out, t.OutBytes, t.Kept, t.HostDown, t.TooLong, t.Refused, t.Retries, t.Oversize, t.Uncut)
 }
 
-// writeDrops writes an interface's tx drops, which came while the appliance
-// did not keep up, and its rx drops, for which the network stack had no use.
+// writeDrops writes an interface's tx drops, when the appliance did not keep up, and its
+// rx drops, for which the network stack had no use.
 func writeDrops(w io.Writer, d KernelDrops) {
 	if d.Err != nil {
 		fmt.Fprintf(w, "%s\t-\t-\t%v\n", d.Interface, d.Err)

@@ -5,7 +5,7 @@ import (
 	"tapsec/wire"
 )
 
-// annotate brings the frame into the form asked for and appends the trailer.
+// annotate puts the frame into the form asked for and appends the trailer.
 func (p *Pipeline) annotate() []byte {
 	t := &p.trailer
 	if t.N > 0 && p.sad.table.Asks(p.outer.headers[0].sa) {
@@ -25,9 +25,8 @@ func (p *Pipeline) annotate() []byte {
 	return status.Annotate(p.frame, t)
 }
 
-// decap takes the verified portions off the frame, the inner one first so that
-// offsets still hold, and counts them. A tunnel that carries no whole IP packet
-// stays.
+// decap removes and counts the verified portions, the inner one first so that offsets
+// stay valid. A tunnel that carries no whole IP packet stays.
 func (p *Pipeline) decap() {
 	tunnel := p.outer.verified && p.outer.kind == status.TunnelPortion
 	last := &p.outer

@@ -9,9 +9,9 @@ import (
 	"tapsec/status"
 )
 
-// check verifies a portion, AH before ESP, up to the first failure, and writes
-// a record for each of its headers. It reports whether all of it is good; what
-// failed is then as it came in.
+// check verifies a portion, AH before ESP, up to the first failure, and writes a record
+// for each header. It reports whether all of it is good; bytes that failed are as they
+// came in.
 func (p *Pipeline) check(po *portion) bool {
 	verdict := po.fault
 	if verdict == 0 {
@@ -36,8 +36,8 @@ func (p *Pipeline) check(po *portion) bool {
 	return po.verified
 }
 
-// decide names a good portion after its authenticated next header, in the records
-// of its headers too.
+// decide sets the kind of a good portion by its authenticated next header, in its records
+// too.
 func (p *Pipeline) decide(po *portion) {
 	po.kind = kindOf[sa.Auto.Of(po.next)]
 	for i := range po.n {
@@ -45,8 +45,7 @@ func (p *Pipeline) decide(po *portion) {
 	}
 }
 
-// leave writes the records of a portion that is left alone although an SA
-// matched.
+// leave writes the records of a portion that is left alone although an SA matched.
 func (p *Pipeline) leave(po *portion) {
 	for i := range po.headers[:po.n] {
 		r := p.record(po, &po.headers[i])
@@ -67,8 +66,8 @@ func lengths(po *portion) status.Reason {
 	return status.Verified
 }
 
-// open verifies one header's ICV, decrypts after it, and tells the SA's mark
-// of the number that proved authentic.
+// open verifies one header's ICV, decrypts what follows it, and raises the SA's mark to
+// the authentic number.
 func (p *Pipeline) open(po *portion, h *header, r *status.Record) status.Reason {
 	var verdict status.Reason
 	if h.protocol == sa.AH {
@@ -98,8 +97,8 @@ func (p *Pipeline) openESP(po *portion, h *header, r *status.Record) status.Reas
 	return verdict
 }
 
-// record begins the account of one header as if it were left alone. A number
-// that is not all there counts as 0.
+// record begins the record of one header as if it were left alone. A number that is cut
+// off counts as 0.
 func (p *Pipeline) record(po *portion, h *header) status.Record {
 	su := &h.sa.Suite
 	r := status.Record{
@@ -124,7 +123,7 @@ func (p *Pipeline) record(po *portion, h *header) status.Record {
 	return r
 }
 
-// settle writes down how far the work on a header came.
+// settle records how far the work on a header came.
 func settle(r *status.Record, verdict status.Reason) {
 	r.Reason, r.Code = verdict, verdict.Code(r.Portion)
 	switch {

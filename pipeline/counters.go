@@ -6,9 +6,8 @@ import (
 	"tapsec/status"
 )
 
-// Counters are the frames of one pipeline by outcome. Its worker counts in
-// plain numbers and publishes once a batch; any goroutine may read what is
-// published.
+// Counters count one pipeline's frames by outcome. The worker counts in plain numbers and
+// publishes them once a batch, for any goroutine to read.
 type Counters struct {
 	codes   [status.NumCodes]uint32 // since the last publish; the worker's alone
 	reasons [status.NumReasons]uint32
@@ -18,8 +17,8 @@ type Counters struct {
 	byReason [status.NumReasons]atomic.Uint64
 }
 
-// Code is the number of frames with that CryptoStatus. For Success these
-// include the frames that were left alone.
+// Code is the number of frames with that CryptoStatus. Success includes the frames that
+// were left alone.
 func (c *Counters) Code(code status.Code) uint64 { return c.byCode[code].Load() }
 
 // Reason is the number of frames that ended for that reason.

@@ -28,9 +28,9 @@ type Options struct {
 	Form      status.Form // of the delivered frames
 	NoTrailer bool        // deliver frames without their annotation
 
-	// Failed is called for each frame whose CryptoStatus is not SUCCESS, before
-	// headers come off; nil: nobody asks. It is on the frame path: it must not
-	// wait, nor keep what it is given.
+	// Failed, if not nil, is called for each frame whose CryptoStatus is not SUCCESS,
+	// before headers come off. It is on the frame path: it must not wait, nor keep what
+	// it is given.
 	Failed func(frame []byte, t *status.Trailer)
 }
 
@@ -90,7 +90,7 @@ func (p *Pipeline) Process(frame []byte) []byte {
 	return p.annotate()
 }
 
-// begin forgets the frame before.
+// begin forgets the previous frame.
 func (p *Pipeline) begin(frame []byte) {
 	p.frame = frame
 	p.ordinal++

@@ -13,7 +13,7 @@ import (
 // portion is what one SA, or the AH and ESP SA of one bundle, protects: the
 // payload of one IP packet. The zero portion is none at all.
 type portion struct {
-	kind   status.Portion // from the SA's mode; unknown until an ICV verified where that is auto
+	kind   status.Portion // from the SA's mode; with auto unknown until an ICV has verified
 	packet wire.Packet    // the packet that carries it
 	encap  bool           // ESP in UDP
 	end    int            // after the IPsec packet, by IP or UDP length
@@ -46,7 +46,7 @@ func (po *portion) add(e *entry, protocol sa.Protocol, at int) {
 	po.kind = kindOf[e.Mode]
 }
 
-// kindOf is the portion that an SA of a mode makes.
+// kindOf is the portion that an SA of each mode protects.
 var kindOf = [...]status.Portion{
 	sa.Transport: status.TransportPortion, sa.Tunnel: status.TunnelPortion, sa.Auto: status.NoPortion,
 }
@@ -102,8 +102,7 @@ func (p *Pipeline) locate(po *portion) (header, status.Reason) {
 	return h, 0
 }
 
-// locateUDP tells ESP from what else may come to its UDP port (RFC 3948
-// section 2).
+// locateUDP tells ESP from the other traffic of its UDP port (RFC 3948 section 2).
 func (p *Pipeline) locateUDP(po *portion) (header, status.Reason) {
 	const keepAlive = 0xff
 	k := &po.packet
@@ -156,9 +155,8 @@ func (p *Pipeline) match(po *portion, h header) status.Reason {
 	return 0
 }
 
-// matchAH adds the AH and, where both are one portion, the ESP after it: the
-// partner of a bundle, or an offloaded SA after a transport-mode AH, which is
-// how Linux builds it.
+// matchAH adds the AH and, if both are one portion, the ESP after it: the partner of a
+// bundle, or, as Linux builds it, an offloaded SA after a transport-mode AH.
 func (p *Pipeline) matchAH(po *portion, a *entry, at int) {
 	po.add(a, sa.AH, at)
 	head := p.frame[at:po.packet.Reach]
@@ -220,8 +218,8 @@ func missed(m sa.Miss, encap bool) status.Reason {
 	return status.NoSA
 }
 
-// incapable names the capability that the portion asks for and the NIC lacks,
-// or 0 (contract row 3).
+// incapable names the capability that the portion needs and the NIC lacks; 0 is none
+// (contract row 3).
 func (p *Pipeline) incapable(po *portion) status.Reason {
 	k, has := &po.packet, p.sad.profile.Has
 	family := sa.IPv4
@@ -251,8 +249,8 @@ func (p *Pipeline) incapable(po *portion) status.Reason {
 	return 0
 }
 
-// switchedOff reports whether one of the portion's protocols is switched off. The
-// protocols of a bundle are two, also where the frame lacks one of them.
+// switchedOff reports whether one of the portion's protocols is switched off. A bundle has
+// both, even if the frame lacks one of them.
 func (p *Pipeline) switchedOff(po *portion) bool {
 	for _, h := range po.headers[:po.n] {
 		partner := h.sa.Partner

@@ -11,9 +11,9 @@ import (
 	"tapsec/status"
 )
 
-// SAD is what the modelled NIC holds and shares between its queues: the
-// offloaded SAs with their ciphers, the capabilities in force, and the switches
-// of receive offload. All of it may be changed beside traffic.
+// SAD is what the modelled NIC holds, shared by its queues: the offloaded SAs with their
+// ciphers, the capabilities in force, and the switches of receive offload. All of it may
+// change while frames flow.
 type SAD struct {
 	profile sa.Profile
 	workers int
@@ -23,8 +23,7 @@ type SAD struct {
 	inactive, ahOff, espOff atomic.Bool
 }
 
-// inbound is what one SA's protocol package derived from its keys: one of the
-// two is set.
+// inbound is what package esp or ah derived from an SA's keys: one of the two is set.
 type inbound struct {
 	esp *esp.Inbound
 	ah  *ah.Inbound
@@ -32,7 +31,7 @@ type inbound struct {
 
 type entry = sa.Entry[inbound]
 
-// Marks remembers ESN marks of SAs that are no more in the database.
+// Marks remembers the ESN marks of SAs that have left the database.
 type Marks interface {
 	Of(*sa.SA) *sa.Mark       // the one that it had, or a new one
 	Dropped(*sa.SA, *sa.Mark) // the SA was deleted
@@ -44,8 +43,8 @@ func NewSAD(profile sa.Profile, workers int) *SAD {
 	return &SAD{profile: profile, workers: workers, table: sa.NewTable[inbound](profile.Capacity)}
 }
 
-// Remember has SAs get their ESN marks from marks, which may know one that was
-// here before. It is called before anything else.
+// Remember makes SAs get their ESN marks from marks, which may know an SA from before. It
+// is called before anything else.
 func (d *SAD) Remember(marks Marks) { d.marks = marks }
 
 // Add offloads one SA, or the AH and the ESP SA of a bundle in this order, all
@@ -63,7 +62,7 @@ func (d *SAD) Add(bundle ...*sa.SA) (handle uint32, err error) {
 	return entries[0].Handle, nil
 }
 
-// AddAll is Add for several bundles, which get in together or not at all.
+// AddAll is Add for several bundles, all or nothing.
 func (d *SAD) AddAll(bundles [][]*sa.SA) error {
 	all, err := d.allEntries(bundles)
 	if err != nil {
@@ -72,8 +71,8 @@ func (d *SAD) AddAll(bundles [][]*sa.SA) error {
 	return d.table.AddAll(all)
 }
 
-// Replace makes bundles the whole content of the database in one step. What is
-// unchanged keeps its handle and ESN mark. On an error nothing has changed.
+// Replace makes bundles the whole content of the database in one step. An unchanged SA
+// keeps its handle and ESN mark. On an error nothing has changed.
 func (d *SAD) Replace(bundles [][]*sa.SA) error {
 	all, err := d.allEntries(bundles)
 	if err != nil {
@@ -203,7 +202,7 @@ func (d *SAD) Find(id sa.ID) (none Holding) {
 	return none
 }
 
-// Name is that of the SA that a packet's record is of, empty where it is no more.
+// Name is that of the SA which a packet's record is about; empty if it is gone.
 func (d *SAD) Name(r *status.Record, dst, src netip.Addr, encap bool) string {
 	m := d.table.Lookup(r.SPI, dst, src, encap)
 	for _, e := range []*entry{m.ESP, m.AH} {
@@ -237,14 +236,14 @@ func (d *SAD) Switches() (active, ah, esp bool) {
 // Activate switches receive offload as a whole.
 func (d *SAD) Activate(on bool) { d.inactive.Store(!on) }
 
-// Switch switches the offload of the two protocols apart.
+// Switch switches the offload of each protocol.
 func (d *SAD) Switch(ah, esp bool) {
 	d.ahOff.Store(!ah)
 	d.espOff.Store(!esp)
 }
 
-// ForcePressure makes the NIC ask for the deletion of every SA that a frame
-// comes in on (SaDeleteReq), as it does by itself when the table is nearly full.
+// ForcePressure makes the NIC ask for the deletion of every SA that a frame uses
+// (SaDeleteReq), as it does by itself when the table is nearly full.
 func (d *SAD) ForcePressure(on bool) { d.table.ForcePressure(on) }
 
 // off reports whether a protocol is switched off.

@@ -36,9 +36,8 @@ func (s *Software) Delete(id sa.ID) error { return s.sad.Delete(s.sad.Handle(id)
 // Mark is that of SAD.
 func (s *Software) Mark(id sa.ID) *sa.Mark { return s.sad.Mark(id) }
 
-// Retry is Process by a NIC that holds one SA alone, an AH with the ESP of its
-// bundle, and presumes that the high half of its ESN is high (RFC 4303 appendix
-// A3). Nothing of it stays.
+// Retry is Process by a NIC that holds one SA alone (an AH with the ESP of its bundle)
+// and takes high for the high half of its ESN (RFC 4303 appendix A3). It leaves no trace.
 func (s *Software) Retry(frame []byte, one *sa.SA, high uint32) []byte {
 	presumed := *one
 	presumed.SeqHigh, presumed.Seq, presumed.Bitmap = high, 0, nil
@@ -53,7 +52,7 @@ func (s *Software) Retry(frame []byte, one *sa.SA, high uint32) []byte {
 	return New(sad, Options{}).Process(frame)
 }
 
-// asOfNow is an SA that begins where the one in force has come to.
+// asOfNow is an SA that begins where the one in force is now.
 func asOfNow(e *entry) *sa.SA {
 	now := *e.SA
 	if t := e.Mark.T(); t > 0 {

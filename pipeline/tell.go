@@ -40,7 +40,7 @@ type Header struct {
 	Computed []byte // the ICV that the packet should have had; nil where it has the right one, or none was compared
 }
 
-// Tell is Process that tells after each stage what it has found. It is for one frame that
+// Tell is Process that tells after each stage what it has found. It is for a frame that
 // somebody asks about: it allocates, and computes each wrong ICV a second time.
 func (p *Pipeline) Tell(frame []byte, tell func(Step)) []byte {
 	p.parse(frame)

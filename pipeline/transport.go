@@ -2,9 +2,8 @@ package pipeline
 
 import "tapsec/status"
 
-// transportPortion checks the transport portion, be it the frame's own or the one
-// inside a verified tunnel; in the latter case both portions are then checked.
-// What lies beneath it is not the NIC's business any more.
+// transportPortion checks the transport portion, the frame's own or the one inside a
+// verified tunnel. What it protects is not the NIC's business.
 func (p *Pipeline) transportPortion() {
 	switch {
 	case p.inner.wanted() && p.inner.kind == status.NoPortion:
@@ -17,9 +16,9 @@ func (p *Pipeline) transportPortion() {
 	}
 }
 
-// checkUndecided checks a portion inside the tunnel whose SA has mode auto. Where it
-// proves to be a second tunnel, it is left alone as any other is (contract row 29),
-// with its bytes as they came.
+// checkUndecided checks a portion inside the tunnel whose SA has mode auto. If it proves to
+// be a second tunnel, it is left alone like any other (contract row 29), its bytes as they
+// came.
 func (p *Pipeline) checkUndecided(po *portion) {
 	bytes := p.frame[po.packet.Header:po.packet.Reach]
 	p.undo = append(p.undo[:0], bytes...)

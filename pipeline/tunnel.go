@@ -6,9 +6,9 @@ import (
 	"tapsec/wire"
 )
 
-// tunnelPortion checks the tunnel portion, if the frame has one, and looks for a
-// transport portion inside what it opened. After a failed tunnel nothing is
-// looked at. What may be a tunnel is checked here, too.
+// tunnelPortion checks the tunnel portion, if the frame has one, or what may be one, and
+// looks for a transport portion in what it opened. Nothing inside a failed tunnel is
+// looked at.
 func (p *Pipeline) tunnelPortion() {
 	if !p.outer.wanted() || p.outer.kind == status.TransportPortion {
 		return
@@ -21,8 +21,8 @@ func (p *Pipeline) tunnelPortion() {
 	}
 }
 
-// inside parses what the tunnel carried. The reason, if any, says why the frame
-// ends here though the tunnel is good.
+// inside parses what the tunnel carried. A reason says why the frame ends here although
+// the tunnel is good.
 func (p *Pipeline) inside() status.Reason {
 	version := uint8(0)
 	switch p.outer.next {
@@ -50,8 +50,8 @@ func (p *Pipeline) inside() status.Reason {
 	return p.innerReason()
 }
 
-// uncombined says why a portion inside the tunnel is left to the transport,
-// though it would be checked if it stood alone; 0 if it is not.
+// uncombined says why a portion that would be checked if it stood alone is left to the
+// transport inside a tunnel; 0 if it is not.
 func (p *Pipeline) uncombined() status.Reason {
 	has := p.sad.profile.Has
 	switch {
@@ -67,8 +67,8 @@ func (p *Pipeline) uncombined() status.Reason {
 	return 0
 }
 
-// innerReason is the frame's reason where nothing inside the tunnel is checked:
-// the tunnel's own verdict if there is no IPsec in there.
+// innerReason is the frame's reason if nothing inside the tunnel is checked: the tunnel's
+// own verdict if there is no IPsec in it.
 func (p *Pipeline) innerReason() status.Reason {
 	switch p.inner.skip {
 	case status.NoIPsec, status.IKE, status.KeepAlive, status.UDPTooShort:
