@@ -1,9 +1,9 @@
 // Package ah is the IP Authentication Header of RFC 4302: it verifies the
 // header of a received packet and makes that of a sent one.
 //
-// It works on a packet inside a frame and never changes it: the fields that may
-// have changed on the way are zeroed in a copy of the headers. What lies after
-// the AH is read where it is.
+// It works on a packet inside a frame and never changes it: the fields that may have
+// changed on the way are zeroed in a copy of the headers. What follows the AH is read in
+// place.
 package ah
 
 import (
@@ -18,7 +18,7 @@ import (
 	"tapsec/wire"
 )
 
-// FixedLen is the AH in front of its ICV field: next header, length in 32-bit
+// FixedLen is the length of the AH before its ICV field: next header, length in 32-bit
 // words less 2, two reserved bytes, SPI, sequence number.
 const FixedLen = 12
 
@@ -26,8 +26,7 @@ const FixedLen = 12
 // length field.
 func Len(b []byte) int { return (int(b[1]) + 2) * 4 }
 
-// Scratch is what verifying needs to write to beside the packet. One worker
-// owns it.
+// Scratch is memory that Verify writes to beside the packet. It belongs to one worker.
 type Scratch struct {
 	headers [1 << 16]byte
 	tag     [64]byte
@@ -37,8 +36,7 @@ type Scratch struct {
 // zeros stands for the ICV field in the MAC's input; no ICV field is longer.
 var zeros [64]byte
 
-// Inbound verifies the packets of one SA. Workers share an Inbound, each under
-// its number.
+// Inbound verifies the packets of one SA. Workers share an Inbound, each by its number.
 type Inbound struct {
 	suite   sa.Suite
 	key     sa.Key
@@ -58,9 +56,9 @@ func NewInbound(s *sa.SA, workers int) (*Inbound, error) {
 	return in, nil
 }
 
-// Fits reports whether the length field of the AH that begins with header is one that the SA's ICV field
-// can have: rounded up to 4 or to 8 octets in IPv4, where both are in use, and
-// to 8 in IPv6 (RFC 4302 section 3.3.3.2.1).
+// Fits reports whether the length field of the AH that begins with header suits the SA's
+// ICV: rounded up to 4 or to 8 octets in IPv4, where both are in use, and to 8 in IPv6
+// (RFC 4302 section 3.3.3.2.1).
 func (in *Inbound) Fits(header []byte, version uint8) bool {
 	n, field := Len(header), FixedLen+in.suite.IVLen+in.suite.ICVLen
 	return n == (field+7)&^7 || version == 4 && n == (field+3)&^3
@@ -72,9 +70,8 @@ func (in *Inbound) Fits(header []byte, version uint8) bool {
 //
 //  1. Does the AH's length fit the SA and the packet?
 //  2. Copy IP header, options and extension headers, the mutable parts zeroed.
-//  3. MAC that, the AH with a zero ICV, the rest of the packet as it is, and
-//     ESN's high half. GMAC's IV, which stands in front of its ICV, and padding
-//     after it count as they were sent.
+//  3. MAC that, the AH with a zero ICV, the rest of the packet as it is, and ESN's
+//     high half. GMAC's IV before the ICV and the padding after it count as sent.
 //  4. Compare.
 func (in *Inbound) Verify(worker int, frame []byte, p *wire.Packet, number uint64, s *Scratch) status.Reason {
 	head := frame[p.Header:p.End]
@@ -102,9 +99,8 @@ func (in *Inbound) ICV(worker int, frame []byte, p *wire.Packet, number uint64, 
 	return slices.Clone(tag[:in.suite.ICVLen])
 }
 
-// digest is steps 2 and 3 of Verify: the whole tag over the packet and, with
-// ESN, the number's high half after it. ok is false for options that do not
-// parse.
+// digest is steps 2 and 3 of Verify. It returns the whole tag; ok is false for options
+// that do not parse.
 func digest(m hash.Hash, frame []byte, p *wire.Packet, su *sa.Suite, esn bool, number uint64, s *Scratch) (tag []byte, ok bool) {
 	headers := append(s.headers[:0], frame[p.Start:p.Header+FixedLen]...)
 	if !zeroMutable(headers, p.Version) {

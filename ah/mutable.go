@@ -2,9 +2,9 @@ package ah
 
 import "tapsec/wire"
 
-// zeroMutable zeroes, in a copy of the headers from the IP header to the AH,
-// what may change on the way without AH noticing (RFC 4302 section 3.3.3.1). It
-// reports false for options that do not parse.
+// zeroMutable zeroes what may change on the way (RFC 4302 section 3.3.3.1) in a copy of
+// the headers from the IP header to the AH. It reports false for options that do not
+// parse.
 func zeroMutable(b []byte, version uint8) bool {
 	if version == 4 {
 		return zeroIPv4(b)
@@ -50,8 +50,8 @@ func immutableIPv4(option byte) bool {
 }
 
 // zeroIPv6 zeroes traffic class, flow label, hop limit, and the data of options
-// that may change en route. Routing headers enter as they are: only type 0 with
-// no segment left comes here.
+// that may change en route. Routing headers stay: only type 0 with no segment left gets
+// here.
 func zeroIPv6(b []byte) bool {
 	b[0], b[1], b[2], b[3] = 0x60, 0, 0, 0
 	b[7] = 0

@@ -26,14 +26,14 @@ func NewOutbound(s *sa.SA) (*Outbound, error) {
 	return &Outbound{mac: m, s: *s}, nil
 }
 
-// Len is the length of the whole AH in bytes: a multiple of 8 in both IP
-// versions, as Linux makes it.
+// Len is the length of the whole AH in bytes, a multiple of 8 in both IP versions, as
+// Linux makes it.
 func (out *Outbound) Len() int {
 	return (FixedLen + out.s.Suite.IVLen + out.s.Suite.ICVLen + 7) &^ 7
 }
 
-// Append appends an AH without its ICV, which Sign puts in once the packet
-// around it is complete.
+// Append appends an AH without its ICV, which Sign stores once the packet around it is
+// complete.
 func (out *Outbound) Append(dst []byte, next uint8, number uint64) []byte {
 	dst = append(dst, next, byte(out.Len()/4-2), 0, 0)
 	dst = binary.BigEndian.AppendUint32(dst, out.s.SPI)

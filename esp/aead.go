@@ -24,15 +24,15 @@ import (
 //     ICV's length, 0 without a MAC.
 //   - Seal and Open append to dst and write nothing after what they append.
 //     dst is another buffer than the input, or input[:0].
-//   - Open answers an error where the ICV or a length is wrong, and then leaves
-//     no plaintext in dst. A nonce or additionalData of the wrong length, or a
-//     plaintext that is no multiple of the block, is the programmer's error:
-//     it panics.
+//   - Open returns an error if the ICV or a length is wrong, and then leaves no
+//     plaintext in dst. A nonce or additionalData of the wrong length, or a
+//     plaintext that is no multiple of the block, is the programmer's error and
+//     panics.
 //   - No suite may be used concurrently: nonces and scratch that would escape
 //     through an interface live in the object. Have one per SA and worker. It
 //     allocates while its scratch grows to the longest packet seen, then never.
 //
-// The constructors, whose errors tell of keys, salts and ICV lengths:
+// The constructors, whose errors are about keys, salts and ICV lengths:
 //
 //	newGCM(key, salt, icv)               AES-GCM, ICV of 8, 12 or 16 (RFC 4106)
 //	newGMAC(key, salt)                   AES-GMAC, no encryption (RFC 4543)
@@ -47,7 +47,7 @@ import (
 // ivSize is the length in bytes of the IV of all suites but CBC and NULL.
 const ivSize = 8
 
-// errOpen is all that Open says, whatever was wrong with the packet.
+// errOpen is Open's only error, whatever was wrong with the packet.
 var errOpen = errors.New("esp: packet authentication failed")
 
 // salted is an AEAD whose nonce is salt | IV. Unsafe for concurrent use.
@@ -57,7 +57,7 @@ type salted struct {
 	iv    []byte // the nonce's end
 }
 
-// newSalted fails where salt and IV do not make up the nonce.
+// newSalted fails unless salt and IV make up the nonce.
 func newSalted(aead cipher.AEAD, salt []byte) (cipher.AEAD, error) {
 	if want := aead.NonceSize() - ivSize; len(salt) != want {
 		return nil, fmt.Errorf("esp: salt has %d bytes, want %d", len(salt), want)
@@ -97,8 +97,7 @@ func newChaCha20Poly1305(key, salt []byte) (cipher.AEAD, error) {
 	return newSalted(aead, salt)
 }
 
-// extend appends n bytes to dst and returns the whole and the part added, which
-// may hold anything.
+// extend appends n bytes of any content to dst, and returns the whole and the new part.
 func extend(dst []byte, n int) (whole, added []byte) {
 	whole = slices.Grow(dst, n)[:len(dst)+n]
 	return whole, whole[len(dst):]

@@ -5,13 +5,13 @@ import (
 	"fmt"
 )
 
-// cbc is a block cipher in cipher block chaining mode. The two directions are
-// made once and take each packet's IV. Unsafe for concurrent use.
+// cbc is a block cipher in CBC mode. Encrypter and decrypter are made once and given each
+// packet's IV. Unsafe for concurrent use.
 type cbc struct {
 	enc, dec chain
 }
 
-// chain is what the standard library's CBC offers beside cipher.BlockMode.
+// chain is cipher.BlockMode with the SetIV of the standard library's CBC.
 type chain interface {
 	cipher.BlockMode
 	SetIV(iv []byte)

@@ -59,8 +59,8 @@ func (c *ccm) Seal(dst, iv, plaintext, aad []byte) []byte {
 	return whole
 }
 
-// Open decrypts first, since the MAC is over the plaintext, and wipes what it
-// decrypted where the tag is wrong.
+// Open decrypts first, since the MAC covers the plaintext, and wipes the result if the
+// tag is wrong.
 func (c *ccm) Open(dst, iv, sealed, aad []byte) ([]byte, error) {
 	n := len(sealed) - c.icv
 	if n < 0 {
@@ -75,8 +75,8 @@ func (c *ccm) Open(dst, iv, sealed, aad []byte) ([]byte, error) {
 	return whole, nil
 }
 
-// sum returns the encrypted tag, which stands until the next call (RFC 3610,
-// sections 2.2 and 2.3):
+// sum returns the encrypted tag, valid until the next call (RFC 3610, sections 2.2 and
+// 2.3):
 //
 //  1. B_0: flags | nonce 11 | plaintext length 4.
 //  2. Additional data after its length of 2 bytes, zero-padded to a block.

@@ -25,7 +25,7 @@ func (null) blockSize() int          { return 1 }
 func (null) seal(dst, _, src []byte) { copy(dst, src) }
 func (null) open(dst, _, src []byte) { copy(dst, src) }
 
-// composite is a cipher mode and a MAC over its ciphertext. Unsafe for concurrent use.
+// composite is a cipher mode with a MAC over the ciphertext. Unsafe for concurrent use.
 type composite struct {
 	mode cipherMode
 	auth hash.Hash // nil: no integrity
@@ -33,9 +33,9 @@ type composite struct {
 	tag  []byte
 }
 
-// newComposite returns the mode with the MAC auth truncated to icv bytes. With
-// auth nil and icv 0 there is no integrity: that is for the ESP of an AH+ESP
-// bundle, whose AH has it. An icv that auth cannot fill panics.
+// newComposite returns the mode with the MAC auth, truncated to icv bytes. auth nil and
+// icv 0 mean no integrity, for the ESP of a bundle whose AH provides it. An icv longer
+// than auth's output panics.
 func newComposite(m cipherMode, auth hash.Hash, icv int) cipher.AEAD {
 	c := &composite{mode: m, auth: auth, icv: icv}
 	if auth != nil {
@@ -78,9 +78,9 @@ func (c *composite) Open(dst, iv, sealed, aad []byte) ([]byte, error) {
 	return whole, nil
 }
 
-// sum returns the ICV, which stands until the next call. It covers SPI, low
-// half, IV, ciphertext and, with ESN, the high half, which comes between SPI
-// and low half in aad (RFC 4303, section 2.2.1).
+// sum returns the ICV, valid until the next call. It covers SPI, low half, IV, ciphertext
+// and, with ESN, the high half, which aad has between SPI and low half (RFC 4303, section
+// 2.2.1).
 func (c *composite) sum(iv, ciphertext, aad []byte) []byte {
 	if c.auth == nil {
 		return nil

@@ -10,9 +10,9 @@ import (
 // ctr is AES in counter mode with the counter block salt 4 | IV 8 | counter 4,
 // the counter starting at 1 (RFC 3686, section 4).
 //
-// Go's CTR must be made anew for every IV. Its GCM has the same counter block,
-// starts its payload at 2 and allocates nothing, so the first block is encrypted
-// here and GCM does the rest; the tag is dropped. Unsafe for concurrent use.
+// Go's CTR has to be made anew for every IV. Its GCM uses the same counter block, starts
+// the payload at counter 2 and does not allocate. So the first block is encrypted here,
+// GCM does the rest, and its tag is dropped. Unsafe for concurrent use.
 type ctr struct {
 	block   cipher.Block
 	gcm     cipher.AEAD
@@ -56,8 +56,7 @@ func (c *ctr) blockSize() int { return 1 }
 func (c *ctr) seal(dst, iv, src []byte) { c.xor(dst, iv, src) }
 func (c *ctr) open(dst, iv, src []byte) { c.xor(dst, iv, src) }
 
-// xor puts src with the key stream into dst, which is as long and the same
-// memory or other.
+// xor writes src XOR the key stream to dst, which has src's length and may be src.
 func (c *ctr) xor(dst, iv, src []byte) {
 	nonce := c.counter[:aes.BlockSize-counterSize]
 	setIV(nonce[len(nonce)-ivSize:], iv)

@@ -20,16 +20,16 @@ const HeaderLen = 8
 
 const trailerLen = 2 // pad length and next header
 
-// Scratch is what opening needs to write to beside the packet. One worker owns
-// it: what is handed to a cipher through an interface would otherwise escape
-// to the heap once a packet.
+// Scratch is memory that Open writes to beside the packet. It belongs to one worker.
+// Memory that a cipher gets through an interface would otherwise escape to the heap, once
+// a packet.
 type Scratch struct {
 	plain [1 << 16]byte
 	aad   [12]byte
 }
 
-// Inbound opens the packets of one SA. Everything that follows from the SA is
-// derived at construction; workers share an Inbound, each under its number.
+// Inbound opens the packets of one SA. Everything that follows from the SA is computed at
+// construction. Workers share an Inbound, each by its number.
 type Inbound struct {
 	ivLen, icvLen, align int
 	esn, padCheck        bool
@@ -55,22 +55,22 @@ func NewInbound(s *sa.SA, workers int) (*Inbound, error) {
 	return in, nil
 }
 
-// Opened is what an opened packet holds. Len bytes of payload begin after
-// header and IV, where the ciphertext was.
+// Opened is what an opened packet holds. Its Len bytes of payload begin after header and
+// IV, in place of the ciphertext.
 type Opened struct {
 	Len        int
 	PadLen     uint8
 	NextHeader uint8
 }
 
-// Open verifies packet and decrypts it in place (RFC 4303 section 3.4). number
-// is the 64-bit sequence number. A packet that fails is left as it is; the
-// reason is Verified, ESPLength, ESPICV, PadLength or PadBytes.
+// Open verifies packet and decrypts it in place (RFC 4303 section 3.4). number is the
+// 64-bit sequence number. A packet that fails stays as it was. The reason is Verified,
+// ESPLength, ESPICV, PadLength or PadBytes.
 //
 //  1. Is there room for pad length and next header, in whole blocks?
 //  2. Verify the ICV and decrypt, into scratch.
-//  3. Look at pad length and pad bytes there (section 2.4).
-//  4. Put the plaintext in the place of the ciphertext.
+//  3. Check pad length and pad bytes there (section 2.4).
+//  4. Replace the ciphertext by the plaintext.
 func (in *Inbound) Open(worker int, packet []byte, number uint64, scratch *Scratch) (Opened, status.Reason) {
 	start, end := HeaderLen+in.ivLen, len(packet)-in.icvLen
 	if end-start < trailerLen || (end-start)%in.align != 0 {
@@ -130,8 +130,8 @@ func (in *Inbound) aad(packet []byte, number uint64, s *Scratch) []byte {
 	return s.aad[:]
 }
 
-// aead is the worker's own cipher. A second construction from keys that the
-// first one took cannot fail.
+// aead is the worker's own cipher. Making one again from keys that worked once cannot
+// fail.
 func (in *Inbound) aead(worker int) cipher.AEAD {
 	if c := in.workers[worker]; c != nil {
 		return c

@@ -21,8 +21,8 @@ func newBareGCM(key []byte, tag int) (cipher.AEAD, error) {
 	return cipher.NewGCMWithTagSize(block, tag)
 }
 
-// shortGCM is GCM with a tag of 8 bytes, which Go's own refuses to check; it is
-// made of Go's Seal alone. Unsafe for concurrent use.
+// shortGCM is GCM with a tag of 8 bytes, which Go's GCM does not open; it uses Go's Seal
+// alone. Unsafe for concurrent use.
 type shortGCM struct {
 	gcm cipher.AEAD
 	buf []byte
@@ -41,11 +41,11 @@ func (s *shortGCM) Seal(dst, nonce, plaintext, aad []byte) []byte {
 	return append(dst, s.buf[:len(plaintext)+shortTag]...)
 }
 
-// Open, since sealing a ciphertext yields its plaintext:
+// Open works because sealing a ciphertext yields its plaintext:
 //
 //  1. Seal the ciphertext, drop the tag: the plaintext.
 //  2. Seal the plaintext with the additional data: the tag it should have.
-//  3. Compare; wipe the plaintext where they differ.
+//  3. Compare; wipe the plaintext if they differ.
 func (s *shortGCM) Open(dst, nonce, sealed, aad []byte) ([]byte, error) {
 	n := len(sealed) - shortTag
 	if n < 0 {

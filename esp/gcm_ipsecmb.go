@@ -109,8 +109,7 @@ func (g *bareGCM) Seal(dst, nonce, plaintext, aad []byte) []byte {
 	return whole
 }
 
-// Open decrypts while it authenticates, and wipes what it decrypted where the
-// tag is wrong.
+// Open decrypts while it authenticates, and wipes the result if the tag is wrong.
 func (g *bareGCM) Open(dst, nonce, sealed, aad []byte) ([]byte, error) {
 	checkNonce(nonce)
 	n := len(sealed) - g.size
@@ -133,5 +132,5 @@ func checkNonce(nonce []byte) {
 	}
 }
 
-// start is where b lies, for C.
+// start is a pointer to b for C.
 func start(b []byte) *C.uint8_t { return (*C.uint8_t)(unsafe.Pointer(unsafe.SliceData(b))) }

@@ -41,7 +41,7 @@ func (g *gmac) Open(dst, iv, sealed, aad []byte) ([]byte, error) {
 	return append(dst, sealed[:n]...), nil
 }
 
-// sum returns the tag; it stands until the next call.
+// sum returns the tag, valid until the next call.
 func (g *gmac) sum(iv, payload, aad []byte) []byte {
 	g.hash.Reset()
 	g.hash.SetIV(iv)

@@ -31,7 +31,7 @@ func NewOutbound(s *sa.SA, rand io.Reader) (*Outbound, error) {
 	return &Outbound{aead: aead, suite: s.Suite, spi: s.SPI, esn: s.ESN, rand: rand}, nil
 }
 
-// Len is how many bytes Seal makes of n bytes of payload.
+// Len is the number of bytes that Seal makes of n bytes of payload.
 func (out *Outbound) Len(n int) int {
 	return HeaderLen + out.suite.IVLen + n + out.pad(n) + trailerLen + out.suite.ICVLen
 }
@@ -41,8 +41,8 @@ func (out *Outbound) pad(n int) int {
 	return (out.suite.Block - over) % out.suite.Block
 }
 
-// Seal appends the ESP packet that carries payload (RFC 4303 section 3.3) to
-// dst. The error is that of the source of randomness.
+// Seal appends the ESP packet that carries payload (RFC 4303 section 3.3) to dst. The
+// error comes from the source of randomness.
 func (out *Outbound) Seal(dst, payload []byte, next uint8, number uint64) ([]byte, error) {
 	out.plain = out.appendPlain(out.plain[:0], payload, next)
 	return out.SealPlain(dst, out.plain, number)

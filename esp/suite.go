@@ -41,7 +41,7 @@ func newAEAD(s sa.Suite, enc, auth sa.Key) (cipher.AEAD, error) {
 	return newComposite(mode, m, s.ICVLen), nil
 }
 
-// newMode keys the cipher of a suite with separate integrity, or with none.
+// newMode keys the cipher of a suite with separate integrity or none.
 func newMode(s sa.Suite, key, salt []byte) (cipherMode, error) {
 	switch s.Cipher {
 	case sa.Null:

@@ -7,12 +7,12 @@ type Portion uint8
 
 // The portions, numbered as in the trailer.
 const (
-	NoPortion        Portion = 0 // not known: that of an SA with mode auto whose next header is not authentic
+	NoPortion        Portion = 0 // not known: an SA with mode auto whose next header is not authentic
 	TunnelPortion    Portion = 1 // the SA with tunnel endpoints
 	TransportPortion Portion = 2 // the end-to-end SA
 )
 
-// String names the portion; one that is not known after the mode that leaves it open.
+// String names the portion; an unknown one is "auto", after the mode.
 func (p Portion) String() string {
 	switch p {
 	case NoPortion:
@@ -126,10 +126,10 @@ var texts = [...]reason.Text{
 
 var reasons = reason.New[Reason]("nic", texts[:])
 
-// NumReasons bounds the reasons: every Reason is below it.
+// NumReasons is greater than every Reason.
 const NumReasons = len(texts)
 
-// Reasons lists every reason there is, in the order of their numbers.
+// Reasons lists all reasons by number.
 func Reasons() []Reason { return reasons.All() }
 
 // String gives the short name, as counters and JSON have it.
@@ -138,14 +138,13 @@ func (r Reason) String() string { return reasons.Name(r) }
 // Sentence says it for people.
 func (r Reason) Sentence() string { return reasons.Sentence(r) }
 
-// Qualified gives the short name after "nic/", for where nothing else says whose
-// reason it is.
+// Qualified gives the short name after "nic/", for where nothing else tells whose reason
+// it is.
 func (r Reason) Qualified() string { return reasons.Qualified(r) }
 
-// Code is the CryptoStatus that the reason gives a frame when it ends the work
-// on that portion. Reasons that leave a portion alone give Success, which the
-// flags of the word then tell apart from a verified frame. A wrong ICV in no known
-// portion has no value of its own.
+// Code is the frame's CryptoStatus if the work on that portion ends for this reason.
+// Reasons that leave a portion alone give Success; the word's flags tell that apart from
+// a verified frame. A wrong ICV in an unknown portion has no value of its own.
 func (r Reason) Code(p Portion) Code {
 	switch r {
 	case AHICV:
@@ -162,8 +161,7 @@ func (r Reason) Code(p Portion) Code {
 	return Success
 }
 
-// pick gives the code of a portion; where that is not known, the one without a
-// reason.
+// pick gives the code of a portion, GenericError for an unknown one.
 func (p Portion) pick(tunnel, transport Code) Code {
 	switch p {
 	case TunnelPortion:
@@ -174,12 +172,11 @@ func (p Portion) pick(tunnel, transport Code) Code {
 	return GenericError
 }
 
-// Failed reports whether the reason is that of a portion that was checked and
-// found bad.
+// Failed reports whether a portion that ends for this reason was checked and found bad.
 func (r Reason) Failed() bool { return r.Code(NoPortion) != Success }
 
-// Authentic reports whether the portion's ICV was valid: it is for Verified, and
-// for what can only be seen under a valid ICV.
+// Authentic reports whether the portion's ICV was valid: for Verified, and for what only a
+// valid ICV lets one see.
 func (r Reason) Authentic() bool { return r == Verified || r == PadLength || r == PadBytes }
 
 // OfIPsec reports whether a frame that ended for r has AH or ESP.

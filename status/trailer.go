@@ -29,7 +29,7 @@ type Form uint8
 
 // The forms.
 const (
-	InPlace Form = 0 // wire layout and length, plaintext in the place of ciphertext
+	InPlace Form = 0 // wire layout and length, plaintext in place of ciphertext
 	Decap   Form = 1 // portions that verified have been removed
 )
 
@@ -51,7 +51,7 @@ type State uint8
 const (
 	ICVValid     State = 1 // the ICV is valid, nothing else was wrong
 	FailedBefore State = 2 // failed at or before the ICV; the number is unauthenticated
-	FailedAfter  State = 3 // the ICV is valid, but what follows from it failed
+	FailedAfter  State = 3 // the ICV is valid, but a later check failed
 	NotProcessed State = 4 // an SA matched, but its portion was left alone
 )
 
@@ -96,7 +96,7 @@ type Trailer struct {
 	Removed  uint8  // portions removed in Decap form
 	Omitted  uint8  // records for which there was no room
 	Queue    uint16 // receive queue
-	WireLen  uint32 // bytes received; what lies after them in front of the trailer is padding
+	WireLen  uint32 // bytes received; between them and the trailer is padding
 	Ordinal  uint64 // number of the frame on its queue, from 1
 	Received int64  // nanoseconds since the Unix epoch at which the frame's batch was read
 	N        uint8  // records in use
@@ -167,10 +167,9 @@ var (
 	ErrTrailer   = errors.New("status: the trailer's CRC or lengths are wrong")
 )
 
-// Split takes the trailer off a delivered frame, exactly one, and trusts
-// nothing in it: body is the frame in front of it, padding to 60 bytes
-// included. Records of unknown types are skipped. The error is ErrNoTrailer or
-// ErrTrailer.
+// Split takes exactly one trailer off a delivered frame, and trusts nothing in it. body
+// is the frame before it, with the padding to 60 bytes. Records of unknown types are
+// skipped. The error is ErrNoTrailer or ErrTrailer.
 func Split(frame []byte) (body []byte, t Trailer, err error) {
 	le := binary.LittleEndian
 	if len(frame) < BaseLen {
@@ -207,8 +206,8 @@ func (t *Trailer) parseBase(b []byte) {
 	t.Received = int64(le.Uint64(b[24:]))
 }
 
-// parseRecords walks type, length, value; it reports whether the walk ends
-// where the base begins and met as many records as the base says.
+// parseRecords walks type, length, value. It reports whether that ends where the base
+// begins, with as many records as the base says.
 func (t *Trailer) parseRecords(b []byte, want byte) bool {
 	for len(b) > 0 {
 		if len(b) < 2 || b[1] < 2 || int(b[1]) > len(b) {
@@ -239,8 +238,8 @@ func (r *Record) parse(b []byte) {
 	}
 }
 
-// Annotate pads frame to 60 bytes and appends the trailer. It allocates only
-// where the frame's spare capacity is less than Tailroom.
+// Annotate pads frame to 60 bytes and appends the trailer. It allocates only if the
+// frame's spare capacity is less than Tailroom.
 func Annotate(frame []byte, t *Trailer) []byte {
 	for len(frame) < MinFrame {
 		frame = append(frame, 0)

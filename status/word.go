@@ -2,15 +2,14 @@
 // for IPsec task offload, the one list of reasons, and the trailer that carries
 // both after the frame.
 //
-// It holds no state and does no I/O. The NIC writes what is declared here, the
-// transport and every tool (capture, replay, counters) read it; nothing else
-// passes between the two sides.
+// It holds no state and does no I/O. The NIC writes what is declared here; the transport
+// and every tool (capture, replay, counters) read it. Nothing else passes between them.
 package status
 
 import "fmt"
 
-// Code is the CryptoStatus of a frame, one value for the whole frame, as NDIS
-// numbers it (NDIS_IPSEC_OFFLOAD_V1_NET_BUFFER_LIST_INFO, and V2).
+// Code is the CryptoStatus, one value for a whole frame, as NDIS numbers it
+// (NDIS_IPSEC_OFFLOAD_V1_NET_BUFFER_LIST_INFO, and V2).
 type Code uint16
 
 // The values of CryptoStatus.
@@ -74,8 +73,8 @@ func (w Word) Next() bool { return w&NextCryptoDone != 0 }
 // DeleteSA reports whether the NIC asks for the frame's SA to be deleted.
 func (w Word) DeleteSA() bool { return w&SADeleteReq != 0 }
 
-// Code is the CryptoStatus of the word. Success alone says nothing about the
-// frame: see Verified.
+// Code is the word's CryptoStatus. Success alone does not mean that the frame is good: see
+// Verified.
 func (w Word) Code() Code { return Code(w >> 16) }
 
 // WithCode returns w with c as its CryptoStatus.

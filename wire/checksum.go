@@ -5,8 +5,8 @@ import (
 	"math/bits"
 )
 
-// HeaderSum reports whether the header checksum of packet p is right; an IPv6
-// packet has none.
+// HeaderSum reports whether the header checksum of packet p is right. IPv6 has none, which
+// counts as right.
 func HeaderSum(frame []byte, p Packet) bool {
 	if p.Version != 4 {
 		return true
@@ -15,11 +15,10 @@ func HeaderSum(frame []byte, p Packet) bool {
 	return Checksum(0, frame[p.Start:p.Start+length]) == 0
 }
 
-// UpperSum computes the checksum of the TCP segment or UDP datagram that p
-// carries anew, over the addresses in p's header (RFC 3948 section 3.1.2). A
-// UDP checksum of zero, none, stays zero over IPv4, and bytes after a datagram's
-// own length (RFC 4303 section 2.7) do not count. Other protocols, and segments
-// too short for a checksum, are left alone.
+// UpperSum recomputes the checksum of the TCP segment or UDP datagram in p, over the
+// addresses in p's header (RFC 3948 section 3.1.2). A UDP checksum of zero, which means
+// none, stays zero over IPv4. Bytes beyond a datagram's own length (RFC 4303 section 2.7)
+// do not count. Other protocols, and segments too short for a checksum, are left alone.
 func UpperSum(frame []byte, p Packet) {
 	sum, b := upperSum(frame, p)
 	if sum == nil {
@@ -33,18 +32,18 @@ func UpperSum(frame []byte, p Packet) {
 	binary.BigEndian.PutUint16(sum, s)
 }
 
-// PartialSum puts into the place of that checksum what a host leaves there for its
-// NIC to complete: the sum of the pseudo-header.
+// PartialSum replaces that checksum by what a host leaves there for its NIC to complete:
+// the sum of the pseudo-header.
 func PartialSum(frame []byte, p Packet) {
 	if sum, b := upperSum(frame, p); sum != nil {
 		binary.BigEndian.PutUint16(sum, ^Checksum(pseudoSum(p, len(b)), nil))
 	}
 }
 
-// Sum says what there is of a checksum.
+// Sum says what CheckUpperSum found.
 type Sum uint8
 
-// What there may be.
+// What may be found.
 const (
 	SumNone    Sum = iota // no checksum, or not all that it covers
 	SumRight              //
@@ -52,7 +51,7 @@ const (
 	SumWrong              //
 )
 
-// CheckUpperSum looks at the checksum that UpperSum computes, and changes nothing.
+// CheckUpperSum checks the checksum that UpperSum computes, and changes nothing.
 func CheckUpperSum(frame []byte, p Packet) Sum {
 	sum, b := upperSum(frame, p)
 	switch {
@@ -70,8 +69,8 @@ func CheckUpperSum(frame []byte, p Packet) Sum {
 	return SumWrong
 }
 
-// upperSum finds the checksum in the segment that p carries, and what it covers;
-// nil where there is none.
+// upperSum finds the checksum in the segment that p carries, and what it covers; nil if
+// there is none.
 func upperSum(frame []byte, p Packet) (sum, covered []byte) {
 	const tcpSum, udpSum = 16, 6
 	b := frame[p.Header:max(p.Header, p.Reach)]
@@ -115,9 +114,9 @@ func updateChecksum(sum, was, is uint16) uint16 {
 	return ^uint16(s)
 }
 
-// Checksum is the Internet checksum of b on top of the partial sum start (RFC 1071), complemented and ready
-// to be stored. It adds eight bytes at a time in the order that they have in memory on most machines,
-// and swaps the result (section 2 (B)).
+// Checksum is the Internet checksum of b added to the partial sum start (RFC 1071),
+// complemented and ready to be stored. It adds eight bytes at a time in the byte order of
+// most machines, and swaps the result (section 2 (B)).
 func Checksum(start uint32, b []byte) uint16 {
 	order := binary.LittleEndian
 	start = start>>16 + start&0xffff

@@ -14,9 +14,9 @@ const (
 // ECT(1), 2 for ECT(0), 3 for CE.
 func ECN(frame []byte, p Packet) uint8 { return trafficClass(frame, p) & 3 }
 
-// PropagateECN gives the packet inside a tunnel the ECN field that RFC 6040
-// section 4.2 asks for, its DSCP untouched. False means that the packet must
-// be dropped: the tunnel met congestion, and what it carries cannot be told.
+// PropagateECN gives the packet inside a tunnel the ECN field of RFC 6040 section 4.2, and
+// leaves its DSCP. False means that the packet must be dropped: the tunnel met congestion,
+// and the inner packet has no way to say so.
 func PropagateECN(frame []byte, outer, inner Packet) bool {
 	was := trafficClass(frame, inner) & 3
 	out := trafficClass(frame, outer) & 3
@@ -44,7 +44,7 @@ func trafficClass(frame []byte, p Packet) uint8 {
 	return uint8(binary.BigEndian.Uint16(frame[p.Start:]) >> 4)
 }
 
-// setECN keeps an IPv4 header checksum as right or wrong as it was.
+// setECN leaves an IPv4 header checksum as right or wrong as it was.
 func setECN(frame []byte, p Packet, ecn uint8) {
 	b, be := frame[p.Start:], binary.BigEndian
 	was := be.Uint16(b)

@@ -5,9 +5,8 @@ import (
 	"net/netip"
 )
 
-// Flow is all of a packet that selectors and policies ask for (RFC 4301 section
-// 4.4.1.1). It is comparable. The zero Shown hides most, so that who forgets to
-// set it errs on the safe side.
+// Flow is all that selectors and policies look at in a packet (RFC 4301 section 4.4.1.1).
+// It is comparable. The zero Shown hides most, so that forgetting to set it is safe.
 type Flow struct {
 	Src, Dst         netip.Addr
 	Protocol         uint8 // of the upper layer, AH or ESP
@@ -15,14 +14,14 @@ type Flow struct {
 	SrcPort, DstPort uint16 // 0 where there are none, or none are shown
 }
 
-// Shown says how much of its flow a packet shows.
+// Shown says how much of a flow its packet shows.
 type Shown uint8
 
-// How much it may be.
+// How much is shown.
 const (
 	ShownAddresses Shown = iota // neither protocol nor ports: a later fragment after extension headers
-	ShownProtocol               // not the ports that there may be: a later fragment
-	ShownAll                    // protocol, and the ports of one that has some
+	ShownProtocol               // no ports, though there may be some: a later fragment
+	ShownAll                    // protocol, and ports if it has any
 )
 
 // FlowOf reads the flow of packet p.
@@ -51,10 +50,10 @@ func (f *Flow) HasPorts() bool {
 	return false
 }
 
-// ShortChain reports whether packet p is a fragment that parts what must stay
-// together: a first one without all headers up to the upper layer's (RFC 7112
-// section 5), or a later one that begins inside that (RFC 1858 section 3.2.2, RFC
-// 3128). Selectors would look at one header, and the receiver at another.
+// ShortChain reports whether packet p is a fragment that splits the headers: a first one
+// without all of them, the upper layer's included (RFC 7112 section 5), or a later one
+// that begins inside them (RFC 1858 section 3.2.2, RFC 3128). Selectors would look at one
+// header, and the receiver at another.
 func ShortChain(frame []byte, p *Packet) bool {
 	switch {
 	case !p.Fragment:
@@ -66,8 +65,8 @@ func ShortChain(frame []byte, p *Packet) bool {
 	}
 }
 
-// upperLen is the least length of an upper layer's header, of AH or of ESP; 0 for
-// one that nobody here looks into.
+// upperLen is the least length of an upper layer's header, or of AH or ESP; 0 for a
+// protocol that nobody here looks into.
 func upperLen(proto uint8) int {
 	switch proto {
 	case ProtoTCP:
@@ -80,8 +79,8 @@ func upperLen(proto uint8) int {
 	return 0
 }
 
-// isExtension reports whether the number is that of an IPv6 extension header,
-// after which another one names the upper layer (RFC 7045 section 4).
+// isExtension reports whether the number is an IPv6 extension header's, so that the upper
+// layer comes later (RFC 7045 section 4).
 func isExtension(proto uint8) bool {
 	const mobility, hip, shim6 = 135, 139, 140
 	switch proto {

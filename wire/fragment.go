@@ -2,15 +2,15 @@ package wire
 
 import "encoding/binary"
 
-// Fragment says what a fragment carries, and where it belongs. Offsets into the
-// frame count from its first byte.
+// Fragment says what a fragment carries and where that belongs. Offsets into the frame
+// count from its first byte.
 type Fragment struct {
 	ID     uint32 // of the datagram: 16 bits in IPv4, 32 in IPv6
 	Offset int    // of the data in the datagram, in bytes, a multiple of 8
 	More   bool   // others follow this one
-	Head   int    // frame[:Head] stands in front of the whole datagram too
+	Head   int    // frame[:Head] comes before the whole datagram, too
 	Data   int    // frame[Data:p.End] is the data
-	NextAt int    // the byte in front of Head that names what the data is
+	NextAt int    // the byte before Head that names what the data is
 	Next   uint8  // that name
 }
 
@@ -42,11 +42,10 @@ func ParseFragment(frame []byte, p Packet) Fragment {
 	}
 }
 
-// Unfragment makes one whole packet of the IP packet at frame[start], which is
-// the head of its first fragment f with all data of the datagram after it: next
-// header, length, no fragmentation, the IPv4 checksum. DF stays as it is. With
-// congested the ECN field becomes CE. The packet must be no longer than its
-// length field can say.
+// Unfragment turns the packet at frame[start], the head of its first fragment f followed
+// by all data of the datagram, into a whole one: next header, length, no fragmentation,
+// IPv4 checksum. DF stays. With congested the ECN field becomes CE. The packet must be no
+// longer than its length field can say.
 func Unfragment(frame []byte, start int, f Fragment, congested bool) {
 	frame[f.NextAt] = f.Next
 	ip, be := frame[start:], binary.BigEndian

@@ -45,8 +45,8 @@ type Packet struct {
 	Start   int   // the IP header
 	ProtoAt int   // the byte that names Proto
 	Header  int   // after options and extension headers
-	End     int   // behind the packet by its own length field
-	Reach   int   // behind those of its bytes that are there: End, or less where Short
+	End     int   // the packet's end by its own length field
+	Reach   int   // the end of the bytes that are there: End, or less where Short
 	Src     netip.Addr
 	Dst     netip.Addr
 
@@ -54,7 +54,7 @@ type Packet struct {
 	Fragment bool // a fragment, or an atomic one (RFC 6946)
 	Later    bool // a fragment that is not the first: Header holds no header
 	Options  bool // IPv4 options
-	Extended bool // IPv6 extension headers in front of Header
+	Extended bool // IPv6 extension headers before Header
 	Routed   bool // a routing header with segments left
 	OddRoute bool // a routing header of another type than 0
 	Jumbo    bool // IPv6 payload length 0; End is then the end of the bytes
@@ -74,8 +74,8 @@ func ParseIP(frame []byte, start, limit int, version uint8) (p Packet, err error
 	return p, err
 }
 
-// ParseIP is the function of that name where the packet is to lie: copying one
-// takes as long as parsing it.
+// ParseIP is the function of that name, without a copy of the result, which would take as
+// long as parsing.
 func (p *Packet) ParseIP(frame []byte, start, limit int, version uint8) error {
 	*p = Packet{}
 	b := frame[start:limit]
@@ -126,9 +126,9 @@ func (p *Packet) parseIPv6(b []byte, start int) error {
 	return p.walk(b[:p.Reach-start])
 }
 
-// walk steps over the extension headers in front of IPsec or the upper layer.
-// Hop-by-hop options may only stand directly after the IPv6 header; the
-// others may come in any order. b is the packet.
+// walk steps over the extension headers before IPsec or the upper layer. Hop-by-hop
+// options may only follow the IPv6 header directly; the others come in any order. b is
+// the packet.
 func (p *Packet) walk(b []byte) error {
 	for at := IPv6Len; ; at = p.Header - p.Start {
 		switch p.Proto {
@@ -164,8 +164,8 @@ func (p *Packet) walk(b []byte) error {
 	}
 }
 
-// Addresses reads the addresses of the IP header at frame[at], of whichever
-// version; ok is false where none is all there.
+// Addresses parses the IP packet at frame[at], of either version. ok is false if its
+// headers are not all there.
 func Addresses(frame []byte, at int) (p Packet, ok bool) {
 	if at < 0 || at >= len(frame) {
 		return p, false
@@ -177,8 +177,8 @@ func Addresses(frame []byte, at int) (p Packet, ok bool) {
 // UDPLen is the length of a UDP header in bytes (RFC 768).
 const UDPLen = 8
 
-// UDP reads ports and length of the UDP header at b[0]. ok is false where the
-// header is not all there.
+// UDP reads ports and length of the UDP header at b[0]. ok is false if the header is cut
+// off.
 func UDP(b []byte) (src, dst uint16, length int, ok bool) {
 	if len(b) < UDPLen {
 		return 0, 0, 0, false

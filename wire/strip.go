@@ -2,11 +2,10 @@ package wire
 
 import "encoding/binary"
 
-// StripTunnel leaves of a frame its Ethernet header with tags and the packet
-// inside the tunnel, cut to its own length. The EtherType becomes the inner
-// version's; the inner header is not changed. l3 is the offset after the
-// EtherType. Not the packet moves but what stands in front of it: the frame
-// returned begins later in the same memory.
+// StripTunnel leaves of a frame its Ethernet header with tags and the packet inside the
+// tunnel, cut to its own length. The EtherType becomes the inner version's; the inner
+// header does not change. l3 is the offset after the EtherType. The Ethernet header moves,
+// not the packet, so the frame returned begins later in the same memory.
 func StripTunnel(frame []byte, l3 int, inner Packet) []byte {
 	etherType := uint16(EtherIPv4)
 	if inner.Version == 6 {
@@ -18,13 +17,12 @@ func StripTunnel(frame []byte, l3 int, inner Packet) []byte {
 	return frame[gap:inner.End]
 }
 
-// StripTransport takes the bytes from p.Header up to payload (UDP
-// encapsulation, AH, ESP header and IV) out of packet p, and what lies after
-// payload+n (pad, ICV, anything after the packet) off the frame. The IP
-// header then announces next: protocol, length, and the IPv4 checksum by
-// incremental update, so that a wrong one stays wrong (RFC 1624). It returns
-// the shorter frame, which begins later in the same memory, and the packet as
-// it lies in it.
+// StripTransport removes the bytes of packet p from p.Header to payload (UDP
+// encapsulation, AH, ESP header and IV), and everything after payload+n (pad, ICV,
+// whatever follows the packet). The IP header then announces next: protocol, length, and
+// the IPv4 checksum by incremental update, so that a wrong one stays wrong (RFC 1624). It
+// returns the shorter frame, which begins later in the same memory, and where the packet
+// lies in it.
 func StripTransport(frame []byte, p Packet, payload, n int, next uint8) ([]byte, Packet) {
 	gap := payload - p.Header
 	copy(frame[gap:], frame[:p.Header])
