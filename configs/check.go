@@ -2,28 +2,24 @@ package configs
 
 import (
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
+
+	"go.yaml.in/yaml/v3"
 
 	"tapsec/sa"
 )
 
-// check finds what each field by itself cannot tell, and finishes the SAs.
-func (c *Config) check(d *decoder, fields []saFields) {
-	for i := range fields {
-		s := &fields[i].SA
-		if !d.failed[at(i, "")] { // it has fields at all
-			s = fields[i].finish(d, at(i, ""))
-		}
-		c.SAs = append(c.SAs, s)
-	}
+// check finds what each field by itself cannot tell.
+func (c *Config) check(d *decoder) {
 	c.checkInterfaces(d)
 	if c.Profile.Legacy && !c.AllowLegacy {
 		d.mistake("profile", "%s has nothing but obsolete algorithms (RFC 8221); say allow_legacy: true to use it all the same", c.Profile.Name)
 	}
 	bundled := c.checkBundles(d)
 	for i, s := range c.SAs {
-		if d.failed[at(i, "")] {
+		if d.hasFailed(i) {
 			continue
 		}
 		for _, p := range s.Check(bundled[s], c.AllowLegacy) {
@@ -43,6 +39,12 @@ func at(i int, field string) string {
 	return strings.TrimSuffix(fmt.Sprintf("sas[%d].%s", i, field), ".")
 }
 
+// hasFailed reports whether an SA could not be read at all.
+func (d *decoder) hasFailed(i int) bool { return len(d.failed) > 0 && d.failed[at(i, "")] }
+
+// isBroken reports whether an SA has a mistake.
+func (d *decoder) isBroken(i int) bool { return len(d.broken) > 0 && d.broken[at(i, "")] }
+
 // orSuite is a shorter sentence than err where a suite's name is merely misspelt.
 func orSuite(err error, p sa.Protocol, found string) error {
 	var names []string
@@ -55,15 +57,46 @@ func orSuite(err error, p sa.Protocol, found string) error {
 	return err
 }
 
+// sa reads an SA.
+func (d *decoder) sa(n *yaml.Node, path string) *sa.SA {
+	f := &d.fields
+	*f = saFields{}
+	d.value(n, valueOf(f), path)
+	if !d.failed[path] { // it has fields at all
+		return f.finish(d, n, path)
+	}
+	s := f.SA
+	return &s
+}
+
+// suite is sa.ParseSuite, remembered.
+func (d *decoder) suite(p sa.Protocol, text string) (sa.Suite, error) {
+	key := suiteKey{p, text}
+	s, ok := d.suites[key]
+	if ok {
+		return s, nil
+	}
+	s, err := sa.ParseSuite(p, text)
+	if err == nil {
+		d.suites[key] = s
+	}
+	return s, err
+}
+
+type suiteKey struct {
+	protocol sa.Protocol
+	text     string
+}
+
 // finish makes the SA of its fields.
-func (f *saFields) finish(d *decoder, path string) *sa.SA {
+func (f *saFields) finish(d *decoder, n *yaml.Node, path string) *sa.SA {
 	s := f.SA
 	if s.Protocol == 0 {
 		d.mistake(path+".protocol", "is missing; say esp or ah")
 		d.failed[path+".suite"] = true // means nothing without the protocol
 	} else if f.Suite == "" {
 		d.mistake(path+".suite", "is missing; say for instance aes128gcm16, aes256-sha256 or, for ah, sha256")
-	} else if suite, err := sa.ParseSuite(s.Protocol, f.Suite); err != nil {
+	} else if suite, err := d.suite(s.Protocol, f.Suite); err != nil {
 		d.mistake(path+".suite", "%v", orSuite(err, s.Protocol, f.Suite))
 	} else {
 		s.Suite = suite
@@ -71,7 +104,7 @@ func (f *saFields) finish(d *decoder, path string) *sa.SA {
 	if s.Name == "" {
 		s.Name = fmt.Sprintf("%s-%08x", s.Protocol, s.SPI)
 	}
-	if d.nodes[path+".spi"] == nil {
+	if fieldOf(n, "spi") == nil {
 		d.mistake(path+".spi", "is missing; say the SPI that the packets carry")
 	}
 	if f.Encap != nil {
@@ -116,7 +149,7 @@ func (c *Config) checkInterfaces(d *decoder) {
 		if n := i.Name; n == "" || len(n) > 15 || n == "." || n == ".." || strings.ContainsAny(n, "/:% \t") {
 			d.mistake(path+".name", "expected an interface name of 1 to 15 characters without / : %% and blanks, found %s", sa.Quote(n))
 		}
-		if d.nodes[path+".mtu"] != nil && (i.MTU < 68 || i.MTU > 65521) {
+		if _, given := d.find(path + ".mtu"); given && (i.MTU < 68 || i.MTU > 65521) {
 			d.mistake(path+".mtu", "expected 68 to 65521, found %d", i.MTU)
 		}
 		if strings.Contains(i.Netns, "/") {
@@ -141,14 +174,22 @@ func (c *Config) checkInterfaces(d *decoder) {
 	case limit > 0 && c.SACapacity > limit:
 		d.mistake("sa_capacity", "expected at most the %d of profile %s, found %d", limit, c.Profile.Name, c.SACapacity)
 	}
-	c.annotate = d.problem(d.node("host.annotate"), "", "")
+	place := []Problem{d.problem(d.node("host.annotate"), "", "")}
+	d.quote(place)
+	c.annotate = place[0]
 }
 
 // checkBundles checks what AH SAs say of the ESP SAs beneath them, and returns
 // these ESP SAs.
 func (c *Config) checkBundles(d *decoder) map[*sa.SA]bool {
 	bundled := map[*sa.SA]bool{}
-	index := c.index()
+	index := c.index(func(yield func(string) bool) {
+		for _, s := range c.SAs {
+			if s.Bundle != "" && !yield(s.Bundle) {
+				return
+			}
+		}
+	})
 	for i, s := range c.SAs {
 		if s.Protocol != sa.AH || s.Bundle == "" {
 			continue
@@ -163,7 +204,7 @@ func (c *Config) checkBundles(d *decoder) map[*sa.SA]bool {
 		switch {
 		case esp.Protocol != sa.ESP && esp.Protocol != 0:
 			d.mistake(path, "expected an ESP SA, but %s is %s", label(esp.Name), esp.Protocol)
-		case d.broken[at(i, "")] || d.broken[at(j, "")]:
+		case d.isBroken(i) || d.isBroken(j):
 		case esp.Dst != s.Dst:
 			d.mistake(path, "the SAs of a bundle share dst, but %s goes to %s and this one to %s", label(esp.Name), esp.Dst, s.Dst)
 		case esp.Src.IsValid() && s.Src.IsValid() && esp.Src != s.Src:
@@ -184,19 +225,25 @@ func (c *Config) checkBundles(d *decoder) map[*sa.SA]bool {
 	return bundled
 }
 
-// index finds SAs by name, the first of each.
-func (c *Config) index() map[string]int {
+// index finds SAs by those of these names that there are, the first of each.
+func (c *Config) index(names iter.Seq[string]) map[string]int {
+	wanted := map[string]bool{}
+	for name := range names {
+		wanted[name] = true
+	}
 	index := map[string]int{}
 	for i, s := range slices.Backward(c.SAs) {
-		index[s.Name] = i
+		if wanted[s.Name] {
+			index[s.Name] = i
+		}
 	}
 	return index
 }
 
 func (c *Config) checkUnique(d *decoder) {
-	names, ids := map[string]int{}, map[sa.ID]int{}
+	names, ids := make(map[string]int, len(c.SAs)), make(map[sa.ID]int, len(c.SAs))
 	for i, s := range c.SAs {
-		if d.failed[at(i, "")] {
+		if d.hasFailed(i) {
 			continue
 		}
 		if first, ok := names[s.Name]; ok {
@@ -204,7 +251,7 @@ func (c *Config) checkUnique(d *decoder) {
 		} else {
 			names[s.Name] = i
 		}
-		if d.broken[at(i, "")] { // comparing it would only tell of consequences
+		if d.isBroken(i) { // comparing it would only tell of consequences
 			continue
 		}
 		if first, ok := ids[s.ID()]; ok {
@@ -216,7 +263,13 @@ func (c *Config) checkUnique(d *decoder) {
 }
 
 func (c *Config) checkPolicy(d *decoder) {
-	index := c.index()
+	index := c.index(func(yield func(string) bool) {
+		for _, p := range c.Policy {
+			if p.SA != "" && !yield(p.SA) {
+				return
+			}
+		}
+	})
 	for i, p := range c.Policy {
 		path := fmt.Sprintf("policy[%d]", i)
 		_, found := index[p.SA]
@@ -288,8 +341,15 @@ func nonceField(s *sa.SA) string {
 
 // checkPlaces finds the SAs that the NIC should hold and cannot.
 func (c *Config) checkPlaces(d *decoder) {
+	var places map[*sa.SA]int
 	c.place(func(s *sa.SA, err error) {
-		path := at(slices.Index(c.SAs, s), "offload")
+		if places == nil {
+			places = make(map[*sa.SA]int, len(c.SAs))
+			for i, s := range c.SAs {
+				places[s] = i
+			}
+		}
+		path := at(places[s], "offload")
 		if s.Offload == sa.Required {
 			d.mistake(path, "%v; say offload: preferred to leave it to the transport, or choose another profile", err)
 			return

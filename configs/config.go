@@ -10,7 +10,6 @@
 package configs
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/json"
 	"errors"
@@ -128,12 +127,6 @@ type Config struct {
 	ended, unnumbered []string // names of its SAs
 }
 
-// document is a Config as it stands in the file.
-type document struct {
-	Config
-	SAs []saFields `yaml:"sas"`
-}
-
 // saFields is an SA as it stands in the file: the suite cannot be read without
 // the protocol, the port of encap is written out, and seq_low is the low half of a
 // number whose high half is seq_high.
@@ -179,53 +172,47 @@ func Load(path string) (*Config, error) {
 // Read is Parse for the whole of a file, which may be another tool's.
 func Read(name string, data []byte) (*Config, error) {
 	c, err := Parse(name, data)
-	if form := keys.Detect(data); err != nil && form != keys.YAML && form != keys.Unknown {
+	if err == nil {
+		return c, nil
+	}
+	if form := keys.Detect(data); form != keys.YAML && form != keys.Unknown {
 		return nil, fmt.Errorf("%s: expected a configuration, found SAs in the form %s; give the file with -k, or make a configuration of it with tapsec keys", name, form)
 	}
-	return c, err
+	return nil, err
 }
 
 // Parse reads a configuration. The name stands in messages, and key files are
 // looked for relative to its directory. Mistakes are of type Errors.
 func Parse(name string, data []byte) (*Config, error) {
-	data = keys.Text(data)
-	return newDecoder(name, data).text(data)
+	return newDecoder(name, keys.Text(data)).config(asItIs)
 }
 
 // ParseForeign is Parse for a text that came from somebody else: it opens no file.
 func ParseForeign(name string, data []byte) (*Config, error) {
 	d := newDecoder(name, data)
 	d.noKeyFiles = true
-	return d.text(data)
+	return d.config(asItIs)
 }
 
-// text makes the configuration of a text.
-func (d *decoder) text(data []byte) (*Config, error) {
-	root := d.parse(data)
-	if root == nil {
-		return nil, d.errors()
-	}
-	return d.config(root)
-}
+func asItIs(root *yaml.Node) *yaml.Node { return root }
 
 // ParseSAs reads SAs as a configuration has them: all of one, a list of them, or one
 // alone.
 func ParseSAs(name string, data []byte) (*Config, error) {
-	data = keys.Text(data)
-	d := newDecoder(name, data)
-	root := d.parse(data)
-	if root == nil {
-		return nil, d.errors()
-	}
+	return newDecoder(name, keys.Text(data)).config(asSAs)
+}
+
+// asSAs makes a configuration's tree of that of its SAs.
+func asSAs(root *yaml.Node) *yaml.Node {
 	list := &yaml.Node{Kind: yaml.SequenceNode, Tag: "!!seq", Line: root.Line, Column: root.Column, Content: []*yaml.Node{root}}
 	switch {
 	case root.Kind == yaml.SequenceNode:
 		list = root
-	case root.Kind != yaml.MappingNode || scalarOf(root, "spi") == "":
-		return d.config(root)
+	case root.Kind != yaml.MappingNode || textField(root, "spi") == "":
+		return root
 	}
 	field := &yaml.Node{Kind: yaml.ScalarNode, Tag: "!!str", Value: "sas", Line: root.Line, Column: root.Column}
-	return d.config(&yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: root.Line, Column: root.Column, Content: []*yaml.Node{field, list}})
+	return &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: root.Line, Column: root.Column, Content: []*yaml.Node{field, list}}
 }
 
 // ParseRequest reads the SAs of a text that another program sent: JSON with the
@@ -237,31 +224,47 @@ func ParseRequest(data []byte) (*Config, error) {
 	}
 	d := newDecoder("request", data)
 	d.noKeyFiles = true
-	root := d.parse(data)
+	return d.config(func(root *yaml.Node) *yaml.Node {
+		for name := range fields {
+			if name != "sas" && name != "allow_legacy" {
+				d.say(root, shown(name), "there is no such field; there are allow_legacy, sas")
+			}
+		}
+		return root
+	})
+}
+
+// config makes the configuration of the text, whose tree wrap may put into another one.
+func (d *decoder) config(wrap func(*yaml.Node) *yaml.Node) (*Config, error) {
+	whole := *d
+	c, err := d.try(wrap, true)
+	if d.undivided {
+		whole.failed, whole.broken = map[string]bool{}, map[string]bool{}
+		*d = whole
+		c, err = d.try(wrap, false)
+	}
+	return c, err
+}
+
+// try is config, entry by entry or as a whole.
+func (d *decoder) try(wrap func(*yaml.Node) *yaml.Node, divided bool) (*Config, error) {
+	root := d.parse(divided)
 	if root == nil {
 		return nil, d.errors()
 	}
-	for name := range fields {
-		if name != "sas" && name != "allow_legacy" {
-			d.say(root, shown(name), "there is no such field; there are allow_legacy, sas")
-		}
+	c := Default()
+	d.root = wrap(root)
+	d.learnSecrets(d.root, false)
+	d.insecureKeyFiles = textField(d.root, "insecure_key_files") == "true"
+	d.value(d.root, valueOf(c), "")
+	if !d.undivided {
+		c.check(d)
 	}
-	return d.config(root)
-}
-
-// config makes the configuration of a tree.
-func (d *decoder) config(root *yaml.Node) (*Config, error) {
-	doc := document{Config: *Default()}
-	d.insecureKeyFiles = scalarOf(root, "insecure_key_files") == "true"
-	d.learnSecrets(root, false)
-	d.value(root, valueOf(&doc), "")
-	c := &doc.Config
-	c.check(d, doc.SAs)
-	if len(d.bad) > 0 {
+	if len(d.bad) > 0 || d.undivided {
 		return nil, d.errors()
 	}
 	c.Warnings, c.Files = d.warnings, d.keyFiles
-	sortProblems(c.Warnings)
+	d.quote(c.Warnings)
 	return c, nil
 }
 
@@ -340,25 +343,46 @@ func (c *Config) rename(taken map[string]*sa.SA) {
 	}
 }
 
-// parse makes the tree of a file's one document; nil where it did not.
-func (d *decoder) parse(data []byte) *yaml.Node {
+// parse makes the tree of the text's one document, without the entries where it is
+// divided; nil where it did not.
+func (d *decoder) parse(divided bool) *yaml.Node {
+	text := d.text
+	if divided {
+		if e, rest := divide(text); e != nil {
+			d.entries, text = e, rest
+		}
+	}
+	root, err := d.document(text)
+	if e := d.entries; e != nil && (root == nil || err != nil || !e.in(root)) {
+		d.undivided = true
+		return nil
+	}
+	if err != nil {
+		d.syntax(err)
+	}
+	return root
+}
+
+// document makes the tree of a text that is one document, and the error of what is
+// none.
+func (d *decoder) document(text string) (*yaml.Node, error) {
 	var doc, more yaml.Node
-	stream := yaml.NewDecoder(bytes.NewReader(data))
+	stream := yaml.NewDecoder(strings.NewReader(text))
 	switch err := stream.Decode(&doc); {
 	case errors.Is(err, io.EOF):
 		d.bad = append(d.bad, Problem{File: d.file, Line: 1, Col: 1, Msg: "the file is empty; start from a sample in configs/"})
-		return nil
+		d.quoted = len(d.bad)
+		return nil, nil
 	case err != nil:
-		d.syntax(err)
-		return nil
+		return nil, err
 	}
 	switch err := stream.Decode(&more); {
 	case err == nil:
 		d.say(&more, "", "expected one document, found a second one; leave out the line ---")
 	case !errors.Is(err, io.EOF):
-		d.syntax(err)
+		return doc.Content[0], err
 	}
-	return doc.Content[0]
+	return doc.Content[0], nil
 }
 
 // Capacity is the number of SA bundles that the NIC holds; 0 sets no bound.
@@ -443,19 +467,25 @@ func (c *Config) room(b []*sa.SA, n int) error {
 // AllBundles groups the SAs, in the order of the file: each one by itself, or the AH
 // and the ESP SA of a bundle.
 func (c *Config) AllBundles() [][]*sa.SA {
-	beneath := map[string]bool{}
-	byName := map[string]*sa.SA{}
+	beneath := map[string]*sa.SA{} // by name, those that bundles name
 	for _, s := range c.SAs {
-		byName[s.Name] = s
-		beneath[s.Bundle] = s.Bundle != ""
+		if s.Bundle != "" {
+			beneath[s.Bundle] = nil
+		}
 	}
-	var all [][]*sa.SA
 	for _, s := range c.SAs {
-		switch esp := byName[s.Bundle]; {
+		if _, named := beneath[s.Name]; named {
+			beneath[s.Name] = s
+		}
+	}
+	all := make([][]*sa.SA, 0, len(c.SAs))
+	for i, s := range c.SAs {
+		_, named := beneath[s.Name]
+		switch esp := beneath[s.Bundle]; {
 		case s.Bundle != "" && esp != nil:
 			all = append(all, []*sa.SA{s, esp})
-		case !beneath[s.Name]:
-			all = append(all, []*sa.SA{s})
+		case !named:
+			all = append(all, c.SAs[i:i+1:i+1])
 		}
 	}
 	return all

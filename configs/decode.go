@@ -19,41 +19,63 @@ import (
 // by their yaml tag.
 type decoder struct {
 	file             string
-	lines            []string
-	nodes            map[string]*yaml.Node             // every field that was given, by path
+	text             string
+	root             *yaml.Node                        // the tree, without what entries has
+	entries          *entries                          // items that are read one by one; nil: none
+	undivided        bool                              // the text must be read as a whole
 	failed           map[string]bool                   // paths that have a problem already
 	broken           map[string]bool                   // list items with a problem in them, such as sas[0]
-	types            map[reflect.Type]map[string][]int // fieldsOf, remembered
+	types            map[reflect.Type]map[string]place // fieldsOf, remembered
 	secrets          []string                          // the values of key fields
+	isKey            map[string]bool                   // isKeyField, remembered
 	bad, warnings    []Problem
+	quoted           int // of bad, those whose Text is settled
 	insecureKeyFiles bool
 	noKeyFiles       bool     // the text is another program's, which has its own
 	keyFiles         []string // that were read
+
+	fields saFields              // of the SA at hand
+	suites map[suiteKey]sa.Suite // that were named
 }
 
 func newDecoder(file string, data []byte) *decoder {
 	return &decoder{
 		file:   file,
-		lines:  strings.Split(string(data), "\n"),
-		nodes:  map[string]*yaml.Node{},
+		text:   string(data),
 		failed: map[string]bool{},
 		broken: map[string]bool{},
-		types:  map[reflect.Type]map[string][]int{},
+		types:  map[reflect.Type]map[string]place{},
+		suites: map[suiteKey]sa.Suite{},
+		isKey:  map[string]bool{},
 	}
 }
 
 func (d *decoder) errors() Errors {
+	d.quote(d.bad[d.quoted:])
+	d.quoted = len(d.bad)
 	sortProblems(d.bad)
 	return d.bad
 }
 
-// problem describes a mistake at a node.
-func (d *decoder) problem(n *yaml.Node, path, format string, args ...any) Problem {
-	p := Problem{File: d.file, Line: n.Line, Col: n.Column, Field: redact(path), Msg: redact(fmt.Sprintf(format, args...))}
-	if n.Line > 0 && n.Line <= len(d.lines) {
-		p.Text = redactLine(d.lines[n.Line-1], d.secrets)
+// quote sorts problems, and gives each the line that it is about. Only once all has
+// been read is it known what no line may show.
+func (d *decoder) quote(problems []Problem) {
+	sortProblems(problems)
+	line, pos := 1, 0
+	for i := range problems {
+		p := &problems[i]
+		for ; line < p.Line && pos < len(d.text); line++ {
+			pos = nextLine(d.text, pos)
+		}
+		if line == p.Line {
+			p.Text = strings.Clone(redactLine(strings.TrimSuffix(d.text[pos:nextLine(d.text, pos)], "\n"), d.secrets))
+		}
 	}
-	return p
+}
+
+// problem describes a mistake at a node, without the line.
+func (d *decoder) problem(n *yaml.Node, path, format string, args ...any) Problem {
+	return Problem{File: d.file, Line: n.Line, Col: n.Column, Field: redact(path), Msg: redact(fmt.Sprintf(format, args...))}
 }
 
 // say records a mistake, the first one of each path.
@@ -70,12 +92,71 @@ func (d *decoder) say(n *yaml.Node, path, format string, args ...any) {
 
 // node is the node of a path, or of the nearest path above it that was given.
 func (d *decoder) node(path string) *yaml.Node {
-	for ; path != ""; path = path[:max(strings.LastIndexAny(path, ".["), 0)] {
-		if n := d.nodes[path]; n != nil {
-			return n
+	n, _ := d.find(path)
+	return n
+}
+
+// find is node, and reports whether it is the path's own.
+func (d *decoder) find(path string) (n *yaml.Node, own bool) {
+	n = meant(d.root)
+	for _, step := range strings.FieldsFunc(path, func(c rune) bool { return strings.ContainsRune(".[]", c) }) {
+		next := d.child(n, step)
+		if next == nil {
+			return n, false
+		}
+		n = meant(next)
+	}
+	return n, true
+}
+
+// child is a field, or the item of a number; nil where there is none.
+func (d *decoder) child(n *yaml.Node, step string) *yaml.Node {
+	if n.Kind == yaml.MappingNode {
+		return fieldOf(n, step)
+	}
+	i, err := strconv.Atoi(step)
+	switch {
+	case err != nil:
+		return nil
+	case d.entries != nil && n == d.entries.list && i < d.entries.len():
+		return d.item(i, new(room))
+	case n.Kind == yaml.SequenceNode && i < len(n.Content):
+		return n.Content[i]
+	}
+	return nil
+}
+
+// item is an entry; nil where the text must be read as a whole after all.
+func (d *decoder) item(i int, room *room) *yaml.Node {
+	n := d.entries.item(i, room)
+	d.undivided = d.undivided || n == nil
+	return n
+}
+
+// meant is what an alias stands for; any other node itself.
+func meant(n *yaml.Node) *yaml.Node {
+	if n.Kind == yaml.AliasNode {
+		return n.Alias
+	}
+	return n
+}
+
+// textField is the text of a mapping's field; empty where it has none.
+func textField(n *yaml.Node, name string) string {
+	if value := fieldOf(n, name); value != nil {
+		return value.Value
+	}
+	return ""
+}
+
+// fieldOf is the value of a mapping's field, the first of that name; nil where it has none.
+func fieldOf(n *yaml.Node, name string) *yaml.Node {
+	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == name {
+			return n.Content[i+1]
 		}
 	}
-	return d.nodes[""]
+	return nil
 }
 
 func (d *decoder) mistake(path, format string, args ...any) {
@@ -97,17 +178,19 @@ func (d *decoder) syntax(err error) {
 		line, _ = strconv.Atoi(m[1])
 		msg = strings.TrimPrefix(msg, m[0])
 	}
-	for at := line; at <= min(line+1, len(d.lines)); at++ { // the parser may blame the line before
-		if strings.HasPrefix(strings.TrimLeft(d.lines[at-1], " -"), "\t") {
+	lines := strings.Split(d.text, "\n")
+	for at := line; at <= min(line+1, len(lines)); at++ { // the parser may blame the line before
+		if strings.HasPrefix(strings.TrimLeft(lines[at-1], " -"), "\t") {
 			line, msg = at, "found a tab, and only spaces may indent"
 			break
 		}
 	}
 	p := d.problem(&yaml.Node{Line: line, Column: 1}, "", "expected YAML: %s; mend this line or one next to it", sa.RedactLine(msg))
-	if line <= len(d.lines) && !fieldStart.MatchString(d.lines[line-1]) {
-		p.Text = ""
+	if line <= len(lines) && fieldStart.MatchString(lines[line-1]) {
+		p.Text = redactLine(lines[line-1], d.secrets)
 	}
 	d.bad = append(d.bad, p)
+	d.quoted = len(d.bad)
 }
 
 // learnSecrets remembers the values of key fields, so that no quoted line can
@@ -116,7 +199,7 @@ func (d *decoder) syntax(err error) {
 func (d *decoder) learnSecrets(n *yaml.Node, inKey bool) {
 	if n.Kind == yaml.ScalarNode && inKey && !strings.HasPrefix(n.Value, "file:") {
 		for _, part := range strings.Fields(n.Value) {
-			if len(part) > 3 && strings.Contains(keys.Redact(part), part) { // else masked anyway
+			if len(part) > 3 && !hidden(part) && strings.Contains(keys.Redact(part), part) { // else masked anyway
 				d.secrets = append(d.secrets, part)
 			}
 		}
@@ -124,7 +207,7 @@ func (d *decoder) learnSecrets(n *yaml.Node, inKey bool) {
 	for i, child := range n.Content {
 		if n.Kind == yaml.MappingNode {
 			if i%2 == 1 {
-				d.learnSecrets(child, isKeyField(n.Content[i-1].Value))
+				d.learnSecrets(child, d.keyField(n.Content[i-1].Value))
 			}
 			continue
 		}
@@ -132,27 +215,27 @@ func (d *decoder) learnSecrets(n *yaml.Node, inKey bool) {
 	}
 }
 
-// scalarOf is the text of a mapping's field; empty where it has none.
-func scalarOf(n *yaml.Node, field string) string {
-	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
-		if n.Content[i].Value == field {
-			return n.Content[i+1].Value
-		}
+// keyField is isKeyField, remembered.
+func (d *decoder) keyField(name string) bool {
+	is, ok := d.isKey[name]
+	if !ok {
+		is = isKeyField(name)
+		d.isKey[strings.Clone(name)] = is
 	}
-	return ""
+	return is
 }
 
 func valueOf(v any) reflect.Value { return reflect.ValueOf(v).Elem() }
 
 // value sets v from a node.
 func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
-	if n.Kind == yaml.AliasNode {
-		n = n.Alias
-	}
-	d.nodes[path] = n
+	n = meant(n)
 	switch parse, ok := parsers[v.Type()]; {
 	case v.Type() == reflect.TypeFor[sa.Key]():
 		d.key(n, v, path)
+		return
+	case v.Type() == reflect.TypeFor[*sa.SA]():
+		v.Set(reflect.ValueOf(d.sa(n, path)))
 		return
 	case ok:
 		d.scalar(n, path, func(text string) error { return parse(text, v) })
@@ -171,7 +254,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 	case reflect.Slice:
 		d.list(n, v, path)
 	case reflect.String:
-		d.scalar(n, path, func(text string) error { v.SetString(text); return nil })
+		d.scalar(n, path, func(text string) error { v.SetString(strings.Clone(text)); return nil })
 	case reflect.Bool:
 		if n.Kind != yaml.ScalarNode || n.Tag != "!!bool" {
 			d.say(n, path, "expected true or false, found %s", describe(n))
@@ -229,6 +312,10 @@ func number(text string, v reflect.Value) error {
 }
 
 func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
+	if d.entries != nil && n == d.entries.list {
+		d.divided(v, path)
+		return
+	}
 	if isNothing(n) {
 		return // every item is commented out
 	}
@@ -236,9 +323,25 @@ func (d *decoder) list(n *yaml.Node, v reflect.Value, path string) {
 		d.say(n, path, "expected a list, found %s", describe(n))
 		return
 	}
+	if len(n.Content) > 0 {
+		v.Set(reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content)))
+	}
 	for i, item := range n.Content {
-		v.Set(reflect.Append(v, reflect.Zero(v.Type().Elem())))
 		d.value(item, v.Index(i), fmt.Sprintf("%s[%d]", path, i))
+	}
+}
+
+// divided is list for the items that are read one by one.
+func (d *decoder) divided(v reflect.Value, path string) {
+	var room room
+	v.Set(reflect.MakeSlice(v.Type(), d.entries.len(), d.entries.len()))
+	for i := range d.entries.len() {
+		item := d.item(i, &room)
+		if item == nil {
+			return
+		}
+		d.learnSecrets(item, false)
+		d.value(item, v.Index(i), path+"["+strconv.Itoa(i)+"]")
 	}
 }
 
@@ -255,27 +358,44 @@ func (d *decoder) mapping(n *yaml.Node, v reflect.Value, path string) {
 		fields = fieldsOf(v.Type())
 		d.types[v.Type()] = fields
 	}
-	seen := map[string]int{}
+	var seen [mostFields]int // lines
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		name := n.Content[i]
-		at := strings.TrimPrefix(path+"."+shown(name.Value), ".")
-		index, ok := fields[name.Value]
-		switch first := seen[name.Value]; {
-		case !ok:
-			d.say(name, at, "there is no such field; %s", hint(name.Value, fieldNames(v.Type())))
-		case first > 0:
-			d.bad = append(d.bad, d.problem(name, at, "the field is given twice, first in line %d; keep one", first))
-		default:
-			d.value(n.Content[i+1], v.FieldByIndex(index), at)
+		field, ok := fields[name.Value]
+		if !ok {
+			d.say(name, below(path, shown(name.Value)), "there is no such field; %s", hint(name.Value, fieldNames(v.Type())))
+			continue
 		}
-		seen[name.Value] = name.Line
+		at := below(path, name.Value)
+		if first := seen[field.number]; first > 0 {
+			d.bad = append(d.bad, d.problem(name, at, "the field is given twice, first in line %d; keep one", first))
+		} else {
+			d.value(n.Content[i+1], v.FieldByIndex(field.index), at)
+		}
+		seen[field.number] = name.Line
 	}
+}
+
+// below is the path of a field.
+func below(path, field string) string {
+	if path == "" {
+		return field
+	}
+	return path + "." + field
+}
+
+const mostFields = 48 // that any struct has
+
+// place is where a struct has the field of a name.
+type place struct {
+	index  []int
+	number int // of the name, among all of the struct
 }
 
 // fieldsOf gives the fields of a struct by their names in the file. A field of
 // the struct hides one of the same name in what it embeds.
-func fieldsOf(t reflect.Type) map[string][]int {
-	fields := map[string][]int{}
+func fieldsOf(t reflect.Type) map[string]place {
+	fields := map[string]place{}
 	for _, f := range reflect.VisibleFields(t) {
 		name := f.Tag.Get("yaml")
 		if !f.IsExported() || f.Anonymous || name == "-" {
@@ -284,9 +404,9 @@ func fieldsOf(t reflect.Type) map[string][]int {
 		if name == "" {
 			panic(fmt.Sprintf("configs: %s.%s has no yaml tag", t, f.Name))
 		}
-		fields[name] = f.Index
+		fields[name] = place{f.Index, len(fields)}
 		if name == "dst_ports" {
-			fields["ports"] = f.Index // inbound, ports without a word are our own
+			fields["ports"] = place{f.Index, len(fields)} // inbound, ports without a word are our own
 		}
 	}
 	return fields

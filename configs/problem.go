@@ -72,6 +72,13 @@ var (
 	fromText = regexp.MustCompile("(?s)(anchor )'.*'|`.*`")
 )
 
+// hidden reports whether a word is so many hexadecimal digits that redact masks it
+// whole.
+func hidden(word string) bool {
+	digits := strings.TrimPrefix(word, "0x")
+	return len(digits) >= 16 && strings.Trim(digits, "0123456789abcdefABCDEF") == ""
+}
+
 // generated is a name that keys gave an SA after its SPI.
 var generated = regexp.MustCompile(`^(?:esp|ah)-[0-9a-f]{8}(?:-[0-9a-f.:]+)*$`)
 

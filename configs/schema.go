@@ -17,7 +17,7 @@ type object map[string]any
 // complete and check. It is made of the types that the loader fills, and says less
 // than the loader does: how fields must fit together is validate's to tell.
 func Schema() ([]byte, error) {
-	s := schemaOf(reflect.TypeFor[document]())
+	s := schemaOf(reflect.TypeFor[Config]())
 	s["$schema"], s["title"] = "https://json-schema.org/draft/2020-12/schema", "tapsec configuration"
 	return json.MarshalIndent(s, "", "  ")
 }
@@ -52,6 +52,9 @@ func schemaOf(t reflect.Type) object {
 	if s, ok := schemas[t]; ok {
 		return s
 	}
+	if t == reflect.TypeFor[sa.SA]() {
+		t = reflect.TypeFor[saFields]()
+	}
 	if reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
 		return object{"type": []string{"string", "integer"}}
 	}
@@ -62,8 +65,8 @@ func schemaOf(t reflect.Type) object {
 		return object{"type": []string{"array", "null"}, "items": schemaOf(t.Elem())}
 	case reflect.Struct:
 		fields := object{}
-		for name, index := range fieldsOf(t) {
-			fields[name] = schemaOf(t.FieldByIndex(index).Type)
+		for name, field := range fieldsOf(t) {
+			fields[name] = schemaOf(t.FieldByIndex(field.index).Type)
 		}
 		return object{"type": "object", "properties": fields, "additionalProperties": false}
 	}

@@ -120,7 +120,7 @@ func (d *decoder) keyFile(name string) (string, error) {
 	case st.Mode()&0o066 != 0 && !d.insecureKeyFiles:
 		return "", fmt.Errorf("key file %s is open to others (mode %04o): chmod 600 it, or say insecure_key_files: true", sa.Quote(name), st.Mode().Perm())
 	}
-	d.keyFiles = append(d.keyFiles, name)
+	d.keyFiles = append(d.keyFiles, strings.Clone(name))
 	b, err := os.ReadFile(name)
 	if err != nil {
 		return "", fmt.Errorf("key file %s: %w", sa.Quote(name), reason(err))
