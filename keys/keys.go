@@ -46,24 +46,31 @@ var (
 	yamlStart      = regexp.MustCompile(`(?m)^["']?[a-z_]+["']?\s*:|^\s*\{|^---`)
 )
 
+// starts are how texts of each form begin somewhere, in the order in which they are
+// looked for: charon's first, since a log may be long and tell of anything. A text
+// without any of the words has no such line, and is not searched for one.
+var starts = []struct {
+	form  Format
+	line  *regexp.Regexp
+	words []string
+}{
+	{Charon, charonStart, []string{"[CFG", "[CHD", "[DMN", "[ENC", "[IKE", "[JOB", "[KNL", "[LIB", "[NET"}},
+	{XFRM, xfrmStart, []string{"src ", "xfrm state", " xf", "\txf", "\nxf", "\fxf", "x ", "x\t", "x\n", "x\f"}},
+	{ESPSA, espSAStart, []string{`"IPv`, `"Any"`}},
+	{Setkey, setkeyStart, []string{" mode="}},
+	{FortiGate, fortiGateStart, []string{"c: spi="}},
+	{Unknown, pskStart, []string{"PSK"}},
+	{YAML, yamlStart, []string{":", "{", "---"}},
+}
+
 // Detect finds out which format a text is in.
 func Detect(data []byte) Format {
 	text := strings.ReplaceAll(plainText(data), "\\\n", " ")
-	switch {
-	case charonStart.MatchString(text): // first, since a log may be long and tell of anything
-		return Charon
-	case xfrmStart.MatchString(text):
-		return XFRM
-	case espSAStart.MatchString(text):
-		return ESPSA
-	case setkeyStart.MatchString(text):
-		return Setkey
-	case fortiGateStart.MatchString(text):
-		return FortiGate
-	case pskStart.MatchString(text):
-		return Unknown
-	case yamlStart.MatchString(text):
-		return YAML
+	for _, s := range starts {
+		has := func(word string) bool { return strings.Contains(text, word) }
+		if slices.ContainsFunc(s.words, has) && s.line.MatchString(text) {
+			return s.form
+		}
 	}
 	return Unknown
 }

@@ -107,7 +107,7 @@ func (c cipher) keyword(keyLen, icvBits int) (string, error) {
 
 // fill puts lengths into a word.
 func fill(word string, keyLen, icvLen int) string {
-	return strings.NewReplacer("{k}", strconv.Itoa(keyLen*8), "{i}", strconv.Itoa(icvLen)).Replace(word)
+	return strings.ReplaceAll(strings.ReplaceAll(word, "{k}", strconv.Itoa(keyLen*8)), "{i}", strconv.Itoa(icvLen))
 }
 
 // linuxNames gives the names of a suite's algorithms in Linux; empty where it

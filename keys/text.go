@@ -40,9 +40,25 @@ var quoteMark = regexp.MustCompile(`(?m)^[ \t]*(?:>[ \t]?)+`)
 
 // plainText is a text with one kind of line end and without quote marks.
 func plainText(data []byte) string {
-	text := strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(string(Text(data)))
-	if strings.Contains(text, ">") {
+	text := string(Text(data))
+	if strings.Contains(text, "\r") {
+		text = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(text)
+	}
+	if isQuoted(text) {
 		text = quoteMark.ReplaceAllString(text, "")
 	}
 	return text
+}
+
+// isQuoted reports whether any line begins with a quote mark.
+func isQuoted(text string) bool {
+	for i := range len(text) {
+		if text[i] != '>' {
+			continue
+		}
+		if before := strings.TrimRight(text[:i], " \t"); before == "" || strings.HasSuffix(before, "\n") {
+			return true
+		}
+	}
+	return false
 }

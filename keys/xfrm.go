@@ -67,8 +67,17 @@ func (x *xfrm) continues(line string) bool {
 	return strings.HasSuffix(line, `\`) && words[0] != "src" && words[0][0] != '[' && !slices.Contains(events, words[0])
 }
 
+// mayCommand reports whether a line may hold a command, which most lines of a listing
+// do not.
+func mayCommand(line string) bool {
+	return strings.Contains(line, "ip") || strings.Contains(line, "xfrm") || strings.ContainsAny(line, `'"\`)
+}
+
 // commands reads the commands of a line, if there are any.
 func (x *xfrm) commands(line string, number int) bool {
+	if !mayCommand(line) {
+		return false
+	}
 	any := false
 	for _, words := range splitShell(line) {
 		if words = command(words); words == nil {
