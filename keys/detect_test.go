@@ -12,10 +12,11 @@ import (
 // TestShortcuts: what is not searched for has nothing to be found, in the texts of
 // people and in what edits make of them.
 func TestShortcuts(t *testing.T) {
-	files, _ := filepath.Glob("testdata/*")
+	files, _ := filepath.Glob("testdata/*.txt")
 	more, _ := filepath.Glob("../configs/*.yaml")
+	tables, _ := filepath.Glob("testdata/*.esp_sa")
 	var texts []string
-	for _, file := range append(files, more...) {
+	for _, file := range slices.Concat(files, tables, more) {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
