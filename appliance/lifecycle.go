@@ -171,7 +171,7 @@ func (a lifecycle) Flush() (n int, err error) {
 		}
 	}
 	latest := a.roster.latest
-	a.roster = newRoster()
+	a.roster = newRoster(0)
 	a.roster.latest = latest
 	a.log.Info("sa-deleted", "sas", listed(sas))
 	return len(sas), nil
@@ -291,7 +291,7 @@ func (a *Appliance) enlist(c *configs.Config, added []*sa.SA) {
 	for _, s := range added {
 		stay[s] = true
 	}
-	a.roster = newRoster()
+	a.roster = newRoster(len(c.SAs))
 	if old != nil {
 		a.roster.latest = old.latest
 	}

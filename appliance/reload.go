@@ -33,7 +33,7 @@ func (a *Appliance) Reload() error {
 		a.refuse(err)
 		return inputError(err)
 	}
-	went, came := changes(a.roster.sas(anyMember), next.SAs)
+	went, came := changes(a.roster, next.SAs)
 	a.config = next
 	a.enlist(next, added)
 	a.warn(next)
@@ -61,21 +61,29 @@ func (a *Appliance) adopt(next *configs.Config) error {
 
 // changes names the SAs that a reload removes and adds, for the log. An SA with another
 // key is another SA.
-func changes(old, next []*sa.SA) (went, came slog.Attr) {
-	missing := func(from, in []*sa.SA) string {
-		there := map[sa.ID]*sa.SA{}
-		for _, s := range in {
+func changes(old *roster, next []*sa.SA) (went, came slog.Attr) {
+	stays := func(s *sa.SA) bool {
+		m := old.byID[s.ID()]
+		return m != nil && m.Same(s)
+	}
+	var gone, more []string
+	for _, s := range next {
+		if !stays(s) {
+			more = append(more, s.Name)
+		}
+	}
+	if len(next)-len(more) < len(old.byID) {
+		there := make(map[sa.ID]*sa.SA, len(next))
+		for _, s := range next {
 			there[s.ID()] = s
 		}
-		var names []string
-		for _, s := range from {
+		for _, s := range old.sas(anyMember) {
 			if other := there[s.ID()]; other == nil || !other.Same(s) {
-				names = append(names, s.Name)
+				gone = append(gone, s.Name)
 			}
 		}
-		return list(names)
 	}
-	return slog.String("went", missing(old, next)), slog.String("came", missing(next, old))
+	return slog.String("went", list(gone)), slog.String("came", list(more))
 }
 
 // fixed names the fields in which two configurations differ and that cannot

@@ -26,7 +26,10 @@ type member struct {
 	gone   bool
 }
 
-func newRoster() *roster { return &roster{byName: map[string]*member{}, byID: map[sa.ID]*member{}} }
+// newRoster makes one for so many SAs.
+func newRoster(sas int) *roster {
+	return &roster{order: make([]*member, 0, sas), byName: make(map[string]*member, sas), byID: make(map[sa.ID]*member, sas)}
+}
 
 // add adds the SAs of a bundle.
 func (r *roster) add(bundle []*sa.SA, added bool) {

@@ -306,8 +306,10 @@ func (c *Config) TakeOver() {
 // Another one of that name or identity is an error, and then none is added.
 func (c *Config) Take(other *Config) error {
 	byName, byID := map[string]*sa.SA{}, map[sa.ID]*sa.SA{}
-	for _, s := range c.SAs {
-		byName[s.Name], byID[s.ID()] = s, s
+	if len(other.SAs) > 0 {
+		for _, s := range c.SAs {
+			byName[s.Name], byID[s.ID()] = s, s
+		}
 	}
 	var more []*sa.SA
 	other.rename(byName)

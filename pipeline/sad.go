@@ -99,17 +99,30 @@ func (d *SAD) entries(bundle []*sa.SA) ([]*entry, error) {
 		return nil, err
 	}
 	for _, s := range bundle {
-		in, err := d.key(s)
+		e, err := d.entry(s)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", s, err)
-		}
-		e := &entry{SA: s, Value: in}
-		if d.marks != nil {
-			e.Mark = d.marks.Of(s)
+			return nil, err
 		}
 		entries = append(entries, e)
 	}
 	return entries, nil
+}
+
+// entry readies an SA. One that is there already, and unchanged, keeps its ciphers
+// and its mark.
+func (d *SAD) entry(s *sa.SA) (*entry, error) {
+	if old := d.table.Find(s.ID()); old != nil && old.SA.Unchanged(s) {
+		return &entry{SA: s, Value: old.Value, Mark: old.Mark}, nil
+	}
+	in, err := d.key(s)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", s, err)
+	}
+	e := &entry{SA: s, Value: in}
+	if d.marks != nil {
+		e.Mark = d.marks.Of(s)
+	}
+	return e, nil
 }
 
 // Supports reports whether the profile covers a bundle. The error names the SA, and

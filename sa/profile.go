@@ -148,8 +148,11 @@ func (p Profile) Supports(s, partner *SA) error {
 	if missing := need &^ p.Flags; missing != 0 {
 		return &Unsupported{p.Name, missing.String(), true}
 	}
+	if p.Algorithms == nil {
+		return nil
+	}
 	for _, a := range s.Suite.Algorithms() {
-		if p.Algorithms != nil && !slices.Contains(p.Algorithms, a) {
+		if !slices.Contains(p.Algorithms, a) {
 			return &Unsupported{p.Name, a, false}
 		}
 	}
@@ -157,17 +160,19 @@ func (p Profile) Supports(s, partner *SA) error {
 }
 
 // need is what an SA asks of a NIC by itself.
-func need(s *SA) Flags {
+func need(s *SA) (f Flags) {
 	transport, tunnel := s.Mode != Tunnel, s.Mode != Transport // both for Auto
-	var f Flags
-	for flag, asked := range map[Flags]bool{
-		CapESP: s.Protocol == ESP, CapAH: s.Protocol == AH,
-		CapTransport: transport, CapTunnel: tunnel,
-		UDPTransport: transport && s.Encap, UDPTunnel: tunnel && s.Encap,
-		IPv4: s.Dst.Is4(), IPv6: s.Dst.Is6(), CapESN: s.ESN,
+	for _, need := range [...]struct {
+		flag  Flags
+		asked bool
+	}{
+		{CapESP, s.Protocol == ESP}, {CapAH, s.Protocol == AH},
+		{CapTransport, transport}, {CapTunnel, tunnel},
+		{UDPTransport, transport && s.Encap}, {UDPTunnel, tunnel && s.Encap},
+		{IPv4, s.Dst.Is4()}, {IPv6, s.Dst.Is6()}, {CapESN, s.ESN},
 	} {
-		if asked {
-			f |= flag
+		if need.asked {
+			f |= need.flag
 		}
 	}
 	return f

@@ -12,6 +12,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"tapsec/wire"
 )
@@ -288,6 +289,19 @@ func (s *SA) EncapPorts() (src, dst uint16) {
 func (s *SA) Same(o *SA) bool {
 	return s.ID() == o.ID() && s.Mode == o.Mode && s.ESN == o.ESN && s.Suite == o.Suite &&
 		s.EncryptionKey.Equal(o.EncryptionKey) && s.IntegrityKey.Equal(o.IntegrityKey)
+}
+
+// Unchanged reports whether two SAs agree in every field.
+func (s *SA) Unchanged(o *SA) bool {
+	if s == o {
+		return true
+	}
+	selector := s.Selector == o.Selector || s.Selector != nil && o.Selector != nil && *s.Selector == *o.Selector
+	return s.Same(o) && selector && s.Name == o.Name && s.Direction == o.Direction && s.SeqHigh == o.SeqHigh &&
+		s.Encap == o.Encap && s.EncapSrc == o.EncapSrc && s.EncapDst == o.EncapDst && s.Bundle == o.Bundle &&
+		s.Offload == o.Offload && s.PadCheck == o.PadCheck && s.Seq == o.Seq && s.OSeq == o.OSeq &&
+		slices.Equal(s.Bitmap, o.Bitmap) && (s.Bitmap == nil) == (o.Bitmap == nil) &&
+		s.Window == o.Window && s.ReplayOff == o.ReplayOff && s.Lifetimes == o.Lifetimes
 }
 
 // Advance takes over the numbers that o has come to, the same SA elsewhere, where

@@ -2,6 +2,7 @@ package sa
 
 import (
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 )
@@ -115,5 +116,36 @@ func TestSame(t *testing.T) {
 func TestSAString(t *testing.T) {
 	if got, want := validSA(t).String(), "a (esp tunnel, SPI 0x00000100, to 192.0.2.1)"; got != want {
 		t.Errorf("%q, expected %q", got, want)
+	}
+}
+
+// TestUnchangedKnowsEveryField: an SA that differs in any field has changed.
+func TestUnchangedKnowsEveryField(t *testing.T) {
+	suite, err := ParseSuite(ESP, "aes128gcm16")
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := SA{Suite: suite, Selector: &Selector{Protocol: 6}, Bitmap: Bitmap{1}}
+	same := one
+	same.Selector, same.Bitmap = &Selector{Protocol: 6}, Bitmap{1}
+	if !one.Unchanged(&same) {
+		t.Error("a copy has changed")
+	}
+	others := map[reflect.Type]any{
+		reflect.TypeFor[netip.Addr](): netip.MustParseAddr("192.0.2.1"), reflect.TypeFor[Suite](): Suite{Name: "null"},
+		reflect.TypeFor[Key](): NewKey([]byte{1}), reflect.TypeFor[Bitmap](): Bitmap{3}, reflect.TypeFor[*Selector](): &Selector{},
+		reflect.TypeFor[Lifetimes](): Lifetimes{Hard: Limit{Packets: 1}}, reflect.TypeFor[string](): "x", reflect.TypeFor[bool](): true,
+	}
+	for i := range reflect.TypeFor[SA]().NumField() {
+		changed := one
+		v := reflect.ValueOf(&changed).Elem().Field(i)
+		if other, ok := others[v.Type()]; ok {
+			v.Set(reflect.ValueOf(other))
+		} else {
+			v.SetUint(1)
+		}
+		if one.Unchanged(&changed) || changed.Unchanged(&one) {
+			t.Errorf("%s has changed", reflect.TypeFor[SA]().Field(i).Name)
+		}
 	}
 }

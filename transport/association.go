@@ -33,8 +33,14 @@ type Tally struct {
 // associate makes the entry of an SA, whose association goes on where it is the
 // same one still.
 func (r *Receiver) associate(s *sa.SA) *entry {
-	e := &entry{SA: s, Mark: r.fallback.Mark(s.ID()), Value: &association{known: r.ledger.Inbound(s)}}
-	if old := r.sas.Find(s.ID()); old != nil && old.Value.known == e.Value.known {
+	e := &entry{SA: s, Mark: r.fallback.Mark(s.ID())}
+	old := r.sas.Find(s.ID())
+	if old != nil && old.Same(s) { // the ledger knows it by less
+		e.Value = old.Value
+		return e
+	}
+	e.Value = &association{known: r.ledger.Inbound(s)}
+	if old != nil && old.Value.known == e.Value.known {
 		e.Value = old.Value
 	}
 	return e
