@@ -66,9 +66,9 @@ func (p *ports) open(c *configs.Config, steer tap.Steering) (err error) {
 }
 
 // attachPort opens an existing interface.
-func attachPort(i configs.Interface) (d *tap.Device, err error) {
+func attachPort(i configs.Interface, queues int) (d *tap.Device, err error) {
 	err = in(i.Netns, func() error {
-		d, err = tap.Attach(i.Name)
+		d, err = tap.AttachQueues(i.Name, queues)
 		return err
 	})
 	return d, err
@@ -80,7 +80,7 @@ func attachPort(i configs.Interface) (d *tap.Device, err error) {
 // `ip tuntap add` made here is moved first, if the namespace has none of that name.
 func openPort(i configs.Interface, queues, fresh int) (d *tap.Device, err error) {
 	if i.Attach {
-		return attachPort(i)
+		return attachPort(i, queues)
 	}
 	want := tap.Config{Name: i.Name, Queues: queues, MTU: i.MTU, Fresh: fresh}
 	if i.Netns == "" {

@@ -162,9 +162,6 @@ func (c *Config) checkInterfaces(d *decoder) {
 	if c.Wire.MTU > 0 && c.Host.MTU > c.Wire.MTU {
 		d.warn("host.mtu", "is above the wire's %d: the host may send frames that the wire cannot carry", c.Wire.MTU)
 	}
-	if c.Queues > 1 && (c.Wire.Attach || c.Host.Attach) {
-		d.mistake("queues", "expected 1, for an interface that is attached has one, found %d", c.Queues)
-	}
 	if c.Queues < 1 || c.Queues > 256 {
 		d.mistake("queues", "expected 1 to 256, found %d", c.Queues)
 	}

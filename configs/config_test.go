@@ -187,7 +187,6 @@ var mistakes = map[string]struct {
 	"capacity itself":  {"profile: ixgbe-82599\nsa_capacity: 1025\n", []string{"2:14 sa_capacity: at most the 1024"}},
 	"interfaces":       {"wire: {name: a/b, mtu: 67}\nhost: {name: a-name-that-is-too-long}\nqueues: 0\n", []string{"1:14 wire.name: expected an interface name", "1:24 wire.mtu: expected 68", "2:14 host.name: expected an interface name", "3:9 queues: expected 1 to 256, found 0"}},
 	"MTU beyond a TAP": {"wire: {mtu: 65522}\n", []string{"1:13 wire.mtu: expected 68 to 65521, found 65522"}},
-	"attached queues":  {"wire: {attach: true}\nqueues: 2\n", []string{"2:9 queues: expected 1, for an interface that is attached has one, found 2"}},
 	"attach":           {"host: {attach: eth0}\n", []string{"1:16 host.attach: expected true or false"}},
 	"same interface":   {"wire: {name: a}\nhost: {name: a}\n", []string{"2:14 host.name: another name than"}},
 	"form":             {"host: {form: both, annotate: maybe}\n", []string{"1:14 host.form: expected inplace or decap, found \"both\"", "1:30 host.annotate: expected trailer or none"}},

@@ -24,29 +24,31 @@ type Drops struct {
 // Drops reads the kernel's drop counters, in whatever namespace the interface is now.
 func (d *Device) Drops() (Drops, error) {
 	got, err := d.interfaceDrops()
-	if err != nil || d.out == nil {
+	if err != nil || !d.attached() {
 		return got, err
 	}
+	got = Drops{Rx: got.Tx}
 	for queue := range d.queues {
-		if err == nil {
-			_, err = d.ringDrops(queue)
+		lost, err := d.ringDrops(queue)
+		if err != nil {
+			return got, err
 		}
+		got.Tx += lost
 	}
-	return Drops{Rx: got.Tx, Tx: d.lost.Load()}, err
+	return got, nil
 }
 
-// ringDrops returns how many frames a queue's packet socket had no room for since it was last asked, by
-// anyone: asking sets the kernel's counter to zero.
-func (d *Device) ringDrops(queue int) (dropped uint64, err error) {
-	err = control(d.queues[queue], func(fd int) error {
+// ringDrops returns how many frames a queue's packet socket had no room for so far. Asking sets the
+// kernel's own counter to zero.
+func (d *Device) ringDrops(queue int) (uint64, error) {
+	err := control(d.queues[queue], func(fd int) error {
 		s, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 		if err == nil {
-			dropped = uint64(s.Drops)
-			d.lost.Add(dropped)
+			d.lost[queue].Add(uint64(s.Drops))
 		}
 		return err
 	})
-	return dropped, err
+	return d.lost[queue].Load(), err
 }
 
 // openTable opens the kernel's counters in the current namespace, so that they can be read without
@@ -145,7 +147,7 @@ func (d *Device) where(do func(ifr *unix.Ifreq) error) error {
 			return err
 		}
 		ask := uint(unix.TUNGETDEVNETNS)
-		if d.out != nil {
+		if d.attached() {
 			ask = unix.SIOCGSKNS
 		}
 		return inNamespace(fd, ask, func() error { return do(again) })
@@ -167,7 +169,7 @@ func (d *Device) nameNow(fd int) (*unix.Ifreq, error) {
 	if err != nil {
 		return nil, err
 	}
-	if d.out == nil {
+	if !d.attached() {
 		return ifr, unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr)
 	}
 	index, err := boundIndex(fd)

@@ -21,6 +21,7 @@ type mapped struct {
 	outlet
 	ring    *packetRing // nil once the kernel has broken it, from when on each frame is received
 	drained bool        // the ring was empty when its drops were last asked for
+	dropped uint64      // which were so many then
 	quiet   int         // how often it has slept in vain since a frame came
 	message *message    // receives what is too long for a slot, and cuts what was merged
 	batch   [][]byte
@@ -65,7 +66,7 @@ func (m *mapped) equip(o Options) (err error) {
 	}
 	m.polled = [2]unix.PollFd{{Fd: int32(m.in), Events: unix.POLLIN}, {Fd: int32(m.alarm), Events: unix.POLLIN}}
 	switch {
-	case d.to.out != nil:
+	case d.to.attached():
 		m.sink = new(together)
 	case o.Engine == Ring:
 		b, err := newBurst()
@@ -338,7 +339,9 @@ func (m *mapped) suspect() error {
 		return nil
 	}
 	dropped, err := d.from.ringDrops(d.queue)
-	if err != nil || dropped == 0 || !m.drained {
+	more := dropped > m.dropped
+	m.dropped = dropped
+	if err != nil || !more || !m.drained {
 		m.drained = err == nil
 		return nil
 	}

@@ -577,7 +577,7 @@ func TestReadsThatCannotBe(t *testing.T) {
 func TestRefusal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var r refusal
-		attached, tap := &Device{out: os.Stdout}, &Device{}
+		attached, tap := &Device{outs: []*os.File{os.Stdout}}, &Device{}
 		last := func(errno error, d *Device) time.Duration {
 			for began := time.Now(); ; time.Sleep(r.left()) {
 				if took := time.Since(began); r.again(errno, d, -1) || took > time.Hour {

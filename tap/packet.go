@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,7 +16,7 @@ const receiveBuffer = 32 << 20
 
 // Attach takes part in an existing interface of any kind, in the current namespace, by way of packet
 // sockets (packet(7)). Frames that others send to the interface are received, whatever their
-// destination address; frames written leave by it. It has one queue. It needs CAP_NET_RAW.
+// destination address; frames written leave by it. It has one queue: see AttachQueues. It needs CAP_NET_RAW.
 //
 // The machine's own stack stays where it is. It receives a copy of every frame, and answers those
 // for its own addresses: give the interface none. What it sends by the interface leaves unseen.
@@ -24,7 +25,19 @@ const receiveBuffer = 32 << 20
 // frames that the kernel has merged, or not yet cut, are cut (internal/segment). Frames for an interface
 // that is up and has no carrier the kernel takes, and loses
 // them without a word.
-func Attach(name string) (*Device, error) {
+func Attach(name string) (*Device, error) { return AttachQueues(name, 1) }
+
+// AttachQueues is Attach with several queues, each a socket that takes its share of the frames. Which
+// are its own a program decides that each socket has, for which CAP_BPF is needed, unless the kernel
+// lets anybody load one:
+//
+//	queue = lower 16 bits of the outermost SPI, modulo queues
+//
+// as Steer has it for a TAP, but for ESP in UDP, which goes by addresses and ports: a frame that holds
+// several datagrams may hold those of several SAs. So all frames of an SA come by one queue, in order,
+// while the interface goes down and up too. Each queue costs each frame a run of the program, in the
+// kernel.
+func AttachQueues(name string, queues int) (*Device, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
 	}
@@ -32,20 +45,52 @@ func Attach(name string) (*Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("interface %s is not there: make it first, or look in which namespace it is (%w)", name, err)
 	}
-	d := &Device{name: name}
-	in, err := packetSocket(name, index, unix.ETH_P_ALL, hearAll)
-	if err != nil {
-		return nil, err
+	d := &Device{name: name, lost: make([]atomic.Uint64, queues)}
+	for queue := range queues {
+		if err == nil {
+			err = d.attach(index, queue, queues)
+		}
 	}
-	d.queues = []*os.File{in}
-	// A socket that tells the checksums' state wants to be told it too, so another one writes.
-	if d.out, err = packetSocket(name, index, 0, nil); err == nil {
+	if err == nil {
 		err = d.openTable()
 	}
 	if err != nil {
 		return nil, errors.Join(err, d.Close())
 	}
 	return d, nil
+}
+
+// attach opens the sockets of one queue. A socket that tells the checksums' state wants to be told it
+// too, so another one writes.
+func (d *Device) attach(index, queue, queues int) error {
+	in, err := packetSocket(d.name, index, unix.ETH_P_ALL, func(fd, index int) error {
+		if queues > 1 {
+			if err := takeShare(fd, queue, queues); err != nil {
+				return err
+			}
+		}
+		return hearAll(fd, index)
+	})
+	if err != nil {
+		return err
+	}
+	d.queues = append(d.queues, in)
+	out, err := packetSocket(d.name, index, 0, nil)
+	if err != nil {
+		return err
+	}
+	d.outs = append(d.outs, out)
+	return nil
+}
+
+// takeShare has a socket take the frames of one of several queues.
+func takeShare(fd, queue, queues int) error {
+	p, err := load(shareProgram(queue, queues))
+	if err != nil {
+		return fmt.Errorf("several queues: %w: or have one", err)
+	}
+	defer p.Close() // the socket keeps it
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, p.FD())
 }
 
 func indexOf(name string) (int, error) {

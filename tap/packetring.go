@@ -13,7 +13,8 @@ import (
 )
 
 const (
-	ringBytes  = 16 << 20 // of a packet ring
+	ringBytes  = 16 << 20 // of an interface's packet rings together
+	leastRing  = 2 << 20  // of each
 	blockBytes = 64 << 10 // of each piece of it that the kernel takes from its memory at once
 	longSlot   = 16 << 10 // of a frame in a slot at most
 	linkHeader = 14 + 2*tagLength
@@ -45,9 +46,9 @@ type packetRing struct {
 	holders  atomic.Int32
 }
 
-// newPacketRing has a socket receive by a ring whose slots have room for a frame and bytes behind it:
-// one that is as long as the interface's MTU allows now, if it may be.
-func newPacketRing(f *os.File, room, tail int) (*packetRing, error) {
+// newPacketRing has a socket receive by a ring of so many bytes, whose slots have room for a frame and
+// bytes behind it: one that is as long as the interface's MTU allows now, if it may be.
+func newPacketRing(f *os.File, bytes, room, tail int) (*packetRing, error) {
 	if err := control(f, func(fd int) error {
 		mtu, err := mtuOf(fd)
 		room = min(room, mtu+linkHeader, longSlot)
@@ -61,7 +62,7 @@ func newPacketRing(f *os.File, room, tail int) (*packetRing, error) {
 		block *= 2
 	}
 	r.perBlock = block / r.size
-	blocks := max(ringBytes/block, 2)
+	blocks := max(bytes/block, 2)
 	r.slots = r.perBlock * blocks
 	r.holders.Store(1)
 	err := control(f, func(fd int) (err error) {

@@ -44,7 +44,7 @@ func newPlain(d *Direction, o Options) (*plain, error) {
 	}
 	p := &plain{outlet: outlet{direction: d, sink: oneByOne{}, reach: out.Control}, in: in, busy: o.BusyPoll, awake: time.Now(),
 		slots: d.slots(make([]byte, Batch*d.slotSize())), batch: make([][]byte, 0, Batch)}
-	if d.from.out != nil {
+	if d.from.attached() {
 		p.message = newMessage()
 	}
 	p.fill, p.look, p.drain = p.readBatch, p.lookAgain, p.write

@@ -43,7 +43,7 @@ func (r *refusal) again(errno error, d *Device, fd int) (giveUp bool) {
 		r.patience = longestPatience
 	}
 	switch {
-	case d.out == nil || errno != unix.ENOBUFS || outstanding(fd):
+	case !d.attached() || errno != unix.ENOBUFS || outstanding(fd):
 		r.since = time.Time{}
 	case r.since.IsZero():
 		r.since = now

@@ -31,7 +31,7 @@ func (s *Steering) UnmarshalText(text []byte) error { return named(s, "steering"
 
 // CanSteer tells why no program that steers by SPI can be loaded; nil if one can. It loads one.
 func CanSteer() error {
-	p, err := loadSteering()
+	p, err := load(steerProgram())
 	if err != nil {
 		return err
 	}
@@ -47,8 +47,13 @@ func CanSteer() error {
 // port 4500 (RFC 3948). A fragment goes by its addresses, other packets by addresses and ports, what
 // is neither IPv4 nor IPv6 or too short to the first queue.
 func (d *Device) Steer(by Steering) (now Steering, why string, err error) {
-	if d.out != nil || len(d.queues) == 1 {
+	switch {
+	case len(d.queues) == 1:
 		return SteerFlow, "there is one queue", nil
+	case d.attached() && by == SteerFlow:
+		return by, "", fmt.Errorf("steer %s by flow: it is attached, and its queues take frames by SPI: say auto or spi", d.name)
+	case d.attached():
+		return SteerSPI, "each queue's socket has a program that reads it", nil
 	}
 	why = "asked for"
 	if by != SteerFlow {
@@ -67,7 +72,7 @@ func (d *Device) Steer(by Steering) (now Steering, why string, err error) {
 }
 
 func (d *Device) steerBySPI() error {
-	p, err := loadSteering()
+	p, err := load(steerProgram())
 	if err != nil {
 		return err
 	}
@@ -81,10 +86,10 @@ func (d *Device) setSteering(program int) error {
 	})
 }
 
-// loadSteering loads the program into the kernel.
-func loadSteering() (*ebpf.Program, error) {
+// load loads a program into the kernel.
+func load(program asm.Instructions) (*ebpf.Program, error) {
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "tapsec_steer", Type: ebpf.SocketFilter,
-		License: "Apache-2.0", Instructions: steerProgram()})
+		License: "Apache-2.0", Instructions: program})
 	switch {
 	case err == nil:
 		return p, nil
@@ -92,89 +97,4 @@ func loadSteering() (*ebpf.Program, error) {
 		return nil, fmt.Errorf("loading a program that reads the SPI needs CAP_BPF outside any user namespace (%w)", unix.EPERM)
 	}
 	return nil, fmt.Errorf("load a program that reads the SPI: %w", err)
-}
-
-// Registers of the program.
-const (
-	packet = asm.R6 // what loads are from
-	at     = asm.R7 // offset of the header that is next
-	kind   = asm.R8 // and its protocol number
-	flow   = asm.R9 // what the flow's hash is made of
-)
-
-// steerProgram chooses the queue: of what it returns the kernel takes the lower 16 bits modulo the
-// number of queues. A load from behind the frame's end ends it with 0.
-//
-//  1. Step over up to two VLAN tags.
-//  2. Take the addresses, step over IPv4 options or IPv6 extension headers.
-//  3. Return the SPI of ESP, of AH, or of ESP in UDP.
-//  4. Return a hash of addresses, protocol and, unless it is a fragment, ports.
-func steerProgram() (p asm.Instructions) {
-	const etherType, ipv4, ipv6 = 12, 0x0800, 0x86dd
-	p = append(p, asm.Mov.Reg(packet, asm.R1), asm.Mov.Imm(at, etherType), asm.Mov.Imm(flow, 0), load(0, asm.Half))
-	for _, tag := range []string{"first", "second"} {
-		p = append(p,
-			asm.JEq.Imm(asm.R0, 0x8100, tag), asm.JNE.Imm(asm.R0, 0x88a8, "untagged"),
-			asm.Add.Imm(at, tagLength).WithSymbol(tag), load(0, asm.Half))
-	}
-	p = append(p,
-		asm.Add.Imm(at, 2).WithSymbol("untagged"),
-		asm.JEq.Imm(asm.R0, ipv4, "ipv4"), asm.JEq.Imm(asm.R0, ipv6, "ipv6"),
-		asm.Mov.Imm(asm.R0, 0), asm.Return())
-	p = append(p, steerIPv4()...)
-	p = append(p, steerIPv6()...)
-	return append(p, steerUpper()...)
-}
-
-// load reads bytes at an offset from the header that is next, in network order, into R0.
-func load(offset int32, size asm.Size) asm.Instruction {
-	return asm.LoadInd(asm.R0, at, offset, size)
-}
-
-// steerIPv4 follows RFC 791 section 3.1.
-func steerIPv4() asm.Instructions {
-	return asm.Instructions{
-		load(9, asm.Byte).WithSymbol("ipv4"), asm.Mov.Reg(kind, asm.R0),
-		load(12, asm.Word), asm.Xor.Reg(flow, asm.R0), load(16, asm.Word), asm.Xor.Reg(flow, asm.R0),
-		load(6, asm.Half), asm.And.Imm(asm.R0, 0x3fff), asm.JNE.Imm(asm.R0, 0, "hash"), // a fragment
-		load(0, asm.Byte), asm.And.Imm(asm.R0, 15), asm.LSh.Imm(asm.R0, 2), asm.Add.Reg(at, asm.R0),
-		asm.Ja.Label("upper"),
-	}
-}
-
-// steerIPv6 follows RFC 8200 sections 3 and 4.
-func steerIPv6() (p asm.Instructions) {
-	const header, addresses, extensions = 40, 8, 8
-	const hopByHop, routing, fragment, destination = 0, 43, 44, 60
-	p = append(p, load(6, asm.Byte).WithSymbol("ipv6"), asm.Mov.Reg(kind, asm.R0))
-	for offset := int32(addresses); offset < header; offset += 4 {
-		p = append(p, load(offset, asm.Word), asm.Xor.Reg(flow, asm.R0))
-	}
-	p = append(p, asm.Add.Imm(at, header))
-	for i := range extensions {
-		next := fmt.Sprint("extension ", i)
-		p = append(p,
-			asm.JEq.Imm(kind, hopByHop, next), asm.JEq.Imm(kind, routing, next),
-			asm.JEq.Imm(kind, fragment, "hash"), asm.JNE.Imm(kind, destination, "upper"),
-			load(0, asm.Byte).WithSymbol(next), asm.Mov.Reg(kind, asm.R0),
-			load(1, asm.Byte), asm.LSh.Imm(asm.R0, 3), asm.Add.Imm(asm.R0, 8), asm.Add.Reg(at, asm.R0))
-	}
-	return p
-}
-
-// steerUpper looks for an SPI, else for ports, which TCP, UDP and SCTP have in the same place.
-func steerUpper() asm.Instructions {
-	const tcp, udp, esp, ah, sctp, natt, golden = 6, 17, 50, 51, 132, 4500, 0x61c88647
-	return asm.Instructions{
-		asm.JEq.Imm(kind, esp, "spi").WithSymbol("upper"), asm.JEq.Imm(kind, ah, "ah"),
-		asm.JEq.Imm(kind, tcp, "ports"), asm.JEq.Imm(kind, sctp, "ports"), asm.JNE.Imm(kind, udp, "hash"),
-		load(2, asm.Half), asm.JNE.Imm(asm.R0, natt, "ports"),
-		load(8, asm.Word), asm.JNE.Imm(asm.R0, 0, "done"), // else it is IKE
-		load(0, asm.Word).WithSymbol("ports"), asm.Xor.Reg(flow, asm.R0),
-		asm.Xor.Reg(flow, kind).WithSymbol("hash"),
-		asm.Mov.Reg32(asm.R0, flow), asm.Mul.Imm32(asm.R0, golden), asm.RSh.Imm32(asm.R0, 16),
-		asm.Return().WithSymbol("done"),
-		asm.Add.Imm(at, 4).WithSymbol("ah"),
-		load(0, asm.Word).WithSymbol("spi"), asm.Return(),
-	}
 }

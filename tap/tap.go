@@ -45,14 +45,14 @@ type Config struct {
 type Device struct {
 	name   string
 	queues []*os.File
-	out    *os.File      // what is written to a packet socket's interface; nil for a TAP
-	mutex  sync.Mutex    // guards polled, mapped and idle
-	polled []*os.File    // of the queues, those that a goroutine waits on
-	mapped []*packetRing // of a packet socket's queues; nil for one that has none
-	broken bool          // the kernel has broken one
-	idle   []holder      // engines whose threads may not have begun
-	table  *os.File      // net/dev of the namespace that it was opened in
-	lost   atomic.Uint64 // frames that the packet socket had no buffer for, which the kernel tells once
+	outs   []*os.File      // what is written to a packet socket's interface by, for each queue; nil for a TAP
+	mutex  sync.Mutex      // guards polled, mapped and idle
+	polled []*os.File      // of the queues, those that a goroutine waits on
+	mapped []*packetRing   // of a packet socket's queues; nil for one that has none
+	broken bool            // the kernel has broken one
+	idle   []holder        // engines whose threads may not have begun
+	table  *os.File        // net/dev of the namespace that it was opened in
+	lost   []atomic.Uint64 // frames that a queue's packet socket had no buffer for, which the kernel tells once
 }
 
 // Open makes the TAP, or takes it as it is where it exists already. The interface is not brought
@@ -148,10 +148,13 @@ func (d *Device) Name() string { return d.name }
 // Queues returns the number of queues.
 func (d *Device) Queues() int { return len(d.queues) }
 
+// attached reports whether the interface is no TAP of ours.
+func (d *Device) attached() bool { return d.outs != nil }
+
 // writer returns the file that takes a queue's frames.
 func (d *Device) writer(queue int) *os.File {
-	if d.out != nil {
-		return d.out
+	if d.attached() {
+		return d.outs[queue]
 	}
 	return d.queues[queue]
 }
@@ -178,11 +181,12 @@ func (d *Device) ringOf(queue, room, tail int) (r *packetRing, err error) {
 	if d.mapped == nil {
 		d.mapped = make([]*packetRing, len(d.queues))
 	}
-	if d.broken {
-		return nil, fmt.Errorf("%s gets frames merged in ways that a packet ring does not survive", d.name)
-	}
 	if d.mapped[queue] == nil {
-		if d.mapped[queue], err = newPacketRing(d.queues[queue], room, tail); err != nil {
+		if d.broken {
+			return nil, fmt.Errorf("%s gets frames merged in ways that a packet ring does not survive", d.name)
+		}
+		share := max(ringBytes/len(d.queues), leastRing)
+		if d.mapped[queue], err = newPacketRing(d.queues[queue], share, room, tail); err != nil {
 			return nil, err
 		}
 	}
@@ -239,7 +243,7 @@ func (d *Device) Close() error {
 			d.mapped[i] = nil
 		}
 	}
-	for _, f := range slices.Concat(d.queues, d.polled, []*os.File{d.out, d.table}) {
+	for _, f := range slices.Concat(d.queues, d.polled, d.outs, []*os.File{d.table}) {
 		if f != nil {
 			all = errors.Join(all, f.Close())
 		}

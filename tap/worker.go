@@ -43,7 +43,7 @@ func Join(a, b *Device, queue int, o Options) ([]*Worker, error) {
 	}
 	j := joint{queue: queue, asked: o.Engine, why: "asked for"}
 	var err error
-	if j.Options, j.why, err = o.settle(); err != nil && (a.out == nil || b.out == nil) {
+	if j.Options, j.why, err = o.settle(); err != nil && !(a.attached() && b.attached()) {
 		return nil, err
 	}
 	workers, err := j.workers(a, b)
@@ -79,7 +79,7 @@ func (j *joint) workers(a, b *Device) (all []*Worker, err error) {
 		}
 	}()
 	for _, d := range []*Direction{newDirection(a, b, j.queue, j.Options), newDirection(b, a, j.queue, j.Options)} {
-		if d.from.out == nil && j.Engine == Ring {
+		if !d.from.attached() && j.Engine == Ring {
 			ringed = append(ringed, d)
 			continue
 		}
@@ -104,7 +104,7 @@ func (j *joint) workers(a, b *Device) (all []*Worker, err error) {
 // worker makes the worker of one direction.
 func (j *joint) worker(d *Direction) (*Worker, error) {
 	why := j.why
-	if d.from.out != nil && j.asked != Plain {
+	if d.from.attached() && j.asked != Plain {
 		m, err := newMapped(d, j.Options)
 		if err == nil {
 			w := newWorker(m, d)

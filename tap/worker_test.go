@@ -22,7 +22,7 @@ func link(t testing.TB, how Options, from, to *Device, room, tail int) *single {
 	d := newDirection(from, to, 0, how)
 	s := &single{Direction: d}
 	switch {
-	case how.Engine == Ring && from.out != nil:
+	case how.Engine == Ring && from.attached():
 		m, err := newMapped(d, how)
 		if err != nil {
 			t.Fatal(err)

@@ -485,18 +485,46 @@ func promiscuous(t *testing.T, name string) int {
 // the kernel: order holds on each SA, ordinals count on each queue.
 func TestQueues(t *testing.T) {
 	rig.Require(t)
+	testQueues(t, "", "wire0", "host0")
+}
+
+// An attached interface has queues as well, on either side or both, and its sockets take frames by SPI.
+func TestAttachedQueues(t *testing.T) {
+	rig.Require(t)
+	if err := tap.CanSteer(); err != nil {
+		rig.Missing(t, err.Error())
+	}
+	for _, name := range []string{"queued0", "queued1"} {
+		if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: name + "-far"}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { netns.Delete(name) })
+		if err := errors.Join(netns.Up(name), netns.Up(name+"-far"), netns.Ready(name, name+"-far")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const wire, host = "wire: {name: queued0, attach: true}\n", "host: {name: queued1, attach: true}\n"
+	t.Run("wire", func(t *testing.T) { testQueues(t, wire, "queued0-far", "host0") })
+	t.Run("host", func(t *testing.T) { testQueues(t, host, "wire0", "queued1-far") })
+	t.Run("both", func(t *testing.T) { testQueues(t, wire+host, "queued0-far", "queued1-far") })
+	t.Run("plain", func(t *testing.T) { testQueues(t, wire+host, "queued0-far", "queued1-far", "--engine", "plain") })
+}
+
+// testQueues has the far ends of wire and host.
+func testQueues(t *testing.T, text, farWire, farHost string, flags ...string) {
+	t.Helper()
 	const flows, each = 16, 100
-	text := "sas:\n"
+	text += "sas:\n"
 	for i := range flows {
 		text += fmt.Sprintf("  - {name: f%d, spi: %#x, dst: 198.51.100.10, protocol: esp, mode: transport, suite: aes128gcm16,\n"+
 			"     encryption_key: 0x101112131415161718191a1b1c1d1e1fb1b2b3b4}\n", i, 0x5000+i)
 	}
-	p := launch(t, write(t, text), "--queues", "2")
+	p := launch(t, write(t, text), append(flags, "--queues", "2")...)
 	bySPI := strings.Contains(p.waitLog("msg=ready"), "steered_by=spi")
 	if !bySPI && tap.CanSteer() == nil {
 		t.Error("not steered by SPI where that is possible")
 	}
-	wire, host := listen(t, "wire0"), listen(t, "host0")
+	wire, host := listen(t, farWire), listen(t, farHost)
 	var sealers []*outbound.Sealer
 	for i := range flows {
 		sealers = append(sealers, sealer(t, sasOf(t, text)[fmt.Sprintf("f%d", i)]))

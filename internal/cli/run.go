@@ -222,8 +222,6 @@ func (o *runOptions) load() (*configs.Config, error) {
 	switch {
 	case o.transport != "" && c.Queues > 1:
 		return nil, fmt.Errorf("%d queues: a transport has one; say --queues 1", c.Queues)
-	case c.Queues > 1 && (c.Wire.Attach || c.Host.Attach):
-		return nil, fmt.Errorf("%d queues: an interface that is attached has one; say --queues 1", c.Queues)
 	case c.Queues < 1 || c.Queues > maxQueues:
 		return nil, queuesError(c.Queues)
 	case c.Wire.Name == c.Host.Name && c.Wire.Netns == c.Host.Netns:
