@@ -189,7 +189,7 @@ func (a *Appliance) Close() error {
 // flush logs what was counted but not logged yet.
 func (a *Appliance) flush() {
 	if a.nic != nil {
-		a.losses.watch(a.nic.Summary())
+		a.losses.watch(a.nic.Summary(), a.ports.drops())
 	}
 	if a.adapter != nil && a.adapter.failures != nil {
 		a.adapter.failures.silent(true)
@@ -275,7 +275,7 @@ func (a *Appliance) announce() {
 
 // tick is called each second, beside the frames.
 func (a *Appliance) tick(now time.Time) {
-	a.losses.watch(a.nic.Summary())
+	a.losses.watch(a.nic.Summary(), a.ports.drops())
 	if a.adapter != nil {
 		a.adapter.sad.Tick()
 		if a.adapter.failures != nil {

@@ -3,6 +3,7 @@ package appliance
 import (
 	"context"
 	"log/slog"
+	"slices"
 
 	"tapsec/internal/confine"
 )
@@ -43,13 +44,14 @@ func (a *Appliance) confine() {
 
 // processStatus is the document "status".
 type processStatus struct {
-	Confinement *confine.State `json:"confinement"` // null where it cannot be read
+	Confinement *confine.State `json:"confinement"`  // null where it cannot be read
+	KernelDrops []KernelDrops  `json:"kernel_drops"` // without an interface of which they cannot be read
 }
 
-func readStatus() processStatus {
-	left, err := confine.Read()
-	if err != nil {
-		return processStatus{}
+func (a *Appliance) status() processStatus {
+	s := processStatus{KernelDrops: slices.DeleteFunc(a.ports.drops(), func(d KernelDrops) bool { return d.Err != nil })}
+	if left, err := confine.Read(); err == nil {
+		s.Confinement = &left
 	}
-	return processStatus{&left}
+	return s
 }

@@ -19,7 +19,7 @@ func (a *Appliance) answer() (err error) {
 	}
 	c := server.Config{SAs: lifecycle{a}, Documents: map[string]func() any{
 		"moved":  func() any { return a.nic.Summary() },
-		"status": func() any { return readStatus() },
+		"status": func() any { return a.status() },
 	}}
 	if a.adapter != nil {
 		c.Documents["nic"] = func() any { return a.adapter.report() }

@@ -54,7 +54,7 @@ var counters = []counter{
 	{"tapsec_sent_frames", total, "frames", "Frames written.", moved(func(t *tap.Tally) uint64 { return t.Out })},
 	{"tapsec_sent_bytes", total, "bytes", "Bytes of the frames written.", moved(func(t *tap.Tally) uint64 { return t.OutBytes })},
 	{"tapsec_kept_frames", gauge, "frames", "Frames received that the transport kept, less those that it made.", moved(func(t *tap.Tally) uint64 { return uint64(t.Kept) })},
-	{"tapsec_lost_frames", total, "frames", "Frames given up, by reason: received = sent + lost + kept, oversize apart, which was not received.", readLost},
+	{"tapsec_lost_frames", total, "frames", "Frames given up, by reason: received = sent + lost + kept, oversize and uncut apart, which were not received.", readLost},
 	{"tapsec_write_retries", total, "writes", "Writes that were refused for a moment and tried again.", moved(func(t *tap.Tally) uint64 { return t.Retries })},
 	{"tapsec_kernel_drops", total, "frames", "Frames that the kernel dropped on an interface: tx since the queue to tapsec was full, rx since the stack refused them.", readKernel},
 	{"tapsec_engine", gauge, "", "1 for the engine that moves frames.", readEngine},
@@ -159,14 +159,14 @@ func moved(of func(*tap.Tally) uint64) func(*reading) {
 func readLost(r *reading) {
 	s := r.nic.Summary()
 	for way, t := range map[string]*tap.Tally{"to_host": &s.ToHost, "to_wire": &s.ToWire} {
-		for reason, n := range map[string]uint64{"host_down": t.HostDown, "too_long": t.TooLong, "refused": t.Refused, "oversize": t.Oversize} {
+		for reason, n := range map[string]uint64{"host_down": t.HostDown, "too_long": t.TooLong, "refused": t.Refused, "oversize": t.Oversize, "uncut": t.Uncut} {
 			r.add(float64(n), "way", way, "reason", reason)
 		}
 	}
 }
 
 func readKernel(r *reading) {
-	for _, d := range []KernelDrops{dropsSince(r.ports.wire, r.ports.wireBefore), dropsSince(r.ports.host, r.ports.hostBefore)} {
+	for _, d := range r.ports.drops() {
 		if d.Err == nil {
 			r.add(float64(d.Tx), "interface", d.Interface, "queue", "tx")
 			r.add(float64(d.Rx), "interface", d.Interface, "queue", "rx")

@@ -16,10 +16,13 @@ type losses struct {
 	said       map[string]bool
 }
 
-// watch looks at what was moved so far.
-func (l *losses) watch(s nic.Summary) {
+// watch looks at what was moved so far, and at what the kernel dropped before it could be.
+func (l *losses) watch(s nic.Summary, drops []KernelDrops) {
 	l.way(l.wire, l.host, &s.ToHost)
 	l.way(l.host, l.wire, &s.ToWire)
+	for _, d := range drops {
+		l.first(d.Tx, d.Interface, fmt.Sprintf("frames came by %s faster than they were taken, and the kernel dropped those for which its queue had no room: give tapsec more of the processor, or more --queues; before a TAP a longer queue helps against bursts (ip link set %s txqueuelen 10000)", d.Interface, d.Interface))
+	}
 }
 
 func (l *losses) way(from, to string, t *tap.Tally) {

@@ -22,9 +22,9 @@ type Summary struct {
 
 // KernelDrops are an interface's drops since the Appliance opened it.
 type KernelDrops struct {
-	Interface string
+	Interface string `json:"interface"`
 	tap.Drops
-	Err error // why they cannot be read
+	Err error `json:"-"` // why they cannot be read
 }
 
 // Summary sums up.
@@ -32,12 +32,17 @@ func (a *Appliance) Summary() Summary {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := Summary{Ran: time.Since(a.began), Wire: a.config.Wire.Name, Host: a.config.Host.Name, Moved: a.nic.Summary(), Adapter: a.adapter,
-		Drops: []KernelDrops{dropsSince(a.ports.wire, a.ports.wireBefore), dropsSince(a.ports.host, a.ports.hostBefore)}}
+		Drops: a.ports.drops()}
 	if a.host != nil {
 		t := a.host.consumer.Summary()
 		s.Transport, s.SAs = &t, a.host.consumer.States()
 	}
 	return s
+}
+
+// drops are those of the wire and of the host.
+func (p *ports) drops() []KernelDrops {
+	return []KernelDrops{dropsSince(p.wire, p.wireBefore), dropsSince(p.host, p.hostBefore)}
 }
 
 func dropsSince(d *tap.Device, before tap.Drops) KernelDrops {

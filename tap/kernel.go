@@ -18,7 +18,8 @@ import (
 // for which the packet socket had no buffer left since Attach, and Rx what the interface should have
 // sent since it exists.
 type Drops struct {
-	Rx, Tx uint64
+	Rx uint64 `json:"rx"`
+	Tx uint64 `json:"tx"`
 }
 
 // Drops reads the kernel's drop counters, in whatever namespace the interface is now.

@@ -198,7 +198,7 @@ func (m *mapped) next() (*Direction, [][]byte, error) {
 		err := m.take()
 		d.public.store(d.tally)
 		if len(m.batch) > 0 {
-			m.drained, m.quiet = false, 0
+			m.quiet = 0
 			if m.busy > 0 {
 				m.awake = time.Now()
 			}
@@ -227,6 +227,8 @@ func (m *mapped) take() error {
 			return nil
 		case err == errUncut:
 			d.tally.Uncut++
+		case err == errNoBuffer:
+			d.from.lost[d.queue].Add(1)
 		case err == unix.EMSGSIZE, err == nil && len(frame) > d.room:
 			d.tally.Oversize++
 		case err != nil:
@@ -240,8 +242,11 @@ func (m *mapped) take() error {
 	return nil
 }
 
-// frame returns the next frame as it would be on a wire, with room behind it. What is too long, for
-// here or for the socket's queue, comes as EMSGSIZE.
+// errNoBuffer says of a frame longer than its slot that the socket's queue had no room for it.
+var errNoBuffer = errors.New("the socket's queue was full")
+
+// frame returns the next frame as it would be on a wire, with room behind it. What is too long for that
+// comes as EMSGSIZE.
 //
 //  1. Hand out what is left of a merged frame. No more frames are EAGAIN.
 //  2. A frame that is too long for its slot is to be received.
@@ -260,16 +265,17 @@ func (m *mapped) frame() ([]byte, error) {
 		return nil, unix.EAGAIN
 	}
 	a, err := m.ring.take()
+	m.drained = false
 	if err != nil {
 		return nil, err
 	}
 	if !a.whole() {
 		if !a.copied {
-			return nil, unix.EMSGSIZE
+			return nil, errNoBuffer
 		}
 		frame, err := m.receive(own)
 		if err == unix.EAGAIN {
-			err = unix.EMSGSIZE
+			err = errNoBuffer
 		}
 		return frame, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"tapsec/appliance"
 	"tapsec/control"
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
@@ -241,4 +242,57 @@ func TestAttachedLeavesNothingBehind(t *testing.T) {
 	j.signal(unix.SIGKILL)
 	<-j.exited
 	program.Await(t, "an interface as it was", func() bool { return !promiscuous() })
+}
+
+// Contract, The system: what the kernel drops, since its ring is full, is told while the program runs, by
+// interface, and with what came makes what was sent.
+func TestAttachedTellsWhatTheKernelDropped(t *testing.T) {
+	const sent = 20000 // the ring holds half of them
+	j := joinBy(t, clearly, nil, nil, "near")
+	var far *rig.Socket
+	if err := j.far.Do(func() (err error) {
+		far, err = rig.OpenSocket("far")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer far.Close()
+	j.signal(unix.SIGSTOP)
+	frame := append([]byte("\x02\x00\x00\x00\x00\x02\x02\x00\x00\x00\x00\x01\x88\xb5"), make([]byte, 46)...)
+	for range sent {
+		if err := far.Send(frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	j.signal(unix.SIGCONT)
+	var status struct {
+		KernelDrops []appliance.KernelDrops `json:"kernel_drops"`
+	}
+	program.Await(t, "all frames, as received or dropped", func() bool {
+		var moved nic.Summary
+		if err := errors.Join(j.client.Get("moved", &moved), j.client.Get("status", &status)); err != nil {
+			t.Fatal(err)
+		}
+		return len(status.KernelDrops) == 2 && moved.ToHost.In+status.KernelDrops[0].Tx >= sent
+	})
+	d := status.KernelDrops[0]
+	if d.Interface != "near" || d.Tx == 0 || d.Tx >= sent || status.KernelDrops[1].Tx != 0 {
+		t.Errorf("%+v", status.KernelDrops)
+	}
+	all, err := j.client.Counters("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := 0.0
+	for _, c := range all {
+		for _, s := range c.Samples {
+			if c.Name == "tapsec_kernel_drops" && s.Labels["interface"] == "near" && s.Labels["queue"] == "tx" {
+				counted = s.Value
+			}
+		}
+	}
+	if counted != float64(d.Tx) {
+		t.Errorf("%v counted, of %d", counted, d.Tx)
+	}
+	j.waitLog("interface=near frames=")
 }
