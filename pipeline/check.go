@@ -25,6 +25,9 @@ func (p *Pipeline) check(po *portion) bool {
 				verdict = p.open(po, h, &r)
 			}
 			settle(&r, verdict)
+			if verdict != status.Verified {
+				p.sad.table.Fail(h.sa, uint16(verdict))
+			}
 		}
 		p.trailer.Add(r)
 	}

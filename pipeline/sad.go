@@ -192,10 +192,32 @@ type Holding struct {
 	Handle uint32
 	Top    uint64 // highest number authenticated on an ESN SA
 	Unused uint32 // seconds since the last authentic packet, or since it was added
+	Failed uint64 // frames
 }
 
 func (d *SAD) holding(e *entry) Holding {
-	return Holding{e.SA, e.Handle, e.Mark.T(), d.table.LastUse(e)}
+	failed, _ := d.table.Failed(e)
+	return Holding{e.SA, e.Handle, e.Mark.T(), d.table.LastUse(e), failed}
+}
+
+// Failing calls f with each SA of which frames have failed, and why the latest did.
+// Neither frames nor changes wait meanwhile.
+func (d *SAD) Failing(f func(h Holding, why status.Reason)) {
+	d.table.Each(func(e *entry) {
+		if frames, why := d.table.Failed(e); frames > 0 {
+			f(d.holding(e), status.Reason(why))
+		}
+	})
+}
+
+// Asked calls f with each SA whose deletion frames have asked for (SaDeleteReq) since
+// the database has been under pressure.
+func (d *SAD) Asked(f func(Holding)) {
+	d.table.Each(func(e *entry) {
+		if d.table.Asked(e) {
+			f(d.holding(e))
+		}
+	})
 }
 
 // List returns the offloaded SAs in no particular order.

@@ -6,10 +6,14 @@ import (
 	"sync/atomic"
 )
 
-// use is when a bundle was last used, and whether it is to be given up.
+// use is when a bundle was last used, whether it is to be given up, and what of it
+// failed.
 type use struct {
 	second atomic.Uint32 // of the table's; the one in which it was added, before the first use
 	asked  atomic.Bool
+	told   atomic.Bool      // a frame's reader was asked for its deletion
+	failed [2]atomic.Uint64 // frames of its AH SA and of its ESP SA
+	why    [2]atomic.Uint32
 }
 
 // Use notes that an authentic packet came on an SA of the table.
@@ -21,7 +25,36 @@ func (t *Table[T]) Use(e *Entry[T]) {
 
 // Asks reports whether the SA's deletion is to be asked for.
 func (t *Table[T]) Asks(e *Entry[T]) bool {
-	return t.pressure.Load() && (t.urgent.Load() || e.use.asked.Load())
+	if !t.pressure.Load() || !t.urgent.Load() && !e.use.asked.Load() {
+		return false
+	}
+	if !e.use.told.Load() {
+		e.use.told.Store(true)
+	}
+	return true
+}
+
+// Asked reports whether the SA's deletion was asked for since the table has been under
+// pressure.
+func (t *Table[T]) Asked(e *Entry[T]) bool { return e.use.told.Load() }
+
+// Fail notes that a frame failed at an SA of the table, and why, in the caller's
+// numbers.
+func (t *Table[T]) Fail(e *Entry[T], why uint16) {
+	e.use.failed[half(e)].Add(1)
+	e.use.why[half(e)].Store(uint32(why))
+}
+
+// Failed is how many frames have failed at the SA, and why the latest did.
+func (t *Table[T]) Failed(e *Entry[T]) (frames uint64, why uint16) {
+	return e.use.failed[half(e)].Load(), uint16(e.use.why[half(e)].Load())
+}
+
+func half[T any](e *Entry[T]) int {
+	if e.Protocol == AH {
+		return 0
+	}
+	return 1
 }
 
 // LastUse is how many seconds ago the SA was last used, or was added.
@@ -56,7 +89,10 @@ func (t *Table[T]) Tick() {
 	if !t.pressure.Load() {
 		if t.asked > 0 {
 			t.asked = 0
-			t.index.Load().each(func(e *Entry[T]) { e.use.asked.Store(false) })
+			t.index.Load().each(func(e *Entry[T]) {
+				e.use.asked.Store(false)
+				e.use.told.Store(false)
+			})
 		}
 		return
 	}

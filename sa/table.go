@@ -288,6 +288,10 @@ func (t *Table[T]) List() []*Entry[T] {
 	return all
 }
 
+// Each calls f with every entry, in no particular order, and holds nobody up: what is
+// added or deleted meanwhile may be among them or not.
+func (t *Table[T]) Each(f func(*Entry[T])) { t.index.Load().each(f) }
+
 // Update tells the SA's mark the high half of its sequence number (Mark.Update).
 // The error is ErrUnknown.
 func (t *Table[T]) Update(handle, high uint32) error {

@@ -3,6 +3,7 @@ package sa
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"testing"
@@ -469,5 +470,51 @@ func TestTablePressureBound(t *testing.T) {
 		if want := 240-n <= 15; table.UnderPressure() != want {
 			t.Errorf("%d of 240: pressure %v, want %v", n, table.UnderPressure(), want)
 		}
+	}
+}
+
+// What has failed of an SA is counted for each half of its bundle, and a reload that
+// leaves it alone leaves that, too.
+func TestTableFailures(t *testing.T) {
+	table := NewTable[int](0)
+	bundle := func() []*Entry[int] {
+		upper, lower := testEntry(0x100), testEntry(0x200)
+		upper.Protocol = AH
+		return []*Entry[int]{upper, lower}
+	}
+	first := bundle()
+	if err := table.Add(first...); err != nil {
+		t.Fatal(err)
+	}
+	table.Fail(first[0], 7)
+	table.Fail(first[1], 8)
+	table.Fail(first[1], 9)
+	if err := table.Replace([][]*Entry[int]{bundle(), {testEntry(0x300)}}); err != nil {
+		t.Fatal(err)
+	}
+	got := map[uint32][2]uint64{}
+	table.Each(func(e *Entry[int]) {
+		frames, why := table.Failed(e)
+		got[e.SPI] = [2]uint64{frames, uint64(why)}
+	})
+	if want := map[uint32][2]uint64{0x100: {1, 7}, 0x200: {2, 9}, 0x300: {}}; !maps.Equal(got, want) {
+		t.Errorf("%v, expected %v", got, want)
+	}
+}
+
+// Whose deletion is asked for is known until the pressure ends.
+func TestTableAsked(t *testing.T) {
+	table, e := NewTable[int](16), testEntry(0x100)
+	if err := table.Add(e); err != nil || table.Asks(e) || table.Asked(e) {
+		t.Fatalf("without pressure: %v", err)
+	}
+	table.ForcePressure(true)
+	if table.Asked(e) || !table.Asks(e) || !table.Asked(e) {
+		t.Error("asked for by its frame, and not before")
+	}
+	table.Tick()
+	table.ForcePressure(false)
+	if table.Tick(); table.Asked(e) {
+		t.Error("the pressure is over")
 	}
 }

@@ -22,6 +22,9 @@ type association struct {
 	failures  int           // ICV failures in a row
 	retried   time.Duration // when its numbers were last sought further ahead, 0 for never
 	released  bool          // the NIC was asked to give it up
+
+	failed, untold uint64 // frames; of these, since Failures was called
+	why            Reason // the latest of them
 }
 
 // Tally counts the frames of one SA.

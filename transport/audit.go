@@ -24,6 +24,7 @@ type Event struct {
 	Number   uint64 // sequence number; authentic unless Reason is ICV, Length or Protocol
 	Src, Dst netip.Addr
 	FlowID   uint32 // IPv6 flow label
+	Once     bool   // this happened to the SA, and is no frame's
 
 	// Events for the Reason left out before this one, to bound the rate. With
 	// Silent this is no event of its own: it tells of those after the last one.
@@ -41,7 +42,7 @@ type auditor struct {
 func (a *auditor) notice(now int64, s *association, reason Reason) {
 	if a.report != nil {
 		a.report(Event{Time: time.Unix(0, now), Reason: reason, SA: s.Name, Protocol: s.Protocol, SPI: s.SPI,
-			Number: s.known.Window().Top, Src: s.Src, Dst: s.Dst})
+			Number: s.known.Window().Top, Src: s.Src, Dst: s.Dst, Once: true})
 	}
 }
 

@@ -119,3 +119,25 @@ func TestNobodyIsTold(t *testing.T) {
 		t.Errorf("%s (%s)", v, r)
 	}
 }
+
+// Failures tells once of what the NIC or software found wrong, by SA.
+func TestFailures(t *testing.T) {
+	esp := espSA(sa.Transport)
+	h := newHost(t, setup{sas: []*sa.SA{esp}})
+	good := framed(once(t, 1, plain4(), esp))
+	h.delivers(good, framed(plain4()))
+	h.drops(good, replay)
+	if all := h.Failures(); len(all) != 0 {
+		t.Errorf("a replay is no failure: %v", all)
+	}
+	for _, first := range []bool{true, false} {
+		h.drops(flipped(framed(once(t, 2, plain4(), esp))), icv)
+		h.drops(flipped(framed(once(t, 3, plain4(), esp))), icv)
+		if all := h.Failures(); len(all) != 1 || all[0] != (transport.Failure{SA: esp.Name, Reason: icv, Frames: 2, First: first}) {
+			t.Errorf("two failures: %+v", all)
+		}
+	}
+	if all := h.Failures(); len(all) != 0 {
+		t.Errorf("told before: %v", all)
+	}
+}

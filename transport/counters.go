@@ -19,7 +19,39 @@ func (r *Receiver) count(f *frame, v Verdict, reason Reason) {
 	r.counters.reasons[reason]++
 	if a := f.carrier(); v == Drop && a != nil {
 		a.tally.Dropped[reason]++
+		if reason.failed() {
+			r.fail(a, reason)
+		}
 	}
+}
+
+// Failure is what failed of an SA's frames since Failures was called before.
+type Failure struct {
+	SA     string // name
+	Reason Reason // of the latest
+	Frames uint64
+	First  bool // none had failed earlier
+}
+
+func (r *Receiver) fail(a *association, why Reason) {
+	if a.untold == 0 {
+		r.failing = append(r.failing, a)
+	}
+	a.failed++
+	a.untold++
+	a.why = why
+}
+
+// Failures lists the SAs of which frames have failed since it was called before.
+func (r *Receiver) Failures() (all []Failure) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, a := range r.failing {
+		all = append(all, Failure{SA: a.Name, Reason: a.why, Frames: a.untold, First: a.failed == a.untold})
+		a.untold = 0
+	}
+	r.failing = nil
+	return all
 }
 
 // Summary is the account of all frames so far: Frames is the sum of the verdicts.

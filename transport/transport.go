@@ -72,9 +72,10 @@ type Receiver struct {
 	fragments *fragment.Buffer
 	rules     // in force; Replace changes them
 	counters  counters
-	now       int64         // ns since the Unix epoch: when the latest frame was received
-	clock     time.Duration // the ledger's, which lifetimes run on
-	inWork    frame         // kept for its memory alone
+	failing   []*association // those with failures that Failures has not told of
+	now       int64          // ns since the Unix epoch: when the latest frame was received
+	clock     time.Duration  // the ledger's, which lifetimes run on
+	inWork    frame          // kept for its memory alone
 }
 
 // rules are what a Receiver holds frames against.
