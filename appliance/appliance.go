@@ -22,6 +22,7 @@ import (
 	"tapsec/control"
 	"tapsec/internal/confine"
 	server "tapsec/internal/control"
+	"tapsec/internal/event"
 	"tapsec/internal/ledger"
 	"tapsec/internal/metrics"
 	"tapsec/internal/nic"
@@ -79,6 +80,7 @@ type Appliance struct {
 	metrics *metrics.Server // nil without
 	opened  chan struct{}   // closed when all is open, and the process confined
 	losses  losses
+	events  events
 	ready   chan struct{}
 	began   time.Time
 
@@ -94,6 +96,7 @@ func New(o Options) (_ *Appliance, err error) {
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
+	a.events.watch.Tell = a.tell
 	if o.Confine {
 		if err := confine.NoCores(); err != nil {
 			a.log.Warn("core dumps may hold keys", "err", err)
@@ -264,18 +267,21 @@ func (a *Appliance) announce() {
 	if err := a.ports.ready(); err != nil {
 		a.log.Warn("an interface does not come up", "err", err)
 	}
+	a.ports.follow(a.tellInterface)
 	engine, why := a.nic.Engine()
-	a.log.Info("engine", "is", engine, "why", why)
+	a.tell(event.Engine, slog.String("is", engine.String()), slog.String("why", why))
 	if a.config.Queues > 1 {
 		a.log.Info("queues", "are", a.config.Queues, "steered_by", a.ports.steering, "why", a.ports.steerWhy)
 	}
-	a.log.Info("ready", a.shape()...)
+	a.log.LogAttrs(context.Background(), slog.LevelInfo, "ready", a.shape()...)
 	close(a.ready)
 }
 
 // tick is called each second, beside the frames.
 func (a *Appliance) tick(now time.Time) {
 	a.losses.watch(a.nic.Summary(), a.ports.drops())
+	a.watch(now)
+	a.ports.look()
 	if a.adapter != nil {
 		a.adapter.sad.Tick()
 		if a.adapter.failures != nil {
@@ -311,19 +317,19 @@ func (a *Appliance) follow() {
 }
 
 // shape says what runs, for the log.
-func (a *Appliance) shape() []any {
-	shape := []any{"wire", a.config.Wire.Name}
+func (a *Appliance) shape() []slog.Attr {
+	shape := []slog.Attr{slog.String("wire", a.config.Wire.Name)}
 	if a.host != nil {
-		shape = append(shape, "stack", a.config.Host.Name)
+		shape = append(shape, slog.String("stack", a.config.Host.Name))
 	} else {
-		shape = append(shape, "host", a.config.Host.Name, "queues", a.config.Queues)
+		shape = append(shape, slog.String("host", a.config.Host.Name), slog.Int("queues", a.config.Queues))
 	}
 	if a.adapter != nil {
-		shape = append(shape, "sas", a.adapter.sad.Count(), "offload", a.config.Offload.Active)
+		shape = append(shape, slog.Int("sas", a.adapter.sad.Count()), slog.Bool("offload", a.config.Offload.Active))
 	}
 	if a.host != nil {
 		d := &a.host.division
-		shape = append(shape, "inbound", a.host.inbound, "outbound", len(d.outbound))
+		shape = append(shape, slog.Int("inbound", a.host.inbound), slog.Int("outbound", len(d.outbound)))
 	}
 	return shape
 }

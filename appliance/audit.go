@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tapsec/internal/audit"
+	"tapsec/internal/event"
 	"tapsec/internal/outbound"
 	"tapsec/sa"
 	"tapsec/status"
@@ -43,13 +44,18 @@ func (l *line) log(log *slog.Logger, msg string) {
 // leftOut is the line about events that had none.
 const leftOut = "more of the same, of which no line tells"
 
-// logReceived logs what the transport drops, and what happens to its SAs.
-func logReceived(log *slog.Logger) func(transport.Event) {
+// onceReceived and onceSent are what happens once to an SA.
+var (
+	onceReceived = map[transport.Reason]event.Kind{
+		transport.SoftExpired: event.SASoftExpired, transport.Expired: event.SAExpired, transport.Resynchronised: event.SAResynchronised,
+	}
+	onceSent = map[outbound.Reason]event.Kind{outbound.NumbersUsed: event.SANumbersUsed}
+)
+
+// logReceived logs what the transport drops, and tells of what happens to its SAs.
+func (a *Appliance) logReceived() func(transport.Event) {
 	return func(e transport.Event) {
 		l := line{time: e.Time, level: slog.LevelWarn}
-		if e.Reason == transport.Resynchronised {
-			l.level = slog.LevelInfo
-		}
 		l.add(true, "reason", e.Reason.Qualified())
 		l.add(e.SA != "", "sa", e.SA)
 		l.add(e.Protocol != 0, "protocol", e.Protocol.String())
@@ -60,16 +66,19 @@ func logReceived(log *slog.Logger) func(transport.Event) {
 		l.add(e.FlowID != 0, "flow", e.FlowID)
 		l.add(e.Check != 0, "check", e.Check.Qualified())
 		l.add(e.Suppressed > 0, "suppressed", e.Suppressed)
-		if e.Silent {
-			l.log(log, leftOut)
-			return
+		switch {
+		case e.Silent:
+			l.log(a.log, leftOut)
+		case e.Once:
+			a.tellAt(l.time, onceReceived[e.Reason], l.attrs...)
+		default:
+			l.log(a.log, e.Reason.Sentence())
 		}
-		l.log(log, e.Reason.Sentence())
 	}
 }
 
-// logSent logs what the outbound side drops, and what happens to its SAs.
-func logSent(log *slog.Logger) func(outbound.Event) {
+// logSent does so for the outbound side.
+func (a *Appliance) logSent() func(outbound.Event) {
 	return func(e outbound.Event) {
 		l := line{time: e.Time, level: slog.LevelWarn}
 		if e.Reason == outbound.TooLong || e.Reason == outbound.Narrowed {
@@ -86,11 +95,15 @@ func logSent(log *slog.Logger) func(outbound.Event) {
 		l.add(e.Router.IsValid(), "router", e.Router)
 		l.add(e.MTU != 0, "mtu", e.MTU)
 		l.add(e.Suppressed > 0, "suppressed", e.Suppressed)
-		if e.Silent {
-			l.log(log, leftOut)
-			return
+		kind, once := onceSent[e.Reason]
+		switch {
+		case e.Silent:
+			l.log(a.log, leftOut)
+		case once:
+			a.tellAt(l.time, kind, l.attrs...)
+		default:
+			l.log(a.log, e.Reason.Sentence())
 		}
-		l.log(log, e.Reason.Sentence())
 	}
 }
 

@@ -2,10 +2,12 @@ package appliance
 
 import (
 	"errors"
+	"log/slog"
 	"time"
 
 	"tapsec/control"
 	server "tapsec/internal/control"
+	"tapsec/internal/event"
 	"tapsec/internal/outbound"
 	window "tapsec/internal/replay"
 	"tapsec/sa"
@@ -17,7 +19,7 @@ func (a *Appliance) answer() (err error) {
 	if a.options.Control == "" {
 		return nil
 	}
-	c := server.Config{SAs: lifecycle{a}, Documents: map[string]func() any{
+	c := server.Config{SAs: lifecycle{a}, Events: &a.events.all, Documents: map[string]func() any{
 		"moved":  func() any { return a.nic.Summary() },
 		"status": func() any { return a.status() },
 	}}
@@ -75,9 +77,9 @@ func (h *host) sealed() map[string]uint64 {
 // remote is the control interface of a NIC in another process. It is asked in the
 // background, so that no frame waits.
 type remote struct {
-	client    *control.Client
-	answering func(*sa.SA) []*sa.SA
-	failed    func(error)
+	client *control.Client
+	host   *Appliance // whose transport asks
+	failed func(error)
 }
 
 func (n remote) Update(s *sa.SA, high uint32) {
@@ -88,9 +90,10 @@ func (n remote) Update(s *sa.SA, high uint32) {
 // Delete takes back an SA and the outbound one that belongs to it. The NIC may have
 // dropped the latter already.
 func (n remote) Delete(s *sa.SA) {
+	n.host.tell(event.SADeleteRequested, slog.String("sa", s.Name))
 	go func() {
 		n.do(func() error { return n.client.Delete(control.RefOf(s), false) })
-		for _, out := range n.answering(s) {
+		for _, out := range n.host.answering(s) {
 			err := n.client.Delete(control.RefOf(out), false)
 			if n.do(func() error { return err }); !errors.Is(err, sa.ErrUnknown) {
 				return

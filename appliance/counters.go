@@ -85,6 +85,13 @@ var counters = []counter{
 			}
 		}
 	})},
+	{"tapsec_sa_failed_frames", total, "frames", "Frames of the SA that the NIC found bad.", ofNIC(func(r *reading) {
+		for _, m := range r.members {
+			if held := r.adapter.sad.Find(m.ID()); held.Handle != 0 {
+				r.add(float64(held.Failed), "sa", m.Name)
+			}
+		}
+	})},
 	{"tapsec_sa_packets", total, "packets", "Packets with a valid ICV and a fresh number.", states(func(s *transport.SAState) float64 { return float64(s.Tally.Packets) })},
 	{"tapsec_sa_bytes", total, "bytes", "Their payload.", states(func(s *transport.SAState) float64 { return float64(s.Tally.Bytes) })},
 	{"tapsec_sa_highest_number", gauge, "", "Highest sequence number accepted.", states(func(s *transport.SAState) float64 { return float64(s.Window.Top) })},

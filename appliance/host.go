@@ -52,7 +52,7 @@ func newHost(a *Appliance) (h *host, err error) {
 		return nil, err
 	}
 	h.options = outbound.Config{Joined: true, Use: o.Use, First: o.First, MTU: h.sealable(h.mtu), Socket: c.Wire.Attach,
-		Reply: a.ports.host.Inject, Ledger: a.ledger, Audit: logSent(a.log)}
+		Reply: a.ports.host.Inject, Ledger: a.ledger, Audit: a.logSent()}
 	h.remembers = o.State != ""
 	h.sides = newSides()
 	if err := in(c.Host.Netns, func() (err error) {
@@ -65,7 +65,7 @@ func newHost(a *Appliance) (h *host, err error) {
 		return nil, errors.Join(err, h.close())
 	}
 	h.software.Remember(a.ledger.Marks())
-	tc := transport.Config{Fallback: h.software, Audit: logReceived(a.log), Ledger: a.ledger,
+	tc := transport.Config{Fallback: h.software, Audit: a.logReceived(), Ledger: a.ledger,
 		ICMP: func(frame []byte) { h.sender.Heed(frame) }}
 	switch {
 	case a.adapter != nil:
@@ -75,7 +75,7 @@ func newHost(a *Appliance) (h *host, err error) {
 		if err != nil {
 			return nil, errors.Join(err, h.close())
 		}
-		tc.NIC = remote{client, a.answering, func(err error) { h.log.Warn("the NIC was not told", "err", err) }}
+		tc.NIC = remote{client, a, func(err error) { h.log.Warn("the NIC was not told", "err", err) }}
 	}
 	if h.mirror != nil {
 		tc.Mirror = func(frame []byte) { h.mirror.Inject(frame) } // best effort: a monitor that is not there loses frames

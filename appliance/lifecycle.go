@@ -3,9 +3,11 @@ package appliance
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"tapsec/configs"
 	"tapsec/control"
+	"tapsec/internal/event"
 	"tapsec/sa"
 )
 
@@ -49,7 +51,7 @@ func (a lifecycle) Add(sas []*sa.SA) ([]control.SA, error) {
 			added = append(added, a.show(a.roster.byID[s.ID()]))
 		}
 	}
-	a.log.Info("sa-added", "sas", listed(sas))
+	a.tell(event.SAAdded, slog.String("sas", listed(sas)))
 	return added, nil
 }
 
@@ -137,7 +139,7 @@ func (a *Appliance) drop(m *member) error {
 		a.host.stopOpening(bundles)
 	}
 	a.roster.remove(m.bundle)
-	a.log.Info("sa-deleted", "sas", listed(m.bundle))
+	a.tell(event.SADeleted, slog.String("sas", listed(m.bundle)))
 	return nil
 }
 
@@ -173,7 +175,9 @@ func (a lifecycle) Flush() (n int, err error) {
 	latest := a.roster.latest
 	a.roster = newRoster(0)
 	a.roster.latest = latest
-	a.log.Info("sa-deleted", "sas", listed(sas))
+	if len(sas) > 0 {
+		a.tell(event.SADeleted, slog.String("sas", listed(sas)))
+	}
 	return len(sas), nil
 }
 
@@ -258,7 +262,7 @@ func (a lifecycle) Switch(s control.Switches) error {
 	}
 	a.adapter.sad.Switch(ah, esp)
 	a.adapter.sad.Activate(active)
-	a.log.Info("offload-switched", "active", active, "ah", ah, "esp", esp)
+	a.tell(event.OffloadSwitched, slog.Bool("active", active), slog.Bool("ah", ah), slog.Bool("esp", esp))
 	return nil
 }
 

@@ -126,6 +126,18 @@ func (p *ports) join(c *configs.Config, o *Options, inward, outward nic.Chain, o
 // up before it was opened.
 func (p *ports) ready() error { return errors.Join(p.wireWatch.Ready(), p.hostWatch.Ready()) }
 
+// follow has changed called with the name of an interface that goes down or comes up.
+func (p *ports) follow(changed func(name string, up bool)) {
+	p.wireWatch.Follow(func(up bool) { changed(p.wire.Name(), up) })
+	p.hostWatch.Follow(func(up bool) { changed(p.host.Name(), up) })
+}
+
+// look has changes noticed of which the kernel's news were lost.
+func (p *ports) look() {
+	p.wireWatch.Look()
+	p.hostWatch.Look()
+}
+
 // watch opens a view of an interface that can be read without entering its namespace.
 func watch(i configs.Interface) (w *netns.Watch, err error) {
 	err = in(i.Netns, func() error {

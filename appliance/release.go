@@ -1,6 +1,11 @@
 package appliance
 
-import "tapsec/sa"
+import (
+	"log/slog"
+
+	"tapsec/internal/event"
+	"tapsec/sa"
+)
 
 // takeBack does what NDIS asks of a transport when a NIC wants an inbound SA deleted: it
 // deletes the offloaded SA, then the outbound one that belongs to it. Both stay with the
@@ -9,7 +14,7 @@ func (a *Appliance) takeBack(s *sa.SA) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.adapter.release(s) {
-		a.log.Info("the NIC asked for the deletion of an SA, which software goes on with", "sa", s.Name)
+		a.tell(event.SADeleteRequested, slog.String("sa", s.Name)) // software goes on with it
 	}
 	for _, out := range a.host.answering(s) {
 		if a.adapter.release(out) {

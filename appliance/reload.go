@@ -7,6 +7,7 @@ import (
 	"log/slog"
 
 	"tapsec/configs"
+	"tapsec/internal/event"
 	"tapsec/sa"
 )
 
@@ -37,7 +38,15 @@ func (a *Appliance) Reload() error {
 	a.config = next
 	a.enlist(next, added)
 	a.warn(next)
-	a.log.Info("reloaded", append(a.shape(), went, came)...)
+	for _, one := range []struct {
+		kind event.Kind
+		sas  string
+	}{{event.SADeleted, went}, {event.SAAdded, came}} {
+		if one.sas != "" {
+			a.tell(one.kind, slog.String("sas", one.sas))
+		}
+	}
+	a.tell(event.Reloaded, append(a.shape(), slog.String("went", went), slog.String("came", came))...)
 	if a.host != nil {
 		a.host.undecided(a.host.division, next)
 		a.host.forgets()
@@ -61,7 +70,7 @@ func (a *Appliance) adopt(next *configs.Config) error {
 
 // changes names the SAs that a reload removes and adds, for the log. An SA with another
 // key is another SA.
-func changes(old *roster, next []*sa.SA) (went, came slog.Attr) {
+func changes(old *roster, next []*sa.SA) (went, came string) {
 	stays := func(s *sa.SA) bool {
 		m := old.byID[s.ID()]
 		return m != nil && m.Same(s)
@@ -83,7 +92,7 @@ func changes(old *roster, next []*sa.SA) (went, came slog.Attr) {
 			}
 		}
 	}
-	return slog.String("went", list(gone)), slog.String("came", list(more))
+	return list(gone), list(more)
 }
 
 // fixed names the fields in which two configurations differ and that cannot

@@ -16,6 +16,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/tmaxmax/go-sse"
+
 	"tapsec/keys"
 	"tapsec/sa"
 )
@@ -143,6 +145,42 @@ func (c *Client) Counters(name string) ([]Counter, error) {
 	return all.Counters, err
 }
 
+// Events gives the last n events, oldest first.
+func (c *Client) Events(n int) ([]Event, error) {
+	var all Events
+	err := c.Get(fmt.Sprintf("events?last=%d", n), &all)
+	return all.Events, err
+}
+
+// Follow is an iterator over the last n events and then those that come, until ctx
+// ends or the program does. A listener that is slow loses events, which an event of its
+// own says: events-lost.
+func (c *Client) Follow(ctx context.Context, n int) iter.Seq2[Event, error] {
+	return func(yield func(Event, error) bool) {
+		answer, err := c.ask(ctx, http.MethodGet, fmt.Sprintf("events/stream?last=%d", n), nil)
+		if err != nil {
+			yield(Event{}, err)
+			return
+		}
+		defer answer.Body.Close()
+		for message, err := range sse.Read(answer.Body, nil) {
+			var e Event
+			if err == nil {
+				err = json.Unmarshal([]byte(message.Data), &e)
+			}
+			switch {
+			case ctx.Err() != nil:
+				return
+			case err != nil:
+				yield(Event{}, fmt.Errorf("control socket %s: the events ended (%w)", c.path, err))
+				return
+			case !yield(e, nil):
+				return
+			}
+		}
+	}
+}
+
 // Export gives the SAs in force with the numbers that they have come to, as the text
 // of a configuration in JSON; with keys only where that is said.
 func (c *Client) Export(withKeys bool) (text json.RawMessage, err error) {
@@ -164,33 +202,47 @@ func (c *Client) do(method, name string, body []byte, v any) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), pause)
 	defer cancel()
-	r, err := http.NewRequestWithContext(ctx, method, "http://tapsec/"+name, bytes.NewReader(body))
+	answer, err := c.ask(ctx, method, name, body)
 	if err != nil {
-		return fmt.Errorf("control socket %s: %w", c.path, err)
-	}
-	answer, err := c.http.Do(r)
-	if err != nil {
-		return c.unheard(err)
+		return err
 	}
 	defer answer.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
 	if err != nil {
 		return c.unheard(err)
 	}
-	switch {
-	case answer.StatusCode >= 300:
-		said := Error{Code: Failed}
-		if json.Unmarshal(text, &said) != nil || said.Text == "" {
-			said.Text = answer.Status
-		}
-		return fmt.Errorf("control socket %s: %w", c.path, &said)
-	case v == nil:
+	if v == nil {
 		return nil
 	}
 	if err := json.Unmarshal(text, v); err != nil {
 		return fmt.Errorf("control socket %s: the answer to /%s is not what this program expects (%w): is it of the same version?", c.path, name, err)
 	}
 	return nil
+}
+
+// ask sends a request. An answer that is an error is one here.
+func (c *Client) ask(ctx context.Context, method, name string, body []byte) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, method, "http://tapsec/"+name, bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("control socket %s: %w", c.path, err)
+	}
+	answer, err := c.http.Do(r)
+	if err != nil {
+		return nil, c.unheard(err)
+	}
+	if answer.StatusCode < 300 {
+		return answer, nil
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
+	if err != nil {
+		return nil, c.unheard(err)
+	}
+	said := Error{Code: Failed}
+	if json.Unmarshal(text, &said) != nil || said.Text == "" {
+		said.Text = answer.Status
+	}
+	return nil, fmt.Errorf("control socket %s: %w", c.path, &said)
 }
 
 // unheard says why there was no answer, and what to do.

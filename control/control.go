@@ -14,6 +14,7 @@ import (
 	_ "embed" // openapi.yaml
 	"encoding/json"
 	"errors"
+	"time"
 
 	"tapsec/sa"
 )
@@ -36,6 +37,7 @@ const (
 	NotHere       Code = "not-here"    // this process lacks what would do it
 	Forbidden     Code = "forbidden"   // neither root nor the user who started the program
 	NotAllowed    Code = "not-allowed" // the path takes another method
+	Busy          Code = "busy"        // as many follow events as may
 	Failed        Code = "failed"      // anything else
 )
 
@@ -180,4 +182,18 @@ type Sample struct {
 // Counters is the answer to GET /counters.
 type Counters struct {
 	Counters []Counter `json:"counters"`
+}
+
+// Event is something that happened to the appliance or to an SA of it (docs/events.md).
+type Event struct {
+	ID     uint64         `json:"id"`   // consecutive, from 1
+	Time   time.Time      `json:"time"` // in UTC
+	Event  string         `json:"event"`
+	Text   string         `json:"text"` // one sentence, the same for all events of that name
+	Fields map[string]any `json:"fields"`
+}
+
+// Events is the answer to GET /events, oldest first.
+type Events struct {
+	Events []Event `json:"events"`
 }

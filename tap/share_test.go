@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 )
 
@@ -183,7 +184,7 @@ func testAttachedQueuesShareFrames(t *testing.T, how Options) {
 		t.Error(now, err)
 	}
 	flows := flowsOf(queues)
-	far := socket(t, "sharer")
+	far := testkit.Listen(t, "sharer")
 	for number := range count {
 		sendFlows(t, far, flows, number)
 	}
@@ -205,7 +206,7 @@ func TestAttachedQueuesKeepOrderThroughFlaps(t *testing.T) {
 func testAttachedQueuesKeepOrderThroughFlaps(t *testing.T, how Options) {
 	const queues, flaps = 2, 15
 	_, got := share(t, how, queues)
-	flows, far := flowsOf(queues), socket(t, "sharer")
+	flows, far := flowsOf(queues), testkit.Listen(t, "sharer")
 	flapped := make(chan error, 1)
 	go func() {
 		var err error

@@ -37,6 +37,7 @@ func newAPI(t *testing.T, socket string) *api {
 	a.client.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
 		return net.Dial("unix", socket)
 	}}
+	openapi3filter.RegisterBodyDecoder("text/event-stream", openapi3filter.PlainBodyDecoder)
 	var err error
 	if a.doc, err = openapi3.NewLoader().LoadFromData(control.OpenAPI); err != nil {
 		t.Fatal(err)
@@ -145,10 +146,27 @@ func TestOpenAPI(t *testing.T) {
 	a.ask("POST", "/offload", `{}`, 400)
 	a.ask("POST", "/flush", `{}`, 200)
 	a.ask("POST", "/flush", `{"all": true}`, 400)
+	a.ask("GET", "/events?last=5", "", 200)
+	a.ask("GET", "/events?last=all", "", 400)
+	a.ask("GET", "/events/stream?last=2&count=2", "", 200)
+	a.ask("GET", "/events/stream?count=all", "", 400)
+	a.crowd("/events/stream?last=1")
 	a.elsewhere(t)
 	if len(a.missing) > 0 {
 		t.Errorf("described and never seen: %q", slices.Sorted(maps.Keys(a.missing)))
 	}
+}
+
+// crowd has as many follow a stream as may, and then one more.
+func (a *api) crowd(path string) {
+	for range 8 {
+		answer, err := a.client.Get("http://tapsec" + path)
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		defer answer.Body.Close()
+	}
+	a.ask("GET", path, "", 503)
 }
 
 // elsewhere asks programs that lack the transport, or the NIC.

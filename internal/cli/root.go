@@ -147,7 +147,7 @@ already, 8 an SA is beyond the profile of the NIC.`,
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", wrap.Width)))
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return inputError(err) })
-	root.AddCommand(newBench(), newCapabilities(), newConformance(), newCounters(), newDemo(), newDissector(), newDoctor(), newExplain(), newKeys(), newMan(), newOffload(), newReplay(), newRig(), newRun(), newSA(), newSend(), newShow(), newTransport(), newValidate(), newVersion())
+	root.AddCommand(newBench(), newCapabilities(), newConformance(), newCounters(), newDemo(), newDissector(), newDoctor(), newEvents(), newExplain(), newKeys(), newMan(), newOffload(), newReplay(), newRig(), newRun(), newSA(), newSend(), newShow(), newTransport(), newValidate(), newVersion())
 	helpOnReasons(root)
 	return root
 }

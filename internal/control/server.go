@@ -6,7 +6,8 @@
 //
 // The package knows neither NIC nor transport: what the documents say, and what a
 // request does, is given to it. Requests stay off the frame path. Connections are
-// few and short: each has one request, and a few seconds for it.
+// few and short: each has one request, and a few seconds for it. Who follows events
+// stays, and some places are theirs.
 package control
 
 import (
@@ -27,6 +28,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"tapsec/control"
+	"tapsec/internal/event"
 	"tapsec/sa"
 )
 
@@ -53,10 +55,12 @@ type Config struct {
 	// as it is an sa.Key.
 	Documents map[string]func() any
 	SAs       SAs
+	Events    *event.Log // nil: there are none
 }
 
 const (
 	maxClients   = 16      // at once; the next one waits until one of them is done
+	maxFollowers = 8       // of events, which stay
 	maxBody      = 4 << 10 // bytes of a request
 	maxAdd       = 4 << 20 // bytes of one that adds SAs: some ten thousand
 	serverPause  = 5 * time.Second
@@ -73,6 +77,8 @@ type Server struct {
 	made   os.FileInfo // the socket, to know it again
 	http   http.Server
 	ended  chan error
+	ending chan struct{} // closed when nobody is to follow events any more
+	follow chan struct{} // has one value for each follower
 	once   sync.Once
 	err    error // of the first Close
 }
@@ -83,7 +89,7 @@ var documentName = regexp.MustCompile(`^[a-z0-9-]+$`)
 // that a dead program left there is replaced; one on which somebody listens, and
 // any other file, is an error. It panics where a document's name is none.
 func Open(path string, c Config) (*Server, error) {
-	s := &Server{config: c, path: path, ended: make(chan error, 1)}
+	s := &Server{config: c, path: path, ended: make(chan error, 1), ending: make(chan struct{}), follow: make(chan struct{}, maxFollowers)}
 	s.route()
 	l, err := listen(path)
 	if err != nil {
@@ -120,6 +126,7 @@ func (s *Server) close() error {
 	if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.made) {
 		os.Remove(s.path)
 	}
+	close(s.ending)
 	ctx, cancel := context.WithTimeout(context.Background(), closingPause)
 	defer cancel()
 	if s.http.Shutdown(ctx) != nil {
@@ -165,6 +172,11 @@ func (s *Server) route() {
 		post("offload", s.offload)
 		post("update", s.update)
 	}
+	if s.config.Events != nil {
+		get("events", s.events)
+		s.mux.HandleFunc("GET /events/stream", s.stream)
+		s.index.Documents = append(s.index.Documents, "events", "events/stream")
+	}
 	slices.Sort(s.index.Documents)
 }
 
@@ -189,7 +201,7 @@ func refuse(code control.Code, format string, args ...any) error {
 
 // statuses are HTTP's for the codes.
 var statuses = map[control.Code]int{
-	control.Full: http.StatusInsufficientStorage, control.Unknown: http.StatusNotFound, control.Exists: http.StatusConflict,
+	control.Busy: http.StatusServiceUnavailable, control.Full: http.StatusInsufficientStorage, control.Unknown: http.StatusNotFound, control.Exists: http.StatusConflict,
 	control.BeyondProfile: http.StatusUnprocessableEntity, control.BadRequest: http.StatusBadRequest,
 	control.NotHere: http.StatusNotImplemented, control.Forbidden: http.StatusForbidden,
 	control.NotAllowed: http.StatusMethodNotAllowed, control.Failed: http.StatusInternalServerError,

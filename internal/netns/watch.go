@@ -2,6 +2,7 @@ package netns
 
 import (
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -13,6 +14,11 @@ import (
 type Watch struct {
 	netlink *netlink.Handle
 	link    netlink.Link
+	done    chan struct{}
+
+	mu      sync.Mutex
+	up      bool // when it was looked at last
+	changed func(up bool)
 }
 
 // NewWatch watches an interface of the current namespace.
@@ -26,8 +32,51 @@ func NewWatch(name string) (*Watch, error) {
 		handle.Close()
 		return nil, fmt.Errorf("watch %s: %w", name, err)
 	}
-	return &Watch{handle, link}, nil
+	w := &Watch{netlink: handle, link: link, done: make(chan struct{})}
+	news := make(chan netlink.LinkUpdate)
+	if err := netlink.LinkSubscribe(news, w.done); err != nil {
+		handle.Close()
+		return nil, fmt.Errorf("watch %s: %w", name, err)
+	}
+	go func() {
+		for u := range news {
+			if int(u.Index) == link.Attrs().Index {
+				w.Look()
+			}
+		}
+	}()
+	return w, nil
 }
+
+// Follow has changed called whenever the interface has begun to send and receive, or
+// does so no longer, since it or its other end is down. One that is down for a moment
+// may go unseen.
+func (w *Watch) Follow(changed func(up bool)) {
+	w.Look()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.changed = changed
+}
+
+// Look sees how the interface is now. News of it are looked after, but some may be
+// lost, so that whoever follows it calls this now and then.
+func (w *Watch) Look() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	link, err := w.netlink.LinkByIndex(w.link.Attrs().Index)
+	if err != nil {
+		return // it is gone, which others notice, or there is an answer the next time
+	}
+	if up := running(link.Attrs().RawFlags); up != w.up {
+		w.up = up
+		if w.changed != nil {
+			w.changed(up)
+		}
+	}
+}
+
+// running reports whether an interface with these flags sends and receives.
+func running(flags uint32) bool { return flags&unix.IFF_UP != 0 && flags&unix.IFF_RUNNING != 0 }
 
 // Ready waits until the interface really sends, as the function of that name does.
 func (w *Watch) Ready() error {
@@ -45,4 +94,7 @@ func (w *Watch) MTU() (int, error) {
 }
 
 // Close ends the view.
-func (w *Watch) Close() { w.netlink.Close() }
+func (w *Watch) Close() {
+	close(w.done)
+	w.netlink.Close()
+}

@@ -45,13 +45,14 @@ var mayImport = map[string][]string{
 	"transport":         {"wire", "sa", "status", "internal/fragment", "internal/replay", "internal/ledger", "internal/reason", "internal/audit"},
 	"internal/outbound": {"wire", "sa", "esp", "ah", "internal/ledger", "internal/reason", "internal/audit"},
 	"control":           {"sa", "keys", "internal/wrap"},
-	"internal/control":  {"sa", "keys", "configs", "control"},
+	"internal/event":    {"control"},
+	"internal/control":  {"sa", "keys", "configs", "control", "internal/event"},
 
 	"internal/metrics": {"control"},
 	"internal/secrets": {"capture", "configs", "keys", "sa"},
 
 	"appliance": {"configs", "sa", "status", "tap", "pipeline", "transport", "internal/nic", "internal/netns", "control", "internal/control", "internal/metrics",
-		"internal/confine",
+		"internal/confine", "internal/event",
 		"internal/fragment", "internal/outbound", "internal/ledger", "internal/replay", "internal/audit", "wire"},
 
 	"internal/account": {"sa", "status", "wire", "internal/replay"},
@@ -89,6 +90,7 @@ var mayUse = map[string][]string{
 	"github.com/pierrec/lz4/v4":           {"capture"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
 	"github.com/spf13/cobra":              {"internal/cli"},
+	"github.com/tmaxmax/go-sse":           {"control", "internal/control"},
 	"go.yaml.in/yaml/v3":                  {"configs"},
 
 	"github.com/landlock-lsm/go-landlock":           {"internal/confine"},

@@ -1,0 +1,91 @@
+package appliance
+
+import (
+	"log/slog"
+	"time"
+
+	"tapsec/internal/event"
+	"tapsec/pipeline"
+	"tapsec/status"
+)
+
+// events are the Appliance's, and what they are derived from once a second.
+type events struct {
+	all   event.Log
+	watch event.Watch
+	nic   nicFailures
+	asked map[uint32]bool // handles of the SAs whose deletion was said to be asked for
+}
+
+// tell tells of an event: a line of the log, and one in the list that others follow.
+func (a *Appliance) tell(k event.Kind, fields ...slog.Attr) { a.tellAt(time.Now(), k, fields...) }
+
+func (a *Appliance) tellAt(at time.Time, k event.Kind, fields ...slog.Attr) {
+	l := line{time: at, level: k.Level(), attrs: fields}
+	l.log(a.log, k.String())
+	a.events.all.Tell(k, at, fields...)
+}
+
+func (a *Appliance) tellInterface(name string, up bool) {
+	kind := event.InterfaceDown
+	if up {
+		kind = event.InterfaceUp
+	}
+	a.tell(kind, slog.String("interface", name))
+}
+
+// watch tells of what has happened in the last second that no call has told of. What
+// fails is the transport's to say where there is one.
+func (a *Appliance) watch(now time.Time) {
+	var failures []event.Failure
+	switch {
+	case a.host != nil:
+		for _, f := range a.host.consumer.Failures() {
+			failures = append(failures, event.Failure{SA: f.SA, Reason: f.Reason.Qualified(), Frames: f.Frames, First: f.First})
+		}
+	case a.adapter != nil:
+		failures = a.events.nic.since(a.adapter)
+		a.events.asked = a.adapter.tellAsked(a.events.asked, func(name string) {
+			a.tell(event.SADeleteRequested, slog.String("sa", name))
+		})
+	}
+	a.events.watch.Second(now, failures)
+}
+
+// nicFailures are those of a NIC as they were seen last. In a second without any the
+// SAs are not looked at.
+type nicFailures struct {
+	frames uint64
+	by     map[uint32]uint64 // by handle, which an SA that a reload leaves alone keeps
+}
+
+func (n *nicFailures) since(a *Adapter) (all []event.Failure) {
+	frames := a.Failed()
+	if frames == n.frames {
+		return nil
+	}
+	n.frames = frames
+	before := n.by
+	n.by = map[uint32]uint64{}
+	a.sad.Failing(func(h pipeline.Holding, why status.Reason) {
+		n.by[h.Handle] = h.Failed
+		if more := h.Failed - before[h.Handle]; more > 0 {
+			all = append(all, event.Failure{SA: h.Name, Reason: why.Qualified(), Frames: more, First: before[h.Handle] == 0})
+		}
+	})
+	return all
+}
+
+// tellAsked tells once of each SA whose deletion frames ask for.
+func (a *Adapter) tellAsked(before map[uint32]bool, tell func(name string)) (now map[uint32]bool) {
+	if !a.sad.UnderPressure() {
+		return nil
+	}
+	now = map[uint32]bool{}
+	a.sad.Asked(func(h pipeline.Holding) {
+		if now[h.Handle] = true; !before[h.Handle] {
+			tell(h.Name)
+		}
+	})
+	return now
+}

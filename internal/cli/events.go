@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os/signal"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"tapsec/control"
+	"tapsec/internal/event"
+	"tapsec/internal/wrap"
+)
+
+func newEvents() *cobra.Command {
+	o, follow, asJSON, last := asked{}, false, false, 0
+	cmd := o.does(&cobra.Command{
+		Use:   "events [--follow]",
+		Short: "Show what has happened to a running appliance and its SAs",
+		Long: `events shows the last events of a tapsec that runs with --control PATH: SAs that
+came, went, failed for the first time or expired, storms of failures, interfaces
+that went down. With --follow it goes on until it is interrupted or that program
+ends. Whoever reads too slowly loses events, and is told how many; the appliance
+waits for nobody. --json prints an object on each line. docs/events.md has the
+list of all events.`,
+		Example: `  tapsec events --follow
+  tapsec events --follow --last 0 --json | jq 'select(.event == "sa-failed")'`,
+		Args: args(0),
+	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
+		if last < 0 || last > event.Kept {
+			return inputError(fmt.Errorf("--last: expected 0 to %d, found %d", event.Kept, last))
+		}
+		out := cmd.OutOrStdout()
+		if !follow {
+			events, err := c.Events(last)
+			for i := range events {
+				printEvent(out, asJSON, &events[i])
+			}
+			return err
+		}
+		ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
+		defer stop()
+		for e, err := range c.Follow(ctx, last) {
+			if err != nil {
+				return err
+			}
+			if err := printEvent(out, asJSON, &e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON and nothing else")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes")
+	cmd.Flags().IntVar(&last, "last", 100, "begin with the last `NUMBER` of events")
+	return cmd
+}
+
+// printEvent prints an event as a line, which is broken where a terminal ends.
+func printEvent(out io.Writer, asJSON bool, e *control.Event) error {
+	if asJSON {
+		return json.NewEncoder(out).Encode(e)
+	}
+	_, err := fmt.Fprintln(out, wrap.Text(event.Line(e), len("15:04:05.000 "), wrap.Width))
+	return err
+}

@@ -1,0 +1,97 @@
+package control
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/tmaxmax/go-sse"
+
+	"tapsec/control"
+	"tapsec/internal/event"
+)
+
+// defaultEvents is how many of the last events are told of unless asked.
+const defaultEvents = 100
+
+// events answers with the last ones.
+func (s *Server) events(r *http.Request) (any, error) {
+	last, err := queryNumber(r, "last", defaultEvents, event.Kept)
+	if err != nil {
+		return nil, refuse(control.BadRequest, "/events: %v", err)
+	}
+	all, _ := s.config.Events.After(s.config.Events.Place(last))
+	if all == nil {
+		all = []control.Event{}
+	}
+	return control.Events{Events: all}, nil
+}
+
+// stream sends the last events and then those that come as server-sent events, until
+// the listener leaves, has as many as it asked for, or the server ends.
+func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
+	last, err1 := queryNumber(r, "last", 0, event.Kept)
+	count, err2 := queryNumber(r, "count", 0, 1<<32)
+	err := errors.Join(err1, err2)
+	if err != nil {
+		err = refuse(control.BadRequest, "/events/stream: %v", first(err))
+	} else {
+		select {
+		case s.follow <- struct{}{}:
+			defer func() { <-s.follow }()
+		default:
+			err = refuse(control.Busy, "%d follow the events already, and no more may: end one of them, or ask for the last ones now and then", maxFollowers)
+		}
+	}
+	if err != nil {
+		answer(w, r, func(*http.Request) (any, error) { return nil, err })
+		return
+	}
+	// Its time is not bounded, and a listener that does not read waits alone.
+	connection := http.NewResponseController(w)
+	_ = errors.Join(connection.SetReadDeadline(time.Time{}), connection.SetWriteDeadline(time.Time{}))
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.WriteHeader(http.StatusOK)
+	s.send(w, r, last, count)
+}
+
+// send sends events, those of before first; count 0 is no bound.
+func (s *Server) send(w http.ResponseWriter, r *http.Request, last, count uint64) {
+	place, sent := s.config.Events.Place(last), uint64(0)
+	for ended := false; ; {
+		events, more := s.config.Events.After(place)
+		for _, e := range events {
+			if tell(w, &e) != nil {
+				return // the listener has left
+			}
+			place = e.ID
+			if sent++; sent == count {
+				return
+			}
+		}
+		if ended || http.NewResponseController(w).Flush() != nil {
+			return
+		}
+		select {
+		case <-more:
+		case <-r.Context().Done():
+			return
+		case <-s.ending:
+			ended = true
+		}
+	}
+}
+
+func tell(w io.Writer, e *control.Event) error {
+	text, err := json.Marshal(e)
+	if err != nil {
+		panic("control: " + e.Event + ": " + err.Error())
+	}
+	m := sse.Message{ID: sse.ID(strconv.FormatUint(e.ID, 10)), Type: sse.Type(e.Event)}
+	m.AppendData(string(text))
+	_, err = m.WriteTo(w)
+	return err
+}

@@ -1,0 +1,80 @@
+package event
+
+import (
+	"log/slog"
+	"time"
+)
+
+// A storm is stormFrames failed frames within a second; it ends after stormPause
+// seconds, none of which had as many.
+const (
+	stormFrames = 100
+	stormPause  = 5
+	firsts      = 20 // SAs that are told of in a second; the others wait
+)
+
+// Failure is what has failed of an SA's frames within a second.
+type Failure struct {
+	SA, Reason string // by name; the reason is the latest frame's
+	Frames     uint64
+	First      bool // none had failed before
+}
+
+// Watch tells of what is seen in the counts of failed frames, second by second, so that
+// no frame has to. However many fail, and of however many SAs, it tells of few.
+type Watch struct {
+	Tell func(Kind, ...slog.Attr)
+
+	waiting []Failure // first ones not told of
+	storm   struct {
+		on     bool
+		began  time.Time
+		frames uint64
+		quiet  int // seconds
+	}
+}
+
+// Second is called once a second with what has failed since it was called before.
+func (w *Watch) Second(now time.Time, failures []Failure) {
+	var worst Failure
+	var frames uint64
+	for _, f := range failures {
+		frames += f.Frames
+		if f.Frames > worst.Frames {
+			worst = f
+		}
+		if f.First {
+			w.waiting = append(w.waiting, f)
+		}
+	}
+	told := min(len(w.waiting), firsts)
+	for _, f := range w.waiting[:told] {
+		w.Tell(SAFailed, slog.String("sa", f.SA), slog.String("reason", f.Reason), slog.Uint64("frames", f.Frames))
+	}
+	w.waiting = w.waiting[told:]
+	w.weather(now, worst, frames)
+}
+
+// weather looks whether a storm begins or ends.
+func (w *Watch) weather(now time.Time, worst Failure, frames uint64) {
+	s := &w.storm
+	switch {
+	case frames >= stormFrames && !s.on:
+		s.on, s.began, s.frames = true, now, 0
+		w.Tell(StormBegan, slog.String("sa", worst.SA), slog.String("reason", worst.Reason), slog.Uint64("frames", frames))
+		fallthrough
+	case frames >= stormFrames:
+		s.quiet = 0
+	case s.on:
+		s.quiet++
+	}
+	if !s.on {
+		return
+	}
+	s.frames += frames
+	if s.quiet == stormPause {
+		s.on = false
+		seconds := now.Sub(s.began).Seconds() - stormPause
+		w.Tell(StormEnded, slog.Uint64("frames", s.frames), slog.Int64("seconds", max(1, int64(seconds+0.5))))
+	}
+}
