@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"tapsec/control"
+	"tapsec/internal/nic"
 	"tapsec/internal/outbound"
 	"tapsec/sa"
 	"tapsec/status"
@@ -42,8 +43,9 @@ func (r *reading) add(value float64, labels ...string) {
 }
 
 const (
-	gauge = "gauge"
-	total = "counter"
+	gauge     = "gauge"
+	total     = "counter"
+	histogram = "histogram"
 
 	maxSAs = 1000 // of which a list of everything tells; --sa names others
 )
@@ -57,6 +59,7 @@ var counters = []counter{
 	{"tapsec_lost_frames", total, "frames", "Frames given up, by reason: received = sent + lost + kept, oversize and uncut apart, which were not received.", readLost},
 	{"tapsec_write_retries", total, "writes", "Writes that were refused for a moment and tried again.", moved(func(t *tap.Tally) uint64 { return t.Retries })},
 	{"tapsec_kernel_drops", total, "frames", "Frames that the kernel dropped on an interface: tx since the queue to tapsec was full, rx since the stack refused them.", readKernel},
+	{"tapsec_nic_time_seconds", histogram, "seconds", "Time of frames in the NIC, from received to given to be written, of one batch in 64.", readTimes},
 	{"tapsec_engine", gauge, "", "1 for the engine that moves frames.", readEngine},
 
 	{"tapsec_nic_status_frames", total, "frames", "Frames by CryptoStatus; CRYPTO_SUCCESS counts those left alone, too.", readStatuses},
@@ -178,6 +181,20 @@ func readKernel(r *reading) {
 			r.add(float64(d.Tx), "interface", d.Interface, "queue", "tx")
 			r.add(float64(d.Rx), "interface", d.Interface, "queue", "rx")
 		}
+	}
+}
+
+func readTimes(r *reading) {
+	toHost, toWire := r.nic.Times()
+	for way, times := range map[string]nic.Times{"to_host": toHost, "to_wire": toWire} {
+		h, frames := &control.Histogram{Sum: times.Sum.Seconds()}, uint64(0)
+		for i, n := range times.Frames {
+			if frames += n; i < nic.NumTimes-1 {
+				h.Buckets = append(h.Buckets, control.Bucket{Bound: nic.TimeBound(i).Seconds(), Count: frames})
+			}
+		}
+		r.add(float64(frames), "way", way)
+		r.samples[len(r.samples)-1].Histogram = h
 	}
 }
 

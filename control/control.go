@@ -14,6 +14,7 @@ import (
 	_ "embed" // openapi.yaml
 	"encoding/json"
 	"errors"
+	"math"
 	"time"
 
 	"tapsec/sa"
@@ -167,7 +168,7 @@ type Flushed struct {
 // Counter is one of the list of what is counted.
 type Counter struct {
 	Name    string   `json:"name"`
-	Kind    string   `json:"kind"` // counter, which only rises, or gauge
+	Kind    string   `json:"kind"` // counter, which only rises, gauge or histogram
 	Unit    string   `json:"unit"` // empty where it has none
 	Help    string   `json:"help"` // one sentence
 	Samples []Sample `json:"samples"`
@@ -176,7 +177,32 @@ type Counter struct {
 // Sample is a number of a counter.
 type Sample struct {
 	Labels map[string]string `json:"labels,omitempty"`
-	Value  float64           `json:"value"`
+	Value  float64           `json:"value"` // of a histogram how many were measured
+
+	*Histogram
+}
+
+// Histogram is how what was measured is spread.
+type Histogram struct {
+	Sum     float64  `json:"sum"`
+	Buckets []Bucket `json:"buckets"` // of what exceeds the last bound only Value tells
+}
+
+// Bucket is how many were at most Bound, those of the buckets before included.
+type Bucket struct {
+	Bound float64 `json:"le"`
+	Count uint64  `json:"count"`
+}
+
+// Quantile is the bound within which a part of all was, such as 0.99, and infinite where
+// that is beyond the last one.
+func (s *Sample) Quantile(part float64) float64 {
+	for _, b := range s.Buckets {
+		if float64(b.Count) >= part*s.Value {
+			return b.Bound
+		}
+	}
+	return math.Inf(1)
 }
 
 // Counters is the answer to GET /counters.

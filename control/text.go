@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"net/netip"
 	"slices"
 	"strings"
@@ -89,10 +90,25 @@ func (c Counters) WriteText(out io.Writer) error {
 			for _, name := range slices.Sorted(maps.Keys(s.Labels)) {
 				labels = append(labels, s.Labels[name])
 			}
-			fmt.Fprintf(w, "%s\t%s\t%.0f\n", strings.TrimPrefix(c.Name, "tapsec_"), wrap.Shorten(strings.Join(labels, " "), 32), s.Value)
+			fmt.Fprintf(w, "%s\t%s\t%.0f%s\n", strings.TrimPrefix(c.Name, "tapsec_"), wrap.Shorten(strings.Join(labels, " "), 32), s.Value, spread(&s))
 		}
 	}
 	return w.Flush()
+}
+
+// spread says what half of a histogram's were within, and all but one in a hundred.
+func spread(s *Sample) string {
+	if s.Histogram == nil {
+		return ""
+	}
+	within := func(part float64) string {
+		bound := s.Quantile(part)
+		if math.IsInf(bound, 1) {
+			return "beyond"
+		}
+		return fmt.Sprintf("%.3g ms", 1000*bound)
+	}
+	return fmt.Sprintf("; half %s, 99 %% %s", within(0.5), within(0.99))
 }
 
 func columns(out io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(out, 0, 0, 2, ' ', 0) }

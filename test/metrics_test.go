@@ -90,7 +90,8 @@ func TestCounters(t *testing.T) {
 				sums[c.Name+" "+s.Labels["way"]+s.Labels["reason"]+s.Labels["sa"]] += s.Value
 			}
 		}
-		return sums["tapsec_nic_status_frames"] == sums["tapsec_received_frames to_host"] &&
+		return sums["tapsec_nic_time_seconds to_host"] > 0 && // the first batch is sampled
+			sums["tapsec_nic_status_frames"] == sums["tapsec_received_frames to_host"] &&
 			sums["tapsec_received_frames"] == sums["tapsec_sent_frames"]+sums["tapsec_kept_frames"]+sums["tapsec_lost_frames"] &&
 			sums["tapsec_nic_status_frames"] == sums["tapsec_nic_reason_frames"] && sums["tapsec_nic_reason_frames esp-icv"] == 1 &&
 			sums["tapsec_transport_frames"] == sums["tapsec_nic_status_frames"] && sums["tapsec_sa_packets web"] == 2 && sums["tapsec_sa_replays web"] == 1
@@ -109,7 +110,7 @@ func TestCounters(t *testing.T) {
 		}
 	}
 	text := fetch(t, address)
-	if !bytes.Contains(text, []byte(`tapsec_sa_replays_total{sa="web"} 1`)) {
+	if !bytes.Contains(text, []byte(`tapsec_sa_replays_total{sa="web"} 1`)) || !regexp.MustCompile(`tapsec_nic_time_seconds_bucket\{way="to_host",le="\+Inf"\} [1-9]`).Match(text) {
 		t.Errorf("scraped:\n%s", text)
 	}
 	check := exec.Command(promtool, "check", "metrics")

@@ -67,21 +67,40 @@ func (collector) Describe(chan<- *prometheus.Desc) {}
 // Collect reads the list.
 func (c collector) Collect(to chan<- prometheus.Metric) {
 	for _, counter := range c() {
-		name, kind := counter.Name, prometheus.GaugeValue
-		if counter.Kind == "counter" {
-			name, kind = name+"_total", prometheus.CounterValue
-		}
-		for _, sample := range counter.Samples {
-			labels := slices.Sorted(maps.Keys(sample.Labels))
-			values := make([]string, len(labels))
-			for i, label := range labels {
-				values[i] = sample.Labels[label]
-			}
-			m, err := prometheus.NewConstMetric(prometheus.NewDesc(name, counter.Help, labels, nil), kind, sample.Value, values...)
-			if err != nil { // a name that is no UTF-8
-				m = prometheus.NewInvalidMetric(prometheus.NewDesc(name, counter.Help, labels, nil), err)
-			}
-			to <- m
+		for i := range counter.Samples {
+			to <- metric(&counter, &counter.Samples[i])
 		}
 	}
+}
+
+// metric is a number of the list as Prometheus has it.
+func metric(c *control.Counter, s *control.Sample) prometheus.Metric {
+	labels := slices.Sorted(maps.Keys(s.Labels))
+	values := make([]string, len(labels))
+	for i, label := range labels {
+		values[i] = s.Labels[label]
+	}
+	name := c.Name
+	if c.Kind == "counter" {
+		name += "_total"
+	}
+	desc := prometheus.NewDesc(name, c.Help, labels, nil)
+	var m prometheus.Metric
+	var err error
+	switch {
+	case s.Histogram != nil:
+		buckets := map[float64]uint64{}
+		for _, b := range s.Buckets {
+			buckets[b.Bound] = b.Count
+		}
+		m, err = prometheus.NewConstHistogram(desc, uint64(s.Value), s.Sum, buckets, values...)
+	case c.Kind == "counter":
+		m, err = prometheus.NewConstMetric(desc, prometheus.CounterValue, s.Value, values...)
+	default:
+		m, err = prometheus.NewConstMetric(desc, prometheus.GaugeValue, s.Value, values...)
+	}
+	if err != nil { // a name that is no UTF-8
+		return prometheus.NewInvalidMetric(desc, err)
+	}
+	return m
 }

@@ -5,8 +5,9 @@ import "tapsec/tap"
 // worker drives a worker of the tap package, and so one direction of a queue, or both.
 type worker struct {
 	*tap.Worker
-	nic   *NIC
-	queue int
+	nic             *NIC
+	queue           int
+	inward, outward clock
 }
 
 // run moves batches until there are no more, each through the chain that is in force when it comes. An
@@ -17,14 +18,17 @@ func (w *worker) run() error {
 		if err != nil {
 			return err
 		}
-		chains := &w.nic.toWire
+		chains, clock, received := &w.nic.toWire, &w.outward, len(frames)
 		if direction.From() == w.nic.wire {
-			chains = &w.nic.toHost
+			chains, clock = &w.nic.toHost, &w.inward
 		}
+		clock.begin()
 		for _, stage := range (*chains.Load())[w.queue] {
 			frames = stage.Batch(frames)
 		}
-		if err := direction.Send(frames); err != nil {
+		err = direction.Send(frames)
+		clock.end(received)
+		if err != nil {
 			return err
 		}
 	}
