@@ -146,13 +146,7 @@ func (l *list) add(p parsed) {
 		l.end(l.All[at].Name, p)
 		return
 	}
-	err := p.err
-	if bad := p.Check(false, true); err == nil && len(bad) > 0 {
-		err = bad[0]
-	}
-	if err == nil && (p.EncryptionKey.Redacted() || p.IntegrityKey.Redacted()) {
-		err = errRedacted
-	}
+	err := p.mistake()
 	replaces := there && (p.updates || l.ended[l.All[at].Name])
 	if err == nil && there && !replaces {
 		err = errors.New("an SA with the same protocol, SPI and addresses came before it")
@@ -172,6 +166,20 @@ func (l *list) add(p parsed) {
 		l.All = append(l.All, p.SA)
 	}
 	l.remember(p)
+}
+
+// mistake is the reason for leaving an SA out, nil where it can be held.
+func (p *parsed) mistake() error {
+	if p.err != nil {
+		return p.err
+	}
+	if bad := p.Check(false, true); len(bad) > 0 {
+		return bad[0]
+	}
+	if p.EncryptionKey.Redacted() || p.IntegrityKey.Redacted() {
+		return errRedacted
+	}
+	return nil
 }
 
 // remember keeps what is to be said of an SA that was taken.
@@ -227,15 +235,19 @@ func (l *list) finish(form Format) *SAs {
 
 var errRedacted = errors.New("its key is all zeros: a kernel under lockdown shows no keys (kernel_lockdown(7)); take them from the IKE daemon, or where lockdown is off")
 
-// name names an SA after its SPI, and after its addresses where that is taken.
 func (l *list) name(s *sa.SA) string {
+	return Name(s, func(name string) bool { return l.names[name] })
+}
+
+// Name names an SA after its SPI, and after its addresses where that is taken.
+func Name(s *sa.SA, taken func(string) bool) string {
 	proto := s.Protocol.String()
 	if s.Protocol == 0 {
 		proto = "sa"
 	}
 	name := fmt.Sprintf("%s-%08x", proto, s.SPI)
 	for _, a := range []netip.Addr{s.Dst, s.Src} {
-		if l.names[name] && a.IsValid() {
+		if taken(name) && a.IsValid() {
 			name += "-" + a.String()
 		}
 	}

@@ -209,13 +209,18 @@ func (s *state) addresses(words []string) error {
 	if err1 != nil || err2 != nil {
 		return errors.New("expected src ADDRESS dst ADDRESS")
 	}
+	s.between(src, dst)
+	return nil
+}
+
+// between takes addresses over, of which all zeros are any.
+func (s *state) between(src, dst netip.Addr) {
 	if !dst.IsUnspecified() {
 		s.Dst = dst
 	}
 	if !src.IsUnspecified() && s.Dst.IsValid() {
 		s.Src = src
 	}
-	return nil
 }
 
 func (s *state) header(words []string) error {
@@ -266,44 +271,55 @@ func (s *state) algorithm(words []string) error {
 			return fmt.Errorf("%s: expected the bits of the ICV behind the key", words[0])
 		}
 	}
-	if words[0] == "aead" || words[0] == "enc" {
+	return s.keyed(words[0] == "aead" || words[0] == "enc", words[1], key, bits)
+}
+
+// keyed takes over an algorithm by its name in Linux, with its key and the bits of its
+// ICV, 0 where the name alone says them.
+func (s *state) keyed(encrypts bool, name string, key sa.Key, bits int) (err error) {
+	s.algorithms = true
+	if encrypts {
 		s.EncryptionKey = key
-		s.cipher, err = linuxCipher(words[1], key.Len(), bits)
+		s.cipher, err = linuxCipher(name, key.Len(), bits)
 		return err
 	}
 	s.IntegrityKey = key
-	s.integrity, err = linuxIntegrity(words[1], bits)
+	s.integrity, err = linuxIntegrity(name, bits)
 	return err
 }
 
-func (s *state) encap(words []string) (err error) {
+func (s *state) encap(words []string) error {
 	if t := after(words, "type"); t != "espinudp" {
 		return fmt.Errorf("encapsulation %s is not supported", sa.Quote(t))
 	}
-	if s.EncapSrc, err = encapPort(after(words, "sport")); err == nil {
-		s.EncapDst, err = encapPort(after(words, "dport"))
+	var ports [2]uint16
+	for i, word := range []string{"sport", "dport"} {
+		port, err := strconv.ParseUint(after(words, word), 10, 16)
+		if err != nil {
+			return fmt.Errorf("encapsulation: expected a UDP port, found %s", sa.Quote(after(words, word)))
+		}
+		ports[i] = uint16(port)
 	}
-	if err != nil {
-		return err
-	}
-	if !sa.Encapsulated(s.EncapPorts()) {
+	return s.inUDP(ports[0], ports[1])
+}
+
+// inUDP takes over the ports of UDP encapsulation.
+func (s *state) inUDP(src, dst uint16) error {
+	if !sa.Encapsulated(src, dst) {
 		return fmt.Errorf("UDP encapsulation is supported with port %d on one side", sa.EncapPort)
 	}
+	s.EncapSrc, s.EncapDst = encapPort(src), encapPort(dst)
 	s.Encap = true
 	s.Src = netip.Addr{} // a NAT may change it, and Linux does not look at it
 	return nil
 }
 
-// encapPort reads a port; 0 stands for sa.EncapPort.
-func encapPort(text string) (uint16, error) {
-	port, err := strconv.ParseUint(text, 10, 16)
-	if err != nil {
-		return 0, fmt.Errorf("encapsulation: expected a UDP port, found %s", sa.Quote(text))
-	}
+// encapPort is a port as an SA has it, where 0 stands for sa.EncapPort.
+func encapPort(port uint16) uint16 {
 	if port == sa.EncapPort {
-		return 0, nil
+		return 0
 	}
-	return uint16(port), nil
+	return port
 }
 
 // finish puts the SA together.
