@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tapsec/internal/files"
 	"tapsec/internal/lab/conformance"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/lab/testbed"
@@ -23,6 +24,7 @@ type conformanceOptions struct {
 	setups          []string
 	write           string
 	asJSON, asJUnit bool
+	page            string
 	onlyFailures    bool
 	out, said       io.Writer
 }
@@ -66,6 +68,7 @@ Exit code 0: all cases passed, or could not be run; 4: some failed.`,
 	f.StringVar(&o.write, "write-setups", "", "write the setups' configurations to this `FOLDER`, and judge nothing")
 	f.BoolVar(&o.asJSON, "json", false, "print one JSON object")
 	f.BoolVar(&o.asJUnit, "junit", false, "print JUnit's XML")
+	f.StringVar(&o.page, "report", "", "write a page for a browser to this HTML `FILE` as well")
 	f.BoolVarP(&o.onlyFailures, "quiet", "q", false, "no lines for cases that passed")
 	return cmd
 }
@@ -120,7 +123,7 @@ func (o *conformanceOptions) check(setups int) error {
 // judgeInRig runs the command again in a rig.
 func judgeInRig(o conformanceOptions, labs []conformance.Lab) error {
 	err := inRig("conformance", fmt.Sprint("--tap=", o.taps), fmt.Sprint("--json=", o.asJSON), fmt.Sprint("--junit=", o.asJUnit),
-		fmt.Sprint("--quiet=", o.onlyFailures), "--setup="+strings.Join(o.setups, ","))
+		fmt.Sprint("--quiet=", o.onlyFailures), "--report="+o.page, "--setup="+strings.Join(o.setups, ","))
 	if none := (noRig{}); errors.As(err, &none) {
 		return judgeWithoutTAPs(o, labs, none)
 	}
@@ -169,8 +172,20 @@ func (o *conformanceOptions) report(who string, nic conformance.NIC, labs []conf
 	default:
 		err = r.WriteText(o.out, o.onlyFailures)
 	}
+	if o.page != "" {
+		err = errors.Join(err, writePage(o.page, &r))
+	}
 	if t := r.Totals(); err == nil && t.Failed > 0 {
 		err = exitError{exitDisagree, fmt.Errorf("%d of %d cases failed", t.Failed, len(results))}
 	}
 	return err
+}
+
+// writePage writes the report's page.
+func writePage(path string, r *conformance.Report) error {
+	to, err := files.Inputs{}.Create("--report", path, 0o666)
+	if err != nil {
+		return inputError(err)
+	}
+	return errors.Join(r.WriteHTML(to), to.Close())
 }

@@ -41,6 +41,7 @@ type replayOptions struct {
 	sas, hosts  []string
 	color       string
 	expect      string
+	report      string
 
 	streams
 }
@@ -132,6 +133,7 @@ func (o *replayOptions) selection(cmd *cobra.Command) {
 	f.StringSliceVar(&o.spis, "spi", nil, "only frames with this `SPI`, or several")
 	f.StringSliceVar(&o.hosts, "host", nil, "only frames from or to this `ADDRESS`, outside or in a tunnel that was opened, or several")
 	f.StringVar(&o.expect, "expect", "", "end with exit code 4 unless all is `WHAT`: all-good, or as in a file")
+	f.StringVar(&o.report, "report", "", "write a page of what happened, for a browser, to this HTML `FILE`")
 	f.StringVar(&o.color, "color", "auto", "colour of the verdicts `WHEN`: auto (on a terminal, without NO_COLOR), always or never")
 	fixed := func(flag string, words ...cobra.Completion) {
 		_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp))
@@ -181,7 +183,11 @@ func replay(o replayOptions) (err error) {
 	if err != nil {
 		return inputError(err)
 	}
-	inspector, err := o.inspector(c)
+	page, err := o.reporting()
+	if err != nil {
+		return err
+	}
+	inspector, err := o.inspector(c, page)
 	if err != nil {
 		return inputError(err)
 	}
@@ -190,6 +196,7 @@ func replay(o replayOptions) (err error) {
 		return err
 	}
 	sum, err := o.capture(frames, inspector, file, interrupted)
+	err = errors.Join(err, page.write(&o, c, sum))
 	if err != nil || o.expect == "" {
 		return err
 	}
@@ -276,8 +283,11 @@ func (o *replayOptions) expectation() (inspect.Expectation, error) {
 }
 
 // inspector is the NIC and who tells of its frames.
-func (o *replayOptions) inspector(c *configs.Config) (*inspect.Inspector, error) {
+func (o *replayOptions) inspector(c *configs.Config, page *reporting) (*inspect.Inspector, error) {
 	to := inspect.Options{JSON: o.json, Shown: o.shown, Quiet: o.summaryOnly || o.out == "-"}
+	if page != nil {
+		to.Watch = page.Watch
+	}
 	var err error
 	if to.Colour, err = o.colour(); err != nil {
 		return nil, err

@@ -67,8 +67,8 @@ type reader struct {
 	nic     *appliance.Offline
 	account *account.Account
 	why     *diagnosis.Case
-	want    int
-	found   *Frame
+	want    map[int]bool // numbers; nil: the one most worth it
+	found   []*Frame
 	came    []byte // the frame at hand as it came
 	past    map[who]*Story
 }
@@ -77,28 +77,53 @@ type reader struct {
 // did, the first whose IPsec was left alone; else the first. The error is of the
 // configuration, of the capture, or ErrNone.
 func Capture(c *configs.Config, frames *capture.Reader, number int) (*Frame, error) {
+	var want map[int]bool
+	if number != 0 {
+		want = map[int]bool{number: true}
+	}
+	found, read, err := explain(c, frames, want)
+	switch {
+	case err != nil:
+		return nil, err
+	case len(found) == 0:
+		return nil, fmt.Errorf("frame %d: %w: the capture has %d", number, ErrNone, read)
+	}
+	return found[0], nil
+}
+
+// Frames explains the frames with these numbers, as far as they are there, in their order.
+func Frames(c *configs.Config, frames *capture.Reader, numbers []int) ([]*Frame, error) {
+	want := map[int]bool{}
+	for _, n := range numbers {
+		want[n] = true
+	}
+	found, _, err := explain(c, frames, want)
+	return found, err
+}
+
+// explain leads a capture through the pipeline, and says how many frames it has.
+func explain(c *configs.Config, frames *capture.Reader, want map[int]bool) (found []*Frame, read int, err error) {
 	nic, err := appliance.NewOffline(c)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	others := c.Successors()
 	for _, s := range c.Former {
 		others = append(others, s.SA)
 	}
-	r := &reader{nic: nic, account: account.New(nil), why: diagnosis.New(nic.SAs(), others), want: number, past: map[who]*Story{}}
+	r := &reader{nic: nic, account: account.New(nil), why: diagnosis.New(nic.SAs(), others), want: want, past: map[who]*Story{}}
 	r.hold()
-	for read := 0; ; read++ {
+	for ; ; read++ {
 		b, info, err := frames.Next()
-		switch {
-		case err == io.EOF && r.found == nil:
-			return nil, fmt.Errorf("frame %d: %w: the capture has %d", number, ErrNone, read)
-		case err == io.EOF:
-			return r.finish(), nil
-		case err != nil:
-			return nil, err
+		if err == io.EOF {
+			r.finish()
+			return r.found, read, nil
 		}
-		if err := r.frame(b, info); err != nil {
-			return nil, err
+		if err == nil {
+			err = r.frame(b, info)
+		}
+		if err != nil {
+			return nil, read, err
 		}
 	}
 }
@@ -171,12 +196,12 @@ func rank(t *status.Trailer) int {
 	return 1
 }
 
-// prefers reports whether the frame is the one wanted, as far as one can tell by now.
+// prefers reports whether the frame is wanted, as far as one can tell by now.
 func (r *reader) prefers(f *Frame) bool {
-	if r.want != 0 {
-		return f.Number == r.want
+	if r.want != nil {
+		return r.want[f.Number]
 	}
-	return r.found == nil || rank(&f.Trailer) > rank(&r.found.Trailer)
+	return len(r.found) == 0 || rank(&f.Trailer) > rank(&r.found[0].Trailer)
 }
 
 // take asks the pipeline about the frame that it has just judged.
@@ -194,7 +219,10 @@ func (r *reader) take(f *Frame) {
 	if s := r.past[f.who]; s != nil {
 		f.Story = *s
 	}
-	r.found = f
+	if r.want == nil {
+		r.found = r.found[:0]
+	}
+	r.found = append(r.found, f)
 }
 
 // remember keeps what is told of an SA's frames before and behind the one that is explained.
@@ -202,12 +230,8 @@ func (r *reader) remember(f *Frame) {
 	if f.who == (who{}) {
 		return
 	}
-	if later := r.found; later != nil && later.Number != f.Number && later.who == f.who {
-		if f.good() && later.Story.FirstGood == 0 {
-			later.Story.FirstGood = f.Number
-		} else if !f.good() && later.Story.FirstFailed == 0 {
-			later.Story.FirstFailed = f.Number
-		}
+	for _, told := range r.found {
+		told.follow(f)
 	}
 	s := r.past[f.who]
 	if s == nil {
@@ -224,19 +248,30 @@ func (r *reader) remember(f *Frame) {
 	}
 }
 
+// follow notices the first frame of its SA that comes after the one explained.
+func (f *Frame) follow(next *Frame) {
+	switch s := &f.Story; {
+	case next.Number == f.Number || next.who != f.who:
+	case next.good() && s.FirstGood == 0:
+		s.FirstGood = next.Number
+	case !next.good() && s.FirstFailed == 0:
+		s.FirstFailed = next.Number
+	}
+}
+
 func (f *Frame) good() bool { return f.Trailer.Word.Done() && f.Trailer.Word.Code() == status.Success }
 
 // finish adds what only the whole capture tells.
-func (r *reader) finish() *Frame {
-	f := r.found
+func (r *reader) finish() {
 	rows, _ := r.account.Rows()
-	for i := range rows {
-		if r := &rows[i]; f.who.handle != 0 && r.Handle == f.who.handle || f.who.handle == 0 && f.who != (who{}) && r.Header == f.who.header {
-			f.Row = r
+	for _, f := range r.found {
+		for i := range rows {
+			if of := &rows[i]; f.who.handle != 0 && of.Handle == f.who.handle || f.who.handle == 0 && f.who != (who{}) && of.Header == f.who.header {
+				f.Row = of
+			}
+		}
+		if f.who != (who{}) && !f.good() {
+			f.Near = r.why.Findings(f.who.handle, f.who.header)
 		}
 	}
-	if f.who != (who{}) && !f.good() {
-		f.Near = r.why.Findings(f.who.handle, f.who.header)
-	}
-	return f
 }

@@ -25,11 +25,22 @@ import (
 
 // Options say which frames are told of, and how.
 type Options struct {
-	JSON   bool // an object a frame, not lines
-	Quiet  bool // neither
-	Colour bool // of verdicts
-	Shown  bool // frames are annotated already: what their trailers say is told, and nothing judged
+	JSON   bool        // an object a frame, not lines
+	Quiet  bool        // neither
+	Colour bool        // of verdicts
+	Shown  bool        // frames are annotated already: what their trailers say is told, and nothing judged
+	Watch  func(*Seen) // is told of each frame that counts; nil: nobody asks
 	Filter
+}
+
+// Seen is what a Watch is told of a frame. It is valid during the call.
+type Seen struct {
+	Number  int
+	Time    time.Time
+	Verdict string // as the lines have it
+	Trailer *status.Trailer
+	account.Marks
+	Name func(handle uint32) string // of an SA
 }
 
 // Inspector tells of the frames of one capture.
@@ -169,6 +180,9 @@ func (i *Inspector) one(b []byte, info capture.Info, file *File) error {
 		i.why.See(f.body, &f.Frame, f.Info.Number)
 	}
 	i.sum.count(f)
+	if i.opt.Watch != nil {
+		i.opt.Watch(&Seen{f.Info.Number, f.Time, fates[f.fate], &f.trailer, f.Marks, i.account.Name})
+	}
 	if !i.opt.Only.has(f) {
 		return nil
 	}

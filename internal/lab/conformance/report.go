@@ -166,15 +166,17 @@ type Document struct {
 
 // WriteJSON prints a report as one object: passed, failed and not_run, the
 // sources with theirs, and an object for each result.
-func (r *Report) WriteJSON(w io.Writer) error {
-	d := Document{Judged: r.NIC, Totals: r.Totals()}
+func (r *Report) WriteJSON(w io.Writer) error { return json.NewEncoder(w).Encode(r.document()) }
+
+func (r *Report) document() *Document {
+	d := &Document{Judged: r.NIC, Totals: r.Totals()}
 	for _, s := range r.sources() {
 		d.Sources = append(d.Sources, sourceJSON{s.Name, s.Text, s.Totals})
 	}
 	for i := range r.Results {
 		d.Results = append(d.Results, r.Results[i].object())
 	}
-	return json.NewEncoder(w).Encode(d)
+	return d
 }
 
 func (r *Result) object() resultJSON {

@@ -104,16 +104,20 @@ func TestWriteConfig(t *testing.T) {
 	}
 }
 
-// The three forms of a report tell the same.
+// All forms of a report tell the same.
 func TestReport(t *testing.T) {
 	r := run(t, func(d [][]byte) [][]byte { return d[:len(d)-1] })
 	totals := r.Totals()
-	var text, object, junit bytes.Buffer
-	if err := errors.Join(r.WriteText(&text, true), r.WriteJSON(&object), r.WriteJUnit(&junit)); err != nil {
+	var text, object, junit, page bytes.Buffer
+	if err := errors.Join(r.WriteText(&text, true), r.WriteJSON(&object), r.WriteJUnit(&junit), r.WriteHTML(&page)); err != nil {
 		t.Fatal(err)
 	}
 	if n := strings.Count(text.String(), "\nFAILED"); n != totals.Failed || !strings.HasSuffix(text.String(), "\n"+totals.String()+"\n") {
 		t.Errorf("%d lines of failures, %s:\n%s", n, totals, text.String())
+	}
+	if html := page.String(); strings.Count(html, `<span class="bad">FAILED</span>`) != totals.Failed || strings.Count(html, "<td class=\"bad\">FAILED</td>") != totals.Failed ||
+		!strings.Contains(html, totals.String()) || strings.Contains(html, "<script") || strings.Contains(html, "http") && !strings.Contains(html, "http-equiv") {
+		t.Errorf("the page does not tell of %s", totals)
 	}
 	var o struct {
 		Totals

@@ -1,0 +1,67 @@
+package cli
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+
+	"tapsec/capture"
+	"tapsec/configs"
+	"tapsec/internal/explain"
+	"tapsec/internal/files"
+	"tapsec/internal/inspect"
+	"tapsec/internal/report"
+)
+
+// reporting is the page of --report while a capture is read.
+type reporting struct {
+	*report.Report
+	to io.WriteCloser
+}
+
+// reporting opens the page; nil where none is asked for.
+func (o *replayOptions) reporting() (*reporting, error) {
+	if o.report == "" {
+		return nil, nil
+	}
+	in := files.Inputs{Paths: append([]string{o.config, o.in, o.expect, o.out, "-"}, o.keys...), Stdin: o.stdin}
+	to, err := in.Create("--report", o.report, 0o666)
+	return &reporting{report.New(), to}, inputError(err)
+}
+
+// write reads the capture once more for the failures, and writes the page.
+func (r *reporting) write(o *replayOptions, c *configs.Config, sum *inspect.Summary) error {
+	if r == nil {
+		return nil
+	}
+	explained, why, err := o.explained(c, r.Explain())
+	if err == nil {
+		out := bufio.NewWriter(r.to)
+		err = errors.Join(r.Write(out, files.Name(o.in), sum, explained, why), out.Flush())
+	}
+	return errors.Join(err, r.to.Close())
+}
+
+// explained reads the capture a second time, where it is a file; else it says why not.
+func (o *replayOptions) explained(c *configs.Config, numbers []int) (_ []*explain.Frame, why string, err error) {
+	switch {
+	case len(numbers) == 0:
+		return nil, "", nil
+	case o.shown:
+		return nil, "The frames came with their verdicts; explain tells of a capture of the wire.", nil
+	case o.in == "-":
+		return nil, "The capture came through a pipe, which is not read twice.", nil
+	}
+	in, err := files.Open(o.in, o.stdin)
+	if err != nil {
+		return nil, "", err
+	}
+	defer in.Close()
+	frames, err := capture.NewReader(in)
+	if err != nil {
+		return nil, "", fmt.Errorf("%s: %w", o.in, err)
+	}
+	explained, err := explain.Frames(c, frames, numbers)
+	return explained, "", err
+}
