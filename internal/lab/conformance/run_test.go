@@ -115,7 +115,7 @@ func TestReport(t *testing.T) {
 	if n := strings.Count(text.String(), "\nFAILED"); n != totals.Failed || !strings.HasSuffix(text.String(), "\n"+totals.String()+"\n") {
 		t.Errorf("%d lines of failures, %s:\n%s", n, totals, text.String())
 	}
-	if html := page.String(); strings.Count(html, `<span class="bad">FAILED</span>`) != totals.Failed || strings.Count(html, "<td class=\"bad\">FAILED</td>") != totals.Failed ||
+	if html := page.String(); strings.Count(html, `<span class="bad">failed</span>`) != totals.Failed || strings.Count(html, "<td class=\"bad\">failed</td>") != totals.Failed ||
 		!strings.Contains(html, totals.String()) || strings.Contains(html, "<script") || strings.Contains(html, "http") && !strings.Contains(html, "http-equiv") {
 		t.Errorf("the page does not tell of %s", totals)
 	}
