@@ -7,13 +7,12 @@ import (
 	"strings"
 )
 
-// Bitmap says which of the numbers up to a highest one were received: bit 0 of
-// word 0 stands for that number, bit 1 for the one before it, bit 0 of word 1 for
-// the one 64 before it. It says nothing of numbers beyond its last bit that is set,
-// and nil nothing of any: they may have been received.
+// Bitmap says which numbers were received, counted down from the highest: bit 0 of word 0
+// stands for that one, bit 1 for the one before it, bit 0 of word 1 for the one 64 before
+// it. Numbers beyond the last bit that is set may have been received; with nil, any.
 type Bitmap []uint64
 
-// Has reports whether the number i below the highest was received, or may have been.
+// Has reports whether the number that is i below the highest may have been received.
 func (b Bitmap) Has(i int) bool { return i >= b.Len() || b[i/64]>>(i%64)&1 != 0 }
 
 // Len is the number of bits up to the highest one that is set.

@@ -2,7 +2,7 @@ package sa
 
 import "fmt"
 
-// Direction says which way an SA's packets go, as one host sees it.
+// Direction says which way an SA's packets go, seen from one host.
 type Direction uint8
 
 // The directions. The zero value leaves it to the addresses.

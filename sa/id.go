@@ -6,9 +6,9 @@ import (
 	"strconv"
 )
 
-// ID is what no two SAs of a table share: the protocol, the SPI and the
-// addresses, which are invalid (the zero Addr) where any will do. In JSON it is
-// {"protocol": "esp", "spi": "0x00001001", "dst": "192.0.2.1", "src": ""}.
+// ID identifies an SA within a table: protocol, SPI and addresses; an invalid address (the
+// zero Addr) stands for any. In JSON it is {"protocol": "esp", "spi": "0x00001001",
+// "dst": "192.0.2.1", "src": ""}.
 type ID struct {
 	Protocol Protocol   `json:"protocol"`
 	SPI      SPI        `json:"spi"`
@@ -19,7 +19,7 @@ type ID struct {
 // ID is the identity of the SA.
 func (s *SA) ID() ID { return ID{s.Protocol, SPI(s.SPI), s.Dst, s.Src} }
 
-// String gives all that is set.
+// String gives all fields that are set.
 func (id ID) String() string {
 	text := fmt.Sprintf("%s SPI %s", id.Protocol, id.SPI)
 	if id.Dst.IsValid() {

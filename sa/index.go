@@ -5,11 +5,10 @@ import (
 	"sync/atomic"
 )
 
-// index is where a Table's readers look. An SPI's hash chooses a part by its
-// first bits and one of the part's slots by the others; a slot is a chain. Each
-// part grows by itself, so that no change ever waits for more than a thousandth
-// of the table. One goroutine at a time may change an index; readers see every
-// change whole, because what they follow is never written again.
+// index is where a Table's readers look. The first bits of an SPI's hash choose a part,
+// the others one of its slots; a slot is a chain. Each part grows by itself, so that no
+// change takes longer than a thousandth of the table. One goroutine at a time may change
+// an index. Readers see each change whole, because links are never written again.
 type index[T any] [1 << partBits]atomic.Pointer[part[T]]
 
 const (
@@ -18,23 +17,23 @@ const (
 	keepGone   = 4 // deleted identities remembered per slot
 )
 
-// part is the slots of one part. There are as many as SAs, or up to twice as many.
+// part is one part's slots: at least as many as SAs, at most twice as many.
 type part[T any] struct {
 	slots []atomic.Pointer[link[T]]
 	used  int // SAs; the changing goroutine's alone
 }
 
-// link is one SA of a chain, or one that was deleted from it. It is immutable,
-// and has the SPI so that others' SAs need not be read to be passed over.
+// link is one SA of a chain, or one that was deleted from it. It is immutable. It has the
+// SPI so that other SAs can be passed over without reading them.
 type link[T any] struct {
 	spi   uint32
-	entry *Entry[T] // nil: deleted, then gone is what it was
+	entry *Entry[T] // nil: deleted; gone is then its identity
 	gone  *ID
 	next  *link[T]
 }
 
-// hash spreads SPIs that count upwards and those that differ in their high bits
-// only over its high bits (Fibonacci hashing).
+// hash spreads consecutive SPIs, and those that differ only in high bits, over its high
+// bits (Fibonacci hashing).
 func hash(spi uint32) uint32 { return spi * 0x9e3779b1 }
 
 func (x *index[T]) part(spi uint32) *atomic.Pointer[part[T]] {
@@ -53,7 +52,7 @@ func (x *index[T]) chain(spi uint32) *link[T] {
 	return nil
 }
 
-// room is the SPI's part with a slot for one SA more.
+// room is the SPI's part, grown if it has no room for one more SA.
 func (x *index[T]) room(spi uint32) *part[T] {
 	old := x.part(spi).Load()
 	if old != nil && old.used < len(old.slots) {
@@ -70,8 +69,8 @@ func (x *index[T]) room(spi uint32) *part[T] {
 	return p
 }
 
-// take puts a copy of a chain's links where they belong, the last one first, so
-// that what was deleted earlier stays after what was deleted later.
+// take copies a chain's links to where they belong, the last one first: what was deleted
+// earlier stays after what was deleted later.
 func (p *part[T]) take(l *link[T]) {
 	if l == nil {
 		return
@@ -81,7 +80,7 @@ func (p *part[T]) take(l *link[T]) {
 	slot.Store(&link[T]{l.spi, l.entry, l.gone, slot.Load()})
 }
 
-// add puts an SA into the index, where it is deleted no more.
+// add puts an SA into the index, and forgets that it was ever deleted.
 func (x *index[T]) add(e *Entry[T]) {
 	p, id := x.room(e.SPI), e.ID()
 	slot := p.slot(e.SPI)
@@ -89,8 +88,7 @@ func (x *index[T]) add(e *Entry[T]) {
 	p.used++
 }
 
-// bury takes the SA with that identity out of the index, if it is there, and
-// remembers that it was.
+// bury takes the SA with that identity out of the index, and remembers that it was there.
 func (x *index[T]) bury(id ID) {
 	spi := uint32(id.SPI)
 	p := x.part(spi).Load()
@@ -107,8 +105,8 @@ func (x *index[T]) bury(id ID) {
 	slot.Store(&link[T]{spi, nil, &id, old.without(id, keepGone-1)})
 }
 
-// without is a chain without the SA of that identity, alive or deleted, and
-// with no more than the first keep of the deleted ones.
+// without is the chain without the SA of that identity, alive or deleted, and with the
+// first keep of the deleted ones.
 func (l *link[T]) without(id ID, keep int) *link[T] {
 	switch {
 	case l == nil:
@@ -134,7 +132,7 @@ func (l *link[T]) identity() ID {
 	return l.entry.ID()
 }
 
-// walk calls f for all that is or was in the index, in each chain the earliest
+// walk calls f for all SAs that are or were in the index, in each chain the earliest
 // deleted one first.
 func (x *index[T]) walk(f func(ID)) {
 	for i := range x {
@@ -146,7 +144,7 @@ func (x *index[T]) walk(f func(ID)) {
 	}
 }
 
-// each calls f for all that is in the index. Changes may be made beside it.
+// each calls f for all SAs in the index, which may change meanwhile.
 func (x *index[T]) each(f func(*Entry[T])) {
 	for i := range x {
 		if p := x[i].Load(); p != nil {
@@ -173,7 +171,7 @@ func (l *link[T]) is(id ID) bool {
 	return l.spi == uint32(id.SPI) && l.entry != nil && l.entry.ID() == id
 }
 
-// miss finds the reason for which nothing in the chain matched.
+// miss says why nothing in the chain matched.
 func (l *link[T]) miss(spi uint32, dst, src netip.Addr, encap bool) Miss {
 	why := MissSPI
 	for ; l != nil; l = l.next {

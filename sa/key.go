@@ -8,13 +8,12 @@ import (
 	"strings"
 )
 
-// Key is secret bytes. Whatever formats, logs or encodes it sees their number
-// only. The zero Key is empty.
+// Key is secret bytes. Formatting, logging or encoding one shows only how many. The zero
+// Key is empty.
 type Key struct {
-	// After two pointers, so that fmt finds no bytes even where it reaches a
-	// Key through an unexported field and cannot call its methods. One is not
-	// enough: a verb that does not fit, %s for instance, shows what a pointer
-	// points to.
+	// Two pointers keep the bytes from fmt even when it reaches a Key through an
+	// unexported field, and cannot call its methods. With one, a verb that does not
+	// fit, such as %s, shows what the pointer points to.
 	secret **[]byte
 }
 
@@ -24,8 +23,7 @@ func NewKey(b []byte) Key {
 	return Key{&own}
 }
 
-// ParseKey reads hexadecimal digits, with or without 0x in front. The error
-// does not quote them.
+// ParseKey reads hexadecimal digits, with or without 0x. The error does not quote them.
 func ParseKey(s string) (Key, error) {
 	digits := strings.TrimPrefix(s, "0x")
 	if digits == s {
@@ -41,7 +39,7 @@ func ParseKey(s string) (Key, error) {
 	return NewKey(b), nil
 }
 
-// Bytes is the secret itself; the caller must not change it.
+// Bytes is the secret itself. The caller must not change it.
 func (k Key) Bytes() []byte {
 	if k.secret == nil {
 		return nil
@@ -64,8 +62,8 @@ func (k Key) Format(f fmt.State, _ rune) { io.WriteString(f, k.String()) }
 // MarshalText writes String, so that neither JSON nor YAML ever holds the key.
 func (k Key) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
 
-// Redacted reports whether a key is nothing but zeros, as a kernel shows that hides
-// keys (kernel_lockdown(7)).
+// Redacted reports whether a key is all zeros, as from a kernel that hides keys
+// (kernel_lockdown(7)).
 func (k Key) Redacted() bool {
 	for _, b := range k.Bytes() {
 		if b != 0 {

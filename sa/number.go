@@ -5,17 +5,17 @@ import (
 	"sync/atomic"
 )
 
-// Number completes the 32-bit sequence number of an ESN packet: of the 64-bit
-// numbers that end in low it returns the one nearest to t, the highest number
-// authenticated so far, never below 0; a tie goes ahead (RFC 4303 appendix A2
-// with W = 2^31).
+// Number completes the 32-bit sequence number of an ESN packet: it returns the 64-bit
+// number ending in low that is nearest to t, the highest number authenticated so far. It
+// is never below 0; of two equally near the higher wins (RFC 4303 appendix A2 with
+// W = 2^31).
 func Number(t uint64, low uint32) uint64 {
 	ahead := low - uint32(t) // distance from t modulo 2^32
 	if ahead <= 1<<31 {
 		if n := t + uint64(ahead); n >= t {
 			return n
 		}
-		return t&^0xffffffff | uint64(low) // past the last number of all
+		return t&^0xffffffff | uint64(low) // beyond the last number of all
 	}
 	if behind := uint64(-ahead); behind <= t {
 		return t - behind
@@ -23,17 +23,16 @@ func Number(t uint64, low uint32) uint64 {
 	return t + uint64(ahead)
 }
 
-// Mark is what one side knows of an SA's sequence numbers: T, the highest
-// number authenticated, or the high half to begin with. It may be used by
-// several goroutines at once.
+// Mark is what one side knows of an SA's sequence numbers: T, the highest number
+// authenticated, or at first the high half to begin with. Several goroutines may use it.
 type Mark struct {
 	t    atomic.Uint64 // 0: nothing authenticated yet
 	high atomic.Uint32
 	esn  bool
 }
 
-// NewMark starts the mark of an SA, at Seq or SeqHigh where it has them. One that
-// sent, and is to open what it sent, starts at OSeq.
+// NewMark makes the mark of an SA, which starts at Seq or SeqHigh, or for an SA that has
+// sent, and is to open what it sent, at OSeq.
 func NewMark(s *SA) *Mark {
 	m := &Mark{esn: s.ESN}
 	m.high.Store(s.SeqHigh)
@@ -54,7 +53,7 @@ func (m *Mark) Number(low uint32) uint64 {
 	return uint64(m.high.Load())<<32 | uint64(low)
 }
 
-// Authenticated raises T to n. Only numbers under a valid ICV may come here.
+// Authenticated raises T to n, which a valid ICV must have proven.
 func (m *Mark) Authenticated(n uint64) {
 	if !m.esn {
 		return
@@ -66,8 +65,8 @@ func (m *Mark) Authenticated(n uint64) {
 	}
 }
 
-// Update sets the high half: before the first authenticated number it replaces
-// SeqHigh, afterwards it raises T to h<<32 if that is higher.
+// Update sets the high half. Before the first authenticated number it replaces SeqHigh;
+// later it raises T to h<<32 if that is higher.
 func (m *Mark) Update(h uint32) {
 	if m.t.Load() == 0 {
 		m.high.Store(h)

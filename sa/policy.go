@@ -29,8 +29,8 @@ func (p *Ports) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Selector says which packets may travel on an SA (RFC 4301 section 4.4.1.1).
-// A zero field matches anything. The NIC ignores it; the host asks it.
+// Selector says which packets may travel on an SA (RFC 4301 section 4.4.1.1). A zero field
+// matches anything. The host applies it; the NIC ignores it.
 type Selector struct {
 	Src      netip.Prefix `yaml:"src"`
 	Dst      netip.Prefix `yaml:"dst"`
@@ -39,14 +39,14 @@ type Selector struct {
 	DstPorts Ports        `yaml:"dst_ports"`
 }
 
-// Matches reports whether the selector means a flow, for certain; without one
-// every flow is meant.
+// Matches reports whether the selector certainly covers a flow. No selector covers every
+// flow.
 func (s *Selector) Matches(f *wire.Flow) bool { return s == nil || s.matches(f, false) }
 
-// MayMatch reports whether the selector means a flow as far as can be seen.
+// MayMatch reports whether the selector covers a flow as far as can be seen.
 func (s *Selector) MayMatch(f *wire.Flow) bool { return s == nil || s.matches(f, true) }
 
-// matches takes what the flow does not show as unshown says.
+// matches compares what the flow shows. For what it hides, the answer is unshown.
 func (s *Selector) matches(f *wire.Flow, unshown bool) bool {
 	protocol := s.Protocol == 0 || s.Protocol == f.Protocol
 	anyPort := s.SrcPorts == Ports{} && s.DstPorts == Ports{}
@@ -66,7 +66,7 @@ func (p Ports) contains(port uint16) bool {
 	return p == Ports{} || p.First <= port && port <= p.Last
 }
 
-// Limit ends or announces an SA's life; a zero field sets no limit.
+// Limit ends an SA's life, or announces its end. A zero field sets no limit.
 type Limit struct {
 	Time    time.Duration `yaml:"time"`
 	Bytes   uint64        `yaml:"bytes"`
@@ -114,13 +114,11 @@ type Policy struct {
 	SA     string   `yaml:"sa"` // with Protect: the name of the SA that must have carried the packet; empty: any SA
 }
 
-// Concerns reports whether the rule is for a flow. What the flow does not show
-// may be anything: a rule that protects or discards is for it if it may be, one
-// that lets through only if it must be.
+// Concerns reports whether the rule applies to a flow. What the flow does not show may be
+// anything: a rule that protects or discards applies if it may, a bypass only if it must.
 func (p *Policy) Concerns(f *wire.Flow) bool { return p.Match.matches(f, p.Action != Bypass) }
 
-// FirstFor is the first rule for a flow, the one that decides; nil where there
-// is none.
+// FirstFor is the first rule that applies to a flow, and so decides; nil is none.
 func FirstFor(policy []Policy, f *wire.Flow) *Policy {
 	for i := range policy {
 		if policy[i].Concerns(f) {

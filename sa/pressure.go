@@ -9,21 +9,21 @@ import (
 // use is when a bundle was last used, whether it is to be given up, and what of it
 // failed.
 type use struct {
-	second atomic.Uint32 // of the table's; the one in which it was added, before the first use
+	second atomic.Uint32 // by the table's clock; before the first use, when it was added
 	asked  atomic.Bool
 	told   atomic.Bool      // a frame's reader was asked for its deletion
 	failed [2]atomic.Uint64 // frames of its AH SA and of its ESP SA
 	why    [2]atomic.Uint32
 }
 
-// Use notes that an authentic packet came on an SA of the table.
+// Use notes an authentic packet on an SA of the table.
 func (t *Table[T]) Use(e *Entry[T]) {
 	if now := t.seconds.Load(); e.use.second.Load() != now {
 		e.use.second.Store(now)
 	}
 }
 
-// Asks reports whether the SA's deletion is to be asked for.
+// Asks reports whether the table wants the SA deleted.
 func (t *Table[T]) Asks(e *Entry[T]) bool {
 	if !t.pressure.Load() || !t.urgent.Load() && !e.use.asked.Load() {
 		return false
@@ -60,12 +60,11 @@ func half[T any](e *Entry[T]) int {
 // LastUse is how many seconds ago the SA was last used, or was added.
 func (t *Table[T]) LastUse(e *Entry[T]) uint32 { return t.seconds.Load() - e.use.second.Load() }
 
-// UnderPressure reports whether the table asks for SAs to be deleted: where at
-// most a sixteenth of its capacity is free, or where ForcePressure says so.
+// UnderPressure reports whether the table asks for SAs to be deleted: at most a sixteenth
+// of its capacity is free, or ForcePressure says so.
 func (t *Table[T]) UnderPressure() bool { return t.pressure.Load() }
 
-// ForcePressure makes the table ask for the deletion of every SA that is used,
-// however full it is.
+// ForcePressure makes the table ask for the deletion of every SA that is used, full or not.
 func (t *Table[T]) ForcePressure(on bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -73,17 +72,16 @@ func (t *Table[T]) ForcePressure(on bool) {
 	t.setPressure()
 }
 
-// setPressure looks at how full the table is: without any room every SA that is
-// used is asked for, else those that Tick chooses.
+// setPressure sees how full the table is: with no room left every SA that is used is asked
+// for, else those that Tick chooses.
 func (t *Table[T]) setPressure() {
 	t.urgent.Store(t.forced || t.capacity > 0 && t.bundles == t.capacity)
 	t.pressure.Store(t.forced || t.capacity > 0 && t.bundles >= t.capacity-t.capacity/16)
 }
 
-// Tick is called once a second, by one goroutine. While the table is under
-// pressure it has a further sixteenth of its bundles asked for, those least
-// recently used first: who is asked for and has no packets cannot be told, so
-// that one after the other comes in question.
+// Tick is called once a second, by one goroutine. While the table is under pressure, each
+// Tick marks a further sixteenth of the bundles to be asked for, the least recently used
+// first. An SA is asked for on a packet of its own, so one without packets frees nothing.
 func (t *Table[T]) Tick() {
 	defer t.seconds.Add(1)
 	if !t.pressure.Load() {

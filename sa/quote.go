@@ -12,7 +12,7 @@ import (
 // hexRun is hexadecimal digits, in one piece or in groups, as keys are printed.
 var hexRun = regexp.MustCompile(`(?i)[0-9a-f]+(?:[ \t:_-][0-9a-f]+)*`)
 
-// secretDigits is how many of them in a row may be a piece of a key.
+// secretDigits in a row may be a piece of a key.
 const secretDigits = 8
 
 // mayBeKey reports whether a hexRun is long enough for a piece of a key.
@@ -26,9 +26,9 @@ func mayBeKey(run string) bool {
 	return digits >= secretDigits
 }
 
-// Quote is text for a message on what was found where something else was
-// expected. It shows nothing of a text that may hold a piece of a key: eight
-// hexadecimal digits in a row, whatever separates them.
+// Quote quotes text in a message that says what was found instead of what was expected. It
+// hides a text that may hold a piece of a key: eight hexadecimal digits in a row, whatever
+// separates them.
 func Quote(text string) string {
 	for _, run := range hexRun.FindAllString(text, -1) {
 		if mayBeKey(run) {
@@ -38,15 +38,15 @@ func Quote(text string) string {
 	return strconv.Quote(text)
 }
 
-// plain is what a line may show although it has eight digits in a row: SPIs after
-// their name, and words that may be addresses or prefixes.
+// plain is what RedactLine shows in spite of eight digits in a row: SPIs after their name,
+// and words that may be addresses or prefixes.
 var plain = regexp.MustCompile(`(?i)\bspi["']?\s*[:=]?\s*["']?0x[0-9a-f]{1,8}\b|[0-9a-f.:]*:[0-9a-f.:]*(?:/\d+)?`)
 
-// RedactLine masks in a line of somebody's file all that may be a piece of a key,
-// but for SPIs and addresses.
+// RedactLine masks whatever may be a piece of a key in a line of somebody's file, but not
+// SPIs and addresses.
 func RedactLine(line string) string {
 	var shown []string
-	const hole = '\uf8ff' // of the private use area: no file has it for itself
+	const hole = '\uf8ff' // private use area: not in any file
 	line = strings.ReplaceAll(line, string(hole), "?")
 	line = plain.ReplaceAllStringFunc(line, func(word string) string {
 		if !strings.HasPrefix(strings.ToLower(word), "spi") && !isAddress(word) {

@@ -2,10 +2,9 @@
 // and capability profiles there are, the table that finds the SA of a packet,
 // and the sequence number that an ESN packet only half carries.
 //
-// It knows no cryptography (esp and ah make ciphers of the keys), and of packets
-// the flow that selectors match. A Table may be used by any number of
-// goroutines; everything else is a value that nobody changes once it is in a
-// table, but for Mark.
+// It knows no cryptography (esp and ah make ciphers of the keys), and of packets only the
+// flow that selectors match. Any number of goroutines may use a Table and a Mark;
+// everything else is a value that nobody changes once it is in a table.
 package sa
 
 import (
@@ -52,11 +51,11 @@ type Mode uint8
 const (
 	Transport Mode = 1 // transport mode, the end-to-end SA: it makes the transport portion
 	Tunnel    Mode = 2 // tunnel mode, the SA with tunnel endpoints: the tunnel portion
-	Auto      Mode = 3 // one of the two, and nobody said which: see Of. Such an SA seals nothing
+	Auto      Mode = 3 // one of the two, not known which (see Of); such an SA seals nothing
 )
 
-// Of is the mode in which a packet came whose authenticated next header that is: m
-// itself, and for Auto tunnel mode where it says IPv4 or IPv6.
+// Of is the mode of a received packet, given its authenticated next header: m itself, and
+// for Auto tunnel mode if the header is IPv4 or IPv6, else transport mode.
 func (m Mode) Of(next uint8) Mode {
 	switch {
 	case m != Auto:
@@ -85,13 +84,13 @@ func (m *Mode) UnmarshalText(b []byte) error {
 	return pick(m, string(b), map[string]Mode{"transport": Transport, "tunnel": Tunnel, "auto": Auto})
 }
 
-// Offload says whether the NIC is to hold the SA.
+// Offload says whether the NIC should hold the SA.
 type Offload uint8
 
 // The offload wishes. The zero value is Required.
 const (
 	Required  Offload = iota // an SA that the NIC cannot hold is an error
-	Preferred                // stays with the host where the NIC cannot hold it
+	Preferred                // stays with the host if the NIC cannot hold it
 	Never                    // always the host's
 )
 
@@ -113,11 +112,11 @@ func (o *Offload) UnmarshalText(b []byte) error {
 	return pick(o, string(b), map[string]Offload{"required": Required, "preferred": Preferred, "never": Never})
 }
 
-// EncapPort is the UDP port of encapsulated ESP (RFC 3948 section 2.1). A NAT changes
-// it on one side, so that a server's packets go from it to any.
+// EncapPort is the UDP port of encapsulated ESP (RFC 3948 section 2.1). A NAT changes a
+// client's, so a server's packets go from it to any port.
 const EncapPort = 4500
 
-// Encapsulated reports whether UDP between these ports may be ESP.
+// Encapsulated reports whether UDP between these ports may carry ESP.
 func Encapsulated(src, dst uint16) bool { return src == EncapPort || dst == EncapPort }
 
 // The sizes of a replay window in packets.
@@ -127,7 +126,7 @@ const (
 	MaxWindow     = 65536
 )
 
-// ValidWindow reports whether a replay window may hold that many packets.
+// ValidWindow reports whether a replay window may have that size.
 func ValidWindow(packets uint64) bool { return packets >= MinWindow && packets <= MaxWindow }
 
 // SA is one security association. Src and Dst may be invalid (the zero
@@ -141,21 +140,21 @@ type SA struct {
 	Mode     Mode       `yaml:"mode"`
 	Suite    Suite      `yaml:"suite"`
 
-	Direction Direction `yaml:"direction"` // as the host sees it that has the SA
+	Direction Direction `yaml:"direction"` // as seen from the host that has the SA
 
-	EncryptionKey Key `yaml:"encryption_key"` // ESP: cipher key, with the salt at its end where the suite has one
+	EncryptionKey Key `yaml:"encryption_key"` // ESP: cipher key, then the suite's salt, if any
 	IntegrityKey  Key `yaml:"integrity_key"`  // AH, and ESP suites with a separate integrity algorithm
 
 	ESN      bool    `yaml:"esn"`
 	SeqHigh  uint32  `yaml:"seq_high"`  // the high half until a number has been authenticated
 	Encap    bool    `yaml:"encap"`     // UDP-encapsulated
-	EncapSrc uint16  `yaml:"encap_src"` // the source port that is sent from, where it is not EncapPort; else 0
-	EncapDst uint16  `yaml:"encap_dst"` // the destination port that is sent to, likewise
+	EncapSrc uint16  `yaml:"encap_src"` // source port to send from; 0 is EncapPort
+	EncapDst uint16  `yaml:"encap_dst"` // destination port to send to; 0 is EncapPort
 	Bundle   string  `yaml:"bundle"`    // on an AH SA: the name of the ESP SA beneath it
 	Offload  Offload `yaml:"offload"`
 	PadCheck bool    `yaml:"pad_check"` // pad bytes must be 1, 2, 3 ... (RFC 4303 section 2.4)
 
-	// What a running SA has come to that is taken over; 64 bits with ESN, else 32.
+	// How far a running SA has got that is taken over; 64 bits with ESN, else 32.
 	Seq    uint64 `yaml:"seq"`    // inbound: the highest number received, 0 before the first
 	Bitmap Bitmap `yaml:"bitmap"` // inbound: which of the numbers up to Seq were received; nil: any may have been
 	OSeq   uint64 `yaml:"oseq"`   // outbound: the last number sent, 0 before the first
@@ -180,8 +179,8 @@ type Problem struct {
 // Error gives field and message.
 func (p Problem) Error() string { return p.Field + ": " + p.Msg }
 
-// Check returns everything that is wrong with the SA by itself. A cipher
-// without integrity is accepted only where bundled says that an AH covers it.
+// Check returns everything that is wrong with the SA by itself. A cipher without integrity
+// is accepted only if bundled says that an AH covers it.
 func (s *SA) Check(bundled, allowLegacy bool) []Problem {
 	var bad []Problem
 	say := func(field, format string, args ...any) {
@@ -284,8 +283,8 @@ func (s *SA) EncapPorts() (src, dst uint16) {
 	return cmp.Or(s.EncapSrc, EncapPort), cmp.Or(s.EncapDst, EncapPort)
 }
 
-// Same reports whether two SAs are the same association, so that what is known
-// of its sequence numbers can be kept: identity, mode, suite and keys agree.
+// Same reports whether two SAs are the same association, whose sequence numbers go on:
+// identity, mode, suite and keys agree.
 func (s *SA) Same(o *SA) bool {
 	return s.ID() == o.ID() && s.Mode == o.Mode && s.ESN == o.ESN && s.Suite == o.Suite &&
 		s.EncryptionKey.Equal(o.EncryptionKey) && s.IntegrityKey.Equal(o.IntegrityKey)

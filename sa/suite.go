@@ -91,9 +91,9 @@ func (s Suite) Legacy() bool {
 	return false
 }
 
-// CounterMode reports whether the suite breaks where an IV comes again under one
-// key: CTR and all that is made of it, GCM, CCM, GMAC, and ChaCha20 (RFC 4106
-// section 3.1, RFC 4543 section 3.1).
+// CounterMode reports whether repeating an IV under one key breaks the suite: CTR and what
+// is built on it, GCM, CCM, GMAC, and ChaCha20 (RFC 4106 section 3.1, RFC 4543 section
+// 3.1).
 func (s Suite) CounterMode() bool {
 	switch s.Cipher {
 	case AESCTR, AESGCM, AESCCM, ChaCha20Poly1305, NullGMAC:
@@ -102,8 +102,8 @@ func (s Suite) CounterMode() bool {
 	return s.Integrity == GMAC
 }
 
-// Algorithms gives the keywords of the suite's one or two algorithms, in which
-// profiles say what a NIC can do.
+// Algorithms gives the keywords of the suite's one or two algorithms, as profiles list
+// them.
 func (s Suite) Algorithms() []string {
 	var names []string
 	for _, n := range []string{s.cipherName, s.authName} {
@@ -114,8 +114,7 @@ func (s Suite) Algorithms() []string {
 	return names
 }
 
-// ciphers and integrities hold every keyword with its lengths; init-time
-// tables, so that nothing is derived twice.
+// ciphers and integrities hold every keyword with its lengths.
 var ciphers, integrities = cipherTable(), map[string]Suite{
 	"md5":        {Integrity: HMACMD5, AuthLen: 16, ICVLen: 12},
 	"sha1":       {Integrity: HMACSHA1, AuthLen: 20, ICVLen: 12},

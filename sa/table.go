@@ -16,12 +16,12 @@ var (
 	ErrBundle  = errors.New("expected one SA, or an AH and the ESP SA beneath it, of one destination and mode")
 )
 
-// Entry is an SA in a table. Value is what the owner of the table derived from
-// the SA once, when it was added. All but Mark is immutable once in a table.
+// Entry is an SA in a table. Value is what the table's owner derived from the SA when it
+// was added. All but Mark is immutable once in a table.
 type Entry[T any] struct {
 	*SA
 	Handle  uint32    // never 0 once in a table
-	Mark    *Mark     // where there is none, the table makes one
+	Mark    *Mark     // the table makes one if there is none
 	Partner *Entry[T] // of a bundle: the ESP entry of the AH one, and the reverse
 	Value   T
 	use     *use // of the whole bundle
@@ -45,15 +45,15 @@ type Match[T any] struct {
 	Miss    Miss
 }
 
-// Table finds SAs by SPI and addresses. Readers never lock and see each change
-// whole; changes may run beside them. A bundle (an AH and an ESP entry) is
-// added, deleted and counted as one. Make one with NewTable.
+// Table finds SAs by SPI and addresses. Readers never lock, and see each change whole. A
+// bundle (an AH and an ESP entry) is added, deleted and counted as one. Make a Table with
+// NewTable.
 type Table[T any] struct {
 	index    atomic.Pointer[index[T]]
 	pressure atomic.Bool
 
-	seconds atomic.Uint32 // what Use goes by; Tick counts them
-	urgent  atomic.Bool   // whatever is used is asked for
+	seconds atomic.Uint32 // the clock of Use; Tick counts them
+	urgent  atomic.Bool   // every SA that is used is asked for
 
 	mu         sync.Mutex // held by changes
 	byHandle   map[uint32]*Entry[T]
@@ -61,7 +61,7 @@ type Table[T any] struct {
 	bundles    int
 	lastHandle uint32
 	forced     bool
-	asked      int // bundles, since the pressure began; Tick's alone
+	asked      int // bundles asked for since the pressure began; Tick's alone
 }
 
 // NewTable makes a table for that many SA bundles; 0 sets no bound.
@@ -95,8 +95,8 @@ func (t *Table[T]) Lookup(spi uint32, dst, src netip.Addr, encap bool) Match[T] 
 	return m
 }
 
-// rank is 0 where an SA between wantDst and wantSrc does not match, and higher
-// the more specific it is.
+// rank is 0 if an SA between wantDst and wantSrc does not match, and higher the more
+// specific it is.
 func rank(wantDst, wantSrc, dst, src netip.Addr) int {
 	switch {
 	case !wantDst.IsValid():
@@ -116,7 +116,7 @@ func rank(wantDst, wantSrc, dst, src netip.Addr) int {
 // ErrExists.
 func (t *Table[T]) Add(bundle ...*Entry[T]) error { return t.AddAll([][]*Entry[T]{bundle}) }
 
-// AddAll is Add for several bundles, which get in together or not at all.
+// AddAll is Add for several bundles, all or nothing.
 func (t *Table[T]) AddAll(bundles [][]*Entry[T]) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -224,10 +224,9 @@ func (t *Table[T]) Delete(handle uint32) error {
 	return nil
 }
 
-// Replace makes bundles the whole content of the table, in one step for the
-// readers. An SA that was there before, unchanged, keeps its handle, and its mark
-// if it brings none; a mark without T only where SeqHigh and Seq say nothing
-// new. On an error the table is as it was.
+// Replace makes bundles the whole content of the table, in one step for the readers. An
+// unchanged SA keeps its handle. It keeps its mark, too, unless it brings one, or the mark
+// has no T yet and the SA another SeqHigh, or a Seq. On an error nothing has changed.
 func (t *Table[T]) Replace(bundles [][]*Entry[T]) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()

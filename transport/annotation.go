@@ -2,14 +2,13 @@ package transport
 
 import "tapsec/status"
 
-// agrees reports whether a trailer's word says what its records say, and whether
-// these fit a body of n bytes (contract, The
-// transport, step 1).
+// agrees reports whether a trailer's word and records say the same, and fit a body of n
+// bytes (contract, The transport, step 1).
 //
 //  1. The wire length is the body's, but for padding to the shortest frame.
 //  2. Offsets come in the order of the headers, inside the received bytes.
-//  3. Done: something was checked. Next: both portions were. Which one it is may be
-//     unknown of a portion that failed.
+//  3. Done: something was checked. Next: both portions were. Of a failed portion it
+//     may be unknown which one it is.
 //  4. CryptoStatus is that of the first header that failed.
 func agrees(t *status.Trailer, n int) bool {
 	if n != max(int(t.WireLen), status.MinFrame) || t.Omitted > 0 {
@@ -47,7 +46,7 @@ func agrees(t *status.Trailer, n int) bool {
 	return t.Word&^status.SADeleteReq == want
 }
 
-// fits reports whether a record's fields lie where they may.
+// fits reports whether a record's offsets are possible.
 func fits(r *status.Record, wireLen int) bool {
 	return r.Portion <= status.TransportPortion &&
 		r.IP < r.IPsec && r.IPsec <= r.Payload && int(r.Payload)+int(r.PayloadLen) <= wireLen

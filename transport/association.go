@@ -12,7 +12,7 @@ import (
 
 type entry = sa.Entry[*association]
 
-// association is what the transport knows of one inbound SA beside its keys.
+// association is what the transport knows of one inbound SA apart from its keys.
 type association struct {
 	*entry
 	known *ledger.Inbound // its window, and what of its lifetime is used
@@ -20,7 +20,7 @@ type association struct {
 
 	announced bool          // that the soft lifetime is over
 	failures  int           // ICV failures in a row
-	retried   time.Duration // when its numbers were last sought further ahead, 0 for never
+	retried   time.Duration // when higher numbers were last tried, 0 for never
 	released  bool          // the NIC was asked to give it up
 
 	failed, untold uint64 // frames; of these, since Failures was called
@@ -30,11 +30,10 @@ type association struct {
 // Tally counts the frames of one SA.
 type Tally struct {
 	Packets, Bytes uint64             // carried, with a valid ICV and a fresh number; bytes of payload
-	Dropped        [NumReasons]uint64 // by reason; the innermost SA that came in sight counts it
+	Dropped        [NumReasons]uint64 // by reason, on the innermost SA that was reached
 }
 
-// associate makes the entry of an SA, whose association goes on where it is the
-// same one still.
+// associate makes the entry of an SA. An unchanged SA keeps its association.
 func (r *Receiver) associate(s *sa.SA) *entry {
 	e := &entry{SA: s, Mark: r.fallback.Mark(s.ID())}
 	old := r.sas.Find(s.ID())
@@ -49,8 +48,8 @@ func (r *Receiver) associate(s *sa.SA) *entry {
 	return e
 }
 
-// find is the SA of a record: protocol, SPI, and the addresses of the IP header
-// that it names.
+// find is the SA of a record, by protocol, SPI, and the addresses of the record's IP
+// header.
 func (r *Receiver) find(f *frame, rec *status.Record) *association {
 	p, ok := wire.Addresses(f.bytes, int(rec.IP))
 	if !ok {
@@ -72,8 +71,8 @@ func (r *Receiver) lookup(protocol sa.Protocol, spi uint32, dst, src netip.Addr,
 	return e.Value
 }
 
-// shadowed reports whether the NIC may take a packet of a for that of another SA,
-// which matches more packets, where it does not hold a.
+// shadowed reports whether a NIC that does not hold a may take its packets for those of
+// another SA, which matches more.
 func (r *Receiver) shadowed(a *association) bool {
 	dst, any := a.ID(), a.ID()
 	dst.Src = netip.Addr{}

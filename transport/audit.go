@@ -21,18 +21,18 @@ type Event struct {
 	SA       string        // name
 	Protocol sa.Protocol
 	SPI      uint32
-	Number   uint64 // sequence number; authentic unless Reason is ICV, Length or Protocol
+	Number   uint64 // sequence number, authentic unless Reason is ICV, Length or Protocol
 	Src, Dst netip.Addr
 	FlowID   uint32 // IPv6 flow label
 	Once     bool   // this happened to the SA, and is no frame's
 
-	// Events for the Reason left out before this one, to bound the rate. With
-	// Silent this is no event of its own: it tells of those after the last one.
+	// Events for the Reason that were left out since the last one, to bound the rate.
+	// With Silent this is only their number, and not an event itself.
 	Suppressed uint64
 	Silent     bool
 }
 
-// auditor reports drops at a bounded rate: the limit is per reason and SA, by name.
+// auditor reports drops at a bounded rate, for each reason and SA name.
 type auditor struct {
 	report func(Event)
 	limit  audit.Limiter[string]
@@ -46,8 +46,8 @@ func (a *auditor) notice(now int64, s *association, reason Reason) {
 	}
 }
 
-// silent tells of the events left out that nothing else has told of: of reasons
-// that do not come any more, or of all.
+// silent reports the number of events left out, for reasons that no longer occur or for
+// all.
 func (a *auditor) silent(all bool) {
 	if a.report == nil {
 		return
@@ -57,7 +57,7 @@ func (a *auditor) silent(all bool) {
 	})
 }
 
-// Flush tells Audit of all events that were left out so far and not told of.
+// Flush tells Audit the number of all events left out so far.
 func (r *Receiver) Flush() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -88,8 +88,8 @@ func (r *Receiver) drop(f *frame, reason Reason) {
 	r.audit.report(e)
 }
 
-// describe fills in what is known of the packet: from the record at which the
-// work ended, or else from the packet that is left.
+// describe fills in what is known of the packet, from the record at which the work ended,
+// or else from what is left of the packet.
 func (f *frame) describe(e *Event) {
 	at := f.l3
 	if a := f.carrier(); a != nil {

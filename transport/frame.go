@@ -9,7 +9,7 @@ import (
 
 // frame is the frame in work.
 type frame struct {
-	annotated []byte // with trailer, as it came last: from the NIC, or from software
+	annotated []byte // with trailer, as it last came from the NIC or from software
 	bytes     []byte // what is left of it, without trailer
 	l3        int    // offset after the EtherType; 0 where there is no IP packet
 
@@ -19,13 +19,13 @@ type frame struct {
 	carriedBy    []*association // the SAs that carried what is left, outermost first
 	inSoftware   bool           // software did some of it
 	failedRecord *status.Record // the record at which the work ended
-	nicBehind    *association   // the SA whose number the NIC has not completed as we would
-	guess        esnGuess       // what software is to presume of the number in front
+	nicBehind    *association   // the SA whose number the NIC completed otherwise than we would
+	guess        esnGuess       // high halves that software is to try for the outermost header
 	refused      Reason         // why it will not be delivered although the work goes on
 }
 
-// readAnnotation takes the annotation off a frame that comes from the NIC. Where
-// there is none the time is the frame's before.
+// readAnnotation takes the annotation off a frame from the NIC. Without one, the time
+// stays the previous frame's.
 func (r *Receiver) readAnnotation(f *frame) Reason {
 	body, t, err := status.Split(f.annotated)
 	if err != nil {
@@ -38,7 +38,7 @@ func (r *Receiver) readAnnotation(f *frame) Reason {
 	return f.begin(f.annotated, body, &t)
 }
 
-// begin begins the work on what an annotation says.
+// begin begins the work on an annotated frame.
 func (f *frame) begin(annotated, body []byte, t *status.Trailer) Reason {
 	f.annotated, f.trailer, f.failedRecord = annotated, *t, nil
 	if !agrees(t, len(body)) {
@@ -57,8 +57,8 @@ func (f *frame) begin(annotated, body []byte, t *status.Trailer) Reason {
 	return None
 }
 
-// packet parses the frame's IP packet, which is of the version that the EtherType
-// announces. One with a wrong header checksum will not be delivered.
+// packet parses the frame's IP packet, which must have the version that the EtherType
+// announces. With a wrong header checksum it will not be delivered.
 func (f *frame) packet() (wire.Packet, Reason) {
 	p, ok := wire.Addresses(f.bytes, f.l3)
 	announced6 := binary.BigEndian.Uint16(f.bytes[f.l3-2:]) == wire.EtherIPv6
@@ -74,15 +74,15 @@ func (f *frame) packet() (wire.Packet, Reason) {
 	return p, None
 }
 
-// refuse notes why the frame will not be delivered. The work goes on, since
-// numbers further in have to reach their windows, wherever they are opened.
+// refuse notes why the frame will not be delivered. The work goes on, since the numbers of
+// headers further in have to reach their windows, whoever opens those.
 func (f *frame) refuse(reason Reason) {
 	if f.refused == None {
 		f.refused = reason
 	}
 }
 
-// countDropOn makes a the SA that the frame's drop is counted on.
+// countDropOn makes a the SA on which the frame's drop is counted.
 func (f *frame) countDropOn(a *association) {
 	if n := len(f.carriedBy); n == 0 || f.carriedBy[n-1] != a {
 		f.carriedBy = append(f.carriedBy, a)
@@ -97,8 +97,8 @@ func (f *frame) carrier() *association {
 	return nil
 }
 
-// checkSelector holds the packet directly beneath SA a, and beneath the AH that
-// it may be bundled with, against their selectors.
+// checkSelector compares the packet directly beneath SA a with a's selector, and that of
+// the AH that a may be bundled with.
 func (f *frame) checkSelector(a *association, p *wire.Packet) {
 	if a.Selector == nil && (a.Partner == nil || a.Partner.Selector == nil) {
 		return

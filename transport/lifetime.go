@@ -7,9 +7,9 @@ import (
 	"tapsec/sa"
 )
 
-// checkLifetime announces, once each, that a lifetime of the SA is over (RFC 4301
-// section 4.4.2.1), and reports whether the hard one is, which it stays. It comes
-// after the window, so that replays cost an SA nothing.
+// checkLifetime announces, once each, that the SA's soft or hard lifetime is over (RFC
+// 4301 section 4.4.2.1), and reports whether the hard one is; once over, it stays so. It
+// comes after the window, so that replays cost an SA nothing.
 func (r *Receiver) checkLifetime(a *association) bool {
 	u := a.known.Usage()
 	hard := u.Ended || beyond(&u, a.Lifetimes.Hard, r.clock)
@@ -31,9 +31,8 @@ func beyond(u *ledger.Usage, l sa.Limit, clock time.Duration) bool {
 		l.Time > 0 && clock-u.Began >= l.Time
 }
 
-// Tick tells the Receiver the time of day where no frame does, ends lifetimes also
-// when nothing comes, and tells Audit of events left out. It wants to be called
-// once a second.
+// Tick is to be called once a second. It tells the Receiver the time of day when no frame
+// does, ends lifetimes even if nothing comes, and tells Audit of events left out.
 func (r *Receiver) Tick(now int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

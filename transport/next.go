@@ -11,11 +11,11 @@ import (
 
 // next looks at what is left of the frame.
 //
-//  1. No IP packet: it passes, the policy is about packets.
+//  1. Not an IP packet: it passes, since the policy is about packets.
 //  2. A fragment to us waits for the others, unless it will not be delivered.
-//     They come as one packet.
-//  3. IPsec to us goes through software, and again is to be judged.
-//  4. Anything else has arrived, and is the policy's.
+//     Together they are one packet.
+//  3. IPsec to us goes through software, and then is judged again.
+//  4. Anything else has arrived; the policy decides.
 func (r *Receiver) next(f *frame) (again bool, _ Reason) {
 	if f.l3 == 0 {
 		return false, None
@@ -44,17 +44,17 @@ func (r *Receiver) next(f *frame) (again bool, _ Reason) {
 	return false, reason
 }
 
-// showICMP shows a frame to whoever reads routers' reports. A router does not protect
-// them, so that most policies drop them. One out of a tunnel has to be delivered:
-// otherwise it is not what that tunnel's SA is for.
+// showICMP shows a frame to the reader of routers' reports. Routers do not protect them,
+// so most policies drop them. What comes out of a tunnel must be delivered to count:
+// otherwise it is not what the tunnel's SA is for.
 func (r *Receiver) showICMP(f *frame, reason Reason) {
 	if r.icmp != nil && f.refused == None && (reason == None || len(f.carriedBy) == 0) {
 		r.icmp(f.bytes)
 	}
 }
 
-// reassemble adds a fragment to its datagram, and gives the packet if that is
-// whole. Fragments that came through different SAs never make one.
+// reassemble adds a fragment to its datagram, and returns the packet once it is whole.
+// Fragments that came through different SAs never meet.
 func (r *Receiver) reassemble(f *frame, p wire.Packet) (wire.Packet, Reason) {
 	const prime = 1<<40 + 0x1b3 // FNV's: handles are small
 	if f.refused != None {
@@ -68,7 +68,7 @@ func (r *Receiver) reassemble(f *frame, p wire.Packet) (wire.Packet, Reason) {
 	if result != fragment.Whole {
 		return p, incomplete[result]
 	}
-	f.bytes = append(make([]byte, 0, cap(whole)), whole...) // the stack's until it has read it
+	f.bytes = append(make([]byte, 0, cap(whole)), whole...) // the stack needs it until it has read it
 	r.fragments.Release()
 	f.inSoftware = true
 	_, f.l3, _ = wire.Ethernet(f.bytes) // the tags are the first fragment's
@@ -97,8 +97,8 @@ const (
 	keepAlive      // of NAT traversal
 )
 
-// classify says whether a packet is IPsec that concerns us: an SA of ours matches
-// it, or it is addressed to us. IPsec to others is traffic like any other.
+// classify says whether a packet is IPsec that concerns us, because an SA of ours matches
+// or it is addressed to us. IPsec to others is traffic like any other.
 func (r *Receiver) classify(f *frame, p wire.Packet) kind {
 	switch at := spiAt(p); {
 	case p.Proto == wire.ProtoUDP:
@@ -112,8 +112,8 @@ func (r *Receiver) classify(f *frame, p wire.Packet) kind {
 	}
 }
 
-// classifyUDP tells ESP from what else may come to its UDP port (RFC 3948 section
-// 2). Without an encapsulated SA the port is like any other.
+// classifyUDP tells ESP from the other traffic of its UDP port (RFC 3948 section 2).
+// Without an encapsulated SA the port is like any other.
 func (r *Receiver) classifyUDP(f *frame, p wire.Packet) kind {
 	if r.encap == 0 || p.Later {
 		return plain
@@ -133,7 +133,7 @@ func (r *Receiver) classifyUDP(f *frame, p wire.Packet) kind {
 	return r.match(p, sa.ESP, binary.BigEndian.Uint32(b), true)
 }
 
-// match says whether there is an SA for the packet, and of its protocol.
+// match says whether there is an SA for the packet, of the right protocol.
 func (r *Receiver) match(p wire.Packet, protocol sa.Protocol, spi uint32, encap bool) kind {
 	m := r.sas.Lookup(spi, p.Dst, p.Src, encap)
 	if m.ESP == nil && m.AH == nil {
@@ -145,7 +145,7 @@ func (r *Receiver) match(p wire.Packet, protocol sa.Protocol, spi uint32, encap 
 	return protected
 }
 
-// kindWithoutSA is IPsec for which there is no SA.
+// kindWithoutSA is what IPsec without an SA counts as.
 func (r *Receiver) kindWithoutSA(p wire.Packet) kind {
 	if r.isLocal(p.Dst) {
 		return lacksSA

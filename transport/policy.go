@@ -5,11 +5,10 @@ import (
 	"tapsec/wire"
 )
 
-// checkPolicy holds a packet that has arrived against the policy (RFC 4301
-// section 5.2). The first rule for it decides. One that came through an SA needs
-// no rule of its own: it is what that SA's selector allows. Neighbour discovery
-// of the link passes like ARP: without it no packet of any kind would. A fragment
-// that hides what rules ask for is not held against them.
+// checkPolicy applies the policy to a packet that has arrived (RFC 4301 section 5.2). The
+// first rule that concerns it decides. A packet that came through an SA needs no rule: the
+// SA's selector has allowed it. Neighbour discovery of the link passes like ARP, since
+// nothing works without it. A fragment that hides what rules look at is dropped.
 func (r *Receiver) checkPolicy(f *frame, p *wire.Packet) Reason {
 	if len(r.policy) == 0 || len(f.carriedBy) == 0 && wire.IsNeighborDiscovery(f.bytes, p) {
 		return None
@@ -30,8 +29,7 @@ func (r *Receiver) checkPolicy(f *frame, p *wire.Packet) Reason {
 	}
 }
 
-// checkProtected reports whether one of the SAs that carried the packet is the
-// rule's.
+// checkProtected checks that one of the SAs that carried the packet is the rule's.
 func (f *frame) checkProtected(rule *sa.Policy) Reason {
 	if len(f.carriedBy) == 0 {
 		return Clear

@@ -12,9 +12,9 @@ import (
 //  1. A valid ICV: the number goes to its SA's window, whatever else is wrong
 //     with the frame. The first refusal ends the frame.
 //  2. A failed check ends the frame, unless software may know better.
-//  3. A header that was left alone is software's.
+//  3. A header that was left alone is for software.
 //
-// The records that remain are those of headers that can be taken off.
+// It keeps the records of headers that can be taken off.
 func (r *Receiver) checkRecords(f *frame) Reason {
 	for i := range f.trailer.N {
 		rec := &f.trailer.Records[i]
@@ -44,7 +44,7 @@ func (r *Receiver) checkRecords(f *frame) Reason {
 	return None
 }
 
-// release takes an SA back from the NIC, which asks for it whatever it has found.
+// release takes an SA back from a NIC that asks for its deletion.
 func (r *Receiver) release(a *association) {
 	if a.released || r.nic == nil {
 		return
@@ -75,9 +75,9 @@ func (r *Receiver) accept(f *frame, a *association, rec *status.Record) Reason {
 	return None
 }
 
-// checkFailed says what becomes of a frame with a header that failed its check.
-// It is left to software where that may open it: the NIC knew less than we do, or
-// the number may have lost its high half (RFC 4303 appendix A3).
+// checkFailed decides about a frame with a header that failed its check. Software gets it
+// if that may open it: the NIC knew less than we do, or the number's high half may be lost
+// (RFC 4303 appendix A3).
 func (r *Receiver) checkFailed(f *frame, a *association, rec *status.Record) Reason {
 	switch {
 	case a == nil && rec.Code == status.InvalidProtocol:
@@ -94,14 +94,13 @@ func (r *Receiver) checkFailed(f *frame, a *association, rec *status.Record) Rea
 	return reasonOf(rec.Reason)
 }
 
-// nicMistaken reports whether the NIC failed a header because it lacks what we
-// have.
+// nicMistaken reports whether the NIC failed a header because it lacks what we have.
 //
-//  1. It holds an SA of the other protocol, or half of what a portion takes.
-//  2. It holds an SA that matches more packets, and not the one that is meant.
-//  3. It has not seen the numbers that software authenticated, and has taken
-//     another high half. The ESP of a bundle, whose AH was good and is taken
-//     off, no software would open without it: that needs Retry.
+//  1. It holds an SA of the other protocol, or half of a bundle.
+//  2. It holds an SA that matches more packets, but not the right one.
+//  3. It has not seen the numbers that software authenticated, and took another
+//     high half. The ESP of a bundle whose good AH has been taken off needs Retry:
+//     software would not open it alone.
 func (r *Receiver) nicMistaken(f *frame, a *association, rec *status.Record) bool {
 	if f.inSoftware || rec.State != status.FailedBefore {
 		return false

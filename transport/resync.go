@@ -7,24 +7,24 @@ import (
 	"tapsec/status"
 )
 
-// ESN resynchronisation (RFC 4303 appendix A3; contract, The transport, step 4):
-// a receiver that lost more than 2^32 packets in a row completes all further
-// numbers wrongly.
+// ESN resynchronisation (RFC 4303 appendix A3; contract, The transport, step 4): a
+// receiver that has missed more than 2^32 packets in a row completes all further numbers
+// wrongly.
 const (
 	resyncAfter = 32          // ICV failures in a row
 	resyncAhead = 4           // high halves that are tried
 	resyncPause = time.Second // between two frames that are tried
 )
 
-// esnGuess is what software is to presume of a number: the high halves from first
-// to last, one after the other. The zero guess is none.
+// esnGuess is the high halves that software is to try for a number, from first to last.
+// The zero esnGuess is none.
 type esnGuess struct {
 	of          *association
 	first, last uint32
 }
 
-// needsResync reports whether a failed ICV may come from a number whose high half
-// is unknown, and this frame is to be tried.
+// needsResync reports whether a wrong high half may be why the ICV failed, and whether
+// this frame is to be tried.
 func (r *Receiver) needsResync(f *frame, a *association, rec *status.Record) bool {
 	if !a.ESN || !wrongICV(rec) {
 		return false
@@ -42,9 +42,8 @@ func (r *Receiver) needsResync(f *frame, a *association, rec *status.Record) boo
 	return true
 }
 
-// tryHighHalves tries the frame, which begins with the header of the guess, with
-// one high half after the other. With the first that proves right the frame is
-// judged as software's, and the NIC is told.
+// tryHighHalves tries one high half after the other on the outermost header. With the
+// first that verifies, software's result is judged, and the NIC is told.
 func (r *Receiver) tryHighHalves(f *frame) Reason {
 	guess := f.guess
 	f.guess = esnGuess{}

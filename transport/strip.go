@@ -6,10 +6,10 @@ import (
 	"tapsec/wire"
 )
 
-// strip takes off the headers whose records remain, outermost first, and holds
-// what lies beneath each against its SA's selector (RFC 4301 section 5.2,
-// contract, The transport, step 5). Offsets of records are those of the frame as
-// annotated; removed are the bytes already taken off before them.
+// strip takes off the headers whose records remain, outermost first, and compares what
+// lies beneath each with its SA's selector (RFC 4301 section 5.2; contract, The transport,
+// step 5). Records have the offsets of the annotated frame, so removed counts the bytes
+// taken off before them.
 func (f *frame) strip() Reason {
 	removed := 0
 	for i := range f.trailer.N {
@@ -23,7 +23,7 @@ func (f *frame) strip() Reason {
 	return None
 }
 
-// stripHeader takes off the outermost header, and says how many bytes went.
+// stripHeader takes off the outermost header, and returns its length.
 func (f *frame) stripHeader(rec *status.Record, a *association, removed int) (n int, _ Reason) {
 	p, reason := f.packet()
 	if reason != None {

@@ -1,16 +1,14 @@
 // Package transport is the TCP/IP transport behind a NIC with IPsec task
 // offload. It reads the annotation of each frame, checks sequence numbers, does
-// in software what the NIC left undone, holds the packet against the inbound
-// policy, and gives a plain stack what is clean (RFC 4301 section 5.2; contract,
-// The transport).
+// in software what the NIC left undone, applies the inbound policy, and gives a
+// plain stack what is clean (RFC 4301 section 5.2; contract, The transport).
 //
 // "The transport" is that side of a host; an SA's mode is always called
 // transport mode, and what such an SA protects the transport portion.
 //
 // All it knows of the NIC's work is the trailer after the frame. It has no
-// cryptography: software is a second NIC that lacks nothing, and what comes back
-// from there is judged like any other frame. A Receiver does no I/O; ReadState
-// and WriteState alone touch files.
+// cryptography: software is a second NIC that lacks nothing, and what it returns
+// is judged like any other frame. A Receiver does no I/O.
 package transport
 
 import (
@@ -27,19 +25,19 @@ import (
 
 // Fallback is the host's own IPsec: it opens what the NIC did not.
 type Fallback interface {
-	// Process annotates a frame like a NIC that lacks nothing and holds every
-	// SA. The trailer goes into the frame's spare capacity where there is room.
+	// Process annotates a frame like a NIC that lacks nothing and holds every SA. The
+	// trailer goes into the frame's spare capacity, if there is enough.
 	Process(frame []byte) []byte
-	// Mark is the ESN mark that Process completes the SA's numbers with. The
-	// transport raises it with what the NIC authenticated.
+	// Mark is the ESN mark by which Process completes the SA's numbers. The transport
+	// raises it by what the NIC has authenticated.
 	Mark(id sa.ID) *sa.Mark
-	// Retry is Process by a NIC that holds s alone, an AH with the ESP of its
-	// bundle, and presumes that the high half of its ESN is high.
+	// Retry is Process by a NIC that holds s alone (an AH with the ESP of its bundle)
+	// and takes high for the high half of its ESN.
 	Retry(frame []byte, s *sa.SA, high uint32) []byte
 }
 
-// NIC is the control interface of the NIC in front. Both calls come from the
-// frame path and must not wait.
+// NIC is the control interface of the NIC. Both calls come from the frame path and must
+// not wait.
 type NIC interface {
 	Update(s *sa.SA, high uint32) // the SA's numbers went on to this high half
 	Delete(s *sa.SA)              // take back the offloaded SA, as the NIC asked
@@ -54,13 +52,13 @@ type Config struct {
 	NIC      NIC             // nil: not connected
 	Audit    func(Event)     // called beside the frames, at a bounded rate
 	Mirror   func([]byte)    // gets the frames dropped for a failed check, annotation included
-	ICMP     func([]byte)    // reads each frame with ICMP once: from a tunnel if it is delivered, else whatever the policy says
+	ICMP     func([]byte)    // reads each frame with ICMP once: through an SA only if delivered, else whatever the policy says
 	Limits   fragment.Limits // of reassembly
 	Ledger   *ledger.Ledger  // where windows and lifetimes live; nil: in the Receiver
 }
 
-// Receiver judges frames. It may be used by several goroutines; each frame waits
-// for the one before, since both may be of one SA.
+// Receiver judges frames, one at a time, since any two may be of one SA. Several
+// goroutines may use it.
 type Receiver struct {
 	mu        sync.Mutex
 	fallback  Fallback
@@ -84,7 +82,7 @@ type rules struct {
 	policy   []sa.Policy
 	local    map[netip.Addr]bool
 	anywhere bool // every address is ours
-	encap    int  // SAs that are UDP-encapsulated: while there is one the port is ours
+	encap    int  // number of UDP-encapsulated SAs: with any, the port is ours
 }
 
 // New makes a Receiver. The error names an SA that is there twice.
@@ -99,8 +97,9 @@ func New(c Config) (*Receiver, error) {
 	return r, r.Replace(c.SAs, c.Policy, c.Local)
 }
 
-// Replace changes SAs, policy and addresses between two frames. An SA known to the ledger keeps its window and lifetime, whatever their limits are now.
-// On an error nothing has changed.
+// Replace changes SAs, policy and addresses between two frames. An SA that the ledger knows
+// keeps its window and lifetime, whatever their limits are now. On an error nothing has
+// changed.
 func (r *Receiver) Replace(sas [][]*sa.SA, policy []sa.Policy, local []netip.Addr) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -140,7 +139,7 @@ func (r *Receiver) SetLocal(local []netip.Addr) {
 	r.own(local)
 }
 
-// settle has an association know the entry that is in the table.
+// settle tells an association which entry of the table is its own.
 func settle(e *entry) {
 	e.Value.entry, e.Value.released = e, false
 	e.Value.known.Configure(e.SA)
@@ -153,8 +152,8 @@ func encaps(s *sa.SA) int {
 	return 0
 }
 
-// Add takes further SAs between two frames, all or none; software has them
-// already. The error names one that is there.
+// Add adds SAs between two frames, all or none. Software must have them already. The error
+// names an SA that exists.
 func (r *Receiver) Add(sas [][]*sa.SA) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -176,8 +175,8 @@ func (r *Receiver) Add(sas [][]*sa.SA) error {
 	return nil
 }
 
-// Delete takes an SA, and the other half of its bundle, away between two frames.
-// The ledger keeps its window. The error is sa.ErrUnknown.
+// Delete removes an SA, and the other half of its bundle, between two frames. The ledger
+// keeps its window. The error is sa.ErrUnknown.
 func (r *Receiver) Delete(id sa.ID) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -203,8 +202,8 @@ func (r *Receiver) State(id sa.ID) (_ SAState, ok bool) {
 	return r.state(e.Value, time.Now(), r.ledger.Clock()), true
 }
 
-// Batch judges frames in order and returns those that the stack gets. What it
-// keeps it has counted. The slice is the caller's, shortened.
+// Batch judges frames in order and returns those that the stack gets, in the caller's
+// slice. The others it has counted.
 func (r *Receiver) Batch(frames [][]byte) [][]byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -220,8 +219,7 @@ func (r *Receiver) Batch(frames [][]byte) [][]byte {
 
 // Judge judges one annotated frame. Where the verdict is Deliver or Software,
 // clean is what the stack gets: Ethernet header, tags, and the IP packet at its
-// exact length. It lies in the frame's memory, or is a new one put together of
-// fragments.
+// exact length. It lies in the frame's memory, or is new if put together of fragments.
 func (r *Receiver) Judge(annotated []byte) (clean []byte, v Verdict, reason Reason) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -229,7 +227,7 @@ func (r *Receiver) Judge(annotated []byte) (clean []byte, v Verdict, reason Reas
 	return r.receive(annotated)
 }
 
-// receive judges a frame and closes its account.
+// receive judges a frame and counts it.
 func (r *Receiver) receive(annotated []byte) ([]byte, Verdict, Reason) {
 	f := &r.inWork
 	*f = frame{bytes: annotated, annotated: annotated, carriedBy: f.carriedBy[:0]}
@@ -256,13 +254,13 @@ func (r *Receiver) receive(annotated []byte) ([]byte, Verdict, Reason) {
 
 // judge is a frame's way.
 //
-//  1. Read the trailer; without a valid one nothing can be said of the frame.
+//  1. Read the trailer; without a valid one nothing is known of the frame.
 //  2. Numbers with a valid ICV go to their windows, outermost first. What failed
 //     its check ends here.
 //  3. Take off what verified.
-//  4. What is left and still IPsec goes through software, a fragment through
-//     reassembly; then again from 2.
-//  5. The rest is clear, and the policy's.
+//  4. If IPsec is left, software opens it; a fragment is reassembled. Then again
+//     from 2.
+//  5. The rest is clear, and the policy decides.
 func (r *Receiver) judge(f *frame) Reason {
 	reason := r.readAnnotation(f)
 	for again := true; again && reason == None; {

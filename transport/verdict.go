@@ -118,7 +118,7 @@ var reasons = reason.New[Reason]("transport", []reason.Text{
 	Resynchronised: {"resynchronised", "after a loss of more than 2^32 packets the SA's numbers are known again"},
 })
 
-// Reasons lists every reason there is.
+// Reasons lists all reasons.
 func Reasons() []Reason { return reasons.All() }
 
 // String gives the short name, as counters and JSON have it.
@@ -127,12 +127,12 @@ func (r Reason) String() string { return reasons.Name(r) }
 // Sentence says it for people.
 func (r Reason) Sentence() string { return reasons.Sentence(r) }
 
-// Qualified gives the short name after "transport/", for where nothing else says
-// whose reason it is.
+// Qualified gives the short name after "transport/", for where nothing else tells whose
+// reason it is.
 func (r Reason) Qualified() string { return reasons.Qualified(r) }
 
-// quiet drops are no security event.
+// quiet reports whether a drop is no security event.
 func (r Reason) quiet() bool { return r == Dummy || r == KeepAlive || r == FragmentDuplicate }
 
-// failed reports whether the frame failed a check of the NIC's kind.
+// failed reports whether the frame failed one of the NIC's checks.
 func (r Reason) failed() bool { return r >= ICV && r <= Padding }
