@@ -11,10 +11,10 @@ import (
 	"tapsec/wire"
 )
 
-// portion is what is applied as one: an SA, or the ESP and the AH of a bundle.
+// portion is applied as one: an SA, or the ESP and the AH of a bundle.
 type portion struct {
 	sas   []*sa.SA // innermost first
-	first int      // the place of the first one among all SAs
+	first int      // index of the first one among all SAs
 }
 
 func (p *portion) mode() sa.Mode { return p.sas[0].Mode }
@@ -33,15 +33,14 @@ func (p *portion) carries(f *wire.Flow) bool {
 	return true
 }
 
-// mayCarry reports whether the flow shows too little to rule out that an SA is
-// for its packets.
+// mayCarry reports whether some SA may be for a flow's packets, given what the flow shows.
 func (a *associations) mayCarry(f *wire.Flow) bool {
 	return f.Shown < wire.ShownAll && slices.ContainsFunc(a.all, func(s *sa.SA) bool {
 		return s.Selector.MayMatch(f) && (s.Mode == sa.Tunnel || ends(s.Src, s.Dst, f))
 	})
 }
 
-// after is what the portion makes of a flow.
+// after is the flow of what the portion makes of a packet.
 func (p *portion) after(f wire.Flow) wire.Flow {
 	last := p.sas[len(p.sas)-1]
 	next := wire.Flow{Src: f.Src, Dst: f.Dst, Protocol: uint8(last.Protocol), Shown: wire.ShownAll}
@@ -72,7 +71,7 @@ func (k stack) carries(f wire.Flow) bool {
 	return true
 }
 
-// associations are all SAs, and in which ways they are applied.
+// associations are all SAs and the ways in which they are applied.
 type associations struct {
 	all      []*sa.SA
 	sealer   *Sealer           // of all, in the same order
@@ -104,8 +103,8 @@ func associate(c *Config) (associations, error) {
 	return a, a.draw(c)
 }
 
-// withSources gives tunnels without src one of our own addresses, and finds SAs
-// that cannot be told apart.
+// withSources gives tunnels without src one of our own addresses. The error names SAs that
+// cannot be told apart.
 func withSources(c *Config) ([]*sa.SA, error) {
 	var sas []*sa.SA
 	names, ids := map[string]bool{}, map[sa.ID]bool{}
@@ -125,7 +124,7 @@ func withSources(c *Config) ([]*sa.SA, error) {
 	return sas, nil
 }
 
-// pair makes portions of SAs: an AH that names an ESP is one with it.
+// pair makes portions of SAs, joining each AH with the ESP that it names.
 func (a *associations) pair(sas []*sa.SA) error {
 	var bundled []*sa.SA
 	for _, s := range sas {
@@ -154,8 +153,7 @@ func (a *associations) pair(sas []*sa.SA) error {
 	return nil
 }
 
-// stack finds the portions of these names. A bundle may be named by either half
-// or by both.
+// stack finds the portions with these names. Either half names a bundle, or both.
 func (a *associations) stack(names []string) (stack, error) {
 	var k stack
 	for _, name := range names {
@@ -185,11 +183,11 @@ func (a *associations) named(name string) *portion {
 	return nil
 }
 
-// draw has each SA take its numbers from the ledger, which goes on with those that
-// were used before under the same key. They begin at first, where it gives one.
+// draw makes each SA take its numbers from the ledger, which continues those used before
+// under the same key. They begin at c.First, if that is given.
 func (a *associations) draw(c *Config) error {
 	counters := map[string]*ledger.Counter{}
-	for _, s := range c.SAs { // as they were given: a tunnel may have got its src from us
+	for _, s := range c.SAs { // as configured: a tunnel may have got its src from us
 		if c.First>>32 != 0 && !s.ESN {
 			return fmt.Errorf("outbound: first sequence number: %s has no ESN, expected 32 bits", s.Name)
 		}

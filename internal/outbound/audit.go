@@ -9,29 +9,29 @@ import (
 	"tapsec/wire"
 )
 
-// Event is one line of the audit trail: a frame that was dropped, an SA whose
-// numbers are used up, or one whose path is narrower than the wire. There is no key
-// and no payload in it. What is unknown is zero.
+// Event is one line of the audit trail: a frame that was dropped, an SA whose numbers are
+// used up, or one whose path is narrower than the wire. It holds no key and no payload.
+// What is unknown is zero.
 type Event struct {
 	Time     time.Time
 	Reason   Reason
-	SA       string      // name; of several for one packet all, innermost first
-	Protocol sa.Protocol // NumbersUsed and Narrowed alone, as SPI and Number
+	SA       string      // name, or all names of a stack, innermost first
+	Protocol sa.Protocol // with NumbersUsed and Narrowed only, like SPI and Number
 	SPI      uint32
-	Number   uint64     // the last one; for Narrowed that of the packet reported, its low half
-	Src, Dst netip.Addr // of the packet; for NumbersUsed and Narrowed of the SA
-	Router   netip.Addr // Narrowed alone: who says so
-	MTU      int        // likewise, in bytes
+	Number   uint64     // the last one; with Narrowed the low half of the reported packet's
+	Src, Dst netip.Addr // of the packet; with NumbersUsed and Narrowed of the SA
+	Router   netip.Addr // with Narrowed: who said so
+	MTU      int        // with Narrowed: in bytes
 	FlowID   uint32     // IPv6 flow label
 
-	// Events for the Reason left out before this one, to bound the rate. With
-	// Silent this is no event of its own: it tells of those after the last one.
+	// Events for the Reason that were left out since the last one, to bound the rate.
+	// With Silent this is only their number, and not an event itself.
 	Suppressed uint64
 	Silent     bool
 }
 
-// drop audits a frame that is not sent. That an SA has no numbers left was said
-// when it was so.
+// drop audits a frame that is not sent, unless its SA's numbers are used up, which has been
+// reported.
 func (s *Sender) drop(frame []byte, reason Reason) {
 	if s.config.Audit == nil || reason == NumbersUsed {
 		return
@@ -52,8 +52,8 @@ func (s *Sender) drop(frame []byte, reason Reason) {
 	s.config.Audit(e)
 }
 
-// Tick forgets what routers said too long ago, and tells Audit of events left out,
-// of which nothing else tells. It wants to be called once a second.
+// Tick is to be called once a second. It forgets old reports of routers, and tells Audit of
+// events left out.
 func (s *Sender) Tick() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -61,7 +61,7 @@ func (s *Sender) Tick() {
 	s.tell(false)
 }
 
-// Flush tells Audit of all events that were left out so far and not told of.
+// Flush tells Audit the number of all events left out so far.
 func (s *Sender) Flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -83,8 +83,8 @@ type end struct {
 	sa.ID
 }
 
-// audit says once of each SA that its numbers are used up, which RFC 4303 section
-// 3.3.3 calls auditable.
+// audit reports, once for each SA, that its numbers are used up, an auditable event (RFC
+// 4303 section 3.3.3).
 func (s *Sender) audit(r *route) {
 	for _, i := range r.places {
 		a := s.sas.all[i]

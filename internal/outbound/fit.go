@@ -7,13 +7,13 @@ import (
 	"tapsec/wire"
 )
 
-// Fit is the length in bytes of the longest IP packet that has at most mtu bytes
-// once it is sealed, and at each SA no more than its path takes. header is the length of its IP header with options and
-// extension headers, which transport mode leaves in front. Where Fit is shorter
-// than that, nothing fits.
+// Fit is the length in bytes of the longest IP packet that, once sealed, has at most mtu
+// bytes and no more than the path of each SA takes. header is the length of its IP header
+// with options and extension headers, which transport mode does not protect. If Fit is
+// less than that, nothing fits.
 func (s *Sealer) Fit(mtu, header int) int { return fit(s.layers, mtu, header) }
 
-// fit asks the outer layers how long the packet may be that the first one makes.
+// fit asks the outer layers how long the result of the first one may be.
 func fit(layers []*layer, mtu, header int) int {
 	if len(layers) == 0 {
 		return mtu
@@ -29,7 +29,7 @@ func fit(layers []*layer, mtu, header int) int {
 	return l.payload(min(fit(layers[1:], mtu, outer), l.path) - outer)
 }
 
-// setPath says how many bytes a packet of SA i may have on its way; 0 is any number.
+// setPath sets how many bytes a packet of SA i may have on its way; 0 is no limit.
 func (s *Sealer) setPath(i, mtu int) {
 	if mtu == 0 {
 		mtu = math.MaxInt
@@ -37,7 +37,7 @@ func (s *Sealer) setPath(i, mtu int) {
 	s.layers[i].path = mtu
 }
 
-// path is how many bytes a packet may have that leaves by a wire of this MTU.
+// path is how many bytes a packet may have on a wire of this MTU and beyond.
 func (s *Sealer) path(mtu int) int {
 	if n := len(s.layers); n > 0 {
 		mtu = min(mtu, s.layers[n-1].path)
@@ -45,8 +45,8 @@ func (s *Sealer) path(mtu int) int {
 	return mtu
 }
 
-// payload is how much the layer carries in so many bytes after the IP header:
-// for ESP whole blocks, less pad length and next header.
+// payload is how much the layer carries in room bytes after the IP header: for ESP whole
+// blocks, less pad length and next header.
 func (l *layer) payload(room int) int {
 	if l.ah != nil {
 		return room - l.ah.Len()

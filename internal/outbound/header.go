@@ -9,8 +9,8 @@ import (
 
 const ttl = 64
 
-// appendIP appends an IPv4 or IPv6 header without length and checksum, which
-// mend puts in. tos is TOS or traffic class; id and flags are IPv4's.
+// appendIP appends an IPv4 or IPv6 header without length and checksum, which mend fills in.
+// tos is TOS or traffic class; id and flags are IPv4's.
 func appendIP(dst []byte, from, to netip.Addr, proto, tos uint8, id, flags uint16) []byte {
 	if from.Is4() != to.Is4() {
 		panic("outbound: a packet between two IP versions")
@@ -29,9 +29,9 @@ func appendIP(dst []byte, from, to netip.Addr, proto, tos uint8, id, flags uint1
 	return append(append(dst, src[:]...), target[:]...)
 }
 
-// outer appends the outer header of a tunnel (RFC 4301 section 5.1.2). DSCP and
-// ECN are the inner header's (RFC 6040 section 4.1), and so is DF; an IPv6
-// packet, which nobody on the way may fragment, sets it.
+// outer appends the outer header of a tunnel (RFC 4301 section 5.1.2). DSCP, ECN (RFC 6040
+// section 4.1) and DF are the inner header's. An inner IPv6 packet, which routers may not
+// fragment, counts as DF.
 func outer(dst []byte, a *sa.SA, proto uint8, id uint16, inner []byte) []byte {
 	tos, df := inner[1], be.Uint16(inner[6:])&dontFragment
 	if inner[0]>>4 == 6 {
@@ -40,8 +40,7 @@ func outer(dst []byte, a *sa.SA, proto uint8, id uint16, inner []byte) []byte {
 	return appendIP(dst, a.Src, a.Dst, proto, tos, id, df)
 }
 
-// mend gives the IP header its length and, in IPv4, its checksum. The error is
-// ErrTooLong.
+// mend fills in the IP header's length and IPv4 checksum. The error is ErrTooLong.
 func mend(packet []byte) error {
 	if packet[0]>>4 == 6 {
 		if len(packet)-wire.IPv6Len > 0xffff {
@@ -59,8 +58,8 @@ func mend(packet []byte) error {
 	return nil
 }
 
-// appendUDP appends the header of UDP encapsulation (RFC 3948 section 2.1),
-// whose length is 0 until setUDPLen is called.
+// appendUDP appends the header of UDP encapsulation (RFC 3948 section 2.1). Its length is 0
+// until setUDPLen is called.
 func appendUDP(dst []byte, s *sa.SA) []byte {
 	from, to := s.EncapPorts()
 	dst = be.AppendUint16(dst, from)

@@ -6,15 +6,15 @@ import (
 	"tapsec/wire"
 )
 
-// answersPerSecond bounds the ICMP errors (RFC 1812 section 4.3.2.8, RFC 4443
-// section 2.4 f). One is enough for a flow.
+// answersPerSecond bounds the ICMP errors (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4
+// f). A flow needs one.
 const answersPerSecond = 100
 
-// answers is what telling the stack of its MTU needs.
+// answers bounds the ICMP errors to the stack.
 type answers struct {
 	now    time.Time // of the batch, read when first needed
-	second time.Time // when the bounded second began
-	sent   int       // in it
+	second time.Time // when the current second began
+	sent   int       // in the current second
 	frame  []byte
 }
 
@@ -30,10 +30,10 @@ func (a *answers) allowed() bool {
 	return a.sent <= answersPerSecond
 }
 
-// answer tells the stack that packet p is too long, and the MTU that fits: as
-// "fragmentation needed" (RFC 1191 section 4) or "packet too big" (RFC 4443
-// section 3.2). It comes from the packet's own destination, the one address that
-// is behind this interface for sure, so that no reverse path filter drops it.
+// answer tells the stack that packet p is too long, and the MTU that fits, by
+// "fragmentation needed" (RFC 1191 section 4) or "packet too big" (RFC 4443 section 3.2).
+// The source is the packet's destination: the one address that is certainly behind this
+// interface, so that no reverse path filter drops the error.
 func (s *Sender) answer(frame []byte, p *wire.Packet, mtu int) {
 	a := &s.answers
 	if s.config.Reply == nil || !answerable(frame, p) || !a.allowed() {
@@ -56,8 +56,8 @@ func (s *Sender) answer(frame []byte, p *wire.Packet, mtu int) {
 	s.counts[Replies]++
 }
 
-// answerable reports whether an ICMP error is due at all: not for a later fragment
-// and not for another ICMP error (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e).
+// answerable reports whether an ICMP error is allowed: not about a later fragment or
+// another ICMP error (RFC 1122 section 3.2.2, RFC 4443 section 2.4 e).
 func answerable(frame []byte, p *wire.Packet) bool {
 	if p.Later {
 		return false
@@ -76,9 +76,8 @@ func answerable(frame []byte, p *wire.Packet) bool {
 
 const icmpLen = 8
 
-// appendNeeded appends destination unreachable, fragmentation needed and DF set.
-// It quotes so much of the packet that 576 bytes are not exceeded (RFC 1812
-// section 4.3.2.3).
+// appendNeeded appends "destination unreachable, fragmentation needed and DF set". It
+// quotes as much of the packet as keeps within 576 bytes (RFC 1812 section 4.3.2.3).
 func appendNeeded(dst, packet []byte, mtu uint16) []byte {
 	const internetControl, ttl, unreachable, needed = 0xc0, 64, 3, 4
 	quote := packet[:min(len(packet), minMTU-wire.IPv4Len-icmpLen)]
@@ -95,8 +94,8 @@ func appendNeeded(dst, packet []byte, mtu uint16) []byte {
 	return dst
 }
 
-// appendTooBig appends packet too big. It quotes so much of the packet that the
-// least IPv6 MTU is not exceeded.
+// appendTooBig appends "packet too big". It quotes as much of the packet as keeps within
+// the least IPv6 MTU.
 func appendTooBig(dst, packet []byte, mtu uint32) []byte {
 	const hopLimit, tooBig = 64, 2
 	quote := packet[:min(len(packet), leastIPv6-wire.IPv6Len-icmpLen)]

@@ -19,8 +19,8 @@ const (
 	leastIPv6 = 1280 // nor in IPv6 (RFC 8200 section 5)
 )
 
-// tags is how many bytes a frame's VLAN tags take from the wire's MTU. A packet
-// socket lets one tag of 802.1Q go beyond it, and no other (packet_snd in Linux).
+// tags is how many bytes a frame's VLAN tags take from the wire's MTU. A packet socket
+// exempts one 802.1Q tag, and no other (packet_snd in Linux).
 func (s *Sender) tags(frame []byte, p *wire.Packet) int {
 	const header, tag, vlan = 14, 4, 0x8100
 	n := p.Start - header
@@ -33,8 +33,8 @@ func (s *Sender) tags(frame []byte, p *wire.Packet) int {
 	return n
 }
 
-// fit is the length of the longest packet with p's headers that goes through a wire
-// of this MTU, and over the paths of its SAs, as one.
+// fit is the length of the longest packet with p's headers that passes a wire of this MTU,
+// and the paths of its SAs, unfragmented.
 func (r *route) fit(p *wire.Packet, mtu int) int {
 	switch header := p.Header - p.Start; {
 	case header == wire.IPv4Len && mtu == r.mtu:
@@ -46,15 +46,15 @@ func (r *route) fit(p *wire.Packet, mtu int) int {
 	}
 }
 
-// tooLong handles a packet that does not go through a wire of this MTU, and over its
-// path, as one (RFC 4301 section 8.2).
+// tooLong handles a packet that does not pass a wire of this MTU, or its path,
+// unfragmented (RFC 4301 section 8.2).
 //
-//  1. IPv4 says with DF whether it may be fragmented.
-//  2. An IPv6 stack that is told fragments by itself. Nothing shorter than 1280
-//     bytes can be asked of it (RFC 2473 section 7.1). Nor would a fragment help
-//     in transport mode, which takes none, nor where fragments are joined in front:
-//     there only TCP is told, since it makes shorter packets.
-//  3. Fragments are made of what was sealed (RFC 4303 section 3.3.4).
+//  1. IPv4 says by DF whether it may be fragmented.
+//  2. An IPv6 stack fragments by itself once it is told, but not below 1280 bytes
+//     (RFC 2473 section 7.1). That does not help in transport mode, which takes no
+//     fragments, nor if the stack's fragments are joined again before they are
+//     sealed. Then only TCP is told, which makes shorter packets.
+//  3. Otherwise what was sealed is fragmented (RFC 4303 section 3.3.4).
 func (s *Sender) tooLong(frame []byte, p *wire.Packet, r *route, mtu int) Reason {
 	n, least := p.End-p.Start, leastIPv4
 	var may bool
@@ -104,7 +104,7 @@ func (s *Sender) split4(frame []byte, l3, mtu int) Reason {
 	return Fragmented
 }
 
-// dropOptions overwrites the options that only the first fragment carries.
+// dropOptions overwrites options that only the first fragment carries.
 func dropOptions(o []byte) {
 	const end, noop, copied = 0, 1, 0x80
 	for len(o) > 0 && o[0] != end {
@@ -147,9 +147,9 @@ func (s *Sender) split6(frame []byte, l3, mtu int) Reason {
 	return Fragmented
 }
 
-// perFragment is the length of the headers that every fragment begins with, all
-// that routers on the way read: up to a routing header, else hop-by-hop options.
-// nextAt is the byte that names what follows them.
+// perFragment is the length of the headers that every fragment repeats, which routers on
+// the way read: up to a routing header, else hop-by-hop options. nextAt is the byte that
+// names what follows them.
 func perFragment(ip []byte) (header, nextAt int) {
 	header, nextAt = wire.IPv6Len, 6
 	next := ip[nextAt]
@@ -167,7 +167,7 @@ func perFragment(ip []byte) (header, nextAt int) {
 	return header, nextAt
 }
 
-// piece sends a frame put together of three parts, and returns it.
+// piece sends a frame made of three parts, and returns it.
 func (s *Sender) piece(headers, extension, payload []byte) []byte {
 	start := len(s.buf)
 	s.buf = append(append(append(s.buf, headers...), extension...), payload...)

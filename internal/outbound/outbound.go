@@ -1,18 +1,17 @@
-// Package outbound is the sending side of a host: what a plain stack sends
-// becomes what its SAs make of it on the wire (RFC 4301 section 5.1).
+// Package outbound is the sending side of a host: it seals what a plain stack sends, by
+// policy and SAs (RFC 4301 section 5.1).
 //
-// A Sender takes whole Ethernet frames from the stack. Each one is sent in
-// clear, sealed, cut into fragments, or dropped; a packet that is too long once
-// sealed is answered with the ICMP error that a router on the way would send.
-// ARP, neighbour discovery, multicast, broadcast and link-local traffic stay in
-// clear, whatever the policy says.
+// A Sender takes whole Ethernet frames from the stack, and sends each in clear, sealed or
+// in sealed fragments, or drops it. A packet that would be too long once sealed is answered
+// with the ICMP error that a router would send. ARP, neighbour discovery, multicast,
+// broadcast and link-local traffic stay in clear, whatever the policy says.
 //
 // It picks SAs (select.go) and minds the MTU (mtu.go, icmp.go). The Sealer beneath
 // (sealer.go) turns one packet into a sealed one and knows nothing of the rest.
 //
-// Outbound keeps no lifetimes and does no I/O. It reassembles nothing, and
-// transport mode takes no fragments: where the stack makes some, as it does of
-// UDP once it has been told the MTU, reassembly belongs in front.
+// It keeps no lifetimes and does no I/O. It does not reassemble, and transport mode takes
+// no fragments: if the stack makes some, as it does of UDP once it knows the MTU, they have
+// to be put together before.
 package outbound
 
 import (
@@ -36,8 +35,8 @@ type Config struct {
 	Policy []sa.Policy              // the first match decides
 	Held   []Held                   // what must not leave in clear although nothing seals it
 	Use    [][]string               // stacks of SAs by name, innermost first; none: see Sender
-	Local  []netip.Addr             // our own; the first of its IP version is src of a tunnel that has none
-	Joined bool                     // the stack's fragments come as the datagram that they make
+	Local  []netip.Addr             // our own; the first of an IP version is the src of its tunnels without one
+	Joined bool                     // the stack's fragments have been put together
 	MTU    int                      // of the wire in bytes, without the Ethernet header
 	Socket bool                     // the wire is a packet socket, which counts VLAN tags against the MTU
 	Ledger *ledger.Ledger           // where numbers live; nil: in the Sender
@@ -47,11 +46,11 @@ type Config struct {
 	Random io.Reader                // CBC's IVs; nil is crypto/rand
 }
 
-// Held names packets that are held back where no SA seals them and no rule of the
-// policy speaks of them: they were protected a moment ago, or will be in a moment.
+// Held names packets that are held back while no SA seals them and no rule of the policy
+// concerns them: they were protected a moment ago, or will be soon.
 type Held struct {
 	Match    sa.Selector
-	Src, Dst netip.Addr // of an SA in transport mode, where it has any
+	Src, Dst netip.Addr // of an SA in transport mode, if it has any
 }
 
 // HeldSA names the packets that an SA carries.
@@ -65,9 +64,9 @@ func HeldSA(a *sa.SA) (h Held) {
 	return h
 }
 
-// Sender seals what a stack sends. One goroutine may call Batch; the other
-// methods may be called beside it, but not by Reply. Numbers leave an SA in the
-// order of Batch, which is why a Sender is for one queue.
+// Sender seals what a stack sends. One goroutine may call Batch, others the other methods
+// meanwhile, but not from Reply. Batch sends an SA's numbers in order, which is why a
+// Sender serves one queue.
 //
 // Which SAs a packet gets:
 //
@@ -76,43 +75,42 @@ func HeldSA(a *sa.SA) (h Held) {
 //  2. Candidates are the stacks of Use, in their order. A rule that names an SA
 //     takes those that contain it.
 //  3. Without Use, a rule that names an SA takes that one, with the other half of
-//     its bundle. Else it is the transport-mode SA that may carry the packet, then
-//     around it the tunnel that may carry what came of that; of several the last.
+//     its bundle. Otherwise the transport-mode SA that may carry the packet is
+//     taken, and around it the tunnel that may carry the result; of several the last.
 //  4. An SA may carry what its selector matches: the packet that it is applied to
 //     (RFC 4301 section 5.2 asks the same of the receiver). In transport mode the
 //     addresses must be its own, too.
-//  5. Without candidate the packet is dropped if a rule says protect. If no rule
+//  5. Without a candidate the packet is dropped if a rule says protect. If no rule
 //     matched, it is sent in clear, unless it is held back, or shows too little to
-//     tell whether some SA would carry it.
+//     rule out that some SA would carry it.
 type Sender struct {
 	mu      sync.Mutex
 	ledger  *ledger.Ledger // of a Config without one
 	config  Config
 	selects bool // rules or selectors look at packets
 	sas     associations
-	ended   map[end]bool // said so far
+	ended   map[end]bool // reported so far
 	paths   map[sa.ID]*path
 	routes  map[wire.Flow]route
 	counts  [NumReasons]uint64
 	id      uint32                // of the latest IPv6 fragments, from anywhere (RFC 7739)
-	limit   audit.Limiter[string] // of what Audit is told, by reason and SAs
+	limit   audit.Limiter[string] // bounds what Audit is told
 
 	// The batch in work.
-	buf []byte   // what out holds that is not the caller's
+	buf []byte   // memory of the frames in out that are not the caller's
 	out [][]byte //
 	by  string   // names of the SAs of the frame in work
 
 	answers answers
 }
 
-// Lengths of MTU that New accepts in bytes. Any IPv4 host takes the least one
-// (RFC 791).
+// The MTUs in bytes that New accepts. Every IPv4 host takes the least one (RFC 791).
 const (
 	minMTU = 576
 	maxMTU = 65535
 )
 
-// New makes a Sender. An error names the SA or the field and what is wrong.
+// New makes a Sender. An error names the SA or the field, and what is wrong.
 func New(c Config) (*Sender, error) {
 	s := &Sender{id: rand.Uint32(), ledger: ledger.New(), ended: map[end]bool{}, paths: map[sa.ID]*path{}, routes: map[wire.Flow]route{}}
 	if err := s.Replace(c); err != nil {
@@ -121,9 +119,9 @@ func New(c Config) (*Sender, error) {
 	return s, nil
 }
 
-// Replace puts another configuration in the place of the one before, between two
-// batches, which wait for no key. Sequence numbers go on where the ledger knows the
-// key. On an error nothing has changed.
+// Replace changes the configuration between two batches, which do not wait for keys to be
+// set up. Sequence numbers go on if the ledger knows the key. On an error nothing has
+// changed.
 func (s *Sender) Replace(c Config) error {
 	if c.MTU < minMTU || c.MTU > maxMTU {
 		return errMTU
@@ -147,9 +145,9 @@ func (s *Sender) Replace(c Config) error {
 
 var errMTU = errors.New("outbound: the wire's MTU must be 576 to 65535 bytes")
 
-// Batch handles the frames of one batch in order and returns what goes to the
-// wire: fewer frames, or more. Those in clear are the caller's own, the others
-// stand until the next call.
+// Batch handles the frames of one batch in order and returns what goes to the wire, fewer
+// frames or more. Those in clear are the caller's own; the others are valid until the next
+// call.
 func (s *Sender) Batch(frames [][]byte) [][]byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -167,10 +165,10 @@ func (s *Sender) Batch(frames [][]byte) [][]byte {
 
 // one handles a frame.
 //
-//  1. What is no IP packet, or keeps the link itself alive, passes.
-//  2. Find its SAs, or that it has none.
-//  3. Seal it, unless it is to be clear.
-//  4. What is too long for the wire is mtu.go's.
+//  1. What is not an IP packet, or is the link's own, passes.
+//  2. Find its SAs, if any.
+//  3. Seal it, unless it leaves in clear.
+//  4. If it is too long for the wire, see mtu.go.
 func (s *Sender) one(frame []byte) Reason {
 	s.by = ""
 	etherType, l3, ok := wire.Ethernet(frame)
@@ -219,7 +217,7 @@ func (s *Sender) pass(frame []byte, r Reason) Reason {
 	return r
 }
 
-// seal makes the sealed frame after what buf holds. MAC addresses and tags stay.
+// seal appends the sealed frame to buf. MAC addresses and tags stay.
 func (s *Sender) seal(frame []byte, p *wire.Packet, r *route) ([]byte, Reason) {
 	start := len(s.buf)
 	s.buf = append(s.buf, frame[:p.Start]...)
@@ -280,8 +278,7 @@ func (s *Sender) States() []State {
 	return all
 }
 
-// Counts are the frames so far by reason, and what was counted beside them, as
-// of the latest batch.
+// Counts are the frames by reason, and what is counted beside them, as of the latest batch.
 func (s *Sender) Counts() [NumReasons]uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,28 +14,27 @@ const (
 	// nobody reports (RFC 1191 section 6.3, RFC 8201 section 4).
 	pathHolds = 10 * time.Minute
 
-	// leastPath4 is the shortest path of IPv4 that is believed; any Internet path
-	// takes more, and who forges less wants us to send crumbs.
+	// leastPath4 is the least path MTU of IPv4 that is believed. Every Internet path
+	// takes more; a forger would ask for less to make us send crumbs.
 	leastPath4 = 552
 
-	// recentNumbers is how many of an SA's latest numbers a report may be about:
-	// what leaves in a tenth of a second at a million packets a second.
+	// recentNumbers is how many of an SA's latest numbers a report may be about: a
+	// tenth of a second's at a million packets a second.
 	recentNumbers = 1 << 17
 )
 
-// path is what routers have reported of the way that an SA's packets take.
+// path is what routers have reported about the path of an SA's packets.
 type path struct {
-	mtu    int           // bytes; 0: nothing that still holds
+	mtu    int           // bytes; 0: no report that still holds
 	until  time.Duration // on the ledger's clock
 	logged bool
 }
 
-// Heed looks at a frame that has come for a router's report that a sealed packet of
-// ours was too long for the next link ("fragmentation needed", RFC 1191; "packet too
-// big", RFC 4443 section 3.2), and keeps what it says for the SA (RFC 4301 section
-// 8.2.1). Nobody signs such a report. So the packet that it quotes must be of an SA
-// of ours and have a number sent lately, and it only shortens a path, to no less
-// than what every path takes. The frame is only read.
+// Heed reads a router's report, if the frame is one, that a sealed packet of ours was too
+// long for the next link ("fragmentation needed", RFC 1191; "packet too big", RFC 4443
+// section 3.2), and keeps what it says for the SA (RFC 4301 section 8.2.1). Nobody signs
+// such a report. So the packet that it quotes must be of an SA of ours and have a number
+// sent lately, and the report only shortens a path, never below what every path takes.
 func (s *Sender) Heed(frame []byte) {
 	l3, version := icmpAt(frame)
 	if version == 0 {
@@ -56,7 +55,7 @@ func (s *Sender) Heed(frame []byte) {
 	s.narrow(i, &r)
 }
 
-// narrow keeps a report that has been checked, and says so once of each SA.
+// narrow keeps a report that has been checked, and audits the first of each SA.
 func (s *Sender) narrow(i int, r *report) {
 	a := s.sas.all[i]
 	p := s.paths[a.ID()]
@@ -75,7 +74,7 @@ func (s *Sender) narrow(i int, r *report) {
 		Number: uint64(r.number), Src: a.Src, Dst: a.Dst, Router: r.router, MTU: r.mtu})
 }
 
-// restorePaths gives the SAs of another configuration the paths that are known.
+// restorePaths gives the SAs of a new configuration the paths that are known.
 func (s *Sender) restorePaths() {
 	there := map[sa.ID]bool{}
 	for i, a := range s.sas.all {
@@ -87,7 +86,7 @@ func (s *Sender) restorePaths() {
 	maps.DeleteFunc(s.paths, func(id sa.ID, p *path) bool { return p.mtu == 0 && !there[id] })
 }
 
-// agePaths forgets reports that hold no more.
+// agePaths forgets reports that no longer hold.
 func (s *Sender) agePaths() {
 	now, changed := s.config.Ledger.Clock(), false
 	for _, p := range s.paths {
@@ -101,8 +100,8 @@ func (s *Sender) agePaths() {
 	}
 }
 
-// reported finds the SA of the packet that a report quotes: -1 where it is of none,
-// or of one that did not send that number lately.
+// reported finds the SA of the packet that a report quotes; -1 if there is none, or it did
+// not send that number lately.
 func (a *associations) reported(r *report) int {
 	for i, s := range a.all {
 		if s.SPI != r.spi || s.Protocol != r.protocol || s.Encap != r.encap || s.Dst.IsValid() && s.Dst != r.dst || s.Src.IsValid() && s.Src != r.src {
@@ -115,12 +114,12 @@ func (a *associations) reported(r *report) int {
 	return -1
 }
 
-// report is a router's word that a sealed packet is too long for the next link.
+// report is a router's report that a sealed packet is too long for the next link.
 type report struct {
 	router     netip.Addr
 	mtu, least int // bytes; least is what every path of that IP version takes
 
-	// Of the packet quoted.
+	// The packet quoted.
 	src, dst netip.Addr
 	protocol sa.Protocol
 	spi      uint32
@@ -128,8 +127,8 @@ type report struct {
 	encap    bool
 }
 
-// icmpAt finds the IP packet of a frame that carries ICMP; version is 0 where it does
-// not, as nearly always. No router puts extension headers in front of ICMPv6.
+// icmpAt finds the IP packet of a frame that carries ICMP; version is 0 if it does not.
+// Routers put no extension headers before ICMPv6.
 func icmpAt(frame []byte) (l3 int, version uint8) {
 	etherType, l3, ok := wire.Ethernet(frame)
 	switch {
@@ -142,8 +141,8 @@ func icmpAt(frame []byte) (l3 int, version uint8) {
 	return 0, 0
 }
 
-// parseReport reads a report. ok is false for what is none, is damaged, or quotes
-// no IPsec packet up to its sequence number.
+// parseReport reads a report. ok is false for anything else, for a damaged one, and for
+// one that does not quote an IPsec packet up to its sequence number.
 func parseReport(frame []byte, l3 int, version uint8) (r report, ok bool) {
 	kind := uint16(3<<8 | 4) // fragmentation needed, type and code
 	if version == 6 {
@@ -169,8 +168,8 @@ func parseReport(frame []byte, l3 int, version uint8) (r report, ok bool) {
 	return r, r.quote(q.Proto, frame[q.Header:max(q.Header, q.Reach)])
 }
 
-// quote reads the IPsec header at the front of b: with the eight bytes that a router
-// must quote at least (RFC 792), ESP's is whole, AH's and that of ESP in UDP are not.
+// quote reads the IPsec header at the start of b. The eight bytes that a router must quote
+// at least (RFC 792) suffice for ESP, but not for AH or ESP in UDP.
 func (r *report) quote(proto uint8, b []byte) bool {
 	r.protocol = sa.Protocol(proto)
 	at := 0

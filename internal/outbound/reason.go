@@ -2,8 +2,8 @@ package outbound
 
 import "tapsec/internal/reason"
 
-// Reason says what became of a frame. Each frame has one; the last few, from
-// Pieces on, are counted beside them.
+// Reason says what became of a frame. Each frame has one. Those from Pieces on are counted
+// beside that.
 type Reason uint8
 
 // The reasons.
@@ -63,10 +63,10 @@ var reasons = reason.New[Reason]("outbound", []reason.Text{
 	Unbelieved: {"path-mtu-refused", "such reports of no SA of ours, of a number not sent lately, or of an MTU that no path has or that is no news"},
 })
 
-// Dropped reports whether such a frame was not sent.
+// Dropped reports whether the frame was not sent.
 func (r Reason) Dropped() bool { return r >= Discarded && r < Pieces }
 
-// Reasons lists every reason there is.
+// Reasons lists all reasons.
 func Reasons() []Reason { return reasons.All() }
 
 // String gives the short name, as counters and JSON have it.
@@ -75,6 +75,6 @@ func (r Reason) String() string { return reasons.Name(r) }
 // Sentence says what was counted.
 func (r Reason) Sentence() string { return reasons.Sentence(r) }
 
-// Qualified gives the short name after "outbound/", for where nothing else says
-// whose reason it is.
+// Qualified gives the short name after "outbound/", for where nothing else tells whose
+// reason it is.
 func (r Reason) Qualified() string { return reasons.Qualified(r) }

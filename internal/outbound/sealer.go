@@ -24,21 +24,20 @@ var (
 	ErrTooLong  = errors.New("outbound: the sealed packet exceeds 65535 bytes")
 )
 
-// Sealer is the sealing alone: a packet in, a sealed packet out (RFC 4301 section
-// 5.1), in every mode, for bundles and nested SAs, both IP versions, UDP
-// encapsulation and every suite. It knows no policy and cuts nothing. It is unsafe
-// for concurrent use.
+// Sealer does the sealing: a packet in, a sealed packet out (RFC 4301 section 5.1), in every
+// mode, for bundles and nested SAs, both IP versions, UDP encapsulation and every suite. It
+// knows no policy and does not fragment. It is unsafe for concurrent use.
 type Sealer struct {
 	layers []*layer
 }
 
-// Numbers gives the sequence numbers of an SA, each once.
+// Numbers gives out the sequence numbers of an SA, each once.
 type Numbers interface {
 	Next(last uint64) (uint64, error) // takes one, which must not exceed last
 	Peek() uint64                     // what Next would take
 }
 
-// count is numbers that nobody else knows of.
+// count is numbers of the Sealer's own.
 type count uint64
 
 func (c *count) Next(last uint64) (uint64, error) {
@@ -57,30 +56,29 @@ type layer struct {
 	sa      sa.SA
 	esp     *esp.Outbound // one of the two
 	ah      *ah.Outbound
-	wraps   bool // puts an IP header of its own in front
+	wraps   bool // adds an IP header of its own
 	numbers Numbers
-	id      *uint16 // of the latest outer IPv4 header; one count for all SAs of NewSealer, from anywhere
-	path    int     // the longest packet in bytes that its way takes
+	id      *uint16 // of the latest outer IPv4 header; one random-based count for all SAs of NewSealer
+	path    int     // longest packet in bytes that the SA's path takes
 	out     []byte
 }
 
-// NewSealer makes a Sealer of SAs given innermost first; each is applied in its own
-// mode. An AH over ESP (wire layout IP AH ESP) is the ESP SA followed by the AH
-// SA. Where the AH's Bundle names the ESP both are one portion: in tunnel mode
-// there is then one outer header in front of both. Without SAs a packet stays
-// as it is.
+// NewSealer makes a Sealer of SAs, innermost first, each applied in its own mode. AH over
+// ESP (on the wire IP AH ESP) is the ESP SA followed by the AH SA. If the AH's Bundle names
+// the ESP, both are one portion, in tunnel mode with one outer header. Without SAs a packet
+// stays as it is.
 //
-// A tunnel SA needs Src and Dst. CBC takes its IVs from source, and so do the outer
-// IPv4 headers the identification that they count from; nil is crypto/rand. An
-// error names the SA and what is wrong with it.
+// A tunnel SA needs Src and Dst. CBC's IVs and the first identification of outer IPv4
+// headers come from source; nil is crypto/rand. An error names the SA and what is wrong
+// with it.
 func NewSealer(source io.Reader, sas ...*sa.SA) (*Sealer, error) {
 	if source == nil {
 		source = rand.Reader
 	}
 	s := &Sealer{}
 	var beneath *sa.SA
-	// Fragments with the numbers from before a reload or a restart may still wait at
-	// the receiver, so that none begins where another has (RFC 6864 section 4.3).
+	// A random start: the receiver may still hold fragments with identifications from
+	// before a reload or a restart (RFC 6864 section 4.3).
 	var begin [2]byte
 	if _, err := io.ReadFull(source, begin[:]); err != nil {
 		return nil, fmt.Errorf("outbound: %w", err)
@@ -130,23 +128,23 @@ func lastNumber(a *sa.SA) uint64 {
 	return math.MaxUint32
 }
 
-// SetNumber sets the 64-bit sequence number of the next packet of SA i, counted
-// as given to NewSealer. It begins after oseq and seq_high, at 1 without them.
-// Most suites derive their IV from the number: real keys never see one twice.
+// SetNumber sets the 64-bit sequence number of the next packet of SA i, by its place in
+// NewSealer. Without it numbers begin after oseq or seq_high, else at 1. Most suites derive
+// the IV from the number: a real key must never see one twice.
 func (s *Sealer) SetNumber(i int, next uint64) {
 	n := count(next)
 	s.layers[i].numbers = &n
 }
 
-// SetNumbers has SA i take its numbers from what may outlive the Sealer.
+// SetNumbers makes SA i take its numbers from n, which may outlive the Sealer.
 func (s *Sealer) SetNumbers(i int, n Numbers) { s.layers[i].numbers = n }
 
 // Number is the sequence number of the next packet of SA i.
 func (s *Sealer) Number(i int) uint64 { return s.layers[i].numbers.Peek() }
 
-// Stack makes a Sealer of some of the SAs of s, innermost first, each given by
-// its place in NewSealer. Both draw on the same sequence numbers and may not be used
-// concurrently. It panics where an SA is given twice.
+// Stack makes a Sealer of some SAs of s, innermost first, each given by its place in
+// NewSealer. Both share sequence numbers and must not be used concurrently. It panics if an
+// SA is given twice.
 func (s *Sealer) Stack(sas ...int) *Sealer {
 	part := &Sealer{}
 	for _, i := range sas {
@@ -158,10 +156,9 @@ func (s *Sealer) Stack(sas ...int) *Sealer {
 	return part
 }
 
-// Seal appends the sealed form of the IP packet to dst. Bytes after the
-// packet's own length are left out. Where an error is returned, one of these,
-// ah.ErrOptions or that of the source of randomness or of numbers, numbers may have
-// been used up.
+// Seal appends the sealed form of the IP packet to dst. Bytes beyond the packet's own length
+// are left out. The error is one of the above, ah.ErrOptions, or that of the source of
+// randomness or numbers; numbers may then have been used.
 func (s *Sealer) Seal(dst, packet []byte) ([]byte, error) {
 	p, err := parse(packet)
 	if err != nil {
@@ -176,7 +173,7 @@ func (s *Sealer) Seal(dst, packet []byte) ([]byte, error) {
 	return append(dst, packet...), nil
 }
 
-// parse finds the headers of a packet that must be all there.
+// parse finds the headers of a packet, which must be complete.
 func parse(packet []byte) (wire.Packet, error) {
 	if len(packet) == 0 {
 		return wire.Packet{}, ErrPacket
@@ -189,12 +186,12 @@ func parse(packet []byte) (wire.Packet, error) {
 	return p, nil
 }
 
-// seal applies one SA (RFC 4303 section 3.3, RFC 4302 section 3.3). What it
-// returns stands until the next call.
+// seal applies one SA (RFC 4303 section 3.3, RFC 4302 section 3.3). Its result is valid
+// until the next call.
 //
 //  1. Take the sequence number.
-//  2. Put the headers in front: a new IP header, or those of the packet.
-//  3. Add what is sealed. For AH the ICV stays open.
+//  2. Begin with the headers: a new IP header, or those of the packet.
+//  3. Append what is sealed. AH leaves its ICV open.
 //  4. Mend the IP header: what follows it, its length, its checksum.
 //  5. Fill in what covers the finished packet: the AH's ICV, a UDP checksum.
 func (l *layer) seal(packet []byte) ([]byte, error) {
@@ -223,14 +220,14 @@ func (l *layer) seal(packet []byte) ([]byte, error) {
 	switch {
 	case l.ah != nil:
 		err = l.ah.Sign(l.out, &p, number)
-	case l.sa.Encap && p.Version == 6: // where it may not be 0 (RFC 8200 section 8.1)
+	case l.sa.Encap && p.Version == 6: // the checksum must not be 0 (RFC 8200 section 8.1)
 		wire.UpperSum(l.out, p)
 	}
 	return l.out, err
 }
 
-// headers starts l.out with the headers in front of IPsec, lets p describe
-// them, and returns what is to be sealed.
+// headers starts l.out with the headers before IPsec, makes p describe them, and returns
+// what is to be sealed.
 func (l *layer) headers(packet []byte, p *wire.Packet) (payload []byte, next uint8, err error) {
 	if l.wraps {
 		next = wire.ProtoIPv4
@@ -269,8 +266,8 @@ func (l *layer) appendAH(payload []byte, next uint8, number uint64) {
 	l.out = append(l.ah.Append(l.out, next, number), payload...)
 }
 
-// appendESP adds ESP, after a UDP header where it is encapsulated: in IPv4
-// without a checksum (RFC 3948 section 2.1).
+// appendESP appends ESP, with encapsulation after a UDP header, in IPv4 without a checksum
+// (RFC 3948 section 2.1).
 func (l *layer) appendESP(payload []byte, next uint8, number uint64) (err error) {
 	at := len(l.out)
 	if l.sa.Encap {

@@ -9,7 +9,7 @@ import (
 	"tapsec/wire"
 )
 
-// choose finds the SAs for a flow; name is the rule's, or empty. nil is none.
+// choose finds the SAs for a flow; name is the rule's SA, or empty. nil is none.
 func (a *associations) choose(f wire.Flow, name string) stack {
 	for _, k := range a.use {
 		if (name == "" || k.has(name)) && k.carries(f) {
@@ -28,8 +28,8 @@ func (a *associations) choose(f wire.Flow, name string) stack {
 	return nil
 }
 
-// derive is a transport portion if one may carry the flow, and around it a tunnel
-// if one may carry that.
+// derive takes a transport portion that may carry the flow, if any, and around it a tunnel
+// that may carry the result, if any.
 func (a *associations) derive(f wire.Flow) stack {
 	var k stack
 	for _, mode := range []sa.Mode{sa.Transport, sa.Tunnel} {
@@ -43,19 +43,18 @@ func (a *associations) derive(f wire.Flow) stack {
 	return k
 }
 
-// route is the way of a flow, found once.
+// route is what is done with a flow's packets, found once.
 type route struct {
-	fate       Reason // Sealed, one of those in clear, or a drop
+	fate       Reason // Sealed, a reason to send in clear, or a drop
 	sealer     *Sealer
 	name       string // of its SAs, innermost first
-	places     []int  // of them among all
+	places     []int  // their indexes among all SAs
 	endToEnd   bool   // the innermost SA is in transport mode
-	mtu        int    // the wire's, for which the next two are
-	fit4, fit6 int    // longest packet for the wire, headers without options or extensions
+	mtu        int    // of the wire, which fit4 and fit6 are for
+	fit4, fit6 int    // longest packet without options or extension headers
 }
 
-// maxRoutes bounds the flows remembered. Where there are more, all are forgotten
-// and found anew.
+// maxRoutes bounds the flows remembered. One more, and all are forgotten.
 const maxRoutes = 4096
 
 func (s *Sender) route(frame []byte, p *wire.Packet) route {
@@ -71,10 +70,10 @@ func (s *Sender) route(frame []byte, p *wire.Packet) route {
 	return r
 }
 
-// fates are those of a packet that gets no SA, by what its rule says.
+// fates are those of a packet without SAs, by its rule's action.
 var fates = [...]Reason{NoSA, sa.Protect: NoSA, sa.Bypass: Bypassed, sa.Discard: Discarded}
 
-// resolve follows the policy and picks SAs as Sender's comment says.
+// resolve applies the policy and picks SAs, as Sender's comment says.
 func (s *Sender) resolve(f wire.Flow) route {
 	fate, name := Unprotected, ""
 	if rule := sa.FirstFor(s.config.Policy, &f); rule != nil {
@@ -107,7 +106,7 @@ func (s *Sender) holds(f *wire.Flow) bool {
 	return false
 }
 
-// ends reports whether addresses of an SA in transport mode are the flow's.
+// ends reports whether a transport-mode SA's addresses match the flow's.
 func ends(src, dst netip.Addr, f *wire.Flow) bool {
 	return (!dst.IsValid() || dst == f.Dst) && (!src.IsValid() || src == f.Src)
 }
