@@ -1,6 +1,6 @@
-// Package audit bounds what is reported of frames that fail, so that a flood of
-// them neither fills a log nor slows good frames, and hides no frame that fails
-// for another reason or on another SA.
+// Package audit bounds what is reported of frames that fail, so that a flood of them neither
+// fills a log nor slows good frames, nor hides a frame that fails for another reason or on
+// another SA.
 package audit
 
 import (
@@ -15,11 +15,11 @@ const (
 	PerReason = 20
 )
 
-// Limiter is that bound. Its zero value works, and it may be used by several
-// goroutines. A flood costs it no memory: it remembers the SAs of the events
-// reported in the present second, which are few.
+// Limiter is that bound. Its zero value works, and several goroutines may use it. A flood
+// costs no memory: it remembers only the SAs of the few events reported in the present
+// second.
 //
-// SA is what tells SAs apart; its zero value stands for frames of none.
+// SA identifies an SA; its zero value is for frames without one.
 type Limiter[SA comparable] struct {
 	mu    sync.Mutex
 	since time.Time          // when the present second began
@@ -37,8 +37,8 @@ type key[SA comparable] struct {
 	sa     SA
 }
 
-// Allow reports whether an event is to be reported, and then also how many for that
-// reason were not since the last that was.
+// Allow reports whether an event is to be reported, and if so, how many for that reason
+// have been suppressed since the last one that was.
 func (l *Limiter[SA]) Allow(reason uint8, sa SA) (suppressed uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -54,9 +54,9 @@ func (l *Limiter[SA]) Allow(reason uint8, sa SA) (suppressed uint64, ok bool) {
 	return suppressed, true
 }
 
-// Silent calls report for each reason for which events were left out, and of which
-// none was reported in the present second; at the end, with all, for every one.
-// Called once a second it leaves nobody waiting for the next event of its kind.
+// Silent calls report for each reason with suppressed events of which none was reported in
+// the present second, and with all, at the end, for every one. Called once a second, it
+// keeps nobody waiting for the next event of a kind.
 func (l *Limiter[SA]) Silent(all bool, report func(reason uint8, suppressed uint64)) {
 	var left [256]uint64
 	l.mu.Lock()
@@ -74,7 +74,7 @@ func (l *Limiter[SA]) Silent(all bool, report func(reason uint8, suppressed uint
 	}
 }
 
-// turn begins another second, where the one before is over.
+// turn begins another second if the last one is over.
 func (l *Limiter[SA]) turn() {
 	now := time.Now()
 	if l.lines != nil && now.Sub(l.since) < time.Second {

@@ -7,14 +7,13 @@ import (
 	"tapsec/sa"
 )
 
-// account is what Inbound and Counter have in common: a name, and a lease of
-// numbers.
+// account is what Inbound and Counter have in common: a name and a lease of numbers.
 type account struct {
 	mu     sync.Mutex
-	keeper *keeper // nil: in memory alone, where a lease has no end
+	keeper *keeper // nil: in memory only, and a lease has no end
 	id     string  // fingerprint
 	about  string  // the SA, for people
-	asked  bool    // for in this process: it is kept as long as that lives
+	asked  bool    // in use in this process, so it is kept as long as that lives
 	seen   time.Time
 	lease  lease
 }
@@ -30,8 +29,8 @@ func (a *account) base() *account { return a }
 
 func (a *account) init(l *Ledger, id string) { a.keeper, a.id = l.keeper, id }
 
-// ask notes that an SA is configured, and has a lease written for it before its
-// first number needs one.
+// ask notes that an SA is configured, and gets it a lease before its first number needs
+// one.
 func ask(h holder, s *sa.SA) {
 	a := h.base()
 	a.mu.Lock()
@@ -42,13 +41,13 @@ func ask(h holder, s *sa.SA) {
 	}
 }
 
-// covers reports whether number n may be used as far as the disk is concerned.
+// covers reports whether the lease allows number n.
 func (a *account) covers(n uint64) bool {
 	return a.keeper == nil || a.lease.granted && n <= a.lease.upTo
 }
 
-// promised is how far numbers may be used by what is to stand on disk; there is
-// no promise where that is to say exactly what was used.
+// promised is the bound of the numbers in use that the disk shall have; ok is false if it
+// shall have exactly what was used.
 func (a *account) promised(used uint64) (upTo uint64, ok bool) {
 	l := &a.lease
 	return max(l.upTo, l.pending, used), l.granted || l.pending != 0
@@ -62,7 +61,7 @@ func (a *account) line(now time.Time) record {
 	return record{SA: a.about, Seen: a.seen.Truncate(time.Second).UTC()}
 }
 
-// spent has the lease renewed where half of it is used; mu is held.
+// spent asks for the lease to be renewed once half of it is used; mu is held.
 func spent(h holder) {
 	if a := h.base(); a.keeper != nil && a.lease.half(h.used()) {
 		a.keeper.want(h)

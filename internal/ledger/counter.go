@@ -11,15 +11,15 @@ var (
 	ErrLease  = errors.New("the sequence number is beyond those in the state file, and no more can be written there")
 )
 
-// Counter gives the sequence numbers of an outbound SA, each once. It may be used
-// by several goroutines.
+// Counter gives out the sequence numbers of an outbound SA, each once. Several goroutines
+// may use it.
 type Counter struct {
 	account
 	next uint64
 }
 
-// Next takes the next number, which must not exceed last, less than 2^64 - 1. It is ErrUsedUp after that, and
-// ErrLease where the number cannot be written to disk before.
+// Next takes the next number. The error is ErrUsedUp once that would exceed last, which is
+// less than 2^64 - 1, and ErrLease if the disk cannot be written to first.
 func (c *Counter) Next(last uint64) (uint64, error) {
 	for {
 		n, ok := c.take(last)
@@ -35,7 +35,7 @@ func (c *Counter) Next(last uint64) (uint64, error) {
 	}
 }
 
-// take takes the next number if the disk allows that.
+// take takes the next number if the lease allows that.
 func (c *Counter) take(last uint64) (n uint64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -48,7 +48,7 @@ func (c *Counter) take(last uint64) (n uint64, ok bool) {
 	return n, true
 }
 
-// Raise has the counter go on at n, if it has not come there.
+// Raise makes n the next number, unless the counter is beyond it.
 func (c *Counter) Raise(n uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -56,7 +56,7 @@ func (c *Counter) Raise(n uint64) {
 	spent(c)
 }
 
-// Peek is the number that Next would give.
+// Peek is the number that Next would take.
 func (c *Counter) Peek() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -11,18 +11,17 @@ import (
 	"tapsec/sa"
 )
 
-// fingerprint names an SA for as long as its keys live: 128 bits of an
-// HMAC-SHA-256 under the keys, in hexadecimal. It tells nothing of them but
-// whether they are the same. Mode, ESN, window and name are no part of it: a
-// configuration may change them while the key has been used.
+// fingerprint names an SA for as long as its keys live: 128 bits of an HMAC-SHA-256 under
+// the keys, in hexadecimal. It tells nothing about the keys but whether they are the same.
+// Mode, ESN, window and name are not part of it: a configuration may change them while the
+// key stays.
 func fingerprint(s *sa.SA) string {
 	return digest(16, keys(s), "tapsec SA 2\n%s\n%s\n%s\n%s\n%s\n", s.Protocol, sa.SPI(s.SPI), s.Dst, s.Src, s.Suite.Name)
 }
 
-// counterFingerprint is that of an outbound SA. Suites that break where a nonce
-// comes again make it of the number: GCM, CCM, CTR, GMAC and ChaCha20. There the
-// one key that meets the nonce names the counter, whatever SPI, addresses,
-// integrity key or length of ICV go with it.
+// counterFingerprint is that of an outbound SA. GCM, CCM, CTR, GMAC and ChaCha20 break if a
+// nonce repeats, and make it from the number. For them the key that is used with the nonce
+// alone names the counter, whatever SPI, addresses, integrity key or ICV length go with it.
 func counterFingerprint(s *sa.SA) string {
 	if !s.Suite.CounterMode() {
 		return fingerprint(s)
@@ -34,7 +33,7 @@ func counterFingerprint(s *sa.SA) string {
 	return digest(16, key.Bytes(), "tapsec nonces 2\n")
 }
 
-// keys is both keys, so that no byte can move from one to the other.
+// keys joins both keys so that no byte can move from one to the other.
 func keys(s *sa.SA) []byte {
 	encryption, integrity := s.EncryptionKey.Bytes(), s.IntegrityKey.Bytes()
 	return slices.Concat(binary.BigEndian.AppendUint32(nil, uint32(len(encryption))), encryption, integrity)

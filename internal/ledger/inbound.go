@@ -7,8 +7,7 @@ import (
 	"tapsec/sa"
 )
 
-// Inbound is what is known of an inbound SA. It may be used by several
-// goroutines.
+// Inbound is what is known of an inbound SA. Several goroutines may use it.
 type Inbound struct {
 	account
 	window         replay.Window
@@ -17,7 +16,7 @@ type Inbound struct {
 	ended          bool
 }
 
-// Usage is what of an SA's lifetime is used up (RFC 4301 section 4.4.2.1).
+// Usage is how much of an SA's lifetime is used up (RFC 4301 section 4.4.2.1).
 type Usage struct {
 	Packets, Bytes uint64        // accepted; bytes of payload
 	Began          time.Duration // by the ledger's clock
@@ -31,11 +30,11 @@ type Verdict uint8
 const (
 	Fresh   Verdict = iota + 1
 	Refused         // it came before, is too old to tell, or is 0
-	NoLease         // it cannot be written to disk before it is used; ask again later
+	NoLease         // the disk cannot be written to first; ask again later
 )
 
-// Accept reports whether a packet with that number and so many bytes of payload
-// may pass, and counts it. Only numbers under a valid ICV may come here.
+// Accept says whether a packet with that number and payload bytes may pass, and counts it.
+// A valid ICV must have proven the number.
 func (in *Inbound) Accept(seq, payload uint64) Verdict {
 	for {
 		if v := in.accept(seq, payload); v != NoLease {
@@ -62,8 +61,8 @@ func (in *Inbound) accept(seq, payload uint64) Verdict {
 	return Fresh
 }
 
-// Configure has the window be as the SA says, and know what a running SA was
-// taken over with, if that is news.
+// Configure gives the window the SA's size, and the numbers that a running SA was taken
+// over with, if they are new.
 func (in *Inbound) Configure(s *sa.SA) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -77,7 +76,7 @@ func (in *Inbound) Configure(s *sa.SA) {
 	in.takeOver(s)
 }
 
-// takeOver has the window refuse what a configuration says was received.
+// takeOver makes the window refuse what a configuration says was received.
 func (in *Inbound) takeOver(s *sa.SA) {
 	if s.Seq <= in.window.Top() {
 		return
@@ -97,14 +96,14 @@ func windowOf(s *sa.SA) replay.Window {
 	return replay.New(s.Window)
 }
 
-// Window is what can be said of the window.
+// Window is the window's state.
 func (in *Inbound) Window() replay.State {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.window.State()
 }
 
-// Usage is what is used so far.
+// Usage is what has been used so far.
 func (in *Inbound) Usage() Usage {
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -20,34 +20,34 @@ import (
 
 const (
 	version = 2
-	slack   = 256 // lines that may be superseded, beside as many as there are SAs
+	slack   = 256 // superseded lines allowed, plus one for each SA
 )
 
-// journal is the file: a header and records, each a line of JSON, the later ones
-// instead of the earlier ones. It is appended to, and written anew where it has
-// become long or something went wrong. A line without its end was never relied
-// upon. One process has it, by a lock on a file beside it, which stays.
+// journal is the file: a header and records, each a line of JSON; a later record replaces
+// an earlier one of the same SA. It is appended to, and written anew when it has become
+// long or something went wrong. A line without its end was never relied on. One process
+// has it, by a lock on a file beside it, which stays.
 type journal struct {
 	path  string
 	boot  string // the kernel's name for this run of it
 	lock  *os.File
-	file  *os.File // nil: what is there may end in half a line, and must be written anew
+	file  *os.File // nil: the file may end in half a line, and must be written anew
 	lines int
-	whole int // lines when it was written anew
+	whole int // lines when it was last written anew
 
-	write func(f *os.File, text []byte) error // tests have it fail
+	write func(f *os.File, text []byte) error // fails in tests
 }
 
 // header is the first line.
 type header struct {
 	Version int    `json:"ledger"`
-	Boot    string `json:"boot"` // the kernel's, whose clock the records have
+	Boot    string `json:"boot"` // names the run of the kernel whose clock the records use
 }
 
 // lockJournal takes the file for this process.
 func lockJournal(path string) (*journal, error) {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
-		path = real // a rename would put a file in the link's place
+		path = real // a rename would replace the link
 	}
 	j := &journal{path: path, boot: bootID(), write: write}
 	var err error
@@ -64,13 +64,13 @@ func lockJournal(path string) (*journal, error) {
 	return nil, fmt.Errorf("state file: lock %s.lock: %w", path, err)
 }
 
-// refuse is the error for a file that is of no use.
+// refuse is the error for a file that makes no sense.
 func (j *journal) refuse(format string, args ...any) error {
 	return fmt.Errorf("state file %s %w; to begin anew, change the keys of the SAs and remove it", j.path, fmt.Errorf(format, args...))
 }
 
-// read gives every record of the file, and the boot that their clock is of. A
-// file that does not exist has none.
+// read returns the records of the file, and the boot that their clock belongs to. A file
+// that does not exist has no records.
 func (j *journal) read() (boot string, records []record, err error) {
 	text, err := os.ReadFile(j.path)
 	switch {
@@ -105,8 +105,7 @@ func strict(text []byte) *json.Decoder {
 	return d
 }
 
-// readOld reads version 1: one document, which its program marked as clean when
-// it ended.
+// readOld reads version 1: one document, which the program marked as clean when it ended.
 func (j *journal) readOld(text []byte) ([]record, error) {
 	var s struct {
 		Version int       `json:"version"`
@@ -133,8 +132,8 @@ func (j *journal) readOld(text []byte) ([]record, error) {
 	return records, nil
 }
 
-// append adds records and returns when they are on the disk. Where it fails, or
-// has failed before, only replace mends the file.
+// append adds records and returns once they are on the disk. After it has failed only
+// replace mends the file.
 func (j *journal) append(records []record) error {
 	if err := j.put(j.file, slices.Values(records)); err != nil {
 		j.file.Close()
@@ -177,8 +176,8 @@ func write(f *os.File, text []byte) error {
 // long reports whether the file must be written anew.
 func (j *journal) long() bool { return j.file == nil || j.lines > 2*j.whole+slack }
 
-// replace writes the file anew: beside it, and when that is on the disk, in its
-// place. What is at path is whole at any time, the old one or the new one.
+// replace writes a new file, and renames it over the old one once it is on the disk. At any
+// time path holds a complete file, the old one or the new one.
 func (j *journal) replace(records iter.Seq[record]) error {
 	if j.file != nil {
 		j.file.Close()
@@ -199,8 +198,7 @@ func (j *journal) replace(records iter.Seq[record]) error {
 	return nil
 }
 
-// swap puts a file of these records in the place of the one at path, and leaves it
-// open.
+// swap replaces the file at path by one of these records, and leaves that open.
 func (j *journal) swap(records iter.Seq[record]) (*os.File, error) {
 	f, err := os.OpenFile(j.path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -243,8 +241,8 @@ func syncDir(dir string) error {
 	return cmp.Or(d.Sync(), d.Close())
 }
 
-// bootID names this run of the kernel. It is read once, at the start, while it may
-// be read. Where it cannot be read no two are the same.
+// bootID names this run of the kernel. It is read once, at the start, while the process
+// still may. If it cannot be read, no two are the same.
 var bootID = sync.OnceValue(func() string {
 	id, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	return strings.TrimSpace(string(id))

@@ -8,16 +8,16 @@ import (
 )
 
 const (
-	lookAgain = time.Second // how often large leases are looked at, and a full disk is tried
+	lookAgain = time.Second // how often large leases are checked, and a full disk is tried again
 
-	// An SA is forgotten after so long without being configured, by a process that
-	// has run for a while: one that has just begun does not know yet what is.
+	// An SA is forgotten after so long without being configured, but only by a process
+	// that has run for a while: a new one does not know yet what is configured.
 	forgetful  = 90 * 24 * time.Hour
 	knowsAfter = time.Hour
 )
 
-// keeper writes leases, beside the frames where it can. All it writes at a time
-// costs one wait for the disk.
+// keeper writes leases, if possible before a frame has to wait. All that it writes at a
+// time costs one wait for the disk.
 type keeper struct {
 	ledger *Ledger
 	say    func(error)
@@ -29,21 +29,22 @@ type keeper struct {
 	listMu  sync.Mutex
 	waiting []holder // for a lease
 
-	mu      sync.Mutex // held while the disk is written to; taken before every other one
+	mu      sync.Mutex // held while the disk is written to; taken before every other mutex
 	journal *journal
-	watched []holder // whose leases are larger than the least
+	watched []holder // with leases larger than the least
 	failing atomic.Bool
 	err     error // of the latest write
 	told    bool  // that it failed
 	closed  bool
 }
 
-// Open makes a ledger that lives in a file, and takes the file for this process:
-// who has it already is named in the error. A file that does not exist begins
-// empty; one that makes no sense is an error that says what to do.
+// Open makes a ledger that lives in a file, and locks the file for this process; if another
+// has it, the error names that. A file that does not exist begins empty; one that makes no
+// sense is an error that says what to do.
 //
-// Where the file cannot be written to, say is told once, beside the frames, and
-// again with nil when it can. Meanwhile numbers beyond their leases are not used.
+// When the file cannot be written to, say is called once with the error, from another
+// goroutine, and with nil once it can be again. Meanwhile numbers beyond their leases are
+// not used.
 func Open(path string, say func(error)) (*Ledger, error) {
 	l, err := open(path, say)
 	if err == nil {
@@ -52,7 +53,7 @@ func Open(path string, say func(error)) (*Ledger, error) {
 	return l, err
 }
 
-// open leaves it to the caller to run the keeper.
+// open is Open, but the caller runs the keeper.
 func open(path string, say func(error)) (*Ledger, error) {
 	j, err := lockJournal(path)
 	if err != nil {
@@ -73,7 +74,7 @@ func open(path string, say func(error)) (*Ledger, error) {
 	return l, nil
 }
 
-// load takes over what a file says. A later record is instead of an earlier one.
+// load takes over a file's records; later ones replace earlier ones.
 func (l *Ledger) load(boot string, records []record) {
 	now, clock := time.Now(), l.Clock()
 	here := boot != "" && boot == l.keeper.journal.boot
@@ -92,9 +93,9 @@ func (l *Ledger) load(boot string, records []record) {
 	}
 }
 
-// ageNow is how old the SA is. The clock that nobody sets knows how long ago the
-// record was written, unless the machine was started meanwhile; then the time of
-// day does, but no SA becomes younger where that was set back.
+// ageNow is how old the SA is. The clock that nobody sets tells how long ago the record was
+// written, unless the machine has restarted since. Then the time of day tells; if that was
+// set back, the SA does not become younger.
 func (r *record) ageNow(here bool, now time.Time, clock time.Duration) time.Duration {
 	if here && r.Clock > 0 && clock >= r.Clock {
 		return r.Age + clock - r.Clock
@@ -102,7 +103,7 @@ func (r *record) ageNow(here bool, now time.Time, clock time.Duration) time.Dura
 	return r.Age + max(0, now.Sub(time.Unix(0, r.Wall)))
 }
 
-// records is a line for everything that is known and not to be forgotten.
+// records are the lines for everything known that is not to be forgotten.
 func (l *Ledger) records() iter.Seq[record] {
 	return func(yield func(record) bool) {
 		l.mu.Lock()
@@ -138,7 +139,7 @@ func (l *Ledger) holders() iter.Seq[holder] {
 	}
 }
 
-// want has the keeper look at a lease; h's mu is held.
+// want asks the keeper to look at a lease; h's mu is held.
 func (k *keeper) want(h holder) {
 	l := &h.base().lease
 	if l.waiting {
@@ -178,7 +179,7 @@ func (k *keeper) run() {
 	}
 }
 
-// renew looks at the leases that are half used, and at times at all large ones.
+// renew looks at the leases that are half used, and with all at the large ones, too.
 func (k *keeper) renew(all bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -192,8 +193,7 @@ func (k *keeper) renew(all bool) {
 	_ = k.grant(list, 0) // said by tell
 }
 
-// unwatch takes the leases of which something may be taken back, but for those
-// that are to be renewed anyway.
+// unwatch returns the watched leases, except those that will be renewed anyway.
 func (k *keeper) unwatch() (list []holder) {
 	for _, h := range k.watched {
 		a := h.base()
@@ -208,7 +208,7 @@ func (k *keeper) unwatch() (list []holder) {
 	return list
 }
 
-// extend has number n of h written, and waits for it. While the disk is full
+// extend gets h a lease that covers number n, and waits for the disk. While that is full
 // nobody waits.
 func (k *keeper) extend(h holder, n uint64) error {
 	if k.failing.Load() {
@@ -230,7 +230,7 @@ func (k *keeper) extend(h holder, n uint64) error {
 	return nil
 }
 
-// wantLater is want by one that does not hold h's mu.
+// wantLater is want for callers that do not hold h's mu.
 func (k *keeper) wantLater(h holder) {
 	a := h.base()
 	a.mu.Lock()
@@ -278,8 +278,7 @@ func (k *keeper) grant(list []holder, need uint64) error {
 	return err
 }
 
-// watch keeps an eye on a lease of which something may be taken back. h's mu is
-// held.
+// watch keeps an eye on a lease that may be larger than the rate asks for. h's mu is held.
 func (k *keeper) watch(h holder) {
 	if l := &h.base().lease; !l.watched && l.size > leastLease && !l.small(h.used()) {
 		l.watched = true
@@ -287,8 +286,8 @@ func (k *keeper) watch(h holder) {
 	}
 }
 
-// write brings records to the disk, with everything else where the file must be
-// written anew. What changes is said.
+// write brings records to the disk, and everything else too if the file must be written
+// anew. tell reports the outcome.
 func (k *keeper) write(records []record) error {
 	var err error
 	if k.journal.long() {
@@ -303,7 +302,7 @@ func (k *keeper) write(records []record) error {
 	return err
 }
 
-// tell says whether the disk can be written to, where that has changed.
+// tell reports whether the disk can be written to, when that has changed.
 func (k *keeper) tell() {
 	k.mu.Lock()
 	err, was := k.err, k.told
@@ -314,8 +313,8 @@ func (k *keeper) tell() {
 	}
 }
 
-// Close writes exactly what was used, so that nothing is lost, and lets go of
-// the file. No number is given or taken after it. In memory it does nothing.
+// Close writes exactly what was used, so that nothing is lost, and releases the file. No
+// number is given or taken afterwards. In memory it does nothing.
 func (l *Ledger) Close() error {
 	k := l.keeper
 	if k == nil {

@@ -5,31 +5,30 @@ import (
 	"time"
 )
 
-// The size of a lease in numbers. One holds what is used in a while, so that
-// neither the disk is written to all the time, nor much is lost when a program
-// is killed. It grows and shrinks by a factor of sixteen at most: a burst is no rate.
+// The size of a lease in numbers: enough that the disk is not written to all the time, and
+// so little that not much is lost when a program is killed. It grows and shrinks by a
+// factor of sixteen at most, since a burst is not a rate.
 const (
 	leastLease = 64
 	mostLease  = 1 << 22
 	growth     = 16
 	ahead      = 2 * time.Second
-	shortest   = ahead / 8 // time that a rate is taken over: what came at once, as after a stop, is none
+	shortest   = ahead / 8 // least time over which a rate is measured: a burst after a pause is not one
 )
 
-// lease is how far numbers may be used: as far as the disk says that they may
-// have been.
+// lease is how far numbers may be used: as far as the disk says that they may have been.
 //
 //	exact --grant--> granted --half used, or a number beyond--> granted, higher
 //	  ^                 |    --much too large for the rate----> granted, lower
 //	  +------close------+
 //
-// Up to upTo anything may be used without a word. A higher upTo is written first
-// and counts then; a lower one counts at once and is written then.
+// Numbers up to upTo may be used freely. A higher upTo counts once it is written; a lower
+// one counts at once, and is written then.
 type lease struct {
-	granted bool   // what stands on disk is upTo, and not exactly what was used
+	granted bool   // the disk has upTo, and not exactly what was used
 	upTo    uint64 //
 	pending uint64 // the upTo that is being written
-	dirty   bool   // something beside numbers is to be written
+	dirty   bool   // something other than numbers is to be written
 	waiting bool   // for the keeper
 	watched bool   // by the keeper, since it is larger than the least
 
@@ -40,12 +39,12 @@ type lease struct {
 // left is how many numbers may still be used.
 func (l *lease) left(used uint64) uint64 { return l.upTo - min(used, l.upTo) }
 
-// half reports whether it is time for another lease, once.
+// half reports, once, whether it is time for another lease.
 func (l *lease) half(used uint64) bool { return !l.waiting && l.left(used) < l.size/2 }
 
-// plan sets pending if there is something to be written: where number need is
-// beyond the lease, where half is used, or where far more was leased than the
-// rate asks for. used is the highest number used.
+// plan sets pending, and reports whether there is something to be written: number need is
+// beyond the lease, half of it is used, or it is far larger than the rate asks for. used is
+// the highest number used.
 func (l *lease) plan(used, need uint64, now time.Duration) bool {
 	size := l.fitting(used, now)
 	switch {
@@ -79,8 +78,8 @@ func (l *lease) fitting(used uint64, now time.Duration) uint64 {
 	return min(max(numbers*uint64(ahead)/elapsed, l.size/growth, leastLease), l.size*growth, mostLease)
 }
 
-// small reports whether there is nothing to take back of the lease.
+// small reports whether the lease is too small to take anything back.
 func (l *lease) small(used uint64) bool { return l.left(used) <= 2*leastLease }
 
-// sum stays below the end of all numbers.
+// sum is a + b, or the last number of all.
 func sum(a, b uint64) uint64 { return a + min(b, math.MaxUint64-a) }

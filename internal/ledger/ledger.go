@@ -1,17 +1,15 @@
-// Package ledger owns what of an SA must live as long as its key: the inbound
-// window, how much of its lifetime is used, and the next outbound number. For one
-// key no number may be sent twice, and none taken twice (RFC 4303 sections 3.3.3
-// and 3.4.3, RFC 4106 section 3.1), however often a configuration drops the SA
-// and brings it back.
+// Package ledger owns what must live as long as an SA's key: the inbound window, how much
+// of the lifetime is used, and the next outbound number. Under one key no number may be
+// sent twice, or taken twice (RFC 4303 sections 3.3.3 and 3.4.3, RFC 4106 section 3.1),
+// however often a configuration drops the SA and brings it back.
 //
-// A Ledger of New lives until the process ends. One of Open lives in a file, too,
-// and there it is always ahead: what stands on disk is how far numbers may have
-// been used (lease.go). So whoever is killed goes on after everything that it
-// can have used, and loses at most the numbers of a lease.
+// New makes a Ledger that lives until the process ends. Open makes one that lives in a
+// file, too, where it is always ahead: the disk says how far numbers may have been used
+// (lease.go). So a program that is killed continues after everything that it can have used,
+// and loses at most the numbers of a lease.
 //
-// It knows SAs by fingerprints; there is no key in it. It does not know which
-// SAs are configured now, and decides nothing about frames but whether a number
-// may be used.
+// It knows SAs by fingerprints and holds no key. It does not know which SAs are configured,
+// and decides nothing about frames but whether a number may be used.
 package ledger
 
 import (
@@ -23,11 +21,11 @@ import (
 	"tapsec/sa"
 )
 
-// Ledger is the memory. It may be used by several goroutines.
+// Ledger is the memory. Several goroutines may use it.
 type Ledger struct {
-	// Clock is what lifetimes run on, time since some beginning; New and Open set
-	// it to CLOCK_BOOTTIME, which nobody sets and which a suspended machine does
-	// not stop. To be changed before first use.
+	// Clock is the clock of lifetimes, the time since some beginning. New and Open set
+	// it to CLOCK_BOOTTIME, which nobody sets and which runs while the machine is
+	// suspended. It may be changed before first use.
 	Clock func() time.Duration
 
 	mu       sync.Mutex
@@ -50,8 +48,8 @@ func boottime() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// Inbound is what is known of an inbound SA. Protocol, SPI, addresses, suite and
-// keys say which one it is; what it does not know begins now.
+// Inbound is what is known of an inbound SA, which protocol, SPI, addresses, suite and keys
+// identify. One that is not known yet begins now.
 func (l *Ledger) Inbound(s *sa.SA) *Inbound {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -64,8 +62,8 @@ func (l *Ledger) Inbound(s *sa.SA) *Inbound {
 	return in
 }
 
-// find is what is known of an inbound SA, if anything is; mu is held. A file of
-// version 1 had another name for it.
+// find is what is known of an inbound SA, or nil; mu is held. A file of version 1 had
+// another name for it.
 func (l *Ledger) find(s *sa.SA) *Inbound {
 	if in := l.inbound[fingerprint(s)]; in != nil {
 		return in
@@ -87,10 +85,9 @@ func (l *Ledger) enter(in *Inbound, s *sa.SA) {
 	l.inbound[in.id] = in
 }
 
-// Counter gives the numbers of an outbound SA. Where a repeated number would
-// break the cipher, the key alone says which counter it is, whatever SA it is on;
-// else protocol, SPI, addresses, suite and keys do. It begins after the number
-// that a running SA was taken over with.
+// Counter gives the numbers of an outbound SA. If repeating one would break the cipher, the
+// key alone identifies the counter, whatever SA has it; otherwise protocol, SPI, addresses,
+// suite and keys do. It begins after the number that a running SA was taken over with.
 func (l *Ledger) Counter(s *sa.SA) *Counter {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -106,13 +103,13 @@ func (l *Ledger) Counter(s *sa.SA) *Counter {
 	return c
 }
 
-// first is the first number of an SA by itself.
+// first is the first number of an SA that nothing is known of.
 func first(s *sa.SA) uint64 {
 	return max(s.OSeq, uint64(s.SeqHigh)<<32) + 1
 }
 
-// Marks is a memory of ESN marks for one that completes numbers by itself. It may
-// be used by several goroutines.
+// Marks remembers ESN marks for a NIC that completes numbers by itself. Several goroutines
+// may use it.
 type Marks struct {
 	ledger *Ledger
 	mu     sync.Mutex
@@ -127,14 +124,13 @@ type markKey struct {
 // Marks makes a memory without marks.
 func (l *Ledger) Marks() *Marks { return &Marks{ledger: l, known: map[markKey]*sa.Mark{}} }
 
-// Of gives an SA the mark that it had before. A new one begins where the inbound
-// side has come to.
+// Of returns the mark that an SA had before. A new one begins where the inbound side is.
 func (ms *Marks) Of(s *sa.SA) *sa.Mark {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	k := markKey{fingerprint(s), s.ESN}
 	m := ms.known[k]
-	if m == nil || m.T() == 0 { // nothing was authenticated: what the SA says counts
+	if m == nil || m.T() == 0 { // nothing was authenticated: the SA's own numbers count
 		m = sa.NewMark(s)
 		ms.known[k] = m
 	}
@@ -149,8 +145,8 @@ func (ms *Marks) Of(s *sa.SA) *sa.Mark {
 	return m
 }
 
-// Dropped forgets the mark of an SA that is no more, where that tells nothing:
-// whoever adds SAs for ever leaves no more behind than what was used.
+// Dropped forgets the mark of a deleted SA if it tells nothing: adding SAs for ever then
+// leaves only what was used.
 func (ms *Marks) Dropped(s *sa.SA, m *sa.Mark) {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()

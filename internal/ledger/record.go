@@ -8,14 +8,13 @@ import (
 	"tapsec/sa"
 )
 
-// record is one line of the file: all that is known of an SA, instead of what
-// lines before say of the same one. Either In or Out is there, and of an inbound
-// SA either UpTo or Window.
+// record is one line of the file: all that is known of an SA, in place of earlier lines
+// about it. It has either In or Out, and with In either UpTo or Window.
 type record struct {
 	In   string    `json:"in,omitempty"`  // fingerprint of an inbound SA
 	Out  string    `json:"out,omitempty"` // fingerprint of an outbound SA, or of its key
 	SA   string    `json:"sa"`            // for people
-	Seen time.Time `json:"seen"`          // when it was known to be configured
+	Seen time.Time `json:"seen"`          // when it was last configured
 
 	Next uint64 `json:"next,omitempty"` // lowest number that cannot have been sent
 
@@ -27,10 +26,10 @@ type record struct {
 	Ended   bool          `json:"ended,omitempty"` // the hard lifetime is over
 	Age     time.Duration `json:"age,omitempty"`   // ns
 	Wall    int64         `json:"wall,omitempty"`  // when it had that age, in ns since the Unix epoch
-	Clock   time.Duration `json:"clock,omitempty"` // and by the ledger's clock
+	Clock   time.Duration `json:"clock,omitempty"` // the same by the ledger's clock
 }
 
-// check tells why the line makes no sense.
+// check says why the line makes no sense.
 func (r *record) check() error {
 	switch {
 	case (r.In == "") == (r.Out == ""), r.Out != "" && r.Next == 0, r.In != "" && (r.UpTo == nil) == (r.Window == nil):
@@ -43,7 +42,7 @@ func (r *record) check() error {
 	return nil
 }
 
-// counter and inbound are what the record is about.
+// counter and inbound make what the record is about.
 func (r *record) counter() *Counter {
 	return &Counter{account: account{about: r.SA, seen: r.Seen}, next: r.Next}
 }
@@ -78,13 +77,13 @@ type old struct {
 
 const oldFingerprintLen = 16
 
-// oldFingerprint is what version 1 named an SA with.
+// oldFingerprint is version 1's name for an SA.
 func oldFingerprint(s *sa.SA) string {
 	return digest(8, keys(s), "tapsec SA 1\n%s\n%s\n%s\n%s\n%s\n%s\n%t\n",
 		s.Protocol, sa.SPI(s.SPI), s.Dst, s.Src, s.Mode, s.Suite.Name, s.ESN)
 }
 
-// record is the same in the form of today. It keeps its name, and so is found.
+// record is the same in today's form. It keeps the old name, by which find looks, too.
 func (o *old) record(saved time.Time) record {
 	return record{In: o.Fingerprint, SA: o.ID.String(), Seen: saved, Window: &o.Window,
 		Packets: o.Packets, Bytes: o.Bytes, Age: saved.Sub(o.Since), Wall: saved.UnixNano()}

@@ -18,7 +18,7 @@ type Snapshot struct {
 	Seen    uint64 `json:"seen"`
 	Replays uint64 `json:"replays"`
 	Late    uint64 `json:"late"`
-	Bits    []byte `json:"bits"` // bit i%8 of byte i/8 reports whether number Floor+1+i, up to Top, was accepted; none if off
+	Bits    []byte `json:"bits"` // bit i%8 of byte i/8: number Floor+1+i, up to Top, was accepted; empty if off
 }
 
 // Snapshot copies what the window knows.
@@ -42,11 +42,11 @@ func (s *Snapshot) span() uint64 { return s.Top - s.Floor }
 // has reports whether number Floor+1+i was accepted.
 func (s *Snapshot) has(i uint64) bool { return s.Bits[i/8]&(1<<(i%8)) != 0 }
 
-// Restore puts into a fresh window what another one knew: it will refuse whatever
-// that one would have refused. Where the new one is smaller, more lies below it;
-// where it is larger, what the old one had forgotten counts as late. An old one
-// without protection remembered nothing, so that all up to its highest is late,
-// and counting begins anew. The error says why the snapshot makes no sense.
+// Restore gives a fresh window what another one knew: it will refuse whatever that one
+// would have refused. If the new one is smaller, more numbers are below it; if it is larger,
+// those that the old one had forgotten count as late. An old one without protection
+// remembered nothing, so all numbers up to its highest are late, and counting starts over.
+// The error says why the snapshot makes no sense.
 func (w *Window) Restore(s Snapshot) error {
 	if err := s.Check(); err != nil {
 		return err
@@ -73,7 +73,7 @@ func (w *Window) Restore(s Snapshot) error {
 	return nil
 }
 
-// Check tells why no Window can have come to what the snapshot says.
+// Check says why no Window can have produced the snapshot.
 func (s *Snapshot) Check() error {
 	switch {
 	case s.Off && (s.Size != 0 || s.Floor != 0 || len(s.Bits) != 0):

@@ -1,6 +1,6 @@
-// Package replay is the sequence window of an SA (RFC 4303 section 3.4.3): a
-// Window lets every number through once, and none that is too old for it. A
-// Snapshot is all that one knows, so that the next can go on where it was.
+// Package replay is the sequence window of an SA (RFC 4303 section 3.4.3): a Window lets
+// every number through once, and none that is too old for it. A Snapshot is all that it
+// knows, for the next Window to continue.
 package replay
 
 import (
@@ -27,7 +27,7 @@ type Window struct {
 	seen, replays, late uint64
 
 	// The bit of number n is n%64 of word n/64, modulo the number of words, which
-	// is a power of two and so large that no two words from floor+1 to top meet.
+	// is a power of two large enough that no two words from floor+1 to top meet.
 	// Bits of numbers above top are 0 in top's word and stale in the others.
 	ring []uint64  // nil: own is the ring
 	own  [2]uint64 // enough for 65 packets, wherever they begin
@@ -63,12 +63,11 @@ func ringLen(size uint32) int {
 	return n
 }
 
-// Accept reports whether a packet may pass, and remembers its number. Only
-// numbers under a valid ICV may come here: the full 64-bit number of an SA with
-// ESN, and the 32 bits of one without, which never wrap (RFC 4303 section
-// 3.3.3). It does not allocate, and takes at most size/64 steps.
+// Accept reports whether a packet may pass, and remembers its number, which a valid ICV must
+// have proven: with ESN all 64 bits, otherwise the 32 bits, which never wrap (RFC 4303
+// section 3.3.3). It does not allocate, and takes at most size/64 steps.
 //
-//  1. What lies below the window is refused; 0 always does.
+//  1. A number below the window is refused; 0 always is.
 //  2. A number above the highest moves the window.
 //  3. A number whose bit is set came before and is refused; otherwise it is set.
 func (w *Window) Accept(seq uint64) bool {
@@ -92,7 +91,7 @@ func (w *Window) Accept(seq uint64) bool {
 	return true
 }
 
-// at gives the word of a number, and its bit in it.
+// at returns the word that holds a number's bit, and the bit.
 func (w *Window) at(seq uint64) (word *uint64, bit uint64) {
 	ring := w.words()
 	return &ring[seq/64&uint64(len(ring)-1)], 1 << (seq % 64)
@@ -119,12 +118,11 @@ func (w *Window) advance(seq uint64) {
 	}
 }
 
-// Refuse has the window refuse every number up to n from now on, whether it came
-// before or not.
+// Refuse makes the window refuse every number up to n from now on.
 func (w *Window) Refuse(n uint64) {
 	if n >= w.top {
 		w.advance(n)
-		w.low, w.seen = 0, 0 // what follows is counted anew
+		w.low, w.seen = 0, 0 // counting starts over
 	}
 	if !w.off {
 		w.floor = max(w.floor, n)
@@ -143,7 +141,7 @@ func (w *Window) Size() uint32 {
 	return w.size
 }
 
-// State is what can be said of a Window in numbers.
+// State is a Window's state in numbers.
 type State struct {
 	Size    uint32 `json:"size"`          // packets, 0 if off
 	Off     bool   `json:"off,omitempty"` // no replay protection
