@@ -1,11 +1,11 @@
-// Package account follows what each SA's sender numbered over a capture: what
-// came, what is lost, doubled, late, and which SA followed which. It reads what the
-// NIC wrote after the frames; what no SA matches is followed by its header, since
-// numbers need no key. What a window refuses, the transport's own window says.
+// Package account follows each SA's sequence numbers over a capture: what came, what is
+// lost, doubled, late, and which SA followed which. It reads the NIC's trailers. Headers that
+// no SA matches are followed, too, since numbers need no key. The transport's own window says
+// what a window refuses.
 //
-// It judges no frame, does no I/O, and is unsafe for concurrent use. Its memory is
-// bounded, whatever comes: MaxUnknown headers that no SA matches, and pages for the
-// numbers that do not follow one another (knownPages, unknownPages).
+// It judges no frame, does no I/O, and is unsafe for concurrent use. Its memory is bounded,
+// whatever comes: MaxUnknown headers without an SA, and pages for numbers out of sequence
+// (knownPages, unknownPages).
 package account
 
 import (
@@ -16,13 +16,13 @@ import (
 	"tapsec/status"
 )
 
-// MaxUnknown is how many headers without an SA are followed. Beyond, those with the
+// MaxUnknown is how many headers without an SA are followed. Beyond that, those with the
 // fewest frames are counted together.
 const MaxUnknown = 1 << 16
 
-// Pages for numbers, of 128 bytes and some for the map that holds them: 43 MB for
-// all SAs together, 11 MB for all unknown headers. An SA that needs more forgets the
-// lower half of its own numbers, and then is not exact.
+// Pages for numbers, of 128 bytes and some more for their map: 43 MB for all SAs together,
+// 11 MB for all unknown headers. An SA that needs more forgets the lower half of its numbers,
+// and is then not exact.
 const (
 	knownPages   = 1 << 18
 	unknownPages = 1 << 16
@@ -32,7 +32,7 @@ const (
 type Account struct {
 	known   map[uint32]*sender // by handle
 	unknown map[Header]*sender
-	routes  map[route]*[heads]*sender // who came last between two addresses
+	routes  map[route]*[heads]*sender // the latest senders between two addresses
 	born    uint64                    // senders so far
 	now     uint64                    // number of the frame
 
@@ -42,7 +42,7 @@ type Account struct {
 
 // Others are the headers without an SA that were not followed to the end.
 type Others struct {
-	Headers uint64 `json:"headers"` // one that came again is counted again
+	Headers uint64 `json:"headers"` // one that comes again is counted again
 	Frames  uint64 `json:"frames"`
 }
 
@@ -60,8 +60,8 @@ func New(held []Held) *Account {
 	return a
 }
 
-// Hold tells the account of SAs that the NIC holds from now on. Those that it knows, by
-// their handles, stay.
+// Hold tells the account which SAs the NIC holds from now on. It keeps those that it knows by
+// their handles.
 func (a *Account) Hold(held []Held) {
 	for _, h := range held {
 		if a.known[h.Handle] != nil {
@@ -73,7 +73,7 @@ func (a *Account) Hold(held []Held) {
 	}
 }
 
-// Name is that of the SA with a handle, empty where there is none.
+// Name is that of the SA with a handle; empty if there is none.
 func (a *Account) Name(handle uint32) string {
 	if s := a.known[handle]; s != nil {
 		return s.sa.Name
@@ -84,7 +84,7 @@ func (a *Account) Name(handle uint32) string {
 // Frame is what is known of one frame.
 type Frame struct {
 	Trailer  *status.Trailer
-	Src, Dst netip.Addr // of its own packet, before anything was taken off
+	Src, Dst netip.Addr // of its own packet, before headers were taken off
 	Cut      bool       // it failed, and the capture lacks its end
 
 	Unmatched        bool // a header that no SA matches
@@ -93,10 +93,10 @@ type Frame struct {
 	HeaderIsNumbered bool
 }
 
-// Marks are what an SA's window says of a frame. Both may hold.
+// Marks are what an SA's window says of a frame. Both may be set.
 type Marks struct {
 	Replayed bool // the window of one of its SAs refuses it
-	Late     bool // a number that is new, but below the highest
+	Late     bool // a number is new, but below the highest
 }
 
 // Frame counts a frame.
@@ -121,8 +121,8 @@ func (a *Account) Frame(f *Frame) (m Marks) {
 	return m
 }
 
-// miss counts a header that no SA matches. Extended numbers are told by their
-// wrapping: without a key nobody knows them better.
+// miss counts a header that no SA matches. Only a wrap reveals extended numbers: nothing
+// else does without a key.
 func (a *Account) miss(f *Frame) {
 	s := a.unknown[f.Header]
 	if s == nil {
@@ -142,7 +142,7 @@ func (a *Account) miss(f *Frame) {
 	}
 }
 
-// sweep counts those with the fewest frames together, half of all or more.
+// sweep counts at least half of the unknown headers together, those with the fewest frames.
 func (a *Account) sweep() {
 	for most := uint64(1); len(a.unknown) > MaxUnknown/2; most *= 2 {
 		for h, s := range a.unknown {
@@ -182,13 +182,13 @@ type sender struct {
 	frames, good, leftAlone, notJudged uint64
 	failed                             map[status.Reason]uint64
 
-	came     numbers // under a valid ICV, or of frames that nobody checked
+	came     numbers // with a valid ICV, or of frames that nobody checked
 	failing  numbers // of frames that failed
-	proven   bool    // one of came stood under a valid ICV
+	proven   bool    // one of came had a valid ICV
 	window   *replay.Window
 	replayed uint64
 
-	number uint64 // of this sender among all, by their first frames
+	number uint64 // of this sender among all, by first frame
 	last   uint64 // frame
 	before [heads]before
 }
@@ -226,8 +226,8 @@ func (s *sender) record(rec *status.Record, cut bool, m *Marks) {
 	}
 }
 
-// own is the SA's window. It begins anew: what a running SA has come to by now, it
-// may have come to by the very frames of the capture.
+// own is the SA's window. It starts empty: a running SA may have reached its present numbers
+// by the very frames of the capture.
 func (s *sender) own() *replay.Window {
 	if s.window == nil {
 		w := replay.New(s.sa.Window)
@@ -245,8 +245,8 @@ type numbers struct {
 	duplicates, late, maxLate uint64
 }
 
-// add counts a number, and reports whether it is late: new, and below the highest.
-// 0 is never late: no window takes it.
+// add counts a number, and reports whether it is late, that is new and below the highest. 0
+// is never late, since no window takes it.
 func (n *numbers) add(number uint64) (late bool) {
 	behind := uint64(0)
 	if n.n > 0 && number > 0 && number < n.high {

@@ -10,8 +10,8 @@ import (
 	"tapsec/wire"
 )
 
-// Header is an IPsec header for which the NIC held no SA. No record tells of it,
-// so it is looked up in the frame. It is comparable.
+// Header is an IPsec header for which the NIC held no SA. There is no record of it, so it is
+// read from the frame. It is comparable.
 type Header struct {
 	Protocol sa.Protocol
 	SPI      sa.SPI
@@ -24,9 +24,8 @@ func (h Header) String() string {
 	return fmt.Sprintf("%s SPI %s from %s to %s", h.Protocol, h.SPI, h.Src, h.Dst)
 }
 
-// Unmatched returns the header that the trailer's reason is about, and its
-// sequence number if that is all there. ok is false where the reason is another
-// than that no SA fits.
+// Unmatched returns the header that no SA matched, if that is the trailer's reason, and its
+// sequence number; numbered is false if that is cut off.
 func Unmatched(frame []byte, t *status.Trailer) (h Header, seq uint32, numbered, ok bool) {
 	switch t.Reason {
 	case status.NoSA, status.AddressMismatch, status.EncapMismatch, status.SADeleted, status.UDPNoSA:
@@ -40,8 +39,8 @@ func Unmatched(frame []byte, t *status.Trailer) (h Header, seq uint32, numbered,
 	return HeaderOf(frame, &p)
 }
 
-// HeaderOf reads the AH or ESP header that p carries, at once or in UDP, and the
-// number in it if that is all there. ok is false where the SPI is not.
+// HeaderOf reads the AH or ESP header that p carries, directly or in UDP, and its sequence
+// number; numbered is false if that is cut off. ok is false without an SPI.
 func HeaderOf(frame []byte, p *wire.Packet) (h Header, seq uint32, numbered, ok bool) {
 	at, be := p.Header, binary.BigEndian
 	h = Header{Protocol: sa.Protocol(p.Proto), Src: p.Src, Dst: p.Dst}
@@ -76,7 +75,7 @@ func lastPacket(frame []byte, t *status.Trailer) (wire.Packet, bool) {
 	return p, err == nil
 }
 
-// OwnPacket parses the packet after the frame's Ethernet header.
+// OwnPacket parses the frame's own packet, not one inside a tunnel.
 func OwnPacket(frame []byte) (wire.Packet, bool) {
 	etherType, start, ok := wire.Ethernet(frame)
 	version := uint8(4)

@@ -15,17 +15,16 @@ type route struct {
 	encap    bool
 }
 
-// heads is how many senders of a route are remembered, those that came last.
+// heads is how many senders of a route are remembered, the latest.
 const heads = 4
 
-// before is a sender that was there when another one came, with the frames that it
-// had by then.
+// before is a sender that was there when another one began, with its frames until then.
 type before struct {
 	*sender
 	frames uint64
 }
 
-// begin notes who is there when a sender sends its first frame.
+// begin notes which senders are there when another sends its first frame.
 func (a *Account) begin(s *sender, src, dst netip.Addr) {
 	a.born++
 	s.number = a.born
@@ -48,10 +47,10 @@ func (a *Account) begin(s *sender, src, dst netip.Addr) {
 	last[0] = s
 }
 
-// rekeys tells which sender took over from which: the same protocol, addresses and
-// direction, and, as far as SAs tell, mode and selector; the old one had sent
-// two frames or more, then a quarter at most of that, and ended earlier. Of several that may
-// have been taken over from, it is the one that ended last.
+// rekeys tells which sender took over from which. Both have the same protocol, addresses and
+// direction, and as far as SAs tell, mode and selector. The old one had sent two frames or
+// more, sent at most a quarter of that later, and ended earlier. Of several, it is the one
+// that ended last.
 func rekeys(all []*sender) map[*sender]*sender {
 	next := map[*sender]*sender{}
 	for _, s := range all {
@@ -81,7 +80,7 @@ func (s *sender) mayFollow(b *before) bool {
 
 func same(a, b *sa.Selector) bool { return a == b || a != nil && b != nil && *a == *b }
 
-// all are the senders that sent something, by their first frames.
+// all are the senders that sent something, by first frame.
 func (a *Account) all() (all []*sender) {
 	for _, s := range a.known {
 		if s.frames > 0 {

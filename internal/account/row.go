@@ -6,9 +6,9 @@ import (
 	"strconv"
 )
 
-// Row is the account of one SA, or of one header that no SA matches. Numbers are
-// those under a valid ICV and those of frames that nobody checked; where no
-// ICV was valid and more frames failed than that, it is those of the failed ones.
+// Row is the account of one SA, or of one header that no SA matches. Its numbers are those
+// with a valid ICV and those of frames that nobody checked; if no ICV was valid and more
+// frames failed, they are those of the failed frames.
 type Row struct {
 	SA       string `json:"sa"` // empty: no SA matches
 	Protocol string `json:"protocol"`
@@ -21,8 +21,8 @@ type Row struct {
 	LeftAlone uint64            `json:"left_alone"`
 	NotJudged uint64            `json:"not_judged"`
 
-	Authentic      bool   `json:"authentic"` // a number stood under a valid ICV
-	FirstSeq       string `json:"first_seq"` // the lowest; empty: there is none
+	Authentic      bool   `json:"authentic"` // some number had a valid ICV
+	FirstSeq       string `json:"first_seq"` // the lowest; empty if there is none
 	LastSeq        string `json:"last_seq"`  // the highest
 	Lost           uint64 `json:"lost"`      // from the lowest to the highest: in no frame
 	Duplicates     uint64 `json:"duplicates"`
@@ -41,15 +41,14 @@ type Row struct {
 	Header Header `json:"-"`
 }
 
-// Finding is one thing that was found out about why frames of an SA fail.
+// Finding is one thing found out about why frames of an SA fail.
 type Finding struct {
 	Certain  bool   `json:"certain"`
 	Cause    string `json:"cause"`
 	Sentence string `json:"sentence"`
 }
 
-// Rows are the accounts of all that sent something, by their first frames, and what
-// is counted together.
+// Rows are the accounts of all senders, by first frame, and what is counted together.
 func (a *Account) Rows() ([]Row, Others) {
 	all := a.all()
 	next := rekeys(all)
@@ -64,7 +63,7 @@ func (a *Account) Rows() ([]Row, Others) {
 	return rows, a.others
 }
 
-// Silent are the names of the SAs of which nothing came.
+// Silent are the names of the SAs that sent nothing.
 func (a *Account) Silent() (names []string) {
 	for _, s := range a.known {
 		if s.frames == 0 {

@@ -5,18 +5,17 @@ import (
 	"slices"
 )
 
-// set is a set of sequence numbers. The first run of consecutive ones costs
-// nothing; what lies outside of it is kept in pages. The zero set is empty and
-// needs a budget before the first add.
+// set is a set of sequence numbers. The first run of consecutive ones costs no memory; the
+// others are kept in pages. The zero set is empty and needs a budget before the first add.
 type set struct {
 	budget *int // pages that may still be made, shared with other sets
 
 	n         uint64 // numbers in the set
-	low, high uint64 // the lowest and the highest, where n is not 0
+	low, high uint64 // the lowest and the highest, if n is not 0
 
-	first, last uint64 // the run: all from first to last are in the set, where n is not 0
+	first, last uint64 // the run: all from first to last are in the set, if n is not 0
 	pages       map[uint64]*page
-	forgotten   uint64 // numbers below have been forgotten and count as in the set
+	forgotten   uint64 // lower numbers have been forgotten, and count as in the set
 	blind       bool   // a number has not been kept for lack of memory
 
 	page *page // of the last number outside the run
@@ -168,7 +167,7 @@ func (s *set) word(i uint64) (w uint64) {
 	return w
 }
 
-// run has the same bits of the first run alone.
+// run is word for the first run alone.
 func (s *set) run(i uint64) uint64 {
 	if i < s.first/64 || i > s.last/64 {
 		return 0

@@ -34,15 +34,15 @@ func keyOf(p wire.Packet, f wire.Fragment, carried uint64) key {
 type datagram struct {
 	key            key
 	born           int64  // when its first fragment came
-	lost           Result // why it will not become whole; Held where it may
+	lost           Result // why it will never be whole; Held while it may be
 	older, younger *datagram
 
 	first wire.Fragment // the one with offset 0, once it is there
-	start int           // where that one's IP header was
+	start int           // offset of that one's IP header
 	head  *chunk        // that one's bytes up to first.Head
 	parts [maxParts]*chunk
 	held  int   // bytes of data
-	reach int   // after the furthest byte of a fragment that others follow
+	reach int   // highest end of a fragment with more to follow
 	end   int   // length of all data; 0 while the last fragment is missing
 	ecn   uint8 // one bit for each ECN field met
 }
@@ -60,9 +60,9 @@ func (s span) len() int { return s.b - s.a }
 
 func (s span) units() (a, b int) { return s.a / unit, (s.b + unit - 1) / unit }
 
-// contradicts reports whether a fragment that ends there denies what others say of
-// the datagram's end: those with more to follow end in front of the last one, and
-// there is one last one.
+// contradicts reports whether a fragment that ends there contradicts the others about the
+// datagram's end: fragments with more to follow end before the last one, and there is only
+// one last one.
 func (d *datagram) contradicts(end int, more bool) bool {
 	if more {
 		return d.end != 0 && end >= d.end
@@ -70,8 +70,8 @@ func (d *datagram) contradicts(end int, more bool) bool {
 	return d.end != 0 && end != d.end || end <= d.reach
 }
 
-// meet looks at what is held of the bytes of a fragment: Held if nothing is,
-// Duplicate if this very fragment is, Overlap otherwise.
+// meet compares a fragment with the bytes held: Held if none of its bytes are, Duplicate if
+// this very fragment is, Overlap otherwise.
 func (d *datagram) meet(offset int, data []byte) Result {
 	held, begun, same := 0, 0, true
 	for at, end := offset, offset+len(data); at < end; {
@@ -120,7 +120,7 @@ func (d *datagram) needs(offset, end int) (n int) {
 	return n
 }
 
-// store keeps a fragment that meets nothing held.
+// store keeps a fragment that overlaps nothing held.
 func (d *datagram) store(m *memory, frame []byte, p wire.Packet, f wire.Fragment) {
 	data := frame[f.Data:p.End]
 	end := f.Offset + len(data)
@@ -150,8 +150,8 @@ func (d *datagram) store(m *memory, frame []byte, p wire.Packet, f wire.Fragment
 	d.ecn |= 1 << wire.ECN(frame, p)
 }
 
-// complete reports whether all is there: what is held does not overlap and, once
-// the end is known, does not reach beyond it.
+// complete reports whether all bytes are there. Those held do not overlap, nor reach beyond
+// a known end.
 func (d *datagram) complete() bool { return d.end != 0 && d.held == d.end }
 
 // appendTo appends head and data of a datagram that is complete.
@@ -165,9 +165,9 @@ func (d *datagram) appendTo(dst []byte) []byte {
 	return dst
 }
 
-// congestion reports whether a fragment met it. It is not ok where only some of
-// the fragments are ECN-capable: Linux drops those mixtures that RFC 3168 section
-// 5.3 leaves open, too.
+// congestion reports whether a fragment met it. ok is false if only some fragments are
+// ECN-capable; like Linux, it also refuses the mixtures that RFC 3168 section 5.3 leaves
+// open.
 func (d *datagram) congestion() (met, ok bool) {
 	const notCapable, ce = 1 << 0, 1 << 3
 	return d.ecn&ce != 0, d.ecn&notCapable == 0 || d.ecn == notCapable

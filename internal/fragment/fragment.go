@@ -1,15 +1,15 @@
 // Package fragment puts fragmented IP datagrams together again (RFC 791 section
 // 3.2, RFC 8200 section 4.5), bounded in memory and time.
 //
-// A Buffer takes fragments one by one, as Ethernet frames, copies what it needs,
-// and returns the frame of a datagram that is complete. Fragments that overlap
-// lose their datagram (RFC 5722). The work for a fragment is proportional to its
-// length, whatever has come before (CVE-2018-5391). No byte of a frame returned
-// is another datagram's. The package reads no clock and sends no ICMP.
+// A Buffer takes fragments one by one, as Ethernet frames, copies what it needs, and returns
+// the frame of a datagram once it is complete. An overlap loses the datagram (RFC 5722). The
+// work for a fragment is proportional to its length, whatever came before (CVE-2018-5391).
+// No byte of a frame returned is another datagram's. The package reads no clock and sends no
+// ICMP.
 //
-// Neither MAC addresses nor VLAN tags tell datagrams apart. A caller that keeps
-// VLANs apart, or trusts one way of arrival more than another, says so with the
-// number that Add takes, or uses two Buffers so that one cannot fill the other.
+// Neither MAC addresses nor VLAN tags distinguish datagrams. A caller that keeps VLANs apart,
+// or trusts some senders more than others, distinguishes them by the number that Add takes,
+// or uses two Buffers so that one cannot fill the other.
 package fragment
 
 import (
@@ -20,19 +20,19 @@ import (
 	"tapsec/wire"
 )
 
-// Tailroom is the spare capacity in bytes after every frame returned.
+// Tailroom is the spare capacity in bytes of every frame returned.
 const Tailroom = 320
 
-// MinBytes is the least memory that a Buffer works with: the longest datagram's.
+// MinBytes is the least memory that a Buffer needs: that of the longest datagram.
 const MinBytes = (maxParts + 1) * chunkMem
 
-// Limits bound a Buffer. A field that is zero means the default. Where one is
-// reached the oldest datagrams make room for the new, as in gVisor: Linux refuses
-// the new, and one sender can shut it for as long as Age.
+// Limits bound a Buffer. A zero field means the default. At a limit the oldest datagrams make
+// room for new ones, as in gVisor. Linux refuses the new ones, so that one sender can block
+// it for as long as Age.
 type Limits struct {
-	Bytes     int           // of memory for fragments, in chunks of 2 KiB; 4 MiB like Linux and gVisor, MinBytes or more
-	Datagrams int           // incomplete or lost ones at once, 512 bytes each besides; 1024 like VPP
-	Age       time.Duration // since the first fragment came; 30 s like Linux for IPv4, RFC 8200 allows 60
+	Bytes     int           // memory for fragments, in chunks of 2 KiB, at least MinBytes; 4 MiB, as in Linux and gVisor
+	Datagrams int           // incomplete or lost at once, of another 512 bytes each; 1024, as in VPP
+	Age       time.Duration // since the first fragment; 30 s, as in Linux for IPv4, where RFC 8200 allows 60
 }
 
 // Stats is what a Buffer holds, as of its last Add, and has done.
@@ -76,23 +76,21 @@ func New(l Limits) *Buffer {
 	return &Buffer{limits: l, memory: memory{limit: l.Bytes / chunkMem}, datagrams: map[key]*datagram{}}
 }
 
-// Add takes the fragment p of an Ethernet frame, as wire.ParseIP found it; a
-// packet that is no fragment is the programmer's error. The frame is not kept.
-// carried is part of what tells datagrams apart, so that fragments that came in
-// different ways do not mix. now is in nanoseconds; a step back of no more than
-// the limit for age is taken for no step.
+// Add takes the fragment p of an Ethernet frame, as wire.ParseIP found it; a packet that is
+// not a fragment is the programmer's error. The frame is not kept. carried is part of a
+// datagram's identity, so that fragments which arrived in different ways do not mix. now is
+// in nanoseconds; a step back by no more than Age is ignored.
 //
-// A whole frame has the Ethernet header, the tags and the IP header of the first
-// fragment, and ends with its packet. The packet is no fragment: lengths and
-// checksum are right, an IPv6 fragment header is gone. Where a fragment met
-// congestion the whole did (RFC 3168 section 5.3). It is the caller's, with
-// Tailroom bytes after it, until Release.
+// The whole frame has the Ethernet header, tags and IP header of the first fragment, and ends
+// with its packet. That is no longer a fragment: lengths and checksum are right, and an IPv6
+// fragment header is gone. If a fragment met congestion, so did the whole (RFC 3168 section
+// 5.3). The frame is the caller's until Release.
 //
 //  1. Time passes.
-//  2. Refuse what cannot be before anything is looked for or kept.
+//  2. Refuse an impossible fragment before anything is looked up or kept.
 //  3. An atomic fragment is whole, whatever is held (RFC 6946 section 4).
-//  4. Find the datagram, or begin it. One that is lost stays so.
-//  5. Keep the fragment if it fits in with the others, and see if all are there.
+//  4. Find the datagram, or begin it. A lost one stays lost.
+//  5. Keep the fragment if it agrees with the others, and see if all are there.
 func (b *Buffer) Add(frame []byte, p wire.Packet, carried uint64, now int64) (whole []byte, r Result) {
 	if !p.Fragment {
 		panic("fragment: Add of a packet that is no fragment")
@@ -127,7 +125,7 @@ func (b *Buffer) add(frame []byte, p wire.Packet, f wire.Fragment, carried uint6
 	return whole, r
 }
 
-// check refuses a fragment that cannot be, whatever the others are.
+// check refuses a fragment that is impossible by itself.
 func check(p wire.Packet, f wire.Fragment) Result {
 	n := p.End - f.Data
 	atomic := f.Offset == 0 && !f.More
@@ -142,8 +140,8 @@ func check(p wire.Packet, f wire.Fragment) Result {
 	return Held
 }
 
-// insert keeps a fragment that fits in with those held. It returns the whole
-// frame if that was the last one missing.
+// insert keeps a fragment that agrees with those held. It returns the whole frame if that
+// was the last one missing.
 func (b *Buffer) insert(d *datagram, frame []byte, p wire.Packet, f wire.Fragment) ([]byte, Result) {
 	end := f.Offset + p.End - f.Data
 	if d.contradicts(end, f.More) {
@@ -170,7 +168,7 @@ func (b *Buffer) insert(d *datagram, frame []byte, p wire.Packet, f wire.Fragmen
 	return b.finish(d.appendTo(b.room(n)), d.start, d.first, congested)
 }
 
-// finish mends the headers of a frame that lies in room, and lends it out.
+// finish mends the headers of a frame made in room, and lends it out.
 func (b *Buffer) finish(frame []byte, start int, first wire.Fragment, congested bool) ([]byte, Result) {
 	wire.Unfragment(frame, start, first, congested)
 	p, err := wire.ParseIP(frame, start, len(frame), frame[start]>>4)
@@ -181,8 +179,7 @@ func (b *Buffer) finish(frame []byte, start int, first wire.Fragment, congested 
 	return frame, Whole
 }
 
-// room is empty memory for a frame of n bytes. It is the same until finish has
-// lent it out.
+// room is empty memory for a frame of n bytes, the same until finish lends it out.
 func (b *Buffer) room(n int) []byte {
 	if b.lent == len(b.out) {
 		b.out = append(b.out, nil)

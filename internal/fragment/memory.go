@@ -8,8 +8,8 @@ const (
 	chunkMem = 2048 // bytes that a chunk takes
 )
 
-// chunk is the unit of memory. Its marks say which of its bytes are a fragment's;
-// the others are left over from an earlier use.
+// chunk is the unit of memory. Its marks say which bytes are of a fragment; the others are
+// left over from an earlier use.
 type chunk struct {
 	held  marks // units that are there
 	begun marks // units that a fragment begins with
@@ -34,8 +34,7 @@ func (m *marks) count(a, b int) (n int) {
 	return n
 }
 
-// mask has the bits from a to b of one word; a may lie in front of it and b
-// after it.
+// mask has the bits from a to b of one word; a may be below the word and b above it.
 func mask(a, b int) uint64 {
 	return ^uint64(0) << max(a, 0) & (^uint64(0) >> max(64-b, 0))
 }

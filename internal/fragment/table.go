@@ -1,9 +1,8 @@
 package fragment
 
-// advance lets time pass and forgets what is too old. The datagrams stand in the
-// order in which they began, so the old ones are found without a search. A clock
-// that has gone back by more than the limit for age was set anew, and says of no
-// datagram held how old it is.
+// advance lets time pass and forgets what is too old. The datagrams are in the order in
+// which they began, so the old ones need no search. A clock that goes back by more than Age
+// has been set, and tells no longer how old any datagram is.
 func (b *Buffer) advance(now int64) {
 	age := int64(b.limits.Age)
 	anew := b.now-now > age
@@ -48,8 +47,8 @@ func (b *Buffer) blank() *datagram {
 	return d
 }
 
-// evict gives up the oldest datagram that is not spared. There is one wherever
-// memory is short, since MinBytes is enough for the longest.
+// evict gives up the oldest datagram but the spared one. If memory is short there is one,
+// since MinBytes is enough for the longest.
 func (b *Buffer) evict(spared *datagram) {
 	d := b.oldest
 	if d == spared {

@@ -6,9 +6,9 @@ import (
 	"tapsec/wire"
 )
 
-// Cutter cuts a merged frame into those that it stands for. It may be used again and again; the zero
-// value has none to cut. Every piece has all headers of the merged frame in front of its share of the
-// payload. What differs from piece to piece is, as the stack itself cuts:
+// Cutter cuts a merged frame into the frames that it stands for. It may be reused; the zero value has
+// nothing to cut. Every piece has all headers of the merged frame, then its share of the payload. As
+// when the stack itself cuts, the pieces differ in:
 //
 //   - all IP headers' lengths; an IPv4 header's identification, which is one higher each time, and its
 //     checksum
@@ -19,13 +19,13 @@ type Cutter struct {
 	frame  []byte // merged, without bytes after its packet
 	head   int    // length of all headers
 	size   int    // bytes of payload in each piece but the last
-	at     int    // where the next piece's payload begins; 0 where nothing is being cut
+	at     int    // where the next piece's payload begins; 0 if there is nothing to cut
 	number int    // of the next piece, from 0
 
 	ips    [maxNested]header // outermost first
 	nested int               // how many of them there are
-	upper  int               // the TCP or UDP header that was merged by
-	pseudo uint32            // sum over its pseudo-header, but for the length
+	upper  int               // the TCP or UDP header whose payload was merged
+	pseudo uint32            // sum over its pseudo-header without the length
 	summed bool              // it has a checksum
 	tcp    bool
 	once   uint8  // TCP flags that only the first piece has
@@ -34,8 +34,8 @@ type Cutter struct {
 	within int    // which IP header's
 }
 
-// maxNested is the largest number of IP headers around each other. The kernel merges nothing that is in
-// more than one tunnel.
+// maxNested is the largest number of nested IP headers. The kernel merges nothing inside more than one
+// tunnel.
 const maxNested = 3
 
 const (
@@ -47,9 +47,8 @@ const (
 	flagCWR = 0x80
 )
 
-// Begin takes a merged frame to cut, which is to stay as it is until the last piece is made, but for
-// what Begin itself changes in its headers. It reports false for one that it knows no pieces of; then
-// there are none.
+// Begin takes a merged frame to cut. Begin may change its headers; otherwise it must stay as it is until
+// the last piece is made. It reports false if it cannot cut the frame; then there are no pieces.
 func (c *Cutter) Begin(h Header, frame []byte) bool {
 	*c = Cutter{size: h.size, tcp: h.kind&^kindECN != kindUDP}
 	if h.kind&kindECN != 0 {
@@ -67,7 +66,7 @@ func (c *Cutter) Begin(h Header, frame []byte) bool {
 	return true
 }
 
-// measure finds where the payload begins, by what the header that was merged by says itself.
+// measure finds where the payload begins, by the upper header's own length.
 func (c *Cutter) measure() bool {
 	b, length, least := c.frame[c.upper:], wire.UDPLen, wire.UDPLen
 	if c.tcp {
@@ -108,7 +107,8 @@ func (c *Cutter) Append(dst []byte) []byte {
 	return dst
 }
 
-// write gives a piece headers of its own, the outer ones last where a checksum is over the inner ones.
+// write gives a piece its own headers, the outer ones last, since their checksums may cover the inner
+// ones.
 func (c *Cutter) write(piece []byte, last bool) {
 	for i := range c.nested {
 		c.ips[i].write(piece, c.number)

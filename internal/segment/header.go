@@ -1,9 +1,9 @@
-// Package segment turns what the kernel hands to a packet socket back into the frames that a wire
-// would have carried. A checksum that was left to hardware is filled in, and what a sender left to be
-// cut, or a receiver merged (TSO, GSO, GRO), is cut into pieces, each with headers of its own.
+// Package segment turns what the kernel hands to a packet socket back into the frames of a wire. It
+// fills in a checksum that was left to hardware, and cuts what a sender left to be cut or a receiver
+// merged (TSO, GSO, GRO) into pieces with headers of their own.
 //
-// What has to be done stands in the virtio header that the kernel puts in front of a frame. Everything
-// here works in the caller's memory and allocates nothing.
+// The virtio header that the kernel puts before a frame says what has to be done. Everything here works
+// in the caller's memory and allocates nothing.
 package segment
 
 import (
@@ -16,12 +16,12 @@ import (
 // HeaderLen is the length in bytes of struct virtio_net_hdr, as packet(7) has it.
 const HeaderLen = 10
 
-// Header is struct virtio_net_hdr of linux/virtio_net.h: two bytes, then four of two bytes each in the
-// machine's order. Its own length of the headers is a hint, which senders get wrong, and left out.
+// Header is struct virtio_net_hdr of linux/virtio_net.h: two bytes, then four fields of two bytes each
+// in the machine's order. hdr_len is left out: it is a hint that senders get wrong.
 type Header struct {
 	flags, kind uint8
 	size        int // bytes of payload in a piece
-	start       int // of what the checksum left undone is over
+	start       int // where the bytes begin that the missing checksum covers
 	place       int // of that checksum, counted from start
 }
 
@@ -34,27 +34,26 @@ const (
 	kindECN   = 0x80 // CWR is the first piece's alone (RFC 3168 section 6.1.2)
 )
 
-// Parse reads the header in front of a frame. It panics if b is shorter than HeaderLen.
+// Parse reads the header before a frame. It panics if b is shorter than HeaderLen.
 func Parse(b []byte) Header {
 	order := binary.NativeEndian
 	return Header{flags: b[0], kind: b[1], size: int(order.Uint16(b[4:])), start: int(order.Uint16(b[6:])), place: int(order.Uint16(b[8:]))}
 }
 
-// Merged reports whether the frame is several in one, and for a Cutter.
+// Merged reports whether the frame is several in one, which a Cutter has to cut.
 func (h Header) Merged() bool { return h.kind&^kindECN != 0 }
 
-// Shift makes the header that of a frame with n more bytes in front of its network header, as a VLAN
-// tag that is put back.
+// Shift adapts the header to a frame with n more bytes before its network header, such as a VLAN tag that
+// is put back.
 func (h Header) Shift(n int) Header {
 	h.start += n
 	return h
 }
 
-// Finish computes the checksum that was left to hardware, in a frame that is not merged. It is either
-// the Internet checksum over all bytes from its start on, which include the pseudo-header's sum at its
-// place, or SCTP's CRC32c over those bytes with zeros at its place (RFC 9260 section 6.8). The header
-// does not say which; the place does, for no other protocol's is the third word. A frame that ends
-// before the place is left alone.
+// Finish computes the checksum that was left to hardware, in a frame that is not merged. It is the
+// Internet checksum over all bytes from start, with the pseudo-header's sum in its place, or SCTP's
+// CRC32c over them, with zeros in its place (RFC 9260 section 6.8). The place tells which: only SCTP has
+// it in the third word. A frame that ends before that is left alone.
 func (h Header) Finish(frame []byte) {
 	at := h.start + h.place
 	if h.flags&needsSum == 0 || at+2 > len(frame) {

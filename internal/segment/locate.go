@@ -26,7 +26,7 @@ func (h header) write(piece []byte, number int) {
 	binary.BigEndian.PutUint16(b[10:], wire.Checksum(0, b[:int(b[0]&15)*4]))
 }
 
-// pseudo is the sum over the pseudo-header, but for the length (RFC 9293 section 3.1, RFC 8200 section 8.1).
+// pseudo is the sum over the pseudo-header without the length (RFC 9293 section 3.1, RFC 8200 section 8.1).
 func (h header) pseudo(frame []byte, proto uint8) uint32 {
 	addresses := frame[h.at+12 : h.at+wire.IPv4Len]
 	if !h.v4 {
@@ -35,14 +35,12 @@ func (h header) pseudo(frame []byte, proto uint8) uint32 {
 	return uint32(^wire.Checksum(uint32(proto), addresses))
 }
 
-// locate finds what was merged, and the IP headers in front of it:
+// locate finds the upper header, whose payload was merged, and the IP headers before it:
 //
-//  1. After Ethernet header and tags there is an IP packet, and it is all there. Bytes after it belong
-//     to no piece.
-//  2. What it carries is the header that was merged by, if the checksum to be computed starts there, or
-//     if none is to be.
-//  3. It may also be another IP packet; then again from 1.
-//  4. Or one in UDP or GRE, with headers that are the same in every piece.
+//  1. After Ethernet header and tags comes an IP packet, complete. Bytes after it belong to no piece.
+//  2. It carries the upper header, if the missing checksum starts there or none is missing,
+//  3. or another IP packet; then again from 1,
+//  4. or one in UDP or GRE, with headers that are the same in every piece.
 func (c *Cutter) locate(h Header, frame []byte) bool {
 	c.frame = frame
 	at := network(frame)
@@ -64,7 +62,7 @@ func (c *Cutter) locate(h Header, frame []byte) bool {
 	return false
 }
 
-// enter notes the IP header at an offset. One longer than its length field can say has a zero there,
+// enter notes the IP header at an offset. A packet longer than its length field can say has zero there,
 // and reaches to the end of the frame.
 func (c *Cutter) enter(at int) (p wire.Packet, ok bool) {
 	b := c.frame[min(at, len(c.frame)):]
@@ -86,9 +84,9 @@ func (c *Cutter) enter(at int) (p wire.Packet, ok bool) {
 	return p, true
 }
 
-// found takes the header that was merged by, which is p's upper one. Where a routing header names
-// another last destination (RFC 8200 section 8.1), the sum over the pseudo-header is the sender's, at
-// the checksum's place, but for the length.
+// found takes p's upper header. If a routing header names another final destination (RFC 8200 section
+// 8.1), the sum over the pseudo-header without the length is what the sender left in the checksum's
+// place.
 func (c *Cutter) found(h Header, p *wire.Packet) bool {
 	const tcpSum, udpSum = 16, 6
 	proto, place := uint8(wire.ProtoUDP), udpSum
@@ -109,8 +107,8 @@ func (c *Cutter) found(h Header, p *wire.Packet) bool {
 	return left || !p.Routed
 }
 
-// tunnelled finds the IP packet that lies in p after a tunnel's headers: the one whose own header ends
-// where the checksum starts. It knows none after GRE with a checksum or numbers (RFC 2890).
+// tunnelled finds the IP packet after a tunnel's headers in p: the one whose header ends where the
+// checksum starts. It finds none after GRE with a checksum or sequence numbers (RFC 2890).
 func (c *Cutter) tunnelled(h Header, p *wire.Packet) (at int, ok bool) {
 	const gre, sumOrNumbers = 47, 0x90
 	switch from := c.frame[p.Header:]; {
@@ -145,8 +143,8 @@ func network(frame []byte) int {
 	return at + 2
 }
 
-// withoutJumbo takes the jumbo payload option (RFC 2675) out of a frame that no wire has carried: the
-// stack puts it into one of more than 65535 bytes that is still to be cut, in a header of its own.
+// withoutJumbo takes the jumbo payload option (RFC 2675) out of a frame that was never on a wire: the
+// stack puts it, in a header of its own, into one of more than 65535 bytes that is still to be cut.
 func withoutJumbo(h Header, frame []byte) (Header, []byte) {
 	const length = 8
 	at := network(frame)
