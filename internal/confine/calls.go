@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// allowedCalls are the calls that need no look at their arguments. A name that an architecture does not
-// have is left out there.
+// allowedCalls are allowed whatever their arguments. A name that an architecture does not have is left
+// out there.
 var allowedCalls = []string{
 	// What is open: files, interfaces, rings and sockets.
 	"read", "readv", "pread64", "write", "writev", "pwrite64", "lseek", "close", "dup", "dup3", "fcntl", "flock",
@@ -19,7 +19,7 @@ var allowedCalls = []string{
 	"accept", "accept4", "getsockname", "getpeername", "getsockopt", "setsockopt", "shutdown",
 	"sendto", "sendmsg", "sendmmsg", "recvfrom", "recvmsg", "recvmmsg",
 	"epoll_create1", "epoll_ctl", "epoll_wait", "epoll_pwait", "epoll_pwait2", "eventfd2", "pipe2", "poll", "ppoll",
-	// Names of files, of which Landlock decides.
+	// Names of files, about which Landlock decides.
 	"openat", "newfstatat", "fstatat", "statx", "readlinkat", "faccessat", "faccessat2", "getcwd",
 	"unlinkat", "unlink", "rename", "renameat", "renameat2", "fchmod", "umask",
 	// Memory, threads, signals and time, for Go and the C library.
@@ -30,20 +30,19 @@ var allowedCalls = []string{
 	"getpid", "gettid", "getuid", "geteuid", "getgid", "getegid", "getrusage", "times", "uname", "sysinfo", "capget", "getcpu",
 }
 
-// allowedIoctls say and change nothing but where a terminal is wide, and what is behind a descriptor.
+// allowedIoctls only tell a terminal's width, and what a descriptor refers to.
 var allowedIoctls = []uint64{unix.TUNGETIFF, unix.TUNGETSNDBUF, unix.SIOCGIFNAME, unix.TIOCOUTQ, unix.TIOCINQ,
 	unix.TCGETS, unix.TIOCGWINSZ}
 
-// allowedPrctls name threads and memory, and ask whether the process can be dumped.
+// allowedPrctls name threads and memory, or ask whether the process can be dumped.
 var allowedPrctls = []uint64{unix.PR_SET_NAME, unix.PR_SET_VMA, unix.PR_GET_DUMPABLE}
 
-// specAllow (Linux 4.17) keeps old kernels from switching speculation off with the filter, for which
-// ciphers would pay.
+// specAllow (Linux 4.17) keeps old kernels from turning speculation off with the filter, which would slow
+// down ciphers.
 const specAllow seccomp.FilterFlag = unix.SECCOMP_FILTER_FLAG_SPEC_ALLOW
 
-// restrictCalls puts the filter in force for all threads. A refused call fails with EPERM and stands in
-// the kernel's audit log: to be killed for a call that a library makes in its next version would be the
-// worse end.
+// restrictCalls puts the filter in force for all threads. A refused call fails with EPERM and is logged by
+// the kernel's audit. Killing the process would be worse: a library's next version may make another call.
 func restrictCalls(p Plan) error {
 	here, err := arch.GetInfo("")
 	if err != nil {
@@ -64,10 +63,10 @@ func restrictCalls(p Plan) error {
 	return nil
 }
 
-// FiltersCalls reports whether the kernel has filters of system calls.
+// FiltersCalls reports whether the kernel can filter system calls.
 func FiltersCalls() bool { return seccomp.Supported() }
 
-// conditions are the calls that are allowed with some arguments.
+// conditions are the calls that are allowed with some arguments only.
 func conditions(p Plan) (all []seccomp.NameWithConditions) {
 	allow := func(name string, argument uint32, is seccomp.Operation, value uint64) {
 		all = append(all, seccomp.NameWithConditions{Name: name, Conditions: seccomp.ArgumentConditions{{Argument: argument, Operation: is, Value: value}}})

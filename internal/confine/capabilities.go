@@ -9,8 +9,7 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 )
 
-// capabilities are those that the plan's files need: none where the user may do everything by being their
-// owner, as is usual.
+// capabilities are those that the plan's files need: usually none, since the user owns them.
 func (p Plan) capabilities() (keep []cap.Value) {
 	asOwner(func() {
 		for _, file := range p.Read {
@@ -31,7 +30,7 @@ func allowed(path string, mode uint32) error {
 	return unix.Faccessat(unix.AT_FDCWD, path, mode, unix.AT_EACCESS)
 }
 
-// asOwner runs f on a thread without effective capabilities. A thread that does not get them back ends
+// asOwner runs f on a thread without effective capabilities. If the thread does not get them back, it ends
 // with its goroutine.
 func asOwner(f func()) {
 	done := make(chan struct{})
@@ -56,8 +55,8 @@ func asOwner(f func()) {
 	<-done
 }
 
-// dropCapabilities leaves the process only those of keep that it has. The bounding set matters to an
-// executed file alone, and may be changed only with CAP_SETPCAP: without that it stays.
+// dropCapabilities leaves the process only those of keep that it has. The bounding set, which only matters
+// to an executed file, can only be changed with CAP_SETPCAP; without that it stays.
 func dropCapabilities(keep []cap.Value) error {
 	had, left := cap.GetProc(), cap.NewSet()
 	has := func(flag cap.Flag, v cap.Value) bool { on, err := had.GetFlag(flag, v); return on && err == nil }

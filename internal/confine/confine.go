@@ -1,9 +1,8 @@
-// Package confine takes from the process what it needs no more once all is open: capabilities, new
+// Package confine takes from the process what it no longer needs once all is open: capabilities, new
 // privileges, files, system calls, and core dumps. What is open stays open and works.
 //
-// Everything holds for all threads, cannot be taken back, and is done as far as the kernel has it:
-// what could not be done is an error for the log, not for the program to end with. Whether it worked
-// is for Read to tell, which asks the kernel.
+// Everything holds for all threads, cannot be undone, and is done as far as the kernel supports it. What
+// could not be done is an error for the log, not a reason to end. Read asks the kernel what is left.
 package confine
 
 import (
@@ -15,29 +14,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Plan is what the process still does with files. A file may be replaced by another of the same name, so
-// what is allowed is allowed in the file's whole directory, that of the name and that of what the name
-// points to. The zero value is a program that opens nothing more.
+// Plan is what the process will still do with files. A file may be replaced by another of the same name,
+// so permission is for its directory, and for that of the file which a link points to. The zero Plan opens
+// nothing more.
 type Plan struct {
 	Read    []string // files that are read again
-	Replace []string // files of which a new version is written beside, and renamed
+	Replace []string // files that are replaced by a new one, written beside and renamed
 	Remove  []string // files that are removed at the end
 	Dial    []string // Unix sockets of others
 }
 
-// Apply confines the process for good. Its callers have everything open, and nobody else starts threads
-// by other means than Go's meanwhile.
+// Apply confines the process for good. Everything must be open already, and only Go may start threads
+// meanwhile.
 //
 //  1. Capabilities, down to those without which the plan's files cannot be used.
 //  2. No new privileges: an executed file's owner or capabilities give nothing.
-//  3. Files: Landlock (Linux 5.13) lets through what the plan names, and in it no execution; with it go
-//     TCP, and signals and abstract sockets to processes that are not confined.
-//  4. System calls: those that a Go program at work and this one make; others fail with EPERM.
+//  3. Files: Landlock (Linux 5.13) allows what the plan names, but no execution. It also forbids TCP, and
+//     signals and abstract sockets to processes that are not confined.
+//  4. System calls: those that any Go program makes, and this one; others fail with EPERM.
 func Apply(p Plan) error {
 	if err := spare(); err != nil {
 		return err
 	}
-	_, _ = time.Now().Zone() // reads the time zone's file, while it can be read
+	_, _ = time.Now().Zone() // reads the time zone's file while that is allowed
 	Landlock()
 	return errors.Join(
 		dropCapabilities(p.capabilities()),
@@ -47,8 +46,8 @@ func Apply(p Plan) error {
 	)
 }
 
-// spare reports whether there are descriptors for what Apply opens. The library that
-// reaches all threads of a C program reads /proc, and kills the process where it cannot.
+// spare is an error if too few descriptors are left for Apply. The library that reaches all
+// threads of a C program kills the process if it cannot read /proc.
 func spare() error {
 	const wanted = 8
 	var held []int
@@ -67,7 +66,7 @@ func spare() error {
 	return nil
 }
 
-// directories are those of files, and of what these point to.
+// directories are those of files, and of what links among them point to.
 func directories(files []string) []string {
 	seen := map[string]bool{}
 	var all []string

@@ -8,12 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// NoCores keeps the process's memory, and so its keys, out of core dumps: the kernel writes none, for
-// which Go asks in a panic as well, and what a debugger of root's writes (gcore) lacks the memory that
-// the program fills. It also keeps other processes of the same user from looking into this one. It
-// belongs before the first key is read.
+// NoCores keeps the process's memory, and so its keys, out of core dumps. The kernel writes none, not even
+// for a panic of Go; one by root's debugger (gcore) lacks the memory that the program has written. Other
+// processes of the same user cannot look into this one either. It belongs before the first key is read.
 func NoCores() error {
-	// First, for the file is root's once the process cannot be dumped.
+	// First: once the process cannot be dumped, the file is root's.
 	err := os.WriteFile("/proc/self/coredump_filter", []byte("0"), 0)
 	if err != nil {
 		err = fmt.Errorf("core dumps: %w", err)

@@ -18,10 +18,10 @@ const (
 
 const tasks = "/proc/self/task" // what Read reads
 
-// restrictFiles lets the plan's files through, and what Read reads.
+// restrictFiles allows the plan's files, and what Read reads.
 func restrictFiles(p Plan) error {
-	// Open for good: Landlock's rules are about inodes, and proc makes another one for a directory that
-	// nobody holds.
+	// Stays open: Landlock's rules are about inodes, and proc makes a new one for a directory that nobody
+	// holds.
 	if _, err := unix.Open(tasks, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("files: %s: %w", tasks, err)
 	}

@@ -16,10 +16,10 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 )
 
-// State is what is left to the process, as the kernel says: of all threads, that which any of them has.
+// State is what is left to the process, according to the kernel: whatever any of its threads has.
 type State struct {
 	Capabilities []string `json:"capabilities"` // effective, permitted, inheritable or ambient
-	Bounding     int      `json:"bounding"`     // how many capabilities an executed file could still get, but for no new privileges
+	Bounding     int      `json:"bounding"`     // number of capabilities that an executed file could get, were it not for no_new_privs
 	NoNewPrivs   bool     `json:"no_new_privs"` // no executed file gives any privilege
 	Files        bool     `json:"files"`        // Landlock restricts them: / cannot be read
 	Landlock     int      `json:"landlock_abi"` // the kernel's version of Landlock, 0 without
@@ -84,8 +84,8 @@ func (s *State) add(status string) (capabilities uint64) {
 	return capabilities
 }
 
-// Landlock is the version of the kernel's Landlock ABI, 0 where it has none or it is switched off. It is
-// asked once, for the confined process may not.
+// Landlock is the version of the kernel's Landlock ABI, 0 if it has none or it is switched off. It is asked
+// for once, since a confined process may not.
 var Landlock = sync.OnceValue(func() int {
 	version, err := ll.LandlockGetABIVersion()
 	if err != nil {

@@ -1,12 +1,12 @@
-// Package diagnosis finds out why the frames of an SA fail. It keeps a few of them,
-// and tries near misses: what the SA, its keys or the frame would have been like
-// if one thing had gone wrong. A near miss under which the ICV verifies is certain.
+// Package diagnosis finds out why the frames of an SA fail. It keeps a few of them and tries
+// near misses: SAs, keys and frames that differ in one thing which may have gone wrong. If
+// the ICV then verifies, the cause is certain.
 //
-// A trial is the product's own pipeline with an SA for the trial, so that nothing
-// here knows cryptography. Work and memory are bounded: MaxTries trials an SA and
-// MaxTriesInAll, MaxUnknown headers that no SA matches, and MaxBytes of frames.
-// Frames that are good cost a counter, but for the first few, whose checksums are
-// looked at. A Case is unsafe for concurrent use, and never shows a key.
+// A trial runs the product's own pipeline with an SA for the trial, so nothing here knows
+// cryptography. Work and memory are bounded: MaxTries trials for an SA and MaxTriesInAll,
+// MaxUnknown headers that no SA matches, and MaxBytes of frames. Good frames cost a counter;
+// of the first few the inside is looked at. A Case is unsafe for concurrent use, and never
+// shows a key.
 package diagnosis
 
 import (
@@ -22,12 +22,12 @@ import (
 
 // The bounds.
 const (
-	MaxTries      = 2048     // trials for one SA, each of a frame by one near miss
-	MaxTriesInAll = 1 << 20  // and for all
-	MaxUnknown    = 256      // headers without an SA that are told apart
+	MaxTries      = 2048     // trials for one SA, each of one near miss on one frame
+	MaxTriesInAll = 1 << 20  // trials for all SAs
+	MaxUnknown    = 256      // headers without an SA that are distinguished
 	MaxBytes      = 32 << 20 // of all frames that are kept
 
-	looked = 8 // good frames of an SA of which the inside is looked at
+	looked = 8 // good frames of an SA whose inside is looked at
 )
 
 // Case gathers what is known of failing frames.
@@ -42,7 +42,7 @@ type Case struct {
 	addresses addresses
 	trial     *trial
 	twins     *twins
-	failing   *subject // that of the latest tunnel frame whose ESP failed
+	failing   *subject // of the latest tunnel frame whose ESP failed
 }
 
 // subject is what was seen of one SA, or of one header that matches none.
@@ -50,22 +50,22 @@ type subject struct {
 	sa           *sa.SA // nil: none
 	header       account.Header
 	good, failed int
-	cut          int // of those that failed: frames whose ends are missing
-	last         int // of those that failed: how many have come since the last good one
+	cut          int // failed frames whose ends are missing
+	last         int // failed frames since the last good one
 	samples      samples
 
-	insides  int // good frames of which the inside was looked at
+	insides  int // good frames whose inside was looked at
 	sums     [wire.SumWrong + 1]int
-	portion  status.Portion // that they are
-	foreign  int            // of insides: those that are the other mode's
+	portion  status.Portion // of the good frames
+	foreign  int            // insides that belong to the other mode
 	next     uint8
 	shown    shown
 	findings []account.Finding
 	done     bool
 }
 
-// New makes a Case of frames that a NIC judges which holds these SAs. Keys of
-// former are tried, too: other ones that a text gives for the same identities.
+// New makes a Case for the frames of a NIC that holds these SAs. The keys of former SAs are
+// tried, too: those that a text gives for identities which have newer ones.
 func New(held []pipeline.Holding, former []*sa.SA) *Case {
 	d := &Case{held: map[uint32]*sa.SA{}, known: map[uint32]*subject{}, unknown: map[account.Header]*subject{}, room: MaxBytes, tries: MaxTriesInAll}
 	for _, h := range held {
@@ -85,18 +85,18 @@ func New(held []pipeline.Holding, former []*sa.SA) *Case {
 	return d
 }
 
-// Hold tells the Case of SAs that the NIC holds from now on.
+// Hold tells the Case which SAs the NIC holds from now on.
 func (d *Case) Hold(held []pipeline.Holding) {
 	for _, h := range held {
 		d.held[h.Handle] = h.SA
 	}
 }
 
-// called is what people call an SA.
+// called is an SA's name for people.
 func (d *Case) called(s *sa.SA) string { return cmp.Or(s.Name, s.ID().String()) }
 
-// See takes notice of one delivered frame, without its trailer, of what is known of
-// it, and of its number in the capture.
+// See looks at one delivered frame without its trailer; f is what is known of it, number its
+// number in the capture.
 func (d *Case) See(frame []byte, f *account.Frame, number int) {
 	t := f.Trailer
 	if t.Reason == status.NoIPsec {
@@ -145,7 +145,7 @@ func (d *Case) record(frame []byte, f *account.Frame, rec *status.Record, number
 	}
 }
 
-// miss takes notice of a frame without an SA.
+// miss looks at a frame without an SA.
 func (d *Case) miss(frame []byte, t *status.Trailer, h account.Header) {
 	s := d.unknown[h]
 	if s == nil {
@@ -177,9 +177,8 @@ func (s *subject) look(frame []byte, t *status.Trailer, rec *status.Record) {
 	s.sums[wire.CheckUpperSum(frame, p)]++
 }
 
-// Findings is what was found out about the SA with a handle, or, where that is 0,
-// about frames with a header that no SA matches. Near misses are tried at the first
-// call.
+// Findings is what was found out about the SA with a handle, or with 0 about frames with a
+// header that no SA matches. The first call tries near misses.
 func (d *Case) Findings(handle uint32, h account.Header) []account.Finding {
 	s := d.known[handle]
 	if handle == 0 {

@@ -13,10 +13,10 @@ import (
 
 type packet = wire.Packet
 
-// addresses are the first ones that were seen around AH, and those of SAs.
+// addresses are the first ones seen around AH, and those of SAs.
 type addresses struct{ list []netip.Addr }
 
-// maxAddresses bounds them; each pair of them is tried for a frame.
+// maxAddresses bounds them, since each pair is tried for a frame.
 const maxAddresses = 12
 
 func (a *addresses) add(all ...netip.Addr) {
@@ -104,8 +104,7 @@ func sumUnder(sum func([]byte, packet)) func([]byte, packet) ([]byte, bool) {
 	}
 }
 
-// translations puts other addresses in place of those that AH covers: one of
-// them first, then both.
+// translations replaces the addresses that AH covers by others, first one, then both.
 func translations(s *sa.SA, x *sample, seen []netip.Addr) misses {
 	return func(yield func(miss) bool) {
 		src, dst := x.packet.Src, x.packet.Dst
@@ -147,8 +146,8 @@ func translated(s *sa.SA, x *sample, from, to netip.Addr) miss {
 	}}
 }
 
-// notEncrypted takes the payload of ESP for what it is before encryption, with and
-// without room for the ICV after it.
+// notEncrypted takes the payload of ESP for plaintext, with and without room for the ICV
+// after it.
 func notEncrypted(s *sa.SA) misses {
 	null, err := sa.ParseSuite(sa.ESP, "null")
 	return func(yield func(miss) bool) {

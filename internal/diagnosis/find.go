@@ -12,10 +12,10 @@ import (
 
 // of is what was found out about a subject.
 //
-//  1. Of the frames that are kept take one that is not explained yet, the first, the
-//     last, the second and so on, and try near misses until its ICV verifies.
-//  2. Try that one on the rest of them.
-//  3. Where a separate cipher still makes no sense of it, look for that, too.
+//  1. Take a kept frame that is not explained yet (the first, the last, the second and
+//     so on), and try near misses until its ICV verifies.
+//  2. Try that near miss on the other frames.
+//  3. If a separate cipher still makes no sense of them, look for that, too.
 //  4. Say what is left unexplained, and what good frames show.
 func (d *Case) of(s *subject) []account.Finding {
 	if s.done {
@@ -52,7 +52,7 @@ func (b *budget) spend() bool {
 	return true
 }
 
-// fromBothEnds gives the first, the last, the second, and so on.
+// fromBothEnds orders samples: the first, the last, the second, and so on.
 func fromBothEnds(in []*sample) (out []*sample) {
 	for len(in) > 1 {
 		out = append(out, in[0], in[len(in)-1])
@@ -61,8 +61,8 @@ func fromBothEnds(in []*sample) (out []*sample) {
 	return append(out, in...)
 }
 
-// explain looks for the near miss by which x verifies, and says how many others
-// of its SA do.
+// explain looks for the near miss by which x verifies, and says for how many other frames of
+// its SA it holds.
 func (d *Case) explain(s *subject, x *sample, others []*sample, tries *budget) bool {
 	all := d.ofNone(x)
 	if s.sa != nil {
@@ -81,7 +81,7 @@ func (d *Case) explain(s *subject, x *sample, others []*sample, tries *budget) b
 	return true
 }
 
-// first is the first near miss for which there is enough evidence.
+// first is the first near miss with enough evidence.
 func (d *Case) first(all misses, x *sample, tries *budget) (miss, evidence) {
 	for m := range all {
 		if !tries.spend() {
@@ -112,7 +112,7 @@ func (s *subject) add(certain bool, c Cause, format string, args ...any) {
 	s.findings = append(s.findings, account.Finding{Certain: certain, Cause: c.String(), Sentence: fmt.Sprintf(format, args...)})
 }
 
-// say tells of a near miss by which n of the frames that were kept verify.
+// say notes a near miss by which n of the kept frames verify.
 func (s *subject) say(m *miss, n, kept int) {
 	done := "verify"
 	if m.needs == sensible {
@@ -132,7 +132,7 @@ func counted(n, of int) string {
 	return fmt.Sprintf("%d of the %d frames tried", n, of)
 }
 
-// failing is the head of a sentence on n frames.
+// failing begins a sentence about n frames.
 func (s *subject) failing(n int) string {
 	if s.sa == nil {
 		return frames(n) + " of " + s.header.String() + verb(n, " match", " matches") + " no SA"
@@ -154,7 +154,7 @@ func verb(n int, many, one string) string {
 	return many
 }
 
-// cutShort tells of frames whose ends were not captured.
+// cutShort notes frames whose ends were not captured.
 func (s *subject) cutShort() {
 	if s.cut > 0 {
 		s.add(true, Cut, "%s of %s cannot be judged: their ends were not captured; capture anew with a larger snap length (tcpdump -s 0)",
@@ -162,7 +162,7 @@ func (s *subject) cutShort() {
 	}
 }
 
-// unexplained says that of the frames that were kept left are explained by nothing.
+// unexplained notes that nothing explains left of the kept frames.
 func (s *subject) unexplained(left, kept, tries int) {
 	n := s.failed - s.cut
 	switch {
@@ -178,7 +178,7 @@ func (s *subject) unexplained(left, kept, tries int) {
 	}
 }
 
-// inside tells what the first good frames showed.
+// inside notes what the first good frames showed.
 func (s *subject) inside() {
 	if s.sa == nil {
 		return

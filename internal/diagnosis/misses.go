@@ -12,12 +12,12 @@ import (
 	"tapsec/status"
 )
 
-// miss is what an SA, or its frames, might have been.
+// miss is a near miss: what an SA, or its frames, might have been.
 type miss struct {
 	cause Cause
 	sa    sa.SA
 	text  string                                      // "with the key of site-b", in front of "8 of 8 frames verify"
-	needs evidence                                    // from which on it counts
+	needs evidence                                    // the least that counts
 	half  *uint32                                     // the high half of the number; nil: the frame's own
 	edit  func(frame []byte, p packet) ([]byte, bool) // of the frame, before it is judged; nil: none
 }
@@ -32,7 +32,7 @@ func (m *miss) high(own uint32) uint32 {
 // misses are near misses, the likeliest first.
 type misses = iter.Seq[miss]
 
-// chain gives one after the other.
+// chain yields one sequence after the other.
 func chain(all ...misses) misses {
 	return func(yield func(miss) bool) {
 		for _, some := range all {
@@ -90,7 +90,7 @@ func otherESN(s *sa.SA) misses {
 // farHalves is how far off the high half may be.
 const farHalves = 32
 
-// highHalves tries other high halves, the nearest first, then the first ones.
+// highHalves tries other high halves, the nearest first, then the lowest.
 func highHalves(s *sa.SA, x *sample) misses {
 	return func(yield func(miss) bool) {
 		if !s.ESN {
@@ -119,8 +119,8 @@ func highHalves(s *sa.SA, x *sample) misses {
 	}
 }
 
-// icvLengths truncates the ICV to other lengths, those of other suites and, for
-// a MAC, those that somebody uses.
+// icvLengths tries other lengths of the ICV: those of other suites and, for a MAC, any that
+// somebody uses.
 func icvLengths(s *sa.SA) misses {
 	return func(yield func(miss) bool) {
 		for _, n := range icvLens(s) {
@@ -156,8 +156,8 @@ func icvLens(s *sa.SA) (all []int) {
 	return slices.DeleteFunc(slices.Compact(all), func(n int) bool { return n == s.Suite.ICVLen })
 }
 
-// salted is the key of s that has a salt at its end, and a copy of s with another
-// one in its place; nil where none has.
+// salted is the key of s that ends in a salt, and a function that copies s with another key
+// in its place; nil if there is none.
 func salted(s *sa.SA) (key []byte, with func([]byte) sa.SA) {
 	switch {
 	case s.Suite.SaltLen == 0:
@@ -220,8 +220,8 @@ func (d *Case) otherSalts(s *sa.SA) misses {
 
 func join(a, b []byte) []byte { return append(bytes.Clone(a), b...) }
 
-// keyOrders exchanges keys and the order of their bytes. For a cipher with
-// separate integrity it is the integrity key that the ICV depends on.
+// keyOrders exchanges the keys, and reverses their bytes. With separate integrity the ICV
+// depends on the integrity key alone.
 func keyOrders(s *sa.SA) misses {
 	return func(yield func(miss) bool) {
 		enc, auth := s.EncryptionKey.Bytes(), s.IntegrityKey.Bytes()
@@ -266,9 +266,9 @@ func swapped(b []byte) []byte {
 	return b
 }
 
-// otherAlgorithms tries the keys with every suite of the frame's protocol that
-// takes keys of their lengths. A cipher with separate integrity stays, since the
-// ICV says nothing of it.
+// otherAlgorithms tries the keys with every suite of the frame's protocol that takes keys of
+// their lengths. A cipher with separate integrity stays, since the ICV tells nothing about
+// it.
 func otherAlgorithms(s *sa.SA, x *sample) misses {
 	return func(yield func(miss) bool) {
 		for _, su := range sa.Suites(x.header.Protocol) {
@@ -288,8 +288,8 @@ func otherAlgorithms(s *sa.SA, x *sample) misses {
 	}
 }
 
-// refit gives s, whose suite is another one than that of its model, the model's
-// keys; ok where they fit. AES-CCM has a salt one byte shorter than all others.
+// refit gives s, which has another suite than its model, the model's keys, and reports whether
+// they fit. AES-CCM's salt is one byte shorter than all others.
 func refit(s, model *sa.SA) (ok bool) {
 	enc, auth := model.EncryptionKey.Bytes(), model.IntegrityKey.Bytes()
 	wantEnc, wantAuth := s.Suite.EncryptionKeyLen(), s.Suite.IntegrityKeyLen()
@@ -310,8 +310,7 @@ func refit(s, model *sa.SA) (ok bool) {
 // maxKeys is how many other SAs' keys are tried.
 const maxKeys = 256
 
-// nearest are the other SAs of whatever protocol, former ones included: those most
-// like s first.
+// nearest are all other SAs, former ones included, those most like s first.
 func (d *Case) nearest(s *sa.SA) []*sa.SA {
 	rank := func(o *sa.SA) int {
 		switch {
@@ -367,9 +366,9 @@ func (d *Case) otherKeys(s *sa.SA, x *sample) misses {
 	}
 }
 
-// rekeyed is s with the keys of o, as far as its algorithms take them: what comes of
-// keys that were given to the wrong SAs. ok is false where o's own algorithms are the
-// same, and where its key does not fit.
+// rekeyed is s with the keys of o, as far as its algorithms take them: what happens when keys
+// are given to the wrong SAs. ok is false if o has the same algorithms, or its key does not
+// fit.
 func (d *Case) rekeyed(cause Cause, s, o *sa.SA) (m miss, ok bool) {
 	m = miss{cause: cause, sa: *s, needs: verifies, text: "with the key of " + d.called(o)}
 	if enc := o.EncryptionKey; enc.Len() == s.Suite.EncryptionKeyLen() {
@@ -405,7 +404,7 @@ func (d *Case) keyOf(cause Cause, o *sa.SA, mode sa.Mode, esn bool, x *sample) m
 	}
 }
 
-// anyKey tries the key of every SA for a sample whose SPI none has.
+// anyKey tries the key of every SA for a sample whose SPI no SA has.
 func (d *Case) anyKey(x *sample) misses {
 	like := &sa.SA{Src: x.header.Src, Dst: x.header.Dst, Protocol: x.header.Protocol, SPI: uint32(x.header.SPI)}
 	return func(yield func(miss) bool) {
@@ -457,11 +456,11 @@ func (d *Case) sameSPI(x *sample) misses {
 	}
 }
 
-// highOf is the high half of the numbers that an SA has come to.
+// highOf is the high half of the numbers that an SA has reached.
 func highOf(s *sa.SA) uint32 { return max(uint32(s.Seq>>32), uint32(s.OSeq>>32), s.SeqHigh) }
 
-// padding leaves the pad unchecked. Where the cipher has no integrity of its own
-// only a plaintext that makes sense says that it was opened by the right key.
+// padding leaves the pad unchecked. If the cipher has no integrity of its own, only a
+// plaintext that makes sense shows that the key was right.
 func padding(s *sa.SA) misses {
 	return func(yield func(miss) bool) {
 		m := miss{cause: Padding, sa: *s, needs: opens, text: "with the pad unchecked (pad_check: false)"}
@@ -473,8 +472,8 @@ func padding(s *sa.SA) misses {
 	}
 }
 
-// encryptionKeys tries ciphers and encryption keys under a good ICV of a separate
-// integrity algorithm.
+// encryptionKeys tries ciphers and encryption keys when a separate integrity algorithm has
+// verified the ICV.
 func (d *Case) encryptionKeys(s *sa.SA) misses {
 	return func(yield func(miss) bool) {
 		if s.Suite.Integrity == sa.NoIntegrity {

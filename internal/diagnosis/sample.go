@@ -9,8 +9,8 @@ import (
 	"tapsec/wire"
 )
 
-// sample is one frame that failed, or for which there is no SA: an Ethernet frame
-// whose packet carries the IPsec header in question and nothing in front of it.
+// sample is one frame that failed, or has no SA: an Ethernet frame whose packet carries the
+// IPsec header in question directly.
 type sample struct {
 	frame     []byte
 	packet    wire.Packet
@@ -23,10 +23,10 @@ type sample struct {
 // high is the high half of the number.
 func (x *sample) high() uint32 { return uint32(x.number >> 32) }
 
-// samples are some of an SA's frames: the first ones and the last ones.
+// samples are an SA's first and last frames.
 type samples struct {
 	all  []sample
-	next int // which of the last ones is the oldest
+	next int // index of the oldest of the last ones
 }
 
 // Frames that are kept of an SA.
@@ -35,7 +35,7 @@ const (
 	lastKept  = 4
 )
 
-// slot is where the next frame goes, nil where there is no room for its bytes.
+// slot is where the next frame goes; nil if there is no room for its bytes.
 func (s *samples) slot(n int, room *int) *sample {
 	if len(s.all) < firstKept+lastKept {
 		if *room < n {
@@ -67,9 +67,8 @@ func (s *samples) ordered() []*sample {
 	return all
 }
 
-// keep takes a copy of the packet at which the NIC stopped, be it the frame's own,
-// or one that came in a tunnel. Where rec is of an ESP after an AH, that is taken
-// out: it is good, and ESP does not cover it.
+// keep copies the packet at which the NIC stopped, the frame's own or one inside a tunnel. If
+// rec is of an ESP after an AH, the AH is left out: it is good, and ESP does not cover it.
 func (s *samples) keep(frame []byte, t *status.Trailer, rec *status.Record, room *int) {
 	inside := t.Form == status.InPlace && t.N > 0 && t.Records[0].Portion == status.TunnelPortion &&
 		t.Records[0].State == status.ICVValid && (rec == nil || rec.Portion != status.TunnelPortion)

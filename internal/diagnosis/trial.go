@@ -9,14 +9,14 @@ import (
 	"tapsec/wire"
 )
 
-// evidence says how much speaks for a near miss on one frame.
+// evidence says how much one frame supports a near miss.
 type evidence int
 
 const (
 	none     evidence = iota
-	verifies          // the ICV is good; the plaintext is not
+	verifies          // the ICV is good, the plaintext is not
 	opens             // the ICV is good, and so are pad length and pad
-	sensible          // and the plaintext is a packet with right checksums, or a segment with one
+	sensible          // what is more, the plaintext is a packet or segment with right checksums
 )
 
 // trial is a NIC that judges frames by one SA at a time.
@@ -35,8 +35,8 @@ func newTrial() *trial {
 	return &trial{sad: sad, pipe: pipeline.New(sad, pipeline.Options{})}
 }
 
-// try judges a sample by the SA of a near miss, which is given the sample's SPI,
-// any addresses, and the high half of its number.
+// try judges a sample by the SA of a near miss, which gets the sample's SPI, any addresses,
+// and the high half of its number.
 func (t *trial) try(m *miss, x *sample) evidence {
 	s := m.sa
 	s.Name, s.SPI, s.Encap, s.Src, s.Dst = "trial", uint32(x.header.SPI), x.header.Encap, netip.Addr{}, netip.Addr{}
@@ -55,7 +55,7 @@ func (t *trial) try(m *miss, x *sample) evidence {
 	}
 	handle, err := t.sad.Add(&s)
 	if err != nil {
-		return none // its keys do not fit the algorithm
+		return none // the keys do not fit the algorithm
 	}
 	body, trailer, err := status.Split(t.pipe.Process(t.buf))
 	if err := t.sad.Delete(handle); err != nil {
@@ -80,8 +80,8 @@ func weigh(frame []byte, rec *status.Record) evidence {
 	return opens
 }
 
-// makesSense reports whether a plaintext is an IP packet of the length and, in
-// IPv4, with the header checksum that it says, or a segment with a right checksum.
+// makesSense reports whether a plaintext is an IP packet of the length that it says, in IPv4
+// with a right header checksum, or a segment with a right checksum.
 func makesSense(frame []byte, rec *status.Record) bool {
 	p, ok := carried(frame, rec)
 	if !ok {
@@ -97,8 +97,8 @@ func makesSense(frame []byte, rec *status.Record) bool {
 	return sum == wire.SumRight || sum == wire.SumPartial
 }
 
-// carried is the packet that an opened portion carries, or the packet that carries
-// it with what it protects as its payload, as the next header says.
+// carried is the packet inside an opened portion, or, if the next header is no IP, the outer
+// packet with what the portion protects as its payload.
 func carried(frame []byte, rec *status.Record) (wire.Packet, bool) {
 	if rec.NextHeader == wire.ProtoIPv4 || rec.NextHeader == wire.ProtoIPv6 {
 		p, ok := insideOf(frame, rec)

@@ -10,38 +10,37 @@ import (
 	"tapsec/wire"
 )
 
-// What an IPsec host captures of its own it sees twice: Linux gives a packet that it
-// took out of a tunnel to the interface again, after the frame that it came in
-// (docs/diagnosis.md, which says what was seen of which modes). Two such frames are
-// twins.
+// An IPsec host's own capture has packets twice: Linux shows a packet out of a tunnel on the
+// interface again, after the frame that it came in (docs/diagnosis.md says in which modes).
+// Two such frames are twins.
 
 const (
 	maxWaiting  = 1024 // frames whose twin may be still to come
 	giveUp      = 8192 // good frames of tunnels after which a capture without twins has none
-	nearFailed  = 8    // frames within which that of a failed one has come
-	numbersKept = 8    // numbers of frames that are named
+	nearFailed  = 8    // frames within which the twin of a failed one has to come
+	numbersKept = 8    // frame numbers that are named
 )
 
-// twins are the frames that wait for theirs, in the order in which they came.
+// twins are the frames that wait for their twins, in the order in which they came.
 type twins struct {
 	seed    maphash.Seed
 	waiting [maxWaiting]waiter
 	first   map[uint64]int // by print: the place of the first that waits
 	next    int            // place
 	came    int
-	paired  map[stations]bool // between these there was a pair
+	paired  map[stations]bool // stations between which there was a pair
 }
 
-// stations are the MAC addresses of a frame. Of the two ways between them the host
-// that captures shows what comes to it.
+// stations are the MAC addresses of a frame, in order: the host that captures shows twins only
+// of what it receives.
 type stations [12]byte
 
-// maxStations is how many pairs of stations are told apart.
+// maxStations is how many pairs of stations are distinguished.
 const maxStations = 64
 
 // waiter is a frame that waits for its twin.
 type waiter struct {
-	of     *subject // nil: none, or it waits no more
+	of     *subject // nil: it no longer waits
 	print  uint64
 	number int
 	failed bool
@@ -63,8 +62,8 @@ func newTwins() *twins {
 	return &twins{seed: maphash.MakeSeed(), first: map[uint64]int{}, paired: map[stations]bool{}}
 }
 
-// print is the same for a packet in a tunnel and for what is shown of it: all but
-// TOS, which takes ECN over from the tunnel (RFC 6040), and IPv4's checksum.
+// print is the same for a packet in a tunnel and its twin: a hash of all but TOS, which takes
+// ECN from the tunnel (RFC 6040), and IPv4's checksum.
 func (w *twins) print(frame []byte, p *wire.Packet) uint64 {
 	var h maphash.Hash
 	h.SetSeed(w.seed)
@@ -78,10 +77,10 @@ func (w *twins) print(frame []byte, p *wire.Packet) uint64 {
 	return h.Sum64()
 }
 
-// off reports whether a capture has been long enough without a pair.
+// off reports whether so much has come without a pair that there will be none.
 func (w *twins) off() bool { return len(w.paired) == 0 && w.came > giveUp }
 
-// opened has a good frame of a tunnel wait for its twin, or one whose AH failed.
+// opened makes a tunnel's frame that is good, or whose AH failed, wait for its twin.
 func (w *twins) opened(s *subject, frame []byte, f *account.Frame, rec *status.Record, number int) {
 	p, ok := account.OwnPacket(frame)
 	if f.Trailer.Removed == 0 {
@@ -100,7 +99,7 @@ func (w *twins) opened(s *subject, frame []byte, f *account.Frame, rec *status.R
 	w.next = (w.next + 1) % maxWaiting
 }
 
-// append puts a place after those with the same print.
+// append puts a place after the others with the same print.
 func (w *twins) append(print uint64, place int) {
 	i, there := w.first[print]
 	if !there {
@@ -128,7 +127,7 @@ func (w *twins) pop(print uint64) *waiter {
 	return at
 }
 
-// lose gives up waiting for the twin of the oldest frame, the first with its print.
+// lose gives up waiting for the twin of the oldest frame.
 func (w *twins) lose(at *waiter) {
 	w.pop(at.print)
 	if !at.failed {
@@ -145,7 +144,7 @@ func name(all []int, number int) []int {
 	return all
 }
 
-// clear looks whether a packet without IPsec is the twin of a frame before it.
+// clear checks whether a packet without IPsec is the twin of an earlier frame.
 func (d *Case) clear(frame []byte, number int) {
 	w := d.twins
 	if len(w.first) == 0 && d.failing == nil {
@@ -172,8 +171,8 @@ func (d *Case) clear(frame []byte, number int) {
 	d.afterFailed(frame, &p, number)
 }
 
-// afterFailed looks whether a packet may be what was in the ESP that failed last: of
-// its length, between its stations, and right after it.
+// afterFailed checks whether a packet may be the content of the ESP that failed last: of its
+// length, between its stations, and right after it.
 func (d *Case) afterFailed(frame []byte, p *wire.Packet, number int) {
 	s := d.failing
 	if s == nil {
@@ -191,7 +190,7 @@ func (d *Case) afterFailed(frame []byte, p *wire.Packet, number int) {
 	}
 }
 
-// pair takes notice of a tunnel's header for its twin.
+// pair prepares a tunnel's frame for its twin.
 func (d *Case) pair(s *subject, frame []byte, f *account.Frame, rec *status.Record, number int) {
 	t := f.Trailer
 	if len(frame) < len(s.shown.between) {
@@ -221,8 +220,8 @@ func (w *twins) settle() {
 	}
 }
 
-// twinless says what the twins of an SA are evidence of. An SA none of whose frames
-// has one is told of where others between the same stations have.
+// twinless notes what an SA's twins show. If none of its frames has a twin, that is only worth
+// a note if others between the same stations have.
 func (s *subject) twinless(w *twins) {
 	sh := &s.shown
 	if sh.without > 0 && w.paired[sh.between] && sh.pairs >= sh.without || sh.pairs == 0 && sh.without >= 2 && w.paired[sh.between] {
@@ -235,7 +234,7 @@ func (s *subject) twinless(w *twins) {
 	}
 }
 
-// numbers lists some frames of so many.
+// numbers lists some frame numbers out of many.
 func numbers(some []int, of int) string {
 	var words []string
 	for _, n := range some {

@@ -1,5 +1,5 @@
-// Package doctor looks at everything on a machine that the appliance needs or can
-// stumble over. It changes nothing, and what is missing comes with what to do.
+// Package doctor looks at everything on a machine that the appliance needs or may stumble over.
+// It changes nothing, and says what to do about what is missing.
 package doctor
 
 import (
@@ -15,7 +15,7 @@ import (
 type Finding struct {
 	Name   string `json:"name"`
 	Met    bool   `json:"met"`
-	Needed bool   `json:"needed"` // false: run and demo work without
+	Needed bool   `json:"needed"` // false: run and demo work without it
 	Detail string `json:"detail"`
 	Remedy string `json:"remedy,omitempty"`
 }
@@ -75,7 +75,7 @@ func (d Diagnosis) WriteText(out io.Writer) error {
 	return w.Flush()
 }
 
-// runs says whether run works here, and what does without the privilege.
+// runs says whether run works here, and if not for want of the privilege, what does.
 func (d Diagnosis) runs() string {
 	switch {
 	case d.Run:

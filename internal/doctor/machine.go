@@ -14,8 +14,7 @@ import (
 	"tapsec/tap"
 )
 
-// limits are the switches by which distributions forbid user namespaces, those
-// that this kernel has.
+// limits are this kernel's switches by which distributions forbid user namespaces.
 func limits() []Finding {
 	var all []Finding
 	for _, l := range []struct {
@@ -40,7 +39,7 @@ func limits() []Finding {
 	return all
 }
 
-// sysctl reads a number of the kernel's; false where there is none.
+// sysctl reads a number of the kernel's; false if there is none.
 func sysctl(name string) (int, bool) {
 	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
 	if err != nil {
@@ -61,8 +60,8 @@ func release() (name string, major, minor int) {
 	return name, major, minor
 }
 
-// kernel reports whether an interface that was moved to another namespace can be
-// asked where it is (TUNGETDEVNETNS, Linux 5.2).
+// kernel says whether a TAP can be asked for its namespace (TUNGETDEVNETNS, Linux 5.2), in case
+// it was moved.
 func kernel() Finding {
 	name, major, minor := release()
 	f := Finding{Name: "kernel", Met: atLeast(major, minor, 5, 2), Detail: "Linux " + name + "."}
@@ -76,7 +75,7 @@ func atLeast(major, minor, wantMajor, wantMinor int) bool {
 	return major > wantMajor || major == wantMajor && minor >= wantMinor
 }
 
-// ring reports whether frames move by io_uring, which the probe has tried.
+// ring says whether frames move by io_uring, which the probe has tried.
 func ring(engine tap.Engine, why string) Finding {
 	f := Finding{Name: "io_uring", Met: engine == tap.Ring, Detail: "It " + strings.TrimPrefix(why, "io_uring ") + "."}
 	if !f.Met {
@@ -89,7 +88,7 @@ func ring(engine tap.Engine, why string) Finding {
 	return f
 }
 
-// attach reports whether interfaces that are there can be attached (attach: true, --in, --out).
+// attach says whether existing interfaces can be attached (attach: true, --in, --out).
 func attach() Finding {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -100,8 +99,8 @@ func attach() Finding {
 	return Finding{Name: "attach", Met: true, Detail: "Interfaces that are there can be attached, by a packet ring."}
 }
 
-// confinement says what run can take from itself once it is at work. Of a
-// program that runs, its document /status says what is left.
+// confinement says what run can give up once it is at work. What a running program has left, its
+// document /status says.
 func confinement() Finding {
 	abi, calls := confine.Landlock(), confine.FiltersCalls()
 	files, made := "all that its user may, for want of Landlock", "all, for want of seccomp"
@@ -119,7 +118,7 @@ func confinement() Finding {
 	return f
 }
 
-// steering reports whether --queues can be told by SPI, by loading such a program.
+// steering says whether --queues can choose by SPI, by loading such a program.
 func steering() Finding {
 	f := Finding{Name: "steering", Met: true, Detail: "A program can be loaded by which --queues are told by SPI."}
 	if err := tap.CanSteer(); err != nil {
@@ -129,12 +128,12 @@ func steering() Finding {
 	return f
 }
 
-// sentence makes one of what an error or a reason says.
+// sentence makes a sentence of an error or a reason.
 func sentence(text string) string { return strings.ToUpper(text[:1]) + text[1:] + "." }
 
-// bridges looks for what would strip the trailer off a frame that is forwarded
-// behind the host's TAP, or drop the frame: netfilter on bridges cuts frames to
-// their IP length, and a port whose MTU is full has no room for a trailer.
+// bridges looks for what would strip the trailer from frames forwarded behind the host's TAP, or
+// drop them: netfilter on bridges cuts frames to their IP length, and a port with the usual MTU
+// has no room for a trailer.
 func bridges() []Finding {
 	const enough = 1500 + status.MaxTrailer
 	var there, small []string
@@ -179,8 +178,7 @@ type forwarder struct {
 	bridge bool
 }
 
-// forwarders asks each interface for its driver. One that cannot be asked is
-// neither.
+// forwarders asks each interface for its driver. One that does not tell is neither.
 func forwarders() []forwarder {
 	all, err := net.Interfaces()
 	if err != nil {

@@ -1,7 +1,6 @@
-// Package logging keeps a program's log from stopping the program: whoever logs
-// leaves a line in a bounded queue, and one goroutine writes. Where nobody reads
-// what is written, or too slowly, the queue is full, and lines are lost; how many,
-// and of which reasons, stands in the next line that gets through.
+// Package logging keeps a program's log from stopping the program: logging puts a line into a
+// bounded queue, and one goroutine writes. If nobody reads the log, or too slowly, the queue
+// fills up and lines are lost; the next line that gets through says how many, by reason.
 package logging
 
 import (
@@ -16,8 +15,7 @@ import (
 	"time"
 )
 
-// Options say which lines there are, and how they are written. The zero value is
-// text, from level info on.
+// Options say which lines are written, and how. The zero value is text, from level info on.
 type Options struct {
 	Format Format
 	Level  Level
@@ -38,18 +36,18 @@ type Log struct {
 	ended chan struct{}
 
 	mu   sync.Mutex
-	lost map[string]uint64 // since it was said last, by reason or else by level
+	lost map[string]uint64 // not reported yet, by reason or else by level
 
-	said time.Time // when losses were
+	said time.Time // when losses were last reported
 }
 
-// line is a record and where it goes: a handler with the attributes of its logger.
+// line is a record, and a handler with the attributes of its logger.
 type line struct {
 	to slog.Handler
 	slog.Record
 }
 
-// New begins to write to w, which is the Log's alone until Close returns true.
+// New begins to write to w, which belongs to the Log until Close returns true.
 func New(w io.Writer, o Options) *Log {
 	l := &Log{lines: make(chan line, queueLen), ends: make(chan struct{}), ended: make(chan struct{}), lost: map[string]uint64{}}
 	l.close = sync.OnceFunc(func() { close(l.ends) })
@@ -94,7 +92,7 @@ func (l *Log) write() {
 	}
 }
 
-// one writes a line. That it cannot be written is nobody's to be told.
+// one writes a line. If that fails there is nobody to tell.
 func (l *Log) one(next line) {
 	_ = next.to.Handle(context.Background(), next.Record)
 	if time.Since(l.said) >= lossPause {
@@ -111,8 +109,7 @@ func (l *Log) put(next line) {
 	}
 }
 
-// lose counts a line by its reason, and with it the events that it would have said
-// were left out before.
+// lose counts a line by its reason, with the suppressed events that it would have reported.
 func (l *Log) lose(r *slog.Record) {
 	of, n := strings.ToLower(r.Level.String()), uint64(1)
 	r.Attrs(func(a slog.Attr) bool {

@@ -13,10 +13,10 @@ const (
 	GMACSize     = 16
 )
 
-// GMAC is AES-GMAC (RFC 4543) as a hash.Hash whose tag depends on an IV too:
-// for each message Reset, SetIV, Write and Sum, where SetIV may come at any
-// time before Sum. It gathers the message, because Go's GCM takes it in one
-// piece; the buffer is kept and grows to the longest message seen.
+// GMAC is AES-GMAC (RFC 4543) as a hash.Hash whose tag also depends on an IV: for each
+// message call Reset, SetIV, Write and Sum, SetIV any time before Sum. It gathers the
+// message, because Go's GCM takes it in one piece; the buffer is kept and grows to the
+// longest message seen.
 //
 // The zero value has no key: use NewGMAC.
 type GMAC struct {
@@ -72,8 +72,8 @@ func (g *GMAC) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Sum appends the tag to b, and panics where the message has no IV: a tag under
-// a forgotten IV would give the key away.
+// Sum appends the tag to b. It panics if the message has no IV: reusing an IV would give the
+// key away.
 func (g *GMAC) Sum(b []byte) []byte {
 	if !g.hasIV {
 		panic("mac: GMAC without an IV")

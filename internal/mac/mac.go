@@ -42,8 +42,8 @@ func HMACSHA384(key []byte) (hash.Hash, error) { return newHMAC(sha512.New384, k
 // is an error.
 func HMACSHA512(key []byte) (hash.Hash, error) { return newHMAC(sha512.New, key) }
 
-// newHMAC resets the fresh HMAC once, because it is the first Reset that makes
-// the standard library keep the two pad states: no packet pays for them.
+// newHMAC resets the new HMAC once: the first Reset makes the standard library keep the two
+// pad states, so that no packet pays for them.
 func newHMAC(h func() hash.Hash, key []byte) (hash.Hash, error) {
 	if len(key) == 0 {
 		return nil, errors.New("mac: HMAC needs a key, found an empty one")

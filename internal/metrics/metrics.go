@@ -1,6 +1,5 @@
-// Package metrics shows what an appliance counts to Prometheus, over HTTP: a
-// collector over the one list of counters (docs/metrics.md), read anew for each
-// scrape. What is counted, and how, is not its business.
+// Package metrics shows an appliance's counters to Prometheus over HTTP. It reads the one list
+// of counters (docs/metrics.md) anew for each scrape.
 package metrics
 
 import (
@@ -30,9 +29,8 @@ type Server struct {
 	http     http.Server
 }
 
-// Open listens on a TCP address, such as 127.0.0.1:9464, and answers with what
-// counters gives, which is called for each scrape. Whoever reaches the address sees
-// the names of SAs, and no key.
+// Open listens on a TCP address, such as 127.0.0.1:9464, and calls counters for each scrape.
+// Whoever reaches the address sees the names of SAs, but no key.
 func Open(address string, counters func() []control.Counter) (*Server, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -50,7 +48,7 @@ func Open(address string, counters func() []control.Counter) (*Server, error) {
 // Address is where it listens.
 func (s *Server) Address() string { return s.listener.Addr().String() }
 
-// Close ends it, and what is under way.
+// Close ends the server and the answers under way.
 func (s *Server) Close() error {
 	if err := s.http.Close(); !errors.Is(err, net.ErrClosed) {
 		return err
@@ -61,7 +59,7 @@ func (s *Server) Close() error {
 // collector gives Prometheus the list.
 type collector func() []control.Counter
 
-// Describe says nothing: which labels there are is known when they are read.
+// Describe describes nothing: the labels are known only when they are read.
 func (collector) Describe(chan<- *prometheus.Desc) {}
 
 // Collect reads the list.

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Addresses follows those of one interface, which it knows by its index: a new
-// name changes nothing. It asks through sockets that it opened at the beginning,
-// so that it needs no power later, nor the namespace's name.
+// Addresses follows the addresses of one interface, by its index, so that renaming it does not
+// matter. It asks through sockets opened at the start, and so needs no privileges later, nor
+// the namespace's name.
 type Addresses struct {
 	handle  *netlink.Handle
 	index   int
@@ -35,7 +35,7 @@ func Follow(name string) (*Addresses, error) {
 	}
 	updates := make(chan netlink.AddrUpdate)
 	if err := netlink.AddrSubscribeWithOptions(updates, a.done, netlink.AddrSubscribeOptions{
-		ErrorCallback: func(error) { a.tell() }, // news were lost: List has the truth
+		ErrorCallback: func(error) { a.tell() }, // changes were missed: List has them
 	}); err != nil {
 		a.handle.Close()
 		return nil, fmt.Errorf("follow the addresses of %s: %w", name, err)
@@ -53,16 +53,15 @@ func Follow(name string) (*Addresses, error) {
 func (a *Addresses) tell() {
 	select {
 	case a.changed <- struct{}{}:
-	default: // it has not been looked at since the last time
+	default: // the last change has not been looked at yet
 	}
 }
 
-// Changed returns a channel that gets a value after the addresses have changed,
-// one for several changes. News may be lost, so List is to be asked now and then.
+// Changed returns a channel that gets a value after the addresses have changed, one for several
+// changes. A change may be missed, so List is to be asked now and then.
 func (a *Addresses) Changed() <-chan struct{} { return a.changed }
 
-// List returns the addresses as they are now, sorted. One that is still looked for
-// elsewhere on the link (tentative, RFC 4862 section 5.4) is among them.
+// List returns the present addresses, sorted, tentative ones (RFC 4862 section 5.4) included.
 func (a *Addresses) List() ([]netip.Addr, error) {
 	link := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: a.index}}
 	all, err := a.handle.AddrList(link, netlink.FAMILY_ALL)

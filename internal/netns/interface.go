@@ -30,18 +30,18 @@ func AddTAP(name string, multiQueue bool) error {
 	return nil
 }
 
-// Delete deletes an interface, whoever holds it.
+// Delete deletes an interface, even one in use.
 func Delete(name string) error { return Change(name, "delete", netlink.LinkDel) }
 
-// Up brings an interface up and keeps it quiet: it makes itself no IPv6 address, so it solicits
-// nothing and nobody.
+// Up brings an interface up and keeps it quiet: it makes no IPv6 address of its own, so it sends no
+// solicitations.
 func Up(name string) error {
 	return Change(name, "bring up", func(link netlink.Link) error {
 		return errors.Join(quiet(link), netlink.LinkSetUp(link))
 	})
 }
 
-// Quiet keeps an interface from making itself an IPv6 address.
+// Quiet keeps an interface from making an IPv6 address of its own.
 func Quiet(name string) error { return Change(name, "quiet", quiet) }
 
 func quiet(link netlink.Link) error {
@@ -57,11 +57,11 @@ func NoIPv6(err error) bool {
 	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP)
 }
 
-// readyWithin is how long an interface may take; on a busy machine the kernel is late with its second.
+// readyWithin is how long an interface may take; on a busy machine the kernel's second takes longer.
 const readyWithin = 10 * time.Second
 
-// Ready waits until interfaces that are up really send. One that came up before its other end did, a
-// veth or a TAP that nobody held, drops what is sent for up to a second longer.
+// Ready waits until interfaces that are up really send. One that came up before its other end (a veth's
+// peer, or the program of a TAP) drops what is sent for up to a second longer.
 func Ready(names ...string) error {
 	deadline := time.Now().Add(readyWithin)
 	for _, name := range names {
@@ -93,13 +93,13 @@ func SetMTU(name string, mtu int) error {
 	return Change(name, "set the MTU of", func(link netlink.Link) error { return netlink.LinkSetMTU(link, mtu) })
 }
 
-// SetQueueLength sets how many frames wait in an interface at most; of a TAP, for whoever reads it.
+// SetQueueLength sets how many frames may wait in an interface, in a TAP for the program that reads it.
 func SetQueueLength(name string, frames int) error {
 	return Change(name, "set the queue length of", func(link netlink.Link) error { return netlink.LinkSetTxQLen(link, frames) })
 }
 
-// Counters reads the kernel's counters of an interface, which name things from its own side: Tx is
-// what it gave to the program that holds a TAP.
+// Counters reads the kernel's counters of an interface, named from the kernel's side: Tx is what it gave
+// to the program of a TAP.
 func Counters(name string) (netlink.LinkStatistics, error) {
 	var counters netlink.LinkStatistics
 	err := Change(name, "read the counters of", func(link netlink.Link) error {
@@ -109,7 +109,7 @@ func Counters(name string) (netlink.LinkStatistics, error) {
 	return counters, err
 }
 
-// Address gives an interface an address with its prefix length; IPv6 ones work at once, without
+// Address gives an interface an address with its prefix length. IPv6 addresses work at once, without
 // duplicate detection.
 func Address(name string, prefix netip.Prefix) error {
 	return Change(name, "give an address to", func(link netlink.Link) error {
@@ -121,7 +121,7 @@ func Address(name string, prefix netip.Prefix) error {
 	})
 }
 
-// Change does something to an interface; an error says what, and to which.
+// Change calls do with an interface. An error names it and says what was to be done.
 func Change(name, what string, do func(netlink.Link) error) error {
 	link, err := netlink.LinkByName(name)
 	if err == nil {

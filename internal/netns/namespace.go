@@ -13,13 +13,13 @@ import (
 // Names is the directory of the namespaces that have a name, as of `ip netns`.
 const Names = "/run/netns"
 
-// Namespace is a network namespace. It is the caller's until Close.
+// Namespace is a network namespace, held until Close.
 type Namespace struct {
 	handle vish.NsHandle
 	made   string // its name, if New gave it one
 }
 
-// New makes a namespace with lo up; with a name, `ip netns` and Open know it too.
+// New makes a namespace with lo up. By a name `ip netns` and Open find it.
 func New(name string) (*Namespace, error) {
 	n := &Namespace{handle: vish.None(), made: name}
 	err := returning(func() (err error) {
@@ -48,8 +48,8 @@ func Open(name string) (*Namespace, error) {
 	return &Namespace{handle: handle}, nil
 }
 
-// Close lets go of the namespace, and takes away the name that New gave it. The kernel ends
-// it, and its interfaces, with its last user.
+// Close releases the namespace, and removes the name that New gave it. The kernel ends it, and its
+// interfaces, with its last user.
 func (n *Namespace) Close() error {
 	if !n.handle.IsOpen() {
 		return nil
@@ -72,9 +72,9 @@ func (n *Namespace) Do(f func() error) error {
 	})
 }
 
-// Take moves an interface of the current namespace into this one, where it is down. A TAP that goes
-// with its program is refused: its program holds the namespace in which it was opened, not this one, and
-// Linux up to 6.18 at least does not survive that it vanishes while this one ends.
+// Take moves an interface of the current namespace into this one, where it is then down. A TAP that ends
+// with its program is refused: the program keeps alive the namespace in which it opened the TAP, not
+// this one, and Linux (up to 6.18 at least) crashes if the TAP vanishes while this one ends.
 func (n *Namespace) Take(name string) error {
 	return Change(name, "move", func(link netlink.Link) error {
 		if tap, ok := link.(*netlink.Tuntap); ok && tap.NonPersist {

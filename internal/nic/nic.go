@@ -1,11 +1,10 @@
 // Package nic runs the software NIC: it moves frames between the wire's and the host's interface.
 //
-// A worker is a goroutine: one for each queue where the ring engine moves frames, two where the plain
-// one does. In either direction a batch goes through a chain of
-// stages; where that is empty bytes pass untouched. What a stage does with a frame, and how it
-// reports it, is the stage's own matter: this package knows frames as bytes, keeps their order, and
-// counts them so that In = Out + HostDown + TooLong + Refused + Kept, where Kept is what the stages took
-// less what they made.
+// A worker is a goroutine: one for each queue with the ring engine, two with the plain one. In either
+// direction a batch goes through a chain of stages; an empty chain passes bytes untouched. What a stage
+// does with a frame, and how it reports that, is its own matter. This package knows frames as bytes,
+// keeps their order, and counts them: In = Out + HostDown + TooLong + Refused + Kept, where Kept is what
+// the stages took less what they made.
 //
 // The caller owns the Devices: it opens them before New and closes them after Run has returned.
 package nic
@@ -23,11 +22,10 @@ import (
 	"tapsec/tap"
 )
 
-// Stage is one step of a frame's way. Batch returns the frames that go on, in order: those that it
-// was given, which it may change in place and lengthen into their spare capacity, or fewer, or also
-// others of its own making. Its own may lie in its own memory, where they stay as they are until its
-// next Batch. What it was given it does not keep: it copies what it wants to see again.
-// A stage belongs to one worker and is not used concurrently.
+// Stage is one step of a frame's way. Batch returns the frames that go on, in order: those that it was
+// given, which it may change in place and lengthen into their spare capacity, or fewer of them, or frames
+// of its own. Its own may lie in its memory and stay unchanged until its next Batch. It keeps none that it
+// was given. A stage belongs to one worker and is not used concurrently.
 type Stage interface {
 	Batch(frames [][]byte) [][]byte
 }
@@ -40,12 +38,12 @@ type Chain func(queue int) []Stage
 type Config struct {
 	Wire, Host *tap.Device
 	Room       int   // longest frame in bytes that either side may send
-	Tail       int   // bytes that the stages may add to a frame after its end
+	Tail       int   // bytes that the stages may append to a frame
 	Chain      Chain // wire to host; nil is the empty chain
 	Outward    Chain // host to wire, likewise
 	Engine     tap.Engine
 	BusyPoll   time.Duration // how long after the last frame to look for another before sleeping
-	Opened     func()        // called by Run once all is open, before a frame moves; may be nil
+	Opened     func()        // if not nil, called by Run once all is open, before a frame moves
 }
 
 // NIC is a software NIC with as many queues as its two interfaces.
@@ -79,9 +77,8 @@ func New(c Config) (*NIC, error) {
 	return n, nil
 }
 
-// Swap puts new chains in the place of the old ones on the way from wire to host, between two batches
-// of each queue: no frame is lost, and none goes through parts of both. A batch under way ends on its
-// old chain.
+// Swap replaces the chains from wire to host, in each queue between two batches: no frame is lost, and
+// none goes through parts of both. A batch under way ends on its old chain.
 func (n *NIC) Swap(chain Chain) { n.toHost.set(chain, n.queues) }
 
 // SwapOutward does the same on the way from host to wire.
@@ -109,7 +106,7 @@ func (n *NIC) Run(ctx context.Context) error {
 	for _, w := range n.workers {
 		opening.Add(1)
 		running.Go(func() {
-			_ = w.Open() // Next says it again
+			_ = w.Open() // Next returns the error again
 			opening.Done()
 			<-begin
 			errs <- w.run()
@@ -135,8 +132,8 @@ func (n *NIC) Run(ctx context.Context) error {
 	return failure
 }
 
-// Engine returns by what the NIC moves frames and in a sentence why: Ring where that moves all of them,
-// else Plain, and then first why that has to be. It is known from New on, and does not change.
+// Engine returns how the NIC moves frames, and a sentence why: Ring if that moves all of them, else
+// Plain. It is known from New on, and does not change.
 func (n *NIC) Engine() (engine tap.Engine, why string) {
 	var reasons []string
 	engine = tap.Ring
@@ -152,8 +149,8 @@ func (n *NIC) Engine() (engine tap.Engine, why string) {
 	return engine, strings.Join(reasons, "; ")
 }
 
-// Rounds counts for each worker how often it has come round: with every batch, and at least every
-// second without frames. One whose count stands still for longer moves no frames.
+// Rounds counts each worker's rounds: one for every batch, and at least one a second when there are no
+// frames. A worker whose count stands still moves no frames.
 func (n *NIC) Rounds() []uint64 {
 	var all []uint64
 	for _, w := range n.workers {
@@ -168,8 +165,7 @@ type Summary struct {
 	ToWire tap.Tally `json:"to_wire"`
 }
 
-// Summary sums the counters of all workers. It may be called at any time; each worker's counts are
-// those at the end of its latest batch.
+// Summary sums the counters of all workers, each as of its latest batch. It may be called at any time.
 func (n *NIC) Summary() Summary {
 	var s Summary
 	for _, w := range n.workers {

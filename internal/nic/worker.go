@@ -10,8 +10,8 @@ type worker struct {
 	inward, outward clock
 }
 
-// run moves batches until there are no more, each through the chain that is in force when it comes. An
-// error of Send comes again from Next, which lets go of everything.
+// run moves batches until there are no more, each through the chain in force when it comes. Next returns
+// an error of Send again, and releases everything.
 func (w *worker) run() error {
 	for {
 		direction, frames, err := w.Next()

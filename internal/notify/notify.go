@@ -1,5 +1,5 @@
-// Package notify tells the service manager how the program is, as sd_notify(3) describes: datagrams of
-// lines to the Unix socket that NOTIFY_SOCKET names. Without a manager nothing is told.
+// Package notify tells the service manager the program's state, as in sd_notify(3): datagrams of lines to
+// the Unix socket that NOTIFY_SOCKET names. Without a manager it does nothing.
 package notify
 
 import (
@@ -12,11 +12,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Service is the program as its manager sees it. The socket is opened once, so that a program may tell
-// that can open no more. What is not heard is not an error: the manager's watchdog is for that.
+// Service is the program as its manager sees it. The socket is opened once, since the program may later be
+// unable to. A message that is not heard is not an error: that is what the manager's watchdog is for.
 type Service struct{ manager *os.File }
 
-// Open takes the manager's socket out of the environment, so that children do not tell in our name.
+// Open takes the manager's socket out of the environment, so that children do not speak for us.
 func Open() (*Service, error) {
 	name := os.Getenv("NOTIFY_SOCKET")
 	if name == "" {
@@ -35,8 +35,8 @@ func Open() (*Service, error) {
 	return &Service{os.NewFile(uintptr(manager), name)}, nil
 }
 
-// dial connects to the manager. The kernel itself waits where its queue is full, so that each message
-// is tried at least once, however late the program gets to run.
+// dial connects to the manager. The kernel waits while its queue is full, so that each message is tried at
+// least once, however late the program gets to run.
 func dial(name string) (int, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -70,8 +70,7 @@ func (s *Service) Stopping() { s.tell("STOPPING=1") }
 // Watchdog tells that the program is alive, as it must within WatchdogSec each time.
 func (s *Service) Watchdog() { s.tell("WATCHDOG=1") }
 
-// patience is how long a manager whose queue is full is waited for: a program that
-// has more to do than to tell.
+// patience is how long to wait for a manager whose queue is full; there is other work.
 const patience = 100 * time.Millisecond
 
 func (s *Service) tell(state string) {
@@ -88,11 +87,11 @@ func (s *Service) Close() error {
 	return s.manager.Close()
 }
 
-// Pulse is what the watchdog is told by: workers that count. Its zero value is ready.
+// Pulse tells from the workers' counts whether all of them live. Its zero value is ready.
 type Pulse struct{ last []uint64 }
 
-// Beats reports whether every worker has counted on since Beats was true the last time; the first time
-// it only looks.
+// Beats reports whether every worker's count has risen since Beats was last true. The first call only
+// looks.
 func (p *Pulse) Beats(counts []uint64) bool {
 	beats := len(p.last) == len(counts)
 	for i := range p.last {

@@ -1,6 +1,6 @@
-// Package secrets has SAs travel inside a capture: one file that needs no other one
-// to be judged (docs/secrets.md). It writes and reads the contents of Decryption
-// Secrets Blocks; where these stand is capture's business. No error of it holds a key.
+// Package secrets puts SAs into a capture, which can then be judged without any other file
+// (docs/secrets.md). It writes and reads the contents of Decryption Secrets Blocks; package
+// capture knows where these stand. No error holds a key.
 package secrets
 
 import (
@@ -14,8 +14,8 @@ import (
 	"tapsec/sa"
 )
 
-// Of gives what a capture is to carry: all SAs as a configuration, and for Wireshark
-// those that its own type of secrets can hold, unless the capture has such already.
+// Of returns what a capture is to carry: all SAs as a configuration, and for Wireshark those
+// that its own type of secrets can hold, unless the capture has such secrets already.
 func Of(sas []*sa.SA, has []capture.Secret) ([]capture.Secret, error) {
 	var text bytes.Buffer
 	if err := keys.WriteYAML(&text, sas); err != nil {
@@ -34,10 +34,10 @@ func Of(sas []*sa.SA, has []capture.Secret) ([]capture.Secret, error) {
 
 func othersESP(s capture.Secret) bool { return s.Type == capture.SecretESP && !s.Own() }
 
-// Config makes a configuration of the SAs that a capture carries; nil where it has
-// none. Those of our own type say all, so that the others only count without them.
-// Of a configuration from elsewhere nothing but the SAs is taken, and it opens no
-// files. The name stands in messages.
+// Config makes a configuration of the SAs that a capture carries; nil if it has none. Our own
+// type of secret says everything, so the others count only without it. Only the SAs are
+// taken, and no key file is opened, since the capture may be somebody else's. The name stands
+// in messages.
 func Config(name string, found []capture.Secret) (all *configs.Config, err error) {
 	for _, kind := range []struct {
 		of    uint32
@@ -66,7 +66,7 @@ func Config(name string, found []capture.Secret) (all *configs.Config, err error
 	return nil, nil
 }
 
-// parseTable reads the rows of a table and nothing else.
+// parseTable reads rows of the table esp_sa, and no other form.
 func parseTable(name string, data []byte) (*configs.Config, error) {
 	if form := keys.Detect(data); form != keys.ESPSA {
 		return nil, fmt.Errorf("%s: expected rows of the table %s", name, keys.ESPSA)

@@ -3,16 +3,16 @@ package wrap
 
 import "fmt"
 
-// Width is that of a terminal, in columns.
+// Width is a terminal's, in columns.
 const Width = 80
 
-// Text breaks a text at spaces into lines that end within Width, the first one with
-// room columns, the others indented. A word that is longer stays whole.
+// Text breaks a text at spaces into lines that end within Width: the first one has room
+// columns, the others are indented. A longer word stays whole.
 func Text(text string, indent, room int) string {
 	return string(Append(nil, []byte(text), indent, room))
 }
 
-// Append is Text for bytes, after b, without allocating.
+// Append is Text for bytes: it appends to b, without other allocations.
 func Append(b, text []byte, indent, room int) []byte {
 	for {
 		n := lineEnd(text, room)
@@ -28,15 +28,15 @@ func Append(b, text []byte, indent, room int) []byte {
 	}
 }
 
-// lineEnd is where the last space stands after room columns or fewer; where there is
-// none, the first space of all. Where the text fits it is its end.
+// lineEnd is where to break: at the last space within room columns, or the first space of all;
+// if the text fits, at its end.
 func lineEnd(text []byte, room int) int {
 	space, columns := -1, 0
 	for i, c := range text {
 		if c == ' ' && (columns <= room || space < 0) {
 			space = i
 		}
-		if c&0xc0 != 0x80 { // no continuation byte of UTF-8
+		if c&0xc0 != 0x80 { // not a continuation byte of UTF-8
 			columns++
 		}
 		if columns > room && space >= 0 {
