@@ -192,6 +192,18 @@ func TestNothingVerifies(t *testing.T) {
 	}
 }
 
+// What came of the frames, by kind.
+func TestOutcomes(t *testing.T) {
+	a := account.New([]account.Held{held(1, 0)})
+	for n, kind := range []int{good, good, failed, padFailed, fragment, fragment, cut, cut, cut} {
+		a.Frame(frame(1, kind, uint64(n+1)))
+	}
+	rows, _ := a.Rows()
+	if r := rows[0]; r.Good != 2 || r.Failed["esp-icv"] != 1 || r.Failed["pad-bytes"] != 1 || len(r.Failed) != 2 || r.LeftAlone != 2 || r.NotJudged != 3 {
+		t.Errorf("%+v", r)
+	}
+}
+
 // A forged number is no loss of all those before it.
 func TestForged(t *testing.T) {
 	a := account.New([]account.Held{held(1, 0)})
@@ -287,6 +299,16 @@ func TestTooManyGaps(t *testing.T) {
 	}
 }
 
+// heldSAs are eight SAs between the same hosts; 5 has another mode, 6 another selector.
+func heldSAs() (all []account.Held) {
+	for handle := range uint32(8) {
+		all = append(all, held(handle+1, 0))
+	}
+	all[4].Mode = sa.Transport
+	all[5].Selector = &sa.Selector{Protocol: 17}
+	return all
+}
+
 // A new SPI takes over where the old one ends, known or not.
 func TestRekeys(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -302,8 +324,12 @@ func TestRekeys(t *testing.T) {
 		"twice":                   {"111222333", map[string]string{"sa1": "sa2", "sa2": "sa3"}},
 		"two pairs":               {"12121232323232343434", map[string]string{"sa1": "sa3", "sa2": "sa4"}},
 		"to one that nobody has":  {"111199999", map[string]string{"sa1": "0x00000999"}},
+		"to another mode":         {"11115555", nil},
+		"to another selector":     {"11116666", nil},
+		"after two others":        {"1123111111111777232", map[string]string{"sa1": "sa7"}},
+		"after four others":       {"11234811111111117772348", nil}, // more than are remembered
 	} {
-		a := account.New([]account.Held{held(1, 0), held(2, 0), held(3, 0), held(4, 0)})
+		a := account.New(heldSAs())
 		for i, digit := range c.frames {
 			if digit == '9' {
 				a.Frame(stray(0x999, here, uint32(i)))

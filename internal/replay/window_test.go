@@ -397,6 +397,16 @@ func TestSnapshotRefused(t *testing.T) {
 	}
 }
 
+// A window of 65 packets or fewer has all its memory in itself; a larger one has as many words as
+// its numbers can touch, rounded up to a power of two.
+func TestWindowMemory(t *testing.T) {
+	for size, want := range map[uint32]int{32: 0, 64: 0, 65: 0, 66: 4, 193: 4, 194: 8, 65536: 2048} {
+		if w := New(size); len(w.ring) != want {
+			t.Errorf("%d packets: %d words, want %d", size, len(w.ring), want)
+		}
+	}
+}
+
 func TestAcceptDoesNotAllocate(t *testing.T) {
 	for _, size := range []uint32{0, 64, 66, 65536} {
 		w, seq := New(size), uint64(1)
