@@ -6,11 +6,10 @@ import (
 	"io"
 )
 
-// Copy writes a capture anew as pcapng, with other bytes in its frames. All else
-// stays: sections and their byte order, interfaces with their names and clocks,
-// comments, the lengths that frames had on the wire, name resolution, secrets,
-// statistics, and blocks that nobody here knows. Frames that the Reader skips are
-// copied as they are.
+// Copy writes a capture as pcapng, with other bytes in its frames. All else stays: sections
+// and their byte order, interfaces with names and clocks, comments, lengths on the wire, name
+// resolution, secrets, statistics, and unknown blocks. Frames that the Reader skips are copied
+// as they are.
 //
 // A Copy is not safe for concurrent use. It keeps its first error.
 type Copy struct {
@@ -19,12 +18,12 @@ type Copy struct {
 	buf   []byte
 	err   error
 
-	begun   bool     // a section has
-	secrets []Secret // to come after its header
+	begun   bool     // a section has begun
+	secrets []Secret // to be written after its header
 }
 
-// CopyTo has everything that is read from now on written to out; it comes before
-// the first Next. Each frame is written by Frame.
+// CopyTo copies everything that is read from now on to out. It comes before the first Next.
+// Frame writes each frame.
 func (r *Reader) CopyTo(out io.Writer) *Copy {
 	c := &Copy{out: out, order: binary.LittleEndian}
 	r.copy = c
@@ -40,14 +39,14 @@ func (r *Reader) CopyTo(out io.Writer) *Copy {
 	return c
 }
 
-// Frame writes a frame in the place of the one that the Reader gave with info,
-// whose missing bytes still count. The comment stands after those that it had.
+// Frame writes a frame in place of the one that the Reader gave with info. Bytes that were
+// missing still count as missing. The comment follows those that the frame had.
 func (c *Copy) Frame(frame []byte, info Info, comment string) error {
 	c.block(info, frame, comment)
 	return c.err
 }
 
-// Close says whether all was written. It does not close what is written to.
+// Close returns the first error. It does not close what is written to.
 func (c *Copy) Close() error { return c.err }
 
 // Write takes over bytes as they are.
@@ -65,7 +64,7 @@ func (c *Copy) write(b []byte) {
 	}
 }
 
-// section begins a section, whose length is not known. The body's options stay.
+// section begins a section of unknown length. The body's options stay.
 func (c *Copy) section(order binary.ByteOrder, body []byte) {
 	c.order = order
 	c.begin(blockSection)
@@ -78,8 +77,8 @@ func (c *Copy) section(order binary.ByteOrder, body []byte) {
 	c.writeSecrets()
 }
 
-// describe writes an interface. What is understood is delivered as Ethernet, and
-// has no snap length.
+// describe writes an interface. Link types that are understood become Ethernet without a snap
+// length.
 func (c *Copy) describe(body []byte, link uint32) {
 	c.begin(blockInterface)
 	at := len(c.buf)
@@ -113,7 +112,7 @@ func (c *Copy) block(info Info, frame []byte, comment string) {
 
 const maxOption = 0xffff
 
-// options takes over a frame's, but for its checksum, which is no longer right.
+// options copies a frame's options but the checksum, which is no longer right.
 func (c *Copy) options(b []byte) {
 	const checksum = 3 // epb_hash
 	for len(b) >= 4 {

@@ -9,19 +9,18 @@ import (
 	"tapsec/status"
 )
 
-// LayerTypeTrailer is the status trailer as gopacket knows it. gopacket reads
-// from the front and cuts a packet at its IP length, so that it never reaches
-// what lies after; the trailer is therefore the first layer, with the frame
-// in front of it as its payload:
+// LayerTypeTrailer is the status trailer for gopacket. gopacket reads from the front and cuts a
+// packet at its IP length, and never gets to what follows. So the trailer is the first layer,
+// with the frame before it as its payload:
 //
 //	gopacket.NewPacketSource(source, capture.LayerTypeTrailer)
 var LayerTypeTrailer = gopacket.RegisterLayerType(2540, gopacket.LayerTypeMetadata{
 	Name: "StatusTrailer", Decoder: gopacket.DecodeFunc(decodeTrailer),
 })
 
-// TrailerLayer is the outermost layer of a delivered frame. Contents are the
-// bytes of the trailer, Payload the Ethernet frame in front of it. The zero
-// value is ready for a gopacket.DecodingLayerParser.
+// TrailerLayer is the outermost layer of a delivered frame. Contents are the bytes of the
+// trailer, Payload the Ethernet frame before it. The zero value is ready for a
+// gopacket.DecodingLayerParser.
 type TrailerLayer struct {
 	layers.BaseLayer
 	status.Trailer
@@ -53,7 +52,7 @@ func (l *TrailerLayer) DecodeFromBytes(frame []byte, _ gopacket.DecodeFeedback) 
 	return nil
 }
 
-// String gives the verdict of the frame in one line.
+// String gives the frame's verdict in one line.
 func (l *TrailerLayer) String() string {
 	return fmt.Sprintf("%s %s: %s", l.Word, l.Word.Code(), l.Reason.Sentence())
 }

@@ -30,14 +30,14 @@ const (
 	linkSLL2     = 276 // Linux "any", 20-byte header
 )
 
-// otherLinks names what is not understood and often met.
+// otherLinks names common link types that are not understood.
 var otherLinks = map[uint32]string{
 	10: "FDDI", 120: "AIRONET", 119: "PRISM", 143: "DOCSIS", 163: "IEEE802_11_AVS", 147: "USER0", 148: "USER1", 149: "USER2", 150: "USER3",
 	187: "BLUETOOTH_HCI_H4", 189: "USB_LINUX", 192: "PPI", 195: "IEEE802_15_4_WITHFCS", 197: "ERF", 201: "BLUETOOTH_HCI_H4_WITH_PHDR",
 	220: "USB_LINUX_MMAPPED", 227: "CAN_SOCKETCAN", 249: "USBPCAP", 251: "BLUETOOTH_LE_LL", 252: "WIRESHARK_UPPER_PDU", 253: "NETLINK",
 }
 
-// linkTypeName is a link type's number, with its name where it has one.
+// linkTypeName is a link type's number, and its name if known.
 func linkTypeName(link uint32) string {
 	if name := otherLinks[link]; name != "" {
 		return fmt.Sprintf("%d (%s)", link, name)
@@ -53,7 +53,7 @@ func (f foreignLink) Error() string {
 		linkTypeName(uint32(f)))
 }
 
-// understood returns the error for a link type that is not.
+// understood returns an error for a link type that is not understood.
 func understood(link uint32) error {
 	switch link {
 	case linkNull, linkEthernet, linkPPP, linkRawBSD, linkPPPHDLC, linkRaw, linkCHDLC, linkWiFi, linkLoop, linkENC, linkSLL,
@@ -66,11 +66,11 @@ func understood(link uint32) error {
 const (
 	etherIPv4 = 0x0800
 	etherIPv6 = 0x86dd
-	etherNone = 0 // no EtherType, but the length of an 802.3 frame: not IP
+	etherNone = 0 // the length field of an 802.3 frame, not an EtherType: not IP
 )
 
-// ethernet makes an Ethernet frame of what was captured, which lies in buf
-// after room for an Ethernet header.
+// ethernet makes an Ethernet frame of a captured one, which lies in buf after room for an
+// Ethernet header.
 func ethernet(link uint32, buf []byte) ([]byte, error) {
 	if link == linkPKTAP {
 		n, inner := pktap(buf[etherLen:])
@@ -92,8 +92,8 @@ func ethernet(link uint32, buf []byte) ([]byte, error) {
 	return frame, nil
 }
 
-// pktap gives the length of a PKTAP header and the link type of what follows. A
-// header that was not captured whole is followed by nothing.
+// pktap gives the length of a PKTAP header and the link type of what follows. Nothing follows
+// a header that was not captured whole.
 func pktap(b []byte) (n int, link uint32) {
 	const typeAt, least = 8, 12
 	if len(b) < least {
@@ -103,11 +103,11 @@ func pktap(b []byte) (n int, link uint32) {
 	return n, binary.LittleEndian.Uint32(b[typeAt:])
 }
 
-// fixedHeaders are those of one length each.
+// fixedHeaders are link headers of fixed length, in bytes.
 var fixedHeaders = map[uint32]int{linkNull: 4, linkLoop: 4, linkSLL: 16, linkSLL2: 20, linkCHDLC: 4, linkENC: 12}
 
-// linkHeader gives the length of the captured link header and the EtherType of
-// what follows. A header that was not captured whole is followed by nothing.
+// linkHeader gives the length of the captured link header and the EtherType of what follows.
+// Nothing follows a header that was not captured whole.
 func linkHeader(link uint32, b []byte) (n int, etherType uint16) {
 	if n = fixedHeaders[link]; len(b) < n {
 		return len(b), etherNone
@@ -219,8 +219,8 @@ func nflog(b []byte) (n int, etherType uint16) {
 	return len(b), etherNone
 }
 
-// radiotap reads the header in front of an 802.11 frame: its length is in the
-// third and fourth byte.
+// radiotap reads the header before an 802.11 frame, whose length is in the third and fourth
+// byte.
 func radiotap(b []byte) (n int, etherType uint16) {
 	if len(b) < 4 || int(binary.LittleEndian.Uint16(b[2:])) > len(b) {
 		return len(b), etherNone
@@ -230,8 +230,8 @@ func radiotap(b []byte) (n int, etherType uint16) {
 	return n + m, etherType
 }
 
-// wifi reads the header of an 802.11 data frame in clear and the LLC and SNAP
-// headers after it. Other frames carry nothing that is looked at.
+// wifi reads the header of an unencrypted 802.11 data frame, and LLC and SNAP headers. Other
+// frames carry nothing that is looked at.
 func wifi(b []byte) (n int, etherType uint16) {
 	const (
 		data, noData, qos             = 2, 4, 8

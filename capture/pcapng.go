@@ -35,8 +35,7 @@ const (
 	maxInterfaces  = 1 << 16 // in one section
 )
 
-// pcapng is the newer format: blocks in sections, each section with a byte
-// order and interfaces of its own.
+// pcapng is the newer format: blocks in sections, each with its own byte order and interfaces.
 type pcapng struct {
 	reader     *Reader
 	order      binary.ByteOrder
@@ -51,8 +50,8 @@ type ngInterface struct {
 	shift     int64  // seconds
 }
 
-// header skips blocks until one that holds a frame. Sections and interfaces
-// are remembered on the way.
+// header reads up to the next block that holds a frame, and remembers sections and interfaces
+// on the way.
 func (p *pcapng) header(in *bufio.Reader) (record, error) {
 	for {
 		kind, body, err := p.block(in)
@@ -75,8 +74,8 @@ func (p *pcapng) header(in *bufio.Reader) (record, error) {
 	}
 }
 
-// other reads over a block that holds no frame: names, secrets, statistics, and
-// whatever a program has made up. A Copy has it as it is.
+// other skips a block that holds no frame: names, secrets, statistics, and whatever a program
+// has made up. A Copy keeps it.
 func (p *pcapng) other(in *bufio.Reader, kind uint32, body int64) error {
 	if c := p.reader.copy; c == nil || c.drops(in, kind, p.order) {
 		return skip(in, body+4)
@@ -91,9 +90,8 @@ func (p *pcapng) other(in *bufio.Reader, kind uint32, body int64) error {
 	return nil
 }
 
-// block reads the head of a block: body is the number of bytes that follow it,
-// without the length repeated after them. A section header's byte order is
-// taken from the magic that follows.
+// block reads the head of a block. body is the number of bytes that follow, without the length
+// at the end. A section header's byte order comes from the magic that follows.
 func (p *pcapng) block(in *bufio.Reader) (kind uint32, body int64, err error) {
 	var h [8]byte
 	if _, err := io.ReadFull(in, h[:]); err != nil {
@@ -120,8 +118,8 @@ func (p *pcapng) block(in *bufio.Reader) (kind uint32, body int64, err error) {
 	return p.order.Uint32(h[:]), int64(length) - 12, nil
 }
 
-// metadata reads the body of a block that is no packet, at least min bytes,
-// and the length after it.
+// metadata reads the body of a block without a packet, at least min bytes, and the length
+// after it.
 func metadata(in *bufio.Reader, body, min int64) ([]byte, error) {
 	if body < min || body > maxMetadata {
 		return nil, fmt.Errorf("expected a block body of %d to %d bytes, found %d", min, maxMetadata, body)
@@ -207,8 +205,8 @@ func (i *ngInterface) time(stamp uint64) time.Time {
 	return time.Unix(int64(stamp/i.perSecond)+i.shift, int64(nanos)).UTC()
 }
 
-// packet reads the fixed part of a block that holds a frame. A Simple Packet
-// Block has the frame's length only: interface 0, no time.
+// packet reads the fixed part of a block that holds a frame. A Simple Packet Block has only the
+// frame's length: interface 0, no time.
 func (p *pcapng) packet(in *bufio.Reader, kind uint32, body int64) (record, error) {
 	h := make([]byte, 20)
 	if kind == blockSimple {

@@ -1,10 +1,9 @@
-// Package capture reads frames from pcap and pcapng files, writes them to
-// pcapng with a verdict as each frame's comment, and makes the status trailer
-// a gopacket layer.
+// Package capture reads frames from pcap and pcapng files, writes them to pcapng with a verdict
+// as each frame's comment, and makes the status trailer a gopacket layer.
 //
-// It opens no interfaces and keeps no frames: a Reader owns one buffer, which
-// its next frame overwrites. The files are read here and not by gopacket's
-// pcapgo or its fork (docs/decisions/0005-capture.md).
+// It opens no interfaces and keeps no frames: a Reader has one buffer, which the next frame
+// overwrites. Why it does not use gopacket's pcapgo or its fork is in
+// docs/decisions/0005-capture.md.
 package capture
 
 import (
@@ -32,22 +31,22 @@ const MaxFrame = 262144
 // Info is what a capture says about a frame.
 type Info struct {
 	Number    int       // of the frame in the capture, from 1
-	Time      time.Time // zero where the capture has none
-	Interface string    // name of the capture's interface, where it has one
+	Time      time.Time // zero if the capture has none
+	Interface string    // name of the capture's interface, if it has one
 	Missing   int       // bytes at the frame's end that the snap length cut off
 
 	origin origin
 }
 
-// origin is what a Copy takes over of a frame's record.
+// origin is what a Copy keeps of a frame's record.
 type origin struct {
 	id      uint32 // of the interface
 	stamp   uint64 // in the interface's units
 	options []byte // of a pcapng block, in the section's byte order
 }
 
-// record is where a frame was found: its link type, and how many bytes follow
-// that belong to it and how many after those are to be skipped.
+// record is a frame about to be read: its link type, the number of its bytes that follow, and
+// the number to skip after those.
 type record struct {
 	Info
 	link     uint32
@@ -56,7 +55,7 @@ type record struct {
 	options  bool // the rest is padding, options, and the block's length
 }
 
-// Skipped tells of frames of one interface and link type that are not understood.
+// Skipped counts frames of one interface with a link type that is not understood.
 type Skipped struct {
 	Interface string // may be empty
 	LinkType  uint32
@@ -73,8 +72,8 @@ func (s Skipped) String() string {
 	return fmt.Sprintf("%d%s with link type %s", s.Frames, of, linkTypeName(s.LinkType))
 }
 
-// format is one of the file formats: header reads up to a frame's first byte.
-// Its error is io.EOF only where the capture ends between two records.
+// format is one of the file formats. header reads up to a frame's first byte. Its error is
+// io.EOF only if the capture ends between two records.
 type format interface {
 	header(in *bufio.Reader) (record, error)
 }
@@ -88,13 +87,12 @@ type Reader struct {
 	buf     []byte
 	options []byte
 	skipped []Skipped
-	copy    *Copy // nil: what is read is not written again
+	copy    *Copy // nil: nothing is copied
 }
 
-// NewReader starts to read a capture: pcap with microseconds or nanoseconds,
-// as it is or with Kuznetzov's longer records, or pcapng, in either byte order,
-// plain or compressed with gzip, zstd or lz4. A pcap file of a link type that is
-// not understood is an error.
+// NewReader starts to read a capture: pcap with microseconds or nanoseconds, also with
+// Kuznetzov's longer records, or pcapng, in either byte order, plain or compressed by gzip,
+// zstd or lz4. A pcap file whose link type is not understood is an error.
 func NewReader(r io.Reader) (*Reader, error) {
 	source := &idle{Reader: r}
 	in, err := plain(bufio.NewReaderSize(source, 1<<16))
@@ -129,15 +127,14 @@ func (i *idle) Read(b []byte) (int, error) {
 	return i.Reader.Read(b)
 }
 
-// BeforeRead has do called whenever the file itself is about to be read, which
-// may wait for whoever writes it: the time to flush what was made of it so far.
+// BeforeRead makes the Reader call do whenever it is about to read the file itself, which may
+// wait for whoever writes it: the time to flush what was made of it so far.
 func (r *Reader) BeforeRead(do func()) { r.idle.do = do }
 
-// Skipped tells of the frames so far that were left out since their link type is
-// not understood.
+// Skipped counts the frames left out so far because their link type is not understood.
 func (r *Reader) Skipped() []Skipped { return r.skipped }
 
-// plain takes a compression off.
+// plain decompresses a capture, if it is compressed.
 func plain(in *bufio.Reader) (*bufio.Reader, error) {
 	magic, _ := in.Peek(4)
 	var text io.Reader
@@ -182,12 +179,11 @@ func formatOf(magic uint32, in *bufio.Reader) (format, error) {
 	return nil, fmt.Errorf("expected a pcap or pcapng file, found one that starts with %#08x", magic)
 }
 
-// Next reads a frame. The frame lies in the Reader's buffer until the next
-// call, with spare capacity for status.Tailroom after it. Frames without an
-// Ethernet header get one of zero addresses and the EtherType of what they
-// carry; those of link types that are not understood are left out and counted.
-// The error is io.EOF at the end of the capture; every other one names the
-// frame, and wraps io.ErrUnexpectedEOF where the file ends inside it.
+// Next reads a frame. It lies in the Reader's buffer until the next call, with status.Tailroom
+// bytes of spare capacity. A frame without an Ethernet header gets one with zero addresses and
+// the EtherType of what it carries. Frames of link types that are not understood are left out
+// and counted. The error is io.EOF at the end of the capture; any other names the frame, and
+// wraps io.ErrUnexpectedEOF if the file ends inside it.
 func (r *Reader) Next() ([]byte, Info, error) {
 	for {
 		rec, err := r.format.header(r.in)
@@ -212,7 +208,7 @@ func (r *Reader) Next() ([]byte, Info, error) {
 	}
 }
 
-// skip counts a frame that is not understood. A Copy has it as it is.
+// skip counts a frame that is not understood. A Copy keeps it.
 func (r *Reader) skip(rec *record, link uint32) {
 	if r.copy != nil {
 		r.copy.block(rec.Info, r.buf[etherLen:], "")
@@ -245,7 +241,7 @@ func (r *Reader) read(rec *record) ([]byte, error) {
 	return ethernet(rec.link, r.buf)
 }
 
-// readRest reads what stands after a frame. Its options are for a Copy.
+// readRest reads what follows a frame. Its options are for a Copy.
 func (r *Reader) readRest(rec *record) error {
 	padding := int64(-rec.captured & 3)
 	length := rec.rest - padding - 4
@@ -263,7 +259,7 @@ func (r *Reader) readRest(rec *record) error {
 	return skip(r.in, 4)
 }
 
-// skip reads over n bytes.
+// skip skips n bytes.
 func skip(in *bufio.Reader, n int64) error {
 	for n > 0 {
 		step := int(min(n, 1<<30))
@@ -275,7 +271,7 @@ func skip(in *bufio.Reader, n int64) error {
 	return nil
 }
 
-// unexpected makes of an end of file one that should not have come.
+// unexpected makes io.EOF io.ErrUnexpectedEOF.
 func unexpected(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
@@ -300,8 +296,8 @@ func newPcap(in *bufio.Reader, order binary.ByteOrder, unit int64, length int) (
 	if major := order.Uint16(h[4:]); major != 2 {
 		return nil, fmt.Errorf("expected pcap version 2, found %d", major)
 	}
-	// The upper half of the word says whether frames have a checksum after
-	// them; bytes after the IP length are no part of a packet anyway.
+	// The upper half of the word says whether a checksum follows each frame; bytes
+	// beyond the IP length are not part of a packet anyway.
 	p := &pcap{order, unit, length, order.Uint32(h[20:]) & 0xffff}
 	return p, understood(p.link)
 }
@@ -319,5 +315,5 @@ func (p *pcap) header(in *bufio.Reader) (record, error) {
 	return rec, nil
 }
 
-// missing is how much shorter than the frame its capture is.
+// missing is the number of bytes that the capture lacks of a frame.
 func missing(captured, length uint32) int { return int(max(captured, length) - captured) }

@@ -21,8 +21,7 @@ const (
 	blockSecrets = 10
 	secretsHead  = 8 // bytes: type and length
 
-	// MaxSecrets bounds what stands in front of a capture's first frame, in bytes,
-	// where secrets are looked for.
+	// MaxSecrets bounds in bytes how far into a capture secrets are looked for.
 	MaxSecrets = 4 << 20
 )
 
@@ -32,9 +31,9 @@ type Secret struct {
 	Data []byte
 }
 
-// Secrets returns the secrets in front of the first frame; a pcap file has none. It
-// looks ahead: Next and a Copy still meet all of it. It comes before the first Next,
-// and waits for the first frame as Next does.
+// Secrets returns the secrets before the first frame; a pcap file has none. It looks ahead:
+// Next and a Copy still get everything. It comes before the first Next, and waits for the first
+// frame as Next does.
 func (r *Reader) Secrets() (found []Secret, err error) {
 	if _, ok := r.format.(*pcapng); !ok {
 		return nil, nil
@@ -62,7 +61,7 @@ func (r *Reader) Secrets() (found []Secret, err error) {
 	}
 }
 
-// peekBlock is pcapng.block for a block that begins that many bytes ahead.
+// peekBlock is pcapng.block for a block that begins at bytes ahead.
 func (r *Reader) peekBlock(p *pcapng, at int) (kind uint32, body int64, err error) {
 	b, err := r.peek(at + 12)
 	if err != nil {
@@ -71,7 +70,7 @@ func (r *Reader) peekBlock(p *pcapng, at int) (kind uint32, body int64, err erro
 	return p.block(bufio.NewReader(bytes.NewReader(b[at:])))
 }
 
-// peek looks n bytes ahead; the error is io.EOF where there are fewer.
+// peek looks n bytes ahead; the error is io.EOF if there are fewer.
 func (r *Reader) peek(n int) ([]byte, error) {
 	if n > MaxSecrets {
 		return nil, errTooFar
@@ -82,7 +81,7 @@ func (r *Reader) peek(n int) ([]byte, error) {
 	return r.in.Peek(n)
 }
 
-// OwnRows is the first line of rows (SecretESP) that are ours; a comment to Wireshark.
+// OwnRows is the first line of our own rows (SecretESP), a comment to Wireshark.
 const OwnRows = "# tapsec\n"
 
 // Own reports whether the secret is one that tapsec wrote.
@@ -90,8 +89,8 @@ func (s Secret) Own() bool {
 	return s.Type == SecretSAs || s.Type == SecretESP && bytes.HasPrefix(s.Data, []byte(OwnRows))
 }
 
-// drops reports whether a block is left out of the Copy: keys of ours, which only go
-// where somebody asks for them.
+// drops reports whether a Copy leaves a block out: our own keys, which only go where somebody
+// asks for them.
 func (c *Copy) drops(in *bufio.Reader, kind uint32, order binary.ByteOrder) bool {
 	if kind != blockSecrets {
 		return false
@@ -102,9 +101,8 @@ func (c *Copy) drops(in *bufio.Reader, kind uint32, order binary.ByteOrder) bool
 
 var errTooFar = fmt.Errorf("expected at most %d bytes in front of the first frame", MaxSecrets)
 
-// WithSecrets has the Copy write secrets of its own in front of all frames. It comes
-// before the first Next. Of those that the capture had, our own are left out in any
-// case; those of others stay.
+// WithSecrets makes the Copy write secrets before all frames. It comes before the first Next.
+// Of the capture's secrets, our own are always left out; those of others stay.
 func (c *Copy) WithSecrets(secrets ...Secret) {
 	if c.secrets = secrets; c.begun {
 		c.writeSecrets()

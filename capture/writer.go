@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Writer writes a pcapng file of Ethernet frames with timestamps in nanoseconds.
-// Each block is one Write; it is not safe for concurrent use.
+// Writer writes a pcapng file of Ethernet frames with timestamps in nanoseconds, each block by
+// one Write. It is not safe for concurrent use.
 type Writer struct {
 	blocks     Copy
 	interfaces int
@@ -44,8 +44,8 @@ func (w *Writer) Interface(name, description string) (int, error) {
 	return w.interfaces - 1, w.blocks.err
 }
 
-// Frame writes a frame that was seen on an interface. The comment travels with
-// it unless it is empty. A time before 1970 becomes 1970.
+// Frame writes a frame seen on an interface, with a comment unless that is empty. A time before
+// 1970 becomes 1970.
 func (w *Writer) Frame(iface int, at time.Time, frame []byte, comment string) error {
 	if iface < 0 || iface >= w.interfaces {
 		return fmt.Errorf("capture: interface %d is not among the %d described", iface, w.interfaces)

@@ -11,9 +11,9 @@ import (
 	"tapsec/sa"
 )
 
-// The lines of charon's log that tell of SAs. In front of a message stand the
-// number of the worker that wrote it and its group, perhaps with a level, and
-// the name of the IKE SA where ike_name is on. Keys stand there with chd = 4.
+// The lines of charon's log about SAs. A message follows the number of its worker and its
+// group, perhaps with a level, and with ike_name the name of the IKE SA. With chd = 4 there are
+// keys.
 var (
 	charonStart  = regexp.MustCompile(`(?m)(?:^|\s)\d{2,}\[(?:CFG|CHD|DMN|ENC|IKE|JOB|KNL|LIB|NET)\d?\] `)
 	charonLine   = regexp.MustCompile(`(?:^|\s)(\d{2,})\[([A-Z]{3})\d?\] (?:<[^>]*> )?(.*)`)
@@ -27,17 +27,17 @@ var (
 	charonSent   = regexp.MustCompile(`^sending packet: from (\S+)\[\d+\] to (\S+)\[\d+\]`)
 )
 
-// charon is the log of strongSwan's daemon while it is read. Its workers write
-// between each other's lines; each is busy with one IKE message at a time.
+// charon is the log of strongSwan's daemon while it is read. Its workers' lines are interleaved;
+// each worker handles one IKE message at a time.
 type charon struct {
 	workers map[string]*worker
-	open    map[message]*agreement // exchanges that a follow-up key exchange goes on with
-	nat     map[[2]netip.Addr]bool // ways that UDP encapsulation is in force on
+	open    map[message]*agreement // exchanges that follow-up key exchanges continue
+	nat     map[[2]netip.Addr]bool // addresses between which UDP encapsulation is in force
 	seen    map[sa.ID]bool
 	found   []parsed
 }
 
-// message is one of an exchange.
+// message identifies a message of an exchange.
 type message struct {
 	ends, kind string // between whom; request or response
 	id         int
@@ -49,11 +49,11 @@ type agreement struct {
 	esn  bool
 }
 
-// worker is what one of charon's threads has said of the message at hand.
+// worker is what one of charon's threads has said about its present message.
 type worker struct {
 	*agreement
 	parsed    string // "request" or "response", empty before the first one
-	ends      string // between whom the message at hand came
+	ends      string // between whom the message came
 	at        message
 	behindNAT bool
 	use       map[string]string // encryption, integrity: charon's name of the algorithm
@@ -65,16 +65,16 @@ type worker struct {
 	made      []*sa.SA
 }
 
-// parseCharon reads a log of charon. It gives the SAs of both directions,
-// those deleted since too, since frames of theirs may be in a capture.
+// parseCharon reads a log of charon. It gives the SAs of both directions, deleted ones too,
+// since a capture may have frames of theirs.
 //
 //  1. What a worker parsed says whose keys are the initiator's.
 //  2. Algorithms and the keys of both directions.
 //  3. One SA after the other, with SPI and addresses.
-//  4. What the worker answers says whether it took up transport mode. Of IKEv1 the
-//     log does not show what would say it.
-//  5. Where further key exchanges follow (RFC 9370), the last of them makes the
-//     SAs, perhaps by another worker: what was agreed goes over to it.
+//  4. The worker's answer says whether it accepted transport mode. For IKEv1 the log
+//     does not show that.
+//  5. If further key exchanges follow (RFC 9370), the last of them makes the SAs,
+//     perhaps by another worker, which takes over what was agreed.
 func parseCharon(text string) *found {
 	c := charon{map[string]*worker{}, map[message]*agreement{}, map[[2]netip.Addr]bool{}, map[sa.ID]bool{}, nil}
 	for i, line := range strings.Split(text, "\n") {
@@ -101,8 +101,8 @@ func parseCharon(text string) *found {
 	return &found{all: c.found}
 }
 
-// message begins anew with each message received, but for one that goes on with
-// what an earlier one agreed.
+// message starts over with each message received, unless it continues what an earlier one
+// agreed.
 func (c *charon) message(w *worker, text string) {
 	m := charonIKE.FindStringSubmatch(text)
 	if m == nil {
@@ -148,7 +148,7 @@ func (w *worker) agreed(text string) {
 	}
 }
 
-// sent tells the addresses between which a worker has just met a NAT.
+// sent notes the addresses between which a worker has just met a NAT.
 func (c *charon) sent(w *worker, text string) {
 	if m := charonCame.FindStringSubmatch(text); m != nil {
 		w.ends = m[1] + " " + m[2]
@@ -191,7 +191,7 @@ func put[V any](m *map[string]V, key string, value V) {
 	(*m)[key] = value
 }
 
-// bytes takes a line of a dump, after whose bytes stand their characters.
+// bytes takes a line of a dump, which ends with the bytes as characters.
 func (w *worker) bytes(words []string) {
 	for _, word := range words[:min(len(words), w.left)] {
 		b, _ := strconv.ParseUint(word, 16, 8)
@@ -200,7 +200,7 @@ func (w *worker) bytes(words []string) {
 	}
 }
 
-// add makes an SA; one that was registered and is added later only once.
+// add makes an SA, only once if it is first registered and later added.
 func (c *charon) add(w *worker, m []string, line int) {
 	p := parsed{SA: newSA(), line: line, numbered: true}
 	spi, _ := strconv.ParseUint(m[1], 16, 32)
@@ -221,8 +221,8 @@ func (c *charon) add(w *worker, m []string, line int) {
 	c.found = append(c.found, p)
 }
 
-// algorithms gives an SA its suite and keys. What the initiator of an exchange
-// sends is under the initiator's keys (RFC 7296 section 2.17).
+// algorithms gives an SA its suite and keys. What an exchange's initiator sends is protected by
+// the initiator's keys (RFC 7296 section 2.17).
 func (w *worker) algorithms(s *sa.SA) (err error) {
 	whose := "initiator"
 	switch {
@@ -252,7 +252,7 @@ func (w *worker) algorithms(s *sa.SA) (err error) {
 	return err
 }
 
-// charonAlgorithm gives the keyword of an algorithm in charon's words.
+// charonAlgorithm gives the keyword for charon's name of an algorithm.
 func charonAlgorithm(name string, keyLen int) (string, error) {
 	for _, c := range ciphers {
 		for _, icv := range []int{8, 12, 16} {

@@ -5,16 +5,15 @@ import (
 	"slices"
 )
 
-// clauses begin with these words; those of the last line mean nothing here.
+// clauses are the first words of clauses; those of the last line are ignored.
 var clauses = []string{"src", "dst", "proto", "spi", "mode", "aead", "enc", "auth", "auth-trunc", "encap", "sel",
 	"replay-window", "replay-seq", "replay-seq-hi", "replay-oseq", "replay-oseq-hi", "flag",
 	"comp", "reqid", "seq", "mark", "limit", "coa", "ctx", "extra-flag", "output-mark", "if_id", "offload", "tfcpad", "dir"}
 
-// inner are words that belong to some clauses, too.
+// inner are words that also occur inside some clauses.
 var inner = map[string][]string{"sel": {"src", "dst", "proto"}, "offload": {"dir"}}
 
-// arguments reads the words of a command clause by clause, each as a line of the
-// listing.
+// arguments reads the words of a command clause by clause, each like a line of the listing.
 func (s *state) arguments(words []string) {
 	var header, ends []string
 	var rest [][]string
@@ -34,14 +33,14 @@ func (s *state) arguments(words []string) {
 			rest = append(rest, clause)
 		}
 	}
-	// Transport is the mode that ip takes where none is said.
+	// Without a mode, ip takes transport.
 	s.err = cmp.Or(s.header(append(header, "mode", "transport")), s.addresses(ends))
 	for _, clause := range rest {
 		s.err = cmp.Or(s.err, s.clause(clause))
 	}
 }
 
-// clause reads those that look otherwise in the listing.
+// clause reads clauses that look different in the listing.
 func (s *state) clause(words []string) error {
 	switch words[0] {
 	case "encap":

@@ -26,11 +26,11 @@ const (
 	colNumberHigh
 )
 
-// noChecking is an ICV that Wireshark skips without looking at it.
+// noChecking is an ICV that Wireshark skips unchecked.
 const noChecking = "ANY %d bit authentication [no checking]"
 
-// parseESPSA reads a table: one line of quoted, comma-separated columns each.
-// It says nothing about modes.
+// parseESPSA reads a table: for each SA a line of quoted, comma-separated columns. It does not
+// tell modes.
 func parseESPSA(text string) *found {
 	f := &found{}
 	for i, line := range strings.Split(text, "\n") {
@@ -111,7 +111,7 @@ func readRow(p *parsed, cols []string) error {
 	return readNumbers(p, cols)
 }
 
-// readNumbers reads the columns on extended sequence numbers, where there are.
+// readNumbers reads the columns on extended sequence numbers, if there are any.
 func readNumbers(p *parsed, cols []string) error {
 	if len(cols) <= colNumberLen || !strings.HasPrefix(cols[colNumberLen], "64") {
 		return nil
@@ -127,7 +127,7 @@ func readNumbers(p *parsed, cols []string) error {
 	return nil
 }
 
-// address is the address of a column; none where it has a wildcard.
+// address is the address of a column; a wildcard is none.
 func address(text string) netip.Addr {
 	a, err := netip.ParseAddr(text)
 	if err != nil {
@@ -182,10 +182,9 @@ func tableSuite(cipher, integrity string, keyLen int) (string, error) {
 	return "", fmt.Errorf("the authentication %s cannot be checked", sa.Quote(integrity))
 }
 
-// WriteESPSA prints Wireshark's table esp_sa, keys included. Version 4.0 reads it but
-// for SAs with ESN or ChaCha20, which take 4.2 (needsWireshark42). What it cannot
-// hold becomes a comment: AH and the suites that it does not know. Errors are the
-// writer's.
+// WriteESPSA prints Wireshark's table esp_sa, keys included. Version 4.0 reads it; SAs with ESN
+// or ChaCha20 need 4.2 (needsWireshark42). What it cannot hold becomes a comment: AH, and suites
+// that it does not know. Errors are the writer's.
 func WriteESPSA(w io.Writer, sas []*sa.SA) error {
 	return writeLines(w, sas, tableRow)
 }
@@ -237,7 +236,7 @@ func needsWireshark42(s *sa.SA) bool {
 	return s.ESN || s.Suite.Cipher == sa.ChaCha20Poly1305
 }
 
-// highHalf is the one to begin with.
+// highHalf is the high half that an SA's numbers begin with.
 func highHalf(s *sa.SA) uint32 {
 	return uint32(max(s.Seq>>32, s.OSeq>>32, uint64(s.SeqHigh)))
 }

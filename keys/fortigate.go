@@ -9,8 +9,8 @@ import (
 	"tapsec/sa"
 )
 
-// What FortiGate's `diagnose vpn tunnel list` says of its SAs. A tunnel has a name
-// and both ends, and below them an SA of each direction for every rekey.
+// What FortiGate's `diagnose vpn tunnel list` says about SAs. A tunnel has a name and both ends,
+// then an SA of each direction for every rekey.
 var (
 	fortiTunnel = regexp.MustCompile(`\bname=\S+ ver=\d+ serial=\S+ ([0-9a-fA-F.:]+):(\d+)->([0-9a-fA-F.:]+):(\d+)`)
 	fortiNATT   = regexp.MustCompile(`\bnatt: mode=(\w+)`)
@@ -21,7 +21,7 @@ var (
 	fortiAuth   = regexp.MustCompile(`\bah=(\S+) key=\d+ ?([0-9a-f]*)`)
 )
 
-// fortiNames are those of setkeyNames.
+// fortiNames maps FortiGate's names to those of setkeyNames.
 var fortiNames = map[string]string{
 	"null": "null", "des": "des-cbc", "3des": "3des-cbc", "aes": "aes-cbc", "aes-gcm": "aes-gcm-16", "chacha20poly1305": "chacha20-poly1305",
 	"md5": "hmac-md5", "sha1": "hmac-sha1", "sha256": "hmac-sha256", "sha384": "hmac-sha384", "sha512": "hmac-sha512",
@@ -34,13 +34,13 @@ type forti struct {
 	encap         bool
 	mode          sa.Mode
 	window        uint64
-	next, last    uint64 // the number to be sent next, the highest received
+	next, last    uint64 // the number to send next, the highest received
 	numbered, esn bool
 	cur           *keyed
 }
 
-// parseFortiGate reads one direction of an SA after the other: dec is inbound. It
-// names no mode, but for transport-mode on the line of the selectors.
+// parseFortiGate reads one direction of an SA after the other; dec is inbound. The only mode
+// that the text names is transport-mode, on the line of the selectors.
 func parseFortiGate(text string) *found {
 	r := forti{mode: sa.Auto}
 	for i, line := range strings.Split(text, "\n") {

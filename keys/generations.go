@@ -9,17 +9,16 @@ import (
 	"tapsec/sa"
 )
 
-// Former is an SA whose protocol, SPI and addresses another one has, and when that took
-// its place.
+// Former is an SA that another one with its protocol, SPI and addresses has replaced, and when.
 type Former struct {
 	*sa.SA
-	Until time.Time // zero where nobody knows
+	Until time.Time // zero if unknown
 }
 
-// eventTime reads the time in front of an event of ip xfrm monitor, and says how many
-// words it takes; 0 is none. With -t it has a line of its own, "Timestamp: Sat Nov 28
-// 12:00:00 2026 123456 usec", with -ts it is "[2026-11-28T12:00:00.123456]". It has no
-// zone, and is taken for the one of this machine.
+// eventTime reads the time before an event of ip xfrm monitor; n is the number of words that it
+// takes, 0 if there is none. With -t it has a line of its own, "Timestamp: Sat Nov 28 12:00:00
+// 2026 123456 usec"; with -ts it is "[2026-11-28T12:00:00.123456]". It has no zone, and is taken
+// to be in this machine's.
 func eventTime(words []string) (t time.Time, n int) {
 	text, layout, micros := "", "", 0
 	switch {
@@ -38,8 +37,8 @@ func eventTime(words []string) (t time.Time, n int) {
 	return t.Add(time.Duration(micros) * time.Microsecond), n
 }
 
-// succeed puts an SA in the place of one that was there. Where its keys are other
-// ones, that one stays known, for the frames of its time.
+// succeed replaces an SA by another. If the keys differ, the old one stays known, for the frames
+// of its time.
 func (l *list) succeed(at int, p parsed) {
 	old := l.All[at]
 	l.All[at] = p.SA
@@ -55,5 +54,5 @@ func (l *list) succeed(at int, p parsed) {
 	l.note(p.line, "%s has other keys from %s on; before, it is %s", p.Name, clock(p.at), old.Name)
 }
 
-// clock is a time as notes have it.
+// clock is how notes show a time.
 func clock(t time.Time) string { return t.Format("2006-01-02T15:04:05.000000Z07:00") }

@@ -5,7 +5,7 @@ import (
 	"regexp"
 )
 
-// Files that people take for SAs.
+// Texts that people mistake for SAs.
 var (
 	pskStart     = regexp.MustCompile(`(?m)^[^#\n{]*:\s+PSK\s+\S`)
 	secretStart  = regexp.MustCompile(`(?m)^\s*secret\s*=\s*\S|^\s*ike-\w+\s*\{`)
@@ -32,7 +32,7 @@ func instead(form Format, data []byte) string {
 	return fmt.Sprintf("found no SA in %d bytes", len(data))
 }
 
-// Names lists names for a message, and of many the first.
+// Names lists names for a message; of many only the first.
 func Names(names []string) string {
 	const most = 3
 	text := ""

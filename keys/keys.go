@@ -3,8 +3,8 @@
 // that make such states, Wireshark's table esp_sa, and (read only) the log of
 // strongSwan's charon, the output of setkey -D, and FortiGate's.
 //
-// What such a text has and tapsec has not (IPComp, BEET, unknown algorithms) is
-// skipped with a note, and a note says what of an SA cannot be held. No error and no note holds a key; only the functions
+// What tapsec does not have (IPComp, BEET, unknown algorithms) is skipped with a note, and notes
+// say what of an SA cannot be taken over. No error and no note holds a key; only the functions
 // named Write show keys, and only to the writer that they are given.
 package keys
 
@@ -75,8 +75,8 @@ func Detect(data []byte) Format {
 	return Unknown
 }
 
-// Read reads the SAs of a text. They check their padding and are offloaded where the
-// NIC can. The name stands in errors, which wrap ErrFormat.
+// Read reads the SAs of a text. They check padding, and their offload is preferred. The name
+// stands in errors, which wrap ErrFormat.
 func Read(name string, data []byte) (*SAs, error) {
 	form := Detect(data)
 	parse := forms[form].parse
@@ -92,17 +92,16 @@ func Read(name string, data []byte) (*SAs, error) {
 	return l.finish(form), nil
 }
 
-// SAs are those that a text holds, oldest first: of several that fit the last is to
-// seal.
+// SAs are those of a text, oldest first: of several that fit, the last one seals.
 type SAs struct {
 	All        []*sa.SA
 	Notes      []string // what was left out or assumed
-	Ended      []string // names of SAs of which the text says that they are no more
-	Unnumbered []string // names of SAs that may be running, of which it does not say what number they have come to
-	Former     []Former // those that share an identity with one of All: the text gives it several keys
+	Ended      []string // names of SAs that the text says have ended
+	Unnumbered []string // names of SAs that may be running, whose present numbers the text does not tell
+	Former     []Former // earlier SAs with the identity of one of All, and other keys
 }
 
-// found is what a parser gives: SAs in the order in which they came to be.
+// found is what a parser gives: SAs, oldest first.
 type found struct {
 	all   []parsed
 	notes []string
@@ -113,12 +112,12 @@ type parsed struct {
 	*sa.SA
 	line     int
 	err      error
-	numbered bool      // the text says what number it has come to, or it is new
-	updates  bool      // it is in the place of the one that was there
-	ended    bool      // it is no more
-	expires  bool      // a lifetime of it is over, the hard one where it has ended
-	at       time.Time // when that was; zero where the text has no times
-	lost     []string  // what cannot be held of it
+	numbered bool      // the text tells its present numbers, or it is new
+	updates  bool      // it replaces the one that was there
+	ended    bool      // it has ended
+	expires  bool      // a lifetime of it is over, the hard one if it has ended
+	at       time.Time // when that was; zero if the text has no times
+	lost     []string  // what cannot be taken over of it
 }
 
 func newSA() *sa.SA { return &sa.SA{PadCheck: true, Offload: sa.Preferred, Window: sa.DefaultWindow} }
@@ -136,8 +135,8 @@ type list struct {
 	names map[string]bool
 	ids   map[sa.ID]int // places in All
 	ended map[string]bool
-	born  map[string]time.Time // where the text has times
-	lost  map[string][]string  // by what cannot be held: names
+	born  map[string]time.Time // if the text has times
+	lost  map[string][]string  // names by what cannot be taken over
 }
 
 func (l *list) add(p parsed) {
@@ -215,7 +214,7 @@ func (l *list) note(line int, format string, args ...any) {
 	l.lines = append(l.lines, said{line, Redact(fmt.Sprintf("line %d: "+format, append([]any{line}, args...)...))})
 }
 
-// finish says the rest.
+// finish adds the last notes.
 func (l *list) finish(form Format) *SAs {
 	slices.SortStableFunc(l.lines, func(a, b said) int { return a.line - b.line })
 	for _, note := range l.lines {
@@ -254,8 +253,8 @@ func Name(s *sa.SA, taken func(string) bool) string {
 	return name
 }
 
-// hexRun is what looks like a key wherever it stands: 16 or more hexadecimal
-// digits, in one piece or byte by byte.
+// hexRun is what looks like a key anywhere: 16 or more hexadecimal digits, in one piece or byte
+// by byte.
 var hexRun = regexp.MustCompile(`(?i)(0x)?([0-9a-f]{16,}|[0-9a-f]{2}([ :_-][0-9a-f]{2}){7,})`)
 
 // Redact masks everything in a message that looks like a key.

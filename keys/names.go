@@ -10,8 +10,8 @@ import (
 	"tapsec/sa"
 )
 
-// The algorithms as each tool spells them; empty where it has none. In words
-// {k} stands for the bits of the key and {i} for the bytes of the ICV.
+// The algorithms as each tool spells them; empty if it has none. In words {k} stands for the
+// bits of the key and {i} for the bytes of the ICV.
 type cipher struct {
 	cipher          sa.Cipher
 	word            string // the suite's keyword
@@ -54,8 +54,8 @@ var (
 	}
 )
 
-// linuxCipher gives the keyword of a cipher in Linux's words; icvBits is 0
-// where it has no ICV of its own.
+// linuxCipher gives the keyword for Linux's name of a cipher; icvBits is 0 if it has no ICV of
+// its own.
 func linuxCipher(name string, keyLen, icvBits int) (string, error) {
 	if full, ok := linuxAliases[name]; ok {
 		name = full
@@ -68,8 +68,8 @@ func linuxCipher(name string, keyLen, icvBits int) (string, error) {
 	return "", fmt.Errorf("the algorithm %s is not supported", sa.Quote(name))
 }
 
-// linuxIntegrity gives the keyword of an integrity algorithm; with icvBits 0
-// the ICV has the length that Linux uses without auth-trunc.
+// linuxIntegrity gives the keyword for Linux's name of an integrity algorithm; with icvBits 0
+// the ICV has Linux's length without auth-trunc.
 func linuxIntegrity(name string, icvBits int) (string, error) {
 	if name == "digest_null" {
 		return "", errors.New("digest_null checks nothing, and tapsec opens nothing unchecked")
@@ -110,8 +110,7 @@ func fill(word string, keyLen, icvLen int) string {
 	return strings.ReplaceAll(strings.ReplaceAll(word, "{k}", strconv.Itoa(keyLen*8)), "{i}", strconv.Itoa(icvLen))
 }
 
-// linuxNames gives the names of a suite's algorithms in Linux; empty where it
-// has none.
+// linuxNames gives Linux's names of a suite's algorithms; empty if it has none.
 func linuxNames(s sa.Suite) (cipher, integrity string) {
 	for _, c := range ciphers {
 		if c.cipher == s.Cipher {
@@ -126,7 +125,7 @@ func linuxNames(s sa.Suite) (cipher, integrity string) {
 	return cipher, integrity
 }
 
-// integrityWord is the keyword of the integrity algorithm that stands apart.
+// integrityWord is the keyword of a separate integrity algorithm.
 func integrityWord(s sa.Suite) string {
 	words := s.Algorithms()
 	if s.Integrity == sa.NoIntegrity || len(words) == 0 {

@@ -8,9 +8,9 @@ import (
 	"tapsec/sa"
 )
 
-// numbers reads what a state has come to: `anti-replay context: seq 0x7, oseq 0x0,
-// bitmap 0x0000007f`, or with ESN or a large window `anti-replay esn context:` and
-// `seq-hi 0x0, seq 0x7, oseq-hi 0x0, oseq 0x0`.
+// numbers reads a state's present numbers: `anti-replay context: seq 0x7, oseq 0x0, bitmap
+// 0x0000007f`, or with ESN or a large window `anti-replay esn context:` and `seq-hi 0x0, seq
+// 0x7, oseq-hi 0x0, oseq 0x0`.
 func (s *state) numbers(words []string) {
 	s.numbered = true
 	s.Seq = max(s.Seq, number(words, "seq-hi")<<32|number(words, "seq"))
@@ -35,10 +35,9 @@ func (s *state) bits(words []string) {
 	}
 }
 
-// received is Linux's bitmap as sa.SA has it. The one word of a state without ESN
-// and with a small window is so already. A longer one is a ring as long as the
-// window: number n has bit (n-1) modulo the window. A bitmap without the highest
-// number itself was set by hand and says nothing.
+// received is Linux's bitmap in the form of sa.SA. The single word of a small window without
+// ESN has it already. A longer one is a ring as long as the window: number n has bit (n-1)
+// modulo the window. A bitmap that lacks the highest number was set by hand and tells nothing.
 func (s *state) received() sa.Bitmap {
 	size := uint64(len(s.bitmap)) * 32
 	if s.ring {
@@ -63,8 +62,8 @@ func (s *state) received() sa.Bitmap {
 	return read
 }
 
-// xfrmNumbers are the words that give a state the numbers that an SA has come to.
-// The high half alone is that of whichever direction the SA serves.
+// xfrmNumbers are the words that give a state an SA's present numbers. A high half alone is for
+// whichever direction the SA serves.
 func xfrmNumbers(s *sa.SA) string {
 	var b strings.Builder
 	for _, n := range []struct {

@@ -9,9 +9,8 @@ import (
 	"tapsec/sa"
 )
 
-// selector takes a selector over. One that cannot be read is an error, since the SA
-// would take more packets without it; of one that cannot be held, what is left out
-// is said.
+// selector takes a selector over. One that cannot be read is an error, since without it the SA
+// would take more packets. What is left out of one that cannot be held is noted.
 func (s *state) selector(words []string) (err error) {
 	var sel sa.Selector
 	for i := 1; i < len(words) && err == nil; i += 2 {
@@ -45,8 +44,8 @@ func (s *state) selector(words []string) (err error) {
 	return nil
 }
 
-// prefix reads a prefix, or an address, which is one of full length; all addresses
-// are none.
+// prefix reads a prefix, or an address as one of full length. The zero Prefix is for all
+// addresses.
 func prefix(text string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(text)
 	if a, e := netip.ParseAddr(text); e == nil {
@@ -90,7 +89,7 @@ func protocol(name string) (uint8, error) {
 	return 0, fmt.Errorf("expected a protocol of /etc/protocols, found %s", sa.Quote(name))
 }
 
-// leftOut is a note on what SAs lose that are taken over, a line for each kind.
+// leftOut notes what SAs lose when they are taken over, a line for each kind.
 func leftOut(lost map[string][]string) []string {
 	var notes []string
 	for what, names := range lost {

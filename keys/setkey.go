@@ -12,8 +12,8 @@ import (
 	"tapsec/sa"
 )
 
-// The lines of `setkey -D` (ipsec-tools, and the BSDs): two addresses, perhaps with
-// ports, and below them, indented, what an SA is.
+// The lines of `setkey -D` (ipsec-tools, and the BSDs): two addresses, perhaps with ports, then
+// the SA's properties, indented.
 var (
 	setkeyEnds = regexp.MustCompile(`^\s*([0-9a-fA-F.:]+)(?:%\w+)?(?:\[\d+\])? ([0-9a-fA-F.:]+)(?:%\w+)?(?:\[\d+\])?\s*$`)
 	setkeySA   = regexp.MustCompile(`^\s+(esp|ah|esp-udp|ipcomp) mode=(\w+) spi=\d+\(0x([0-9a-f]+)\)`)
@@ -30,8 +30,8 @@ var setkeyNames = map[string]string{
 	"aes128-gmac": "aes128gmac", "aes192-gmac": "aes192gmac", "aes256-gmac": "aes256gmac",
 }
 
-// parseSetkey reads the output of setkey -D, which lists the newest first. Its seq is
-// no sequence number, and its replay window is in bytes of eight packets.
+// parseSetkey reads the output of setkey -D, which lists the newest first. Its seq is not a
+// sequence number, and its replay window counts bytes, of eight packets each.
 func parseSetkey(text string) *found {
 	f := &found{}
 	var src, dst netip.Addr
@@ -62,7 +62,7 @@ func parseSetkey(text string) *found {
 	return f
 }
 
-// keyed is an SA of which cipher and integrity stand on lines of their own.
+// keyed is an SA whose cipher and integrity algorithm are on separate lines.
 type keyed struct {
 	parsed
 	cipher, integrity string // keywords
@@ -83,7 +83,7 @@ func (k *keyed) header(m []string) {
 	}
 }
 
-// key takes an algorithm by its name in setkeyNames, and its key.
+// key takes an algorithm, by its name in setkeyNames, and its key.
 func (k *keyed) key(cipher bool, name, digits string) {
 	var key sa.Key
 	var err error

@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// splitShell gives the simple commands of a line of a script as their words, without
-// quotes, comments and redirections. It expands nothing, and leaves brackets to the
-// names of algorithms, which ip -batch takes without quotes.
+// splitShell splits a line of a script into simple commands and these into words, without
+// quotes, comments and redirections. It expands nothing. Parentheses belong to the names of
+// algorithms, which ip -batch takes without quotes.
 func splitShell(line string) [][]string {
 	s := shell{}
 	for i := 0; i < len(line); i++ {
@@ -50,7 +50,7 @@ type shell struct {
 	commands [][]string
 	words    []string
 	word     []byte
-	inWord   bool // word counts, even if it is empty
+	inWord   bool // word counts even if empty
 	quote    byte // 0 outside of quotes
 }
 
@@ -73,9 +73,9 @@ func isNumber(word []byte) bool {
 	return len(word) > 0 && !slices.ContainsFunc(word, func(c byte) bool { return c < '0' || c > '9' })
 }
 
-// command gives the words after `ip xfrm state add` or `update`, which may be
-// shortened as ip allows and have a sudo or a namespace in front; nil where it is
-// another command. For ip -batch there is no ip in front.
+// command gives the words after `ip xfrm state add` or `update`, which may be shortened as ip
+// allows and follow a sudo or a namespace, or for ip -batch come without ip; nil for another
+// command.
 func command(words []string) []string {
 	for i := 0; i+2 < len(words); i++ {
 		full := i == 0 && words[i] == "xfrm"

@@ -8,9 +8,8 @@ import (
 	"unicode/utf16"
 )
 
-// Text is a file's text as UTF-8 without a byte order mark, whatever editor or shell
-// wrote it: PowerShell's > makes UTF-16 of everything. What is UTF-8 is given back
-// as it is.
+// Text is a file's text as UTF-8 without a byte order mark, whatever editor or shell wrote it:
+// PowerShell's > makes everything UTF-16. UTF-8 stays as it is.
 func Text(data []byte) []byte {
 	switch {
 	case bytes.HasPrefix(data, []byte("\xef\xbb\xbf")):
@@ -35,7 +34,7 @@ func fromUTF16(data []byte, order binary.ByteOrder) []byte {
 	return []byte(string(utf16.Decode(units)))
 }
 
-// quoteMark is what mail programs put in front of a line.
+// quoteMark is what mail programs put before a quoted line.
 var quoteMark = regexp.MustCompile(`(?m)^[ \t]*(?:>[ \t]?)+`)
 
 // plainText is a text with one kind of line end and without quote marks.

@@ -9,8 +9,8 @@ import (
 	"tapsec/sa"
 )
 
-// forms are the formats by name. A line holds one SA; YAML holds all of it, and
-// what it holds package configs reads. Nobody but charon writes its log.
+// forms are the formats' names and functions. In those with line, a line holds one SA. YAML
+// holds all of an SA, and is read by package configs. Only charon writes its log.
 var forms = map[Format]struct {
 	name  string
 	write func(io.Writer, []*sa.SA) error
@@ -42,13 +42,12 @@ func (f *Format) UnmarshalText(b []byte) error {
 	return fmt.Errorf("expected yaml, xfrm or esp_sa, found %s", sa.Quote(string(b)))
 }
 
-// Write prints SAs in a format that has a name, keys included. Errors are the
-// writer's.
+// Write prints SAs in a format that UnmarshalText knows, keys included. Errors are the writer's.
 func Write(w io.Writer, f Format, sas []*sa.SA) error { return forms[f].write(w, sas) }
 
-// Lost says what a format cannot hold of an SA: fields by their names in a
-// configuration, or an error where it cannot hold the SA at all. What else it
-// holds would be read back as it is, but for the name.
+// Lost says what a format cannot hold of an SA: fields by their names in a configuration, or an
+// error if it cannot hold the SA at all. Everything else but the name would be read back
+// unchanged.
 func Lost(f Format, s *sa.SA) (fields []string, err error) {
 	form := forms[f]
 	if form.line == nil {

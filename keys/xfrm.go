@@ -18,27 +18,27 @@ type state struct {
 	cipher, integrity string // keywords
 	window            uint64
 	bitmap            []uint32 // Linux's, lowest word first
-	ring              bool     // it is one
-	wanted            int      // how many words of it are still to come
+	ring              bool     // the bitmap is a ring
+	wanted            int      // words of the bitmap still to come
 	command           bool     // not a block
-	algorithms        bool     // any line told of one
-	skip              bool     // statistics: words that mean something else above
+	algorithms        bool     // some line had one
+	skip              bool     // in the statistics, whose words mean something else
 }
 
-// xfrm is a text while it is read: the output of `ip xfrm state` or `ip xfrm
-// monitor`, with commands between, and policies after.
+// xfrm is a text while it is read: the output of `ip xfrm state` or `ip xfrm monitor`, perhaps
+// with commands in between and policies at the end.
 type xfrm struct {
 	all      []*state
-	cur      *state    // nil where lines concern no state
-	monitor  bool      // events, which come in the order of time
-	now      time.Time // of the event at hand, where the text has times
+	cur      *state    // nil while lines concern no state
+	monitor  bool      // events, which come in order of time
+	now      time.Time // of the present event, if the text has times
 	policies int
 	firstAt  int // line of the first policy
 }
 
-// parseXFRM reads a line with the addresses for each state, and below it lines that
-// begin with a word; commands, of a script or for ip -batch, one by one. It gives
-// the oldest first: ip lists the newest first, commands and events come as they did.
+// parseXFRM reads for each state a line with the addresses, then lines that begin with a word;
+// commands, of a script or for ip -batch, one by one. It gives the oldest first: ip lists the
+// newest first, commands and events are in order.
 func parseXFRM(text string) *found {
 	x := xfrm{}
 	lines := strings.Split(text, "\n")
@@ -60,8 +60,8 @@ func parseXFRM(text string) *found {
 	return x.finish()
 }
 
-// continues reports whether a command goes on in the next line. A line of ip -o ends
-// in the same mark.
+// continues reports whether a command continues on the next line. A line of ip -o ends in a
+// backslash, too.
 func (x *xfrm) continues(line string) bool {
 	words := strings.Fields(line)
 	return strings.HasSuffix(line, `\`) && words[0] != "src" && words[0][0] != '[' && !slices.Contains(events, words[0])
@@ -91,7 +91,7 @@ func (x *xfrm) commands(line string, number int) bool {
 	return any
 }
 
-// events are words in front of what ip xfrm monitor prints.
+// events are the first words of what ip xfrm monitor prints.
 var events = []string{"Updated", "Deleted", "Expired", "Flushed", "Async", "acquire", "report", "Timestamp:", "migrate"}
 
 // line reads a line of a listing.
@@ -125,7 +125,7 @@ func (x *xfrm) line(words []string, number int) {
 	}
 }
 
-// finish puts the states in order and together.
+// finish orders and joins the states.
 func (x *xfrm) finish() *found {
 	f := &found{}
 	if x.policies > 0 {
@@ -186,8 +186,7 @@ func (s *state) read(words []string) error {
 	return nil
 }
 
-// after is the word after another one, without what ip -s puts after it in
-// brackets, and without a comma.
+// after is the word after another one, without the comma or the parentheses that ip -s adds.
 func after(words []string, word string) string {
 	for i := 0; i+1 < len(words); i++ {
 		if words[i] == word {

@@ -17,7 +17,7 @@ func WriteXFRM(w io.Writer, sas []*sa.SA) error {
 	return writeLines(w, sas, xfrmCommand)
 }
 
-// writeLines writes a line for each SA, or why there is none as a comment.
+// writeLines writes a line for each SA, or a comment that says why there is none.
 func writeLines(w io.Writer, sas []*sa.SA, lineOf func(*sa.SA) (string, error)) error {
 	for _, s := range sas {
 		line, err := lineOf(s)
@@ -53,7 +53,7 @@ func xfrmCommand(s *sa.SA) (string, error) {
 	var b strings.Builder
 	fmt.Fprintf(&b, "ip xfrm state add src %s dst %s proto %s spi 0x%08x mode %s", src, s.Dst, s.Protocol, s.SPI, s.Mode)
 	switch {
-	case s.Direction == sa.Outbound: // Linux wants none where it knows the direction
+	case s.Direction == sa.Outbound: // Linux refuses one if it knows the direction
 	case s.ESN && s.Window == 0: // Linux has no ESN without a window
 		fmt.Fprintf(&b, " replay-window %d", sa.DefaultWindow)
 	case s.Window > 0 && (s.ESN || !s.ReplayOff):
@@ -125,5 +125,5 @@ func xfrmSelector(s *sa.Selector) string {
 	return b.String()
 }
 
-// oneLine keeps a name from ending the comment that it stands in.
+// oneLine keeps a name from ending its comment.
 func oneLine(name string) string { return strings.Trim(strconv.Quote(name), `"`) }

@@ -10,14 +10,14 @@ import (
 	"tapsec/sa"
 )
 
-// field is one of a configuration. Its value is a word, text that YAML wants in
-// quotes, a bool, or fields.
+// field is a field of a configuration. Its value is a word, text that needs quotes in YAML, a
+// bool, or fields.
 type field struct {
 	name  string
 	value any
 }
 
-// quoted is text that may look like something else to YAML.
+// quoted is text that YAML may take for something else.
 type quoted string
 
 // WriteYAML prints the SAs as a configuration of tapsec, keys included. Errors
@@ -42,7 +42,7 @@ func WriteYAML(w io.Writer, sas []*sa.SA) error {
 // WriteJSON prints them as WriteYAML does, in JSON.
 func WriteJSON(w io.Writer, sas []*sa.SA) error { return writeJSON(w, sas, hexKey) }
 
-// WriteHidden is WriteJSON with the lengths of the keys in their place.
+// WriteHidden is WriteJSON with the lengths of the keys in place of them.
 func WriteHidden(w io.Writer, sas []*sa.SA) error { return writeJSON(w, sas, sa.Key.String) }
 
 func writeJSON(w io.Writer, sas []*sa.SA, key func(sa.Key) string) error {
@@ -94,7 +94,7 @@ func jsonValue(v any) any {
 	return object
 }
 
-// fieldsOf gives the fields of an SA that are not what they are anyway.
+// fieldsOf gives the fields of an SA that differ from their defaults.
 func fieldsOf(s *sa.SA, key func(sa.Key) string) (all []field) {
 	add := func(given bool, name string, value any) {
 		if given {
