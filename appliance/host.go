@@ -100,19 +100,20 @@ func (h *host) adopt(c *configs.Config) error {
 	if err := h.seal(c.Policy, &d, held); err != nil {
 		return err
 	}
+	h.sides.hold(held)
 	inbound := slices.Concat(d.inbound, d.undecided)
 	if err := h.software.Replace(inbound); err != nil {
 		return err
 	}
-	h.sides.held, h.division, h.policy, h.inbound = held, d, c.Policy, len(d.inbound)
+	h.division, h.policy, h.inbound = d, c.Policy, len(d.inbound)
 	h.division.inbound = nil // the transport's own
 	return h.consumer.Replace(inbound, c.Policy, h.mine())
 }
 
 // seal puts a division's outbound SAs in force.
-func (h *host) seal(policy []sa.Policy, d *division, held map[outbound.Held]bool) error {
+func (h *host) seal(policy []sa.Policy, d *division, held []outbound.Held) error {
 	want := h.options
-	want.Policy, want.Local, want.Held = policy, h.local, slices.Collect(maps.Keys(held))
+	want.Policy, want.Local, want.Held = policy, h.local, slices.AppendSeq(slices.Clone(held), maps.Keys(h.sides.held))
 	want.SAs = slices.Concat(d.outbound...)
 	if h.sender == nil {
 		sender, err := outbound.New(want)
@@ -136,10 +137,12 @@ func (h *host) add(c *configs.Config, bundles [][]*sa.SA) error {
 	}
 	err := h.consumer.Add(inbound)
 	if err == nil && len(more.outbound)+len(more.undecided) > 0 {
-		next := division{outbound: slices.Concat(h.division.outbound, more.outbound), undecided: slices.Concat(h.division.undecided, more.undecided)}
 		held := h.sides.protects(nil, &more, h.options.Use)
-		if err = h.seal(h.policy, &next, held); err == nil {
-			h.division, h.sides.held = next, held
+		if err = h.sender.Add(slices.Concat(more.outbound...), held); err == nil {
+			h.division.outbound = append(h.division.outbound, more.outbound...)
+			h.division.undecided = append(h.division.undecided, more.undecided...)
+			h.sides.hold(held)
+			h.reassembler.idle.Store(len(h.division.outbound) == 0)
 			h.consumer.SetLocal(h.mine())
 		}
 	}
@@ -162,7 +165,7 @@ func (h *host) stopSealing(bundles [][]*sa.SA) error {
 	if len(next.outbound) == len(h.division.outbound) && len(next.undecided) == len(h.division.undecided) {
 		return nil
 	}
-	if err := h.seal(h.policy, &next, h.sides.held); err != nil {
+	if err := h.seal(h.policy, &next, nil); err != nil {
 		return err
 	}
 	h.division = next

@@ -75,19 +75,28 @@ func (s *sides) decide(a *sa.SA, local []netip.Addr, final bool) (_ decision, kn
 
 // protects adds what these SAs and rules protect to what earlier ones did. If use names
 // the SAs to seal with, the others protect nothing.
-func (s *sides) protects(policy []sa.Policy, d *division, use [][]string) map[outbound.Held]bool {
-	held := maps.Clone(s.held)
-	for _, bundle := range slices.Concat(d.outbound, d.undecided) {
-		for _, a := range bundle {
-			if len(use) == 0 || slices.Contains(slices.Concat(use...), a.Name) {
-				held[outbound.HeldSA(a)] = true
+func (s *sides) protects(policy []sa.Policy, d *division, use [][]string) []outbound.Held {
+	more, named := map[outbound.Held]bool{}, slices.Concat(use...)
+	for _, bundles := range [][][]*sa.SA{d.outbound, d.undecided} {
+		for _, bundle := range bundles {
+			for _, a := range bundle {
+				if h := outbound.HeldSA(a); !s.held[h] && (len(use) == 0 || slices.Contains(named, a.Name)) {
+					more[h] = true
+				}
 			}
 		}
 	}
 	for i := range policy {
-		if policy[i].Action != sa.Bypass {
-			held[outbound.Held{Match: policy[i].Match}] = true
+		if h := (outbound.Held{Match: policy[i].Match}); !s.held[h] && policy[i].Action != sa.Bypass {
+			more[h] = true
 		}
 	}
-	return held
+	return slices.Collect(maps.Keys(more))
+}
+
+// hold has what was protected be held back from now on.
+func (s *sides) hold(more []outbound.Held) {
+	for _, h := range more {
+		s.held[h] = true
+	}
 }

@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -77,19 +78,28 @@ type associations struct {
 	sealer   *Sealer           // of all, in the same order
 	counters []*ledger.Counter // theirs
 	portions []*portion
+	places   map[string]int // of all, by name
+	ids      map[sa.ID]bool // as they were given
 	use      []stack
 }
 
-// associate readies the SAs of a configuration.
-func associate(c *Config) (associations, error) {
-	sas, err := withSources(c)
-	if err != nil {
-		return associations{}, err
+// associate readies the SAs of a configuration. What old has, unchanged, keeps its
+// ciphers.
+func associate(c *Config, old *associations) (a associations, err error) {
+	a = associations{places: make(map[string]int, len(c.SAs)), ids: make(map[sa.ID]bool, len(c.SAs))}
+	if a.sealer = old.sealer; a.sealer == nil {
+		a.sealer, err = NewSealer(c.Random)
+	} else {
+		a.sealer = &Sealer{id: old.sealer.id}
 	}
-	var a associations
-	if err := a.pair(sas); err != nil {
+	if err != nil {
 		return a, err
 	}
+	more, err := a.ready(c, c.SAs, old.layer)
+	if err != nil {
+		return a, err
+	}
+	a.take(more)
 	for _, names := range c.Use {
 		k, err := a.stack(names)
 		if err != nil {
@@ -97,23 +107,69 @@ func associate(c *Config) (associations, error) {
 		}
 		a.use = append(a.use, k)
 	}
-	if a.sealer, err = NewSealer(c.Random, a.all...); err != nil {
-		return a, err
+	return a, nil
+}
+
+// layer is that of the SA of a name; nil where there is none.
+func (a *associations) layer(name string) *layer {
+	if i, ok := a.places[name]; ok {
+		return a.sealer.layers[i]
 	}
-	return a, a.draw(c)
+	return nil
+}
+
+// addition is further SAs that are ready to be used.
+type addition struct {
+	given    []*sa.SA
+	all      []*sa.SA // in the order in which they get their places
+	portions []*portion
+	layers   []*layer
+	counters []*ledger.Counter
+}
+
+// ready makes portions, ciphers and counters of further SAs. It changes nothing but
+// the ledger.
+func (a *associations) ready(c *Config, sas []*sa.SA, had func(name string) *layer) (more addition, err error) {
+	more.given = sas
+	with, err := a.withSources(c, sas)
+	if err != nil {
+		return more, err
+	}
+	if err := more.pair(with, len(a.all)); err != nil {
+		return more, err
+	}
+	if more.layers, err = a.sealer.ready(c.Random, more.all, had); err != nil {
+		return more, err
+	}
+	return more, more.draw(c)
+}
+
+// take puts SAs that are ready behind those that are there.
+func (a *associations) take(more addition) {
+	for i, s := range more.all {
+		a.places[s.Name] = len(a.all) + i
+		more.layers[i].numbers = more.counters[i]
+	}
+	for _, s := range more.given {
+		a.ids[s.ID()] = true
+	}
+	a.all, a.counters = append(a.all, more.all...), append(a.counters, more.counters...)
+	a.portions = append(a.portions, more.portions...)
+	a.sealer.layers = append(a.sealer.layers, more.layers...)
 }
 
 // withSources gives tunnels without src one of our own addresses. The error names SAs that
 // cannot be told apart.
-func withSources(c *Config) ([]*sa.SA, error) {
-	var sas []*sa.SA
-	names, ids := map[string]bool{}, map[sa.ID]bool{}
-	for _, s := range c.SAs {
-		if names[s.Name] || ids[s.ID()] {
+func (a *associations) withSources(c *Config, given []*sa.SA) ([]*sa.SA, error) {
+	sas := make([]*sa.SA, 0, len(given))
+	names, ids := make(map[string]bool, len(given)), make(map[sa.ID]bool, len(given))
+	for _, s := range given {
+		_, named := a.places[s.Name]
+		if id := s.ID(); named || a.ids[id] || names[s.Name] || ids[id] {
 			return nil, fmt.Errorf("outbound: %s is there twice", s)
 		}
 		names[s.Name], ids[s.ID()] = true, true
-		i := slices.IndexFunc(c.Local, func(a netip.Addr) bool { return a.Is4() == s.Dst.Is4() })
+		i := slices.IndexFunc(c.Local, func(l netip.Addr) bool { return l.Is4() == s.Dst.Is4() })
 		if s.Mode == sa.Tunnel && !s.Src.IsValid() && i >= 0 {
 			with := *s
 			with.Src = c.Local[i]
@@ -125,30 +181,36 @@ func withSources(c *Config) ([]*sa.SA, error) {
 }
 
 // pair makes portions of SAs, joining each AH with the ESP that it names.
-func (a *associations) pair(sas []*sa.SA) error {
-	var bundled []*sa.SA
+func (more *addition) pair(sas []*sa.SA, first int) error {
+	beneath := map[string]*sa.SA{} // the SAs that others name
 	for _, s := range sas {
-		if s.Bundle == "" {
-			continue
+		if s.Bundle != "" {
+			beneath[s.Bundle] = nil
 		}
-		i := slices.IndexFunc(sas, func(e *sa.SA) bool { return e.Name == s.Bundle })
-		if i < 0 || slices.Contains(bundled, sas[i]) {
-			return fmt.Errorf("outbound: %s: bundle: expected an SA %s that no other one names", s.Name, s.Bundle)
-		}
-		bundled = append(bundled, sas[i])
 	}
 	for _, s := range sas {
-		if slices.Contains(bundled, s) {
+		if _, named := beneath[s.Name]; named {
+			beneath[s.Name] = s
+		}
+	}
+	over := map[string]bool{}
+	for _, s := range sas {
+		if s.Bundle != "" && (beneath[s.Bundle] == nil || over[s.Bundle]) {
+			return fmt.Errorf("outbound: %s: bundle: expected an SA %s that no other one names", s.Name, s.Bundle)
+		}
+		over[s.Bundle] = true
+	}
+	for _, s := range sas {
+		if _, named := beneath[s.Name]; named {
 			continue
 		}
-		p := &portion{first: len(a.all)}
+		p := &portion{first: first + len(more.all)}
 		if s.Bundle != "" {
-			i := slices.IndexFunc(bundled, func(e *sa.SA) bool { return e.Name == s.Bundle })
-			p.sas = append(p.sas, bundled[i])
+			p.sas = append(p.sas, beneath[s.Bundle])
 		}
 		p.sas = append(p.sas, s)
-		a.all = append(a.all, p.sas...)
-		a.portions = append(a.portions, p)
+		more.all = append(more.all, p.sas...)
+		more.portions = append(more.portions, p)
 	}
 	return nil
 }
@@ -175,28 +237,27 @@ func (a *associations) stack(names []string) (stack, error) {
 }
 
 func (a *associations) named(name string) *portion {
-	for _, p := range a.portions {
-		if p.has(name) {
-			return p
-		}
+	i, ok := a.places[name]
+	if !ok {
+		return nil
 	}
-	return nil
+	at, _ := slices.BinarySearchFunc(a.portions, i+1, func(p *portion, place int) int { return cmp.Compare(p.first, place) })
+	return a.portions[at-1]
 }
 
 // draw makes each SA take its numbers from the ledger, which continues those used before
 // under the same key. They begin at c.First, if that is given.
-func (a *associations) draw(c *Config) error {
-	counters := map[string]*ledger.Counter{}
-	for _, s := range c.SAs { // as configured: a tunnel may have got its src from us
+func (more *addition) draw(c *Config) error {
+	counters := make(map[string]*ledger.Counter, len(more.given))
+	for _, s := range more.given { // a tunnel may have got its src from us
 		if c.First>>32 != 0 && !s.ESN {
 			return fmt.Errorf("outbound: first sequence number: %s has no ESN, expected 32 bits", s.Name)
 		}
 		counters[s.Name] = c.Ledger.Counter(s)
 	}
-	for i, s := range a.all {
+	for _, s := range more.all {
 		counters[s.Name].Raise(c.First)
-		a.counters = append(a.counters, counters[s.Name])
-		a.sealer.SetNumbers(i, counters[s.Name])
+		more.counters = append(more.counters, counters[s.Name])
 	}
 	return nil
 }

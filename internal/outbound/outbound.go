@@ -84,6 +84,8 @@ func HeldSA(a *sa.SA) (h Held) {
 //     matched, it is sent in clear, unless it is held back, or shows too little to
 //     rule out that some SA would carry it.
 type Sender struct {
+	changing sync.Mutex // held by changes of SAs, and taken before mu
+
 	mu      sync.Mutex
 	ledger  *ledger.Ledger // of a Config without one
 	config  Config
@@ -129,7 +131,9 @@ func (s *Sender) Replace(c Config) error {
 	if c.Ledger == nil {
 		c.Ledger = s.ledger
 	}
-	next, err := associate(&c)
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	next, err := associate(&c, &s.sas)
 	if err != nil {
 		return err
 	}
@@ -137,10 +141,35 @@ func (s *Sender) Replace(c Config) error {
 	defer s.mu.Unlock()
 	s.config, s.sas = c, next
 	s.restorePaths()
-	s.selects = len(c.Policy) > 0 || len(c.Held) > 0 ||
-		slices.ContainsFunc(c.SAs, func(a *sa.SA) bool { return a.Selector != nil })
+	s.selects = len(c.Policy) > 0 || len(c.Held) > 0 || haveSelector(c.SAs)
 	clear(s.routes)
 	return nil
+}
+
+// Add takes further SAs and what is held back because of them, between two batches.
+// It costs what they cost. On an error nothing has changed.
+func (s *Sender) Add(sas []*sa.SA, held []Held) error {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	more, err := s.sas.ready(&s.config, sas, nil)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sas.take(more)
+	s.config.SAs, s.config.Held = append(s.config.SAs, sas...), append(s.config.Held, held...)
+	for _, a := range more.all {
+		s.restorePath(a)
+	}
+	s.selects = s.selects || len(held) > 0 || haveSelector(sas)
+	clear(s.routes)
+	return nil
+}
+
+// haveSelector reports whether any of the SAs has a selector.
+func haveSelector(sas []*sa.SA) bool {
+	return slices.ContainsFunc(sas, func(a *sa.SA) bool { return a.Selector != nil })
 }
 
 var errMTU = errors.New("outbound: the wire's MTU must be 576 to 65535 bytes")

@@ -77,16 +77,23 @@ func (s *Sender) narrow(i int, r *report) {
 // restorePaths gives the SAs of a new configuration the paths that are known.
 func (s *Sender) restorePaths() {
 	there := map[sa.ID]bool{}
-	for i, a := range s.sas.all {
+	if len(s.paths) == 0 {
+		return
+	}
+	for _, a := range s.sas.all {
 		there[a.ID()] = true
-		if p := s.paths[a.ID()]; p != nil {
-			s.sas.sealer.setPath(i, p.mtu)
-		}
+		s.restorePath(a)
 	}
 	maps.DeleteFunc(s.paths, func(id sa.ID, p *path) bool { return p.mtu == 0 && !there[id] })
 }
 
-// agePaths forgets reports that no longer hold.
+func (s *Sender) restorePath(a *sa.SA) {
+	if p := s.paths[a.ID()]; p != nil {
+		s.sas.sealer.setPath(s.sas.places[a.Name], p.mtu)
+	}
+}
+
+// agePaths forgets reports that hold no more.
 func (s *Sender) agePaths() {
 	now, changed := s.config.Ledger.Clock(), false
 	for _, p := range s.paths {

@@ -1,6 +1,7 @@
 package outbound
 
 import (
+	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -29,6 +30,7 @@ var (
 // knows no policy and does not fragment. It is unsafe for concurrent use.
 type Sealer struct {
 	layers []*layer
+	id     *uint16 // theirs
 }
 
 // Numbers gives out the sequence numbers of an SA, each once.
@@ -72,43 +74,57 @@ type layer struct {
 // headers come from source; nil is crypto/rand. An error names the SA and what is wrong
 // with it.
 func NewSealer(source io.Reader, sas ...*sa.SA) (*Sealer, error) {
-	if source == nil {
-		source = rand.Reader
-	}
-	s := &Sealer{}
-	var beneath *sa.SA
-	// A random start: the receiver may still hold fragments with identifications from
-	// before a reload or a restart (RFC 6864 section 4.3).
+	s := &Sealer{id: new(uint16)}
+	// Fragments with the numbers from before a restart may still wait at
+	// the receiver, so that none begins where another has (RFC 6864 section 4.3).
 	var begin [2]byte
-	if _, err := io.ReadFull(source, begin[:]); err != nil {
+	if _, err := io.ReadFull(cmp.Or(source, rand.Reader), begin[:]); err != nil {
 		return nil, fmt.Errorf("outbound: %w", err)
 	}
-	id := be.Uint16(begin[:])
-	for _, a := range sas {
-		l := &layer{id: &id}
-		if err := l.init(source, a, beneath); err != nil {
-			return nil, fmt.Errorf("outbound: %s: %w", a.Name, err)
-		}
-		s.layers = append(s.layers, l)
-		beneath = a
+	*s.id = be.Uint16(begin[:])
+	layers, err := s.ready(source, sas, nil)
+	if err != nil {
+		return nil, err
 	}
+	s.layers = layers
 	return s, nil
 }
 
-func (l *layer) init(source io.Reader, a, beneath *sa.SA) (err error) {
+// ready makes the layers of SAs, but for those of which had has one that is
+// unchanged.
+func (s *Sealer) ready(source io.Reader, sas []*sa.SA, had func(name string) *layer) (layers []*layer, err error) {
+	source = cmp.Or(source, rand.Reader)
+	var beneath *sa.SA
+	for _, a := range sas {
+		var l *layer
+		if had != nil {
+			l = had(a.Name)
+		}
+		if l == nil || !l.sa.Unchanged(a) {
+			l = &layer{id: s.id}
+			err = l.init(source, a)
+		}
+		if err == nil && a.Bundle != "" && (beneath == nil || beneath.Name != a.Bundle || beneath.Mode != a.Mode) {
+			err = fmt.Errorf("expected the SA %s beneath it, in the same mode", a.Bundle)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("outbound: %s: %w", a.Name, err)
+		}
+		layers, beneath = append(layers, l), a
+	}
+	return layers, nil
+}
+
+func (l *layer) init(source io.Reader, a *sa.SA) (err error) {
 	if bad := a.Check(true, true); len(bad) > 0 {
 		return bad[0]
 	}
 	if a.Mode == sa.Auto {
 		return errors.New("mode auto seals nothing; say mode: transport or tunnel")
 	}
-	bundled := a.Bundle != ""
-	if bundled && (beneath == nil || beneath.Name != a.Bundle || beneath.Mode != a.Mode) {
-		return fmt.Errorf("expected the SA %s beneath it, in the same mode", a.Bundle)
-	}
 	first := count(max(a.OSeq, uint64(a.SeqHigh)<<32) + 1)
 	l.sa, l.numbers, l.path = *a, &first, math.MaxInt
-	l.wraps = a.Mode == sa.Tunnel && !bundled
+	l.wraps = a.Mode == sa.Tunnel && a.Bundle == ""
 	if l.wraps && !a.Src.IsValid() {
 		return errors.New("a tunnel needs src and dst for its outer header")
 	}
