@@ -13,21 +13,16 @@ import (
 	"tapsec/internal/account"
 	"tapsec/internal/explain"
 	"tapsec/internal/inspect"
+	"tapsec/internal/page"
 )
 
 //go:embed page.html
 var source string
 
-//go:embed style.css
-var style string
-
-// Style is how pages of ours look, in light and in dark.
-func Style() template.CSS { return template.CSS(style) }
-
 var pageTemplate = template.Must(template.New("page").Parse(source))
 
-// page is what the template shows.
-type page struct {
+// sheet is what the template shows.
+type sheet struct {
 	Title     string
 	Style     template.CSS
 	Sum       *inspect.Summary
@@ -92,7 +87,7 @@ const (
 // Write writes the page. explained are the frames that Explain has asked for; notTold says why
 // there are none.
 func (r *Report) Write(w io.Writer, title string, sum *inspect.Summary, explained []*explain.Frame, notTold string) error {
-	p := page{Title: title, Style: Style(), Sum: sum, Sentence: sum.String(), NotTold: notTold, Verdicts: verdicts, PlotWidth: plotWidth}
+	p := sheet{Title: title, Style: page.Style(), Sum: sum, Sentence: sum.String(), NotTold: notTold, Verdicts: verdicts, PlotWidth: plotWidth}
 	p.Bars, p.Span, p.Width = r.bins.bars()
 	for _, s := range sum.SAs {
 		one := row{Row: s}

@@ -59,7 +59,8 @@ var mayImport = map[string][]string{
 	"internal/inspect": {"appliance", "capture", "configs", "sa", "status", "wire", "internal/account",
 		"internal/diagnosis", "internal/wrap"},
 	"internal/dissector": {"status"},
-	"internal/report":    {"status", "internal/account", "internal/explain", "internal/inspect"},
+	"internal/report":    {"status", "internal/account", "internal/explain", "internal/inspect", "internal/page"},
+	"internal/page":      {},
 	"docs/reasons":       {},
 	"internal/explain": {"appliance", "capture", "configs", "pipeline", "sa", "status", "wire", "internal/account",
 		"internal/diagnosis", "internal/wrap"},
@@ -72,7 +73,7 @@ var mayImport = map[string][]string{
 		"internal/lab/forge", "internal/lab/rig"},
 	"internal/lab/soak": {"internal/lab/forge", "internal/lab/rig", "internal/netns", "status", "wire"},
 	"internal/lab/conformance": {"sa", "internal/outbound", "status", "wire", "configs", "keys",
-		"internal/lab/forge", "internal/lab/vector", "internal/wrap", "internal/report"},
+		"internal/lab/forge", "internal/lab/vector", "internal/wrap", "internal/page"},
 
 	"internal/daemon": {"appliance", "internal/notify"},
 	"internal/doctor": {"internal/confine", "internal/lab/rig", "status", "tap"},

@@ -5,23 +5,23 @@ import (
 	"html/template"
 	"io"
 
-	"tapsec/internal/report"
+	"tapsec/internal/page"
 )
 
 //go:embed page.html
 var pageText string
 
-var page = template.Must(template.New("page").Parse(pageText))
+var pageOf = template.Must(template.New("page").Parse(pageText))
 
 // WriteHTML writes a report as one page for a browser, which needs nothing from elsewhere:
 // what did not pass first, then all cases by source.
 func (r *Report) WriteHTML(w io.Writer) error {
-	return page.Execute(w, struct {
+	return pageOf.Execute(w, struct {
 		*Document
 		Style  template.CSS
 		Wrong  []resultJSON
 		Totals string
-	}{r.document(), report.Style(), r.wrong(), r.Totals().String()})
+	}{r.document(), page.Style(), r.wrong(), r.Totals().String()})
 }
 
 func (r *Report) wrong() (all []resultJSON) {
