@@ -1,6 +1,8 @@
 package sa
 
 import (
+	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -21,7 +23,7 @@ func (s *SA) ID() ID { return ID{s.Protocol, SPI(s.SPI), s.Dst, s.Src} }
 
 // String gives all fields that are set.
 func (id ID) String() string {
-	text := fmt.Sprintf("%s SPI %s", id.Protocol, id.SPI)
+	text := id.Protocol.String() + " SPI " + id.SPI.String()
 	if id.Dst.IsValid() {
 		text += " to " + id.Dst.String()
 	}
@@ -35,7 +37,11 @@ func (id ID) String() string {
 type SPI uint32
 
 // String gives 0x and eight hexadecimal digits.
-func (s SPI) String() string { return fmt.Sprintf("0x%08x", uint32(s)) }
+func (s SPI) String() string {
+	var digits [8]byte
+	hex.Encode(digits[:], binary.BigEndian.AppendUint32(nil, uint32(s)))
+	return "0x" + string(digits[:])
+}
 
 // MarshalText writes String.
 func (s SPI) MarshalText() ([]byte, error) { return []byte(s.String()), nil }

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"fmt"
 	"slices"
 
 	"tapsec/sa"
@@ -16,7 +15,7 @@ import (
 // Mode, ESN, window and name are not part of it: a configuration may change them while the
 // key stays.
 func fingerprint(s *sa.SA) string {
-	return digest(16, keys(s), "tapsec SA 2\n%s\n%s\n%s\n%s\n%s\n", s.Protocol, sa.SPI(s.SPI), s.Dst, s.Src, s.Suite.Name)
+	return digest(16, keys(s), "tapsec SA 2", s.Protocol.String(), sa.SPI(s.SPI).String(), s.Dst.String(), s.Src.String(), s.Suite.Name)
 }
 
 // counterFingerprint is that of an outbound SA. GCM, CCM, CTR, GMAC and ChaCha20 break if a
@@ -30,7 +29,7 @@ func counterFingerprint(s *sa.SA) string {
 	if s.Protocol == sa.AH {
 		key = s.IntegrityKey
 	}
-	return digest(16, key.Bytes(), "tapsec nonces 2\n")
+	return digest(16, key.Bytes(), "tapsec nonces 2")
 }
 
 // keys joins both keys so that no byte can move from one to the other.
@@ -39,8 +38,13 @@ func keys(s *sa.SA) []byte {
 	return slices.Concat(binary.BigEndian.AppendUint32(nil, uint32(len(encryption))), encryption, integrity)
 }
 
-func digest(n int, key []byte, format string, args ...any) string {
+// digest is the first n bytes of the HMAC of lines.
+func digest(n int, key []byte, lines ...string) string {
+	var text []byte
+	for _, line := range lines {
+		text = append(append(text, line...), '\n')
+	}
 	mac := hmac.New(sha256.New, key)
-	fmt.Fprintf(mac, format, args...)
+	mac.Write(text)
 	return hex.EncodeToString(mac.Sum(nil)[:n])
 }

@@ -33,7 +33,6 @@ type journal struct {
 	lock  *os.File
 	file  *os.File // nil: the file may end in half a line, and must be written anew
 	lines int
-	whole int // lines when it was last written anew
 
 	write func(f *os.File, text []byte) error // fails in tests
 }
@@ -174,7 +173,7 @@ func write(f *os.File, text []byte) error {
 }
 
 // long reports whether the file must be written anew.
-func (j *journal) long() bool { return j.file == nil || j.lines > 2*j.whole+slack }
+func (j *journal) long(sas int) bool { return j.file == nil || j.lines > 2*sas+slack }
 
 // replace writes a new file, and renames it over the old one once it is on the disk. At any
 // time path holds a complete file, the old one or the new one.
@@ -183,10 +182,10 @@ func (j *journal) replace(records iter.Seq[record]) error {
 		j.file.Close()
 		j.file = nil
 	}
-	j.whole = 0
+	lines := 0
 	f, err := j.swap(func(yield func(record) bool) {
 		for r := range records {
-			if j.whole++; !yield(r) {
+			if lines++; !yield(r) {
 				return
 			}
 		}
@@ -194,7 +193,7 @@ func (j *journal) replace(records iter.Seq[record]) error {
 	if err != nil {
 		return fmt.Errorf("state file: %w", err)
 	}
-	j.file, j.lines = f, j.whole
+	j.file, j.lines = f, lines
 	return nil
 }
 

@@ -123,6 +123,13 @@ func (l *Ledger) records() iter.Seq[record] {
 	}
 }
 
+// size is how much is known.
+func (l *Ledger) size() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.inbound) + len(l.counters)
+}
+
 // holders is everything that is known; mu is held.
 func (l *Ledger) holders() iter.Seq[holder] {
 	return func(yield func(holder) bool) {
@@ -290,7 +297,7 @@ func (k *keeper) watch(h holder) {
 // anew. tell reports the outcome.
 func (k *keeper) write(records []record) error {
 	var err error
-	if k.journal.long() {
+	if k.journal.long(k.ledger.size()) {
 		err = k.journal.replace(k.ledger.records())
 	} else {
 		err = k.journal.append(records)

@@ -53,10 +53,10 @@ func boottime() time.Duration {
 func (l *Ledger) Inbound(s *sa.SA) *Inbound {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	in := l.find(s)
+	in, id := l.find(s)
 	if in == nil {
 		in = &Inbound{window: windowOf(s), began: l.Clock()}
-		l.enter(in, s)
+		l.enter(in, id)
 	}
 	ask(in, s)
 	return in
@@ -64,25 +64,23 @@ func (l *Ledger) Inbound(s *sa.SA) *Inbound {
 
 // find is what is known of an inbound SA, or nil; mu is held. A file of version 1 had
 // another name for it.
-func (l *Ledger) find(s *sa.SA) *Inbound {
-	if in := l.inbound[fingerprint(s)]; in != nil {
-		return in
-	}
-	if !l.old {
-		return nil
+func (l *Ledger) find(s *sa.SA) (*Inbound, string) {
+	id := fingerprint(s)
+	if in := l.inbound[id]; in != nil || !l.old {
+		return in, id
 	}
 	old := oldFingerprint(s)
 	in := l.inbound[old]
 	if in != nil {
 		delete(l.inbound, old)
-		l.enter(in, s)
+		l.enter(in, id)
 	}
-	return in
+	return in, id
 }
 
-func (l *Ledger) enter(in *Inbound, s *sa.SA) {
-	in.init(l, fingerprint(s))
-	l.inbound[in.id] = in
+func (l *Ledger) enter(in *Inbound, id string) {
+	in.init(l, id)
+	l.inbound[id] = in
 }
 
 // Counter gives the numbers of an outbound SA. If repeating one would break the cipher, the
@@ -128,17 +126,17 @@ func (l *Ledger) Marks() *Marks { return &Marks{ledger: l, known: map[markKey]*s
 func (ms *Marks) Of(s *sa.SA) *sa.Mark {
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	k := markKey{fingerprint(s), s.ESN}
+	l := ms.ledger
+	l.mu.Lock()
+	in, id := l.find(s)
+	l.mu.Unlock()
+	k := markKey{id, s.ESN}
 	m := ms.known[k]
 	if m == nil || m.T() == 0 { // nothing was authenticated: the SA's own numbers count
 		m = sa.NewMark(s)
 		ms.known[k] = m
 	}
 	m.Authenticated(s.Seq)
-	l := ms.ledger
-	l.mu.Lock()
-	in := l.find(s)
-	l.mu.Unlock()
 	if in != nil {
 		m.Authenticated(in.Window().Top)
 	}

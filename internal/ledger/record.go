@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"fmt"
+	"strconv"
 	"time"
 
 	"tapsec/internal/replay"
@@ -79,8 +80,8 @@ const oldFingerprintLen = 16
 
 // oldFingerprint is version 1's name for an SA.
 func oldFingerprint(s *sa.SA) string {
-	return digest(8, keys(s), "tapsec SA 1\n%s\n%s\n%s\n%s\n%s\n%s\n%t\n",
-		s.Protocol, sa.SPI(s.SPI), s.Dst, s.Src, s.Mode, s.Suite.Name, s.ESN)
+	return digest(8, keys(s), "tapsec SA 1", s.Protocol.String(), sa.SPI(s.SPI).String(), s.Dst.String(), s.Src.String(),
+		s.Mode.String(), s.Suite.Name, strconv.FormatBool(s.ESN))
 }
 
 // record is the same in today's form. It keeps the old name, by which find looks, too.
