@@ -244,13 +244,13 @@ func (m *model) lie() {
 
 // how the model's ring is made.
 type modelled struct {
-	single, attached, hostile, mute bool
-	frames                          int
-	devices                         [2]*Device
+	single, hostile, mute bool
+	frames                int
+	device                *Device
 }
 
-// modelDevices are two of which only the existence matters, the second attached to an interface.
-func modelDevices(t testing.TB) [2]*Device {
+// modelDevice is one of which only the existence matters.
+func modelDevice(t testing.TB) *Device {
 	t.Helper()
 	rig.Require(t)
 	f, err := os.Open(os.DevNull)
@@ -258,24 +258,15 @@ func modelDevices(t testing.TB) [2]*Device {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { f.Close() })
-	lo, err := Attach("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { lo.Close() })
-	return [2]*Device{{name: "null", queues: []*os.File{f}}, lo}
+	return &Device{name: "null", queues: []*os.File{f}}
 }
 
 // run moves frames in both directions through a ring that the model answers, and returns both after the
 // ring's end.
 func (o modelled) run(t *testing.T, script []byte) (m *model, why error) {
 	t.Helper()
-	d := o.devices[0]
-	if o.attached {
-		d = o.devices[1]
-	}
 	how := Options{Room: 100, SingleReads: o.single}
-	directions := []*Direction{newDirection(d, d, 0, how), newDirection(d, d, 0, how)}
+	directions := []*Direction{newDirection(o.device, o.device, 0, how), newDirection(o.device, o.device, 0, how)}
 	r, err := newRing(directions, how)
 	if err != nil {
 		rig.Missing(t, "needs a ring: "+err.Error())
@@ -283,9 +274,6 @@ func (o modelled) run(t *testing.T, script []byte) (m *model, why error) {
 	m = &model{ring: r, script: script, hostile: o.hostile, mute: o.mute, left: [2]int{o.frames, o.frames},
 		faults: []unix.Errno{unix.EAGAIN, unix.ENOBUFS, unix.ENOMEM, unix.EINTR, unix.EIO, unix.ENETDOWN, unix.EMSGSIZE, unix.EINVAL}}
 	r.uring.call = m.call
-	if o.attached {
-		m.faults = []unix.Errno{unix.ENOBUFS}
-	}
 	w := newWorker(r, directions...)
 	for {
 		to, frames, err := w.Next()
@@ -315,9 +303,9 @@ func (o modelled) run(t *testing.T, script []byte) (m *model, why error) {
 // Contract, The system: whatever of a batch fails, and whenever and in whatever order the kernel says so, each
 // frame is counted once, none is written twice, and none overtakes another.
 func TestModel(t *testing.T) {
-	devices := modelDevices(t)
+	device := modelDevice(t)
 	for seed := range uint64(400) {
-		o := modelled{single: seed&1 != 0, attached: seed&2 != 0, frames: 400, devices: devices}
+		o := modelled{single: seed&1 != 0, frames: 400, device: device}
 		r := rand.New(rand.NewPCG(seed, 0))
 		script := make([]byte, r.IntN(20000))
 		for i := range script {
@@ -361,12 +349,12 @@ func (m *model) ordered(port int) error {
 
 // No answer of a kernel, however wrong, makes a ring panic or hang, or lose count.
 func FuzzAnswers(f *testing.F) {
-	devices := modelDevices(f)
+	device := modelDevice(f)
 	f.Add(byte(0), []byte("\x00\x01"))
 	f.Add(byte(5), bytes.Repeat([]byte{1, 3, 9, 77, 200}, 200))
 	f.Fuzz(func(t *testing.T, how byte, script []byte) {
 		synctest.Test(t, func(t *testing.T) {
-			modelled{single: how&1 != 0, attached: how&2 != 0, hostile: true, frames: 200, devices: devices}.run(t, script)
+			modelled{single: how&1 != 0, hostile: true, frames: 200, device: device}.run(t, script)
 		})
 		forget()
 	})
@@ -384,7 +372,7 @@ func forget() {
 
 // Hostile answers end the ring with a sentence that names the interface or the ring.
 func TestHostileAnswers(t *testing.T) {
-	ended, devices := map[bool]int{}, modelDevices(t)
+	ended, device := map[bool]int{}, modelDevice(t)
 	for seed := range uint64(300) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		script := make([]byte, 4000)
@@ -392,7 +380,7 @@ func TestHostileAnswers(t *testing.T) {
 			script[i] = byte(r.Uint32())
 		}
 		synctest.Test(t, func(t *testing.T) {
-			_, why := modelled{single: seed&1 != 0, hostile: true, frames: 400, devices: devices}.run(t, script)
+			_, why := modelled{single: seed&1 != 0, hostile: true, frames: 400, device: device}.run(t, script)
 			ended[errors.Is(why, ErrStopped)]++
 		})
 	}
@@ -404,10 +392,10 @@ func TestHostileAnswers(t *testing.T) {
 
 // A kernel that answers no more does not keep a ring from ending, which leaves it the memory that it has.
 func TestMuteKernel(t *testing.T) {
-	devices := modelDevices(t)
+	device := modelDevice(t)
 	defer forget()
 	synctest.Test(t, func(t *testing.T) {
-		o := modelled{frames: 10, devices: devices}
+		o := modelled{frames: 10, device: device}
 		if _, why := o.run(t, nil); !errors.Is(why, ErrStopped) || len(abandoned.all) != 0 {
 			t.Errorf("%v, %d abandoned", why, len(abandoned.all))
 		}

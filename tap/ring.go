@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -34,22 +33,22 @@ func tag(kind, port int, batch uint32, index int) uint64 {
 }
 
 // ring moves the frames of one or two directions by one io_uring, on one thread: what all of them have
-// to write and to read goes into the kernel with one call.
+// to write and to read goes into the kernel with one call. But to an attached interface a batch is
+// written by sendmmsg.
 type ring struct {
-	pulse
-	uring *uring
-	ports []*ringPort
-	turn  int   // the port that hands out next
-	last  error // why the ring ended; it holds nothing from then on
-	busy  time.Duration
-	awake time.Time // when something last happened, where busy is set
+	outlet // of the direction to an attached interface, which is the only one then
+	uring  *uring
+	ports  []*ringPort
+	turn   int   // the port that hands out next
+	last   error // why the ring ended; it holds nothing from then on
+	busy   time.Duration
+	awake  time.Time // when something last happened, where busy is set
 
 	failure   error     // an interface is lost: what is under way ends, and nothing more is read
 	armed     bool      // the alarm is polled
 	cancelled bool      // what waits, so that the ring can end
 	heard     time.Time // when something was last completed since then
 	stuck     bool      // nothing was for lastPatience
-	stopped   atomic.Bool
 
 	mutex   sync.Mutex // guards the ring until its thread begins, and what wakes it then
 	started bool
@@ -73,7 +72,12 @@ func newRing(directions []*Direction, o Options) (r *ring, err error) {
 			return nil, r.end(err)
 		}
 	}
-	for _, d := range directions {
+	for i, d := range directions {
+		if d.to.attached() {
+			fd := uintptr(r.ports[i].writer.fd)
+			r.direction, r.sink, r.drain = d, new(together), r.write
+			r.reach = func(do func(fd uintptr)) error { do(fd); return nil }
+		}
 		d.from.holds(r)
 		d.to.holds(r)
 	}
@@ -169,11 +173,15 @@ func (r *ring) end(why error) error {
 	return why
 }
 
-// send queues the frames; the next enter writes them.
+// send queues the frames, which the next enter writes, or to an attached interface writes them.
 func (r *ring) send(d *Direction, frames [][]byte) error {
 	if r.last != nil {
 		d.tally.HostDown += uint64(len(frames))
 		return r.last
+	}
+	if r.sink != nil {
+		r.fail(r.outlet.send(d, frames))
+		return nil
 	}
 	i := slices.IndexFunc(r.ports, func(p *ringPort) bool { return p.direction == d })
 	w := &r.ports[i].writer

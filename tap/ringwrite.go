@@ -15,7 +15,7 @@ const (
 	settled                    // written, or lost and counted
 )
 
-// writer is the write side of a ring port. A frame's slot in the batch moves like this:
+// writer is the write side of a ring port, to a TAP. A frame's slot in the batch moves like this:
 //
 //	           queue                     written, or lost and counted
 //	waiting -----------> underWay --------------------------------------> settled
@@ -124,7 +124,7 @@ func (w *writer) left() int {
 //
 //  1. What is waiting goes to the front of the rest, in order.
 //  2. Where all is settled the next batch may be longer, else it is one frame, for that may fail too.
-//  3. Where a frame was refused, or none was tried, there is a pause, or an end of patience.
+//  3. Where a frame was refused, or none was tried, there is a pause.
 func (w *writer) settle() {
 	done := w.queued
 	for i := w.queued - 1; i >= 0; i-- {
@@ -145,15 +145,7 @@ func (w *writer) settle() {
 	w.stride = 1
 	if errno := w.errno; errno != 0 || done == 0 {
 		w.errno = 0
-		w.refused(errno)
-	}
-}
-
-// refused has the first frame wait, or gives it up.
-func (w *writer) refused(errno unix.Errno) {
-	w.direction.tally.Retries++
-	if w.refusal.again(errno, w.direction.to, w.fd) {
-		w.direction.tally.Refused++
-		w.rest = w.rest[1:]
+		w.direction.tally.Retries++
+		w.refusal.again(errno, w.direction.to, w.fd)
 	}
 }
