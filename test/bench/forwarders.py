@@ -21,6 +21,10 @@ VETH = f"""ip link add port0 address {frames.PORT.hex(":")} type veth \\
     peer name peer0 address {frames.PEER.hex(":")} netns {os.getpid()}
 ip link set port0 up
 """
+VETHS = VETH + """ip link set peer0 up
+ip link add port1 up mtu 1600 type veth peer name peer1 mtu 1600
+ip link set peer1 up
+"""
 
 
 def sh(script):
@@ -127,6 +131,8 @@ class Ring(Forwarder):
     name, engine, spis = "tapsec, ring", "ring", [SPI]
     source, sink = "wire0", "host0"
 
+    interfaces = ""  # of the configuration; TAPs by default
+
     def up(self):
         sas = "".join(f"""
   - spi: {spi:#x}
@@ -137,9 +143,10 @@ class Ring(Forwarder):
     suite: aes128gcm16
     encryption_key: 0x{KEY.hex()}""" for spi in self.spis)
         self.tunnel = frames.ESPTunnel(self.spis, KEY)
-        self.start(f"{self.work}/tapsec", "run", "-c", self.file("tapsec.yaml", f"sas:{sas}\n"),
+        self.start(f"{self.work}/tapsec", "run", "-c", self.file("tapsec.yaml", f"{self.interfaces}sas:{sas}\n"),
                    "--engine", self.engine, "--queues", str(len(self.spis)), ready=lambda log: "msg=ready" in log)
-        sh(f"ip link set wire0 txqueuelen {QUEUE}")
+        if not self.interfaces:
+            sh(f"ip link set wire0 txqueuelen {QUEUE}")
 
 
 class TwoQueues(Ring):
@@ -148,6 +155,27 @@ class TwoQueues(Ring):
 
 class Plain(Ring):
     name, engine = "tapsec, plain", "plain"
+
+
+class Attached(Ring):
+    name, source, sink = "tapsec, attached", "peer0", "peer1"
+    interfaces = "wire: {name: port0, attach: true}\nhost: {name: port1, attach: true}\n"
+
+    def up(self):
+        sh(VETHS)
+        super().up()
+
+    def down(self):
+        super().down()
+        sh("ip link del port0; ip link del port1")
+
+
+class AttachedQueues(Attached):
+    name, spis, cores = "tapsec, attached, 2 queues", [SPI, SPI + 1], {0, 1}
+
+
+class AttachedPlain(Attached):
+    name, engine = "tapsec, attached, plain", "plain"
 
 
 class Secgw(Forwarder):
@@ -179,7 +207,7 @@ class AfPacket(Secgw):
     name, source, sink = "DPDK, af_packet", "peer0", "peer1"
 
     def up(self):
-        sh(VETH + "ip link set peer0 up; ip link add port1 up type veth peer name peer1; ip link set peer1 up")
+        sh(VETHS)
         self.secgw(f"net_af_packet0,iface=port0,framecnt={QUEUE}", f"net_af_packet1,iface=port1,framecnt={QUEUE}")
 
     def down(self):
@@ -220,4 +248,4 @@ class WireGuardBoth(WireGuard):
     name, cores = "wireguard-go, both cores", {0, 1}
 
 
-ALL = [Ring, TwoQueues, Plain, NetTap, AfPacket, WireGuard, WireGuardBoth]
+ALL = [Ring, TwoQueues, Plain, Attached, AttachedQueues, AttachedPlain, NetTap, AfPacket, WireGuard, WireGuardBoth]

@@ -28,7 +28,6 @@ import time
 import load
 
 SIZES = 64, 512, 1400  # bytes of the inner IPv4 packet
-AGAINST = "tapsec, ring"
 BUILD = """
 go build -C "$repository" -o "$PWD/tapsec" .
 GOBIN=$PWD go install golang.zx2c4.com/wireguard@v0.0.0-20260522210424-ecfc5a8d5446
@@ -103,7 +102,7 @@ def play(args):
     import forwarders  # in the namespace
     import libipsec
 
-    chosen = [f for f in forwarders.ALL + libipsec.ALL if args.only in f.name]
+    chosen = [f for f in forwarders.ALL + libipsec.ALL if not args.only or f.name in args.only]
     for number in range(args.rounds):
         for kind in random.sample(chosen, len(chosen)):
             with kind(args.work) as forwarder, open(args.file, "a") as out:
@@ -113,7 +112,7 @@ def play(args):
                         print("{variant:24} {size:4} B {load:6} {rate:7.0f} frames/s".format(**row), file=sys.stderr)
 
 
-def tables(file):
+def tables(file, against):
     with open(file) as f:
         rows = [json.loads(line) for line in f]
     cells = {}  # (load, variant, size): rate by round
@@ -133,11 +132,11 @@ def tables(file):
 
     def ratio(way, variant, size):
         """Of rates in the same round, since a shared machine is slower in one than in another."""
-        ours, theirs = (cells.get((way, v, size), {}) for v in (AGAINST, variant))
+        ours, theirs = (cells.get((way, v, size), {}) for v in (against, variant))
         return spread([ours[k] / theirs[k] for k in ours.keys() & theirs.keys()], 2)
 
     table("thousand frames/s: median (quartiles)", rate)
-    table(f"{AGAINST}, over", ratio)
+    table(f"{against}, over", ratio)
     print("\n| stream of 1400 B | sender waited | most frames lost |\n|---|---|---|")
     for v in names:
         of = [r for r in rows if (r["variant"], r["load"], r["size"]) == (v, "stream", SIZES[-1])]
@@ -172,7 +171,8 @@ def main():
     run.add_argument("file")
     run.add_argument("--rounds", type=int, default=7)
     run.add_argument("--seconds", type=float, default=0.4, help="of each load on each size")
-    run.add_argument("--only", default="", help="only those with this in their name")
+    run.add_argument("--only", action="append", help="only this one, by its whole name; may be given again")
+    run.add_argument("--against", default="tapsec, ring", help="whose rate the second table divides by the others'")
     args = parser.parse_args()
     if args.command == "prepare":
         os.makedirs(args.work, exist_ok=True)
@@ -182,7 +182,7 @@ def main():
     if args.rounds:
         alone()
         play(args)
-    tables(args.file)
+    tables(args.file, args.against)
 
 
 if __name__ == "__main__":
