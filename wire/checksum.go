@@ -60,13 +60,26 @@ func CheckUpperSum(frame []byte, p Packet) Sum {
 	case Checksum(pseudoSum(p, len(b)), b) == 0:
 		return SumRight
 	}
+	if MayBePartial(frame, p) {
+		return SumPartial
+	}
+	return SumWrong
+}
+
+// MayBePartial reports whether the checksum that UpperSum computes is what a NIC was to complete, or by
+// chance the same: one right one in 65536 is. It looks at the headers alone.
+func MayBePartial(frame []byte, p Packet) bool {
+	sum, b := upperSum(frame, p)
+	if sum == nil || p.Fragment || p.Short {
+		return false
+	}
 	found := binary.BigEndian.Uint16(sum)
 	for _, n := range []int{len(b), 0} { // a NIC that cuts segments adds their lengths
 		if found == ^Checksum(pseudoSum(p, n), nil) {
-			return SumPartial
+			return true
 		}
 	}
-	return SumWrong
+	return false
 }
 
 // upperSum finds the checksum in the segment that p carries, and what it covers; nil if

@@ -75,4 +75,28 @@ func (h Header) Finish(frame []byte) {
 	binary.LittleEndian.PutUint32(frame[at:], crc32.Checksum(frame[h.start:], castagnoli)) // RFC 9260 appendix A
 }
 
+// Complete fills in a checksum that was left to hardware where nothing but the frame itself tells: in TCP
+// and UDP the field holds the sum of the pseudo-header and nothing fits but that, in SCTP it holds zero.
+// It finds none behind a tunnel's headers, and reports whether it found one.
+func Complete(frame []byte) bool {
+	at := network(frame)
+	if at >= len(frame) {
+		return false
+	}
+	var p wire.Packet
+	if p.ParseIP(frame, at, len(frame), frame[at]>>4) != nil || p.Fragment || p.Short {
+		return false
+	}
+	const protoSCTP, place = 132, 8
+	switch b := frame[p.Header:p.Reach]; {
+	case p.Proto == protoSCTP && len(b) >= place+4 && binary.BigEndian.Uint32(b[place:]) == 0:
+		Header{flags: needsSum, start: p.Header, place: place}.Finish(frame[:p.Reach])
+		return true
+	case wire.MayBePartial(frame, p) && wire.CheckUpperSum(frame, p) == wire.SumPartial:
+		wire.UpperSum(frame, p)
+		return true
+	}
+	return false
+}
+
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

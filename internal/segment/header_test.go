@@ -46,6 +46,39 @@ func TestFinish(t *testing.T) {
 	}
 }
 
+// What a stack leaves open is told by the frame alone, and nothing else is touched: not what is right, not
+// what is wrong, and no fragment.
+func TestComplete(t *testing.T) {
+	for _, s := range []*shape{{size: 100}, {tcp: true, size: 77}, {v6: true, size: 100}, {tcp: true, v6: true, size: 99},
+		{size: 1, tags: []uint16{0x88a8, 0x8100}}, {tcp: true, v6: true, size: 50, tags: []uint16{0x8100}}} {
+		right := s.build(t, bytes.Repeat([]byte{0xa5}, s.size), 0, true)
+		at := network(right)
+		p, err := wire.ParseIP(right, at, len(right), right[at]>>4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open, wrong := bytes.Clone(right), bytes.Clone(right)
+		wire.PartialSum(open, p)
+		wrong[len(wrong)-1] ^= 1
+		padded := append(bytes.Clone(open), "behind the packet"...)
+		for what, frame := range map[string][]byte{"open": open, "padded": padded} {
+			if !Complete(frame) || !bytes.Equal(frame[:len(right)], right) {
+				t.Errorf("%+v, %s: %x", s, what, frame)
+			}
+		}
+		for what, frame := range map[string][]byte{"right": right, "wrong": wrong, "cut short": open[:len(open)-1], "empty": nil, "addresses": right[:at]} {
+			before := bytes.Clone(frame)
+			if what == "cut short" {
+				wire.PartialSum(frame, p)
+				before = bytes.Clone(frame)
+			}
+			if Complete(frame) || !bytes.Equal(frame, before) {
+				t.Errorf("%+v, %s: %x", s, what, frame)
+			}
+		}
+	}
+}
+
 // More than 65535 bytes to be cut have a length of zero, and in IPv6 perhaps an option of their own, which
 // no piece has.
 func TestCutJumbo(t *testing.T) {
