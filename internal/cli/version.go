@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -19,11 +20,15 @@ func newVersion() *cobra.Command {
 	}
 }
 
-// version is what the build knows of itself: the module's version or commit,
-// the Go release and the trailer's version.
+// release is the version of a build that was made to be given away: the linker sets
+// it to what git describe says (packaging/build).
+var release string
+
+// version is what the build knows of itself: its release, else the module's version
+// or commit, the Go release and the trailer's version.
 func version() string {
-	what := "unknown build"
-	if info, ok := debug.ReadBuildInfo(); ok {
+	what := cmp.Or(release, "unknown build")
+	if info, ok := debug.ReadBuildInfo(); ok && release == "" {
 		what = info.Main.Version
 		for _, s := range info.Settings {
 			if s.Key == "vcs.revision" {
