@@ -2,7 +2,6 @@ package appliance
 
 import (
 	"fmt"
-	"log/slog"
 
 	"tapsec/configs"
 	"tapsec/internal/ledger"
@@ -15,24 +14,18 @@ import (
 type Adapter struct {
 	sad       *pipeline.SAD
 	pipelines []*pipeline.Pipeline // by queue
-	failures  *failures            // nil: bad frames are not logged
 }
 
 // NewAdapter makes the NIC of a configuration. The error is a mistake in that.
 func NewAdapter(c *configs.Config) (*Adapter, error) { return newAdapter(c, ledger.New().Marks(), nil) }
 
-// newAdapter makes an Adapter whose SAs get their ESN marks from marks. With a log, it
-// logs the frames that it finds bad.
-func newAdapter(c *configs.Config, marks pipeline.Marks, log *slog.Logger) (*Adapter, error) {
+// newAdapter makes an Adapter whose SAs get their ESN marks from marks. failed is called
+// with the frames that it finds bad; nil: nobody asks.
+func newAdapter(c *configs.Config, marks pipeline.Marks, failed func([]byte, *status.Trailer)) (*Adapter, error) {
 	profile := c.Profile
 	profile.Capacity = c.Capacity()
 	a := &Adapter{sad: pipeline.NewSAD(profile, c.Queues)}
 	a.sad.Remember(marks)
-	var failed func([]byte, *status.Trailer)
-	if log != nil {
-		a.failures = &failures{adapter: a, log: log}
-		failed = a.failures.frame
-	}
 	for queue := range c.Queues {
 		a.pipelines = append(a.pipelines, pipeline.New(a.sad, pipeline.Options{
 			Worker: queue, Queue: uint16(queue),

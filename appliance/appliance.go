@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package appliance is the running program as an object: a software NIC with
 // IPsec receive offload between two interfaces, the TCP/IP transport behind it,
 // or both.
@@ -26,6 +28,7 @@ import (
 	"tapsec/internal/ledger"
 	"tapsec/internal/metrics"
 	"tapsec/internal/nic"
+	"tapsec/status"
 	"tapsec/tap"
 )
 
@@ -69,20 +72,21 @@ func inputError(err error) error {
 // Appliance is the program at work. Its methods may be called by several
 // goroutines.
 type Appliance struct {
-	options Options
-	log     *slog.Logger
-	ledger  *ledger.Ledger
-	adapter *Adapter // nil: the NIC is elsewhere
-	host    *host    // nil: the transport is elsewhere
-	ports   *ports
-	nic     *nic.NIC
-	server  *server.Server  // nil without a control socket
-	metrics *metrics.Server // nil without
-	opened  chan struct{}   // closed when all is open, and the process confined
-	losses  losses
-	events  events
-	ready   chan struct{}
-	began   time.Time
+	options  Options
+	log      *slog.Logger
+	ledger   *ledger.Ledger
+	adapter  *Adapter  // nil: the NIC is elsewhere
+	failures *failures // nil: the bad frames that the adapter finds are not logged
+	host     *host     // nil: the transport is elsewhere
+	ports    *ports
+	nic      *nic.NIC
+	server   *server.Server  // nil without a control socket
+	metrics  *metrics.Server // nil without
+	opened   chan struct{}   // closed when all is open, and the process confined
+	losses   losses
+	events   events
+	ready    chan struct{}
+	began    time.Time
 
 	mu     sync.Mutex      // held by what changes the configuration
 	config *configs.Config // its SAs are those of the latest reload
@@ -118,12 +122,16 @@ func (a *Appliance) open() (err error) {
 		return inputError(err)
 	}
 	if !o.NoNIC {
-		log := a.log
-		if o.Transport {
-			log = nil // the transport's drops say more
+		var failed func([]byte, *status.Trailer)
+		if !o.Transport { // whose drops say more
+			a.failures = &failures{log: a.log}
+			failed = a.failures.frame
 		}
-		if a.adapter, err = newAdapter(a.config, a.ledger.Marks(), log); err != nil {
+		if a.adapter, err = newAdapter(a.config, a.ledger.Marks(), failed); err != nil {
 			return inputError(err)
+		}
+		if a.failures != nil {
+			a.failures.adapter = a.adapter
 		}
 	}
 	a.warn(a.config)
@@ -194,8 +202,8 @@ func (a *Appliance) flush() {
 	if a.nic != nil {
 		a.losses.watch(a.nic.Summary(), a.ports.drops())
 	}
-	if a.adapter != nil && a.adapter.failures != nil {
-		a.adapter.failures.silent(true)
+	if a.failures != nil {
+		a.failures.silent(true)
 	}
 	if a.host != nil {
 		a.host.consumer.Flush()
@@ -284,9 +292,9 @@ func (a *Appliance) tick(now time.Time) {
 	a.ports.look()
 	if a.adapter != nil {
 		a.adapter.sad.Tick()
-		if a.adapter.failures != nil {
-			a.adapter.failures.silent(false)
-		}
+	}
+	if a.failures != nil {
+		a.failures.silent(false)
 	}
 	if a.host == nil {
 		return

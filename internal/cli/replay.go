@@ -14,7 +14,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"tapsec/capture"
 	"tapsec/configs"
@@ -331,7 +330,7 @@ func (o *replayOptions) colour() (bool, error) {
 // the signal to tcpdump at the other end, too, whose last frames and end of file
 // are still to come: then the first one is let pass. The next one kills.
 func interrupts(pipe bool) func() bool {
-	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	context.AfterFunc(ctx, stop)
 	return func() bool { return !pipe && ctx.Err() != nil }
 }

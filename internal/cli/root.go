@@ -14,13 +14,11 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tapsec/appliance"
 	"tapsec/configs"
 	"tapsec/control"
 	"tapsec/internal/console"
 	"tapsec/internal/files"
 	"tapsec/internal/wrap"
-	"tapsec/tap"
 )
 
 // Exit codes of the program.
@@ -110,21 +108,18 @@ func Main() int {
 func exitCode(err error) int {
 	var coded exitError
 	var mistakes configs.Errors
-	var input appliance.InputError
 	var said *control.Error
 	switch {
 	case err == nil:
 		return exitOK
 	case errors.As(err, &coded):
 		return coded.code
-	case errors.As(err, &mistakes), errors.As(err, &input):
+	case errors.As(err, &mistakes):
 		return exitInput
-	case errors.Is(err, tap.ErrGone):
-		return exitGone
 	case errors.As(err, &said) && exitCodes[said.Code] != 0:
 		return exitCodes[said.Code]
 	}
-	return exitMachine
+	return exitOfAppliance(err)
 }
 
 func newRoot() *cobra.Command {
@@ -147,7 +142,8 @@ already, 8 an SA is beyond the profile of the NIC.`,
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", wrap.Width)))
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return inputError(err) })
-	root.AddCommand(newBench(), newCapabilities(), newConformance(), newCounters(), newDemo(), newDissector(), newDoctor(), newEvents(), newExplain(), newKeys(), newMan(), newOffload(), newReplay(), newRig(), newRun(), newSA(), newSend(), newShow(), newTransport(), newValidate(), newVersion())
+	root.AddCommand(newCapabilities(), newCounters(), newDissector(), newEvents(), newExplain(), newKeys(), newMan(), newOffload(), newReplay(), newSA(), newShow(), newValidate(), newVersion())
+	root.AddCommand(ofThisSystem()...)
 	helpOnReasons(root)
 	return root
 }
@@ -163,4 +159,18 @@ func args(want int) cobra.PositionalArgs {
 		}
 		return nil
 	}
+}
+
+// completeFlags tells the shell what the flags of run and replay take.
+func completeFlags(cmd *cobra.Command) {
+	fixed := func(names ...cobra.Completion) cobra.CompletionFunc {
+		return cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp)
+	}
+	// Errors would say that there is no such flag.
+	_ = cmd.MarkFlagFilename("config", "yaml", "yml", "json")
+	_ = cmd.MarkFlagFilename("state", "json")
+	_ = cmd.RegisterFlagCompletionFunc("form", fixed(string(configs.InPlace), string(configs.Decap)))
+	_ = cmd.RegisterFlagCompletionFunc("annotate", fixed(string(configs.Trailer), string(configs.None)))
+	_ = cmd.RegisterFlagCompletionFunc("log-format", fixed("text", "json"))
+	_ = cmd.RegisterFlagCompletionFunc("log-level", fixed("debug", "info", "warn", "error"))
 }

@@ -1,3 +1,5 @@
+//go:build linux
+
 package cli
 
 import (
@@ -125,20 +127,6 @@ goes out in clear where not.`,
 	f.BoolVar(&o.inactive, "inactive", false, "do not activate receive offload")
 	completeFlags(cmd)
 	return cmd
-}
-
-// completeFlags tells the shell what the flags of run and replay take.
-func completeFlags(cmd *cobra.Command) {
-	fixed := func(names ...cobra.Completion) cobra.CompletionFunc {
-		return cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp)
-	}
-	// Errors would say that there is no such flag.
-	_ = cmd.MarkFlagFilename("config", "yaml", "yml", "json")
-	_ = cmd.MarkFlagFilename("state", "json")
-	_ = cmd.RegisterFlagCompletionFunc("form", fixed(string(configs.InPlace), string(configs.Decap)))
-	_ = cmd.RegisterFlagCompletionFunc("annotate", fixed(string(configs.Trailer), string(configs.None)))
-	_ = cmd.RegisterFlagCompletionFunc("log-format", fixed("text", "json"))
-	_ = cmd.RegisterFlagCompletionFunc("log-level", fixed("debug", "info", "warn", "error"))
 }
 
 // run is the program from start to stop. It sums up after failures, too.

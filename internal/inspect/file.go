@@ -5,8 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-
-	"golang.org/x/sys/unix"
+	"syscall"
 
 	"tapsec/capture"
 	"tapsec/internal/account"
@@ -64,7 +63,7 @@ func (f *File) flush() {
 
 // failed says what a failed write means where that is the reader's doing.
 func (f *File) failed(err error) error {
-	if errors.Is(err, unix.EPIPE) {
+	if errors.Is(err, syscall.EPIPE) {
 		return fmt.Errorf("-o %s: its reader has left after %d frames or fewer", f.path, f.frames)
 	}
 	return err

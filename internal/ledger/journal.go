@@ -14,8 +14,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -53,11 +51,11 @@ func lockJournal(path string) (*journal, error) {
 	if j.lock, err = os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600); err != nil {
 		return nil, fmt.Errorf("state file: %w", err)
 	}
-	if err = unix.Flock(int(j.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err == nil {
+	if err = lock(j.lock); err == nil {
 		return j, nil
 	}
 	j.lock.Close()
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	if errors.Is(err, errLocked) {
 		return nil, fmt.Errorf("state file %s is in use by another process, which holds %s.lock: end that one first, or name another file", path, path)
 	}
 	return nil, fmt.Errorf("state file: lock %s.lock: %w", path, err)

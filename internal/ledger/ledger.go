@@ -16,8 +16,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"tapsec/sa"
 )
 
@@ -38,14 +36,6 @@ type Ledger struct {
 // New makes a ledger that lives as long as the process.
 func New() *Ledger {
 	return &Ledger{Clock: boottime, inbound: map[string]*Inbound{}, counters: map[string]*Counter{}}
-}
-
-func boottime() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &t); err != nil {
-		panic("ledger: CLOCK_BOOTTIME: " + err.Error()) // every Linux since 2.6.39 has it
-	}
-	return time.Duration(t.Nano())
 }
 
 // Inbound is what is known of an inbound SA, which protocol, SPI, addresses, suite and keys

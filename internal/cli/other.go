@@ -1,0 +1,10 @@
+//go:build !linux
+
+package cli
+
+import "github.com/spf13/cobra"
+
+// ofThisSystem are none: elsewhere captures and keys are read, and running appliances asked.
+func ofThisSystem() []*cobra.Command { return nil }
+
+func exitOfAppliance(error) int { return exitMachine }
