@@ -8,13 +8,14 @@ INTEROP = $(CURDIR)/bin/interop
 FUZZTIME ?= 10m
 SOAK ?= 2m
 
-.PHONY: build demo test interop race lint fuzz mutate soak bench check peers help
+.PHONY: build demo test interop race lint fuzz mutate soak bench check peers help cross web
 
 help:
 	@echo 'make demo   show the appliance at work in a throw-away rig'
 	@echo 'make test   every test; what a missing peer would have judged is skipped aloud'
 	@echo 'make build  bin/tapsec        make race   tests under the race detector'
 	@echo 'make lint   vet, staticcheck  make fuzz   every fuzz target for FUZZTIME ($(FUZZTIME))'
+	@echo 'make web    a page that judges captures in a browser   make cross  other systems'
 	@echo 'make bench  microbenchmarks   make check  lint, test and race'
 	@echo 'make mutate PACKAGE=./wire    which breaks of one line its tests do not notice'
 	@echo 'make soak   everything at once against the running program, for SOAK ($(SOAK)); SEED=n repeats'
@@ -46,6 +47,17 @@ interop: build
 
 race:
 	$(GO) test -race ./...
+
+# What reads captures and keys is for other systems, too; their tests are compiled.
+PORTABLE = ./configs ./ah ./sa ./wire ./internal/account ./internal/diagnosis ./internal/inspect ./internal/explain
+cross:
+	@for system in windows/amd64 darwin/amd64 darwin/arm64 linux/arm64; do echo $$system; \
+		GOOS=$${system%/*} GOARCH=$${system#*/} CGO_ENABLED=0 $(GO) build -o /dev/null . && \
+		GOOS=$${system%/*} GOARCH=$${system#*/} CGO_ENABLED=0 $(GO) vet $(PORTABLE) || exit 1; done
+
+# One page that judges captures in a browser, without a server: dist/web/index.html.
+web:
+	$(GO) run ./internal/web/build
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }

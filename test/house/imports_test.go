@@ -61,6 +61,7 @@ var mayImport = map[string][]string{
 	"internal/dissector": {"status"},
 	"internal/report":    {"status", "internal/account", "internal/explain", "internal/inspect", "internal/page"},
 	"internal/page":      {},
+	"internal/web/build": {"internal/page"},
 	"docs/reasons":       {},
 	"internal/explain": {"appliance", "capture", "configs", "pipeline", "sa", "status", "wire", "internal/account",
 		"internal/diagnosis", "internal/wrap"},
