@@ -27,6 +27,7 @@ import (
 	"tapsec/internal/event"
 	"tapsec/internal/ledger"
 	"tapsec/internal/metrics"
+	"tapsec/internal/mirror"
 	"tapsec/internal/nic"
 	"tapsec/status"
 	"tapsec/tap"
@@ -42,6 +43,8 @@ type Options struct {
 	NIC       string // control socket of the NIC in another process
 	State     string // file in which windows and numbers live as long as their keys
 	Control   string // path of our control socket
+	Mirror    bool   // follow the SAs of a kernel, which is the transport: with a NIC, and without a transport
+	MirrorIn  string // in that network namespace; empty: here
 	Metrics   string // TCP address on which Prometheus is answered; empty: none
 
 	Engine   tap.Engine
@@ -81,6 +84,7 @@ type Appliance struct {
 	ports    *ports
 	nic      *nic.NIC
 	server   *server.Server  // nil without a control socket
+	mirror   *mirror.Mirror  // nil without
 	metrics  *metrics.Server // nil without
 	opened   chan struct{}   // closed when all is open, and the process confined
 	losses   losses
@@ -146,7 +150,10 @@ func (a *Appliance) open() (err error) {
 	if a.nic, err = a.ports.join(a.config, o, a.inward, a.outward, a.confine); err != nil {
 		return err
 	}
-	a.enlist(a.config, nil)
+	a.enlist(a.config)
+	if err = a.openMirror(); err != nil {
+		return err
+	}
 	a.losses = losses{log: a.log, wire: a.config.Wire.Name, host: a.config.Host.Name}
 	if o.Metrics != "" {
 		a.metrics, err = metrics.Open(o.Metrics, func() []control.Counter {
@@ -187,6 +194,9 @@ func (a *Appliance) Close() error {
 	}
 	if a.metrics != nil {
 		err = errors.Join(err, a.metrics.Close())
+	}
+	if a.mirror != nil {
+		err = errors.Join(err, a.mirror.Close())
 	}
 	if a.host != nil {
 		err = errors.Join(err, a.host.close())
@@ -236,9 +246,14 @@ func (a *Appliance) outward(int) []nic.Stage {
 // Run moves frames until ctx ends, and then returns nil, or until an interface
 // fails; the error of a deleted one wraps tap.ErrGone. An Appliance runs once.
 func (a *Appliance) Run(ctx context.Context) error {
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
 	done := make(chan error, 1)
 	go func() { done <- a.nic.Run(ctx) }()
 	<-a.opened
+	if a.mirror != nil {
+		go func() { stop(a.mirror.Run(ctx)) }()
+	}
 	a.announce()
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
@@ -249,6 +264,9 @@ func (a *Appliance) Run(ctx context.Context) error {
 	for {
 		select {
 		case err := <-done:
+			if failed := context.Cause(ctx); !errors.Is(failed, context.Canceled) {
+				err = errors.Join(err, failed)
+			}
 			return err
 		case <-changed:
 			a.follow()

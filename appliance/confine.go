@@ -18,7 +18,7 @@ func (a *Appliance) confine() {
 	if !a.options.Confine {
 		return
 	}
-	plan := confine.Plan{Read: a.config.Files}
+	plan := confine.Plan{Read: a.config.Files, NetAdmin: a.mirror != nil}
 	if a.options.State != "" && a.options.Transport {
 		plan.Replace = append(plan.Replace, a.options.State)
 	}

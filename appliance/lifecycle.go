@@ -3,9 +3,11 @@
 package appliance
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"tapsec/configs"
 	"tapsec/control"
@@ -23,18 +25,32 @@ func (a lifecycle) Add(sas []*sa.SA) ([]control.SA, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, s := range sas {
-		if known := cmpOr(a.roster.byID[s.ID()], a.roster.byName[s.Name]); known != nil {
+		if known := cmp.Or(a.roster.byID[s.ID()], a.roster.byName[s.Name]); known != nil {
 			return nil, &control.Error{Text: fmt.Sprintf("%s cannot be added: there is %s already", s, known.SA), Code: control.Exists}
 		}
 	}
 	all := (&configs.Config{SAs: sas}).AllBundles()
+	if err := a.put(all, ofSocket); err != nil {
+		return nil, err
+	}
+	added := []control.SA{}
+	for _, bundle := range all {
+		for _, s := range bundle {
+			added = append(added, a.show(a.roster.byID[s.ID()]))
+		}
+	}
+	return added, nil
+}
+
+// put puts bundles in force, all or none; mu is held.
+func (a *Appliance) put(all [][]*sa.SA, by origin) error {
 	nic, err := a.place(all)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if a.host != nil {
 		if err := a.host.add(a.config, all); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if a.adapter != nil {
@@ -43,26 +59,14 @@ func (a lifecycle) Add(sas []*sa.SA) ([]control.SA, error) {
 				err = errors.Join(err, a.host.stopSealing(all))
 				a.host.stopOpening(all)
 			}
-			return nil, err
+			return err
 		}
 	}
-	added := []control.SA{}
 	for _, bundle := range all {
-		a.roster.add(bundle, true)
-		for _, s := range bundle {
-			added = append(added, a.show(a.roster.byID[s.ID()]))
-		}
+		a.roster.add(bundle, by)
 	}
-	a.tell(event.SAAdded, slog.String("sas", listed(sas)))
-	return added, nil
-}
-
-// cmpOr is the first of two members that is not nil.
-func cmpOr(a, b *member) *member {
-	if a != nil {
-		return a
-	}
-	return b
+	a.tell(event.SAAdded, slog.String("sas", listed(slices.Concat(all...))))
+	return nil
 }
 
 // place returns the bundles that the NIC is to hold. The error says why it cannot hold a
@@ -71,17 +75,12 @@ func (a *Appliance) place(bundles [][]*sa.SA) (nic [][]*sa.SA, err error) {
 	if a.adapter == nil {
 		return nil, nil
 	}
-	held, capacity := a.adapter.sad.Room()
 	for _, wish := range []sa.Offload{sa.Required, sa.Preferred} {
 		for _, bundle := range bundles {
 			if bundle[0].Offload != wish {
 				continue
 			}
-			err := a.adapter.sad.Supports(bundle)
-			if err == nil && capacity > 0 && held+len(nic) >= capacity {
-				err = fmt.Errorf("%s: %w (%d bundles)", bundle[0], sa.ErrFull, capacity)
-			}
-			switch {
+			switch err := a.adapter.takes(bundle, len(nic)); {
 			case err == nil:
 				nic = append(nic, bundle)
 			case wish == sa.Required:
@@ -211,10 +210,7 @@ func (a lifecycle) Show(name string) (control.SA, error) {
 
 func (a *Appliance) show(m *member) control.SA {
 	s := control.SA{Name: m.Name, ID: m.ID(), Mode: m.Mode.String(), Direction: m.Direction.String(), Suite: m.Suite.Name, ESN: m.ESN,
-		Encap: m.Encap, Offload: m.Offload.String(), Origin: "file", Cursor: m.place}
-	if m.added {
-		s.Origin = "socket"
-	}
+		Encap: m.Encap, Offload: m.Offload.String(), Origin: string(m.origin), Cursor: m.place}
 	for _, other := range m.bundle {
 		if other != m.SA {
 			s.Partner = other.Name
@@ -291,17 +287,22 @@ func listed(sas []*sa.SA) string {
 	return list(names)
 }
 
-// enlist makes the roster of a configuration. added are the SAs that came at run time.
-func (a *Appliance) enlist(c *configs.Config, added []*sa.SA) {
-	old, stay := a.roster, map[*sa.SA]bool{}
-	for _, s := range added {
-		stay[s] = true
+// enlist makes the roster of a configuration. SAs that the file does not have keep their
+// origin.
+func (a *Appliance) enlist(c *configs.Config) {
+	old, origins := a.roster, map[*sa.SA]origin{}
+	if old != nil {
+		for _, m := range old.byID {
+			if m.origin != ofFile {
+				origins[m.SA] = m.origin
+			}
+		}
 	}
 	a.roster = newRoster(len(c.SAs))
 	if old != nil {
 		a.roster.latest = old.latest
 	}
 	for _, bundle := range c.AllBundles() {
-		a.roster.add(bundle, stay[bundle[0]])
+		a.roster.add(bundle, cmp.Or(origins[bundle[0]], ofFile))
 	}
 }

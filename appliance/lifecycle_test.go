@@ -83,7 +83,7 @@ func newBench(t interface{ Fatal(...any) }, load func() *configs.Config, withHos
 		}
 		b.host = h
 	}
-	b.enlist(b.config, nil)
+	b.enlist(b.config)
 	return b
 }
 
@@ -474,7 +474,7 @@ func TestPages(t *testing.T) {
 	for i := range uint32(n) {
 		s := *one
 		s.Name, s.SPI = fmt.Sprint(i), i+1
-		r.add([]*sa.SA{&s}, true)
+		r.add([]*sa.SA{&s}, ofSocket)
 	}
 	seen := map[string]bool{}
 	for after, more := uint64(0), true; more; {

@@ -3,6 +3,7 @@
 package appliance
 
 import (
+	"fmt"
 	"log/slog"
 
 	"tapsec/internal/event"
@@ -52,4 +53,16 @@ func (h *host) answering(s *sa.SA) (all []*sa.SA) {
 // release deletes the offloaded copy of an SA; there may be none.
 func (a *Adapter) release(s *sa.SA) (held bool) {
 	return a.sad.Delete(a.sad.Handle(s.ID())) == nil
+}
+
+// takes reports whether the NIC has what a bundle needs, and room for it and so many
+// more.
+func (a *Adapter) takes(bundle []*sa.SA, more int) error {
+	if err := a.sad.Supports(bundle); err != nil {
+		return err
+	}
+	if held, capacity := a.sad.Room(); capacity > 0 && held+more >= capacity {
+		return fmt.Errorf("%s: %w (%d bundles)", bundle[0], sa.ErrFull, capacity)
+	}
+	return nil
 }

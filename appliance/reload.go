@@ -14,17 +14,18 @@ import (
 )
 
 // Reload takes SAs, policy and offload switches from the configuration as it is now. SAs
-// that were added at run time stay. What cannot change while frames flow stays as it was,
-// and the log names it. A mistake is logged and changes nothing.
+// that were added at run time stay, and so do those of the kernel that the file does not
+// have. What cannot change while frames flow stays as it was, and the log names it. A
+// mistake is logged and changes nothing.
 func (a *Appliance) Reload() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	next, err := a.options.Load()
-	added := a.roster.sas(addedMember)
 	if err == nil {
-		err = next.Take(&configs.Config{SAs: added})
+		err = next.Take(&configs.Config{SAs: a.roster.sas(by(ofSocket))})
 	}
 	if err == nil {
+		next.SAs = append(next.SAs, a.mirroredBeside(next.SAs)...)
 		for _, field := range fixed(a.config, next) {
 			a.log.Warn("this change needs a restart", "field", field)
 		}
@@ -38,7 +39,10 @@ func (a *Appliance) Reload() error {
 	}
 	went, came := changes(a.roster, next.SAs)
 	a.config = next
-	a.enlist(next, added)
+	a.enlist(next)
+	if a.mirror != nil {
+		a.mirror.Resync()
+	}
 	a.warn(next)
 	for _, one := range []struct {
 		kind event.Kind

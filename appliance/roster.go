@@ -24,9 +24,18 @@ type member struct {
 	*sa.SA
 	place  uint64   // from 1, never used again
 	bundle []*sa.SA // the SA, or AH and ESP
-	added  bool     // at run time
+	origin origin
 	gone   bool
 }
+
+// origin says who had an SA put in force, and so who has it taken out again.
+type origin string
+
+const (
+	ofFile   origin = "file"   // the configuration, or a file of keys
+	ofSocket origin = "socket" // whoever asked for it at run time
+	ofMirror origin = "mirror" // the kernel has it
+)
 
 // newRoster makes one for so many SAs.
 func newRoster(sas int) *roster {
@@ -34,10 +43,10 @@ func newRoster(sas int) *roster {
 }
 
 // add adds the SAs of a bundle.
-func (r *roster) add(bundle []*sa.SA, added bool) {
+func (r *roster) add(bundle []*sa.SA, by origin) {
 	for _, s := range bundle {
 		r.latest++
-		m := &member{SA: s, place: r.latest, bundle: bundle, added: added}
+		m := &member{SA: s, place: r.latest, bundle: bundle, origin: by}
 		r.order = append(r.order, m)
 		r.byName[s.Name], r.byID[s.ID()] = m, m
 	}
@@ -83,5 +92,7 @@ func (r *roster) sas(want func(*member) bool) (all []*sa.SA) {
 	return all
 }
 
-func anyMember(*member) bool     { return true }
-func addedMember(m *member) bool { return m.added }
+func anyMember(*member) bool { return true }
+
+// by picks the members of one origin.
+func by(o origin) func(*member) bool { return func(m *member) bool { return m.origin == o } }

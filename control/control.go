@@ -125,7 +125,7 @@ type SA struct {
 	Offload   string `json:"offload"`           // required, preferred or never
 	Offloaded bool   `json:"offloaded"`         // the NIC holds it
 	Handle    uint32 `json:"handle"`            // the NIC's, 0 where it does not hold it
-	Origin    string `json:"origin"`            // file, or socket where it was added at run time
+	Origin    string `json:"origin"`            // file, socket where it was added at run time, mirror where the kernel has it
 	Cursor    uint64 `json:"cursor"`            // its place in the list
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -41,6 +42,7 @@ type runOptions struct {
 	state     string // file that keeps the windows
 	control   string // our control socket
 	metrics   string // address for Prometheus
+	mirror    string // namespace of the kernel whose SAs are followed, or here; empty: none
 	engine    tap.Engine
 	steer     tap.Steering
 	busyPoll  time.Duration
@@ -77,7 +79,7 @@ func newRun() *cobra.Command {
 	o := runOptions{}
 	var form, annotate string
 	cmd := &cobra.Command{
-		Use:   "run {-c FILE | -k FILE}",
+		Use:   "run {-c FILE | -k FILE | --mirror-xfrm[=NETNS]}",
 		Short: "Be the NIC between two interfaces, until stopped",
 		Long: `run makes the wire's and the host's TAP, or takes those that ip tuntap add made,
 or where the configuration says attach: true an interface of any kind, and leads
@@ -90,6 +92,10 @@ SIGINT and SIGTERM end it, with a summary on standard output. SIGHUP rereads the
 SAs and the offload switches without losing a frame; a file with a mistake
 changes nothing. A deleted interface ends it with exit code 3. Interfaces that
 it made vanish with it.
+
+With --mirror-xfrm the NIC has, beside those of its files, the SAs that the
+kernel has, here or in a namespace: it follows what an IKE daemon adds and
+deletes there.
 
 With --transport it is the whole receiving host: behind the NIC the transport
 checks sequence numbers and policy, does in software what the NIC has left, and
@@ -120,6 +126,8 @@ goes out in clear where not.`,
 	f.StringVar(&o.host, "host", "", "`NAME` of the host's TAP")
 	f.StringVar(&o.wireNetns, "wire-netns", "", "network namespace `NAME` for the kernel's side of the wire")
 	f.StringVar(&o.hostNetns, "host-netns", "", "network namespace `NAME` for the kernel's side of the host")
+	f.StringVar(&o.mirror, "mirror-xfrm", "", "also hold the SAs of the kernel, here or in a namespace, as it adds and deletes them: `=NETNS`")
+	f.Lookup("mirror-xfrm").NoOptDefVal = here
 	f.IntVar(&o.queues, "queues", 0, "`NUMBER` of queues, each with workers of its own")
 	f.TextVar(&o.steer, "steer", tap.SteerAuto, "what a frame's queue is chosen `BY`: auto, spi (its SPI; needs CAP_BPF) or flow (the kernel's hash)")
 	f.StringVar(&form, "form", "", "`FORM` of the frames: inplace, as on the wire, or decap, opened headers taken off")
@@ -179,7 +187,7 @@ func (o *runOptions) checkOutputs() error {
 func (o *runOptions) appliance(log *slog.Logger) appliance.Options {
 	want := appliance.Options{
 		Load: o.load, NoNIC: o.noNIC, Transport: o.transport != "", NIC: o.nic,
-		State: o.state, Control: o.control, Metrics: o.metrics, Engine: o.engine, Steering: o.steer, BusyPoll: o.busyPoll,
+		State: o.state, Control: o.control, Metrics: o.metrics, Mirror: o.mirror != "", MirrorIn: strings.TrimPrefix(o.mirror, here), Engine: o.engine, Steering: o.steer, BusyPoll: o.busyPoll,
 		First: o.first, Confine: o.confine, Log: log,
 	}
 	if len(o.use) > 0 {
@@ -221,6 +229,8 @@ func (o *runOptions) load() (*configs.Config, error) {
 // read reads the files. Each reload does so again.
 func (o *runOptions) read() (*configs.Config, error) {
 	switch {
+	case o.config == "" && len(o.keys) == 0 && o.mirror != "":
+		return configs.Default(), nil
 	case o.config == "" && len(o.keys) == 0:
 		return nil, errors.New("give the configuration with -c FILE; configs/minimal.yaml is the smallest sample")
 	case slices.Contains(o.keys, "-"):
@@ -253,6 +263,9 @@ func (o *runOptions) takeOver() (*configs.Config, error) {
 func checkNames(c *configs.Config) error {
 	return errors.Join(tap.CheckName(c.Wire.Name), tap.CheckName(c.Host.Name))
 }
+
+// here is the namespace that the program is in; none has such a name.
+const here = "/"
 
 const maxQueues = 256 // of a TAP
 

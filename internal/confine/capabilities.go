@@ -9,8 +9,12 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 )
 
-// capabilities are those that the plan's files need: usually none, since the user owns them.
+// capabilities are those that the plan needs: for its files usually none, since the user
+// owns them.
 func (p Plan) capabilities() (keep []cap.Value) {
+	if p.NetAdmin {
+		keep = append(keep, cap.NET_ADMIN)
+	}
 	asOwner(func() {
 		for _, file := range p.Read {
 			if allowed(file, unix.R_OK) == unix.EACCES {

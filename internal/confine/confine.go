@@ -22,6 +22,8 @@ type Plan struct {
 	Replace []string // files that are replaced by a new one, written beside and renamed
 	Remove  []string // files that are removed at the end
 	Dial    []string // Unix sockets of others
+
+	NetAdmin bool // the kernel is asked for what it tells an administrator of its network alone
 }
 
 // Apply confines the process for good. Everything must be open already, and only Go may start threads

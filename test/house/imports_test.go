@@ -49,10 +49,11 @@ var mayImport = map[string][]string{
 	"internal/control":  {"sa", "keys", "configs", "control", "internal/event"},
 
 	"internal/metrics": {"control"},
+	"internal/mirror":  {"sa", "keys"},
 	"internal/secrets": {"capture", "configs", "keys", "sa"},
 
 	"appliance": {"configs", "sa", "status", "tap", "pipeline", "transport", "internal/nic", "internal/netns", "control", "internal/control", "internal/metrics",
-		"internal/confine", "internal/event",
+		"internal/confine", "internal/event", "internal/mirror", "keys",
 		"internal/fragment", "internal/outbound", "internal/ledger", "internal/replay", "internal/audit", "wire"},
 
 	"internal/account": {"sa", "status", "wire", "internal/replay"},
@@ -87,7 +88,7 @@ var mayImport = map[string][]string{
 var mayUse = map[string][]string{
 	"github.com/songgao/water":            {"tap", "internal/lab/bench"},
 	"github.com/cilium/ebpf":              {"tap"},
-	"github.com/vishvananda/netlink":      {"internal/netns", "internal/lab/rig"},
+	"github.com/vishvananda/netlink":      {"internal/netns", "internal/lab/rig", "internal/mirror"},
 	"github.com/google/gopacket":          {"capture"},
 	"github.com/klauspost/compress":       {"capture"},
 	"github.com/pierrec/lz4/v4":           {"capture"},

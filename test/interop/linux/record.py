@@ -28,7 +28,6 @@ import hashlib
 import os
 import socket
 import struct
-import subprocess
 import sys
 import time
 
@@ -301,18 +300,5 @@ def route(device):
         ip(family, "route", "replace", "default", "dev", device)
 
 
-def host():
-    out = os.path.join(os.path.dirname(os.path.abspath(__file__)), "captures")
-    os.makedirs(out, exist_ok=True)
-    uml = subprocess.Popen(
-        ["linux.uml", "mem=256M", "rootfstype=hostfs", "root=/dev/root", "rootflags=/", "ro", "OUT=" + out,
-         "init=" + os.path.abspath(__file__), "con=null", "con0=fd:0,fd:1", "ssl=null", "quiet"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # at the end of its input the console would hang up
-    said = uml.stdout.read()
-    print(said)
-    sys.exit("recorded" not in said)
-
-
-if os.getpid() != 1:
-    host()
-guest.run(inside)
+if __name__ == "__main__":
+    guest.main(__file__, "captures", inside)

@@ -1,0 +1,71 @@
+//go:build linux
+
+package appliance
+
+import (
+	"errors"
+	"fmt"
+
+	"tapsec/internal/mirror"
+	"tapsec/keys"
+	"tapsec/sa"
+)
+
+// mirrored is the Appliance as the mirror of a kernel's SAs drives it. What it takes
+// out of force is of its own origin alone.
+type mirrored struct{ *Appliance }
+
+// openMirror puts the SAs of the kernel in force, where they are to be followed.
+func (a *Appliance) openMirror() error {
+	if !a.options.Mirror {
+		return nil
+	}
+	if a.adapter == nil || a.host != nil {
+		return inputError(errors.New("the kernel's SAs are for a NIC without a transport: that kernel is the transport, and both would seal with the same numbers"))
+	}
+	return in(a.options.MirrorIn, func() (err error) {
+		a.mirror, err = mirror.Open(mirrored{a}, a.log)
+		return err
+	})
+}
+
+// Add puts an SA in force, if the NIC can hold it.
+func (a mirrored) Add(s *sa.SA) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch known := a.roster.byID[s.ID()]; {
+	case known == nil:
+	case known.origin == ofMirror:
+		return nil
+	default:
+		return fmt.Errorf("there is %s already, of the %s", known.SA, known.origin)
+	}
+	s.Name = keys.Name(s, func(name string) bool { return a.roster.byName[name] != nil })
+	if known := a.roster.byName[s.Name]; known != nil {
+		return fmt.Errorf("%s has its name already", known.SA)
+	}
+	bundle := []*sa.SA{s}
+	if err := a.adapter.takes(bundle, 0); err != nil {
+		return err
+	}
+	return a.put([][]*sa.SA{bundle}, ofMirror)
+}
+
+// Delete takes it out again; it may be gone, or the user's meanwhile.
+func (a mirrored) Delete(s *sa.SA) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if m := a.roster.byID[s.ID()]; m != nil && m.origin == ofMirror {
+		_ = a.drop(m) // an error is of the transport, which there is none of
+	}
+}
+
+// mirroredBeside are the mirror's SAs that may stay in force beside others: these are
+// the user's, and of the same name or identity only theirs is.
+func (a *Appliance) mirroredBeside(others []*sa.SA) []*sa.SA {
+	names, ids := map[string]bool{}, map[sa.ID]bool{}
+	for _, s := range others {
+		names[s.Name], ids[s.ID()] = true, true
+	}
+	return a.roster.sas(func(m *member) bool { return m.origin == ofMirror && !names[m.Name] && !ids[m.ID()] })
+}

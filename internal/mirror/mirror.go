@@ -1,0 +1,298 @@
+// Package mirror follows the IPsec SAs of a Linux kernel by its netlink: what an IKE
+// daemon or a person gives to the kernel the NIC gets, too, and what is deleted there
+// or expires leaves it.
+//
+// It asks for all SAs once, and then hears of each change. News that the kernel had to
+// drop are no loss: all SAs are asked for again, and what differs is put right. It
+// knows what it gave to the NIC itself, and takes nothing else away. Keys are in memory
+// alone; no error and no line of the log has one.
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"tapsec/sa"
+)
+
+// NIC is what holds the SAs, for the mirror among others.
+type NIC interface {
+	// Add puts an SA in force, and names it. On an error it is left to the kernel.
+	Add(*sa.SA) error
+	// Delete takes one out of force that was added, if it still is in force.
+	Delete(*sa.SA)
+}
+
+// Mirror follows one kernel's SAs. Only Resync may be called beside Run.
+type Mirror struct {
+	kernel kernel
+	nic    NIC
+	log    *slog.Logger
+
+	held  map[id]*sa.SA // in force because of the mirror
+	owner map[sa.ID]id  // which state each of those is
+	left  map[id]string // why others are not, which was said
+
+	request uint32    // number of the latest dump
+	dump    *dump     // that is under way; nil: none
+	stale   bool      // only another dump tells what there is
+	retry   time.Time // not before
+}
+
+// dump is one that is under way.
+type dump struct {
+	seen map[id]bool // it told of these, or news did that came meanwhile
+	gone map[id]bool // meanwhile: what it still tells of these is older than that
+}
+
+// kernel is where the messages come from.
+type kernel interface {
+	// receive gives the next datagram, which is good until the next call, and waits
+	// for it no longer than that; negative is for ever. Without one the error is
+	// errNone, or errAsked after wake; unix.ENOBUFS says that some were dropped.
+	receive(wait time.Duration) ([]byte, error)
+	// ask begins a dump with that number.
+	ask(request uint32) error
+	// port is what answers are addressed to.
+	port() uint32
+	// wake ends this receive, or the next one. Others may call it beside.
+	wake()
+	Close() error
+}
+
+var (
+	errNone  = errors.New("nothing has come")
+	errAsked = errors.New("a dump is asked for")
+)
+
+const (
+	firstDump = 10 * time.Second // a million SAs take less
+	retryIn   = time.Second
+)
+
+// Open begins to follow the SAs of the current namespace, and returns when the NIC has
+// those that there are. It needs CAP_NET_ADMIN, and later dumps do.
+func Open(nic NIC, log *slog.Logger) (*Mirror, error) {
+	k, err := open()
+	if err != nil {
+		return nil, err
+	}
+	m := newMirror(k, nic, log)
+	if err := m.first(); err != nil {
+		return nil, errors.Join(err, k.Close())
+	}
+	return m, nil
+}
+
+func newMirror(k kernel, nic NIC, log *slog.Logger) *Mirror {
+	return &Mirror{kernel: k, nic: nic, log: log, held: map[id]*sa.SA{}, owner: map[sa.ID]id{}, left: map[id]string{}, stale: true}
+}
+
+// first does all up to the end of the first dump.
+func (m *Mirror) first() error {
+	for deadline := time.Now().Add(firstDump); m.stale || m.dump != nil; {
+		switch err := m.step(time.Until(deadline)); {
+		case err != nil:
+			return err
+		case !m.retry.IsZero():
+			return errors.New("the kernel does not say what SAs it has; the line before says why")
+		case time.Now().After(deadline):
+			return fmt.Errorf("the kernel does not say within %s what SAs it has", firstDump)
+		}
+	}
+	m.log.Info("mirror", "sas", len(m.held), "left_to_the_kernel", len(m.left))
+	return nil
+}
+
+// Run follows until ctx ends.
+func (m *Mirror) Run(ctx context.Context) error {
+	defer context.AfterFunc(ctx, func() { _ = m.kernel.Close() })()
+	for {
+		const forever = -1
+		if err := m.step(forever); ctx.Err() != nil {
+			return nil
+		} else if err != nil {
+			return fmt.Errorf("mirror: the kernel's SAs cannot be followed any more: %w", err)
+		}
+	}
+}
+
+// Resync has all SAs compared again: those that the NIC could not take may find room,
+// and those that the user had themselves may be the user's no more.
+func (m *Mirror) Resync() {
+	m.kernel.wake()
+}
+
+// Close ends it, after Run.
+func (m *Mirror) Close() error {
+	if err := m.kernel.Close(); !errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// step receives and does what comes next.
+//
+// The kernel drops news while its queue is full, from the first that does not fit until
+// all of it was read. So after a loss the queue is read to its end before the next dump:
+// what comes during that dump is then without a gap, and newer than what it says.
+func (m *Mirror) step(wait time.Duration) error {
+	if m.stale && m.dump == nil {
+		wait = max(0, time.Until(m.retry))
+	}
+	datagram, err := m.kernel.receive(wait)
+	switch {
+	case errors.Is(err, errAsked):
+		m.stale = true
+	case errors.Is(err, unix.ENOBUFS):
+		m.log.Warn("mirror: news of the kernel's SAs were lost; all of them are compared")
+		m.stale = true
+	case errors.Is(err, errNone):
+		if m.stale && m.dump == nil && !time.Now().Before(m.retry) {
+			return m.begin()
+		}
+	case err != nil:
+		return err
+	}
+	for _, one := range split(datagram) {
+		m.take(&one)
+	}
+	clear(datagram) // there are keys in it
+	return nil
+}
+
+// begin begins a dump.
+func (m *Mirror) begin() error {
+	m.request++
+	m.stale, m.dump = false, &dump{map[id]bool{}, map[id]bool{}}
+	return m.kernel.ask(m.request)
+}
+
+// take does what a message tells.
+func (m *Mirror) take(one *message) {
+	answers := one.port == m.kernel.port() && m.dump != nil && one.request == m.request
+	if answers && one.partial {
+		m.stale = true
+	}
+	switch one.kind {
+	case isThere, isUpdated:
+		if answers && m.dump.gone[one.id] {
+			return
+		}
+		if m.dump != nil {
+			m.dump.seen[one.id] = true
+		}
+		m.there(one)
+	case isGone:
+		if m.dump != nil {
+			m.dump.gone[one.id] = true
+		}
+		m.gone(one.id)
+	case isMoved:
+		m.stale = true
+	case dumped:
+		if answers {
+			m.end()
+		}
+	case refused:
+		if answers {
+			m.dump, m.stale, m.retry = nil, true, time.Now().Add(retryIn)
+			m.log.Error("mirror: the kernel does not say what SAs it has; it is asked again each second", "err", one.err)
+		}
+	case unread:
+		m.log.Error("mirror: the kernel says of an SA what this program cannot read", "err", one.err)
+	}
+}
+
+// end takes away what the dump had no word of. One that began before news were lost
+// says nothing.
+func (m *Mirror) end() {
+	d := m.dump
+	m.dump, m.retry = nil, time.Time{}
+	if m.stale {
+		return
+	}
+	for which := range m.held {
+		if !d.seen[which] {
+			m.gone(which)
+		}
+	}
+	for which := range m.left {
+		if !d.seen[which] {
+			m.gone(which)
+		}
+	}
+}
+
+// there puts a state in force that is new, or other than it was.
+func (m *Mirror) there(one *message) {
+	if one.state.Larval() {
+		return
+	}
+	s, err := one.state.SA()
+	old := m.held[one.id]
+	switch {
+	case old != nil && err == nil && old.Same(s) && old.Encap == s.Encap:
+	case old != nil && one.kind == isUpdated:
+		m.stale = true // what was asked for differs, and not all of it becomes so
+		return
+	default:
+		m.drop(one.id)
+	}
+	if err == nil {
+		err = m.add(one.id, s)
+	}
+	if err != nil {
+		m.leave(one.id, err)
+	}
+}
+
+// add puts a state in force; it may be so already.
+func (m *Mirror) add(which id, s *sa.SA) error {
+	if owner, held := m.owner[s.ID()]; held && owner != which {
+		return fmt.Errorf("to the NIC it is the same as %s", owner)
+	}
+	if err := m.nic.Add(s); err != nil {
+		return err
+	}
+	m.held[which], m.owner[s.ID()] = s, which
+	delete(m.left, which)
+	return nil
+}
+
+// leave leaves a state to the kernel, and says so once.
+func (m *Mirror) leave(which id, why error) {
+	m.forget(which)
+	if m.left[which] == why.Error() {
+		return
+	}
+	m.left[which] = why.Error()
+	m.log.Warn("mirror: an SA of the kernel's is left to it", "sa", which.String(), "err", why)
+}
+
+// gone is told of a state that is no more.
+func (m *Mirror) gone(which id) {
+	m.drop(which)
+	delete(m.left, which)
+}
+
+// drop takes a state out of force, if it is.
+func (m *Mirror) drop(which id) {
+	if s := m.held[which]; s != nil {
+		m.nic.Delete(s)
+	}
+	m.forget(which)
+}
+
+func (m *Mirror) forget(which id) {
+	if s := m.held[which]; s != nil {
+		delete(m.owner, s.ID())
+	}
+	delete(m.held, which)
+}
