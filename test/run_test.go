@@ -626,6 +626,7 @@ func TestRefused(t *testing.T) {
 		{headSA, []string{"--host", "wire0"}, "different names"},
 		{headSA, []string{"--no-such-flag"}, "unknown flag"},
 		{headSA, []string{"argument"}, "unexpected argument"},
+		{headSA, []string{"--mirror-xfrm", "--transport", "stack0"}, "NIC without a transport"},
 	} {
 		p := launch(t, write(t, refused.text), refused.flags...)
 		p.end(2)

@@ -202,8 +202,10 @@ func (m *Mirror) take(one *message) {
 		}
 	case refused:
 		if answers {
+			if m.retry.IsZero() {
+				m.log.Error("mirror: the kernel does not say what SAs it has; it is asked again each second", "err", one.err)
+			}
 			m.dump, m.stale, m.retry = nil, true, time.Now().Add(retryIn)
-			m.log.Error("mirror: the kernel does not say what SAs it has; it is asked again each second", "err", one.err)
 		}
 	case unread:
 		m.log.Error("mirror: the kernel says of an SA what this program cannot read", "err", one.err)
@@ -218,6 +220,7 @@ func (m *Mirror) end() {
 	if m.stale {
 		return
 	}
+	defer func() { m.log.Debug("mirror: all is compared", "sas", len(m.held)) }()
 	for which := range m.held {
 		if !d.seen[which] {
 			m.gone(which)
