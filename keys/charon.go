@@ -22,6 +22,9 @@ var (
 	charonUsing  = regexp.MustCompile(`^ +using (\S+) for (encryption|integrity)`)
 	charonAdding = regexp.MustCompile(`^(?:adding|registering) (inbound|outbound) (ESP|AH) SA`)
 	charonSPI    = regexp.MustCompile(`^ +SPI 0x([0-9a-f]+), src (\S+) dst (\S+)`)
+	charonMade   = regexp.MustCompile(`CHILD_SA (\S+\{\d+\}) established with SPIs ([0-9a-f]+)_i ([0-9a-f]+)_o`)
+	charonGone   = regexp.MustCompile(`^CHILD_SA (\S+\{\d+\}) state change: \w+ => DESTROYING`)
+	charonBegins = regexp.MustCompile(`^Starting IKE charon`)
 	charonIKE    = regexp.MustCompile(`^(parsed|generating) (\w+) (request|response) (\d+) `)
 	charonCame   = regexp.MustCompile(`^received packet: from (\S+) to (\S+) `)
 	charonSent   = regexp.MustCompile(`^sending packet: from (\S+)\[\d+\] to (\S+)\[\d+\]`)
@@ -34,6 +37,8 @@ type charon struct {
 	open    map[message]*agreement // exchanges that follow-up key exchanges continue
 	nat     map[[2]netip.Addr]bool // addresses between which UDP encapsulation is in force
 	seen    map[sa.ID]bool
+	spis    map[string]int    // places in found, the latest of each SPI
+	pairs   map[string][2]int // places of a CHILD_SA's two SAs
 	found   []parsed
 }
 
@@ -73,10 +78,12 @@ type worker struct {
 //  3. One SA after the other, with SPI and addresses.
 //  4. The worker's answer says whether it accepted transport mode. For IKEv1 the log
 //     does not show that.
-//  5. If further key exchanges follow (RFC 9370), the last of them makes the SAs,
+//  5. Which two SAs a CHILD_SA has, and that it is destroyed: with it they end. A daemon
+//     that starts has none of those before.
+//  6. If further key exchanges follow (RFC 9370), the last of them makes the SAs,
 //     perhaps by another worker, which takes over what was agreed.
 func parseCharon(text string) *found {
-	c := charon{map[string]*worker{}, map[message]*agreement{}, map[[2]netip.Addr]bool{}, map[sa.ID]bool{}, nil}
+	c := charon{map[string]*worker{}, map[message]*agreement{}, map[[2]netip.Addr]bool{}, map[sa.ID]bool{}, map[string]int{}, map[string][2]int{}, nil}
 	for i, line := range strings.Split(text, "\n") {
 		m := charonLine.FindStringSubmatch(strings.TrimRight(line, "\r"))
 		if m == nil {
@@ -92,6 +99,13 @@ func parseCharon(text string) *found {
 			c.message(w, m[3])
 		case "CFG", "IKE":
 			w.agreed(m[3])
+			c.pair(m[3])
+		case "DMN":
+			if charonBegins.MatchString(m[3]) {
+				for i := range c.found {
+					c.end(i)
+				}
+			}
 		case "NET":
 			c.sent(w, m[3])
 		case "CHD":
@@ -99,6 +113,25 @@ func parseCharon(text string) *found {
 		}
 	}
 	return &found{all: c.found}
+}
+
+// pair notes which SAs a CHILD_SA has.
+func (c *charon) pair(text string) {
+	if m := charonMade.FindStringSubmatch(text); m != nil {
+		in, known := c.spis[m[2]]
+		out, both := c.spis[m[3]]
+		if known && both {
+			c.pairs[m[1]] = [2]int{in, out}
+		}
+	}
+}
+
+// end ends SAs by their places.
+func (c *charon) end(places ...int) {
+	for _, i := range places {
+		c.found[i].closed = true
+		delete(c.seen, c.found[i].ID())
+	}
 }
 
 // message starts over with each message received, unless it continues what an earlier one
@@ -181,6 +214,11 @@ func (c *charon) child(w *worker, text string, line int) {
 	} else if m := charonSPI.FindStringSubmatch(text); m != nil && w.adding[0] != "" {
 		c.add(w, m, line)
 		w.adding[0] = ""
+	} else if m := charonGone.FindStringSubmatch(text); m != nil {
+		if pair, known := c.pairs[m[1]]; known {
+			c.end(pair[:]...)
+		}
+		delete(c.pairs, m[1])
 	}
 }
 
@@ -206,14 +244,14 @@ func (c *charon) add(w *worker, m []string, line int) {
 	spi, _ := strconv.ParseUint(m[1], 16, 32)
 	p.SPI, p.Src, p.Dst, p.Mode, p.ESN = uint32(spi), address(m[2]), address(m[3]), w.mode, w.esn
 	p.err = p.Protocol.UnmarshalText([]byte(strings.ToLower(w.adding[1])))
-	id := p.ID()
-	if c.seen[id] {
-		return
-	}
-	c.seen[id] = true
 	if c.nat[[2]netip.Addr{p.Src, p.Dst}] {
 		p.Encap, p.Src = true, netip.Addr{} // a NAT may change the source
 	}
+	if c.seen[p.ID()] {
+		return
+	}
+	c.seen[p.ID()] = true
+	c.spis[m[1]] = len(c.found)
 	if p.err == nil {
 		p.err = w.algorithms(p.SA)
 	}

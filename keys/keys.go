@@ -115,6 +115,7 @@ type parsed struct {
 	numbered bool      // the text tells its present numbers, or it is new
 	updates  bool      // it replaces the one that was there
 	ended    bool      // it has ended
+	closed   bool      // likewise, without a note
 	expires  bool      // a lifetime of it is over, the hard one if it has ended
 	at       time.Time // when that was; zero if the text has no times
 	lost     []string  // what cannot be taken over of it
@@ -189,6 +190,9 @@ func (l *list) remember(p parsed) {
 	}
 	if p.ended {
 		l.end(p.Name, p)
+	}
+	if p.closed {
+		l.ended[p.Name] = true
 	}
 	if !p.numbered {
 		l.Unnumbered = append(l.Unnumbered, p.Name)

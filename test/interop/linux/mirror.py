@@ -10,8 +10,10 @@ then two charons negotiate, and rekey. In the shared folder come to be
     frames.pcap   what came to b, in place, with the verdict behind each frame
     tapsec.log    of which the test takes the times
     moments       "add SPI TIME" before, "delete SPI TIME" before the command
-    charon        what b's charon had at the end: SPIs
-    list          what tapsec had then: sa list --json
+    charon         what b's charon had after the rekeys: SPIs
+    list           what tapsec had then: sa list --json
+    WHEN.log       the log of b's charon, with keys, and
+    WHEN.spis      what its kernel had then, both directions
 """
 
 import ctypes
@@ -131,6 +133,8 @@ def charon(name):
     log {{
       path = {home}/log
       flush_line = yes
+      default = 1
+      chd = 4
     }}
   }}
   plugins {{
@@ -204,6 +208,24 @@ def by_charon(sender, log):
     if text(log).count("msg=sa-added") <= before:
         say("failed: nothing was added")
     guest.write("/run/out/charon", " ".join(sorted(spis())))
+    done = subprocess.run([TAPSEC, "sa", "list", "--json", "--control", "/run/control"], capture_output=True, text=True)
+    guest.write("/run/out/list", done.stdout + done.stderr)
+    keep("running")
+    ctl("b", "--terminate", "--child", "site")
+    until("the end of the child SA", lambda: not spis())
+    keep("childless")
+    ctl("a", "--initiate", "--child", "site")
+    until("another child SA", spis)
+    keep("another")
+    ctl("a", "--terminate", "--ike", "site")
+    until("the end of the IKE SA", lambda: not spis())
+    keep("ended")
+
+
+def keep(when):
+    """Keeps the log of b's charon, and the SPIs that its kernel has then."""
+    guest.write(f"/run/out/{when}.log", text("/mnt/b/log"))
+    guest.write(f"/run/out/{when}.spis", " ".join(sorted(re.findall(r"proto esp spi 0x([0-9a-f]+)", ip("-n", "b", "xfrm", "state")))))
 
 
 def main():
@@ -226,8 +248,6 @@ def main():
     say("by hand: done")
     by_charon(sender, log)
     say("by charon: done")
-    done = subprocess.run([TAPSEC, "sa", "list", "--json", "--control", "/run/control"], capture_output=True, text=True)
-    guest.write("/run/out/list", done.stdout + done.stderr)
     tcpdump.terminate()
     tcpdump.communicate()
     tapsec.terminate()
