@@ -257,6 +257,8 @@ func (a *Appliance) Run(ctx context.Context) error {
 	a.announce()
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
+	logs := watchLogs(a.config.Logs)
+	defer logs.Stop()
 	var changed <-chan struct{}
 	if a.host != nil {
 		changed = a.host.addresses.Changed()
@@ -270,6 +272,10 @@ func (a *Appliance) Run(ctx context.Context) error {
 			return err
 		case <-changed:
 			a.follow()
+		case <-logs.C:
+			if logs.grown() {
+				a.reread()
+			}
 		case now := <-second.C:
 			a.tick(now)
 		}

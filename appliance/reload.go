@@ -21,6 +21,11 @@ func (a *Appliance) Reload() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	next, err := a.options.Load()
+	return a.reload(next, err)
+}
+
+// reload does so with what was read, or not; mu is held.
+func (a *Appliance) reload(next *configs.Config, err error) error {
 	if err == nil {
 		err = next.Take(&configs.Config{SAs: a.roster.sas(by(ofSocket))})
 	}
@@ -72,6 +77,28 @@ func (a *Appliance) adopt(next *configs.Config) error {
 		return a.adapter.Offload(next)
 	}
 	return nil
+}
+
+// reread is Reload if the logs of daemons tell of SAs that are new, or that have ended.
+// What else they say changes nothing.
+func (a *Appliance) reread() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	next, err := a.options.Load()
+	if err == nil && a.areOfFile(next.SAs) {
+		return
+	}
+	_ = a.reload(next, err) // which has logged what is wrong
+}
+
+// areOfFile reports whether the SAs of the file in force are these and no others.
+func (a *Appliance) areOfFile(sas []*sa.SA) bool {
+	for _, s := range sas {
+		if m := a.roster.byID[s.ID()]; m == nil || m.origin != ofFile || !m.Same(s) {
+			return false
+		}
+	}
+	return len(a.roster.sas(by(ofFile))) == len(sas)
 }
 
 // changes names the SAs that a reload removes and adds, for the log. An SA with another

@@ -120,6 +120,7 @@ type Config struct {
 	Warnings         []Problem    `yaml:"-"`          // sorted by place
 
 	Files  []string      `yaml:"-"` // that it was read from, key files included
+	Logs   []string      `yaml:"-"` // those among them that a daemon writes on
 	Former []keys.Former `yaml:"-"` // of an identity that one of SAs has: other keys that the text gives it
 
 	annotate          Problem  // the place of host.annotate, for Live
@@ -292,8 +293,12 @@ func ParseKeys(name string, data []byte) (*Config, error) {
 // those that have ended are left out, and the warnings say where the text does not
 // tell what numbers running SAs have come to.
 func (c *Config) TakeOver() {
-	c.SAs = slices.DeleteFunc(c.SAs, func(s *sa.SA) bool { return slices.Contains(c.ended, s.Name) })
-	gone := func(name string) bool { return slices.Contains(c.ended, name) }
+	ended := map[string]bool{}
+	for _, name := range c.ended {
+		ended[name] = true
+	}
+	c.SAs = slices.DeleteFunc(c.SAs, func(s *sa.SA) bool { return ended[s.Name] })
+	gone := func(name string) bool { return ended[name] }
 	if unknown := slices.DeleteFunc(c.unnumbered, gone); len(unknown) > 0 {
 		c.Warnings = append(c.Warnings, Problem{File: c.name, Msg: fmt.Sprintf("the text does not say what numbers these SAs have come to: %s. "+
 			"If they are in use, one that sends repeats numbers, and one that receives takes replays; ip xfrm state tells", keys.Names(unknown))})
@@ -332,7 +337,7 @@ func (c *Config) Take(other *Config) error {
 	c.Former = append(c.Former, other.Former...)
 	c.AllowLegacy = c.AllowLegacy || other.AllowLegacy
 	c.Warnings = append(c.Warnings, other.Warnings...)
-	c.Files = append(c.Files, other.Files...)
+	c.Files, c.Logs = append(c.Files, other.Files...), append(c.Logs, other.Logs...)
 	return nil
 }
 

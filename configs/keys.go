@@ -4,6 +4,7 @@ import (
 	"io"
 
 	"tapsec/internal/files"
+	"tapsec/keys"
 )
 
 // LoadKeys is ParseKeys for files, one or several; - is standard input.
@@ -18,6 +19,9 @@ func LoadKeys(paths []string, stdin io.Reader) (all *Config, err error) {
 			return nil, err
 		}
 		c.Files = append(c.Files, path)
+		if keys.Detect(text) == keys.Charon {
+			c.Logs = append(c.Logs, path)
+		}
 		if all == nil {
 			all = c
 		} else if err := all.Take(c); err != nil {

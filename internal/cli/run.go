@@ -105,7 +105,7 @@ goes out in clear where not.`,
 		Example: `  tapsec run -c configs/example.yaml
   tapsec run -c site.yaml --host plain0 --host-netns ids --form decap
   ip xfrm state >sas && tapsec run -k sas
-  tapsec run -k /var/log/charon.log    # SIGHUP at each rekey takes the new keys`,
+  tapsec run -k /var/log/charon.log    # follows each rekey`,
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := errors.Join(setText(&o.form, form, "--form"), setText(&o.annotate, annotate, "--annotate"))
