@@ -91,6 +91,14 @@ func (l *lab) rekey(t *testing.T, v version, suite string, byB bool) {
 	program.Await(t, "the rekey", func() bool { return l.b.says(t, made) > before })
 }
 
+// followed waits until tapsec has taken the latest SA from the log, with no signal.
+func (l *lab) followed(t *testing.T, v version) {
+	t.Helper()
+	in := l.b.inbound(t, v)
+	name := in[len(in)-1].Name
+	program.Await(t, name, func() bool { return l.nic.Times(name) > 0 })
+}
+
 // reload has tapsec read the log again.
 func (l *lab) reload(t *testing.T) {
 	t.Helper()
