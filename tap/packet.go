@@ -129,9 +129,18 @@ func packetSocket(name string, index, protocol int, prepare func(fd, index int) 
 	return unpolled(fd, name)
 }
 
-// hearAll readies the receiving socket: frames to any address, none that leave by the interface, and
-// with each what its bytes do not tell.
+// hearAll readies the receiving socket of whoever is the stack: frames to any address.
 func hearAll(fd, index int) error {
+	if err := hear(fd); err != nil {
+		return err
+	}
+	return unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP,
+		&unix.PacketMreq{Ifindex: int32(index), Type: unix.PACKET_MR_PROMISC})
+}
+
+// hear readies a receiving socket: no frames that leave by the interface, and with each what its bytes
+// do not tell.
+func hear(fd int) error {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer); err != nil {
 			return err
@@ -142,8 +151,7 @@ func hearAll(fd, index int) error {
 			return err
 		}
 	}
-	return unix.SetsockoptPacketMreq(fd, unix.SOL_PACKET, unix.PACKET_ADD_MEMBERSHIP,
-		&unix.PacketMreq{Ifindex: int32(index), Type: unix.PACKET_MR_PROMISC})
+	return nil
 }
 
 // boundIndex returns the index of a packet socket's interface. A deleted interface, or one that left
