@@ -27,7 +27,7 @@ const (
 	exitMachine  = 1 // the machine lacks something, or failed at work
 	exitInput    = 2 // a flag, a configuration or a capture is wrong
 	exitGone     = 3 // an interface was deleted under the appliance
-	exitDisagree = 4 // some frame is not as the contract says, or as --expect does
+	exitDisagree = 4 // some frame is not as the contract says, as --expect does, or as the kernel
 )
 
 // exitCodes are those for what a running appliance answers; others are exitMachine.
@@ -132,9 +132,9 @@ task offload does, and hands on every frame with its verdict behind it.
 Exit codes: 0 done, 1 the machine lacks something or failed, 2 a flag, a
 configuration or a capture is wrong, 3 an interface was deleted under the
 appliance, 4 a frame of demo, bench or conformance was not annotated as
-expected, or a capture is not what replay --expect says; of a running appliance
-that was asked: 5 its SA table is full, 6 there is no such SA, 7 there is one
-already, 8 an SA is beyond the profile of the NIC.`,
+expected, a capture is not what replay --expect says, or shadow and the kernel
+differ; of a running appliance that was asked: 5 its SA table is full, 6 there
+is no such SA, 7 there is one already, 8 an SA is beyond the profile of the NIC.`,
 		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,

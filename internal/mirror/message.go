@@ -37,6 +37,8 @@ type message struct {
 	partial bool   // what was dumped has changed meanwhile
 	id      id
 	state   keys.State
+	usage   Usage
+	counted bool  // usage is set
 	err     error // with refused and unread
 }
 
@@ -127,7 +129,15 @@ func (m *message) usersa(b []byte, whole int) error {
 	s.ESN, s.Window = info.Flags&nl.XFRM_STATE_ESN != 0, uint32(info.ReplayWindow)
 	s.Selector = selector(&info.Sel)
 	m.id = id{protocol: s.Protocol, spi: s.SPI, dst: s.Dst}
-	return eachAttribute(b[aligned(whole):], m.attribute)
+	m.count(info)
+	err := eachAttribute(b[aligned(whole):], m.attribute)
+	m.usage.Window = s.Window
+	return err
+}
+
+func (m *message) count(info *nl.XfrmUsersaInfo) {
+	m.counted = true
+	m.usage = Usage{Packets: info.Curlft.Packets, BadICV: uint64(info.Stats.IntegrityFailed), Replayed: uint64(info.Stats.Replay), Late: uint64(info.Stats.ReplayWindow)}
 }
 
 // deleted reads struct xfrm_usersa_id.
@@ -138,8 +148,11 @@ func (m *message) deleted(b []byte) error {
 	which := nl.DeserializeXfrmUsersaId(bytes.Clone(b[:nl.SizeofXfrmUsersaId]))
 	m.id = id{protocol: which.Proto, spi: swap32(which.Spi), dst: address(which.Daddr, which.Family == unix.AF_INET6)}
 	return eachAttribute(b[nl.SizeofXfrmUsersaId:], func(typ uint16, value []byte) error {
-		if typ == nl.XFRMA_MARK {
+		switch {
+		case typ == nl.XFRMA_MARK:
 			return m.attribute(typ, value)
+		case typ == nl.XFRMA_SA && len(value) >= nl.SizeofXfrmUsersaInfo:
+			m.count(nl.DeserializeXfrmUsersaInfo(bytes.Clone(value[:nl.SizeofXfrmUsersaInfo])))
 		}
 		return nil
 	})

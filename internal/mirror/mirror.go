@@ -29,6 +29,21 @@ type NIC interface {
 	Delete(*sa.SA)
 }
 
+// Teller is a NIC that also hears what the kernel has counted of an SA: before each Add,
+// and before a Delete where the kernel says so.
+type Teller interface {
+	Counted(*sa.SA, Usage)
+}
+
+// Usage is what the kernel has counted of an SA.
+type Usage struct {
+	Packets  uint64 // sent or taken
+	BadICV   uint64 // of those that it dropped, these had a wrong ICV
+	Replayed uint64 // these it had seen before
+	Late     uint64 // and these were older than the window
+	Window   uint32 // packets; 0 is no protection
+}
+
 // Mirror follows one kernel's SAs. Only Resync may be called beside Run.
 type Mirror struct {
 	kernel kernel
@@ -79,7 +94,7 @@ const (
 // Open begins to follow the SAs of the current namespace, and returns when the NIC has
 // those that there are. It needs CAP_NET_ADMIN, and later dumps do.
 func Open(nic NIC, log *slog.Logger) (*Mirror, error) {
-	k, err := open()
+	k, err := open(allNews)
 	if err != nil {
 		return nil, err
 	}
@@ -193,6 +208,9 @@ func (m *Mirror) take(one *message) {
 		if m.dump != nil {
 			m.dump.gone[one.id] = true
 		}
+		if s := m.held[one.id]; s != nil && one.counted {
+			m.counted(s, &one.usage)
+		}
 		m.gone(one.id)
 	case isMoved:
 		m.stale = true
@@ -249,7 +267,7 @@ func (m *Mirror) there(one *message) {
 		m.drop(one.id)
 	}
 	if err == nil {
-		err = m.add(one.id, s)
+		err = m.add(one.id, s, one.usage)
 	}
 	if err != nil {
 		m.leave(one.id, err)
@@ -257,16 +275,24 @@ func (m *Mirror) there(one *message) {
 }
 
 // add puts a state in force; it may be so already.
-func (m *Mirror) add(which id, s *sa.SA) error {
+func (m *Mirror) add(which id, s *sa.SA, usage Usage) error {
 	if owner, held := m.owner[s.ID()]; held && owner != which {
 		return fmt.Errorf("to the NIC it is the same as %s", owner)
 	}
+	m.counted(s, &usage)
 	if err := m.nic.Add(s); err != nil {
 		return err
 	}
 	m.held[which], m.owner[s.ID()] = s, which
 	delete(m.left, which)
 	return nil
+}
+
+// counted tells a NIC that wants to know.
+func (m *Mirror) counted(s *sa.SA, u *Usage) {
+	if t, wants := m.nic.(Teller); wants {
+		t.Counted(s, *u)
+	}
 }
 
 // leave leaves a state to the kernel, and says so once.

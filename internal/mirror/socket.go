@@ -27,11 +27,11 @@ const (
 	longest       = 1 << 18 // of a datagram; dumps come in pieces of 32 KiB
 )
 
-// groups are those of whose news a mirror lives, as bits.
-const groups = 1<<(nl.XFRMNLGRP_EXPIRE-1) | 1<<(nl.XFRMNLGRP_SA-1) | 1<<(nl.XFRMNLGRP_MIGRATE-1)
+// allNews are the groups of whose news a mirror lives, as bits.
+const allNews = 1<<(nl.XFRMNLGRP_EXPIRE-1) | 1<<(nl.XFRMNLGRP_SA-1) | 1<<(nl.XFRMNLGRP_MIGRATE-1)
 
-// open opens a socket in the current namespace.
-func open() (*socket, error) {
+// open opens a socket in the current namespace that hears of some groups' news.
+func open(groups uint32) (*socket, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_XFRM)
 	if errors.Is(err, unix.EPROTONOSUPPORT) {
 		return nil, fmt.Errorf("mirror: this kernel has no IPsec to follow, or not its module xfrm_user: modprobe xfrm_user (%w)", err)
@@ -40,13 +40,13 @@ func open() (*socket, error) {
 		return nil, fmt.Errorf("mirror: %w", err)
 	}
 	s := &socket{file: os.NewFile(uintptr(fd), "netlink"), buffer: make([]byte, longest)}
-	if err := s.prepare(fd); err != nil {
+	if err := s.prepare(fd, groups); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-func (s *socket) prepare(fd int) (err error) {
+func (s *socket) prepare(fd int, groups uint32) (err error) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer) // as much as is granted
 	}

@@ -161,3 +161,16 @@ func (w *Window) State() State {
 	}
 	return s
 }
+
+// Refuses reports whether Accept would refuse a number, and whether because it lies below
+// the window.
+func (w *Window) Refuses(seq uint64) (refused, late bool) {
+	switch {
+	case seq <= w.floor:
+		return true, true
+	case seq > w.top || w.off:
+		return false, false
+	}
+	word, bit := w.at(seq)
+	return *word&bit != 0, false
+}

@@ -75,9 +75,14 @@ func newPair(size uint32) *pair { return &pair{New(size), newSlowWindow(size)} }
 
 func (p *pair) accept(t rapid.TB, seq uint64) {
 	t.Helper()
-	top := p.slow.top
-	if got, want := p.fast.Accept(seq), p.slow.accept(seq); got != want {
+	top, late := p.slow.top, p.slow.late
+	refused, old := p.fast.Refuses(seq)
+	got, want := p.fast.Accept(seq), p.slow.accept(seq)
+	if got != want {
 		t.Fatalf("size %d, top %#x: Accept(%#x) = %v", p.slow.size, top, seq, got)
+	}
+	if refused == want || old != (p.slow.late > late) {
+		t.Fatalf("size %d, top %#x: Refuses(%#x) = %v, %v, Accept was %v", p.slow.size, top, seq, refused, old, want)
 	}
 }
 

@@ -50,6 +50,7 @@ var mayImport = map[string][]string{
 
 	"internal/metrics": {"control"},
 	"internal/mirror":  {"sa", "keys"},
+	"internal/shadow":  {"sa", "status", "tap", "keys", "pipeline", "internal/replay", "internal/mirror", "internal/netns", "internal/wrap"},
 	"internal/secrets": {"capture", "configs", "keys", "sa"},
 
 	"appliance": {"configs", "sa", "status", "tap", "pipeline", "transport", "internal/nic", "internal/netns", "control", "internal/control", "internal/metrics",

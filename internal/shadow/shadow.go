@@ -1,0 +1,299 @@
+// Package shadow judges beside a kernel that does IPsec itself: copies of the frames
+// that come to it are judged by the SAs that it has, and what tapsec calls good or bad
+// is held against what the kernel counted. Traffic does not notice.
+//
+// Kernel and copies have no common clock. A frame that came while the kernel was asked
+// for its counters, or while an SA came or went, may be in them or not: it makes a count
+// of ours a range, and the kernel's is to be within.
+package shadow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"tapsec/internal/mirror"
+	"tapsec/internal/netns"
+	"tapsec/keys"
+	"tapsec/pipeline"
+	"tapsec/sa"
+	"tapsec/status"
+	"tapsec/tap"
+)
+
+// delay is how long a copy waits for the kernel's news of the SA that it came by.
+const delay = 100 * time.Millisecond
+
+// Shadow is a kernel's, on one interface.
+type Shadow struct {
+	name     string
+	copies   *tap.Copy
+	mirror   *mirror.Mirror
+	counters *mirror.Counters
+	stat     *statistics
+	log      *slog.Logger
+	sad      *pipeline.SAD
+	pipe     *pipeline.Pipeline
+
+	mu      sync.Mutex // held by what touches the rest
+	now     map[sa.ID]*account
+	handles map[uint32]*account
+	all     []*account
+	waiting []waiting // oldest first
+	unsure  bool      // frames that come now may be in the kernel's counters or not
+	began   time.Time
+	total   Frames
+}
+
+// waiting is a copy that is still to be judged, or, where it has no frame, the end of an
+// SA.
+type waiting struct {
+	frame  []byte
+	ends   *account
+	at     time.Time // when it was read
+	unsure bool
+}
+
+// Open begins to follow the SAs of a namespace, empty for this one, and to copy what
+// comes to an interface there. It needs CAP_NET_RAW, and CAP_NET_ADMIN, by which the
+// kernel tells of SAs; Run needs the second.
+func Open(name, namespace string, log *slog.Logger) (s *Shadow, err error) {
+	profile, err := sa.ProfileByName("full")
+	if err != nil {
+		return nil, err
+	}
+	s = &Shadow{name: name, log: log, sad: pipeline.NewSAD(profile, 1), now: map[sa.ID]*account{}, handles: map[uint32]*account{}, began: time.Now()}
+	s.pipe = pipeline.New(s.sad, pipeline.Options{})
+	if err := inside(namespace, s.open); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+func inside(namespace string, f func() error) error {
+	if namespace == "" {
+		return f()
+	}
+	ns, err := netns.Open(namespace)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	return ns.Do(f)
+}
+
+func (s *Shadow) open() (err error) {
+	if s.copies, err = tap.OpenCopy(s.name); err != nil {
+		return err
+	}
+	if s.counters, err = mirror.OpenCounters(); err != nil {
+		return err
+	}
+	if s.stat, err = openStatistics(); err != nil {
+		return err
+	}
+	s.mirror, err = mirror.Open(s, s.log)
+	return err
+}
+
+// Close ends it.
+func (s *Shadow) Close() (err error) {
+	if s.mirror != nil {
+		err = s.mirror.Close()
+	}
+	if s.counters != nil {
+		err = errors.Join(err, s.counters.Close())
+	}
+	if s.stat != nil {
+		err = errors.Join(err, s.stat.Close())
+	}
+	if s.copies != nil {
+		err = errors.Join(err, s.copies.Close())
+	}
+	return err
+}
+
+// Run judges until ctx ends, and compares.
+//
+//  1. The kernel's counters at the beginning.
+//  2. Copies are judged once they have waited for the news of their SA.
+//  3. What has come so far is judged, the kernel has a moment for what it still
+//     works at, and its counters are those of the end.
+func (s *Shadow) Run(ctx context.Context) (*Report, error) {
+	ending, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	before, err := s.sample()
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	s.begin(before)
+	s.log.Info("ready", "interface", s.name, "sas", len(s.now))
+	s.mu.Unlock()
+	followed := make(chan struct{})
+	go func() {
+		defer close(followed)
+		stop(s.mirror.Run(context.WithoutCancel(ctx)))
+	}()
+	for ending.Err() == nil {
+		if err := s.turn(); err != nil {
+			return nil, err
+		}
+	}
+	if ctx.Err() == nil {
+		return nil, context.Cause(ending)
+	}
+	for moment := time.Now().Add(2 * delay); time.Now().Before(moment); {
+		if err := s.turn(); err != nil {
+			return nil, err
+		}
+	}
+	after, err := s.sample()
+	if err != nil {
+		return nil, err
+	}
+	_ = s.mirror.Close()
+	<-followed
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.judge(time.Now())
+	return s.report(after)
+}
+
+// turn receives for a moment and judges what has waited.
+func (s *Shadow) turn() error {
+	const moment = 10 * time.Millisecond
+	if err := s.copies.Wait(moment); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.drain(); err != nil {
+		return err
+	}
+	s.judge(time.Now().Add(-delay))
+	return nil
+}
+
+// drain receives what has come. In a flood that does not end it takes a part of it.
+func (s *Shadow) drain() error {
+	const most = 1 << 14
+	for range most {
+		frame, err := s.copies.Next()
+		if err != nil || frame == nil {
+			return err
+		}
+		s.total.Copied++
+		copied := append(make([]byte, 0, len(frame)+status.Tailroom), frame...)
+		s.waiting = append(s.waiting, waiting{frame: copied, at: time.Now(), unsure: s.unsure})
+	}
+	return nil
+}
+
+// sample reads the kernel's counters. What comes meanwhile may be in them or not.
+func (s *Shadow) sample() (map[sa.ID]mirror.Usage, error) {
+	hold := func(unsure bool) error {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		err := s.drain()
+		s.unsure = unsure
+		return err
+	}
+	if err := hold(true); err != nil {
+		return nil, err
+	}
+	usage, err := s.counters.Read()
+	return usage, errors.Join(err, hold(false))
+}
+
+// Counted keeps the kernel's count of an SA: that from which it begins, or its last.
+func (s *Shadow) Counted(one *sa.SA, u mirror.Usage) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if a := s.now[one.ID()]; a != nil {
+		a.kernel = u
+	} else {
+		s.now[one.ID()] = newAccount(one, u)
+	}
+}
+
+// Add has frames judged by an SA, those that wait included: they may have come before
+// the kernel had it.
+func (s *Shadow) Add(one *sa.SA) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.drain(); err != nil {
+		return err
+	}
+	a := s.now[one.ID()]
+	if a.handle != 0 { // all is compared
+		return nil
+	}
+	one.Name = keys.Name(one, func(name string) bool {
+		return slices.ContainsFunc(s.all, func(a *account) bool { return a.Name == name })
+	})
+	handle, err := s.sad.Add(one)
+	if errors.Is(err, sa.ErrExists) { // one that ended a moment ago
+		s.judge(time.Now())
+		handle, err = s.sad.Add(one)
+	}
+	if err != nil {
+		delete(s.now, one.ID())
+		return err
+	}
+	a.handle, a.added = handle, time.Now()
+	s.handles[handle] = a
+	s.all = append(s.all, a)
+	return nil
+}
+
+// Delete ends an SA behind the frames that wait.
+func (s *Shadow) Delete(one *sa.SA) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err := s.drain(); err != nil {
+		s.log.Error("copies cannot be received", "err", err)
+	}
+	a := s.now[one.ID()]
+	a.deleted = time.Now()
+	delete(s.now, one.ID())
+	s.waiting = append(s.waiting, waiting{ends: a, at: a.deleted})
+}
+
+// judge judges what has waited since before a time.
+func (s *Shadow) judge(until time.Time) {
+	n := 0
+	for ; n < len(s.waiting) && !s.waiting[n].at.After(until); n++ {
+		if w := &s.waiting[n]; w.ends != nil {
+			_ = s.sad.Delete(w.ends.handle)
+			delete(s.handles, w.ends.handle)
+		} else {
+			s.frame(w)
+		}
+	}
+	s.waiting = append(s.waiting[:0], s.waiting[n:]...)
+}
+
+// frame judges one.
+func (s *Shadow) frame(w *waiting) {
+	_, trailer, err := status.Split(s.pipe.Process(w.frame))
+	if err != nil {
+		panic(fmt.Sprintf("shadow: the pipeline's own trailer: %v", err))
+	}
+	if trailer.N == 0 {
+		if trailer.Reason != status.NoIPsec && trailer.Reason != status.NotIP {
+			s.total.Unknown++
+		}
+		return
+	}
+	s.total.Judged++
+	for _, r := range trailer.Records[:trailer.N] {
+		if a := s.handles[r.Handle]; a != nil {
+			a.count(&r, w.unsure || a.unsure(w.at))
+		}
+	}
+}
