@@ -20,8 +20,8 @@ import (
 func TestMirrorConfined(t *testing.T) {
 	rig.Require(t)
 	testkit.Programs(t, "ip")
-	for flag, in := range map[string]string{"--mirror-xfrm": "", "--mirror-xfrm=gateway": "gateway"} {
-		t.Run(flag, func(t *testing.T) {
+	for flags, in := range map[string]string{"--mirror-xfrm": "", "--mirror-xfrm=gateway": "gateway", "--mirror-xfrm gateway": "gateway"} {
+		t.Run(flags, func(t *testing.T) {
 			ns := testkit.NewStack(t, "gateway")
 			xfrm := func(args ...string) {
 				t.Helper()
@@ -35,7 +35,7 @@ func TestMirrorConfined(t *testing.T) {
 				}
 			}
 			socket := filepath.Join(sockets(t), "control")
-			p := start(t, write(t, headSA), flag, "--log-level", "debug", "--control", socket)
+			p := start(t, write(t, headSA), append(strings.Fields(flags), "--log-level", "debug", "--control", socket)...)
 			if c := ask(t, socket).Confinement; !slices.Equal(c.Capabilities, []string{"cap_net_admin"}) || c.Seccomp != "filter" || !c.NoNewPrivs {
 				t.Errorf("the program says of itself %+v", c)
 			}

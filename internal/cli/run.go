@@ -42,7 +42,7 @@ type runOptions struct {
 	state     string // file that keeps the windows
 	control   string // our control socket
 	metrics   string // address for Prometheus
-	mirror    string // namespace of the kernel whose SAs are followed, or here; empty: none
+	mirror    mirrorFlag
 	engine    tap.Engine
 	steer     tap.Steering
 	busyPoll  time.Duration
@@ -79,7 +79,7 @@ func newRun() *cobra.Command {
 	o := runOptions{}
 	var form, annotate string
 	cmd := &cobra.Command{
-		Use:   "run {-c FILE | -k FILE | --mirror-xfrm[=NETNS]}",
+		Use:   "run {-c FILE | -k FILE | --mirror-xfrm [NETNS]}",
 		Short: "Be the NIC between two interfaces, until stopped",
 		Long: `run makes the wire's and the host's TAP, or takes those that ip tuntap add made,
 or where the configuration says attach: true an interface of any kind, and leads
@@ -106,7 +106,12 @@ goes out in clear where not.`,
   tapsec run -c site.yaml --host plain0 --host-netns ids --form decap
   ip xfrm state >sas && tapsec run -k sas
   tapsec run -k /var/log/charon.log    # follows each rekey`,
-		Args: args(0),
+		Args: func(cmd *cobra.Command, given []string) error {
+			if len(given) == 1 && o.mirror == here { // pflag leaves it to us: a value apart is no flag's that may do without
+				return o.mirror.Set(given[0])
+			}
+			return args(0)(cmd, given)
+		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			err := errors.Join(setText(&o.form, form, "--form"), setText(&o.annotate, annotate, "--annotate"))
 			if cmd.Flags().Changed("queues") && o.queues == 0 {
@@ -126,7 +131,7 @@ goes out in clear where not.`,
 	f.StringVar(&o.host, "host", "", "`NAME` of the host's TAP")
 	f.StringVar(&o.wireNetns, "wire-netns", "", "network namespace `NAME` for the kernel's side of the wire")
 	f.StringVar(&o.hostNetns, "host-netns", "", "network namespace `NAME` for the kernel's side of the host")
-	f.StringVar(&o.mirror, "mirror-xfrm", "", "also hold the SAs of the kernel, here or in a namespace, as it adds and deletes them: `=NETNS`")
+	f.Var(&o.mirror, "mirror-xfrm", "also hold the SAs of the kernel, here or in the namespace `[NETNS]`, as it adds and deletes them")
 	f.Lookup("mirror-xfrm").NoOptDefVal = here
 	f.IntVar(&o.queues, "queues", 0, "`NUMBER` of queues, each with workers of its own")
 	f.TextVar(&o.steer, "steer", tap.SteerAuto, "what a frame's queue is chosen `BY`: auto, spi (its SPI; needs CAP_BPF) or flow (the kernel's hash)")
@@ -187,7 +192,7 @@ func (o *runOptions) checkOutputs() error {
 func (o *runOptions) appliance(log *slog.Logger) appliance.Options {
 	want := appliance.Options{
 		Load: o.load, NoNIC: o.noNIC, Transport: o.transport != "", NIC: o.nic,
-		State: o.state, Control: o.control, Metrics: o.metrics, Mirror: o.mirror != "", MirrorIn: strings.TrimPrefix(o.mirror, here), Engine: o.engine, Steering: o.steer, BusyPoll: o.busyPoll,
+		State: o.state, Control: o.control, Metrics: o.metrics, Mirror: o.mirror != "", MirrorIn: strings.TrimPrefix(string(o.mirror), here), Engine: o.engine, Steering: o.steer, BusyPoll: o.busyPoll,
 		First: o.first, Confine: o.confine, Log: log,
 	}
 	if len(o.use) > 0 {
@@ -264,8 +269,19 @@ func checkNames(c *configs.Config) error {
 	return errors.Join(tap.CheckName(c.Wire.Name), tap.CheckName(c.Host.Name))
 }
 
-// here is the namespace that the program is in; none has such a name.
-const here = "/"
+// mirrorFlag is the namespace of the kernel whose SAs are followed, or here; empty is
+// none. It may do without a value, as a bool does.
+type mirrorFlag string
+
+const here = "true"
+
+func (m *mirrorFlag) Set(name string) error {
+	*m = mirrorFlag(name)
+	return nil
+}
+
+func (m *mirrorFlag) String() string { return string(*m) }
+func (m *mirrorFlag) Type() string   { return "bool" }
 
 const maxQueues = 256 // of a TAP
 
