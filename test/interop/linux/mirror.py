@@ -115,6 +115,7 @@ def by_hand(sender, log, moments):
         state("b", "delete", spi)
         until("sa-deleted", lambda: f"msg=sa-deleted sas=esp-{spi:08x}" in text(log))
         sender.few()
+        say(f"round {i + 1}: done")
     state("a", "delete", 0x1000 + ROUNDS - 1)
     ip("-n", "a", "xfrm", "policy", "flush")
 
@@ -195,6 +196,7 @@ def by_charon(sender, log):
     subprocess.run(["mount", "-t", "tmpfs", "mnt", "/mnt"])
     for name in ENDS:
         charon(name)
+        say(f"charon of {name}: done")
     ctl("a", "--initiate", "--child", "site")
     before = text(log).count("msg=sa-added")
     for turn in range(REKEYS):
@@ -205,6 +207,7 @@ def by_charon(sender, log):
         until("a rekey", lambda: len(spis() - old) > 0)
         until("the end of the old SA", lambda: not spis() & old)
         sender.few()
+        say(f"rekey {turn + 1}: done")
     if text(log).count("msg=sa-added") <= before:
         say("failed: nothing was added")
     guest.write("/run/out/charon", " ".join(sorted(spis())))
@@ -225,6 +228,7 @@ def by_charon(sender, log):
 def keep(when):
     """Keeps the log of b's charon, and the SPIs that its kernel has then."""
     guest.write(f"/run/out/{when}.log", text("/mnt/b/log"))
+    say(f"{when}: done")
     guest.write(f"/run/out/{when}.spis", " ".join(sorted(re.findall(r"proto esp spi 0x([0-9a-f]+)", ip("-n", "b", "xfrm", "state")))))
 
 

@@ -2,15 +2,18 @@ package linux
 
 import (
 	"encoding/binary"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/keys"
 	"tapsec/status"
 	"tapsec/test/interop"
 	"tapsec/test/program"
@@ -31,9 +34,11 @@ func TestMirror(t *testing.T) {
 			t.Logf("tapsec said:\n%s", program.Tail(string(log), 60))
 		}
 	})
-	for _, said := range []string{"by hand: done", "by charon: done", "all followed"} {
-		uml.Await(said, 1)
+	const rounds, rekeys, few, steps = 12, 6, 40, 12 + 2 + 6 + 4 + 2
+	for i := range steps { // each has its time
+		uml.Await(": done", i+1)
 	}
+	uml.Await("all followed", 1)
 	uml.Join()
 
 	log := read(t, out, "tapsec.log")
@@ -50,7 +55,6 @@ func TestMirror(t *testing.T) {
 		}
 		after += l.after
 	}
-	const rounds, rekeys, few = 12, 6, 40
 	if len(lives) < rounds+rekeys || verified < few*(rounds+rekeys) || before < few || after < few {
 		t.Errorf("%d SAs, %d frames verified, %d before and %d after", len(lives), verified, before, after)
 	}
@@ -60,11 +64,37 @@ func TestMirror(t *testing.T) {
 			t.Errorf("the kernel has %s, tapsec's list:\n%s", spi, list)
 		}
 	}
+	for _, when := range []string{"running", "childless", "another", "ended"} {
+		if alive, has := aliveIn(t, filepath.Join(out, when+".log")), read(t, out, when+".spis"); alive != has {
+			t.Errorf("%s: the kernel has %q, of charon's log %q have not ended", when, has, alive)
+		}
+	}
 	for _, bad := range []string{"level=ERROR", "is left to it", "were lost", "AUTH_FAILED"} {
 		if strings.Contains(log, bad) {
 			t.Errorf("the log says %q", bad)
 		}
 	}
+}
+
+// aliveIn are the SPIs of those SAs of charon's log that have not ended.
+func aliveIn(t *testing.T, log string) string {
+	t.Helper()
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sas, err := keys.Read(log, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	alive := []string{}
+	for _, s := range sas.All {
+		if !slices.Contains(sas.Ended, s.Name) {
+			alive = append(alive, fmt.Sprintf("%08x", s.SPI))
+		}
+	}
+	slices.Sort(alive)
+	return strings.Join(alive, " ")
 }
 
 // moments are when tapsec said something of an SA, by its SPI. The log cuts times to
