@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"tapsec/keys"
@@ -348,4 +349,25 @@ func FuzzSplit(f *testing.F) {
 			t.Errorf("the NIC holds %d SAs, the mirror %d", len(n.holds), len(m.held))
 		}
 	})
+}
+
+// A kernel from 6.10 on says which way a state goes.
+func TestDirection(t *testing.T) {
+	for value, want := range map[byte]sa.Direction{1: sa.Inbound, 2: sa.Outbound, 3: sa.AnyDirection} {
+		for _, line := range play(t, "changes").lines {
+			datagram, err := hex.DecodeString(strings.TrimPrefix(line, "got "))
+			if err != nil || split(datagram)[0].kind != isThere {
+				continue
+			}
+			datagram = binary.NativeEndian.AppendUint16(datagram, 4+1)
+			datagram = binary.NativeEndian.AppendUint16(datagram, nl.XFRMA_SA_DIR)
+			datagram = append(datagram, value, 0, 0, 0)
+			binary.NativeEndian.PutUint32(datagram, uint32(len(datagram)))
+			m := split(datagram)[0]
+			if s, err := m.state.SA(); err != nil || s.Direction != want {
+				t.Errorf("%d is %v, want %s: %v", value, s, want, err)
+			}
+			break
+		}
+	}
 }
