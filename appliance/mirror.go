@@ -35,8 +35,10 @@ func (a mirrored) Add(s *sa.SA) error {
 	defer a.mu.Unlock()
 	switch known := a.roster.byID[s.ID()]; {
 	case known == nil:
-	case known.origin == ofMirror:
+	case known.origin == ofMirror && a.adapter.sad.Handle(s.ID()) != 0:
 		return nil
+	case known.origin == ofMirror: // a reload left it no room
+		a.roster.remove(known.bundle)
 	default:
 		return fmt.Errorf("there is %s already, of the %s", known.SA, known.origin)
 	}

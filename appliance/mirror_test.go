@@ -41,7 +41,9 @@ func TestMirrored(t *testing.T) {
 	}
 	add := func(spi uint32, want string) {
 		t.Helper()
-		if err := kernel.Add(one("", spi)); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+		s := one("", spi)
+		s.Offload = sa.Preferred // as package keys makes it
+		if err := kernel.Add(s); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
 			t.Errorf("add %d: %v, want %q", spi, err, want)
 		}
 	}
@@ -89,4 +91,15 @@ func TestMirrored(t *testing.T) {
 	}
 	kernel.Delete(one("", 7))
 	is()
+
+	add(8, "") // until the file needs its room
+	file = nil
+	var want []string
+	for i := range uint32(6) {
+		name := fmt.Sprint("mine", i)
+		file, want = append(file, one(name, 0x100+i)), append(want, fmt.Sprintf("%s %d file", name, 0x100+i))
+	}
+	reload()
+	add(8, "the SA table is full")
+	is(want...)
 }
