@@ -11,17 +11,17 @@ import (
 type burst struct {
 	uring   *uring
 	number  uint32 // of the batch
-	open    int    // frames of it that are not answered
+	open    int    // frames of the batch without an answer
 	results [Batch]int32
 }
 
-// newBurst makes one, which the thread that uses it is to enable.
+// newBurst makes a burst, which the thread that uses it has to enable.
 func newBurst() (*burst, error) {
 	u, err := newUring(Batch, 2*Batch)
 	return &burst{uring: u}, err
 }
 
-// put has each write wait for the one before it, and none behind one that failed be tried.
+// put makes each write wait for the one before it. After one that failed none is tried.
 func (b *burst) put(fd int, frames [][]byte) (int, error) {
 	frames = frames[:min(len(frames), Batch)]
 	b.number++
@@ -60,7 +60,7 @@ func (b *burst) put(fd int, frames [][]byte) (int, error) {
 
 const unanswered = 1 << 30 // in the place of a result
 
-// answers takes the completions; what the kernel was not asked ends the burst.
+// answers takes the completions. One that was not asked for ends the burst.
 func (b *burst) answers(frames [][]byte) error {
 	for c, ok := b.uring.take(); ok; c, ok = b.uring.take() {
 		i := int(c.data & 0xffff)

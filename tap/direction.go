@@ -13,7 +13,7 @@ import (
 // Batch is the largest number of frames that are handed out at once.
 const Batch = 64
 
-// heartbeat is how often a sleeping reader looks whether its interface still exists.
+// heartbeat is how often a sleeping reader checks whether its interface still exists.
 const heartbeat = time.Second
 
 // Tally counts what a direction has done since it was made.
@@ -23,13 +23,13 @@ type Tally struct {
 	InBytes  uint64 `json:"in_bytes"`  //
 	Out      uint64 `json:"out"`       // frames written
 	OutBytes uint64 `json:"out_bytes"` //
-	HostDown uint64 `json:"host_down"` // frames given up because the receiving interface was down, or gone, or refused them until Stop
+	HostDown uint64 `json:"host_down"` // frames given up because the receiving interface was down or gone, or refused them until Stop
 	TooLong  uint64 `json:"too_long"`  // frames longer than the receiving interface's MTU allows; a TAP takes any length
 	Refused  uint64 `json:"refused"`   // frames that the receiving interface refused for good while it was up
-	Kept     int64  `json:"kept"`      // frames that were received and not given to Send, less those that were given and not received
+	Kept     int64  `json:"kept"`      // frames received but not given to Send, less those given to it but not received
 	Retries  uint64 `json:"retries"`   // times a write was refused for the moment and tried again
 	Oversize uint64 `json:"oversize"`  // frames longer than the direction's room, discarded unread; not part of In
-	Uncut    uint64 `json:"uncut"`     // merged frames that cannot be cut into those that they stand for, discarded; not part of In
+	Uncut    uint64 `json:"uncut"`     // merged frames that cannot be cut up, discarded; not part of In
 }
 
 // Direction moves frames one way between the queues of a pair. It belongs to a Worker.
@@ -44,8 +44,8 @@ type Direction struct {
 	public         counters
 }
 
-// engine is how a worker's frames are moved. Only stop may be called from another goroutine than the
-// worker's.
+// engine is how a worker's frames are moved. Of its methods only stop may be called from a goroutine
+// other than the worker's.
 type engine interface {
 	open() error
 	rounds() uint64
@@ -61,17 +61,17 @@ func newDirection(from, to *Device, queue int, o Options) *Direction {
 // From returns the device that the direction's frames come from.
 func (d *Direction) From() *Device { return d.from }
 
-// Tally returns the counts at the end of the latest batch. It may be called at any time by anyone.
+// Tally returns the counts as of the latest batch. Anyone may call it at any time.
 func (d *Direction) Tally() Tally { return d.public.load() }
 
-// Send has the frames written in order. A frame that is refused for the moment is tried again until
-// it is taken, and none overtakes it; meanwhile nothing is received, so that the burst waits in the
-// sending interface's own queue. A frame for an interface that is down is counted and given up, and so
-// is one that an attached interface goes on refusing for a fifth of a second with none before it.
-// An error means that no frame can be sent any more.
+// Send writes the frames in order. A frame that is refused for the moment is tried again until it is
+// taken, and none overtakes it; meanwhile nothing is received, so a burst waits in the sending
+// interface's own queue. A frame for an interface that is down is counted and given up. So is one that an
+// attached interface refuses for a fifth of a second although it has no other of ours. After an error no
+// frame can be sent.
 //
 // The frames need not be those received: a stage in between may have kept some or made others. They,
-// and the slice that holds them, are the direction's until Next returns frames of it again.
+// and their slice, belong to the direction until Next returns frames of it again.
 func (d *Direction) Send(frames [][]byte) error {
 	d.tally.Kept += int64(d.taken - len(frames))
 	d.taken = 0
@@ -80,8 +80,8 @@ func (d *Direction) Send(frames [][]byte) error {
 	return err
 }
 
-// lose counts a frame that was not written where it is lost by that, and reports whether it is. EINVAL
-// is what a frame too short for a header gets.
+// lose counts a frame that was not written, if the error means that it is lost, and reports whether it is.
+// A frame too short for a header gets EINVAL.
 func (d *Direction) lose(err error) bool {
 	switch {
 	case err == unix.EIO, err == unix.ENETDOWN:
@@ -96,7 +96,7 @@ func (d *Direction) lose(err error) bool {
 	return true
 }
 
-// failed names the interface that an operation failed on, and tells a deleted one apart.
+// failed names the interface on which an operation failed. The error of a deleted one wraps ErrGone.
 func (d *Device) failed(what string, err error) error {
 	if errors.Is(err, unix.EBADFD) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
 		return d.gone()
@@ -104,15 +104,14 @@ func (d *Device) failed(what string, err error) error {
 	return fmt.Errorf("%s %s: %w", what, d.name, err)
 }
 
-// head is the room in front of a frame, for what a packet socket tells apart from it.
+// head is the room before a frame, for what a packet socket delivers separately.
 const head = 16
 
 // slotSize is what a slot takes in memory.
 func (d *Direction) slotSize() int { return (head + d.room + max(d.tail, 1) + 63) &^ 63 }
 
-// slots cuts memory into slots, each with head room, a frame's room and tail. Each read may fill one
-// byte more than a frame's room, for a longer frame is cut short by the kernel without a word and has
-// to be noticed.
+// slots cuts memory into slots, each with head room, a frame's room and tail. A read may fill one byte
+// more than a frame's room: the kernel silently truncates a longer frame, which has to be noticed.
 func (d *Direction) slots(memory []byte) [][]byte {
 	size, filled, whole := d.slotSize(), head+d.room+1, head+d.room+max(d.tail, 1)
 	slots := make([][]byte, len(memory)/size)
@@ -122,8 +121,7 @@ func (d *Direction) slots(memory []byte) [][]byte {
 	return slots
 }
 
-// counters is a tally that others may read. The padding keeps one direction's writes off the cache
-// lines of the next.
+// counters is a Tally that others may read. The padding keeps directions on separate cache lines.
 type counters struct {
 	_                 [64]byte
 	in, inBytes       atomic.Uint64

@@ -41,7 +41,7 @@ func nameOf[T ~uint8](names []string, value T) string {
 	return fmt.Sprintf("%T(%d)", value, uint8(value))
 }
 
-// named is nameOf in reverse; what says of what the text should be a name.
+// named is nameOf in reverse; what says, for the error, what the text should name.
 func named[T ~uint8](value *T, what string, names []string, text []byte) error {
 	i := slices.Index(names, string(text))
 	if i < 0 {
@@ -52,9 +52,9 @@ func named[T ~uint8](value *T, what string, names []string, text []byte) error {
 	return nil
 }
 
-// Probe returns which engine Auto stands for here, Ring or Plain, and in a sentence why. It has really
-// moved a frame, for there are containers in which a ring can be made and nothing can be read by it.
-// It looks once; by which a NIC's frames are moved Worker.Engine says.
+// Probe returns the engine that Auto stands for here, Ring or Plain, and a sentence why. It has really
+// moved a frame, since in some containers a ring can be made but reads nothing. It tries once. How a NIC
+// really moves its frames, Worker.Engine says.
 func Probe() (Engine, string) {
 	p := probeOnce()
 	return p.engine, p.why
@@ -79,7 +79,7 @@ var probeOnce = sync.OnceValue(func() probed {
 	return probed{engine: Plain, why: fmt.Sprintf("io_uring does not move frames here: %v", err), err: err}
 })
 
-// settle puts what Probe found in the place of Auto, and refuses a ring that does not work.
+// settle replaces Auto by what Probe found, and refuses a ring that does not work.
 func (o Options) settle() (_ Options, why string, err error) {
 	if o.Engine == Plain {
 		return o, "asked for", nil
@@ -95,12 +95,12 @@ func (o Options) settle() (_ Options, why string, err error) {
 	return o, why, nil
 }
 
-// patienceOfProbe bounds how long Probe waits for its frame, for a machine on which it never comes. One
-// that is busy may take its time: what arrives decides.
+// patienceOfProbe bounds how long Probe waits for its frame. It is long, since a busy machine takes its
+// time, and only matters where the frame never comes.
 const patienceOfProbe = 5 * time.Second
 
-// tryRing moves a frame by a ring: through a TAP in a network namespace of its own, or where none may
-// be made, through a pair of sockets.
+// tryRing moves a frame by a ring: through a TAP in a network namespace of its own, or if none may be
+// made, through a pair of sockets.
 func tryRing(single bool) (where string, err error) {
 	type result struct {
 		where string
@@ -129,8 +129,8 @@ func tryRing(single bool) (where string, err error) {
 	}
 }
 
-// onOwnThread runs do on a thread that ends with it, so that it may change what is the thread's. The
-// process's first thread cannot end, and is what /proc/self shows.
+// onOwnThread runs do on a thread that ends with it, so that do may change the thread. It avoids the
+// process's first thread, which cannot end and is what /proc/self shows.
 func onOwnThread(do func()) {
 	runtime.LockOSThread() // and not unlocked, by which the thread ends with its goroutine
 	if unix.Gettid() != unix.Getpid() {
@@ -146,7 +146,7 @@ func onOwnThread(do func()) {
 	runtime.UnlockOSThread()
 }
 
-// probeFrame is broadcast from nobody, with an EtherType of those kept for experiments.
+// probeFrame is a broadcast from nobody, with an EtherType reserved for experiments.
 var probeFrame = append([]byte("\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x88\xb5 tapsec looks whether this moves"), make([]byte, 64)...)
 
 // ownTAP makes a TAP in a network namespace that goes with the thread, and sends the probe's frame out
@@ -170,7 +170,7 @@ func ownTAP() (tap, kernel *Device, err error) {
 	return tap, kernel, nil
 }
 
-// tryPair has sockets in the place of the TAP.
+// tryPair uses sockets instead of a TAP.
 func tryPair(single bool) error {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -186,8 +186,8 @@ func tryPair(single bool) error {
 	return tryMoving(d, far, single)
 }
 
-// tryMoving writes back what comes to d until the probe's frame was among it, and wants to find that
-// at the far end.
+// tryMoving writes back what comes to d until the probe's frame has come, and checks that the far end gets
+// it.
 func tryMoving(d *Device, far *os.File, single bool) error {
 	direction := newDirection(d, d, 0, Options{Room: len(probeFrame)})
 	r, err := newRing([]*Direction{direction}, Options{SingleReads: single})

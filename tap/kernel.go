@@ -52,8 +52,8 @@ func (d *Device) ringDrops(queue int) (uint64, error) {
 	return d.lost[queue].Load(), err
 }
 
-// openTable opens the kernel's counters in the current namespace, so that they can be read without
-// entering it again, for which a program needs privileges that it may have given up.
+// openTable opens the kernel's counters in the current namespace, so that they can be read later without
+// the privileges for entering it again.
 func (d *Device) openTable() (err error) {
 	d.table, err = os.Open(deviceTable)
 	return err
@@ -61,7 +61,7 @@ func (d *Device) openTable() (err error) {
 
 const deviceTable = "/proc/thread-self/net/dev"
 
-// interfaceDrops looks for the interface where it was opened, then where it is now.
+// interfaceDrops looks for the interface where it was opened, and then where it is now.
 func (d *Device) interfaceDrops() (Drops, error) {
 	var got Drops
 	err := control(d.queues[0], func(fd int) error {
@@ -106,8 +106,8 @@ func findDrops(table, name string) (Drops, error) {
 	return Drops{}, ErrGone
 }
 
-// Up brings the interface up, in whatever namespace it is now. One that is up already is left alone,
-// so that a user without privileges can use what root has made ready.
+// Up brings the interface up, in whatever namespace it is now. One that is up is left alone, so that an
+// unprivileged user can use what root has prepared.
 func (d *Device) Up() error {
 	return d.where(func(ifr *unix.Ifreq) error {
 		if err := interfaceIoctl(unix.SIOCGIFFLAGS, ifr); err != nil || ifr.Uint16()&unix.IFF_UP != 0 {
@@ -181,9 +181,9 @@ func (d *Device) nameNow(fd int) (*unix.Ifreq, error) {
 	return ifr, unix.IoctlIfreq(fd, unix.SIOCGIFNAME, ifr)
 }
 
-// inNamespace runs do in the namespace of the interface behind fd, which the ioctl ask opens.
-// Entering another namespace needs privileges, so it is left out where the interface never moved, or
-// where the kernel does not tell.
+// inNamespace runs do in the namespace of the interface behind fd, which the ioctl ask opens. Entering
+// another namespace needs privileges, so that is skipped if the interface never moved, or if the kernel
+// does not tell.
 func inNamespace(fd int, ask uint, do func() error) error {
 	theirs, err := unix.IoctlRetInt(fd, ask)
 	if errors.Is(err, unix.EBADFD) {
@@ -228,8 +228,8 @@ func present(ifr unix.Ifreq) bool {
 	return !errors.Is(err, unix.ENODEV)
 }
 
-// interfaceIoctl asks the current namespace about the interface that ifr names. Any socket does; one of
-// this family every service may open.
+// interfaceIoctl asks the current namespace about the interface that ifr names. Any socket does; every
+// service may open one of this family.
 func interfaceIoctl(request uint, ifr *unix.Ifreq) error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

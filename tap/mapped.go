@@ -13,32 +13,32 @@ import (
 	"tapsec/internal/segment"
 )
 
-// mapped is the engine of a worker that takes one direction's frames out of a packet ring, on a thread
-// of its own. They are worked on where the kernel has put them, and written from there: to a packet
-// socket by sendmmsg, to a TAP by an io_uring where there is one. While frames lie in the ring a batch
-// costs one call, and none to read it.
+// mapped is the engine of a worker that takes one direction's frames out of a packet ring, on a thread of
+// its own. They are processed where the kernel has put them, and written from there: to a packet socket
+// by sendmmsg, to a TAP by io_uring if possible. While there are frames in the ring, reading costs no call
+// and writing one for each batch.
 type mapped struct {
 	outlet
 	ring    *packetRing // nil once the kernel has broken it, from when on each frame is received
 	drained bool        // the ring was empty when its drops were last asked for
-	dropped uint64      // which were so many then
-	quiet   int         // how often it has slept in vain since a frame came
+	dropped uint64      // the ring's drops at that time
+	quiet   int         // how often it has slept in vain since the last frame
 	message *message    // receives what is too long for a slot, and cuts what was merged
 	batch   [][]byte
 	own     [][]byte // slots for such frames
 	busy    time.Duration
-	awake   time.Time // when something last came, where busy is set
+	awake   time.Time // when something last came, if busy is set
 	polled  [2]unix.PollFd
 	in, out int   // descriptors of its own
-	last    error // why the engine ended; it holds nothing from then on
+	last    error // why the engine ended, holding nothing any more
 
-	mutex   sync.Mutex // guards what it holds until its thread begins, and what wakes it then
+	mutex   sync.Mutex // guards what it holds until its thread begins, and later what wakes it
 	started bool
 	alarm   int // an eventfd while the engine is up, else -1
 }
 
-// newMapped makes all that the engine needs, so that what is short is found before the first frame.
-// Until its thread begins it belongs to its devices: see Device.Close.
+// newMapped makes all that the engine needs, so that a shortage shows before the first frame. Until its
+// thread begins the engine belongs to its devices: see Device.Close.
 func newMapped(d *Direction, o Options) (*mapped, error) {
 	m := &mapped{in: -1, out: -1, alarm: -1, busy: o.BusyPoll, batch: make([][]byte, 0, Batch),
 		message: newMessage(), own: d.slots(make([]byte, Batch*d.slotSize()))}
@@ -102,14 +102,14 @@ func (m *mapped) open() error {
 	return nil
 }
 
-// begun reports whether the engine is its thread's, or has ended.
+// begun reports whether the engine's thread has begun, or has ended.
 func (m *mapped) begun() bool {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
 	return m.started || m.last != nil
 }
 
-// release ends an engine whose thread has not begun, by the time that one of its devices is closed.
+// release ends an engine whose thread has not begun when one of its devices is closed.
 func (m *mapped) release() {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
@@ -118,7 +118,7 @@ func (m *mapped) release() {
 	}
 }
 
-// finish ends the engine and lets go of its thread.
+// finish ends the engine and releases its thread.
 func (m *mapped) finish(why error) error {
 	m.mutex.Lock()
 	defer m.mutex.Unlock()
@@ -128,8 +128,7 @@ func (m *mapped) finish(why error) error {
 	return m.end(why)
 }
 
-// end lets go of everything. What the kernel may still read stays where it is, for as long as the
-// process lives.
+// end releases everything. Memory that the kernel may still read stays for as long as the process lives.
 func (m *mapped) end(why error) error {
 	m.last = why
 	reading := false
@@ -178,9 +177,9 @@ func (m *mapped) send(d *Direction, frames [][]byte) error {
 
 // next returns all frames that have come, up to Batch:
 //
-//  1. Give back the slots of the batch before, which is written.
+//  1. Give back the slots of the last batch, which has been written.
 //  2. Take what is there.
-//  3. Where nothing is, sleep until something comes or it is time to look after the interface.
+//  3. If nothing is, sleep until something comes or it is time to look after the interface.
 func (m *mapped) next() (*Direction, [][]byte, error) {
 	if err := m.open(); err != nil {
 		return nil, nil, err
@@ -214,10 +213,10 @@ func (m *mapped) next() (*Direction, [][]byte, error) {
 	}
 }
 
-// spinning reports whether something came so lately that it is not worth sleeping.
+// spinning reports whether the last frame is too recent to go to sleep.
 func (m *mapped) spinning() bool { return m.busy > 0 && time.Since(m.awake) < m.busy }
 
-// take makes a batch of the frames that have come. An error behind frames comes again.
+// take makes a batch of the frames that have come. An error after some frames comes again.
 func (m *mapped) take() error {
 	d := m.direction
 	for len(m.batch) < Batch {
@@ -242,7 +241,7 @@ func (m *mapped) take() error {
 	return nil
 }
 
-// errNoBuffer says of a frame longer than its slot that the socket's queue had no room for it.
+// errNoBuffer is for a frame longer than its slot for which the socket's queue had no room.
 var errNoBuffer = errors.New("the socket's queue was full")
 
 // frame returns the next frame as it would be on a wire, with room behind it. What is too long for that
@@ -305,12 +304,12 @@ func (m *mapped) receive(own []byte) ([]byte, error) {
 }
 
 const (
-	suspicion  = 50 * time.Millisecond // after which a sleeper asks whether the ring is broken
-	suspicions = 20                    // how often, until that waits for the heartbeat
+	suspicion  = 50 * time.Millisecond // time after which a sleeper checks whether the ring is broken
+	suspicions = 20                    // how often it does; then only with the heartbeat
 )
 
-// sleep waits until a frame comes, or Stop. From time to time, and when the socket says that something
-// happened to the interface, it looks whether that is still there, and the ring whole.
+// sleep waits until a frame comes, or Stop. From time to time, and when the socket reports a change, it
+// checks that the interface is still there and the ring works.
 func (m *mapped) sleep() error {
 	limit := suspicion
 	if m.quiet >= suspicions || m.ring == nil {
@@ -328,17 +327,16 @@ func (m *mapped) sleep() error {
 		}
 		return m.remain()
 	case m.polled[0].Revents&unix.POLLERR != 0:
-		unix.GetsockoptInt(m.in, unix.SOL_SOCKET, unix.SO_ERROR) // which clears it: ENETDOWN, and frames come again when the interface is up
+		unix.GetsockoptInt(m.in, unix.SOL_SOCKET, unix.SO_ERROR) // clears ENETDOWN; frames come again when the interface is up
 		return m.remain()
 	}
 	return nil
 }
 
-// suspect does without the ring where the kernel drops frames though it is empty. A Linux that cannot
-// say in a virtio header how a frame was merged (SCTP, UFO) never fills the slot that this frame was to
-// have, nor any after it: of the owners of slots it keeps a bit (tpacket_rcv, rx_owner_map) that it
-// forgets to clear. What comes meanwhile is lost: it counts that, but for the few milliseconds that the
-// socket then takes to do without.
+// suspect gives up the ring if the kernel drops frames although it is empty. If Linux cannot say in a
+// virtio header how a frame was merged (SCTP, UFO), it never fills that frame's slot, nor any later one:
+// it forgets to clear the slot's bit in rx_owner_map (tpacket_rcv). What comes meanwhile is lost. The
+// kernel counts it, except during the few milliseconds that the socket takes to switch.
 func (m *mapped) suspect() error {
 	d := m.direction
 	if m.ring == nil || m.ring.ready() {

@@ -11,38 +11,38 @@ import (
 )
 
 const (
-	addresses = 12 // bytes of an Ethernet header in front of a VLAN tag
+	addresses = 12 // bytes of an Ethernet header before a VLAN tag
 	tagLength = 4
 
-	near    = 2048           // bytes of a frame that are received into its slot at once
+	near    = 2048           // bytes of a frame that are received directly into its slot
 	longest = 8*65535 + 1024 // bytes of a merged frame: the kernel's own limit (GSO_MAX_SIZE) and headers
 )
 
-// errUncut says of a merged frame that nobody here can cut it.
+// errUncut is for a merged frame that cannot be cut.
 var errUncut = errors.New("merged in a way that cannot be cut")
 
-// message receives frames of a packet socket together with what the kernel tells apart from their
-// bytes. It is made once for a direction, so that nothing is allocated for a frame.
+// message receives frames of a packet socket with what the kernel delivers beside their bytes. It is made
+// once for a direction, so that nothing is allocated for a frame.
 type message struct {
 	header  unix.Msghdr
 	parts   [2]unix.Iovec
 	control [8]uint64 // room for one control message, aligned
 	cutter  segment.Cutter
-	long    []byte // head room, then a merged frame, or the end of one that is longer than near
+	long    []byte // head room, then a merged frame, or the rest of one longer than near
 }
 
 func newMessage() *message { return &message{long: make([]byte, head+longest)} }
 
-// pending reports whether there is a frame without receiving another.
+// pending reports whether pieces of a merged frame are left.
 func (m *message) pending() bool { return m.cutter.Len() > 0 }
 
-// receive reads one frame into slot behind its head room. The frame returned may begin in the head
-// room; one that is longer than the room there is comes as EMSGSIZE.
+// receive reads one frame into slot after its head room. The frame returned may begin in the head room.
+// EMSGSIZE is for a frame longer than the slot.
 //
 //  1. Hand out what is left of a merged frame.
-//  2. Receive a frame with its virtio header in front, and the control message.
-//  3. A merged one is to be in one place, with its outer VLAN tag, which the kernel has taken out.
-//  4. Any other is to be in the slot, with its checksum and its tag.
+//  2. Receive a frame after its virtio header, and the control message.
+//  3. Put a merged one together, with its outer VLAN tag, which the kernel has taken out.
+//  4. Put any other into the slot, with its checksum and its tag.
 func (m *message) receive(fd int, slot []byte) ([]byte, error) {
 	if m.pending() {
 		return m.piece(slot)
@@ -68,7 +68,7 @@ func (m *message) receive(fd int, slot []byte) ([]byte, error) {
 	return m.tag(slot, n), nil
 }
 
-// cut puts the first part of a merged frame, of which a copy is kept, into a slot.
+// cut puts the first piece of a merged frame, of which it keeps a copy, into a slot.
 func (m *message) cut(h segment.Header, frame, slot []byte) ([]byte, error) {
 	return m.begin(h, append(m.long[:0], frame...), slot)
 }
@@ -80,7 +80,7 @@ func (m *message) begin(h segment.Header, merged, slot []byte) ([]byte, error) {
 	return m.piece(slot)
 }
 
-// piece puts the next part of a merged frame into a slot.
+// piece puts the next piece of a merged frame into a slot.
 func (m *message) piece(slot []byte) ([]byte, error) {
 	if m.cutter.Len() > len(slot)-head {
 		m.cutter.Skip()
@@ -89,9 +89,9 @@ func (m *message) piece(slot []byte) ([]byte, error) {
 	return m.cutter.Append(slot[head:head]), nil
 }
 
-// read receives a frame, its first bytes into the slot and the others into m.long, where they would be
-// if all of it were there, and returns its length. The kernel has thrown away a frame of which it says
-// EINVAL: a virtio header cannot tell how it was merged.
+// read receives a frame and returns its length: its first bytes go into the slot, the others to their place
+// in m.long. With EINVAL the kernel has thrown the frame away, because a virtio header cannot say how it
+// was merged.
 func (m *message) read(fd int, slot []byte, first int) (int, error) {
 	m.parts[0].Base = &slot[head-segment.HeaderLen]
 	m.parts[0].SetLen(segment.HeaderLen + first)
@@ -112,8 +112,8 @@ func (m *message) read(fd int, slot []byte, first int) (int, error) {
 	return int(n) - segment.HeaderLen, nil
 }
 
-// tag returns the frame of n bytes that lies in memory behind its head room, with the VLAN tag that the
-// kernel told apart from it.
+// tag returns the frame of n bytes after the head room in memory, with the VLAN tag that the kernel
+// delivered separately.
 func (m *message) tag(memory []byte, n int) []byte {
 	frame := memory[head : head+n]
 	if tci, tpid, tagged := m.auxiliary(); tagged && n >= addresses {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// outlet writes the frames of one direction in order, for an engine whose send returns when all is
-// written. What is refused is tried again, and what comes behind it waits.
+// outlet writes the frames of one direction in order, for an engine whose send returns when all are
+// written. A refused frame is tried again, and the others wait behind it.
 type outlet struct {
 	pulse
 	direction *Direction
@@ -26,8 +26,8 @@ type outlet struct {
 
 // sink writes frames to an interface.
 type sink interface {
-	// put writes frames from the first one on. It returns how many, and where those are not all it
-	// may return why not the next one.
+	// put writes frames from the first one on, and returns how many. If those are not all, it may return why
+	// not the next one.
 	put(fd int, frames [][]byte) (n int, err error)
 }
 
@@ -59,7 +59,7 @@ func (o *outlet) giveUp(err error) error {
 	return o.direction.to.failed("write to", err)
 }
 
-// write writes until a frame is refused for the moment, or with all others.
+// write writes until a frame is refused for the moment or for good.
 func (o *outlet) write(fd uintptr) {
 	d := o.direction
 	for len(o.rest) > 0 {
@@ -121,7 +121,7 @@ func (t *together) put(fd int, frames [][]byte) (int, error) {
 	}
 	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&t.headers)), uintptr(len(frames)), 0, 0, 0)
 	if errno != 0 {
-		return 0, errno // of the first; that of another one comes with the next call
+		return 0, errno // of the first frame; another's comes with the next call
 	}
 	return int(n), nil
 }

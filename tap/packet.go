@@ -18,13 +18,12 @@ const receiveBuffer = 32 << 20
 // sockets (packet(7)). Frames that others send to the interface are received, whatever their
 // destination address; frames written leave by it. It has one queue: see AttachQueues. It needs CAP_NET_RAW.
 //
-// The machine's own stack stays where it is. It receives a copy of every frame, and answers those
-// for its own addresses: give the interface none. What it sends by the interface leaves unseen.
+// The machine's own stack stays in place. It receives a copy of every frame, and answers those for its own
+// addresses, so give the interface none. What the stack sends leaves unseen.
 //
-// A checksum that a sender left to hardware, as one on the other end of a veth does, is filled in, and
-// frames that the kernel has merged, or not yet cut, are cut (internal/segment). Frames for an interface
-// that is up and has no carrier the kernel takes, and loses
-// them without a word.
+// A checksum that a sender left to hardware, like the other end of a veth, is filled in. Frames that the
+// kernel has merged, or not yet cut, are cut (internal/segment). Frames for an interface that is up but has
+// no carrier are silently lost by the kernel.
 func Attach(name string) (*Device, error) { return AttachQueues(name, 1) }
 
 // AttachQueues is Attach with several queues, each a socket that takes its share of the frames. Which
@@ -60,8 +59,8 @@ func AttachQueues(name string, queues int) (*Device, error) {
 	return d, nil
 }
 
-// attach opens the sockets of one queue. A socket that tells the checksums' state wants to be told it
-// too, so another one writes.
+// attach opens the sockets of one queue. A socket that reports the checksums' state wants it for frames
+// that are written, too, so another one writes.
 func (d *Device) attach(index, queue, queues int) error {
 	in, err := packetSocket(d.name, index, unix.ETH_P_ALL, func(fd, index int) error {
 		if queues > 1 {
@@ -83,7 +82,7 @@ func (d *Device) attach(index, queue, queues int) error {
 	return nil
 }
 
-// takeShare has a socket take the frames of one of several queues.
+// takeShare makes a socket take the frames of one of several queues.
 func takeShare(fd, queue, queues int) error {
 	p, err := load(shareProgram(queue, queues))
 	if err != nil {
@@ -104,9 +103,9 @@ func indexOf(name string) (int, error) {
 	return int(ifr.Uint32()), nil
 }
 
-// packetSocket opens a socket bound to an interface. Before it is bound to a protocol it hears
-// nothing, and so never a frame of another interface. The runtime's poller does not know it, which each
-// frame that comes, and each that has left, would wake.
+// packetSocket opens a socket bound to an interface. Until it is bound to a protocol it receives nothing,
+// and so never a frame of another interface. The runtime's poller does not know it: every frame received
+// or sent would wake that.
 func packetSocket(name string, index, protocol int, prepare func(fd, index int) error) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if errors.Is(err, unix.EPERM) {

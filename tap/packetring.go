@@ -20,34 +20,33 @@ const (
 	linkHeader = 14 + 2*tagLength
 	slotHead   = 96 // of a slot: header, address and virtio header, and the frame from an odd place on
 
-	copyThreshold = 1 // any but zero: whether a frame is copied its slot decides
+	copyThreshold = 1 // anything but 0: its slot decides whether a frame is copied
 )
 
-// packetRing is the receive ring of a packet socket (packet_mmap, TPACKET_V2): memory in slots that the
-// kernel fills one after the other, and again once they are given back. Version 2 because version 3
-// tells only of whole blocks, or when a block is a millisecond old.
+// packetRing is the receive ring of a packet socket (packet_mmap, TPACKET_V2): slots that the kernel fills
+// one after the other, and again once they are given back. It is version 2 because version 3 reports only
+// whole blocks, or blocks that are a millisecond old.
 //
-//	| tpacket2_hdr | sockaddr_ll | ... | virtio_net_hdr | frame | ... room behind it
+//	| tpacket2_hdr | sockaddr_ll | ... | virtio_net_hdr | frame | ... room after it
 //	                                                    ^ mac of the header
 //
-// A frame that is longer than its slot is cut short there, and lies whole in the socket's own queue, out
-// of which recvmsg takes it. Only a socket that has as much as it may hold has no room for such a
-// frame.
+// A frame longer than its slot is truncated there, and is complete in the socket's own queue, from which
+// recvmsg takes it. If that queue is full, such a frame is lost.
 //
-// A ring is its device's and is handed from one worker to the next, so that no frame in it is lost. It
-// is unmapped by whoever lets go of it last.
+// A ring belongs to its device and passes from one worker to the next, so that no frame in it is lost. Its
+// last holder unmaps it.
 type packetRing struct {
 	memory   []byte
 	size     int // bytes of a slot
 	perBlock int
 	slots    int
 	at       int // the slot that the kernel fills next, or has filled
-	lent     int // slots in front of it that are not given back
+	lent     int // slots before it that are not given back
 	holders  atomic.Int32
 }
 
-// newPacketRing has a socket receive by a ring of so many bytes, whose slots have room for a frame and
-// bytes behind it: one that is as long as the interface's MTU allows now, if it may be.
+// newPacketRing makes a socket receive by a ring of so many bytes. Its slots have room for a frame and tail
+// bytes after it, if possible a frame as long as the interface's MTU allows now.
 func newPacketRing(f *os.File, bytes, room, tail int) (*packetRing, error) {
 	if err := control(f, func(fd int) error {
 		mtu, err := mtuOf(fd)
@@ -151,12 +150,12 @@ func (r *packetRing) giveBack() {
 	}
 }
 
-// arrival is a frame in a slot, and what the kernel tells apart from its bytes.
+// arrival is a frame in a slot, and what the kernel delivers beside its bytes.
 type arrival struct {
 	slot       []byte
 	begin, end int  // of the frame in it
 	length     int  // of the frame as it came
-	copied     bool // whole into the socket's queue, for it is cut short here
+	copied     bool // complete in the socket's queue, since it is truncated here
 	tagged     bool
 	tci, tpid  uint16
 }
@@ -168,7 +167,7 @@ func (a *arrival) vnet() []byte { return a.slot[a.begin-segment.HeaderLen : a.be
 
 func (a *arrival) frame() []byte { return a.slot[a.begin:a.end] }
 
-// tag puts the outer VLAN tag back, in the place of the virtio header.
+// tag puts the outer VLAN tag back, over the virtio header.
 func (a *arrival) tag() {
 	if !a.tagged || a.end-a.begin < addresses {
 		return

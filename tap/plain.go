@@ -13,9 +13,9 @@ import (
 type plain struct {
 	outlet
 	in      syscall.RawConn
-	message *message // where frames come from a packet socket
+	message *message // if frames come from a packet socket
 	busy    time.Duration
-	awake   time.Time // when something last came, where busy is set
+	awake   time.Time // when something last came, if busy is set
 	slots   [][]byte
 	batch   [][]byte // received, lies in slots
 	failure error    // what ended fill
@@ -51,7 +51,7 @@ func newPlain(d *Direction, o Options) (*plain, error) {
 	return p, d.source.SetReadDeadline(time.Now().Add(heartbeat))
 }
 
-// open has nothing to do: newPlain holds all.
+// open has nothing to do: newPlain has opened all.
 func (p *plain) open() error { return nil }
 
 func (p *plain) stop() {
@@ -62,9 +62,9 @@ func (p *plain) stop() {
 // next waits for at least one frame and returns all that are ready, up to Batch.
 //
 //  1. Read until the queue is empty or the batch full; sleep only on an empty batch.
-//  2. After a heartbeat without waking, read once more and look whether the interface still exists:
-//     its deletion wakes sleepers a moment before it shows, so a wake-up can come too early.
-//  3. An error behind frames waits until they have been taken; it comes again.
+//  2. After a heartbeat without waking, read once more and check that the interface still exists: its
+//     deletion wakes sleepers a moment before it shows, so waking up alone may be too early.
+//  3. An error after some frames waits until they have been taken; it comes again.
 func (p *plain) next() (*Direction, [][]byte, error) {
 	d := p.direction
 	p.batch = p.batch[:0]
@@ -92,8 +92,8 @@ func (p *plain) next() (*Direction, [][]byte, error) {
 	return nil, nil, ErrStopped
 }
 
-// spin reads without sleeping for as long after the last frame as that was asked for, and tells
-// whether it got anything.
+// spin reads without sleeping for the time after the last frame that BusyPoll asks for, and reports whether
+// it got anything.
 func (p *plain) spin() bool {
 	for p.busy > 0 && time.Since(p.awake) < p.busy && !p.stopped.Load() {
 		if p.in.Control(p.look) != nil || len(p.batch) > 0 || p.failure != nil && p.failure != unix.EAGAIN {

@@ -8,13 +8,13 @@ import (
 
 // Registers of a program.
 const (
-	packet = asm.R6 // what loads are from
-	at     = asm.R7 // offset of the header that is next
+	packet = asm.R6 // what is loaded from
+	at     = asm.R7 // offset of the next header
 	kind   = asm.R8 // and its protocol number
-	flow   = asm.R9 // what the flow's hash is made of
+	flow   = asm.R9 // the flow's hash so far
 )
 
-// program is instructions, and the name of the next one.
+// program is a list of instructions, and the label of the next one.
 type program struct {
 	code asm.Instructions
 	name string
@@ -29,11 +29,11 @@ func (p *program) add(code ...asm.Instruction) {
 	}
 }
 
-// mark gives the next instruction a name to jump to.
+// mark labels the next instruction.
 func (p *program) mark(name string) { p.name = name }
 
-// load reads bytes at an offset from the header that is next, in network order, into R0. Behind the
-// frame's end it goes to "none".
+// load reads bytes at an offset from the next header, in network order, into R0. Beyond the frame's end it
+// goes to "none".
 func (p *program) load(offset int32, size asm.Size) {
 	const scratch = -8
 	p.add(
@@ -46,13 +46,13 @@ func (p *program) load(offset int32, size asm.Size) {
 	}
 }
 
-// mix makes bytes part of the flow's hash.
+// mix adds bytes to the flow's hash.
 func (p *program) mix(offset int32, size asm.Size) {
 	p.load(offset, size)
 	p.add(asm.Xor.Reg(flow, asm.R0))
 }
 
-// steerProgram chooses a TAP's queue: of the number that it returns the kernel takes the lower 16 bits
+// steerProgram chooses a TAP's queue: the kernel takes the lower 16 bits of the number that it returns,
 // modulo the number of queues.
 func steerProgram() asm.Instructions {
 	var p program
@@ -61,7 +61,7 @@ func steerProgram() asm.Instructions {
 	return p.code
 }
 
-// shareProgram has a packet socket take all of a frame that is for its queue, and no other frame.
+// shareProgram makes a packet socket take the frames for its queue whole, and no others.
 func shareProgram(queue, queues int) asm.Instructions {
 	var p program
 	p.choose(false)
@@ -72,11 +72,11 @@ func shareProgram(queue, queues int) asm.Instructions {
 	return p.code
 }
 
-// choose leaves the number in R0 that a frame's queue is chosen by, 0 where the frame ends too early.
+// choose leaves in R0 the number by which a frame's queue is chosen, 0 if the frame ends too early.
 //
 //  1. Step over up to two VLAN tags.
 //  2. Take the addresses, step over IPv4 options or IPv6 extension headers.
-//  3. It is the SPI of ESP, of AH, or where natt says so, of ESP in UDP.
+//  3. It is the SPI of ESP, of AH, or with natt of ESP in UDP.
 //  4. Or a hash of addresses, protocol and, unless it is a fragment, ports.
 func (p *program) choose(natt bool) {
 	const etherType, ipv4, ipv6 = 12, 0x0800, 0x86dd

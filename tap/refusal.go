@@ -7,34 +7,34 @@ import (
 )
 
 const (
-	firstPause   = 50 * time.Microsecond // before a refused frame is tried again; doubled each time that it is
+	firstPause   = 50 * time.Microsecond // before a refused frame is tried again, doubled each time
 	longestPause = 5 * time.Millisecond
 
 	longestPatience = 200 * time.Millisecond // with a frame that an attached interface refuses
 	leastPatience   = time.Millisecond
 )
 
-// refusal is how a direction goes on with the frame that is first in line and was refused.
+// refusal decides what to do with the first frame in line after it was refused.
 //
-// A TAP refuses frames while its send buffer is full or memory is short, and a packet socket answers
-// EAGAIN while its own buffer is full: all that passes, and is waited for. A packet socket's ENOBUFS
-// says that the interface's queue or a filter threw the frame away. A queue that is full passes too; a
-// filter that wants no such frame, or a token bucket smaller than it, does not, and only time tells
-// them apart. So a frame is given up that was refused for longestPatience without a break, in which
-// nothing of ours lay in the interface's queue to make room for it.
+// A TAP refuses frames while its send buffer is full or memory is short, and a packet socket returns
+// EAGAIN while its own buffer is full: that passes, so the frame waits. A packet socket's ENOBUFS means
+// that the interface's queue or a filter threw the frame away. A full queue passes, too; a filter that
+// wants no such frame, or a token bucket smaller than it, does not, and only time tells which it was. So a
+// frame is given up after longestPatience of refusals during which nothing of ours was in the interface's
+// queue to make room for it.
 //
-// Each frame given up halves the time that the next one has, for where one kind of frame is refused
-// for good there are more; one that is taken after it was refused shows a busy interface, and gives
-// all of it back.
+// Each frame given up halves the patience with the next one, since where one is refused for good there are
+// more of its kind. A frame that is taken after a refusal shows that the interface was busy, and restores
+// the patience.
 type refusal struct {
-	pause    time.Duration // before the next try; zero where nothing was refused
-	until    time.Time     // when that is
-	since    time.Time     // since when nothing but the interface itself stands in the way; zero where something does
-	patience time.Duration // zero stands for the longest
+	pause    time.Duration // before the next try; zero if nothing was refused
+	until    time.Time     // time of the next try
+	since    time.Time     // since when only the interface itself is in the way; zero if something else is
+	patience time.Duration // zero is longestPatience
 }
 
-// again has the frame wait, longer the more often it was refused in a row, and reports whether it is
-// to be given up instead.
+// again makes the frame wait, longer with each refusal in a row, and reports whether it is to be given up
+// instead.
 func (r *refusal) again(errno error, d *Device, fd int) (giveUp bool) {
 	now := time.Now()
 	r.pause = min(max(2*r.pause, firstPause), longestPause)
@@ -55,14 +55,14 @@ func (r *refusal) again(errno error, d *Device, fd int) (giveUp bool) {
 	return false
 }
 
-// over notes that the frame first in line is dealt with.
+// over notes that the first frame in line is done with.
 func (r *refusal) over() {
 	if r.pause > 0 {
 		*r = refusal{}
 	}
 }
 
-// left returns how long it still is until the frame is tried again.
+// left returns the time until the frame is tried again.
 func (r *refusal) left() time.Duration {
 	if r.pause == 0 {
 		return 0
@@ -70,13 +70,13 @@ func (r *refusal) left() time.Duration {
 	return max(time.Until(r.until), 0)
 }
 
-// outstanding reports whether frames that were written to a packet socket have not left yet.
+// outstanding reports whether frames written to a packet socket have not left yet.
 func outstanding(fd int) bool {
 	bytes, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
 	return err == nil && bytes > 0
 }
 
-// refused reports whether a frame may be taken a moment later.
+// refused reports whether the error is one that may pass.
 func refused(err error) bool {
 	return err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ENOMEM
 }

@@ -13,13 +13,13 @@ import (
 )
 
 const (
-	submissions = 512  // for each port a batch of writes, one of reads, and a few
-	completions = 1024 // never more are under way
+	submissions = 512  // for each port a batch of writes, a batch of reads, and a few
+	completions = 1024 // as many as can be under way
 
-	lastPatience = 2 * heartbeat // with a kernel that does not answer what it was asked to cancel
+	lastPatience = 2 * heartbeat // with a kernel that does not complete what was cancelled
 )
 
-// What a completion is of; its data holds kind, port, batch and index.
+// Kinds of completions. A completion's data holds kind, port, batch and index.
 const (
 	ofRead = iota + 1
 	ofWrite
@@ -45,18 +45,18 @@ type ring struct {
 	awake  time.Time // when something last happened, where busy is set
 
 	failure   error     // an interface is lost: what is under way ends, and nothing more is read
-	armed     bool      // the alarm is polled
-	cancelled bool      // what waits, so that the ring can end
+	armed     bool      // the alarm is being polled
+	cancelled bool      // pending requests were cancelled, so that the ring can end
 	heard     time.Time // when something was last completed since then
 	stuck     bool      // nothing was for lastPatience
 
-	mutex   sync.Mutex // guards the ring until its thread begins, and what wakes it then
+	mutex   sync.Mutex // guards the ring until its thread begins, and later what wakes it
 	started bool
 	alarm   int // an eventfd while the ring is up, else -1
 }
 
-// newRing makes all that the ring needs, so that what is short is found before the first frame. Until
-// its thread begins it belongs to its devices: see Device.Close.
+// newRing makes all that the ring needs, so that a shortage shows before the first frame. Until its thread
+// begins the ring belongs to its devices: see Device.Close.
 func newRing(directions []*Direction, o Options) (r *ring, err error) {
 	r = &ring{busy: o.BusyPoll, alarm: -1}
 	if r.uring, err = newUring(submissions, completions); err != nil {
@@ -84,12 +84,12 @@ func newRing(directions []*Direction, o Options) (r *ring, err error) {
 	return r, nil
 }
 
-// next hands out the frames of a direction that has some, and goes into the kernel when none has:
+// next hands out the frames of a direction that has some, and calls the kernel when none has:
 //
 //  1. Bind the ring to this thread, the first time.
 //  2. Hand out a batch of a port whose last one is settled.
-//  3. Where all has ended, let go of everything and say why.
-//  4. Else write, read and wait in one call.
+//  3. If all has ended, release everything and return why.
+//  4. Otherwise write, read and wait in one call.
 func (r *ring) next() (*Direction, [][]byte, error) {
 	if err := r.open(); err != nil {
 		return nil, nil, err
@@ -134,14 +134,14 @@ func (r *ring) open() error {
 	return nil
 }
 
-// begun reports whether the ring is its thread's, or has ended.
+// begun reports whether the ring's thread has begun, or has ended.
 func (r *ring) begun() bool {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
 	return r.started || r.last != nil
 }
 
-// finish ends the ring and lets go of its thread.
+// finish ends the ring and releases its thread.
 func (r *ring) finish(why error) error {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
@@ -149,7 +149,7 @@ func (r *ring) finish(why error) error {
 	return r.end(why)
 }
 
-// release ends a ring whose thread has not begun, by the time that one of its devices is closed.
+// release ends a ring whose thread has not begun when one of its devices is closed.
 func (r *ring) release() {
 	r.mutex.Lock()
 	defer r.mutex.Unlock()
@@ -158,7 +158,7 @@ func (r *ring) release() {
 	}
 }
 
-// end lets go of the descriptors and the memory.
+// end releases descriptors and memory.
 func (r *ring) end(why error) error {
 	r.last = why
 	if r.alarm >= 0 {
@@ -212,7 +212,8 @@ func (r *ring) reason() error {
 	return ErrStopped
 }
 
-// over reports whether the ring is to end and nothing is under way, or nothing that will ever end.
+// over reports whether the ring has to end and nothing is under way any more, or nothing that will ever
+// complete.
 func (r *ring) over() bool {
 	if !r.stopping() {
 		return false
@@ -226,11 +227,11 @@ func (r *ring) over() bool {
 	return over || r.stuck
 }
 
-// cycle goes into the kernel once.
+// cycle calls the kernel once.
 //
-//  1. Queue the writes that are due, then reads; where the ring is to end cancel those instead.
-//  2. Enter. Writes end in the call, so it waits for those and for nothing else; without any it
-//     sleeps until a frame comes, a pause ends, or it is time to look after the interfaces.
+//  1. Queue the writes that are due, then reads; if the ring has to end cancel reads instead.
+//  2. Enter. Writes end within the call, so it waits for them only. Without any it sleeps until a frame
+//     comes, a pause ends, or it is time to look after the interfaces.
 //  3. Take what was completed, and publish the counts.
 func (r *ring) cycle() error {
 	open, limit := 0, heartbeat
@@ -259,7 +260,7 @@ func (r *ring) cycle() error {
 	return nil
 }
 
-// watch has the alarm polled, or where the ring is to end has all cancelled that waits.
+// watch polls the alarm, or if the ring has to end, cancels all that waits.
 func (r *ring) watch() {
 	switch {
 	case !r.stopping() && !r.armed:
@@ -273,7 +274,7 @@ func (r *ring) watch() {
 	}
 }
 
-// spinning reports whether something happened so lately that it is not worth sleeping.
+// spinning reports whether the last event is too recent to go to sleep.
 func (r *ring) spinning() bool { return r.busy > 0 && time.Since(r.awake) < r.busy }
 
 // complete takes the completions, and reports whether there were any.
@@ -294,7 +295,7 @@ func (r *ring) complete() (some bool) {
 	return some
 }
 
-// answered gives a completion to the port that it is for.
+// answered gives a completion to its port.
 func (r *ring) answered(c completion) error {
 	kind, port, batch, index := int(c.data>>56), int(c.data>>48&0xff), uint32(c.data>>16), int(c.data&0xffff)
 	if port < len(r.ports) {
@@ -317,8 +318,8 @@ func (r *ring) answered(c completion) error {
 	return fmt.Errorf("io_uring answers for an entry that it was not given: %#x", c.data)
 }
 
-// look notices interfaces that are gone: a deletion wakes the thread a moment before it shows, so
-// that the wake-up can come too early. It also gives up a kernel that does not let the ring end.
+// look notices interfaces that are gone; a deletion wakes the thread a moment before it shows, so waking up
+// alone may be too early. It also gives up on a kernel that does not let the ring end.
 func (r *ring) look() {
 	r.stuck = r.cancelled && time.Since(r.heard) >= lastPatience
 	for _, p := range r.ports {
@@ -333,7 +334,7 @@ func (r *ring) fail(err error) {
 	}
 }
 
-// remains reports whether a device is open and its interface there.
+// remains returns an error unless the device is open and its interface there.
 func (d *Device) remains(f *os.File) error {
 	err := control(f, func(fd int) error {
 		_, err := d.nameNow(fd)
@@ -348,7 +349,7 @@ func (d *Device) remains(f *os.File) error {
 	return nil
 }
 
-// abandoned is memory that the kernel was given and never gave back, kept from being used again.
+// abandoned is memory that the kernel never gave back, kept so that it is not reused.
 var abandoned struct {
 	sync.Mutex
 	all []any

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// slotCount is how many frames of a direction can be in its memory: a batch that is being written, and
-// one that is being read. The kernel wants a power of two.
+// slotCount is how many frames a direction's memory holds: a batch being written, and one being read. The
+// kernel wants a power of two.
 const slotCount = 2 * Batch
 
 // ringPort is a direction's part in a ring, with descriptors of its own.
@@ -19,7 +19,7 @@ type ringPort struct {
 	memory    []byte // buffers, then slots
 }
 
-// newRingPort readies the memory and the descriptors. After an error as well it is to be closed.
+// newRingPort prepares memory and descriptors. It has to be closed even after an error.
 func newRingPort(d *Direction, index int, u *uring, single bool) (p *ringPort, err error) {
 	p = &ringPort{direction: d}
 	p.reader = reader{direction: d, uring: u, index: index, fd: -1, lent: make([]uint16, 0, Batch), batch: make([][]byte, 0, Batch)}
@@ -30,7 +30,7 @@ func newRingPort(d *Direction, index int, u *uring, single bool) (p *ringPort, e
 	if p.writer.fd, err = duplicate(d.target); err != nil {
 		return p, d.to.failed("write to", err)
 	}
-	const ring = slotCount * int(unsafe.Sizeof(buffer{})) // fills its pages, and begins the first
+	const ring = slotCount * int(unsafe.Sizeof(buffer{})) // whole pages, at the start
 	p.memory, err = unix.Mmap(-1, 0, ring+slotCount*d.slotSize(), unix.PROT_READ|unix.PROT_WRITE,
 		unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
@@ -57,7 +57,7 @@ func (p *ringPort) underWay() bool {
 	return p.writer.open > 0 || p.reader.feed != nil && p.reader.feed.underWay()
 }
 
-// end gives up what cannot be written, or is refused just now, and reports whether nothing is left.
+// end gives up what cannot be written or is refused now, and reports whether nothing is left.
 func (p *ringPort) end() bool {
 	if w := &p.writer; w.open == 0 && (w.dead || w.refusal.pause > 0) {
 		p.giveUp()
@@ -72,8 +72,8 @@ func (p *ringPort) giveUp() {
 	p.writer.refusal = refusal{}
 }
 
-// close lets go of everything; a frame that is not written by then is lost to an interface that is.
-// What the kernel may still read or write stays where it is, for as long as the process lives.
+// close releases everything; frames not written by then count as lost with the interface. Memory that the
+// kernel may still read or write stays for as long as the process lives.
 func (p *ringPort) close() {
 	if p.underWay() {
 		abandon(p.memory, p.writer.rest)
@@ -90,7 +90,7 @@ func (p *ringPort) close() {
 	}
 }
 
-// remains reports whether both interfaces are there, and their devices open.
+// remains returns an error unless both interfaces are there and their devices open.
 func (p *ringPort) remains() error {
 	if err := p.direction.from.remains(p.direction.source); err != nil {
 		return err

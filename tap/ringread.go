@@ -14,12 +14,12 @@ type place uint8
 const (
 	empty  place = iota // no frame is in it, and the kernel does not know it
 	given               // the kernel may fill it
-	filled              // in line to be handed out
-	lent                // to the caller of next, until what it sends instead is settled
+	filled              // waits in line to be handed out
+	lent                // with the caller of next, until what it sends is settled
 )
 
-// reader is the read side of a ring port. It says which slots may be filled, by a feed, and hands out
-// those that are, in the order in which their frames came.
+// reader is the read side of a ring port. Through a feed it lets the kernel fill free slots, and it hands
+// out filled ones in the order in which their frames came.
 type reader struct {
 	direction *Direction
 	uring     *uring
@@ -31,7 +31,7 @@ type reader struct {
 	places [slotCount]place
 	frames [slotCount][]byte // by slot
 	line   [slotCount]uint16 // filled slots, in the order of their frames
-	first  int               // of the line
+	first  int               // start of the line
 	filled int
 	lent   []uint16
 	batch  [][]byte // handed out
@@ -48,7 +48,7 @@ type feed interface {
 	underWay() bool
 }
 
-// answered takes the completion of a read. An error says that nothing more can be read.
+// answered takes the completion of a read. After an error nothing more can be read.
 func (r *reader) answered(c completion, index int) error {
 	d, n, errno := r.direction, int(c.result), unix.Errno(-c.result)
 	slot, known := r.feed.answered(c, index)
@@ -94,7 +94,7 @@ func (r *reader) giveBack(slot uint16) {
 	r.feed.give(slot)
 }
 
-// handOut returns the next batch. The one before it is settled by then.
+// handOut returns the next batch. The last one must be settled.
 func (r *reader) handOut() [][]byte {
 	for _, slot := range r.lent {
 		r.giveBack(slot)
@@ -112,12 +112,12 @@ func (r *reader) handOut() [][]byte {
 	return r.batch
 }
 
-// multishot feeds by a ring of buffers, out of which one entry takes one after the other for as long as
-// there are any.
+// multishot feeds by a ring of buffers, which a single entry uses one after the other for as long as there
+// are any.
 type multishot struct {
 	*reader
 	buffers  []buffer
-	provided uint16 // how many were ever given to the kernel, modulo 65536
+	provided uint16 // buffers ever given to the kernel, modulo 65536
 	reading  bool
 }
 
@@ -159,15 +159,15 @@ func (m *multishot) answered(c completion, _ int) (slot int, known bool) {
 
 const leastBurst = 4 // single reads, after the queue was empty
 
-// singles feeds by an entry for each slot, which does not wait, and where nothing came by one that waits
-// until something does.
+// singles feeds by an entry for each slot, which does not wait. When nothing came, one that waits until
+// something does is queued.
 type singles struct {
 	*reader
 	free    []uint16
 	reads   int  // under way
 	burst   int  // how many to queue at once
-	dry     bool // nothing was there
-	polling bool // waiting until something is
+	dry     bool // there was nothing to read
+	polling bool // waits until there is
 }
 
 func (s *singles) underWay() bool { return s.reads > 0 || s.polling }
@@ -179,7 +179,7 @@ func (s *singles) woken() (known bool) {
 
 func (s *singles) give(slot uint16) { s.free = append(s.free, slot) }
 
-// queue queues more reads the more frames came last time, for each that finds none costs too.
+// queue queues the more reads the more frames came last time, since a read that finds nothing costs, too.
 func (s *singles) queue() {
 	if s.underWay() {
 		return

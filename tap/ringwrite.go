@@ -10,7 +10,7 @@ import (
 type writeState uint8
 
 const (
-	waiting  writeState = iota // to be given to the kernel, for the first time or once more
+	waiting  writeState = iota // to be given to the kernel, for the first time or again
 	underWay                   // with the kernel
 	settled                    // written, or lost and counted
 )
@@ -23,29 +23,29 @@ const (
 //	   +--------------------+
 //	    refused, or not tried
 //
-// The entries of a batch are linked: each waits for the one before it, and none behind one that failed
-// is tried. Each is answered by one completion, which names batch and slot; they may come in any order
-// and at any time. The next batch is queued when the last answer is there, and begins with what is
-// waiting, in order: no frame is written before another that was refused.
+// The entries of a batch are linked: each waits for the one before it, and after one that failed none is
+// tried. Each gets one completion, which names batch and slot; completions come in any order and at any
+// time. The next batch is queued after the last completion, and begins with what is waiting, in order, so
+// that no frame overtakes one that was refused.
 type writer struct {
 	direction *Direction
 	uring     *uring
 	index     int // of the port
 	fd        int
 
-	rest   [][]byte // what is not settled, in order; begins with the batch
-	batch  uint32   // its number
+	rest   [][]byte // what is not settled, in order, beginning with the batch
+	batch  uint32   // number of the batch
 	states [Batch]writeState
 	queued int // frames in the batch
-	open   int // of them, those that are not answered
+	open   int // frames of the batch without a completion
 
 	stride  int        // how many frames to queue next
-	errno   unix.Errno // why a frame of the batch was refused
+	errno   unix.Errno // why a frame of the batch was refused, if one was
 	refusal refusal
 	dead    bool // nothing can be written any more
 }
 
-// queue gives the kernel the next batch, unless one is under way or the time has not come.
+// queue gives the kernel the next batch, unless one is under way or a pause has not ended.
 func (w *writer) queue() {
 	if len(w.rest) == 0 || w.open > 0 || w.refusal.left() > 0 {
 		return
@@ -64,7 +64,7 @@ func (w *writer) queue() {
 	}
 }
 
-// answered takes the completion of one entry. An error says that nothing more can be written.
+// answered takes the completion of one entry. After an error nothing more can be written.
 func (w *writer) answered(c completion, batch uint32, slot int) error {
 	if batch != w.batch || slot >= w.queued || w.states[slot] != underWay {
 		return fmt.Errorf("write to %s: io_uring answers for frame %d of batch %d, which is not under way", w.direction.to.name, slot, batch)
@@ -102,7 +102,7 @@ func (w *writer) move(slot, result int) error {
 	return w.die(w.direction.to.failed("write to", errno))
 }
 
-// die counts a frame that was not written, and with which all others end.
+// die counts a frame that failed to be written in a way that ends all writing.
 func (w *writer) die(why error) error {
 	w.direction.tally.HostDown++
 	w.dead = true
@@ -120,7 +120,7 @@ func (w *writer) left() int {
 	return left
 }
 
-// settle ends a batch whose last answer is there.
+// settle ends a batch after its last completion.
 //
 //  1. What is waiting goes to the front of the rest, in order.
 //  2. Where all is settled the next batch may be longer, else it is one frame, for that may fail too.

@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Steering is by what the kernel chooses one of several queues for a frame that it hands to the
-// program. Its text is auto, spi or flow.
+// Steering is how the kernel chooses one of several queues for a frame that it hands to the program. Its
+// text is auto, spi or flow.
 type Steering uint8
 
 const (
-	SteerAuto Steering = iota // SteerSPI where such a program may be loaded, else SteerFlow
+	SteerAuto Steering = iota // SteerSPI if such a program may be loaded, else SteerFlow
 	SteerSPI                  // the outermost SPI; see Steer
 	SteerFlow                 // the kernel's own hash of addresses and ports or SPI: all SAs in UDP between two hosts are one flow
 )
@@ -29,7 +29,7 @@ func (s Steering) MarshalText() ([]byte, error) { return []byte(s.String()), nil
 // UnmarshalText takes the steering's name.
 func (s *Steering) UnmarshalText(text []byte) error { return named(s, "steering", steeringNames, text) }
 
-// CanSteer tells why no program that steers by SPI can be loaded; nil if one can. It loads one.
+// CanSteer loads a program that steers by SPI, and returns why that fails.
 func CanSteer() error {
 	p, err := load(steerProgram())
 	if err != nil {
@@ -38,14 +38,14 @@ func CanSteer() error {
 	return p.Close()
 }
 
-// Steer has the kernel choose the queue of each frame that it hands to the program, and returns by
-// what it does so now, SteerSPI or SteerFlow, with the reason in a sentence where that was left to it.
+// Steer sets how the kernel chooses the queue of each frame that it hands to the program. It returns the
+// choice, SteerSPI or SteerFlow, and with SteerAuto a sentence why.
 //
-// By SPI a frame goes to the queue that the SPI's lower 16 bits are modulo the number of queues,
-// whatever else it holds, so that an SA's frames stay in order and its window on one core. The SPI is that of the outermost ESP or AH
-// header, behind VLAN tags, IPv4 options, up to eight IPv6 extension headers, and a UDP header to
-// port 4500 (RFC 3948). A fragment goes by its addresses, other packets by addresses and ports, what
-// is neither IPv4 nor IPv6 or too short to the first queue.
+// SteerSPI takes the queue whose number is the SPI's lower 16 bits modulo the number of queues, whatever
+// else the frame holds, so that an SA's frames stay in order and its window on one core. The SPI is that of
+// the outermost ESP or AH header, after VLAN tags, IPv4 options, up to eight IPv6 extension headers, and a
+// UDP header to port 4500 (RFC 3948). A fragment goes by its addresses, other packets by addresses and
+// ports; what is neither IPv4 nor IPv6, or too short, goes to the first queue.
 func (d *Device) Steer(by Steering) (now Steering, why string, err error) {
 	switch {
 	case len(d.queues) == 1:

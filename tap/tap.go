@@ -1,16 +1,16 @@
 // Package tap opens TAP and other interfaces and moves Ethernet frames between two of them.
 //
-// A Device is one interface. Open makes a TAP with one or more queues, or takes one that
-// `ip tuntap add` made; only the former disappears with Close. The kernel's side of it may be moved
-// into another network namespace at any time: what is asked of the interface is asked where it lives.
-// Attach takes part in an interface of any kind from beside the kernel, by a packet socket. Both move
-// frames from the program to the interface and back, but a TAP's program is what the cable would be,
-// an attached interface's is what the network stack is.
+// A Device is one interface. Open makes a TAP with one or more queues, which disappears with Close, or
+// takes one that `ip tuntap add` made, which stays. The kernel's side may be moved into another network
+// namespace at any time; questions about the interface are asked where it is. Attach takes part in an
+// existing interface of any kind, beside the kernel, by a packet socket. Either way frames move between
+// program and interface. To a TAP the program is the cable; to an attached interface it is like a network
+// stack.
 //
-// A Direction is one way between a pair of queues: it reads batches from a queue of one Device into its
-// own slots and writes them to the same queue of the other. A Worker is the directions that one
-// goroutine drives, by one of two Engines. Frames are whole Ethernet frames without a
-// packet-information or vnet header. The package knows nothing of what a frame holds.
+// A Direction is one way between a pair of queues: it reads batches from a queue of one Device into its own
+// slots and writes them to the same queue of the other. A Worker has the directions that one goroutine
+// drives, by one of two Engines. Frames are whole Ethernet frames without a packet-information or vnet
+// header. The package does not look into frames.
 package tap
 
 import (
@@ -38,25 +38,25 @@ type Config struct {
 	Name   string // 1 to 15 bytes; made if there is no such interface
 	Queues int    // 0 means 1
 	MTU    int    // in bytes, without the Ethernet header; 0 leaves it as it is
-	Fresh  int    // MTU of an interface that is made, where MTU is 0; 0 leaves that to the kernel
+	Fresh  int    // MTU of a new interface if MTU is 0; 0 leaves that to the kernel
 }
 
 // Device is an open interface. Its methods may be used from several goroutines.
 type Device struct {
 	name   string
 	queues []*os.File
-	outs   []*os.File      // what is written to a packet socket's interface by, for each queue; nil for a TAP
+	outs   []*os.File      // for each queue, what writes to a packet socket's interface; nil for a TAP
 	mutex  sync.Mutex      // guards polled, mapped and idle
 	polled []*os.File      // of the queues, those that a goroutine waits on
-	mapped []*packetRing   // of a packet socket's queues; nil for one that has none
-	broken bool            // the kernel has broken one
+	mapped []*packetRing   // of a packet socket's queues; nil without one
+	broken bool            // the kernel has broken a ring
 	idle   []holder        // engines whose threads may not have begun
 	table  *os.File        // net/dev of the namespace that it was opened in
 	lost   []atomic.Uint64 // frames that a queue's packet socket had no buffer for, which the kernel tells once
 }
 
-// Open makes the TAP, or takes it as it is where it exists already. The interface is not brought
-// up: see Up. An error is one sentence that says what to do.
+// Open makes the TAP, or takes an existing one as it is. It does not bring the interface up: see Up. An
+// error is one sentence that says what to do.
 func Open(c Config) (*Device, error) {
 	if err := CheckName(c.Name); err != nil {
 		return nil, err
@@ -69,8 +69,8 @@ func Open(c Config) (*Device, error) {
 	}
 }
 
-// release is how long Open waits for an interface that is held: of a program that was killed while it
-// had a ring the kernel lets go a moment after its end.
+// release is how long Open waits for an interface in use: after a program with a ring was killed, the kernel
+// takes a moment to release its interface.
 const release = time.Second
 
 func open(c Config) (*Device, error) {
@@ -103,7 +103,7 @@ func open(c Config) (*Device, error) {
 	return d, nil
 }
 
-// pollable returns a file for a queue on which a goroutine can wait.
+// pollable returns a file for a queue that a goroutine can wait on.
 func (d *Device) pollable(queue int) (*os.File, error) {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -120,8 +120,7 @@ func (d *Device) pollable(queue int) (*os.File, error) {
 	return d.polled[queue], nil
 }
 
-// duplicate opens a file's description once more, under a number that is given back only by whoever
-// asked for it.
+// duplicate duplicates a file's descriptor, which then belongs to the caller.
 func duplicate(f *os.File) (int, error) {
 	fd := -1
 	err := control(f, func(old int) (err error) {
@@ -131,10 +130,10 @@ func duplicate(f *os.File) (int, error) {
 	return fd, err
 }
 
-// unpolled makes a file of a descriptor, of which the runtime's poller knows nothing, and has its calls
-// not wait.
+// unpolled makes a file of a descriptor that the runtime's poller does not know, and makes its calls not
+// wait.
 func unpolled(fd int, name string) (*os.File, error) {
-	if err := unix.SetNonblock(fd, false); err != nil { // what os.NewFile goes by
+	if err := unix.SetNonblock(fd, false); err != nil { // or os.NewFile would tell the poller
 		unix.Close(fd)
 		return nil, err
 	}
@@ -148,7 +147,7 @@ func (d *Device) Name() string { return d.name }
 // Queues returns the number of queues.
 func (d *Device) Queues() int { return len(d.queues) }
 
-// attached reports whether the interface is no TAP of ours.
+// attached reports whether the interface was attached, and is not our TAP.
 func (d *Device) attached() bool { return d.outs != nil }
 
 // writer returns the file that takes a queue's frames.
@@ -159,9 +158,9 @@ func (d *Device) writer(queue int) *os.File {
 	return d.queues[queue]
 }
 
-// Inject writes one frame, from any goroutine, beside what directions write: it stands somewhere between
-// their frames. It never waits: a frame refused, for the moment or for good, is not written, is in no
-// Tally, and the error says why.
+// Inject writes one frame, from any goroutine, somewhere among the frames of the directions. It never
+// waits: a frame that is refused, for the moment or for good, is not written and not in any Tally, and the
+// error says why.
 func (d *Device) Inject(frame []byte) error {
 	err := control(d.writer(0), func(fd int) error {
 		_, err := unix.Write(fd, frame)
@@ -173,8 +172,8 @@ func (d *Device) Inject(frame []byte) error {
 	return nil
 }
 
-// ringOf returns a queue's packet ring, held for the caller, and makes one whose slots have room for a
-// frame and bytes behind it where there is none.
+// ringOf returns a queue's packet ring, held for the caller. If there is none it makes one, whose slots have
+// room for a frame and tail bytes after it.
 func (d *Device) ringOf(queue, room, tail int) (r *packetRing, err error) {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -194,7 +193,7 @@ func (d *Device) ringOf(queue, room, tail int) (r *packetRing, err error) {
 	return d.mapped[queue], nil
 }
 
-// unring has a packet socket receive without the ring that it had, whose last holder has let go of it.
+// unring makes a packet socket receive without its ring, after the last holder has released that.
 func (d *Device) unring(queue int) error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -215,21 +214,21 @@ func (d *Device) hasRing(queue int) bool {
 	return d.mapped != nil && d.mapped[queue] != nil
 }
 
-// holder is an engine that holds descriptors and memory from when it is made.
+// holder is an engine that holds descriptors and memory from the start.
 type holder interface {
 	begun() bool // reports whether its thread has begun, or it has ended
-	release()    // ends one that has not
+	release()    // ends it otherwise
 }
 
-// holds notes an engine, so that Close can let go of it.
+// holds notes an engine, so that Close can end it.
 func (d *Device) holds(h holder) {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
 	d.idle = append(slices.DeleteFunc(d.idle, holder.begun), h)
 }
 
-// Close lets go of the interface and unblocks every reader, a ring within a second. An interface that
-// Open made disappears, with the last ring that reads it; any other stays.
+// Close releases the interface and unblocks every reader, a ring within a second. An interface that Open
+// made disappears, with the last ring that reads it; any other stays.
 func (d *Device) Close() error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -254,8 +253,8 @@ func (d *Device) Close() error {
 // gone wraps ErrGone with the interface's name.
 func (d *Device) gone() error { return fmt.Errorf("%s: %w", d.name, ErrGone) }
 
-// CheckName reports whether the kernel takes a name for an interface. The error is
-// one sentence that says what to do.
+// CheckName checks that the kernel takes a name for an interface. The error is one sentence that says what
+// to do.
 func CheckName(name string) error {
 	switch {
 	case name == "" || name == "." || name == "..":

@@ -23,13 +23,13 @@ const (
 
 	cqeBuffer    = 1 << 0 // a buffer was taken
 	cqeMore      = 1 << 1 // further completions of the same entry follow
-	cqeBufferBit = 16     // where the buffer's number begins in the flags
+	cqeBufferBit = 16     // position of the buffer's number in the flags
 
 	cancelAll = 1 << 0
 	cancelAny = 1 << 2
 
 	setupCQSize       = 1 << 3
-	setupDisabled     = 1 << 6 // until it is enabled, by the thread that it is then for
+	setupDisabled     = 1 << 6 // until the thread that will use it enables it
 	setupSubmitAll    = 1 << 7
 	setupSingleIssuer = 1 << 12
 	setupDeferTaskrun = 1 << 13 // Linux 6.1
@@ -66,7 +66,7 @@ type completion struct {
 	flags  uint32
 }
 
-// setup is struct io_uring_params, 120 bytes; the offsets say where in the mapping what lies.
+// setup is struct io_uring_params, 120 bytes, with the offsets of the parts of the mapping.
 type setup struct {
 	submissions, completions uint32
 	flags                    uint32
@@ -91,19 +91,19 @@ type waitArgument struct {
 	timeout     uint64
 }
 
-// uring is an io_uring: a queue of submissions and one of completions that the kernel and one thread
-// share. It belongs to the thread that enables it, and knows nothing of what is moved.
+// uring is an io_uring: a queue of submissions and one of completions, shared by the kernel and the thread
+// that enables it. It knows nothing of what is moved.
 type uring struct {
 	fd             int
 	disabled       bool
 	rings, entries []byte // mappings
 	call           func(submit, wait, flags, argument, size uintptr) unix.Errno
 
-	sqHead   *uint32 // the kernel's: how far it has taken entries
+	sqHead   *uint32 // the kernel's: entries that it has taken
 	sqTail   *uint32
 	sqMask   uint32
 	sqes     []submission
-	tail     uint32 // of what is filled in
+	tail     uint32 // entries that are filled in
 	cqHead   *uint32
 	cqTail   *uint32
 	cqMask   uint32
@@ -113,8 +113,8 @@ type uring struct {
 	argument waitArgument
 }
 
-// newUring makes a ring with room for so many submissions and completions, both powers of two. Where
-// the kernel can, completions are worked on only while the thread is in enter.
+// newUring makes a ring with room for so many submissions and completions, both powers of two. If the kernel
+// can, it works on completions only while the thread is in enter.
 func newUring(submissions, completions uint32) (*uring, error) {
 	p := setup{completions: completions,
 		flags: setupCQSize | setupDisabled | setupSubmitAll | setupSingleIssuer | setupDeferTaskrun}
@@ -170,8 +170,8 @@ func (u *uring) mapRings(p *setup) (err error) {
 	return nil
 }
 
-// submit returns a cleared entry to fill in, which the next enter gives to the kernel. That there is
-// room is the caller's care.
+// submit returns a cleared entry to fill in, which the next enter gives to the kernel. The caller makes sure
+// that there is room.
 func (u *uring) submit() *submission {
 	s := &u.sqes[u.tail&u.sqMask]
 	*s = submission{}
@@ -179,11 +179,12 @@ func (u *uring) submit() *submission {
 	return s
 }
 
-// enter gives the entries to the kernel, lets it work on what is ready, and waits until there are so
-// many completions or the limit is over. It may end early.
+// enter gives the entries to the kernel, lets it work on what is ready, and waits for that many completions
+// or until the limit. It may end early.
 //
-// The kernel takes all entries, or for want of memory only the first few. Those left over are taken
-// back and answered with ECANCELED, for entries that wait for others would not if they came later.
+// The kernel takes all entries, or if memory is short only the first few. The others are taken back and
+// answered with ECANCELED: in a later call they would no longer wait for the entries that they are linked
+// to.
 func (u *uring) enter(wait int, limit time.Duration) error {
 	atomic.StoreUint32(u.sqTail, u.tail)
 	flags, argument, size := uintptr(enterGetEvents), uintptr(0), uintptr(0)
@@ -203,14 +204,14 @@ func (u *uring) enter(wait int, limit time.Duration) error {
 	return nil
 }
 
-// kernel is the system call. A thread that may sleep in it is one that the collector must not wait for:
-// hence no RawSyscall.
+// kernel is the system call. It may sleep, and the garbage collector must not wait for that: hence no
+// RawSyscall.
 func (u *uring) kernel(submit, wait, flags, argument, size uintptr) unix.Errno {
 	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(u.fd), submit, wait, flags, argument, size)
 	return errno
 }
 
-// takeBack cancels the entries from one on, and gives the kernel a moment to find memory.
+// takeBack cancels the entries from that one on, and gives the kernel a moment to find memory.
 func (u *uring) takeBack(from uint32) error {
 	if u.tail-from > uint32(len(u.sqes)) {
 		return fmt.Errorf("io_uring: the kernel says that it took entry %d of %d", from, u.tail)
@@ -248,7 +249,7 @@ type bufferRegistration struct {
 	_       [3]uint64
 }
 
-// registerBuffers tells the kernel of a ring of buffers for a group, in memory that begins a page.
+// registerBuffers gives the kernel a ring of buffers for a group, in page-aligned memory.
 func (u *uring) registerBuffers(group uint16, ring []buffer) error {
 	r := bufferRegistration{address: uint64(uintptr(unsafe.Pointer(&ring[0]))), entries: uint32(len(ring)), group: group}
 	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(u.fd), registerBufferRing, uintptr(unsafe.Pointer(&r)), 1, 0, 0)
@@ -268,7 +269,7 @@ func (u *uring) close() error {
 	return errors.Join(all, unix.Close(u.fd))
 }
 
-// buffer is struct io_uring_buf, 16 bytes. In the ring's first one the last field is the ring's tail.
+// buffer is struct io_uring_buf, 16 bytes. The last field of a ring's first buffer is the ring's tail.
 type buffer struct {
 	address uint64
 	length  uint32

@@ -10,14 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// This file is all that knows water, the library by which a TAP's queues are opened, and what has to be
-// done around it:
+// Only this file knows water, the library that opens a TAP's queues, and what has to be done around it:
 //
-//   - It makes an interface persistent or not as it is told, also one that it only attaches to, and
-//     does not try a second queue mode. So probe asks first.
+//   - It sets whether an interface is persistent even if it only attaches to it, and does not try the other
+//     queue mode. So probe asks first.
 //   - It opens without close-on-exec, so the fork lock is held meanwhile.
-//   - Its file is made for the runtime's poller, which every frame would wake, also those that a ring
-//     reads. So an unpolled one takes its place.
+//   - It makes a file for the runtime's poller, which every frame would wake, even those that a ring reads.
+//     So an unpolled file replaces it.
 
 const controlFile = "/dev/net/tun"
 
@@ -29,7 +28,7 @@ type existing struct {
 
 // probe looks at the interface before water touches it:
 //
-//  1. open the control file, so that its errors are told apart from the interface's;
+//  1. open the control file, to tell its errors from the interface's;
 //  2. stop if there is no interface of that name;
 //  3. attach as a TAP with one queue, else with several: the kernel refuses the wrong one;
 //  4. ask for its flags. One that is not persistent belongs to a program that holds it.

@@ -12,18 +12,18 @@ import (
 // Options say how frames are moved between two devices.
 type Options struct {
 	Room     int           // longest frame in bytes
-	Tail     int           // spare capacity in bytes behind a frame
+	Tail     int           // spare capacity in bytes after a frame
 	Engine   Engine        // the zero value is Auto
 	BusyPoll time.Duration // how long after the last frame to look for another before sleeping
 
-	// SingleReads has the ring read frame by frame, as it must before Linux 6.7.
+	// SingleReads makes the ring read frame by frame, as it must before Linux 6.7.
 	SingleReads bool
 }
 
-// Worker is what one goroutine drives: one direction of a queue pair, or where both devices are TAPs
-// on the ring, both. Next and Send are for that goroutine alone, which calls Next until it returns an
-// error: a ring binds it to its thread meanwhile, and lets go of descriptors and memory then. One
-// that never calls Next leaves that to the Close of either device.
+// Worker is what one goroutine drives: one direction of a queue pair, or both if both devices are TAPs on
+// the ring. Next and Send are for that goroutine alone, which calls Next until it returns an error.
+// Meanwhile a ring binds it to its thread; with the error it releases descriptors and memory. If Next is
+// never called, closing either device does that.
 type Worker struct {
 	directions []*Direction
 	engine     engine
@@ -31,12 +31,12 @@ type Worker struct {
 	why        string
 }
 
-// Join makes the workers between one queue of a and the same queue of b, each direction in one of
-// them: first the one from a to b, then the one back. A queue has one join at a time.
+// Join makes the workers between one queue of a and the same queue of b: first the one with the direction
+// from a to b, then, if it is another, the one back. A queue has one join at a time.
 //
-// Where the ring was left to Auto and cannot be made, as where descriptors or memory are short, the
-// plain engine takes its place, and Engine says why. An attached interface that a ring was made for
-// stays with it until it is closed, so that no frame in it is lost.
+// If Auto chose the ring but it cannot be made, for instance because descriptors or memory are short, the
+// plain engine replaces it, and Engine says why. An attached interface keeps a ring once made until it is
+// closed, so that no frame in it is lost.
 func Join(a, b *Device, queue int, o Options) ([]*Worker, error) {
 	if queue < 0 || queue >= a.Queues() || queue >= b.Queues() {
 		return nil, fmt.Errorf("no queue %d on both %s and %s", queue, a.name, b.name)
@@ -57,7 +57,7 @@ func Join(a, b *Device, queue int, o Options) ([]*Worker, error) {
 	return j.workers(a, b)
 }
 
-// joint is what the workers of a queue are made by. Its Engine is what moves the frames of TAPs.
+// joint makes the workers of a queue. Its Engine moves the frames of TAPs.
 type joint struct {
 	Options
 	queue int
@@ -125,7 +125,7 @@ func (j *joint) worker(d *Direction) (*Worker, error) {
 	return w, nil
 }
 
-// advice says what helps where a ring cannot be made.
+// advice says what helps if a ring cannot be made.
 func advice(err error) string {
 	switch {
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
@@ -146,15 +146,15 @@ func newWorker(e engine, directions ...*Direction) *Worker {
 // Directions returns the worker's directions.
 func (w *Worker) Directions() []*Direction { return w.directions }
 
-// Engine returns by what the worker moves frames, Ring or Plain, and in a sentence why.
+// Engine returns how the worker moves frames, Ring or Plain, and a sentence why.
 func (w *Worker) Engine() (Engine, string) { return w.kind, w.why }
 
-// Open binds the worker to the calling goroutine, which will call Next and otherwise does it by that;
-// nothing is moved yet. Its error comes again from there.
+// Open binds the worker to the calling goroutine, as the first Next would; nothing is moved yet. Next
+// returns its error again.
 func (w *Worker) Open() error { return w.engine.open() }
 
-// Rounds counts how often the worker's goroutine has come round: with every batch, and at least every
-// second without frames. Anyone may call it, to see that the worker is alive.
+// Rounds counts the worker's rounds: one for every batch, and at least one a second when there are no
+// frames. Anyone may call it, to see that the worker is alive.
 func (w *Worker) Rounds() uint64 { return w.engine.rounds() }
 
 // pulse counts rounds.
@@ -162,12 +162,12 @@ type pulse struct{ count atomic.Uint64 }
 
 func (p *pulse) rounds() uint64 { return p.count.Load() }
 
-// Next waits for at least one frame and returns the direction that it goes and all that are ready, up
-// to Batch, in order. They lie in the direction's slots and are the caller's until its next call. What
-// it sends, once for each Next, may be written no sooner than then. After an error there is nothing
-// more, and it comes again.
+// Next waits for at least one frame and returns its direction and all frames that are ready, up to Batch, in
+// order. They lie in the direction's slots and are the caller's until its next call. What the caller sends,
+// once for each Next, may not be written before that. After an error there are no more frames; every later
+// call returns it again.
 func (w *Worker) Next() (*Direction, [][]byte, error) { return w.engine.next() }
 
-// Stop makes a blocked Next, and every later one, return ErrStopped, as soon as the frames that the
-// worker has already received have been handed out. Anyone may call it.
+// Stop makes Next, also a blocked one, return ErrStopped as soon as the frames already received have been
+// handed out. Anyone may call it.
 func (w *Worker) Stop() { w.engine.stop() }
