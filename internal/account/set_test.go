@@ -40,6 +40,16 @@ func TestSetModel(t *testing.T) {
 	})
 }
 
+// Sets of no number and of one.
+func TestSmallSets(t *testing.T) {
+	one, other, none := newSet(0), newSet(0), newSet(0)
+	one.add(0)
+	other.add(0)
+	if one.outside(none, 0, 10) != 1 || one.outside(other, 0, 10) != 0 || none.outside(one, 0, 10) != 0 {
+		t.Errorf("%d, %d, %d", one.outside(none, 0, 10), one.outside(other, 0, 10), none.outside(one, 0, 10))
+	}
+}
+
 // The first run of consecutive numbers takes no page, wherever it begins.
 func TestRunIsFree(t *testing.T) {
 	for _, first := range []uint64{0, 1, 1000, math.MaxUint64 - 3} {
