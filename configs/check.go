@@ -11,7 +11,7 @@ import (
 	"tapsec/sa"
 )
 
-// check finds what each field by itself cannot tell.
+// check finds mistakes that no field shows by itself.
 func (c *Config) check(d *decoder) {
 	c.checkInterfaces(d)
 	if c.Profile.Legacy && !c.AllowLegacy {
@@ -45,7 +45,7 @@ func (d *decoder) hasFailed(i int) bool { return len(d.failed) > 0 && d.failed[a
 // isBroken reports whether an SA has a mistake.
 func (d *decoder) isBroken(i int) bool { return len(d.broken) > 0 && d.broken[at(i, "")] }
 
-// orSuite is a shorter sentence than err where a suite's name is merely misspelt.
+// orSuite is a shorter sentence than err if a suite's name is merely misspelt.
 func orSuite(err error, p sa.Protocol, found string) error {
 	var names []string
 	for _, s := range sa.Suites(p) {
@@ -120,8 +120,7 @@ func (f *saFields) finish(d *decoder, n *yaml.Node, path string) *sa.SA {
 	return &s
 }
 
-// numbers makes of seq_high and seq_low the number that an SA has come to, in
-// whichever direction it is used.
+// numbers makes an SA's present number, for either direction, of seq_high and seq_low.
 func (f *saFields) numbers(d *decoder, path string, s *sa.SA) {
 	if f.SeqLow == nil {
 		return
@@ -176,8 +175,7 @@ func (c *Config) checkInterfaces(d *decoder) {
 	c.annotate = place[0]
 }
 
-// checkBundles checks what AH SAs say of the ESP SAs beneath them, and returns
-// these ESP SAs.
+// checkBundles checks what AH SAs say about the ESP SAs beneath them, and returns those.
 func (c *Config) checkBundles(d *decoder) map[*sa.SA]bool {
 	bundled := map[*sa.SA]bool{}
 	index := c.index(func(yield func(string) bool) {
@@ -222,7 +220,7 @@ func (c *Config) checkBundles(d *decoder) map[*sa.SA]bool {
 	return bundled
 }
 
-// index finds SAs by those of these names that there are, the first of each.
+// index finds the first SA of each of these names.
 func (c *Config) index(names iter.Seq[string]) map[string]int {
 	wanted := map[string]bool{}
 	for name := range names {
@@ -248,7 +246,7 @@ func (c *Config) checkUnique(d *decoder) {
 		} else {
 			names[s.Name] = i
 		}
-		if d.isBroken(i) { // comparing it would only tell of consequences
+		if d.isBroken(i) { // comparing it would only show consequences
 			continue
 		}
 		if first, ok := ids[s.ID()]; ok {
@@ -282,7 +280,7 @@ func (c *Config) checkPolicy(d *decoder) {
 	}
 }
 
-// checkWarnings names what is allowed and unwise.
+// checkWarnings names what is allowed but unwise.
 func (c *Config) checkWarnings(d *decoder, bundled map[*sa.SA]bool) {
 	nonces := map[string]int{} // the first SA with each key
 	for i, s := range c.SAs {
@@ -307,9 +305,8 @@ func (c *Config) checkWarnings(d *decoder, bundled map[*sa.SA]bool) {
 	}
 }
 
-// sharesKey finds an SA before s, which is SA i, that has the same key, where that
-// repeats nonces. It does not ask for directions: who receives on both has a peer
-// that sends on both.
+// sharesKey finds an SA before s, which is SA i, with the same key, if that repeats nonces.
+// Direction does not matter: whoever receives on both has a peer that sends on both.
 func sharesKey(nonces map[string]int, s *sa.SA, i int) (first int, ok bool) {
 	key := string(nonceKey(s).Bytes())
 	if !s.Suite.CounterMode() || key == "" {
@@ -321,7 +318,7 @@ func sharesKey(nonces map[string]int, s *sa.SA, i int) (first int, ok bool) {
 	return first, ok
 }
 
-// nonceKey is the key whose nonces are made of sequence numbers, salt included.
+// nonceKey is the key that is used with nonces made of sequence numbers, salt included.
 func nonceKey(s *sa.SA) sa.Key {
 	if s.Protocol == sa.AH {
 		return s.IntegrityKey
@@ -336,7 +333,7 @@ func nonceField(s *sa.SA) string {
 	return "encryption_key"
 }
 
-// checkPlaces finds the SAs that the NIC should hold and cannot.
+// checkPlaces finds the SAs that the NIC should hold but cannot.
 func (c *Config) checkPlaces(d *decoder) {
 	var places map[*sa.SA]int
 	c.place(func(s *sa.SA, err error) {

@@ -31,7 +31,7 @@ type Form string
 
 // The forms.
 const (
-	InPlace Form = "inplace" // same length as on the wire, plaintext in the place of the ciphertext
+	InPlace Form = "inplace" // same length as on the wire, plaintext in place of the ciphertext
 	Decap   Form = "decap"   // verified portions removed, for hosts without a transport
 )
 
@@ -43,7 +43,7 @@ type Annotate string
 
 // The ways.
 const (
-	Trailer Annotate = "trailer" // behind the frame (docs/trailer.md)
+	Trailer Annotate = "trailer" // after the frame (docs/trailer.md)
 	None    Annotate = "none"    // not at all
 )
 
@@ -64,8 +64,8 @@ func oneOf[S ~string](v *S, text []byte, names ...S) error {
 	return fmt.Errorf("expected %s, found %s", sa.OneOf(choice), sa.Quote(string(text)))
 }
 
-// OnFailure says what the transport does with a frame that failed a check,
-// beside dropping it: nothing, or show it to the interface named.
+// OnFailure says what the transport does with a frame that failed a check besides
+// dropping it: nothing, or show it to the interface named.
 type OnFailure struct{ Mirror string }
 
 // UnmarshalText reads "drop" or "mirror IF".
@@ -81,12 +81,12 @@ func (o *OnFailure) UnmarshalText(b []byte) error {
 	return nil
 }
 
-// Interface is one TAP, or an interface of somebody else's.
+// Interface is a TAP, or an existing interface of any kind.
 type Interface struct {
 	Name   string `yaml:"name"`
 	MTU    int    `yaml:"mtu"`    // bytes, without the Ethernet header; 0 leaves it as it is
 	Netns  string `yaml:"netns"`  // named network namespace of the kernel's side; empty: where tapsec runs
-	Attach bool   `yaml:"attach"` // it is there already, of any kind, and is read and written as a network stack does
+	Attach bool   `yaml:"attach"` // it exists already, and is read and written as a network stack does
 }
 
 // Host is the TAP towards the transport, and what is delivered on it.
@@ -106,7 +106,7 @@ type Switches struct {
 // Config is one configuration.
 type Config struct {
 	Profile          sa.Profile   `yaml:"profile"`
-	SACapacity       int          `yaml:"sa_capacity"` // SA bundles that the NIC holds, where that is fewer than the profile's; 0 sets no bound
+	SACapacity       int          `yaml:"sa_capacity"` // SA bundles that the NIC holds, if fewer than the profile's; 0 sets no bound
 	AllowLegacy      bool         `yaml:"allow_legacy"`
 	InsecureKeyFiles bool         `yaml:"insecure_key_files"`
 	Queues           int          `yaml:"queues"`
@@ -121,16 +121,15 @@ type Config struct {
 
 	Files  []string      `yaml:"-"` // that it was read from, key files included
 	Logs   []string      `yaml:"-"` // those among them that a daemon writes on
-	Former []keys.Former `yaml:"-"` // of an identity that one of SAs has: other keys that the text gives it
+	Former []keys.Former `yaml:"-"` // earlier SAs with the identity of one of SAs, and other keys
 
 	annotate          Problem  // the place of host.annotate, for Live
 	name              string   // of the text, for TakeOver
 	ended, unnumbered []string // names of its SAs
 }
 
-// saFields is an SA as it stands in the file: the suite cannot be read without
-// the protocol, the port of encap is written out, and seq_low is the low half of a
-// number whose high half is seq_high.
+// saFields is an SA as in the file: the suite can only be read with the protocol, encap's
+// port is written out, and seq_low is the low half of a number whose high half is seq_high.
 type saFields struct {
 	sa.SA
 	Suite  string  `yaml:"suite"`
@@ -170,7 +169,7 @@ func Load(path string) (*Config, error) {
 	return c, err
 }
 
-// Read is Parse for the whole of a file, which may be another tool's.
+// Read is Parse for a whole file, and says so if that is another tool's text.
 func Read(name string, data []byte) (*Config, error) {
 	c, err := Parse(name, data)
 	if err == nil {
@@ -188,7 +187,7 @@ func Parse(name string, data []byte) (*Config, error) {
 	return newDecoder(name, keys.Text(data)).config(asItIs)
 }
 
-// ParseForeign is Parse for a text that came from somebody else: it opens no file.
+// ParseForeign is Parse for somebody else's text: it opens no file.
 func ParseForeign(name string, data []byte) (*Config, error) {
 	d := newDecoder(name, data)
 	d.noKeyFiles = true
@@ -197,8 +196,7 @@ func ParseForeign(name string, data []byte) (*Config, error) {
 
 func asItIs(root *yaml.Node) *yaml.Node { return root }
 
-// ParseSAs reads SAs as a configuration has them: all of one, a list of them, or one
-// alone.
+// ParseSAs reads the SAs of a configuration, a list of SAs, or a single one.
 func ParseSAs(name string, data []byte) (*Config, error) {
 	return newDecoder(name, keys.Text(data)).config(asSAs)
 }
@@ -216,8 +214,8 @@ func asSAs(root *yaml.Node) *yaml.Node {
 	return &yaml.Node{Kind: yaml.MappingNode, Tag: "!!map", Line: root.Line, Column: root.Column, Content: []*yaml.Node{field, list}}
 }
 
-// ParseRequest reads the SAs of a text that another program sent: JSON with the
-// fields sas and allow_legacy alone, which may name no key file.
+// ParseRequest reads SAs that another program sent: JSON with only the fields sas and
+// allow_legacy, which may not name key files.
 func ParseRequest(data []byte) (*Config, error) {
 	var fields map[string]json.RawMessage
 	if err := json.Unmarshal(data, &fields); err != nil {
@@ -269,9 +267,9 @@ func (d *decoder) try(wrap func(*yaml.Node) *yaml.Node, divided bool) (*Config, 
 	return c, nil
 }
 
-// ParseKeys reads SAs from whatever holds some: a configuration, or a text that
-// package keys reads. With the latter everything else is as in Default, obsolete
-// algorithms are allowed, and what was left out is among the warnings.
+// ParseKeys reads SAs from a configuration, or from a text that package keys reads. With
+// the latter everything else is as in Default, obsolete algorithms are allowed, and the
+// warnings say what was left out.
 func ParseKeys(name string, data []byte) (*Config, error) {
 	if keys.Detect(data) == keys.YAML {
 		return Parse(name, data)
@@ -289,9 +287,9 @@ func ParseKeys(name string, data []byte) (*Config, error) {
 	return c, nil
 }
 
-// TakeOver readies SAs of another tool's text for a program that runs on with them:
-// those that have ended are left out, and the warnings say where the text does not
-// tell what numbers running SAs have come to.
+// TakeOver prepares SAs of another tool's text for a program that continues them: SAs that
+// have ended are left out, and a warning names those whose present numbers the text does
+// not tell.
 func (c *Config) TakeOver() {
 	ended := map[string]bool{}
 	for _, name := range c.ended {
@@ -306,9 +304,9 @@ func (c *Config) TakeOver() {
 	c.ended, c.unnumbered = nil, nil
 }
 
-// Take adds the SAs of another configuration, as those that came later. One that is
-// here already, of the same name and keys, only tells what numbers it has come to.
-// Another one of that name or identity is an error, and then none is added.
+// Take adds the SAs of another configuration as newer ones. An SA that is here already, by
+// name and keys, only brings its present numbers. A different one of that name or identity
+// is an error, and then none is added.
 func (c *Config) Take(other *Config) error {
 	byName, byID := map[string]*sa.SA{}, map[sa.ID]*sa.SA{}
 	if len(other.SAs) > 0 {
@@ -341,7 +339,7 @@ func (c *Config) Take(other *Config) error {
 	return nil
 }
 
-// rename gives SAs whose names package keys made another name where that is taken.
+// rename gives SAs another name if package keys made theirs and it is taken.
 func (c *Config) rename(taken map[string]*sa.SA) {
 	for _, s := range c.SAs {
 		if o := taken[s.Name]; o != nil && s.ID() != o.ID() && generated.MatchString(s.Name) && s.Dst.IsValid() {
@@ -400,8 +398,8 @@ func (c *Config) Capacity() int {
 	return c.Profile.Capacity
 }
 
-// Live returns what forbids this configuration on TAPs, though not for
-// captures: frames delivered in place without a word on their fate.
+// Live returns why this configuration must not run on TAPs, though it is good for
+// captures: it delivers frames in place without a verdict.
 func (c *Config) Live() error {
 	if c.Host.Form != InPlace || c.Host.Annotate != None {
 		return nil
@@ -412,22 +410,22 @@ func (c *Config) Live() error {
 	return Errors{p}
 }
 
-// Bundles gives the SAs that the NIC is to hold, as it takes them: each one SA,
-// or an AH and the ESP SA beneath it. Required ones come first.
+// Bundles gives the SAs that the NIC is to hold: each one SA, or an AH and the ESP SA
+// beneath it. Required ones come first.
 func (c *Config) Bundles() [][]*sa.SA {
 	nic, _ := c.place(nil)
 	return nic
 }
 
-// Unoffloaded gives the SAs that stay with the transport: those that are never
-// offloaded, and preferred ones that the NIC cannot hold.
+// Unoffloaded gives the SAs that stay with the transport: those never offloaded, and
+// preferred ones that the NIC cannot hold.
 func (c *Config) Unoffloaded() []*sa.SA {
 	_, rest := c.place(nil)
 	return rest
 }
 
-// place divides the SAs between NIC and transport. It calls refuse for each SA
-// that the NIC should hold and cannot, with the reason.
+// place divides the SAs between NIC and transport. For each SA that the NIC should hold but
+// cannot, it calls refuse with the reason.
 func (c *Config) place(refuse func(*sa.SA, error)) (nic [][]*sa.SA, rest []*sa.SA) {
 	all := c.AllBundles()
 	for _, wish := range []sa.Offload{sa.Required, sa.Preferred, sa.Never} {
@@ -454,7 +452,7 @@ func (c *Config) place(refuse func(*sa.SA, error)) (nic [][]*sa.SA, rest []*sa.S
 
 var errNever = errors.New("offload: never")
 
-// room tells whether a NIC that holds n bundles can take this one too.
+// room reports whether a NIC that holds n bundles can take this one too.
 func (c *Config) room(b []*sa.SA, n int) error {
 	for i, s := range b {
 		var partner *sa.SA
@@ -471,8 +469,8 @@ func (c *Config) room(b []*sa.SA, n int) error {
 	return nil
 }
 
-// AllBundles groups the SAs, in the order of the file: each one by itself, or the AH
-// and the ESP SA of a bundle.
+// AllBundles groups the SAs in the order of the file: single ones, or the AH and the ESP SA
+// of a bundle.
 func (c *Config) AllBundles() [][]*sa.SA {
 	beneath := map[string]*sa.SA{} // by name, those that bundles name
 	for _, s := range c.SAs {

@@ -20,7 +20,7 @@ import (
 type decoder struct {
 	file             string
 	text             string
-	root             *yaml.Node                        // the tree, without what entries has
+	root             *yaml.Node                        // the tree without the entries
 	entries          *entries                          // items that are read one by one; nil: none
 	undivided        bool                              // the text must be read as a whole
 	failed           map[string]bool                   // paths that have a problem already
@@ -29,13 +29,13 @@ type decoder struct {
 	secrets          []string                          // the values of key fields
 	isKey            map[string]bool                   // isKeyField, remembered
 	bad, warnings    []Problem
-	quoted           int // of bad, those whose Text is settled
+	quoted           int // number of bad whose Text is settled
 	insecureKeyFiles bool
-	noKeyFiles       bool     // the text is another program's, which has its own
+	noKeyFiles       bool     // the text is another program's, and must not open files here
 	keyFiles         []string // that were read
 
-	fields saFields              // of the SA at hand
-	suites map[suiteKey]sa.Suite // that were named
+	fields saFields              // of the present SA
+	suites map[suiteKey]sa.Suite // named so far
 }
 
 func newDecoder(file string, data []byte) *decoder {
@@ -57,8 +57,8 @@ func (d *decoder) errors() Errors {
 	return d.bad
 }
 
-// quote sorts problems, and gives each the line that it is about. Only once all has
-// been read is it known what no line may show.
+// quote sorts problems, and gives each the line that it is about. That comes last: only
+// then all keys are known that no line may show.
 func (d *decoder) quote(problems []Problem) {
 	sortProblems(problems)
 	line, pos := 1, 0
@@ -78,7 +78,7 @@ func (d *decoder) problem(n *yaml.Node, path, format string, args ...any) Proble
 	return Problem{File: d.file, Line: n.Line, Col: n.Column, Field: redact(path), Msg: redact(fmt.Sprintf(format, args...))}
 }
 
-// say records a mistake, the first one of each path.
+// say records a mistake, only the first one of each path.
 func (d *decoder) say(n *yaml.Node, path, format string, args ...any) {
 	if d.failed[path] && path != "" {
 		return
@@ -90,7 +90,7 @@ func (d *decoder) say(n *yaml.Node, path, format string, args ...any) {
 	d.bad = append(d.bad, d.problem(n, path, format, args...))
 }
 
-// node is the node of a path, or of the nearest path above it that was given.
+// node is the node of a path, or of the nearest path above it in the text.
 func (d *decoder) node(path string) *yaml.Node {
 	n, _ := d.find(path)
 	return n
@@ -109,7 +109,7 @@ func (d *decoder) find(path string) (n *yaml.Node, own bool) {
 	return n, true
 }
 
-// child is a field, or the item of a number; nil where there is none.
+// child is a field, or a numbered item; nil if there is none.
 func (d *decoder) child(n *yaml.Node, step string) *yaml.Node {
 	if n.Kind == yaml.MappingNode {
 		return fieldOf(n, step)
@@ -126,7 +126,7 @@ func (d *decoder) child(n *yaml.Node, step string) *yaml.Node {
 	return nil
 }
 
-// item is an entry; nil where the text must be read as a whole after all.
+// item is an entry; nil if the text must be read as a whole after all.
 func (d *decoder) item(i int, room *room) *yaml.Node {
 	n := d.entries.item(i, room)
 	d.undivided = d.undivided || n == nil
@@ -141,7 +141,7 @@ func meant(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// textField is the text of a mapping's field; empty where it has none.
+// textField is the text of a mapping's field; empty if it has none.
 func textField(n *yaml.Node, name string) string {
 	if value := fieldOf(n, name); value != nil {
 		return value.Value
@@ -149,7 +149,7 @@ func textField(n *yaml.Node, name string) string {
 	return ""
 }
 
-// fieldOf is the value of a mapping's field, the first of that name; nil where it has none.
+// fieldOf is the value of a mapping's first field of that name; nil if it has none.
 func fieldOf(n *yaml.Node, name string) *yaml.Node {
 	for i := 0; n.Kind == yaml.MappingNode && i+1 < len(n.Content); i += 2 {
 		if n.Content[i].Value == name {
@@ -169,8 +169,8 @@ func (d *decoder) warn(path, format string, args ...any) {
 
 var yamlLine = regexp.MustCompile(`^line (\d+): `)
 
-// syntax records that the text is no YAML. What the parser quotes of it is left
-// out, and the line is only shown where it begins like a field.
+// syntax records that the text is not YAML. It leaves out what the parser quotes, and shows
+// the line only if it begins like a field.
 func (d *decoder) syntax(err error) {
 	msg := fromText.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml: "), "${1}")
 	line := 1
@@ -193,9 +193,9 @@ func (d *decoder) syntax(err error) {
 	d.quoted = len(d.bad)
 }
 
-// learnSecrets remembers the values of key fields, so that no quoted line can
-// show them, however they are laid out. Aliases are not followed: what they
-// stand for is in the tree by itself.
+// learnSecrets remembers the values of key fields, so that no quoted line shows them,
+// however they are laid out. Aliases are not followed: what they stand for is in the tree
+// anyway.
 func (d *decoder) learnSecrets(n *yaml.Node, inKey bool) {
 	if n.Kind == yaml.ScalarNode && inKey && !strings.HasPrefix(n.Value, "file:") {
 		for _, part := range strings.Fields(n.Value) {
@@ -266,7 +266,7 @@ func (d *decoder) value(n *yaml.Node, v reflect.Value, path string) {
 	}
 }
 
-// isNothing tells whether a field has no value. The word null is one: a suite.
+// isNothing reports whether a field has no value. The word null is one: a suite.
 func isNothing(n *yaml.Node) bool { return n.Tag == "!!null" && (n.Value == "" || n.Value == "~") }
 
 // describe names what a node holds.
@@ -389,7 +389,7 @@ const mostFields = 48 // that any struct has
 // place is where a struct has the field of a name.
 type place struct {
 	index  []int
-	number int // of the name, among all of the struct
+	number int // of the name among all of the struct
 }
 
 // fieldsOf gives the fields of a struct by their names in the file. A field of
@@ -406,7 +406,7 @@ func fieldsOf(t reflect.Type) map[string]place {
 		}
 		fields[name] = place{f.Index, len(fields)}
 		if name == "dst_ports" {
-			fields["ports"] = place{f.Index, len(fields)} // inbound, ports without a word are our own
+			fields["ports"] = place{f.Index, len(fields)} // inbound, ports without src or dst are our own
 		}
 	}
 	return fields
@@ -429,8 +429,8 @@ func hint(found string, names []string) string {
 	return "there are " + strings.Join(names, ", ")
 }
 
-// nearest is the name at most two letters away; empty where none is. Of several
-// the one whose letters are nearest: 17 was to be 16, not 12.
+// nearest is the name at most two letters away, or empty. Of several it is the one whose
+// letters are nearest: 17 was meant to be 16, not 12.
 func nearest(found string, names []string) string {
 	best, off, at := 3, 0, ""
 	for _, n := range names {

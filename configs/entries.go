@@ -6,30 +6,30 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// entries are the items of the list sas, each of which is read by itself: the tree
-// of a whole file takes thirty times its size.
+// entries are the items of the list sas, each read by itself, since the tree of a whole file
+// takes thirty times its size.
 //
 // A text is divided only where nothing else can be meant: sas stands at the beginning
-// of a line, and its items below it, each behind a dash at one depth. Where a line
+// of a line, and its items below it, each after a dash at one depth. Where a line
 // belongs to what another item began (a quote, an anchor), an item alone is no YAML,
 // or not one item; then the text is read as a whole.
 type entries struct {
 	text   string
-	list   *yaml.Node // in the tree of the rest, where it is empty
-	depth  int        // spaces in front of the dashes
+	list   *yaml.Node // in the tree of the rest, empty
+	depth  int        // spaces before the dashes
 	starts []int      // offsets of the items' first lines, and of what follows the last item
 	lines  []int      // numbers of these lines, from 1
-	line   int        // that of the list itself
+	line   int        // number of the list's own line
 }
 
-// divide finds the entries of a text. The rest has the same lines, but those of the
-// entries are empty. It gives nil for a text that cannot be divided.
+// divide finds the entries of a text. In the rest their lines are empty. e is nil for a text
+// that cannot be divided.
 func divide(text string) (e *entries, rest string) {
 	at := listStart(text)
 	switch head := text[:max(at, 0)]; {
 	case at < 0, strings.HasPrefix(head, "%"), strings.Contains(head, "\n%"): // a directive
 		return nil, ""
-	case strings.ContainsAny(text, "\r\u0085\u2028\u2029\ufeff"): // other ends of lines, to YAML
+	case strings.ContainsAny(text, "\r\u0085\u2028\u2029\ufeff"): // YAML's other line ends
 		return nil, ""
 	}
 	e = &entries{text: text, depth: -1, line: strings.Count(text[:at], "\n") + 1}
@@ -60,7 +60,7 @@ func (e *entries) close(from, to int) (*entries, string) {
 	return e, e.text[:from] + strings.Repeat("\n", strings.Count(e.text[from:to], "\n")) + e.text[to:]
 }
 
-// listStart is the offset of the line that begins the list; -1 where there is none.
+// listStart is the offset of the line that begins the list; -1 if there is none.
 func listStart(text string) int {
 	const field = "sas:"
 	at := 0
@@ -88,7 +88,7 @@ func nextLine(text string, pos int) int {
 	return len(text)
 }
 
-// lineStart is the number of spaces that a line begins with, and the byte behind
+// lineStart is the number of spaces that a line begins with, and the byte after
 // them: '-' where it begins an item, '\n' at the end, 0 where it begins a word.
 func lineStart(line string) (spaces int, first byte) {
 	for spaces < len(line) && line[spaces] == ' ' {
@@ -124,8 +124,8 @@ func (e *entries) in(root *yaml.Node) bool {
 
 func (e *entries) len() int { return len(e.lines) }
 
-// item is the tree of item i; nil where it cannot be read by itself. It may lie in
-// room, and lives until that is used again.
+// item is the tree of item i; nil if it cannot be read by itself. It may lie in room, and is
+// valid until that is used again.
 func (e *entries) item(i int, room *room) *yaml.Node {
 	text, line := e.text[e.starts[i]:e.starts[i+1]], e.lines[i]
 	if n := room.read(text, e.depth, line); n != nil {

@@ -7,20 +7,20 @@ import (
 	"tapsec/sa"
 )
 
-// Era is a configuration as it was up to a time; the zero Until has no end.
+// Era is a configuration that held up to a time; the zero Until has no end.
 type Era struct {
 	*Config
 	Until time.Time
 }
 
-// Over reports whether the era is at a time; with the zero time, which nobody knows,
-// whether another one follows.
+// Over reports whether the era has ended by a time; with the zero time, which is unknown,
+// whether another era follows.
 func (e *Era) Over(t time.Time) bool {
 	return !e.Until.IsZero() && (t.IsZero() || !t.Before(e.Until))
 }
 
-// Era is the configuration with the SAs of a time, where a text told that some took
-// the place of others, and when. The zero time stands for the latest.
+// Era is the configuration with the SAs of a time, if a text told that some replaced others,
+// and when. The zero time stands for the latest.
 func (c *Config) Era(t time.Time) Era {
 	e := Era{Config: c}
 	then := map[sa.ID]*sa.SA{}
@@ -48,7 +48,7 @@ func (c *Config) Era(t time.Time) Era {
 	return e
 }
 
-// Successors are the SAs that take the place of others, in whichever era.
+// Successors are the SAs that replace others, of every era.
 func (c *Config) Successors() (all []*sa.SA) {
 	for _, old := range c.Former {
 		for _, s := range c.SAs {

@@ -9,7 +9,7 @@ import (
 	"tapsec/internal/wrap"
 )
 
-// Judgement is all that there is to say of a configuration.
+// Judgement is everything there is to say about a configuration.
 type Judgement struct {
 	Good     bool      `json:"good"`
 	Errors   Errors    `json:"errors"`
@@ -34,7 +34,7 @@ func Judge(name string, c *Config, err error) Judgement {
 	return j
 }
 
-// problemsOf are the mistakes of an error; one that is none of a line is one by itself.
+// problemsOf are the mistakes of an error; an error of no line is one by itself.
 func problemsOf(name string, err error) Errors {
 	var all Errors
 	if errors.As(err, &all) {

@@ -6,7 +6,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// room is where the tree of one item lies, for one after the other.
+// room is memory for the tree of one item at a time.
 type room struct {
 	item   yaml.Node
 	fields [2 * maxPlainFields]yaml.Node // names and values
@@ -15,10 +15,9 @@ type room struct {
 
 const maxPlainFields = 40
 
-// read gives the tree of an item that is nothing but lines `name: value`, with values
-// of one word or in plain quotes, which is what nearly all are. It takes a fifteenth
-// of the time of a parser that knows all of YAML. nil says that there is more
-// to an item.
+// read gives the tree of an item that is nothing but lines `name: value`, with values of one
+// word or in plain quotes, as nearly all are. It takes a fifteenth of the time of a full YAML
+// parser. nil means that the item is not that simple.
 func (r *room) read(text string, depth, line int) *yaml.Node {
 	n := 0
 	column := depth + 1 // of the fields, from 0
@@ -55,8 +54,7 @@ func (r *room) read(text string, depth, line int) *yaml.Node {
 	return &r.item
 }
 
-// plainTag is the kind of a word that stands without quotes, as far as the decoder
-// asks for it.
+// plainTag is the kind of a word without quotes, as far as the decoder asks for it.
 func plainTag(word string) string {
 	switch word {
 	case "true", "True", "TRUE", "false", "False", "FALSE":
@@ -67,9 +65,9 @@ func plainTag(word string) string {
 	return "!!str"
 }
 
-// plainField takes a line apart, behind its spaces: `name: value`, where the value
-// is one word or in double quotes, and perhaps a comment. at is the value's offset;
-// 0 says that the line is none of these.
+// plainField takes a line apart, after its spaces: `name: value`, where the value is one word
+// or in double quotes, and perhaps a comment. at is the value's offset; 0 means that the line
+// is something else.
 func plainField(line string) (name, value string, at int) {
 	end := span(line, nameByte)
 	if end == 0 || end > 64 || !strings.HasPrefix(line[end:], ": ") {
@@ -99,12 +97,12 @@ func plainField(line string) (name, value string, at int) {
 	return name, value, at
 }
 
-// simple reports whether a line's end is of ASCII alone, which YAML takes in a comment.
+// simple reports whether a line's end is all ASCII, which YAML takes in a comment.
 func simple(rest string) bool {
 	return span(strings.TrimSuffix(rest, "\n"), asciiByte) == len(strings.TrimSuffix(rest, "\n"))
 }
 
-// The bytes of names, of words, and of what stands in quotes without meaning more.
+// The bytes of names, of words, and of quoted text without escapes.
 const (
 	nameByte = 1 << iota
 	wordByte
@@ -128,7 +126,7 @@ var byteKinds = func() (kinds [256]uint8) {
 	return kinds
 }()
 
-// span is how many bytes of a kind a text begins with.
+// span counts the bytes of a kind at the start of a text.
 func span(text string, kind uint8) int {
 	for i := range len(text) {
 		if byteKinds[text[i]]&kind == 0 {

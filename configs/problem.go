@@ -17,7 +17,7 @@ import (
 // fields holds a key.
 type Problem struct {
 	File  string `json:"file"`
-	Line  int    `json:"line"`            // from 1; 0 where a message concerns no line
+	Line  int    `json:"line"`            // from 1; 0 if a message concerns no line
 	Col   int    `json:"col"`             // from 1
 	Field string `json:"field,omitempty"` // path, for instance sas[0].spi
 	Text  string `json:"text,omitempty"`  // the line itself, key values masked
@@ -63,23 +63,22 @@ func sortProblems(p []Problem) {
 var (
 	// keyField is the name of a field that holds a key.
 	keyField = regexp.MustCompile(`(?i)(key|secret|psk|passw)`)
-	// keyValue is such a field with its value: to the end of the line, or to the
-	// next comma or brace where a brace stands in front.
+	// keyValue is such a field with its value: to the end of the line, or after a brace
+	// to the next comma or brace.
 	keyValue     = regexp.MustCompile(`(?i)([\w-]*(?:key|secret|psk|passw)[\w-]*["']?\s*[:=]\s*)(.+)`)
 	flowKeyValue = regexp.MustCompile(`(?i)([\w-]*(?:key|secret|psk|passw)[\w-]*["']?\s*[:=]\s*)([^,}\s][^,}]*)`)
 	fieldStart   = regexp.MustCompile(`^[\s{-]*["']?\w+["']?\s*:`)
-	// fromText is what the YAML parser's messages repeat of the text.
+	// fromText is what the YAML parser's messages quote of the text.
 	fromText = regexp.MustCompile("(?s)(anchor )'.*'|`.*`")
 )
 
-// hidden reports whether a word is so many hexadecimal digits that redact masks it
-// whole.
+// hidden reports whether a word has so many hexadecimal digits that redact masks all of it.
 func hidden(word string) bool {
 	digits := strings.TrimPrefix(word, "0x")
 	return len(digits) >= 16 && strings.Trim(digits, "0123456789abcdefABCDEF") == ""
 }
 
-// generated is a name that keys gave an SA after its SPI.
+// generated is a name that package keys made of an SPI.
 var generated = regexp.MustCompile(`^(?:esp|ah)-[0-9a-f]{8}(?:-[0-9a-f.:]+)*$`)
 
 // label is an SA's name in a message, in quotes.
@@ -98,11 +97,11 @@ func shown(name string) string {
 	return name
 }
 
-// isKeyField tells whether the field of that name holds a key.
+// isKeyField reports whether the field of that name holds a key.
 func isKeyField(name string) bool { return keyField.MatchString(name) && name != "insecure_key_files" }
 
-// redact makes text fit for messages: anything that looks like a key is masked,
-// whatever could move a terminal's cursor is gone, and it is not endless.
+// redact makes text fit for messages: it masks anything that looks like a key, removes
+// whatever could move a terminal's cursor, and shortens what is too long.
 func redact(text string) string {
 	text = keys.Redact(text)
 	text = strings.Map(func(r rune) rune {
@@ -117,8 +116,7 @@ func redact(text string) string {
 	return text
 }
 
-// redactLine is redact for a line of the file, in which the values of key
-// fields are known by the fields' names.
+// redactLine is redact for a line of the file, where fields' names show which values are keys.
 func redactLine(line string, secrets []string) string {
 	fields := keyValue
 	if strings.Contains(line, "{") {

@@ -15,8 +15,8 @@ var rigSamples embed.FS
 
 var keyDigits = regexp.MustCompile(`(_key: 0x)[0-9a-f]+`)
 
-// Rig is the text of a configuration for the two hosts of `tapsec rig`, with fresh keys. Without
-// answers only what host a sends is protected.
+// Rig is the configuration of `tapsec rig` for both hosts, with fresh keys. Without answers only what
+// host a sends is protected.
 func Rig(profile sa.Profile, answers bool) []byte {
 	name := "rig.yaml"
 	if !answers {

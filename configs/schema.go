@@ -13,9 +13,9 @@ import (
 // object is a piece of a JSON schema.
 type object map[string]any
 
-// Schema is the JSON schema (draft 2020-12) of a configuration, by which editors
-// complete and check. It is made of the types that the loader fills, and says less
-// than the loader does: how fields must fit together is validate's to tell.
+// Schema is the JSON schema (draft 2020-12) of a configuration, for editors that complete and
+// check. It is made from the types that the loader fills. It cannot say how fields must fit
+// together; tapsec validate does.
 func Schema() ([]byte, error) {
 	s := schemaOf(reflect.TypeFor[Config]())
 	s["$schema"], s["title"] = "https://json-schema.org/draft/2020-12/schema", "tapsec configuration"
@@ -27,7 +27,7 @@ func words(names ...string) object { return object{"enum": names} }
 // numeral is a number, also as text such as 0xc001.
 var numeral = object{"anyOf": []object{{"type": "integer", "minimum": 0}, {"type": "string", "pattern": "^(0x[0-9a-fA-F_]+|[0-9_]+)$"}}}
 
-// schemas are those of the types that are one value in the file.
+// schemas are those of types that are a single value in the file.
 var schemas = map[reflect.Type]object{
 	reflect.TypeFor[sa.Profile]():    words(sa.ProfileNames()...),
 	reflect.TypeFor[sa.Protocol]():   words("esp", "ah"),

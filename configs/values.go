@@ -17,14 +17,13 @@ import (
 	"tapsec/sa"
 )
 
-// parsers read the types that cannot read themselves, or whose errors say too
-// little.
+// parsers read types that cannot read themselves, or whose errors say too little.
 var parsers = map[reflect.Type]func(string, reflect.Value) error{
 	reflect.TypeFor[sa.Profile]():    parser(sa.ProfileByName),
 	reflect.TypeFor[netip.Addr]():    parser(parseAddr),
 	reflect.TypeFor[netip.Prefix]():  parser(parsePrefix),
 	reflect.TypeFor[time.Duration](): parser(parseDuration),
-	reflect.TypeFor[uint8]():         parser(parseIPProtocol), // selectors have the only one
+	reflect.TypeFor[uint8]():         parser(parseIPProtocol), // only selectors have one
 }
 
 func parser[T any](parse func(string) (T, error)) func(string, reflect.Value) error {
@@ -76,7 +75,7 @@ func parseIPProtocol(text string) (uint8, error) {
 	return uint8(p), nil
 }
 
-// key reads a key, or the file that holds it. It never says what it found.
+// key reads a key, or the file that holds it. Its errors never say what was found.
 func (d *decoder) key(n *yaml.Node, v reflect.Value, path string) {
 	if n.Kind != yaml.ScalarNode || isNothing(n) {
 		d.say(n, path, "expected a key as 0x and hexadecimal digits, or file:PATH")
@@ -103,7 +102,7 @@ func (d *decoder) key(n *yaml.Node, v reflect.Value, path string) {
 
 const maxKeyFile = 4096
 
-// keyFile reads a key file that nobody else can.
+// keyFile reads a key file, which nobody else may be able to read.
 func (d *decoder) keyFile(name string) (string, error) {
 	if d.noKeyFiles {
 		return "", errors.New("expected the key itself: this text may name no files")

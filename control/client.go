@@ -29,9 +29,9 @@ const (
 	maxAnswer   = 64 << 20         // bytes; a document may list a great many SAs
 )
 
-// Client asks the program that listens on one socket. It may be used by several
-// goroutines, and goes on working when that program is started anew. Every
-// request but an add ends within two seconds; its error is one sentence.
+// Client asks the program that listens on one socket. Several goroutines may use it, and it
+// keeps working when that program is restarted. Every request but an add ends within two
+// seconds; its error is one sentence.
 type Client struct {
 	path string
 	http http.Client
@@ -54,8 +54,8 @@ func Dial(path string) (*Client, error) {
 // Get decodes a document into v; the name "" is that of the Index.
 func (c *Client) Get(name string, v any) error { return c.do(http.MethodGet, name, nil, v) }
 
-// Add has SAs put in force, all or none: as in a configuration, where an AH SA may
-// name the ESP SA beneath it. The socket gets the keys.
+// Add puts SAs in force, all or none. As in a configuration, an AH SA may name the ESP SA
+// beneath it. The socket gets the keys.
 func (c *Client) Add(sas []*sa.SA) ([]SA, error) {
 	var body bytes.Buffer
 	if err := keys.WriteJSON(&body, sas); err != nil {
@@ -67,13 +67,13 @@ func (c *Client) Add(sas []*sa.SA) ([]SA, error) {
 }
 
 // Update tells the NIC the high half of an SA's sequence numbers. The error wraps
-// sa.ErrUnknown where the NIC does not hold the SA.
+// sa.ErrUnknown if the NIC does not hold the SA.
 func (c *Client) Update(which Ref, high uint32) error {
 	return c.post("update", fields(which, "high", high), nil)
 }
 
-// Delete takes an SA away, or from the NIC only. The error wraps sa.ErrUnknown
-// where it is not there.
+// Delete deletes an SA, or only its offloaded copy. The error wraps sa.ErrUnknown if there is
+// none.
 func (c *Client) Delete(which Ref, nicOnly bool) error {
 	if nicOnly {
 		return c.post("delete", fields(which, "nic_only", true), nil)
@@ -81,7 +81,7 @@ func (c *Client) Delete(which Ref, nicOnly bool) error {
 	return c.post("delete", which, nil)
 }
 
-// fields are those of a reference and one more.
+// fields are the fields of a reference, and one more.
 func fields(which Ref, name string, value any) map[string]any {
 	if which.Name != "" {
 		return map[string]any{"name": which.Name, name: value}
@@ -90,7 +90,7 @@ func fields(which Ref, name string, value any) map[string]any {
 	return map[string]any{"protocol": id.Protocol, "spi": id.SPI, "dst": id.Dst, "src": id.Src, name: value}
 }
 
-// Flush takes all SAs away, and returns how many there were.
+// Flush deletes all SAs, and returns how many there were.
 func (c *Client) Flush() (int, error) {
 	var flushed Flushed
 	err := c.post("flush", struct{}{}, &flushed)
@@ -100,8 +100,7 @@ func (c *Client) Flush() (int, error) {
 // Switch enables and disables offload.
 func (c *Client) Switch(s Switches) error { return c.post("offload", s, nil) }
 
-// List gives a page of the SAs, oldest first: at most limit of them, those after a
-// cursor.
+// List returns a page of the SAs, oldest first: at most limit of those after a cursor.
 func (c *Client) List(after uint64, limit int) (page Page, err error) {
 	return page, c.Get(fmt.Sprintf("sas?after=%d&limit=%d", after, limit), &page)
 }
@@ -128,17 +127,17 @@ func (c *Client) All() iter.Seq2[SA, error] {
 	}
 }
 
-// Show gives one SA.
+// Show returns one SA.
 func (c *Client) Show(name string) (s SA, err error) {
 	return s, c.Get("sas/"+url.PathEscape(name), &s)
 }
 
-// Capabilities gives those in force.
+// Capabilities returns those in force.
 func (c *Client) Capabilities() (caps Capabilities, err error) {
 	return caps, c.Get("capabilities", &caps)
 }
 
-// Counters gives all that is counted, or with a name what of it is about that SA.
+// Counters returns all counters, or with a name what they say about that SA.
 func (c *Client) Counters(name string) ([]Counter, error) {
 	var all Counters
 	err := c.Get("counters?sa="+url.QueryEscape(name), &all)
@@ -181,8 +180,8 @@ func (c *Client) Follow(ctx context.Context, n int) iter.Seq2[Event, error] {
 	}
 }
 
-// Export gives the SAs in force with the numbers that they have come to, as the text
-// of a configuration in JSON; with keys only where that is said.
+// Export returns the SAs in force with their present numbers, as a configuration in JSON,
+// with keys only if withKeys says so.
 func (c *Client) Export(withKeys bool) (text json.RawMessage, err error) {
 	return text, c.Get(fmt.Sprintf("export?keys=%t", withKeys), &text)
 }
@@ -220,7 +219,7 @@ func (c *Client) do(method, name string, body []byte, v any) error {
 	return nil
 }
 
-// ask sends a request. An answer that is an error is one here.
+// ask sends a request, and turns an answer that is an error into one.
 func (c *Client) ask(ctx context.Context, method, name string, body []byte) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, "http://tapsec/"+name, bytes.NewReader(body))
 	if err != nil {

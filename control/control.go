@@ -35,7 +35,7 @@ const (
 	Exists        Code = "exists"         // an SA of that name or identity is there
 	BeyondProfile Code = "beyond-profile" // Missing says what the NIC lacks
 	BadRequest    Code = "bad-request"
-	NotHere       Code = "not-here"    // this process lacks what would do it
+	NotHere       Code = "not-here"    // this process does not have what that needs
 	Forbidden     Code = "forbidden"   // neither root nor the user who started the program
 	NotAllowed    Code = "not-allowed" // the path takes another method
 	Busy          Code = "busy"        // as many follow events as may
@@ -56,7 +56,7 @@ func (e *Error) Unwrap() error {
 	return map[Code]error{Full: sa.ErrFull, Unknown: sa.ErrUnknown, Exists: sa.ErrExists}[e.Code]
 }
 
-// ErrorOf is what the socket says of an error.
+// ErrorOf is an error as the socket sends it.
 func ErrorOf(err error) *Error {
 	var said *Error
 	var lacks *sa.Unsupported
@@ -89,11 +89,10 @@ type Index struct {
 // Ref says which SA is meant: by its name, or by what identifies it.
 type Ref struct {
 	Name string
-	ID   sa.ID // where there is no name
+	ID   sa.ID // if there is no name
 }
 
-// RefOf is the reference to an SA by what identifies it, which both sides of a
-// socket call the same.
+// RefOf refers to an SA by what identifies it, which is the same on both sides of a socket.
 func RefOf(s *sa.SA) Ref { return Ref{ID: s.ID()} }
 
 // String is the name, or the identity.
@@ -117,22 +116,22 @@ type SA struct {
 	Name string `json:"name"`
 	sa.ID
 	Mode      string `json:"mode"`
-	Direction string `json:"direction"` // in, out, or any where it depends on addresses
+	Direction string `json:"direction"` // in, out, or any if it depends on addresses
 	Suite     string `json:"suite"`
 	ESN       bool   `json:"esn"`
 	Encap     bool   `json:"encap"`             // in UDP
 	Partner   string `json:"partner,omitempty"` // name of the other half of its bundle
 	Offload   string `json:"offload"`           // required, preferred or never
 	Offloaded bool   `json:"offloaded"`         // the NIC holds it
-	Handle    uint32 `json:"handle"`            // the NIC's, 0 where it does not hold it
-	Origin    string `json:"origin"`            // file, socket where it was added at run time, mirror where the kernel has it
+	Handle    uint32 `json:"handle"`            // the NIC's; 0 if it does not hold the SA
+	Origin    string `json:"origin"`            // file, socket if it was added at run time, or mirror if it is the kernel's
 	Cursor    uint64 `json:"cursor"`            // its place in the list
 }
 
 // Page is a part of the list of SAs.
 type Page struct {
 	SAs  []SA   `json:"sas"`
-	Next uint64 `json:"next,omitempty"` // the cursor to go on after; 0 at the end
+	Next uint64 `json:"next,omitempty"` // the cursor to continue after; 0 at the end
 }
 
 // Switches of receive offload; nil leaves one as it is.
@@ -165,11 +164,11 @@ type Flushed struct {
 	SAs int `json:"sas"` // deleted
 }
 
-// Counter is one of the list of what is counted.
+// Counter is one entry of the list of counters.
 type Counter struct {
 	Name    string   `json:"name"`
 	Kind    string   `json:"kind"` // counter, which only rises, gauge or histogram
-	Unit    string   `json:"unit"` // empty where it has none
+	Unit    string   `json:"unit"` // empty if it has none
 	Help    string   `json:"help"` // one sentence
 	Samples []Sample `json:"samples"`
 }

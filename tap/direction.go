@@ -37,7 +37,7 @@ type Direction struct {
 	from, to       *Device
 	queue          int
 	source, target *os.File
-	room, tail     int // bytes of a frame, and behind it
+	room, tail     int // bytes of a frame, and after it
 	engine         engine
 	taken          int // frames handed out since the last Send
 	tally          Tally

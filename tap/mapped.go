@@ -244,7 +244,7 @@ func (m *mapped) take() error {
 // errNoBuffer is for a frame longer than its slot for which the socket's queue had no room.
 var errNoBuffer = errors.New("the socket's queue was full")
 
-// frame returns the next frame as it would be on a wire, with room behind it. What is too long for that
+// frame returns the next frame as it would be on a wire, with room after it. What is too long for that
 // comes as EMSGSIZE.
 //
 //  1. Hand out what is left of a merged frame. No more frames are EAGAIN.

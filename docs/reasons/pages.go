@@ -10,7 +10,7 @@ import (
 //go:embed *.md
 var files embed.FS
 
-// Page is what is written of a reason, by its name behind its owner's: nic/no-sa. It is empty
+// Page is what is written of a reason, by its name after its owner's: nic/no-sa. It is empty
 // where nothing is.
 func Page(name string) string {
 	owner, _, _ := strings.Cut(name, "/")

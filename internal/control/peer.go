@@ -11,18 +11,17 @@ import (
 	"tapsec/control"
 )
 
-// peers accepts connections of which it is known whose they are.
+// peers accepts connections, and finds out whose they are.
 type peers struct{ *net.UnixListener }
 
-// peer is a connection from a user. The remote address of a Unix socket says
-// nothing, and is in its place who is there: it goes through whatever wraps a
-// connection.
+// peer is a connection from a user. In place of a Unix socket's remote address, which tells
+// nothing, it has the user: that passes through whatever wraps the connection.
 type peer struct {
 	*net.UnixConn
 	uid user
 }
 
-// user is a user's number as an address; -1 is nobody known.
+// user is a user's number as an address; -1 is unknown.
 type user int64
 
 func (user) Network() string        { return "unix" }
@@ -45,7 +44,7 @@ func userOf(conn *net.UnixConn) user {
 	if err != nil {
 		return uid
 	}
-	_ = raw.Control(func(fd uintptr) { // an error leaves nobody known
+	_ = raw.Control(func(fd uintptr) { // on an error the user stays unknown
 		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
 			uid = user(cred.Uid)
 		}
@@ -59,8 +58,8 @@ func withPeer(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, peerKey{}, conn.RemoteAddr())
 }
 
-// onlyOwner answers root and the user whose program this is. The socket's mode keeps
-// others out, unless it was changed or they were handed a connection.
+// onlyOwner answers only root and the user of this program. The socket's mode keeps others
+// out, unless it was changed or somebody handed them a connection.
 func onlyOwner(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if uid, known := r.Context().Value(peerKey{}).(user); known && (uid == 0 || uid == user(os.Geteuid())) {

@@ -16,7 +16,7 @@ import (
 	"tapsec/sa"
 )
 
-// Pages of the list have that many SAs unless told, and at most.
+// How many SAs a page of the list has by default, and at most.
 const (
 	defaultLimit = 100
 	maxLimit     = 1000
@@ -31,7 +31,7 @@ func (s *Server) list(r *http.Request) (any, error) {
 	return s.config.SAs.List(after, int(max(limit, 1))), nil
 }
 
-// queryNumber reads a number behind the question mark.
+// queryNumber reads a number from the query string.
 func queryNumber(r *http.Request, name string, otherwise, most uint64) (uint64, error) {
 	text := r.URL.Query().Get(name)
 	if text == "" {
@@ -51,7 +51,7 @@ func (s *Server) counters(r *http.Request) (any, error) {
 	return control.Counters{Counters: all}, err
 }
 
-// export shows keys only where that is asked for.
+// export shows keys only if asked to.
 func (s *Server) export(r *http.Request) (any, error) {
 	write, keysAsked := keys.WriteHidden, r.URL.Query().Get("keys")
 	switch keysAsked {
@@ -68,7 +68,7 @@ func (s *Server) export(r *http.Request) (any, error) {
 	return json.RawMessage(text.Bytes()), nil
 }
 
-// add takes the SAs of a configuration. A mistake in one is said with its field.
+// add takes the SAs of a configuration. A mistake is reported with its field.
 func (s *Server) add(r *http.Request) (any, error) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
@@ -92,7 +92,7 @@ func (s *Server) add(r *http.Request) (any, error) {
 	return control.Added{SAs: added}, err
 }
 
-// which is a reference to an SA in a request.
+// which refers to an SA in a request.
 type which struct {
 	Name     *string      `json:"name"`
 	Protocol *sa.Protocol `json:"protocol"`
@@ -101,7 +101,7 @@ type which struct {
 	Src      *netip.Addr  `json:"src"` // likewise
 }
 
-// ref names what is missing, or too much.
+// ref makes the reference. The error names what is missing, or too much.
 func (w *which) ref() (control.Ref, error) {
 	const missing = "%q is missing, %s"
 	switch none := w.Protocol == nil && w.SPI == nil && w.Dst == nil && w.Src == nil; {
@@ -170,7 +170,7 @@ func (s *Server) offload(r *http.Request) (any, error) {
 	return nil, s.config.SAs.Switch(c)
 }
 
-// about says which SA an error is about.
+// about adds to an error which SA it is about.
 func about(which control.Ref, err error) error {
 	if errors.Is(err, sa.ErrUnknown) {
 		return refuse(control.Unknown, "%s: %v", which, sa.ErrUnknown)
@@ -186,7 +186,7 @@ func first(err error) error {
 	return err
 }
 
-// decode reads one object and nothing else.
+// decode reads one object, and refuses anything after it.
 func decode(r *http.Request, v any) error {
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()

@@ -4,10 +4,9 @@
 //
 //	curl --unix-socket /run/tapsec.sock http://tapsec/moved
 //
-// The package knows neither NIC nor transport: what the documents say, and what a
-// request does, is given to it. Requests stay off the frame path. Connections are
-// few and short: each has one request, and a few seconds for it. Who follows events
-// stays, and some places are theirs.
+// The package knows neither NIC nor transport: it is told what the documents say and what a
+// request does. Requests stay off the frame path. Connections are few and short: each has
+// one request, and a few seconds for it. Followers of events stay, in places of their own.
 package control
 
 import (
@@ -32,8 +31,8 @@ import (
 	"tapsec/sa"
 )
 
-// SAs are those of the process, and the NIC in it. Methods are called by several
-// goroutines; errors are what control.ErrorOf knows.
+// SAs are the SAs and the NIC of the process. Several goroutines call the methods; errors are
+// such as control.ErrorOf knows.
 type SAs interface {
 	Add(sas []*sa.SA) ([]control.SA, error)
 	Delete(which control.Ref, nicOnly bool) error
@@ -41,18 +40,17 @@ type SAs interface {
 	Flush() (int, error)
 	List(after uint64, limit int) control.Page
 	Show(name string) (control.SA, error)
-	Export() []*sa.SA // with the numbers that they have come to
+	Export() []*sa.SA // with their present numbers
 	Switch(control.Switches) error
 	Capabilities() (control.Capabilities, error)
-	Counters(name string) ([]control.Counter, error) // of one SA, or of all where the name is empty
+	Counters(name string) ([]control.Counter, error) // about one SA, or all if the name is empty
 }
 
-// Config is what there is to see and to do. Its functions and methods are called
-// at any time, by several goroutines at once.
+// Config is what the socket shows and does. Several goroutines may call its functions and
+// methods at any time.
 type Config struct {
-	// Documents make what is encoded as JSON; names are lower-case letters,
-	// digits and dashes. Of a key encoding/json shows the length alone, as long
-	// as it is an sa.Key.
+	// Documents make what is encoded as JSON. Names are lower-case letters, digits and
+	// dashes. encoding/json shows only the length of an sa.Key.
 	Documents map[string]func() any
 	SAs       SAs
 	Events    *event.Log // nil: there are none
@@ -74,7 +72,7 @@ type Server struct {
 	mux    *http.ServeMux
 	index  control.Index
 	path   string
-	made   os.FileInfo // the socket, to know it again
+	made   os.FileInfo // the socket, to recognise it
 	http   http.Server
 	ended  chan error
 	ending chan struct{} // closed when nobody is to follow events any more
@@ -85,9 +83,9 @@ type Server struct {
 
 var documentName = regexp.MustCompile(`^[a-z0-9-]+$`)
 
-// Open makes the socket at path, with mode 0600, and begins to answer. A socket
-// that a dead program left there is replaced; one on which somebody listens, and
-// any other file, is an error. It panics where a document's name is none.
+// Open makes the socket at path, with mode 0600, and begins to answer. It replaces a socket
+// that a dead program has left; one with a listener, or any other file, is an error. It
+// panics if a document's name is not one.
 func Open(path string, c Config) (*Server, error) {
 	s := &Server{config: c, path: path, ended: make(chan error, 1), ending: make(chan struct{}), follow: make(chan struct{}, maxFollowers)}
 	s.route()
@@ -100,7 +98,7 @@ func Open(path string, c Config) (*Server, error) {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
 	s.http = http.Server{Handler: onlyOwner(s.mux), ConnContext: withPeer, ReadTimeout: serverPause, WriteTimeout: serverPause, MaxHeaderBytes: maxBody}
-	s.http.SetKeepAlivesEnabled(false) // nobody holds one of the few for longer than a request takes
+	s.http.SetKeepAlivesEnabled(false) // nobody holds one of the few connections longer than a request takes
 	go func() { s.ended <- s.serve(netutil.LimitListener(peers{l}, maxClients)) }()
 	return s, nil
 }
@@ -112,16 +110,15 @@ func (s *Server) serve(l net.Listener) error {
 	return nil
 }
 
-// Close removes the socket, unless another program's has taken its place, and
-// ends once requests under way are answered, after a second at most. The error
-// is why the server had stopped to answer before. A second Close does no more.
+// Close removes the socket, unless another program's has replaced it, and returns once
+// requests under way are answered, or after a second. The error says why the server had
+// stopped answering before. A second Close does nothing.
 func (s *Server) Close() error {
 	s.once.Do(func() { s.err = s.close() })
 	return s.err
 }
 
-// close looks at the file while the socket is open still: its inode is ours for
-// that long.
+// close looks at the file while the socket is still open: only so long is its inode ours.
 func (s *Server) close() error {
 	if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.made) {
 		os.Remove(s.path)
@@ -135,7 +132,7 @@ func (s *Server) close() error {
 	return <-s.ended
 }
 
-// route says which path is answered by what.
+// route says what answers which path.
 func (s *Server) route() {
 	s.mux = http.NewServeMux()
 	get := func(name string, f func(*http.Request) (any, error)) {
@@ -180,7 +177,7 @@ func (s *Server) route() {
 	slices.Sort(s.index.Documents)
 }
 
-// nothing answers what has no pattern, or another method.
+// nothing answers unknown paths and wrong methods.
 func (s *Server) nothing(w http.ResponseWriter, r *http.Request) {
 	answer(w, r, func(r *http.Request) (any, error) {
 		for _, method := range []string{http.MethodGet, http.MethodPost} {
@@ -207,7 +204,7 @@ var statuses = map[control.Code]int{
 	control.NotAllowed: http.StatusMethodNotAllowed, control.Failed: http.StatusInternalServerError,
 }
 
-// answer answers one request with what f gives: a document, nothing, or an error.
+// answer answers one request with f's result: a document, nothing, or an error.
 func answer(w http.ResponseWriter, r *http.Request, f func(*http.Request) (any, error)) {
 	limit := int64(maxBody)
 	if r.URL.Path == "/add" {

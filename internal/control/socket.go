@@ -13,8 +13,8 @@ import (
 
 const maxPath = 107 // bytes; sockaddr_un has room for one more, a zero
 
-// listen makes the socket. What is at path already is removed only if it is a
-// socket and nobody listens there.
+// listen makes the socket. It removes what is at path already only if that is a socket on
+// which nobody listens.
 func listen(path string) (*net.UnixListener, error) {
 	switch {
 	case len(path) > maxPath:
@@ -32,19 +32,19 @@ func listen(path string) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	l.SetUnlinkOnClose(false) // Close looks first whose it is
+	l.SetUnlinkOnClose(false) // Close checks first whose it is
 	return l, nil
 }
 
-// bind makes the socket with its mode in one step, so that nobody else can ever
-// connect. For a moment that concerns every file that the program makes.
+// bind makes the socket with its mode in one step, so that nobody else can ever connect. For
+// that moment the umask holds for every file that the program makes.
 func bind(path string) (*net.UnixListener, error) {
 	old := syscall.Umask(0o177)
 	defer syscall.Umask(old)
 	return net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 }
 
-// removeDead removes the socket of a program that is no more.
+// removeDead removes the socket of a program that has ended.
 func removeDead(path string) error {
 	info, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -44,7 +44,7 @@ func (l *Log) Place(n uint64) uint64 {
 	return l.latest - min(n, l.latest, Kept)
 }
 
-// After gives the events behind a place. The first is of kind Lost where some are gone.
+// After gives the events after a place. The first is of kind Lost where some are gone.
 // More is closed when there are others.
 func (l *Log) After(place uint64) (events []control.Event, more <-chan struct{}) {
 	l.mu.Lock()

@@ -1,9 +1,9 @@
-// Package explain tells of one frame of a capture what became of it and why: what each
-// stage looked up, found and compared, which bytes decided, what the contract and the RFCs
-// say of it, near misses, and what became of the frames of its SA around it.
+// Package explain says of one frame of a capture what became of it and why: what each stage
+// looked up, found and compared, which bytes decided, what the contract and the RFCs say,
+// near misses, and what became of the neighbouring frames of its SA.
 //
-// The frame goes through the pipeline itself, which is asked after each stage. Nothing here
-// judges. No key shows; an ICV that was computed does, which reveals none.
+// The frame goes through the pipeline itself, which is asked after each stage; nothing here
+// judges. No key is shown. A computed ICV is, which reveals none.
 package explain
 
 import (
@@ -31,35 +31,35 @@ type Frame struct {
 	Missing   int // bytes at its end that the capture lacks
 
 	Bytes   []byte // as it came
-	Opened  []byte // as it is delivered, without its trailer, or nil where nothing was opened
+	Opened  []byte // as it is delivered, without its trailer; nil if nothing was opened
 	Trailer status.Trailer
 	Steps   []pipeline.Step // after parse, tunnel and transport
 	account.Marks
 
 	Names []string // of the SAs of Trailer's records
 	Near  []account.Finding
-	Row   *account.Row // the SA's account of the whole capture; nil: the frame has none
+	Row   *account.Row // the SA's account of the whole capture; nil if the frame has none
 	Story Story
 
 	src, dst netip.Addr
 	who      who
 }
 
-// Story is what became of the SA's frames around the one explained; numbers are those of
-// the capture, 0: none.
+// Story is what became of the SA's frames around the one explained. Frames have their numbers
+// in the capture; 0 is none.
 type Story struct {
 	Good, Failed           int // before it; left alone counts as failed
 	LastGood, LastFailed   int
-	FirstGood, FirstFailed int // behind it
+	FirstGood, FirstFailed int // after it
 }
 
-// who is what frames of one SA, or of one header without an SA, have in common.
+// who identifies the frames of one SA, or of one header without an SA.
 type who struct {
 	handle uint32
 	header account.Header
 }
 
-// ErrNone is that of a capture in which the frame is not.
+// ErrNone says that the capture does not have the frame.
 var ErrNone = errors.New("no such frame")
 
 // reader leads a capture through the pipeline.
@@ -69,13 +69,13 @@ type reader struct {
 	why     *diagnosis.Case
 	want    map[int]bool // numbers; nil: the one most worth it
 	found   []*Frame
-	came    []byte // the frame at hand as it came
+	came    []byte // the present frame as it came
 	past    map[who]*Story
 }
 
-// Capture explains the frame with a number, or with 0 the first one that failed; where none
-// did, the first whose IPsec was left alone; else the first. The error is of the
-// configuration, of the capture, or ErrNone.
+// Capture explains the frame with a number. With 0 that is the first that failed, else the
+// first whose IPsec was left alone, else the first. The error is of the configuration or the
+// capture, or ErrNone.
 func Capture(c *configs.Config, frames *capture.Reader, number int) (*Frame, error) {
 	var want map[int]bool
 	if number != 0 {
@@ -168,7 +168,7 @@ func (r *reader) frame(b []byte, info capture.Info) error {
 	return nil
 }
 
-// whoOf is whose frame it is: that of the SA whose check it did not pass, or of the innermost.
+// whoOf says whose frame it is: of the SA whose check failed, or of the innermost SA.
 func whoOf(f *account.Frame) who {
 	records := f.Trailer.Records[:f.Trailer.N]
 	for _, rec := range records {
@@ -225,7 +225,7 @@ func (r *reader) take(f *Frame) {
 	r.found = append(r.found, f)
 }
 
-// remember keeps what is told of an SA's frames before and behind the one that is explained.
+// remember keeps what the Story says of an SA's frames before and after the one explained.
 func (r *reader) remember(f *Frame) {
 	if f.who == (who{}) {
 		return

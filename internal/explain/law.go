@@ -44,7 +44,7 @@ func (f *Frame) auto(rec *status.Record) bool {
 	return false
 }
 
-// besides are rows that a good frame belongs to beside its own.
+// besides are further rows that a good frame belongs to.
 func (f *Frame) besides() []string {
 	if v := f.subject(); v.Portion == status.TransportPortion && (v.Next == wire.ProtoAH || v.Next == wire.ProtoESP) {
 		return []string{"30"}
@@ -109,7 +109,7 @@ func insideAlone(r status.Reason) string {
 	return "31"
 }
 
-// rowOfICV is the row of a frame whose verdict is its ICVs'.
+// rowOfICV is the row of a frame whose ICVs decide.
 func (f *Frame) rowOfICV() string {
 	v, next, r := f.subject(), f.Trailer.Word.Next(), f.Trailer.Reason
 	tunnel := v.Portion == status.TunnelPortion
@@ -142,7 +142,7 @@ func pick(r status.Reason, good, ah, esp string) string {
 	return good
 }
 
-// clause is where a rule is written, for ESP and for AH where they differ.
+// clause is where a rule is written, for ESP and for AH.
 type clause struct{ esp, ah string }
 
 func same(text string) clause { return clause{text, text} }
@@ -206,8 +206,9 @@ type Other struct {
 	Says string `json:"says"`
 }
 
-// linux is what Linux does with a frame that ends for a reason, by /proc/net/xfrm_stat where
-// nothing else is said (net/xfrm/xfrm_input.c, net/ipv4/esp4.c, net/ipv4/ah4.c of Linux 6).
+// linux is what Linux does with a frame that ends for a reason, by its counters in
+// /proc/net/xfrm_stat unless it says otherwise (net/xfrm/xfrm_input.c, net/ipv4/esp4.c,
+// net/ipv4/ah4.c of Linux 6).
 var linux = map[status.Reason]string{
 	status.NoSA:             "drops it, XfrmInNoStates",
 	status.SADeleted:        "drops it, XfrmInNoStates",
@@ -229,7 +230,7 @@ var linux = map[status.Reason]string{
 	status.Verified:         "takes it, if window and policy do",
 }
 
-// Others say how the field would call this frame, as far as that is known.
+// Others say what other implementations would call the frame's fate, as far as that is known.
 func (f *Frame) Others() []Other {
 	var all []Other
 	if says := linux[f.Trailer.Reason]; says != "" {
@@ -250,7 +251,7 @@ func (f *Frame) Others() []Other {
 	return all
 }
 
-// vpp has one counter for combined modes and another for what has an ICV of its own.
+// vpp has one counter for combined modes and another for separate integrity.
 func (f *Frame) vpp() string {
 	for _, h := range f.subject().Headers {
 		if len(h.Computed) > 0 && h.Protocol == sa.ESP && h.SA.Suite.AuthLen == 0 {

@@ -7,12 +7,12 @@ import (
 	"tapsec/wire"
 )
 
-// Span is the bytes that decided: from and to are offsets in the frame, what is in them.
+// Span is the bytes that decided: their offsets in the frame, and what they are.
 type Span struct {
 	From   int    `json:"from"`
 	To     int    `json:"to"`
 	What   string `json:"what"`
-	Opened bool   `json:"opened"` // they lie in what the tunnel carried, and offsets are of the opened frame
+	Opened bool   `json:"opened"` // they are inside the tunnel, and offsets are of the opened frame
 }
 
 // last is the frame as the last stage left it.
@@ -32,7 +32,7 @@ func (f *Frame) subject() pipeline.View {
 	return f.last().Outer
 }
 
-// Span is where to look. Its bytes are there; an empty one is of a frame without any.
+// Span is where to look. Its bytes exist; it is empty only for a frame without any.
 func (f *Frame) Span() Span {
 	s := f.span()
 	s.Opened = f.inside()

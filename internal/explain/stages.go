@@ -51,7 +51,7 @@ func (f *Frame) Stages() []Stage {
 	return all
 }
 
-// parsed tells of the packet that a portion is in.
+// parsed describes the packet that a portion is in.
 func (f *Frame) parsed(s *Stage, v *pipeline.View) {
 	k := &v.Packet
 	if k.Version == 0 {
@@ -99,7 +99,7 @@ func (f *Frame) found(s *Stage, v *pipeline.View, h *pipeline.Header) {
 	s.say(-1, "SA %s, found by %s: mode %s, %s, %s", h.SA.Name, by, h.SA.Mode, h.SA.Suite.Name, numbers)
 }
 
-// missed tells why no SA belongs to a packet.
+// missed says why no SA matched a packet.
 func (f *Frame) missed(s *Stage, v *pipeline.View) {
 	bytes := f.Bytes
 	if f.Opened != nil && v.Packet.Start > f.last().Outer.Packet.Start {
@@ -124,7 +124,7 @@ func (f *Frame) missed(s *Stage, v *pipeline.View) {
 	s.say(at, "left alone: %s", v.Skip.Sentence())
 }
 
-// checked tells of the check of a portion, where the stage made one.
+// checked describes the check of a portion, if the stage made one.
 func (f *Frame) checked(s *Stage, before, after pipeline.View) {
 	if before.Checked || !after.Checked {
 		return
@@ -137,7 +137,7 @@ func (f *Frame) checked(s *Stage, before, after pipeline.View) {
 	}
 }
 
-// compared tells of one header's check.
+// compared describes one header's check.
 func (f *Frame) compared(s *Stage, v *pipeline.View, h *pipeline.Header) {
 	rec := f.record(h)
 	if rec == nil {
@@ -156,7 +156,7 @@ func (f *Frame) compared(s *Stage, v *pipeline.View, h *pipeline.Header) {
 	}
 }
 
-// icv tells of the ICV that the packet has and of the one that it should have.
+// icv shows the packet's ICV and the one that it should have.
 func (f *Frame) icv(s *Stage, v *pipeline.View, h *pipeline.Header) {
 	covers := fmt.Sprintf("over bytes %d to %d: header, IV and ciphertext", h.At, h.ICV)
 	if h.Protocol == sa.AH {
@@ -187,7 +187,7 @@ func (f *Frame) record(h *pipeline.Header) *status.Record {
 	return nil
 }
 
-// inner tells of what the tunnel carried.
+// inner describes what the tunnel carried.
 func (f *Frame) inner(s *Stage, step pipeline.Step) {
 	if !step.Outer.Verified || step.Outer.Portion != status.TunnelPortion {
 		return

@@ -57,7 +57,7 @@ func (w *writer) paint(colour, text string) string {
 
 const keyWidth = 11
 
-// entry writes a key and what belongs to it. One that comes again is not repeated.
+// entry writes a key and its text. The key is not repeated if it was the last one, too.
 func (w *writer) entry(key, text string) {
 	if key == w.last {
 		key = ""
@@ -67,7 +67,7 @@ func (w *writer) entry(key, text string) {
 	fmt.Fprintf(w, "%-*s%s\n", keyWidth, key, wrap.Text(text, keyWidth, wrap.Width-keyWidth))
 }
 
-// stage writes a stage's findings behind the offsets that they are about.
+// stage writes a stage's findings, each after the offset that it is about.
 func (w *writer) stage(s *Stage) {
 	const offset = 6
 	for i, line := range s.Lines {
@@ -118,7 +118,7 @@ func (f *Frame) head(w *writer, capture string) {
 	fmt.Fprintf(w, "  %s\n\n", wrap.Text(line, 4, wrap.Width-2))
 }
 
-// story tells what became of the SA's other frames.
+// story says what became of the SA's other frames.
 func (f *Frame) story() []string {
 	var all []string
 	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
@@ -157,7 +157,7 @@ func (f *Frame) story() []string {
 	return all
 }
 
-// Bytes of a line of the dump, and how many lines are shown in front of the one marked.
+// Bytes on a line of the dump, and how many lines are shown before the marked one.
 const (
 	perLine = 16
 	context = 3

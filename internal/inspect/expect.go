@@ -11,13 +11,12 @@ import (
 	"strings"
 )
 
-// Expectation is what a Summary is to say. The zero Expectation is that every frame
-// with AH or ESP is good, and that there is one.
+// Expectation is what a Summary has to say. The zero Expectation is that every frame with AH
+// or ESP is good, and that there is one.
 type Expectation struct{ fields map[string]any }
 
-// ParseExpectation reads the JSON of an earlier summary, or of a part of one: what
-// it does not name may be anything. SAs are told apart by the names, protocols and
-// SPIs that it gives them.
+// ParseExpectation reads the JSON of an earlier summary, or part of one; what it does not
+// name may be anything. It identifies SAs by the names, protocols and SPIs that it gives.
 func ParseExpectation(text []byte) (Expectation, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
@@ -44,8 +43,7 @@ func decode(text []byte, v any) error {
 	return d.Decode(v)
 }
 
-// Check is an error that says what a summary has otherwise, a line each, the first
-// 20 of them.
+// Check returns an error with a line for each difference of a summary, the first 20.
 func (e Expectation) Check(s *Summary) error {
 	all := e.differences(s)
 	if len(all) == 0 {
@@ -90,7 +88,7 @@ func notAllGood(s *Summary) (all []string) {
 	return all
 }
 
-// compare descends as far as what is expected does.
+// compare compares whatever is expected.
 func compare(path string, want, got any, all *[]string) {
 	switch want := want.(type) {
 	case map[string]any:

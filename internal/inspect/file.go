@@ -22,11 +22,11 @@ type File struct {
 	noTrailer bool
 	frames    int
 	asCame    bool   // frames are written as they came
-	original  []byte // the one at hand, if so
+	original  []byte // the present frame, if so
 }
 
-// NewFile begins a copy of what is read of frames from now on; with secrets, which
-// are for frames as they came, these are written so. The path is for messages.
+// NewFile begins a copy of what is read from frames from now on. With secrets, which are for
+// frames as they came, frames are written so. The path is for messages.
 func NewFile(path string, to io.WriteCloser, frames *capture.Reader, noTrailer bool, carried []capture.Secret) *File {
 	f := &File{path: path, to: to, noTrailer: noTrailer, asCame: len(carried) > 0, buffer: bufio.NewWriterSize(to, 1<<16)}
 	f.copy = frames.CopyTo(f.buffer)
@@ -34,7 +34,7 @@ func NewFile(path string, to io.WriteCloser, frames *capture.Reader, noTrailer b
 	return f
 }
 
-// keep remembers a frame before it is opened, where that is how it is written.
+// keep remembers a frame before it is opened, if it is to be written so.
 func (f *File) keep(frame []byte) {
 	if f != nil && f.asCame {
 		f.original = append(f.original[:0], frame...)
@@ -61,7 +61,7 @@ func (f *File) flush() {
 	}
 }
 
-// failed says what a failed write means where that is the reader's doing.
+// failed explains a failed write if the file's reader is the cause.
 func (f *File) failed(err error) error {
 	if errors.Is(err, syscall.EPIPE) {
 		return fmt.Errorf("-o %s: its reader has left after %d frames or fewer", f.path, f.frames)
@@ -69,8 +69,8 @@ func (f *File) failed(err error) error {
 	return err
 }
 
-// withoutTrailer is the frame as it is delivered with annotate: none, without
-// the padding in front of the trailer.
+// withoutTrailer is the frame as it is delivered with annotate: none, without the padding
+// before the trailer.
 func withoutTrailer(frame []byte) []byte {
 	body, t, err := status.Split(frame)
 	if err != nil {

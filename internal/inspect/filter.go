@@ -12,8 +12,8 @@ import (
 	"tapsec/wire"
 )
 
-// Filter says which frames of a capture count, and which of these are told of. The
-// zero Filter takes all.
+// Filter says which frames of a capture count, and which of those are reported. The zero
+// Filter takes all.
 type Filter struct {
 	SAs   []string     // frames of one of these
 	SPIs  []sa.SPI     // frames with one of these
@@ -21,7 +21,7 @@ type Filter struct {
 	Only  Only         // of those that count
 }
 
-// Only is the kinds of frames that are told of; the zero Only is all.
+// Only is the kinds of frames that are reported; the zero Only is all.
 type Only uint8
 
 var kinds = []string{"good", "failed", "left-alone", "not-judged", "replayed", "late"}

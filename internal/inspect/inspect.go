@@ -23,7 +23,7 @@ import (
 	"tapsec/status"
 )
 
-// Options say which frames are told of, and how.
+// Options say which frames are reported, and how.
 type Options struct {
 	JSON   bool        // an object a frame, not lines
 	Quiet  bool        // neither
@@ -59,7 +59,7 @@ type Inspector struct {
 	words []byte // scratch: a line before it is broken
 }
 
-// frame is the one in work.
+// frame is the frame in work.
 type frame struct {
 	capture.Info
 	account.Frame
@@ -71,8 +71,8 @@ type frame struct {
 	src, dst netip.Addr // of its own packet as it was captured
 }
 
-// New makes an Inspector that writes lines or objects to out. The error is a mistake
-// in the configuration, or a filter's that names an SA which is not there.
+// New makes an Inspector that writes lines or objects to out. The error is a mistake in the
+// configuration, or a filter's name that no SA has.
 func New(c *configs.Config, out io.Writer, opt Options) (*Inspector, error) {
 	nic, err := appliance.NewOffline(c)
 	if err != nil {
@@ -100,7 +100,7 @@ func heldBy(nic *appliance.Offline) (held []account.Held) {
 	return held
 }
 
-// enter has the SAs of a time in force.
+// enter puts the SAs of a time in force.
 func (i *Inspector) enter(t time.Time) error {
 	changed, err := i.nic.Enter(t)
 	if changed {
@@ -110,16 +110,15 @@ func (i *Inspector) enter(t time.Time) error {
 	return err
 }
 
-// Frames is how many frames were read so far. Any goroutine may ask.
+// Frames is how many frames have been read. Any goroutine may call it.
 func (i *Inspector) Frames() int64 { return i.total.Load() }
 
-// ErrCapture marks what is wrong with the capture, rather than with the output.
+// ErrCapture marks errors of the capture rather than of the output.
 var ErrCapture = errors.New("the capture cannot be read further")
 
-// Capture leads all frames of a capture through the pipeline, each at the time at
-// which it was captured, until one of them cannot be read or written, or until
-// stop's error. What is written goes out before the capture is waited for, so that a
-// pipe at either end stays live.
+// Capture leads all frames of a capture through the pipeline, each at the time of its
+// capture, until one cannot be read or written, or stop returns an error. Output is flushed
+// before the capture is waited for, so that a pipe at either end stays live.
 func (i *Inspector) Capture(frames *capture.Reader, file *File, stop func() error) error {
 	frames.BeforeRead(func() { // errors stay, and come with the next frame
 		_ = i.out.Flush()
@@ -150,7 +149,7 @@ func (i *Inspector) each(frames *capture.Reader, file *File, stop func() error) 
 	}
 }
 
-// one judges a frame and tells of it.
+// one judges a frame and reports it.
 func (i *Inspector) one(b []byte, info capture.Info, file *File) error {
 	f := &i.frame
 	f.Info, f.src, f.dst = info, netip.Addr{}, netip.Addr{}
@@ -193,7 +192,7 @@ func (i *Inspector) one(b []byte, info capture.Info, file *File) error {
 	return file.write(b, info, string(i.text))
 }
 
-// judge has the NIC process a frame, which then has its trailer.
+// judge makes the NIC process a frame, which gives it a trailer.
 func (i *Inspector) judge(b []byte, captured time.Time) ([]byte, error) {
 	if _, _, err := status.Split(b); err == nil {
 		i.sum.Annotated++
@@ -233,8 +232,8 @@ func (i *Inspector) tell(f *frame) error {
 // fate is what became of a frame.
 type fate uint8
 
-// The fates. A frame that fails and that the capture has cut short is not judged:
-// what is there says nothing of what was sent.
+// The fates. A frame that fails but was cut short by the capture is not judged, since the
+// rest of it tells nothing about what was sent.
 const (
 	good fate = iota
 	goodBoth

@@ -9,8 +9,8 @@ import (
 	"tapsec/status"
 )
 
-// appendJSON is a frame's object on one line (docs/json.md). It is written by hand:
-// with encoding/json a frame costs several times what its judgement does.
+// appendJSON appends a frame's object on one line (docs/json.md). It does without
+// encoding/json, by which a frame would cost several times its judgement.
 func (i *Inspector) appendJSON(b []byte, f *frame) []byte {
 	t := &f.trailer
 	o := object{append(b, '{')}
@@ -84,7 +84,7 @@ func (i *Inspector) record(o *object, rec *status.Record) {
 	o.b = append(o.b, '}')
 }
 
-// object appends the fields of a JSON object behind its brace.
+// object appends the fields of a JSON object.
 type object struct{ b []byte }
 
 func (o *object) name(name string) {
@@ -138,13 +138,13 @@ func (o *object) time(name string, t time.Time) {
 	o.b = append(o.b, `Z"`...)
 }
 
-// word is text of ours, which needs no quoting.
+// word appends our own text, which needs no escapes.
 func (o *object) word(name, v string) {
 	o.name(name)
 	o.b = append(append(append(o.b, '"'), v...), '"')
 }
 
-// text quotes what people named, and what is plain is quoted without looking twice.
+// text appends text of others, escaped if need be.
 func (o *object) text(name, v string) {
 	o.name(name)
 	for n := range len(v) {

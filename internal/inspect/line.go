@@ -13,9 +13,9 @@ const verdictWidth = 11 // columns, a space included
 
 var colours = [...]string{good: "\x1b[32m", goodBoth: "\x1b[32m", failed: "\x1b[1;31m", leftAlone: "\x1b[2m", notJudged: "\x1b[33m"}
 
-// appendLine is a frame's account for people: the verdict, the frame's number, time
-// and addresses, the SAs that matched, and what there is to say besides. What goes
-// beyond the width stands beneath it, behind spaces.
+// appendLine appends a frame's line for people: verdict, number, time and addresses, the SAs
+// that matched, and what else there is to say. What is too long continues on an indented
+// line.
 func (i *Inspector) appendLine(b []byte, f *frame) []byte {
 	word := fates[f.fate]
 	if i.opt.Colour {
@@ -28,7 +28,7 @@ func (i *Inspector) appendLine(b []byte, f *frame) []byte {
 	return append(wrap.Append(b, i.words, verdictWidth, wrap.Width-verdictWidth), '\n')
 }
 
-// appendWords is what stands behind the verdict, on one line.
+// appendWords appends what follows the verdict, on one line.
 func (i *Inspector) appendWords(b []byte, f *frame) []byte {
 	b = appendPadded(b, f.Info.Number, 5)
 	if !f.Time.IsZero() {
@@ -89,8 +89,8 @@ func (i *Inspector) appendRecord(b []byte, rec *status.Record) []byte {
 	return strconv.AppendUint(b, rec.Number, 10)
 }
 
-// appendName names a record's SA; in a trailer of another program handles mean
-// nothing here, so the SPI stands in.
+// appendName names a record's SA. In another program's trailer handles mean nothing here, so
+// the SPI stands in.
 func (i *Inspector) appendName(b []byte, rec *status.Record) []byte {
 	if name := i.account.Name(rec.Handle); name != "" {
 		return append(b, name...)
@@ -98,7 +98,7 @@ func (i *Inspector) appendName(b []byte, rec *status.Record) []byte {
 	return appendHex(append(b, "0x"...), rec.SPI)
 }
 
-// appendComment is the account in a frame's comment, in whole sentences.
+// appendComment appends a frame's comment, in whole sentences.
 func (i *Inspector) appendComment(b []byte, f *frame) []byte {
 	t, cut := &f.trailer, f.fate == notJudged
 	if t.Word.Code() != status.Success && !cut {

@@ -26,8 +26,8 @@ func newShown(c *configs.Config) *shown {
 	return s
 }
 
-// meet has the account follow SAs that a trailer is the first one to tell of. They have the
-// name that the configuration gives them, or are called by their SPIs.
+// meet makes the account follow SAs that this trailer is the first to mention. They have the
+// names that the configuration gives them, or their SPIs.
 func (s *shown) meet(to *account.Account, t *status.Trailer) {
 	for _, rec := range t.Records[:t.N] {
 		if s.met[rec.Handle] {

@@ -13,7 +13,7 @@ import (
 // Summary is the sum over a capture (docs/json.md).
 type Summary struct {
 	Frames    uint64 `json:"frames"`
-	Judged    uint64 `json:"judged"` // all but those that the capture has cut short
+	Judged    uint64 `json:"judged"` // all but failing ones that the capture has cut short
 	Good      uint64 `json:"good"`
 	GoodBoth  uint64 `json:"good_both"` // of these: with a tunnel and a transport portion
 	Failed    uint64 `json:"failed"`
@@ -27,7 +27,7 @@ type Summary struct {
 
 	SAs    []account.Row  `json:"sas"`
 	Others account.Others `json:"others"` // headers without an SA that are not in sas
-	Silent []string       `json:"silent"` // SAs of which nothing came
+	Silent []string       `json:"silent"` // SAs without a frame
 }
 
 func (s *Summary) count(f *frame) {
@@ -114,7 +114,7 @@ func (s *Summary) Table(out io.Writer) error {
 
 const nameWidth = 22
 
-// rowLines are an SA's counts, and beneath them what is to be said.
+// rowLines writes an SA's counts, and beneath them what there is to say.
 func rowLines(b *strings.Builder, r *account.Row) {
 	name, failed := r.SA, uint64(0)
 	if name == "" {

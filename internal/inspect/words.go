@@ -8,8 +8,7 @@ import (
 	"strings"
 )
 
-// short is a number in six columns, in thousands, millions or more where it is
-// longer.
+// short is a number in six columns, in thousands, millions and so on if need be.
 func short(n uint64) string {
 	if n < 1000000 {
 		return strconv.FormatUint(n, 10)
@@ -29,7 +28,7 @@ func byReason(failed map[string]uint64) string {
 	return strings.Join(parts, ", ")
 }
 
-// few are names, and how many more there are.
+// few lists names, and says how many more there are.
 func few(names []string) string {
 	const most = 8
 	if len(names) > most {

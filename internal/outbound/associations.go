@@ -144,7 +144,7 @@ func (a *associations) ready(c *Config, sas []*sa.SA, had func(name string) *lay
 	return more, more.draw(c)
 }
 
-// take puts SAs that are ready behind those that are there.
+// take puts SAs that are ready after those that are there.
 func (a *associations) take(more addition) {
 	for i, s := range more.all {
 		a.places[s.Name] = len(a.all) + i

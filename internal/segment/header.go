@@ -77,7 +77,7 @@ func (h Header) Finish(frame []byte) {
 
 // Complete fills in a checksum that was left to hardware where nothing but the frame itself tells: in TCP
 // and UDP the field holds the sum of the pseudo-header and nothing fits but that, in SCTP it holds zero.
-// It finds none behind a tunnel's headers, and reports whether it found one.
+// It finds none after a tunnel's headers, and reports whether it found one.
 func Complete(frame []byte) bool {
 	at := network(frame)
 	if at >= len(frame) {

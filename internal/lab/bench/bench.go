@@ -50,7 +50,7 @@ func (o Options) effort() effort {
 	return e
 }
 
-// more tells whether another round of everything is due.
+// more reports whether another round of everything is due.
 func (e effort) more(done int, begin time.Time, budget time.Duration) bool {
 	return done == 0 || (e.rounds == 0 || done < e.rounds) && time.Since(begin) < budget
 }

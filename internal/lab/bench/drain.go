@@ -190,7 +190,7 @@ func (f *forwarder) look(t *traffic, out *rig.Socket) error {
 	return f.settle(before, distinct)
 }
 
-// judge tells whether frame i came out as it should.
+// judge reports whether frame i came out as it should.
 func (f *forwarder) judge(t *traffic, i int, frame []byte) error {
 	check := t.annotated
 	if f.adapter == nil {

@@ -186,7 +186,7 @@ func (f *forwarder) verified(queue int) uint64 {
 	return f.adapter.Pipeline(queue).Counters().Reason(status.Verified)
 }
 
-// settle waits until what was sent has come out, and tells whether all of it did.
+// settle waits until what was sent has come out, and reports whether all of it did.
 func (f *forwarder) settle(before moved, sent int) error {
 	for deadline := time.Now().Add(settled); ; time.Sleep(200 * time.Microsecond) {
 		now, err := f.moved()

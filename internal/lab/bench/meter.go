@@ -11,12 +11,12 @@ import (
 const (
 	lead     = 192  // frames of a round before the clocks are read
 	measured = 1024 // frames in between
-	tail     = 192  // frames behind
+	tail     = 192  // frames after
 	queued   = lead + measured + tail
 )
 
 // meter is the first thing on a frame's way through a forwarder. It holds a round's first batch back
-// until all frames wait, and reads the clocks behind the first frames and before the last: sleep and
+// until all frames wait, and reads the clocks after the first frames and before the last: sleep and
 // wake-up are not in the reading, nor is anything that the caller does before or after.
 type meter struct {
 	core      int         // where the worker is to stay; negative leaves it be

@@ -99,7 +99,7 @@ func newTraffic(s suite, size int) (*traffic, error) {
 	return t, nil
 }
 
-// untouched tells whether frame i came out as it went in.
+// untouched reports whether frame i came out as it went in.
 func (t *traffic) untouched(i int, frame []byte) error {
 	if !bytes.Equal(frame, t.frames[i%distinct]) {
 		return fmt.Errorf("frame %d: %d octets came out that are not the %d that went in", i, len(frame), len(t.frames[i%distinct]))
@@ -107,7 +107,7 @@ func (t *traffic) untouched(i int, frame []byte) error {
 	return nil
 }
 
-// annotated tells whether frame i came out with the right word, its own sequence number, and its
+// annotated reports whether frame i came out with the right word, its own sequence number, and its
 // payload in clear.
 func (t *traffic) annotated(i int, frame []byte) error {
 	body, trailer, err := status.Split(frame)

@@ -57,7 +57,7 @@ type place struct {
 	wire.Packet
 	udp   int // the UDP header around ESP; 0: none
 	ipsec int
-	end   int // behind ESP's ICV, or the AH's packet
+	end   int // after ESP's ICV, or the AH's packet
 }
 
 func locate(frame []byte) place {

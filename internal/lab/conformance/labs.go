@@ -272,7 +272,7 @@ func fragment(packet []byte) []byte {
 	return packet
 }
 
-// wrongAHLength makes an AH behind a plain IPv4 header four words longer.
+// wrongAHLength makes an AH after a plain IPv4 header four words longer.
 func wrongAHLength(packet []byte) []byte {
 	packet[20+1] += 4
 	return packet

@@ -115,7 +115,7 @@ func (r *Report) WriteText(w io.Writer, onlyFailures bool) error {
 	return err
 }
 
-// columns puts a text behind the others, or beneath them where it is too long.
+// columns puts a text after the others, or beneath them where it is too long.
 func columns(others, text string) string {
 	if utf8.RuneCountInString(others)+1+utf8.RuneCountInString(text) > wrap.Width {
 		const indent = 8

@@ -36,7 +36,7 @@ type Result struct {
 	Differs error          // from what is expected; nil: it passed. Wraps ErrNotRun where the frame was not sent
 }
 
-// Passed tells whether the NIC did what it must.
+// Passed reports whether the NIC did what it must.
 func (r *Result) Passed() bool { return r.Differs == nil }
 
 // atOnce is how many frames are under way: fewer than a TAP queues.
@@ -113,7 +113,7 @@ func (a answer) judge(c Case, l *Lab) Result {
 	return r
 }
 
-// Where a frame's number in the run stands: behind three bytes of its source
+// Where a frame's number in the run stands: after three bytes of its source
 // address that only frames of a run have (the first says: locally administered).
 const (
 	source     = 6
@@ -135,7 +135,7 @@ func stamped(c Case, n int) Case {
 	return c
 }
 
-// Stamped tells whether a frame is one of a run, as it is sent or delivered.
+// Stamped reports whether a frame is one of a run, as it is sent or delivered.
 func Stamped(frame []byte) bool {
 	return len(frame) >= sourceEnd && string(frame[source:source+len(stampBytes)]) == stampBytes
 }
@@ -148,12 +148,12 @@ func number(frame []byte) (n int, ok bool) {
 }
 
 // Sort puts results into the order of the contract's table, with the vectors
-// behind it as they stand in their files.
+// after it as they stand in their files.
 func Sort(results []Result) {
 	slices.SortStableFunc(results, func(x, y Result) int { return cmp.Compare(x.place(), y.place()) })
 }
 
-// place is a case's in Sort: its row's number, or behind all rows.
+// place is a case's in Sort: its row's number, or after all rows.
 func (c *Case) place() int {
 	if c.Row == "" {
 		return behindRows + c.order

@@ -57,7 +57,7 @@ type setup struct {
 	bySPI map[uint32]*Lab // the first lab with an SA of that SPI
 }
 
-// takes tells whether the lab's SAs can stand beside those of the setup. They
+// takes reports whether the lab's SAs can stand beside those of the setup. They
 // can where none has an SPI that is there already: then no frame of the one can
 // meet an SA of the other. Or where they are the very same ones, none with ESN,
 // whose number depends on the frames before. An SPI that only a frame has is

@@ -24,7 +24,7 @@ const ethernetLen = 14 // without tags
 var files embed.FS
 
 // Vectors gives the packets that other implementations and standards made, a
-// lab for each vector, in the order of the files. Behind each good one follows
+// lab for each vector, in the order of the files. After each good one follows
 // the same packet damaged. A file's first block names its
 // source; the fields of the other ones are
 //
@@ -148,7 +148,7 @@ func overwritten(frame []byte, plain []string) ([]byte, error) {
 	return out, nil
 }
 
-// decapsulated is the packet behind the MAC addresses of a frame without tags.
+// decapsulated is the packet after the MAC addresses of a frame without tags.
 func decapsulated(frame []byte, packet string) ([]byte, error) {
 	if packet == "" {
 		return nil, nil

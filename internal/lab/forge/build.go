@@ -1,6 +1,6 @@
 // Package forge makes the packets that judge and measure: plain UDP and ICMP,
 // options and extension headers, Ethernet frames (build.go), and sealed packets
-// that are wrong behind a good ICV (mangle.go). A wrong ICV is a byte flipped
+// that are wrong under a good ICV (mangle.go). A wrong ICV is a byte flipped
 // afterwards.
 //
 // What it is asked to make wrongly panics: it is never given what a network or a
@@ -117,7 +117,7 @@ func Options(dst, packet, options []byte) []byte {
 }
 
 // Extension appends an IPv6 packet with one more extension header, number
-// proto, behind those that it has. Of header, whole as on the wire, only the
+// proto, after those that it has. Of header, whole as on the wire, only the
 // first byte is changed: it names what follows. It panics where packet is no
 // IPv6 packet.
 func Extension(dst, packet []byte, proto uint8, header []byte) []byte {
@@ -141,7 +141,7 @@ func mustParse(packet []byte, version uint8) wire.Packet {
 }
 
 // AppendFrame appends an Ethernet frame that carries an IP packet of either
-// version behind any number of VLAN tags, outermost first, each as on the wire:
+// version after any number of VLAN tags, outermost first, each as on the wire:
 // 0x8100_0064 is VLAN 100. The MAC addresses are locally administered. The
 // frame is not padded to 60 bytes.
 func AppendFrame(dst, packet []byte, tags ...uint32) []byte {

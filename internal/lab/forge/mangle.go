@@ -82,7 +82,7 @@ const widest = 16
 // padLen reads the pad length of an ESP plaintext.
 func padLen(plain []byte) int { return int(plain[len(plain)-2]) }
 
-// insert makes room for n zero bytes behind the payload, in front of the pad.
+// insert makes room for n zero bytes after the payload, in front of the pad.
 func insert(plain []byte, n int) []byte {
 	at := len(plain) - 2 - padLen(plain)
 	tail := append(make([]byte, n), plain[at:]...)
@@ -116,7 +116,7 @@ func ZeroPad(plain []byte) []byte {
 	return plain
 }
 
-// TFC puts at least n zero bytes behind ESP's payload, rounded up to a multiple
+// TFC puts at least n zero bytes after ESP's payload, rounded up to a multiple
 // of 16: traffic flow confidentiality padding (RFC 4303 section 2.7), which only
 // a tunnel's inner length tells from payload.
 func TFC(n int) Mangle {

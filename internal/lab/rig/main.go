@@ -76,5 +76,5 @@ func Missing(t Test, what string) {
 	t.Skipf("SKIPPED: %s", what)
 }
 
-// PeersRequired tells whether a test that lacks something is to fail.
+// PeersRequired reports whether a test that lacks something is to fail.
 func PeersRequired() bool { return os.Getenv(requiredVar) == "required" }

@@ -80,7 +80,7 @@ func netAdmin() Need {
 	return n
 }
 
-// privileged tells whether namespaces can be made without a user namespace around them.
+// privileged reports whether namespaces can be made without a user namespace around them.
 func privileged() bool {
 	return hasCapability(unix.CAP_SYS_ADMIN) && hasCapability(unix.CAP_NET_ADMIN)
 }

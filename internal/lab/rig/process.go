@@ -36,7 +36,7 @@ func ProcessOf(pid int) (Process, error) {
 	return Process{pid, ticks}, err
 }
 
-// Alive tells whether it still runs; one that has ended and waits for its parent does not.
+// Alive reports whether it still runs; one that has ended and waits for its parent does not.
 func (p Process) Alive() bool {
 	now, err := ProcessOf(p.PID)
 	return err == nil && now == p
@@ -70,7 +70,7 @@ func space(process, kind string) string {
 	return name
 }
 
-// environment tells whether a process was started with that variable. One that others may not look
+// environment reports whether a process was started with that variable. One that others may not look
 // at was not.
 func environment(pid int, variable string) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
@@ -100,7 +100,7 @@ func pids() ([]int, error) {
 	return all, nil
 }
 
-// owner tells whether this user owns a file and nobody else may write it.
+// owner reports whether this user owns a file and nobody else may write it.
 func owner(path string) bool {
 	var st unix.Stat_t
 	err := unix.Lstat(path, &st)

@@ -28,7 +28,7 @@ const insideVar = "TAPSEC_RIG"
 // what to do.
 var ErrRefused = errors.New("no namespaces to be had here")
 
-// Inside tells whether this process was started by Reexec.
+// Inside reports whether this process was started by Reexec.
 func Inside() bool { return os.Getenv(insideVar) != "" }
 
 // Reexec runs this very program again with args, in fresh network and mount namespaces, and where

@@ -53,7 +53,7 @@ func Claim(name string) (*Seat, error) {
 	return seat, seat.empty()
 }
 
-// stands tells whether the supervisor in the directory's state lives. One that was killed holds its
+// stands reports whether the supervisor in the directory's state lives. One that was killed holds its
 // seat for a moment longer, until the kernel has ended all its threads.
 func stands(dir string) bool {
 	s, err := read(dir)

@@ -117,7 +117,7 @@ func (s *Socket) KeepTime() error {
 func (s *Socket) Came() time.Time { return s.stamp }
 
 // read receives one frame. The kernel takes the outer VLAN tag out of a frame and tells it apart;
-// here it is put back behind the two addresses.
+// here it is put back after the two addresses.
 func (s *Socket) read(fd int) ([]byte, error) {
 	const addresses, tag = 12, 4
 	n, oobn, _, _, err := unix.Recvmsg(fd, s.frame[tag:], s.aux, 0)

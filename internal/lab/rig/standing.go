@@ -64,7 +64,7 @@ func (s *Standing) Dir() string { return s.dir }
 // Log is the file to which the supervisor and all programs write.
 func (s *Standing) Log() string { return filepath.Join(s.dir, logFile) }
 
-// Up tells whether the rig stands: its supervisor lives. Programs may have ended all the same.
+// Up reports whether the rig stands: its supervisor lives. Programs may have ended all the same.
 func (s *Standing) Up() bool { return s.Supervisor.Alive() }
 
 // Find reads what a rig is made of, whether it is up or died. Where there is none of that name, the

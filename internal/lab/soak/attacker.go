@@ -86,11 +86,11 @@ func (a *attacker) make() (from int, frame []byte) {
 		for range 1 + r.IntN(3) {
 			frame[ipAt+r.IntN(len(frame)-ipAt)] ^= 1 << r.IntN(8)
 		}
-	case 4: // a flipped bit behind the headers
+	case 4: // a flipped bit after the headers
 		frame[len(frame)-1-r.IntN(16)] ^= 1 << r.IntN(8)
 	case 5:
 		frame = frame[:ipAt+r.IntN(len(frame)-ipAt)]
-	case 6: // behind the packet
+	case 6: // after the packet
 		tail := make([]byte, r.IntN(64))
 		frame = append(frame, tail...)
 	case 7: // an SPI of nobody, or of another

@@ -144,7 +144,7 @@ func dropSAs(c *campaign, p *program, r *rand.Rand) func() {
 }
 
 // cutFile has the program read a configuration that was cut in the middle of a
-// write, where it is often still well-formed: behind a line, or at its beginning.
+// write, where it is often still well-formed: after a line, or at its beginning.
 func cutFile(c *campaign, p *program, r *rand.Rand) func() {
 	text := p.text()
 	at := r.IntN(len(text))

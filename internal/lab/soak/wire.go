@@ -22,7 +22,7 @@ import (
 // cable is the wire between the two programs. It sees each frame as it leaves a
 // program, judges it, keeps some for the attacker, and hands it on: to the TAP of
 // host b's program, or to line0, on which host a's program has its packet socket.
-// What the attacker makes goes in behind that.
+// What the attacker makes goes in after that.
 type cable struct {
 	c     *campaign
 	line  *os.File    // the program's side of line0
