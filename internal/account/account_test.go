@@ -350,6 +350,25 @@ func TestRekeys(t *testing.T) {
 	}
 }
 
+// Rows are in the order of first frames, known or not.
+func TestRowsInOrder(t *testing.T) {
+	a := account.New(heldSAs())
+	want := []string{"esp 0x00001007", "esp 0x00000999", "esp 0x00001003", "esp 0x00001001", "esp 0x00000998", "esp 0x00001008", "esp 0x00001002"}
+	for i, f := range []*account.Frame{frame(7, good, 1), stray(0x999, here, 1), frame(3, failed, 1), frame(1, cut, 1), stray(0x998, there, 1),
+		frame(8, fragment, 1), frame(7, good, 2), frame(2, good, 1), frame(3, good, 2)} {
+		f.Trailer.Ordinal = uint64(i)
+		a.Frame(f)
+	}
+	rows, _ := a.Rows()
+	var got []string
+	for _, r := range rows {
+		got = append(got, r.Protocol+" "+r.SPI)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 // Silent SAs are named.
 func TestSilent(t *testing.T) {
 	a := account.New([]account.Held{held(2, 0), held(1, 0)})
