@@ -83,7 +83,7 @@ func (f *forwarder) makeInterfaces(p plan) error {
 	return err
 }
 
-// openCalls is what a program does that knows packet sockets and nothing of rings.
+// openCalls does what a program does that uses packet sockets without rings.
 func (f *forwarder) openCalls(p plan) error {
 	if err := f.makeInterfaces(p); err != nil {
 		return err

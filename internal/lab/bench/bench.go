@@ -1,13 +1,13 @@
 // Package bench measures the appliance on TAPs, beside forwarders that do nothing, on this machine.
 //
-// It lives in a rig, where the interfaces are its own. A measurement is a drain: frames wait in the
-// wire TAP's queue, one core moves them to the host TAP, and the process's CPU clock is read well
-// inside the stream, so that neither the sender nor a sleep is in it. Variants alternate in random
-// order within one run, and the figures are medians with quartiles.
+// It runs in a rig, where the interfaces are its own. A measurement is a drain: frames wait in the wire TAP's
+// queue, one core moves them to the host TAP, and the process's CPU clock is read well inside the stream, so
+// that it includes neither the sender nor sleep. Variants alternate in random order within one run, and the
+// figures are medians with quartiles.
 //
-// Every frame is accounted for. The interfaces' counters say that all came out, the pipeline's that
-// all verified, and before and after the measurement each frame is received and looked at. A round in
-// which anything is missing is reported and not counted.
+// Every frame is accounted for. The interfaces' counters show that all came out, the pipeline's that all
+// verified, and before and after the measurement each frame is received and checked. A round in which anything
+// is missing is reported and not counted.
 package bench
 
 import (
@@ -74,8 +74,8 @@ func (o Options) Lasts() time.Duration {
 
 func (o Options) wants(part string) bool { return len(o.Only) == 0 || slices.Contains(o.Only, part) }
 
-// Run measures in the rig that this process is in. The error says what the machine lacks; lost frames
-// are no error but in the Report.
+// Run measures in the rig that this process is in. The error says what the machine lacks; lost frames are in
+// the Report.
 func Run(o Options) (*Report, error) {
 	if err := rig.Setup(); err != nil {
 		return nil, err

@@ -27,7 +27,7 @@ func cores() ([]int, error) {
 	return all, nil
 }
 
-// pin keeps the calling thread on some processors.
+// pin binds the calling thread to some processors.
 func pin(cores ...int) error { return affinity(0, cores) }
 
 func affinity(thread int, cores []int) error {
@@ -45,7 +45,7 @@ func affinity(thread int, cores []int) error {
 func onCore(core int, do func() error) error {
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // and not unlocked, by which the thread ends
+		runtime.LockOSThread() // never unlocked, so that the thread ends
 		if err := pin(core); err != nil {
 			done <- err
 			return
@@ -55,9 +55,9 @@ func onCore(core int, do func() error) error {
 	return <-done
 }
 
-// confine keeps all threads of this process on some processors, and so those that they start. A
-// thread may be started by one that has not been reached yet; hence again until nothing is new. The
-// runtime would soon take it for a machine with fewer processors, and let fewer goroutines run at once.
+// confine binds all threads of this process to some processors, and so the threads that they start. It repeats
+// until there is no new thread, since one that has not been reached may start another. The runtime soon takes
+// this for a machine with fewer processors, and runs fewer goroutines at once.
 func confine(cores ...int) error {
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	var known []string
@@ -99,7 +99,7 @@ func stayAwake(d time.Duration) {
 	}
 }
 
-// emptyCall is what the kernel takes for a call that does nothing, in nanoseconds.
+// emptyCall is how long a system call takes that does nothing, in nanoseconds.
 func emptyCall() spread {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

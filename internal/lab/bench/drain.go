@@ -106,13 +106,13 @@ func cells(size int, variants []string, all []suite) (forwarders []*forwarder, c
 	return forwarders, cells, nil
 }
 
-// calming is how long it takes until the runtime's monitor, which looks at everything each 20 us after
-// the process was idle, does so each 10 ms, as in a stream that lasts. Without, whole rounds of what
-// makes a call for each frame took a third more.
+// calming is how long the runtime's monitor, which looks at everything every 20 us after the process was idle,
+// takes to do so every 10 ms, as in a steady stream. Without it, whole rounds of variants with a call for each
+// frame took a third longer.
 const calming = 6 * time.Millisecond
 
-// round has frames wait in the wire's queue, lets the forwarder move them, and reads its clocks. A
-// loss is an error that wraps errLoss.
+// round fills the wire's queue, lets the forwarder move the frames, and reads its clocks. A loss is an error
+// that wraps errLoss.
 func (f *forwarder) round(t *traffic) (reading, error) {
 	before, err := f.moved()
 	if err != nil {
@@ -165,8 +165,8 @@ func (r *Report) inspect(forwarders []*forwarder, cells []*cell) error {
 	return nil
 }
 
-// look sends each frame of a traffic once, and receives all of them in order: a few at a time, since
-// without privileges no more fit into a socket.
+// look sends each frame of a traffic once and receives all of them in order, a few at a time, since more do not
+// fit into an unprivileged socket.
 func (f *forwarder) look(t *traffic, out *rig.Socket) error {
 	const together = 16
 	before, err := f.moved()

@@ -41,8 +41,8 @@ var settled = 10 * time.Second
 type forwarder struct {
 	variant    string
 	wire, host string
-	enter      string // by which frames are sent to the wire: itself, or a veth's other end
-	leave      string // by which they come out
+	enter      string // interface that frames are sent to: the wire, or a veth's other end
+	leave      string // interface that they come out of
 	in         *rig.Socket
 	meters     []*meter           // by queue
 	adapter    *appliance.Adapter // nil where nothing is checked
@@ -162,7 +162,7 @@ func (f *forwarder) close() error {
 	return all
 }
 
-// moved is the account of a forwarder so far.
+// moved is what a forwarder has done so far.
 type moved struct {
 	in, out  uint64 // frames that the kernel gave to the program, and took from it
 	dropped  uint64 // by the kernel, on either side

@@ -15,9 +15,9 @@ const (
 	queued   = lead + measured + tail
 )
 
-// meter is the first thing on a frame's way through a forwarder. It holds a round's first batch back
-// until all frames wait, and reads the clocks after the first frames and before the last: sleep and
-// wake-up are not in the reading, nor is anything that the caller does before or after.
+// meter is the first stage of a forwarder. It holds a round's first batch back until all frames wait, and reads
+// the clocks after the first frames and before the last ones. So the reading contains neither sleep and wake-up
+// nor what the caller does before or after.
 type meter struct {
 	core      int         // where the worker is to stay; negative leaves it be
 	lead, end int         // frames before the first reading, and before the second
@@ -70,7 +70,7 @@ func (m *meter) begin() {
 	if m.core >= 0 && !m.pinned {
 		m.pinned = true
 		runtime.LockOSThread()
-		pin(m.core) // left where it is, it is slower, and so says the figure
+		pin(m.core) // if that fails, the figure shows it
 	}
 	<-m.open
 	m.begun.Store(false)

@@ -14,8 +14,8 @@ import (
 	"tapsec/internal/netns"
 )
 
-// offPage is how far behind a page's beginning a buffer begins where it is kind to the processor: at
-// the beginning itself, copying a frame of 9000 octets takes half as long again.
+// offPage is how far after a page's start a buffer begins. At the start itself, copying a frame of 9000 octets
+// takes half as long again.
 const offPage = 256
 
 // openNull is what TUN and TAP programs do.
@@ -48,8 +48,7 @@ func (f *forwarder) openNull(p plan) error {
 	return nil
 }
 
-// openBlocking is the same without Go's poller, as a program in C would do it: its thread sleeps in the
-// kernel.
+// openBlocking is openNull without Go's poller: as in a C program, its thread sleeps in the kernel.
 func (f *forwarder) openBlocking(p plan) error {
 	from, err := f.openBare(f.wire, p.mtu)
 	if err != nil {
@@ -92,7 +91,7 @@ func (f *forwarder) forward(p plan, from, to int) {
 	})
 }
 
-// openBare opens a descriptor of which the poller knows nothing.
+// openBare opens a descriptor that the poller does not know.
 func (f *forwarder) openBare(name string, mtu int) (int, error) {
 	w, err := water.New(water.Config{DeviceType: water.TAP, PlatformSpecificParams: water.PlatformSpecificParams{Name: name}})
 	if err != nil {
@@ -106,7 +105,7 @@ func (f *forwarder) openBare(name string, mtu int) (int, error) {
 	return fd, errors.Join(unix.SetNonblock(fd, false), netns.SetMTU(name, mtu))
 }
 
-// wake sends a frame that nobody minds.
+// wake sends a frame that nobody looks at.
 func (f *forwarder) wake() error {
 	s, err := rig.OpenSocket(f.enter)
 	if err != nil {

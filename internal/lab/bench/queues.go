@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Queues is how fast so many queues are emptied at once, each by a core of its own. The frames of each
-// were sent by another core.
+// Queues is how fast a number of queues are emptied at once, each by its own core. Another core has sent the
+// frames.
 type Queues struct {
 	Variant    string  `json:"variant"`
 	Queues     int     `json:"queues"`
@@ -135,8 +135,8 @@ func (s *several) find(all []suite) error {
 	return fmt.Errorf("of %d SAs none came to %d of the %d queues", len(all), missing, len(s.traffics))
 }
 
-// round fills the queues, each from another core than its own, empties all at once, and returns the
-// frames a second from the first worker's first reading to the last one's last.
+// round fills the queues, each from a core other than its own, empties all at once, and returns the frames per
+// second between the first worker's first reading and the last one's last.
 func (s *several) round(cores []int) (float64, error) {
 	before, err := s.moved()
 	if err != nil {

@@ -8,9 +8,9 @@ import (
 	"tapsec/status"
 )
 
-// Check holds what a NIC delivered for the case's frame, trailer included,
-// against what it must be: word, reason, and as far as the case says them the
-// records and every byte. The error names all that differs.
+// Check compares what a NIC delivered for the case's frame, trailer included, with what it
+// must be: word, reason, and as far as the case has them records and every byte. The error
+// names all differences.
 func (c *Case) Check(delivered []byte) error {
 	body, t, err := status.Split(delivered)
 	if err != nil {
@@ -37,7 +37,7 @@ func (c *Case) Check(delivered []byte) error {
 	return errors.Join(wrong...)
 }
 
-// difference is where two frames begin to differ, -1 where they do not.
+// difference is where two frames begin to differ; -1 if they do not.
 func difference(a, b []byte) int {
 	for i := range min(len(a), len(b)) {
 		if a[i] != b[i] {

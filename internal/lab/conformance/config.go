@@ -9,9 +9,9 @@ import (
 	"tapsec/sa"
 )
 
-// WriteConfig prints the lab's NIC as a configuration of tapsec, keys included,
-// for NICs that have to be readied from outside. It cannot say that an SA was
-// there and has been deleted again (Delete). Errors are the writer's.
+// WriteConfig prints the lab's NIC as a configuration of tapsec, keys included, for NICs
+// that are prepared from outside. It cannot express that an SA was deleted (Delete). Errors
+// are the writer's.
 func (l *Lab) WriteConfig(w io.Writer) error {
 	_, err := fmt.Fprintf(w, "# The NIC for setup %s of the conformance cases. The keys are public.\nprofile: %s\noffload: {active: %v, ah: %v, esp: %v}\n",
 		l.Name, l.Profile.Name, !l.Inactive, !l.AHOff, !l.ESPOff)

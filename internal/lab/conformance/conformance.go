@@ -1,11 +1,9 @@
-// Package conformance is the receive contract as frames: for every row of its
-// table at least one frame, the NIC that it is meant for, and the word that the
-// NIC must answer; they are the same bytes each time.
-// Beside them stand packets that others made (vectors), with every byte that
-// must come of them.
+// Package conformance is the receive contract as frames: for every row of its table at
+// least one frame, the NIC that it is for, and the word that the NIC must answer. The bytes
+// are the same each time. It also has packets that others made (vectors), with every byte
+// that must come out.
 //
-// It knows what is expected, sends it to a NIC that somebody gives it, compares
-// and reports. It has no NIC itself.
+// It sends frames to a NIC that it is given, compares and reports. It has no NIC itself.
 package conformance
 
 import (
@@ -19,10 +17,10 @@ import (
 	"tapsec/status"
 )
 
-// Source is who says what must become of a frame.
+// Source is the authority for what must become of a frame.
 type Source struct {
 	Name string // short: the vectors' file, or "contract"
-	Text string // what is meant by it, with its date where it changes
+	Text string // what that is, with a date if it changes
 }
 
 var contract = Source{"contract", "docs/contract.md, each row of its table"}
@@ -57,7 +55,7 @@ type Lab struct {
 	Cases    []Case
 }
 
-// Labs gives the whole table.
+// Labs returns the whole table.
 func Labs() []Lab {
 	return []Lab{
 		plain(), layers(), bundles(), malformed(), inside(), undecided(),
@@ -65,7 +63,7 @@ func Labs() []Lab {
 	}
 }
 
-// SAD is what a lab asks of a NIC.
+// SAD is what a lab needs of a NIC.
 type SAD interface {
 	Add(bundle ...*sa.SA) (handle uint32, err error)
 	Delete(handle uint32) error
@@ -74,7 +72,7 @@ type SAD interface {
 	ForcePressure(on bool)
 }
 
-// Arrange readies an empty NIC of the lab's profile for its cases.
+// Arrange prepares an empty NIC of the lab's profile for its cases.
 func (l *Lab) Arrange(d SAD) error {
 	gone := map[string]bool{}
 	for _, name := range l.Delete {
@@ -184,7 +182,7 @@ const (
 	both = status.CryptoDone | status.NextCryptoDone
 )
 
-// corrupt flips the last bit of a packet: of the ICV for ESP, of what AH covers.
+// corrupt flips the last bit of a packet: in ESP's ICV, or in what AH covers.
 func corrupt(packet []byte) []byte {
 	packet[len(packet)-1] ^= 1
 	return packet

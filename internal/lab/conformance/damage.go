@@ -9,11 +9,10 @@ import (
 	"tapsec/wire"
 )
 
-// damaged makes of a vector whose portions are all good those that must fail by
-// it: one bit of the outermost ICV flipped (rows 7 to 10, 14, 19), and ESP's
-// packet a byte shorter, with lengths that say so (row 23 b). What follows from
-// that for the word, the records and the bytes is the same for every packet, so
-// that nobody has to write it down.
+// damaged makes failing cases of a vector whose portions are all good: one bit of the
+// outermost ICV flipped (rows 7 to 10, 14, 19), and ESP's packet a byte shorter, with lengths
+// that say so (row 23 b). The effect on word, records and bytes is the same for every packet,
+// so it need not be written down.
 func damaged(good *Case) []Case {
 	if good.Reason != status.Verified || len(good.Records) == 0 {
 		return nil
@@ -78,8 +77,8 @@ func locate(frame []byte) place {
 	return at
 }
 
-// shortened takes the last byte of the IP packet and says so in its lengths. No
-// NIC checks the checksum of its header.
+// shortened removes the last byte of the IP packet and adapts its lengths. No NIC checks the
+// header's checksum.
 func (at place) shortened(frame []byte) []byte {
 	out := slices.Delete(slices.Clone(frame), at.end-1, at.end)
 	less := func(offset int) {

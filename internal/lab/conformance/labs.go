@@ -31,15 +31,15 @@ func newLab(name, prof string) (Lab, *book) {
 	return Lab{Name: name, Profile: profile(prof)}, &book{sas: map[string]*sa.SA{}}
 }
 
-// offload adds SAs of their own to the NIC.
+// offload adds single SAs to the NIC.
 func (l *Lab) offload(sas ...*sa.SA) {
 	for _, s := range sas {
 		l.Bundles = append(l.Bundles, []*sa.SA{s})
 	}
 }
 
-// usual offloads an ESP and an AH SA for either portion, and makes two ESP SAs
-// that the NIC does not know.
+// usual offloads an ESP and an AH SA for each portion, and makes two ESP SAs that the NIC
+// does not have.
 func usual(l *Lab, k *book) {
 	l.offload(
 		k.add("gateway", sa.ESP, sa.Tunnel, "aes128gcm16", nil),
@@ -131,7 +131,7 @@ func imposter(k *book) {
 	k.add("imposter", sa.ESP, sa.Transport, "aes128gcm16", func(s *sa.SA) { s.SPI = k.sas["host-ah"].SPI })
 }
 
-// malformed are single portions that fail for another reason than their ICV.
+// malformed are single portions that fail for a reason other than their ICV.
 func malformed() Lab {
 	l, k := newLab("malformed", "full")
 	usual(&l, k)

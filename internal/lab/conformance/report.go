@@ -18,7 +18,7 @@ type Report struct {
 	Results []Result
 }
 
-// Totals are cases counted.
+// Totals are numbers of cases.
 type Totals struct {
 	Passed int `json:"passed"`
 	Failed int `json:"failed"`
@@ -88,9 +88,8 @@ func (r *Result) outcome() string {
 	return "FAILED"
 }
 
-// WriteText prints a report for people: a line for each case and what differs
-// beneath it, or, where only failures are asked for, those cases that did not
-// pass; then a line for each source, and the totals.
+// WriteText prints a report for people: a line for each case, or only for those that did not
+// pass, with what differs beneath it; then a line for each source, and the totals.
 func (r *Report) WriteText(w io.Writer, onlyFailures bool) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "judged: %s\n\n%-7s %-8s %-16s %-19s %s\n", r.NIC, "outcome", "expected", "", "source", "frame")
@@ -115,7 +114,7 @@ func (r *Report) WriteText(w io.Writer, onlyFailures bool) error {
 	return err
 }
 
-// columns puts a text after the others, or beneath them where it is too long.
+// columns puts a text after the others, or beneath them if it is too long.
 func columns(others, text string) string {
 	if utf8.RuneCountInString(others)+1+utf8.RuneCountInString(text) > wrap.Width {
 		const indent = 8

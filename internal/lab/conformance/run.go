@@ -13,14 +13,14 @@ import (
 	"tapsec/status"
 )
 
-// NIC is one that is judged.
+// NIC is a NIC under test.
 type NIC interface {
-	// Ready makes it the NIC that the lab's cases are for. ErrNotRun says that it
-	// cannot be made so.
+	// Ready makes it the NIC that the lab's cases are for. ErrNotRun says that it cannot
+	// be.
 	Ready(*Lab) error
 
-	// Exchange sends the frames out of the wire's end, in order, and gives those
-	// that came to the host until as many did or no more came.
+	// Exchange sends the frames into the wire, in order, and returns those that came to
+	// the host, until as many have come or no more do.
 	Exchange(frames [][]byte) (delivered [][]byte, err error)
 }
 
@@ -33,20 +33,20 @@ type Result struct {
 	Case
 	Lab     string
 	Seen    status.Trailer // what the NIC said, if it said anything
-	Differs error          // from what is expected; nil: it passed. Wraps ErrNotRun where the frame was not sent
+	Differs error          // how it differs from what is expected; nil if it passed; wraps ErrNotRun if the frame was not sent
 }
 
 // Passed reports whether the NIC did what it must.
 func (r *Result) Passed() bool { return r.Differs == nil }
 
-// atOnce is how many frames are under way: fewer than a TAP queues.
+// atOnce is how many frames are in flight, fewer than a TAP queues.
 const atOnce = 64
 
-// Run sends every case of the labs to the NIC, lab by lab, and judges what it
-// delivers. It ends early with an error where the NIC cannot be reached.
+// Run sends every case of the labs to the NIC, lab by lab, and judges what it delivers. It
+// ends early with an error if the NIC cannot be reached.
 //
-// Each frame has another source address, which no NIC looks at. By that it is
-// known again, though others be lost, doubled or overtaken.
+// Each frame has its own source MAC address, which no NIC looks at. It identifies the frame
+// even if others are lost, doubled or reordered.
 func Run(nic NIC, labs []Lab) (results []Result, err error) {
 	for i := range labs {
 		l := &labs[i]

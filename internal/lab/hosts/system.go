@@ -237,15 +237,15 @@ func (s *system) transfer(n int) (mbits float64, err error) {
 	return float64(n) * 8 / 1e6 / time.Since(begin).Seconds(), err
 }
 
-// hostileFrame is a frame that must not reach b, and the transport's reason.
+// hostileFrame is a frame that must not reach b, and the transport's reason for that.
 type hostileFrame struct {
 	title  string
 	frame  []byte
 	reason transport.Reason
 }
 
-// hostile makes frames of every kind with which somebody on the wire could try
-// to get something into b.
+// hostile makes frames of every kind by which somebody on the wire could try to get
+// something into b.
 func (s *system) hostile() ([]hostileFrame, error) {
 	a, b := netip.MustParseAddrPort("10.77.0.1:9"), netip.MustParseAddrPort("10.77.0.2:9")
 	packet := forge.UDP(nil, a, b, []byte("this must not arrive"))
@@ -275,8 +275,8 @@ func (s *system) hostile() ([]hostileFrame, error) {
 	}, nil
 }
 
-// sealed seals a packet with SAs of the configuration, innermost first, under
-// number 1, which b has long seen.
+// sealed seals a packet with SAs of the configuration, innermost first, with number 1,
+// which b has seen long ago.
 func (s *system) sealed(packet []byte, names ...string) ([]byte, error) {
 	var sas []*sa.SA
 	for _, name := range names {
@@ -294,8 +294,8 @@ func (s *system) sealed(packet []byte, names ...string) ([]byte, error) {
 	return forge.AppendFrame(nil, p), err
 }
 
-// inject sends the frames into b's wire, so many times or, below 0, over and over
-// until stop, which waits for the end and tells how often.
+// inject sends the frames into b's wire that many times, or if times is negative until stop
+// is called, which waits for the end and returns how often.
 func (s *system) inject(bad []hostileFrame, times int) (stop func() int) {
 	n, quit, done := 0, make(chan struct{}), make(chan struct{})
 	go func() {
@@ -324,8 +324,7 @@ func (s *system) inject(bad []hostileFrame, times int) (stop func() int) {
 	return func() int { close(quit); <-done; return n }
 }
 
-// account shows what b's transport counted, and whether each bad frame is
-// accounted for.
+// account shows what b's transport counted, and whether that accounts for each bad frame.
 func (s *system) account(out io.Writer, bad []hostileFrame, rounds int) bool {
 	want := map[transport.Reason]int{}
 	for _, h := range bad {
@@ -350,8 +349,8 @@ func (s *system) account(out io.Writer, bad []hostileFrame, rounds int) bool {
 	return good
 }
 
-// settled waits until b's transport has counted what is wanted of each reason, but for what the wire
-// lost, and reports whether it has.
+// settled waits until b's transport has counted what is wanted of each reason, less what the wire lost,
+// and reports whether it has.
 func (s *system) settled(want map[transport.Reason]int) bool {
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		missing, counts := 0, s.b.Summary().Transport.Reasons

@@ -15,7 +15,7 @@ import (
 // Options are what a rig of two hosts may be like.
 type Options struct {
 	Name         string
-	Config       string     // a file for both hosts; empty: one of our own with fresh keys, after the two fields below
+	Config       string     // a file for both hosts; empty: a built-in one with fresh keys, by the next two fields
 	Profile      sa.Profile // what the NIC can do
 	ClearAnswers bool       // protect only what a sends
 	Split        bool       // NIC and transport as two programs
@@ -45,8 +45,8 @@ func Up(ctx context.Context, o Options) (*rig.Standing, error) {
 	return plan, seat.Release()
 }
 
-// programs run in the NIC's namespace, what receives first. Their control
-// sockets and state files are in dir.
+// programs run in the NIC's namespace, receivers first. Their control sockets and state
+// files are in dir.
 func programs(dir, config string, split bool) []rig.Program {
 	program := func(name string, args ...string) rig.Program {
 		control := filepath.Join(dir, name+".sock")

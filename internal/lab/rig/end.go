@@ -23,7 +23,7 @@ const (
 // namespaces, which go with them, and takes its directory away.
 func TakeDown(name string) error {
 	s, err := Find(name)
-	if errors.Is(err, ErrDown) { // perhaps one that never got as far as to say what it is made of
+	if errors.Is(err, ErrDown) { // perhaps one that never got as far as writing its state
 		if seat, held := hold(filepath.Join(home(), name), false); held == nil {
 			return errors.Join(err, seat.Remove())
 		}
@@ -52,7 +52,7 @@ func TakeDown(name string) error {
 	}
 }
 
-// end ends every process of the rig. Guests, which its user started in it, are asked to first.
+// end ends every process of the rig. Guests, which its user started in it, are asked first.
 func (s *Standing) end() error {
 	if len(s.spaces("self")) > 0 && os.Getenv(idVar) == s.ID {
 		return fmt.Errorf("this is inside rig %s; leave it first", s.Name)
@@ -80,8 +80,8 @@ func (s *Standing) own() []Process {
 // errLeft says that processes are left.
 var errLeft = errors.New("processes do not end")
 
-// tell signals each process of a list once, until the list is empty and they have ended: a process
-// leaves its namespaces first.
+// tell signals each process of a list once, until the list is empty and all have ended; a process leaves
+// its namespaces before it ends.
 func tell(list func() ([]Process, error), within time.Duration, signals ...os.Signal) error {
 	told := map[Process]bool{}
 	for deadline := time.Now().Add(within); ; time.Sleep(lookEvery) {
@@ -108,9 +108,9 @@ func tell(list func() ([]Process, error), within time.Duration, signals ...os.Si
 	}
 }
 
-// processes finds those that live: the rig's own, and all in its namespaces. The kernel gives the number of a namespace that is
-// gone to the next one that anybody makes; so a namespace is the rig's only if a process in it was
-// started with the rig's ID.
+// processes finds the live ones: the rig's own, and all in its namespaces. The kernel reuses the numbers of
+// namespaces that are gone, so a namespace is only the rig's if a process in it was started with the rig's
+// ID.
 func (s *Standing) processes() ([]Process, error) {
 	all, err := pids()
 	if err != nil {
@@ -142,7 +142,7 @@ func (s *Standing) processes() ([]Process, error) {
 	return slices.Collect(maps.Keys(found)), nil
 }
 
-// spaces gives those namespaces of a process that have the number of one of the rig's.
+// spaces returns the namespaces of a process whose numbers are those of the rig's.
 func (s *Standing) spaces(pid string) []string {
 	var ours []string
 	for _, kind := range []string{"net", "mnt"} {

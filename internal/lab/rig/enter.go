@@ -20,12 +20,11 @@ import (
 var ErrDied = errors.New("has died")
 
 // Enter turns this process into a command inside one of the rig's hosts, in the directory in which it
-// is now; without a command, into the user's shell. On the way there it is this very program with the
-// arguments via, host, directory, "--" and the command, which must lead it to Become. It does not
-// return but with an error.
+// is now; without a command, into the user's shell. On the way it runs this very program with the arguments
+// via, host, directory, "--" and the command, which must call Become. It only returns on an error.
 //
-// A process with threads cannot join another user namespace, so nsenter(1) does it. It replaces this
-// process and is replaced in turn: terminal, signals and exit code need no handing on.
+// A process with threads cannot join another user namespace, so nsenter(1) does it. It replaces this process
+// and is replaced in turn, so terminal, signals and exit code are the command's own.
 func (s *Standing) Enter(host string, command []string, via ...string) error {
 	i := slices.IndexFunc(s.Hosts, func(h Host) bool { return h.Name == host })
 	switch {
@@ -65,10 +64,9 @@ func (s *Standing) Enter(host string, command []string, via ...string) error {
 	return fmt.Errorf("run %s: %w", nsenter, err)
 }
 
-// Become turns this process, which Enter brought into a host, into a command there, in the directory
-// given. The host's name becomes the machine's, for the command alone, so that a shell's prompt shows
-// it. It does not return but with an error, which wraps exec.ErrNotFound where there is no such
-// command.
+// Become turns this process, which Enter brought into a host, into a command there, in a directory. The
+// machine's name becomes the host's, for the command alone, so that a shell's prompt shows it. It only
+// returns on an error, which wraps exec.ErrNotFound if there is no such command.
 func Become(host, dir string, command []string) error {
 	if err := os.Chdir(dir); err != nil {
 		fmt.Fprintf(os.Stderr, "tapsec: stays in /: %v\n", err)
@@ -77,7 +75,7 @@ func Become(host, dir string, command []string) error {
 	if err != nil && !errors.Is(err, exec.ErrDot) {
 		return fmt.Errorf("%s: %w", command[0], errors.Unwrap(err))
 	}
-	runtime.LockOSThread() // the one that unshares is the one that goes on
+	runtime.LockOSThread() // the thread that unshares is the one that execs
 	if unix.Unshare(unix.CLONE_NEWUTS) == nil {
 		_ = unix.Sethostname([]byte(host)) // only a prompt would tell
 	}

@@ -12,8 +12,8 @@ import (
 	"tapsec/internal/netns"
 )
 
-// QuietTAPs makes TAPs, with several queues or one, to which the kernel sends no frame of its own: a
-// program that makes its own has them up before it could say so. remove takes them away again.
+// QuietTAPs makes TAPs, with several queues or one, to which the kernel sends no frames of its own; a TAP
+// that a program makes is up before it can be kept quiet. remove takes them away again.
 func QuietTAPs(multiQueue bool, names ...string) (remove func() error, err error) {
 	return makeAll(names, func(name string) error { return netns.AddTAP(name, multiQueue) }, netns.Quiet)
 }
@@ -21,8 +21,8 @@ func QuietTAPs(multiQueue bool, names ...string) (remove func() error, err error
 // FarEnd is the name of the other end of a veth that QuietVeths made.
 func FarEnd(name string) string { return name + "-far" }
 
-// QuietVeths makes veths, with that MTU on both ends, that are up and by which the kernel sends no frame
-// of its own. remove takes them away again.
+// QuietVeths makes veths, with that MTU on both ends, that are up and on which the kernel sends no frames of
+// its own. remove takes them away again.
 func QuietVeths(mtu int, names ...string) (remove func() error, err error) {
 	return makeAll(names, func(name string) error {
 		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, MTU: mtu}, PeerName: FarEnd(name), PeerMTU: uint32(mtu)})
@@ -76,7 +76,7 @@ func Rename(name, to string) error {
 	return netns.Change(name, "rename", func(link netlink.Link) error { return netlink.LinkSetName(link, to) })
 }
 
-// Neighbour says for good which hardware address an address behind the interface has.
+// Neighbour sets, permanently, the hardware address of an address behind the interface.
 func Neighbour(name string, addr netip.Addr, mac net.HardwareAddr) error {
 	return netns.Change(name, "add a neighbour to", func(link netlink.Link) error {
 		return netlink.NeighSet(&netlink.Neigh{LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT,
@@ -84,7 +84,7 @@ func Neighbour(name string, addr netip.Addr, mac net.HardwareAddr) error {
 	})
 }
 
-// Route sends a destination through an interface, by way of a gateway unless that is the zero Addr.
+// Route routes a destination through an interface, by a gateway unless that is the zero Addr.
 func Route(name string, to netip.Prefix, gateway netip.Addr) error {
 	dst := &net.IPNet{IP: to.Masked().Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), to.Addr().BitLen())}
 	return netns.Change(name, "route through", func(link netlink.Link) error {

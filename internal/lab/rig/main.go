@@ -9,8 +9,8 @@ import (
 // requiredVar set to "required" makes a test fail that would be skipped for want of a rig.
 const requiredVar = "TAPSEC_PEERS"
 
-// Main runs a package's tests inside a rig: TestMain calls it with its *testing.M. Where no rig can
-// be had the tests run all the same, and those that call Require skip or fail. It does not return.
+// Main runs a package's tests inside a rig: TestMain calls it with its *testing.M. If no rig can be made the
+// tests run all the same, and those that call Require skip or fail. It does not return.
 func Main(tests interface{ Run() int }) {
 	if Inside() {
 		if err := Setup(); err != nil {
@@ -46,8 +46,8 @@ func Require(t Test) {
 	}
 }
 
-// Own runs a test by itself in a rig of its own, and reports whether this is that run: where it is
-// not, all has been done. It is for tests that set up the very names that others do.
+// Own runs a test by itself in a rig of its own, and reports whether this is that run. If not, the test is
+// done. It is for tests that use the same interface names as others.
 func Own(t interface {
 	Test
 	Name() string
@@ -66,8 +66,8 @@ func Own(t interface {
 	return false
 }
 
-// Missing ends a test that lacks what it needs of the machine, a rig or a peer: skipped with the
-// reason, failed where the environment says TAPSEC_PEERS=required.
+// Missing ends a test that lacks something of the machine, a rig or a peer: it is skipped with the reason, or
+// fails if the environment says TAPSEC_PEERS=required.
 func Missing(t Test, what string) {
 	t.Helper()
 	if PeersRequired() {

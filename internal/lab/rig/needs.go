@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Need is one thing that a rig takes, and whether this process has it.
+// Need is one thing that a rig needs, and whether this process has it.
 type Need struct {
 	Name   string
 	Met    bool
@@ -18,13 +18,12 @@ type Need struct {
 	Remedy string // what to do about it; empty if met
 }
 
-// Needs looks for what a rig takes: the tun device, user namespaces and CAP_NET_ADMIN. Of the last
-// two one suffices.
+// Needs looks for what a rig needs: the tun device, and user namespaces or CAP_NET_ADMIN.
 func Needs() []Need {
 	return []Need{tunDevice(), userNamespaces(), netAdmin()}
 }
 
-// NeedsTUN says what keeps this process from the tun device, and what to do. nil is nothing.
+// NeedsTUN says what keeps this process from the tun device, and what to do; nil if nothing does.
 func NeedsTUN() error {
 	if n := tunDevice(); !n.Met {
 		return errors.New(n.Detail + " " + n.Remedy)
@@ -52,8 +51,8 @@ func tunDevice() Need {
 	return n
 }
 
-// userNamespaces starts a program that does not exist: the namespaces are made first, so that
-// "not found" means that they were granted.
+// userNamespaces starts a program that does not exist: namespaces are made first, so "not found" means that
+// they were granted.
 func userNamespaces() Need {
 	n := Need{Name: "user namespaces"}
 	cmd := exec.Command("/nonexistent/tapsec")

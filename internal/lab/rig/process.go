@@ -11,13 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Process is one run of a program. A pid by itself may since have become another's.
+// Process is one run of a program. A pid alone may since belong to another.
 type Process struct {
 	PID   int    `json:"pid"`
 	Start uint64 `json:"start"` // when it started, in clock ticks after boot (proc(5), stat, field 22)
 }
 
-// ProcessOf tells which run of a program has that pid now.
+// ProcessOf returns the run of a program that has a pid now.
 func ProcessOf(pid int) (Process, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -60,8 +60,8 @@ func (p Process) signal(signals ...os.Signal) error {
 	return nil
 }
 
-// space names a namespace of a process or thread as the kernel does, for instance net:[4026531840];
-// empty where it cannot be seen. The kernel gives a number anew once its namespace is gone.
+// space names a namespace of a process or thread as the kernel does, for instance net:[4026531840]; it is
+// empty if it cannot be seen. The kernel reuses the number once the namespace is gone.
 func space(process, kind string) string {
 	name, err := os.Readlink("/proc/" + process + "/ns/" + kind)
 	if err != nil {
@@ -70,8 +70,7 @@ func space(process, kind string) string {
 	return name
 }
 
-// environment reports whether a process was started with that variable. One that others may not look
-// at was not.
+// environment reports whether a process was started with that variable, as far as this user may see.
 func environment(pid int, variable string) bool {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
 	if err != nil {

@@ -1,12 +1,12 @@
-// Package rig makes disposable networks: namespaces of their own, interfaces, neighbours and routes,
-// and packet sockets to send and see frames with. Demo, bench and the tests live in it, and nothing
-// they do reaches the machine's own network.
+// Package rig makes disposable networks: namespaces, interfaces, neighbours and routes, and packet sockets to
+// send and receive frames. Demo, bench and the tests run in it, and nothing they do reaches the machine's own
+// network.
 //
-// Reexec runs this program again in fresh namespaces, with or without root; all the rest assumes to
-// be inside. Everything here goes away with the process, since namespaces end with their last user.
+// Reexec runs this program again in fresh namespaces, with or without root; the rest of the package is for
+// use inside. Everything goes away with the process, since namespaces end with their last user.
 //
-// A Standing rig stays in the background: Claim and Raise put it up, Enter goes into it, TakeDown
-// ends it, from whatever process. These alone are called outside.
+// A Standing rig stays in the background: Claim and Raise put it up, Enter goes into it, TakeDown ends it,
+// from any process. Only these are called outside.
 package rig
 
 import (
@@ -24,17 +24,17 @@ import (
 
 const insideVar = "TAPSEC_RIG"
 
-// ErrRefused says that the kernel lets this process make no namespaces; what wraps it says why and
-// what to do.
+// ErrRefused says that the kernel does not let this process make namespaces. What wraps it says why, and what
+// to do.
 var ErrRefused = errors.New("no namespaces to be had here")
 
 // Inside reports whether this process was started by Reexec.
 func Inside() bool { return os.Getenv(insideVar) != "" }
 
-// Reexec runs this very program again with args, in fresh network and mount namespaces, and where
-// privileges are missing in a fresh user namespace that makes the caller root. Input, output, signals
-// and the exit code pass through; a child ended by a signal yields 128 and the signal's number. An
-// error wrapping ErrRefused means that nothing was run.
+// Reexec runs this very program again with args, in fresh network and mount namespaces, and if privileges are
+// missing in a fresh user namespace that makes the caller root. Input, output, signals and the exit code pass
+// through; a child ended by a signal yields 128 plus the signal's number. An error that wraps ErrRefused means
+// that nothing was run.
 func Reexec(args ...string) (int, error) { return reexec(privileged(), args) }
 
 func reexec(privileged bool, args []string) (int, error) {
@@ -45,7 +45,7 @@ func reexec(privileged bool, args []string) (int, error) {
 	cmd.SysProcAttr = fresh(privileged)
 	cmd.SysProcAttr.Pdeathsig = unix.SIGKILL
 
-	runtime.LockOSThread() // the death signal is sent when the starting thread ends
+	runtime.LockOSThread() // the child's death signal is sent when the thread that started it ends
 	defer runtime.UnlockOSThread()
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2)
@@ -71,8 +71,8 @@ func fresh(privileged bool) *syscall.SysProcAttr {
 	return attr
 }
 
-// forward hands signals on, but for those that the terminal has given to the child already, as it
-// does to the whole foreground process group.
+// forward passes signals on, except those that the terminal has sent to the child already, as to the whole
+// foreground process group.
 func forward(signals <-chan os.Signal, child *os.Process, ended <-chan struct{}) {
 	for {
 		select {

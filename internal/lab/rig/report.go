@@ -50,7 +50,7 @@ func Look(names ...string) (Reports, error) {
 	return reports, nil
 }
 
-// Whole is an error unless there are rigs, and all that belongs to them lives.
+// Whole is an error unless there are rigs, and all their programs live.
 func (r Reports) Whole() error {
 	var ended []string
 	for _, rig := range r {

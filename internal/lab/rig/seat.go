@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Seat is the directory of a rig, held against everybody else who would put one up under its name.
-// The supervisor holds it too, for as long as it lives.
+// Seat is the directory of a rig, locked against anybody else who would put one up under its name. The
+// supervisor holds the lock, too, for as long as it lives.
 type Seat struct {
 	dir  string
 	lock *os.File
@@ -22,7 +22,7 @@ const dyingWithin = time.Second
 // errTaken says that somebody else holds a seat.
 var errTaken = errors.New("is up already; tapsec rig status shows it, tapsec rig down takes it down")
 
-// Claim makes the directory of a rig, empty, and holds it. What is left of one that died is ended.
+// Claim makes and locks the empty directory of a rig. It ends what is left of one that died.
 func Claim(name string) (*Seat, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
@@ -53,8 +53,8 @@ func Claim(name string) (*Seat, error) {
 	return seat, seat.empty()
 }
 
-// stands reports whether the supervisor in the directory's state lives. One that was killed holds its
-// seat for a moment longer, until the kernel has ended all its threads.
+// stands reports whether the supervisor in the directory's state lives. One that was killed keeps the lock for
+// a moment, until the kernel has ended all its threads.
 func stands(dir string) bool {
 	s, err := read(dir)
 	return err == nil && s.Up()

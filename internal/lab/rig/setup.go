@@ -10,8 +10,8 @@ import (
 	"tapsec/internal/netns"
 )
 
-// Setup readies a fresh rig, once: what is mounted here stays here, /run/netns is empty and its own,
-// lo is up. What the machine unmounts goes here too, so that a rig that stays keeps no disk busy.
+// Setup prepares a fresh rig, once: what is mounted here stays here, /run/netns is empty and its own, lo is
+// up. What the machine unmounts is unmounted here, too, so that a standing rig keeps no disk busy.
 func Setup() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("cut mounts off from the machine's: %w", err)
@@ -22,8 +22,8 @@ func Setup() error {
 	return netns.Up("lo")
 }
 
-// ownNames mounts an empty /run/netns. Where the machine has no such directory none is made there, in
-// its file system: /run is replaced, and what was in it stays under its name.
+// ownNames mounts an empty /run/netns. If the machine has no such directory, none is made in its file system:
+// /run is replaced by one that has it, and everything else under its old name.
 func ownNames() error {
 	if _, err := os.Stat(netns.Names); err == nil {
 		return mountEmpty(netns.Names)
@@ -34,8 +34,8 @@ func ownNames() error {
 	return os.Mkdir(netns.Names, 0o755)
 }
 
-// replace mounts an empty directory over dir, in which links lead to all that dir held. It takes
-// Linux 5.2: an ordinary bind mount finds the new directory, not the one beneath.
+// replace mounts an empty directory over dir, with links to everything that dir held. It needs Linux 5.2,
+// since an ordinary bind mount would find the new directory, not the one beneath.
 func replace(dir string) error {
 	const beneath = ".machine"
 	entries, err := os.ReadDir(dir)

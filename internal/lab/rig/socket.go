@@ -18,9 +18,8 @@ const (
 	largestFrame  = 1 << 17
 )
 
-// Socket sends and receives whole Ethernet frames on one interface, from the kernel's side. What is
-// sent through it, or by anyone else out of the interface, it receives only after Overhear. One goroutine may
-// send and one receive.
+// Socket sends and receives whole Ethernet frames on one interface, from the kernel's side. Only one of
+// Overhear also receives what is sent out of the interface. One goroutine may send and one receive.
 type Socket struct {
 	file  *os.File
 	raw   syscall.RawConn
@@ -86,8 +85,8 @@ func (s *Socket) Send(frame []byte) error {
 	return err
 }
 
-// Receive waits for a frame, for so long. The frame is valid until the next call. Its end is the
-// frame's own, so padding and trailers are in it. After the time os.ErrDeadlineExceeded is returned.
+// Receive waits for a frame, at most for timeout, then returns os.ErrDeadlineExceeded. The frame, padding and
+// trailers included, is valid until the next call.
 func (s *Socket) Receive(timeout time.Duration) ([]byte, error) {
 	if err := s.file.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return nil, err
@@ -104,7 +103,7 @@ func (s *Socket) Receive(timeout time.Duration) ([]byte, error) {
 	return frame, err
 }
 
-// KeepTime has the kernel note when each frame comes, from a moment later on; see Came.
+// KeepTime makes the kernel note when each frame comes, from a moment later on; see Came.
 func (s *Socket) KeepTime() error {
 	var inner error
 	err := s.raw.Control(func(fd uintptr) {
@@ -113,11 +112,11 @@ func (s *Socket) KeepTime() error {
 	return errors.Join(err, inner)
 }
 
-// Came is when the frame received last came to the kernel, by its clock of the day; after KeepTime.
+// Came is when the kernel got the frame received last, by its time of day, after KeepTime.
 func (s *Socket) Came() time.Time { return s.stamp }
 
-// read receives one frame. The kernel takes the outer VLAN tag out of a frame and tells it apart;
-// here it is put back after the two addresses.
+// read receives one frame. The kernel delivers the outer VLAN tag separately; here it is put back after the
+// two addresses.
 func (s *Socket) read(fd int) ([]byte, error) {
 	const addresses, tag = 12, 4
 	n, oobn, _, _, err := unix.Recvmsg(fd, s.frame[tag:], s.aux, 0)

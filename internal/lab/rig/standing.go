@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Standing is a rig that stays up in the background until it is taken down. A supervisor holds its
-// namespaces, runs its programs, and writes down here what it is made of.
+// Standing is a rig that stays up in the background until it is taken down. Its supervisor holds the
+// namespaces, runs the programs, and keeps this state.
 type Standing struct {
 	Name       string            `json:"name"`
 	ID         string            `json:"id"` // in the environment of every process of the rig
@@ -127,7 +127,7 @@ func read(dir string) (*Standing, error) {
 	return s, nil
 }
 
-// save replaces the state file whole, so that nobody reads half of one.
+// save replaces the state file at once, so that nobody reads half of one.
 func (s *Standing) save() error {
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
@@ -152,7 +152,7 @@ func home() string {
 	return filepath.Join(os.TempDir(), fmt.Sprintf("tapsec-%d", os.Geteuid()))
 }
 
-// checkName keeps to what is a file's name and needs no quoting.
+// checkName allows names that are file names and need no quoting.
 func checkName(name string) error {
 	good := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'

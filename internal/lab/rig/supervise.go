@@ -36,10 +36,9 @@ const (
 	lookAgain   = time.Second // whether the directory is still there
 )
 
-// Raise puts a rig up in the seat and returns once all its programs are ready. The supervisor is this
-// very program, run with args, which must lead it to Supervise with the seat's directory. On an error,
-// or once ctx is done, nothing is left but the seat. One that wraps ErrRefused says that no namespaces
-// are to be had.
+// Raise puts a rig up in the seat and returns once all its programs are ready. The supervisor is this very
+// program, run with args, which must call Supervise with the seat's directory. On an error, or once ctx is
+// done, only the seat is left. The error wraps ErrRefused if no namespaces can be made.
 func (s *Seat) Raise(ctx context.Context, plan *Standing, args ...string) error {
 	plan.dir, plan.ID, plan.Since, plan.Rootless = s.dir, rand.Text(), time.Now().Round(time.Second), !privileged()
 	if err := plan.save(); err != nil {
@@ -86,20 +85,20 @@ func (s *Seat) launch(plan *Standing, args []string) (cmd *exec.Cmd, report *os.
 	defer far.Close()
 	cmd = exec.Command("/proc/self/exe", args...)
 	cmd.Args[0] = os.Args[0]
-	cmd.Dir = "/" // no directory of the user's is to stay busy
+	cmd.Dir = "/" // keeps none of the user's directories busy
 	cmd.Env = append(os.Environ(), idVar+"="+plan.ID)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, []*os.File{s.lock, far}
 	cmd.SysProcAttr = fresh(!plan.Rootless)
-	cmd.SysProcAttr.Setsid = true // neither the terminal's signals nor its end
+	cmd.SysProcAttr.Setsid = true // gets neither the terminal's signals nor its end
 	if err := cmd.Start(); err != nil {
 		return nil, nil, errors.Join(refusal(err), report.Close())
 	}
 	return cmd, report, nil
 }
 
-// Supervise is the whole life of a rig's first process, which Raise started. It ends when it is
-// killed, and everything else of the rig but its guests with it, or when the rig's directory is gone.
-// SIGHUP goes to the programs.
+// Supervise is the whole life of a rig's first process, which Raise started. It ends when it is killed, which
+// ends everything else of the rig but guests, or when the rig's directory is gone. It passes SIGHUP to the
+// programs.
 //
 //  1. Make the namespaces, and each host's TAP with its addresses.
 //  2. Start the programs, each once the one before is ready.
@@ -174,10 +173,11 @@ func (s *supervisor) raise() (err error) {
 	return nil
 }
 
-// addHost makes a host's namespace and its TAP, which is down until a program has attached to it.
+// addHost makes a host's namespace and its TAP, which stays down until a program has attached to it.
 func (s *supervisor) addHost(h Host) error {
 	if h.Interface == "" {
-		// Here frames pass by. A stack that joins in where /proc cannot be written is overheard, no more.
+		// Frames only pass through here. If /proc cannot be written, this stack's own frames are a nuisance,
+		// no more.
 		_ = os.WriteFile(ipv6Off, []byte("1"), 0)
 		s.namespaces = append(s.namespaces, nil)
 		s.Spaces[h.Name] = space("self", "net")
@@ -276,8 +276,8 @@ func (p *Program) follow(out io.Reader, ready chan<- struct{}) string {
 	}
 }
 
-// watch notes the programs that end, and hands SIGHUP on to those that live, for as long as the rig
-// has a directory.
+// watch notes the programs that end, and passes SIGHUP to those that live, for as long as the rig has a
+// directory.
 func (s *supervisor) watch(hup <-chan os.Signal) error {
 	look := time.NewTicker(lookAgain)
 	for {

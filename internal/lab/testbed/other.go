@@ -20,9 +20,9 @@ type Other struct {
 	said      io.Writer
 }
 
-// OpenOther opens the other ends of a NIC's interfaces. The shell runs configure
-// with a setup's configuration file as argument, to ready the NIC for it; what it
-// prints goes to said. An empty one says that the NIC is ready already.
+// OpenOther opens the other ends of a NIC's interfaces. To prepare the NIC for a setup, the
+// shell runs configure with the setup's configuration file as argument; what that prints
+// goes to said. Empty means that the NIC is ready.
 func OpenOther(wire, host, configure string, wait time.Duration, said io.Writer) (_ *Other, err error) {
 	n := &Other{configure: configure, said: said}
 	if n.link, err = openLink(wire, host, wait); err != nil {
@@ -34,7 +34,7 @@ func OpenOther(wire, host, configure string, wait time.Duration, said io.Writer)
 	return n, nil
 }
 
-// Ready has the NIC readied.
+// Ready runs the command that prepares the NIC.
 func (n *Other) Ready(l *conformance.Lab) error {
 	if len(l.Delete) > 0 {
 		return fmt.Errorf("%w: this NIC would have to be told to delete an SA", conformance.ErrNotRun)

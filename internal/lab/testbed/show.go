@@ -10,16 +10,15 @@ import (
 	"tapsec/internal/wrap"
 )
 
-// Bed is a NIC to which frames can be sent and that answers with what a host would
-// receive.
+// Bed is a NIC that takes frames from the wire and answers with what its host receives.
 type Bed interface {
 	conformance.NIC
 	Load(l *conformance.Lab, d time.Duration) (Load, error)
 }
 
-// Show sends every case of the contract's table to a NIC, prints what came back in
-// the table's order, and then sends mixed traffic for so long, if any. It reports
-// whether all of it was annotated as the contract says.
+// Show sends every case of the contract's table to a NIC, prints what came back in the
+// table's order, and then sends mixed traffic for a time. It reports whether all of it was
+// annotated as the contract says.
 func Show(out io.Writer, b Bed, traffic time.Duration) (good bool, err error) {
 	labs := conformance.Labs()
 	results, err := conformance.Run(b, labs)
@@ -43,7 +42,7 @@ func Show(out io.Writer, b Bed, traffic time.Duration) (good bool, err error) {
 	return good && wrong == 0, err
 }
 
-// line is a result's in the table: two lines, or more where it differs.
+// line is a result's entry in the table: two lines, or more if it differs.
 func line(r *conformance.Result) string {
 	w, mark := r.Seen.Word, ""
 	if !r.Passed() {

@@ -82,8 +82,8 @@ func (b *TAPs) Ready(l *conformance.Lab) error {
 	return err
 }
 
-// answer waits for the frame with the addresses of the one sent. The kernel may
-// send frames of its own, which pass through the NIC too.
+// answer waits for the frame with the addresses of the one sent; the kernel's own frames
+// pass through the NIC, too.
 func (b *TAPs) answer(sent []byte) ([]byte, error) {
 	const addresses = 12
 	for {
@@ -97,8 +97,7 @@ func (b *TAPs) answer(sent []byte) ([]byte, error) {
 	}
 }
 
-// Load keeps some of the setup's cases in flight for so long, and waits for the
-// rest.
+// Load keeps some of the setup's cases in flight for a time, and waits for the rest.
 func (b *TAPs) Load(l *conformance.Lab, d time.Duration) (r Load, err error) {
 	begin := time.Now()
 	for time.Since(begin) < d {

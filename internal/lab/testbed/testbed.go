@@ -14,7 +14,7 @@ import (
 	"tapsec/status"
 )
 
-// Load is what mixed traffic came to.
+// Load is the result of mixed traffic.
 type Load struct {
 	Sent, Received uint64
 	Wrong          uint64 // answers with another word than expected, or out of order
