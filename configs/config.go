@@ -38,6 +38,9 @@ const (
 // UnmarshalText reads "inplace" or "decap".
 func (f *Form) UnmarshalText(b []byte) error { return oneOf(f, b, InPlace, Decap) }
 
+// MarshalText writes the form's name.
+func (f Form) MarshalText() ([]byte, error) { return []byte(f), nil }
+
 // Annotate says how the verdict travels with the frame.
 type Annotate string
 
@@ -49,6 +52,9 @@ const (
 
 // UnmarshalText reads "trailer" or "none".
 func (a *Annotate) UnmarshalText(b []byte) error { return oneOf(a, b, Trailer, None) }
+
+// MarshalText writes the way's name.
+func (a Annotate) MarshalText() ([]byte, error) { return []byte(a), nil }
 
 func oneOf[S ~string](v *S, text []byte, names ...S) error {
 	for _, n := range names {

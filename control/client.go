@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
@@ -125,6 +126,18 @@ func (c *Client) All() iter.Seq2[SA, error] {
 			}
 		}
 	}
+}
+
+// Missing returns those of sas that are not in force, by what identifies them.
+func (c *Client) Missing(sas []*sa.SA) (missing []*sa.SA, err error) {
+	there := map[sa.ID]bool{}
+	for s, err := range c.All() {
+		if err != nil {
+			return nil, err
+		}
+		there[s.ID] = true
+	}
+	return slices.DeleteFunc(slices.Clone(sas), func(s *sa.SA) bool { return there[s.ID()] }), nil
 }
 
 // Show returns one SA.

@@ -3,8 +3,6 @@ package cli
 import (
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -31,7 +29,13 @@ failed frames, and dissects what the NIC has opened.`,
 		Long: `install writes tapsec.lua into the folder of your own Wireshark plugins, or into
 the one that is given. It replaces an older one.`,
 		Args: args(0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return installDissector(cmd.OutOrStdout(), to) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			path, err := dissector.Install(to)
+			if err == nil {
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\nWireshark reads it when it is started the next time.\n", path)
+			}
+			return err
+		},
 	}
 	install.Flags().StringVar(&to, "to", "", "this `FOLDER` instead of ~/.local/lib/wireshark/plugins")
 	_ = install.MarkFlagDirname("to")
@@ -45,24 +49,4 @@ the one that is given. It replaces an older one.`,
 		},
 	})
 	return cmd
-}
-
-// installDissector writes the dissector into a folder.
-func installDissector(stdout io.Writer, folder string) error {
-	if folder == "" {
-		home, err := os.UserHomeDir()
-		if err != nil {
-			return inputError(fmt.Errorf("%w; name the folder with --to", err))
-		}
-		folder = filepath.Join(home, ".local/lib/wireshark/plugins")
-	}
-	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return err
-	}
-	path := filepath.Join(folder, "tapsec.lua")
-	if err := os.WriteFile(path, []byte(dissector.Lua()), 0o644); err != nil {
-		return err
-	}
-	_, err := fmt.Fprintf(stdout, "%s\nWireshark reads it when it is started the next time.\n", path)
-	return err
 }

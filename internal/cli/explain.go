@@ -3,13 +3,11 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"tapsec/capture"
+	"tapsec/internal/console"
 	"tapsec/internal/explain"
 	"tapsec/internal/files"
 )
@@ -47,8 +45,8 @@ Offsets are those of the frame, from 0. No key is shown.`,
 // explain tells of one frame.
 func (o *replayOptions) explain(which string) error {
 	var number int
-	o.in, number = frameOf(which)
-	colour, err := o.colour()
+	o.in, number = explain.Which(which)
+	colour, err := console.Colour(o.color, o.stdout)
 	if err != nil {
 		return inputError(err)
 	}
@@ -81,17 +79,4 @@ func (o *replayOptions) explain(which string) error {
 		return err
 	}
 	return f.Text(o.stdout, files.Name(o.in), colour)
-}
-
-// frameOf splits CAPTURE:N; a file of that very name is a capture.
-func frameOf(which string) (path string, number int) {
-	at := strings.LastIndexByte(which, ':')
-	if at < 0 {
-		return which, 0
-	}
-	n, err := strconv.Atoi(which[at+1:])
-	if _, gone := os.Stat(which); err != nil || n < 1 || gone == nil {
-		return which, 0
-	}
-	return which[:at], n
 }

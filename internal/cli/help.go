@@ -2,18 +2,14 @@ package cli
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"tapsec/docs/reasons"
-	"tapsec/internal/outbound"
-	"tapsec/status"
-	"tapsec/transport"
 )
 
-// helpOnReasons has the help command know the names of reasons, too.
+// helpOnReasons makes the help command know the names of reasons, too.
 func helpOnReasons(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
 	help, _, err := root.Find([]string{"help"})
@@ -26,7 +22,7 @@ func helpOnReasons(root *cobra.Command) {
 	help.Run = func(cmd *cobra.Command, given []string) {
 		text := ""
 		if len(given) == 1 {
-			text = aboutReason(given[0])
+			text = reasons.About(given[0])
 		}
 		if text == "" {
 			ofCommand(cmd, given)
@@ -34,32 +30,4 @@ func helpOnReasons(root *cobra.Command) {
 		}
 		fmt.Fprint(cmd.OutOrStdout(), strings.ReplaceAll(text, "*", ""))
 	}
-}
-
-// aboutReason is what there is to say of a reason, or of all with that short name; empty:
-// there is none.
-func aboutReason(name string) string {
-	var pages []string
-	for qualified, sentence := range sentences() {
-		if _, short, _ := strings.Cut(qualified, "/"); name == qualified || name == short {
-			pages = append(pages, fmt.Sprintf("%s: %s\n\n%s", qualified, sentence, reasons.Page(qualified)))
-		}
-	}
-	slices.Sort(pages)
-	return strings.Join(pages, "\n")
-}
-
-// sentences are those of all reasons, by qualified name.
-func sentences() map[string]string {
-	all := map[string]string{}
-	for _, r := range status.Reasons() {
-		all[r.Qualified()] = r.Sentence()
-	}
-	for _, r := range transport.Reasons() {
-		all[r.Qualified()] = r.Sentence()
-	}
-	for _, r := range outbound.Reasons() {
-		all[r.Qualified()] = r.Sentence()
-	}
-	return all
 }

@@ -2,14 +2,11 @@ package cli
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net/netip"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
 
@@ -21,7 +18,6 @@ import (
 	"tapsec/internal/files"
 	"tapsec/internal/inspect"
 	"tapsec/internal/secrets"
-	"tapsec/sa"
 )
 
 // replayOptions are the flags of replay.
@@ -47,7 +43,6 @@ type replayOptions struct {
 
 func newReplay() *cobra.Command {
 	o := replayOptions{}
-	var form, annotate string
 	cmd := &cobra.Command{
 		Use:   "replay [-c FILE | -k FILE] IN.pcap",
 		Short: "Say what happened to each frame of a capture, and why",
@@ -92,16 +87,13 @@ verdicts.`,
 		RunE: func(cmd *cobra.Command, given []string) error {
 			o.in = given[0]
 			o.streams = streamsOf(cmd)
-			if err := errors.Join(setText(&o.form, form, "--form"), setText(&o.annotate, annotate, "--annotate")); err != nil {
-				return inputError(err)
-			}
 			return replay(o)
 		},
 	}
 	o.flags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&form, "form", "", "`FORM` of the frames: inplace, as on the wire, or decap, opened headers taken off (default: the configuration's)")
-	f.StringVar(&annotate, "annotate", "", "`WHAT` stands behind each written frame: trailer, the verdict, or none (default: the configuration's)")
+	f.TextVar(&o.form, "form", configs.Form(""), "`FORM` of the frames: inplace, as on the wire, or decap, opened headers taken off (default: the configuration's)")
+	f.TextVar(&o.annotate, "annotate", configs.Annotate(""), "`WHAT` stands behind each written frame: trailer, the verdict, or none (default: the configuration's)")
 	completeFlags(cmd)
 	return cmd
 }
@@ -141,17 +133,6 @@ func (o *replayOptions) selection(cmd *cobra.Command) {
 	fixed("color", "auto", "always", "never")
 }
 
-// setText reads a flag's text into v, where the flag was given.
-func setText(v interface{ UnmarshalText([]byte) error }, text, flag string) error {
-	if text == "" {
-		return nil
-	}
-	if err := v.UnmarshalText([]byte(text)); err != nil {
-		return fmt.Errorf("%s: %w", flag, err)
-	}
-	return nil
-}
-
 // replay runs a capture through the appliance.
 //
 //  1. Read the SAs, which may be in the capture, what is expected, and which frames
@@ -163,7 +144,7 @@ func replay(o replayOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	interrupted := interrupts(o.in == "-")
+	interrupted := console.Interrupts(o.in == "-")
 	in, err := files.Open(o.in, o.stdin)
 	if err != nil {
 		return inputError(err)
@@ -178,7 +159,7 @@ func replay(o replayOptions) (err error) {
 		return inputError(err)
 	}
 	warn(o.stderr, c)
-	expected, err := o.expectation()
+	expected, err := inspect.LoadExpectation(o.expect)
 	if err != nil {
 		return inputError(err)
 	}
@@ -265,22 +246,6 @@ func (o *replayOptions) progress(i *inspect.Inspector) (end func()) {
 	return console.New(o.stderr).Show(func() string { return fmt.Sprintf("%d frames", i.Frames()) })
 }
 
-// expectation reads what the capture is to be.
-func (o *replayOptions) expectation() (inspect.Expectation, error) {
-	if o.expect == "" || o.expect == "all-good" {
-		return inspect.Expectation{}, nil
-	}
-	text, err := os.ReadFile(o.expect)
-	if err != nil {
-		return inspect.Expectation{}, fmt.Errorf("--expect: expected all-good or a file: %w", err)
-	}
-	e, err := inspect.ParseExpectation(text)
-	if err != nil {
-		err = fmt.Errorf("--expect %s: %w", o.expect, err)
-	}
-	return e, err
-}
-
 // inspector is the NIC and who tells of its frames.
 func (o *replayOptions) inspector(c *configs.Config, page *reporting) (*inspect.Inspector, error) {
 	to := inspect.Options{JSON: o.json, Shown: o.shown, Quiet: o.summaryOnly || o.out == "-"}
@@ -288,51 +253,13 @@ func (o *replayOptions) inspector(c *configs.Config, page *reporting) (*inspect.
 		to.Watch = page.Watch
 	}
 	var err error
-	if to.Colour, err = o.colour(); err != nil {
+	if to.Colour, err = console.Colour(o.color, o.stdout); err != nil {
 		return nil, err
 	}
-	to.SAs = o.sas
-	if to.Only, err = inspect.ParseOnly(o.only); err != nil {
-		return nil, fmt.Errorf("--only: %w", err)
-	}
-	for _, text := range o.spis {
-		var spi sa.SPI
-		if err := spi.UnmarshalText([]byte(text)); err != nil {
-			return nil, fmt.Errorf("--spi: %w", err)
-		}
-		to.SPIs = append(to.SPIs, spi)
-	}
-	for _, text := range o.hosts {
-		host, err := netip.ParseAddr(text)
-		if err != nil {
-			return nil, fmt.Errorf("--host: expected an address, found %s", sa.Quote(text))
-		}
-		to.Hosts = append(to.Hosts, host.Unmap())
+	if to.Filter, err = inspect.ParseFilter(o.only, o.sas, o.spis, o.hosts); err != nil {
+		return nil, err
 	}
 	return inspect.New(c, o.stdout, to)
-}
-
-// colour reports whether verdicts are coloured (https://no-color.org).
-func (o *replayOptions) colour() (bool, error) {
-	switch o.color {
-	case "always":
-		return true, nil
-	case "never":
-		return false, nil
-	case "auto":
-		return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && console.IsTerminal(o.stdout), nil
-	}
-	return false, fmt.Errorf("--color: expected auto, always or never, found %s", sa.Quote(o.color))
-}
-
-// interrupts returns a function that reports whether SIGINT has come: replay then
-// sums up what it has. Where the capture comes through a pipe, a terminal gives
-// the signal to tcpdump at the other end, too, whose last frames and end of file
-// are still to come: then the first one is let pass. The next one kills.
-func interrupts(pipe bool) func() bool {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	context.AfterFunc(ctx, stop)
-	return func() bool { return !pipe && ctx.Err() != nil }
 }
 
 var errInterrupted = errors.New("interrupted")
@@ -359,29 +286,17 @@ func (o *replayOptions) load() (*configs.Config, error) {
 	return c, nil
 }
 
-// secrets takes the SAs that the capture carries where none were given, and says what
-// the file that is written is to carry.
+// secrets takes the SAs that the capture carries if none were given, and says what the file
+// that is written has to carry.
 func (o *replayOptions) secrets(c *configs.Config, frames *capture.Reader) (_ *configs.Config, carried []capture.Secret, err error) {
-	var has []capture.Secret
-	if c == nil || o.withKeys {
-		if has, err = frames.Secrets(); err != nil {
-			return nil, nil, fmt.Errorf("%s: %w", files.Name(o.in), err)
-		}
-	}
-	if c == nil {
-		c, err = secrets.Config(files.Name(o.in), has)
-	}
-	if err == nil && c == nil && o.shown {
-		c = configs.Default()
-	}
-	if err == nil && c == nil {
-		err = fmt.Errorf("%s carries no SAs; give them with -c FILE or with -k FILE", files.Name(o.in))
-	}
-	if err == nil && o.withKeys {
-		carried, err = secrets.Of(c.SAs, has)
-	}
-	if err != nil {
+	c, carried, err = secrets.Exchange(frames, files.Name(o.in), c, o.withKeys)
+	switch {
+	case err != nil:
 		return nil, nil, err
+	case c == nil && o.shown:
+		c = configs.Default()
+	case c == nil:
+		return nil, nil, fmt.Errorf("%s carries no SAs; give them with -c FILE or with -k FILE", files.Name(o.in))
 	}
 	c.Host.Form, c.Host.Annotate = cmp.Or(o.form, c.Host.Form), cmp.Or(o.annotate, c.Host.Annotate)
 	return c, carried, nil

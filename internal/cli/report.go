@@ -3,10 +3,8 @@ package cli
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"io"
 
-	"tapsec/capture"
 	"tapsec/configs"
 	"tapsec/internal/explain"
 	"tapsec/internal/files"
@@ -53,15 +51,6 @@ func (o *replayOptions) explained(c *configs.Config, numbers []int) (_ []*explai
 	case o.in == "-":
 		return nil, "The capture came through a pipe, which is not read twice.", nil
 	}
-	in, err := files.Open(o.in, o.stdin)
-	if err != nil {
-		return nil, "", err
-	}
-	defer in.Close()
-	frames, err := capture.NewReader(in)
-	if err != nil {
-		return nil, "", fmt.Errorf("%s: %w", o.in, err)
-	}
-	explained, err := explain.Frames(c, frames, numbers)
+	explained, err := explain.File(c, o.in, numbers)
 	return explained, "", err
 }

@@ -3,19 +3,14 @@
 package cli
 
 import (
-	"errors"
-	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"tapsec/configs"
 	"tapsec/internal/lab/hosts"
-	"tapsec/sa"
 )
 
 func newRigUp() *cobra.Command {
@@ -33,7 +28,7 @@ directory; change it and send SIGHUP, as up says.`,
 		Args: oneRig,
 		RunE: func(cmd *cobra.Command, given []string) error {
 			o.Name = rigName(given)
-			if err := checkRig(&o, profile); err != nil {
+			if err := o.Check(profile); err != nil {
 				return inputError(err)
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
@@ -52,29 +47,6 @@ directory; change it and send SIGHUP, as up says.`,
 	f.BoolVar(&o.ClearAnswers, "clear-answers", false, "protect only what a sends")
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml", "json")
 	return cmd
-}
-
-// checkRig looks at the flags, and at the user's configuration before anything is
-// made.
-func checkRig(o *hosts.Options, profile string) (err error) {
-	given := profile != ""
-	if !given {
-		profile = "full"
-	}
-	if o.Profile, err = sa.ProfileByName(profile); err != nil {
-		return fmt.Errorf("--profile: %w", err)
-	}
-	if o.Config == "" {
-		return nil
-	}
-	if given || o.ClearAnswers {
-		return errors.New("--profile and --clear-answers are for the built-in configuration; say it in that of -c")
-	}
-	if o.Config, err = filepath.Abs(o.Config); err != nil {
-		return err
-	}
-	_, err = configs.Load(o.Config)
-	return err
 }
 
 // invocation is how the user called this program, so that the commands shown can

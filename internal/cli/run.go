@@ -77,7 +77,6 @@ func (o *runOptions) commonFlags(cmd *cobra.Command) {
 
 func newRun() *cobra.Command {
 	o := runOptions{}
-	var form, annotate string
 	cmd := &cobra.Command{
 		Use:   "run {-c FILE | -k FILE | --mirror-xfrm [NETNS]}",
 		Short: "Be the NIC between two interfaces, until stopped",
@@ -113,12 +112,8 @@ goes out in clear where not.`,
 			return args(0)(cmd, given)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			err := errors.Join(setText(&o.form, form, "--form"), setText(&o.annotate, annotate, "--annotate"))
 			if cmd.Flags().Changed("queues") && o.queues == 0 {
-				err = errors.Join(err, queuesError(0))
-			}
-			if err != nil {
-				return inputError(err)
+				return inputError(queuesError(0))
 			}
 			return run(cmd, o)
 		},
@@ -135,8 +130,8 @@ goes out in clear where not.`,
 	f.Lookup("mirror-xfrm").NoOptDefVal = here
 	f.IntVar(&o.queues, "queues", 0, "`NUMBER` of queues, each with workers of its own")
 	f.TextVar(&o.steer, "steer", tap.SteerAuto, "what a frame's queue is chosen `BY`: auto, spi (its SPI; needs CAP_BPF) or flow (the kernel's hash)")
-	f.StringVar(&form, "form", "", "`FORM` of the frames: inplace, as on the wire, or decap, opened headers taken off")
-	f.StringVar(&annotate, "annotate", "", "`WHAT` stands behind each frame: trailer, the verdict, or none, with decap only")
+	f.TextVar(&o.form, "form", configs.Form(""), "`FORM` of the frames: inplace, as on the wire, or decap, opened headers taken off")
+	f.TextVar(&o.annotate, "annotate", configs.Annotate(""), "`WHAT` stands behind each frame: trailer, the verdict, or none, with decap only")
 	f.BoolVar(&o.inactive, "inactive", false, "do not activate receive offload")
 	completeFlags(cmd)
 	return cmd

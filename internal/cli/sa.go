@@ -3,7 +3,6 @@ package cli
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -12,7 +11,6 @@ import (
 	"tapsec/internal/console"
 	"tapsec/internal/files"
 	"tapsec/internal/wrap"
-	"tapsec/sa"
 )
 
 func newSA() *cobra.Command {
@@ -116,14 +114,9 @@ with the transport.`,
 			return nil, inputError(err)
 		}
 		config.TakeOver()
-		known := map[sa.ID]bool{}
-		for s, err := range c.All() {
-			if err != nil {
-				return nil, err
-			}
-			known[s.ID] = true
+		if config.SAs, err = c.Missing(config.SAs); err != nil {
+			return nil, err
 		}
-		config.SAs = slices.DeleteFunc(config.SAs, func(s *sa.SA) bool { return known[s.ID()] })
 		return addSAs(c, cmd, config)
 	})
 }

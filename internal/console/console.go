@@ -3,15 +3,19 @@
 package console
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"os/signal"
 	"sync"
 	"time"
 
 	"golang.org/x/term"
 
 	"tapsec/internal/files"
+	"tapsec/sa"
 )
 
 // Console is standard error: log lines, and on a terminal one line beneath them
@@ -34,6 +38,20 @@ func New(w io.Writer) *Console { return &Console{Writer: w, terminal: IsTerminal
 func IsTerminal(w io.Writer) bool {
 	file, ok := files.Of(w)
 	return ok && term.IsTerminal(int(file.Fd()))
+}
+
+// Colour reports whether output to w is coloured, by the flag --color: auto, always or never
+// (https://no-color.org).
+func Colour(when string, w io.Writer) (bool, error) {
+	switch when {
+	case "always":
+		return true, nil
+	case "never":
+		return false, nil
+	case "auto":
+		return os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && IsTerminal(w), nil
+	}
+	return false, fmt.Errorf("--color: expected auto, always or never, found %s", sa.Quote(when))
 }
 
 // Write takes the progress line away and writes a log line in its place.
@@ -109,4 +127,14 @@ func Bounded(write func() error) error {
 	case <-time.After(readPause):
 		return errUnread
 	}
+}
+
+// Interrupts returns a function that reports whether SIGINT has come, for a program that
+// then sums up what it has. If its input comes through a pipe, a terminal gives the signal
+// to the program at the other end, too, whose last output and end of file are still to
+// come: then the first SIGINT is ignored. The next one kills.
+func Interrupts(pipe bool) func() bool {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	context.AfterFunc(ctx, stop)
+	return func() bool { return !pipe && ctx.Err() != nil }
 }

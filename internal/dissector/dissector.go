@@ -5,6 +5,8 @@ package dissector
 import (
 	_ "embed"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"tapsec/status"
@@ -45,4 +47,21 @@ func Lua() string {
 	b.WriteString("}\n")
 	b.WriteString(tail)
 	return b.String()
+}
+
+// Install writes the dissector into a folder, made if need be, and returns its path. "" is the
+// folder of the user's own Wireshark plugins.
+func Install(folder string) (path string, err error) {
+	if folder == "" {
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return "", fmt.Errorf("%w; name the folder with --to", err)
+		}
+		folder = filepath.Join(home, ".local/lib/wireshark/plugins")
+	}
+	path = filepath.Join(folder, "tapsec.lua")
+	if err = os.MkdirAll(folder, 0o755); err == nil {
+		err = os.WriteFile(path, []byte(Lua()), 0o644)
+	}
+	return path, err
 }

@@ -12,6 +12,9 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"tapsec/appliance"
@@ -89,6 +92,33 @@ func Capture(c *configs.Config, frames *capture.Reader, number int) (*Frame, err
 		return nil, fmt.Errorf("frame %d: %w: the capture has %d", number, ErrNone, read)
 	}
 	return found[0], nil
+}
+
+// Which splits CAPTURE:N; a file of that very name is a capture.
+func Which(text string) (path string, number int) {
+	at := strings.LastIndexByte(text, ':')
+	if at < 0 {
+		return text, 0
+	}
+	n, err := strconv.Atoi(text[at+1:])
+	if _, gone := os.Stat(text); err != nil || n < 1 || gone == nil {
+		return text, 0
+	}
+	return text[:at], n
+}
+
+// File is Frames for a capture in a file.
+func File(c *configs.Config, path string, numbers []int) ([]*Frame, error) {
+	in, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	frames, err := capture.NewReader(in)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return Frames(c, frames, numbers)
 }
 
 // Frames explains the frames with these numbers, as far as they are there, in their order.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -14,6 +15,23 @@ import (
 // Expectation is what a Summary has to say. The zero Expectation is that every frame with AH
 // or ESP is good, and that there is one.
 type Expectation struct{ fields map[string]any }
+
+// LoadExpectation reads what the flag --expect names: all-good (or nothing), or a file for
+// ParseExpectation.
+func LoadExpectation(path string) (Expectation, error) {
+	if path == "" || path == "all-good" {
+		return Expectation{}, nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return Expectation{}, fmt.Errorf("--expect: expected all-good or a file: %w", err)
+	}
+	e, err := ParseExpectation(text)
+	if err != nil {
+		err = fmt.Errorf("--expect %s: %w", path, err)
+	}
+	return e, err
+}
 
 // ParseExpectation reads the JSON of an earlier summary, or part of one; what it does not
 // name may be anything. It identifies SAs by the names, protocols and SPIs that it gives.

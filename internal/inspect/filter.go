@@ -29,16 +29,32 @@ var kinds = []string{"good", "failed", "left-alone", "not-judged", "replayed", "
 // Kinds are the words that Only is made of.
 func Kinds() []string { return slices.Clone(kinds) }
 
-// ParseOnly reads kinds of frames.
-func ParseOnly(words []string) (o Only, err error) {
-	for _, word := range words {
+// ParseFilter reads the words of the flags --only, --sa, --spi and --host. An error names the
+// flag.
+func ParseFilter(only, sas, spis, hosts []string) (f Filter, err error) {
+	f.SAs = sas
+	for _, word := range only {
 		n := slices.Index(kinds, word)
 		if n < 0 {
-			return 0, fmt.Errorf("expected some of %s, found %s", strings.Join(kinds, ", "), sa.Quote(word))
+			return f, fmt.Errorf("--only: expected some of %s, found %s", strings.Join(kinds, ", "), sa.Quote(word))
 		}
-		o |= 1 << n
+		f.Only |= 1 << n
 	}
-	return o, nil
+	for _, text := range spis {
+		var spi sa.SPI
+		if err := spi.UnmarshalText([]byte(text)); err != nil {
+			return f, fmt.Errorf("--spi: %w", err)
+		}
+		f.SPIs = append(f.SPIs, spi)
+	}
+	for _, text := range hosts {
+		host, err := netip.ParseAddr(text)
+		if err != nil {
+			return f, fmt.Errorf("--host: expected an address, found %s", sa.Quote(text))
+		}
+		f.Hosts = append(f.Hosts, host.Unmap())
+	}
+	return f, nil
 }
 
 var kindOf = [...]Only{good: 1, goodBoth: 1, failed: 2, leftAlone: 4, notJudged: 8}

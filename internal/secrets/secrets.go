@@ -34,6 +34,25 @@ func Of(sas []*sa.SA, has []capture.Secret) ([]capture.Secret, error) {
 
 func othersESP(s capture.Secret) bool { return s.Type == capture.SecretESP && !s.Own() }
 
+// Exchange returns a configuration, if c is nil that of the SAs which the capture carries (nil if
+// it has none), and withKeys the secrets that a copy of it has to carry. The name stands in
+// messages.
+func Exchange(frames *capture.Reader, name string, c *configs.Config, withKeys bool) (_ *configs.Config, carried []capture.Secret, err error) {
+	var has []capture.Secret
+	if c == nil || withKeys {
+		if has, err = frames.Secrets(); err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if c == nil {
+		c, err = Config(name, has)
+	}
+	if err == nil && c != nil && withKeys {
+		carried, err = Of(c.SAs, has)
+	}
+	return c, carried, err
+}
+
 // Config makes a configuration of the SAs that a capture carries; nil if it has none. Our own
 // type of secret says everything, so the others count only without it. Only the SAs are
 // taken, and no key file is opened, since the capture may be somebody else's. The name stands

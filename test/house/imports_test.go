@@ -18,7 +18,7 @@ var mayImport = map[string][]string{
 
 	"sa":                {"wire"},
 	"internal/segment":  {"wire"},
-	"internal/console":  {"internal/files"},
+	"internal/console":  {"internal/files", "sa"},
 	"tap":               {"internal/segment"},
 	"status":            {"internal/reason"},
 	"internal/fragment": {"wire", "internal/reason"},
@@ -64,7 +64,7 @@ var mayImport = map[string][]string{
 	"internal/report":    {"status", "internal/account", "internal/explain", "internal/inspect", "internal/page"},
 	"internal/page":      {},
 	"internal/web/build": {"internal/page"},
-	"docs/reasons":       {},
+	"docs/reasons":       {"status", "transport", "internal/outbound"},
 	"internal/explain": {"appliance", "capture", "configs", "pipeline", "sa", "status", "wire", "internal/account",
 		"internal/diagnosis", "internal/wrap"},
 

@@ -21,6 +21,29 @@ type Options struct {
 	Split        bool       // NIC and transport as two programs
 }
 
+// Check takes the profile's name, "" for the default, and checks the options and the user's
+// configuration before anything is made. An error names the flag of tapsec rig up.
+func (o *Options) Check(profile string) (err error) {
+	given := profile != ""
+	if !given {
+		profile = "full"
+	}
+	if o.Profile, err = sa.ProfileByName(profile); err != nil {
+		return fmt.Errorf("--profile: %w", err)
+	}
+	if o.Config == "" {
+		return nil
+	}
+	if given || o.ClearAnswers {
+		return errors.New("--profile and --clear-answers are for the built-in configuration; say it in that of -c")
+	}
+	if o.Config, err = filepath.Abs(o.Config); err != nil {
+		return err
+	}
+	_, err = configs.Load(o.Config)
+	return err
+}
+
 // Up puts a rig up in the background. On an error nothing is left of it.
 func Up(ctx context.Context, o Options) (*rig.Standing, error) {
 	if err := rig.NeedsTUN(); err != nil {

@@ -1,0 +1,39 @@
+package reasons
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"tapsec/internal/outbound"
+	"tapsec/status"
+	"tapsec/transport"
+)
+
+// About is everything there is to say about a reason, or about all with that short name; empty
+// if there is none.
+func About(name string) string {
+	var pages []string
+	for qualified, sentence := range sentences() {
+		if _, short, _ := strings.Cut(qualified, "/"); name == qualified || name == short {
+			pages = append(pages, fmt.Sprintf("%s: %s\n\n%s", qualified, sentence, Page(qualified)))
+		}
+	}
+	slices.Sort(pages)
+	return strings.Join(pages, "\n")
+}
+
+// sentences are those of all reasons, by qualified name.
+func sentences() map[string]string {
+	all := map[string]string{}
+	for _, r := range status.Reasons() {
+		all[r.Qualified()] = r.Sentence()
+	}
+	for _, r := range transport.Reasons() {
+		all[r.Qualified()] = r.Sentence()
+	}
+	for _, r := range outbound.Reasons() {
+		all[r.Qualified()] = r.Sentence()
+	}
+	return all
+}
