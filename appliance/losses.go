@@ -23,6 +23,10 @@ func (l *losses) watch(s nic.Summary, drops []KernelDrops) {
 	l.way(l.wire, l.host, &s.ToHost)
 	l.way(l.host, l.wire, &s.ToWire)
 	for _, d := range drops {
+		if d.Interface == l.wire && s.ToHost.Uncut > 0 || d.Interface == l.host && s.ToWire.Uncut > 0 {
+			l.first(d.Tx, d.Interface, fmt.Sprintf("with merged packets that cannot be cut the kernel dropped other frames that came by %s: see there what to do", d.Interface))
+			continue
+		}
 		l.first(d.Tx, d.Interface, fmt.Sprintf("frames came by %s faster than they were taken, and the kernel dropped those for which its queue had no room: give tapsec more of the processor, or more --queues; before a TAP a longer queue helps against bursts (ip link set %s txqueuelen 10000)", d.Interface, d.Interface))
 	}
 }

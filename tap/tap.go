@@ -250,8 +250,13 @@ func (d *Device) Close() error {
 	return all
 }
 
-// gone wraps ErrGone with the interface's name.
-func (d *Device) gone() error { return fmt.Errorf("%s: %w", d.name, ErrGone) }
+// gone wraps ErrGone with the interface's name. To a packet socket one that left the namespace is gone.
+func (d *Device) gone() error {
+	if d.attached() {
+		return fmt.Errorf("%s: %w, or moved it into another network namespace, where it can be attached", d.name, ErrGone)
+	}
+	return fmt.Errorf("%s: %w", d.name, ErrGone)
+}
 
 // CheckName checks that the kernel takes a name for an interface. The error is one sentence that says what
 // to do.

@@ -296,3 +296,27 @@ func TestAttachedTellsWhatTheKernelDropped(t *testing.T) {
 	}
 	j.waitLog("interface=near frames=")
 }
+
+// An attached interface that somebody moves into another namespace while frames flow is gone, and tapsec
+// ends as where it is deleted (docs/interfaces.md).
+func TestAttachedInterfaceMovesAway(t *testing.T) {
+	j := joinBy(t, clearly, nil, nil, "near")
+	j.far.Transfer(j.stack, netip.MustParseAddr("192.0.2.2"), 1<<16)
+	if err := j.stack.Take("near"); err != nil {
+		t.Fatal(err)
+	}
+	j.end(3)
+	if said := j.logged(); !strings.Contains(said, "near: interface is gone") || !strings.Contains(said, "another network namespace") {
+		t.Errorf("got %q", said)
+	}
+	if err := j.stack.Do(func() error {
+		return netns.Change("near", "look at", func(link netlink.Link) error {
+			if link.Attrs().Promisc != 0 {
+				t.Error("it took being promiscuous along")
+			}
+			return nil
+		})
+	}); err != nil {
+		t.Fatal(err)
+	}
+}

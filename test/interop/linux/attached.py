@@ -10,6 +10,7 @@ The guest says "carried NAME" for each case, with what tapsec counted, or
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -32,6 +33,13 @@ CASES = {
     "gre": (["link set near up"], "near", "type gretap key 7", "tcp"),
     "geneve": (["link set near up"], "near", "type geneve id 7", "tcp"),
     "ipip": (["link set near up"], "near", "type ipip", "tcp"),
+    "macvlan": (["link set near up", "link add mv9 link near type macvlan mode bridge"], "mv9", "", "tcp"),
+    "passthru": (["link set near up", "link add mv9 link near type macvlan mode passthru"], "mv9", "", "tcp"),
+    "bridge": (["link add br9 type bridge", "link set near up", "link set near master br9"], "br9", "", "tcp"),
+    "port": (["link add br9 type bridge", "link set br9 up", "link set near up", "link set near master br9"], "near", "", "tcp"),
+    "vlan": (["link set near up", "link add vl9 link near type vlan id 9"], "vl9", "", "tcp"),
+    "ufo": (["link set near up"], "near", "", "tcp"),
+    "sctp-merged": (["link set near up"], "near", "", "tcp"),
 }
 
 
@@ -61,7 +69,11 @@ def case(name, prepare, attach, kind, protocol):
     for c in prepare:
         ip(*c.split())
     ip("link", "set", attach, "up")
-    address("far", "far0", FAR)
+    device = "far0"
+    if name == "vlan":
+        configure("far", "link set far0 up", "link add far9 link far0 type vlan id 9")
+        device = "far9"
+    address("far", device, FAR)
     if protocol == "sctp":  # what is merged there nobody can cut
         within("far", "ethtool", "-K", "far0", "tx-sctp-segmentation", "off").wait()
     send = subprocess.Popen([os.environ["TAPSEC"], "send", "-c", "/run/out/tapsec.yaml", "--out", attach, "--stack", "stack0",
@@ -69,50 +81,82 @@ def case(name, prepare, attach, kind, protocol):
     for line in send.stderr:
         if "msg=ready" in line:
             break
+    if name == "macvlan":  # which gets what is for its own address
+        with open(f"/sys/class/net/{attach}/address") as mac:
+            configure("stack", "link set stack0 address " + mac.read().strip())
     address("stack", "stack0", STACK)
     there = STACK
+    if name == "sctp-merged":
+        carry("sctp", STACK[0], 3)
+    carried = []
+    if name == "ufo":
+        hears = within("stack", sys.executable, __file__, "hear", stdout=subprocess.PIPE)
+        hears.stdout.readline()
+        carried = [within("far", sys.executable, __file__, "ufo").wait() == 0, hears.wait() == 0]
     if kind:
         tunnel("far", kind, FAR[0], STACK[0], INNER[0])
         tunnel("stack", kind, STACK[0], FAR[0], INNER[1])
         there = INNER[1]
-    carried = [carry(protocol, a) for a in (there[:1] if "ipip" in kind else there)]
+    carried += [carry(protocol, a) for a in (there[:1] if "ipip" in kind else there)]
     moved = json.loads(subprocess.run(["curl", "-s", "--unix-socket", "/run/socket", "http://tapsec/moved"], capture_output=True).stdout)["to_host"]
     send.terminate()
     send.communicate()
     say(f"{'carried' if all(carried) else 'failed'} {name}: uncut={moved['uncut']} oversize={moved['oversize']} in={moved['in']}")
-    ip("link", "del", "near")
-    if attach != "near":
-        ip("link", "del", attach)
+    for made in "near", "bond9", "br9":
+        if os.path.exists("/sys/class/net/" + made):
+            ip("link", "del", made)
     for namespace in "far", "stack":
         ip("netns", "del", namespace)
 
 
-def carry(protocol, address):
+def carry(protocol, address, seconds=60):
     """Sends bytes from far to stack and back. Tells whether they came."""
-    serves = within("stack", sys.executable, __file__, "serve", protocol, address, stdout=subprocess.PIPE)
+    serves = within("stack", sys.executable, __file__, "serve", protocol, address, str(seconds), stdout=subprocess.PIPE)
     serves.stdout.readline()
-    asks = within("far", sys.executable, __file__, "ask", protocol, address)
+    asks = within("far", sys.executable, __file__, "ask", protocol, address, str(seconds))
     return (asks.wait() or serves.wait()) == 0
 
 
-def connected(role, protocol, address):
+def hear():
+    """Wants the datagram of ufo whole."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        s.settimeout(60)
+        s.bind((STACK[0], 8))
+        print("listening", flush=True)
+        if s.recv(1 << 16) != bytes(4000):
+            sys.exit("another datagram")
+
+
+def ufo():
+    """Sends a datagram that is left to be cut into fragments, as from a virtual machine."""
+    payload = bytes(4000)
+    ip4 = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 28 + len(payload), 1, 0, 64, 17, 0, *map(socket.inet_aton, (FAR[0], STACK[0])))
+    datagram = struct.pack(">HHHH", 7, 8, 8 + len(payload), 0) + payload
+    with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as s:
+        s.setsockopt(263, 15, 1)  # SOL_PACKET, PACKET_VNET_HDR
+        s.bind(("far0", 0))
+        header = struct.pack("=BBHHHH", 1, 3, 42, 1400, 34, 6)  # to be summed; VIRTIO_NET_HDR_GSO_UDP
+        s.send(header + b"\xff" * 6 + b"\x02\0\0\0\0\1\x08\0" + ip4 + datagram)
+
+
+def connected(role, protocol, address, seconds):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     s = socket.socket(family, socket.SOCK_STREAM, {"tcp": socket.IPPROTO_TCP, "sctp": socket.IPPROTO_SCTP}[protocol])
-    s.settimeout(60)
+    s.settimeout(seconds)
     if role == "serve":
         s.bind((address, 9))
         s.listen()
         print("listening", flush=True)
         s, _ = s.accept()
-        s.settimeout(60)
+        s.settimeout(seconds)
     else:
         s.connect((address, 9))
     return s
 
 
-def talk(role, protocol, address):
+def talk(role, protocol, address, seconds):
     data = bytes(i * 7 % 251 for i in range(1 << 10)) * (SIZE >> 10)
-    with connected(role, protocol, address) as s:
+    with connected(role, protocol, address, float(seconds)) as s:
         if role == "ask":
             send(s, data)
         got = b""
@@ -134,13 +178,16 @@ def send(s, data):
 
 
 def main():
-    subprocess.run(["modprobe", "-d", "/run/m", "-a", "veth", "tun", "sctp", "bonding", "geneve", "ip_gre", "ipip", "libcrc32c"], stderr=subprocess.DEVNULL)
+    subprocess.run(["modprobe", "-d", "/run/m", "-a", "veth", "tun", "sctp", "bonding", "geneve", "ip_gre", "ipip", "libcrc32c",
+                    "macvlan", "bridge"], stderr=subprocess.DEVNULL)
     for name, words in CASES.items():
         case(name, *words)
     say("all carried")
 
 
-if len(sys.argv) > 1:
+if sys.argv[1:] in (["hear"], ["ufo"]):
+    globals()[sys.argv[1]]()
+elif len(sys.argv) > 1:
     talk(*sys.argv[1:])
 else:
     guest.run(main)

@@ -27,11 +27,15 @@ sas:
 		t.Fatal(err)
 	}
 	uml := boot(t, "attached.py", out, "TAPSEC="+program.Path)
-	for _, name := range []string{"tcp", "sctp", "bond", "gre", "geneve", "ipip"} {
-		uml.Await(name+":", 1)
+	for _, name := range []string{"tcp", "sctp", "bond", "gre", "geneve", "ipip", "macvlan", "passthru", "bridge", "port", "vlan", "ufo"} {
+		uml.Await(" "+name+":", 1)
 		if !regexp.MustCompile("(?m)^carried " + name + ": uncut=0 oversize=0 ").MatchString(uml.Text()) {
 			t.Errorf("%s was not carried, or not whole", name)
 		}
+	}
+	uml.Await(" sctp-merged:", 1) // what comes behind it is carried
+	if !regexp.MustCompile("(?m)^carried sctp-merged: uncut=[1-9]").MatchString(uml.Text()) {
+		t.Error("SCTP that was merged ended what came behind it, or was not counted")
 	}
 	uml.Await("all carried", 1)
 	uml.Join()
