@@ -59,7 +59,7 @@ def stream(forwarder, sender, sink, seconds):
 
 def drain(forwarder, sender, sink, seconds):
     """Fills the queue of a stopped forwarder, and takes the time from its going on to the last frame."""
-    took, came, sent = 0.0, 0, 0
+    took, came, sent, cost, counted = 0.0, 0, 0, 0.0, 0
     while took < seconds and sender.left() > forwarder.room:
         os.kill(forwarder.pid, signal.SIGSTOP)
         os.waitpid(forwarder.pid, os.WUNTRACED)
@@ -68,21 +68,37 @@ def drain(forwarder, sender, sink, seconds):
             lap += n
         begin = time.monotonic()
         os.kill(forwarder.pid, signal.SIGCONT)
-        took += settle(forwarder, sink, first, lap) - begin
+        looks = []
+        took += settle(forwarder, sink, first, lap, looks) - begin
         came, sent = came + sink.packets() - first, sent + lap
-    return {"rate": came / took, "lost": 1 - came / sent}
+        if looks := [x for x in looks if 0 < x[0] < lap]:
+            counted += looks[-1][0] - looks[0][0]
+            cost += looks[-1][1] - looks[0][1]
+    return {"rate": came / took, "lost": 1 - came / sent} | ({"cpu": cost / counted} if counted else {})
 
 
-def settle(forwarder, sink, first, sent):
-    """Waits until all that were sent are out, or none has come for 1 s. Returns when the last one came."""
+def settle(forwarder, sink, first, sent, looks=None):
+    """Waits until all that were sent are out, or none has come for 1 s. Returns when the last one came.
+
+    A look is how many were out, and the time of a processor that the forwarder had used then: whatever
+    else the machine does, and however late one looks, both are of the same moment.
+    """
     last, when = -1, time.monotonic()
     while last < sent and time.monotonic() < when + 1:
         time.sleep(50e-6)  # core 1 is the forwarder's too where it has both
-        if (now := sink.packets() - first) != last:
+        before, now, after = used(forwarder.pid), sink.packets() - first, used(forwarder.pid)
+        if looks is not None and after - before < 20e-6:
+            looks.append((now, (before + after) / 2))
+        if now != last:
             last, when = now, time.monotonic()
     if not last:
         raise SystemExit(f"{forwarder.name}: of {sent} frames none came out of {forwarder.sink}")
     return when
+
+
+def used(pid):
+    """Seconds of a processor that a process has used, by its clock (clock_getcpuclockid(3))."""
+    return time.clock_gettime(~pid << 3 | 2)
 
 
 LOADS = {"stream": stream, "drain": drain}
@@ -127,16 +143,27 @@ def tables(file, against):
         for v in names:
             print(f"| {v} |", *(f" {cell(way, v, s)} |" for way in LOADS for s in SIZES), sep="")
 
+    cost = {(v, s): {r["round"]: r["cpu"] for r in rows if (r["variant"], r["size"]) == (v, s) and "cpu" in r}
+            for v in names for s in SIZES}
+
+    def relative(variant, size):
+        ours, theirs = cost[against, size], cost[variant, size]
+        return spread([ours[k] / theirs[k] for k in ours.keys() & theirs.keys()], 2)
+
     def rate(way, variant, size):
         return spread([r / 1e3 for r in cells.get((way, variant, size), {}).values()], 0)
 
     def ratio(way, variant, size):
         """Of rates in the same round, since a shared machine is slower in one than in another."""
         ours, theirs = (cells.get((way, v, size), {}) for v in (against, variant))
-        return spread([ours[k] / theirs[k] for k in ours.keys() & theirs.keys()], 2)
+        return spread([ours[k] / theirs[k] for k in ours.keys() & theirs.keys() if theirs[k]], 2)
 
     table("thousand frames/s: median (quartiles)", rate)
     table(f"{against}, over", ratio)
+    print("\n| ns of a processor for a frame, drain |", *(f" {s} B | {against}, over |" for s in SIZES), sep="")
+    print("|---" * (1 + 2 * len(SIZES)) + "|")
+    for v in names:
+        print(f"| {v} |", *(f" {spread([x * 1e9 for x in cost[v, s].values()], 0)} | {relative(v, s)} |" for s in SIZES), sep="")
     print("\n| stream of 1400 B | sender waited | most frames lost |\n|---|---|---|")
     for v in names:
         of = [r for r in rows if (r["variant"], r["load"], r["size"]) == (v, "stream", SIZES[-1])]
