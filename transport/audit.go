@@ -66,7 +66,7 @@ func (r *Receiver) Flush() {
 
 // drop mirrors and audits a frame that is not delivered.
 func (r *Receiver) drop(f *frame, reason Reason) {
-	if reason.failed() && r.mirror != nil {
+	if reason.Failed() && r.mirror != nil {
 		r.mirror(f.annotated)
 	}
 	if reason.quiet() || r.audit.report == nil {

@@ -19,7 +19,7 @@ func (r *Receiver) count(f *frame, v Verdict, reason Reason) {
 	r.counters.reasons[reason]++
 	if a := f.carrier(); v == Drop && a != nil {
 		a.tally.Dropped[reason]++
-		if reason.failed() {
+		if reason.Failed() {
 			r.fail(a, reason)
 		}
 	}

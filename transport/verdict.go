@@ -134,5 +134,5 @@ func (r Reason) Qualified() string { return reasons.Qualified(r) }
 // quiet reports whether a drop is no security event.
 func (r Reason) quiet() bool { return r == Dummy || r == KeepAlive || r == FragmentDuplicate }
 
-// failed reports whether the frame failed one of the NIC's checks.
-func (r Reason) failed() bool { return r >= ICV && r <= Padding }
+// Failed reports whether the frame failed one of the NIC's checks.
+func (r Reason) Failed() bool { return r >= ICV && r <= Padding }

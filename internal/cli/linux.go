@@ -13,7 +13,7 @@ import (
 
 // ofThisSystem are the commands that need Linux: those with interfaces.
 func ofThisSystem() []*cobra.Command {
-	return []*cobra.Command{newBench(), newConformance(), newDemo(), newDoctor(), newRig(), newRun(), newSend(), newShadow(), newTransport()}
+	return []*cobra.Command{newBench(), newConformance(), newDemo(), newDoctor(), newRig(), newRun(), newSend(), newShadow(), newTop(), newTransport()}
 }
 
 // exitOfAppliance is the exit code for an error of an appliance or of the machine.

@@ -12,8 +12,17 @@ func Text(text string, indent, room int) string {
 	return string(Append(nil, []byte(text), indent, room))
 }
 
+// Fit is Text for a terminal that many columns wide.
+func Fit(text string, indent, width int) string {
+	return string(appendWithin(nil, []byte(text), indent, width, width))
+}
+
 // Append is Text for bytes: it appends to b, without other allocations.
 func Append(b, text []byte, indent, room int) []byte {
+	return appendWithin(b, text, indent, room, Width)
+}
+
+func appendWithin(b, text []byte, indent, room, width int) []byte {
 	for {
 		n := lineEnd(text, room)
 		b = append(b, text[:n]...)
@@ -24,7 +33,7 @@ func Append(b, text []byte, indent, room int) []byte {
 		for range indent {
 			b = append(b, ' ')
 		}
-		text, room = text[n+1:], Width-indent
+		text, room = text[n+1:], width-indent
 	}
 }
 

@@ -79,6 +79,7 @@ var mayImport = map[string][]string{
 		"internal/lab/forge", "internal/lab/vector", "internal/wrap", "internal/page"},
 
 	"internal/daemon": {"appliance", "internal/notify"},
+	"internal/top":    {"control", "internal/event", "internal/outbound", "internal/wrap", "status", "transport"},
 	"internal/doctor": {"internal/confine", "internal/lab/rig", "status", "tap"},
 	"internal/cli":    {"*"},
 	"main":            {"internal/cli"},
@@ -95,6 +96,7 @@ var mayUse = map[string][]string{
 	"github.com/pierrec/lz4/v4":           {"capture"},
 	"github.com/prometheus/client_golang": {"internal/metrics"},
 	"github.com/spf13/cobra":              {"internal/cli"},
+	"github.com/gdamore/tcell/v3":         {"internal/top"},
 	"github.com/tmaxmax/go-sse":           {"control", "internal/control"},
 	"go.yaml.in/yaml/v3":                  {"configs"},
 

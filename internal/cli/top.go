@@ -1,0 +1,39 @@
+//go:build linux
+
+package cli
+
+import (
+	"errors"
+	"os"
+	"os/signal"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+	"golang.org/x/term"
+
+	"tapsec/control"
+	"tapsec/internal/top"
+)
+
+func newTop() *cobra.Command {
+	o, colorless := asked{}, false
+	cmd := o.does(&cobra.Command{
+		Use:   "top",
+		Short: "Watch a running appliance in a terminal",
+		Long: `top shows once a second what a tapsec that runs with --control PATH moves, how
+it judges, and its SAs: those first that fail, in red, then those with the most
+traffic, with their windows where the transport runs. e explains why frames of
+the chosen SA are dropped; q ends it. NO_COLOR, or --no-color, has it do without
+colors.`,
+		Args: args(0),
+	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
+		if !term.IsTerminal(int(os.Stdin.Fd())) || !term.IsTerminal(int(os.Stdout.Fd())) {
+			return inputError(errors.New("top needs a terminal on standard input and output; tapsec counters prints the same once"))
+		}
+		ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+		defer stop()
+		return top.Run(ctx, c, o.socket, !colorless && os.Getenv("NO_COLOR") == "")
+	})
+	cmd.Flags().BoolVar(&colorless, "no-color", false, "do without colors")
+	return cmd
+}
