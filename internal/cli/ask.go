@@ -57,5 +57,6 @@ func newCounters() *cobra.Command {
 		return control.Counters{Counters: all}, err
 	})
 	cmd.Flags().StringVar(&name, "sa", "", "the SA of this `NAME` alone")
+	_ = cmd.RegisterFlagCompletionFunc("sa", o.completeFlagSA) // an error would say that there is no such flag
 	return cmd
 }

@@ -67,6 +67,7 @@ Exit code 0: all cases passed, or could not be run; 4: some failed.`,
 	f.StringVar(&o.configure, "configure", "", "`COMMAND` that readies that NIC; the shell runs it with a configuration file as argument")
 	f.DurationVar(&o.wait, "wait", time.Second, "`TIME` for which that NIC may keep a frame, up to 1m")
 	f.StringSliceVar(&o.setups, "setup", nil, "only the cases of the setups with these `NAMES`")
+	_ = cmd.RegisterFlagCompletionFunc("setup", completeSetups)
 	f.StringVar(&o.write, "write-setups", "", "write the setups' configurations to this `FOLDER`, and judge nothing")
 	f.BoolVar(&o.asJSON, "json", false, "print one JSON object")
 	f.BoolVar(&o.asJUnit, "junit", false, "print JUnit's XML")

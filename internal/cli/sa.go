@@ -134,6 +134,7 @@ software, as after a SaDeleteReq.`,
 		return c.Delete(control.Ref{Name: given[0]}, nicOnly)
 	})
 	cmd.Flags().BoolVar(&nicOnly, "nic-only", false, "delete the offloaded SA; the transport keeps its own")
+	cmd.ValidArgsFunction = o.completeSA
 	return cmd
 }
 
@@ -150,6 +151,7 @@ func newSAUpdate() *cobra.Command {
 		return c.Update(control.Ref{Name: given[0]}, high)
 	})
 	cmd.Flags().Uint32Var(&high, "high", 0, "upper 32 bits of the extended sequence `NUMBER`")
+	cmd.ValidArgsFunction = o.completeSA
 	return cmd
 }
 
@@ -173,13 +175,15 @@ func newSAList() *cobra.Command {
 
 func newSAShow() *cobra.Command {
 	o := asked{}
-	return o.shows(&cobra.Command{
+	cmd := o.shows(&cobra.Command{
 		Use:   "show NAME",
 		Short: "Show one SA; keys are never shown",
 		Args:  args(1),
 	}, func(c *control.Client, _ *cobra.Command, given []string) (document, error) {
 		return c.Show(given[0])
 	})
+	cmd.ValidArgsFunction = o.completeSA
+	return cmd
 }
 
 func newSAFlush() *cobra.Command {
