@@ -7,11 +7,10 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"text/tabwriter"
 	"time"
 
+	"tapsec/internal/wrap"
 	"tapsec/status"
-	"tapsec/tap"
 	"tapsec/transport"
 )
 
@@ -29,11 +28,9 @@ func (s *Summary) Line() string {
 
 // WriteText writes the Summary for people.
 func (s *Summary) WriteText(out io.Writer) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	w := wrap.NewColumns(out)
 	fmt.Fprintf(w, "ran for %s\n\n", s.Ran.Round(time.Millisecond))
-	fmt.Fprint(w, "direction\tframes in\tbytes in\tframes out\tbytes out\tkept\thost_down\ttoo_long\trefused\tretries\toversize\tuncut\n")
-	writeMoved(w, s.Wire+" to "+s.Host, s.Moved.ToHost)
-	writeMoved(w, s.Host+" to "+s.Wire, s.Moved.ToWire)
+	writeMoved(w, s)
 	if s.Adapter != nil {
 		writeAdapter(w, s.Adapter)
 	}
@@ -85,7 +82,7 @@ func writeTransport(w io.Writer, s *transport.Summary, states []transport.SAStat
 		if st.Window.Off {
 			window = "REPLAY PROTECTION IS OFF"
 		}
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", st.Name, st.Tally.Packets, st.Window.Top, st.Window.Seen,
+		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%s\n", wrap.Shorten(st.Name, 18), st.Tally.Packets, st.Window.Top, st.Window.Seen,
 			st.Window.Gaps, st.Window.Replays, st.Window.Late, window)
 	}
 }
@@ -93,9 +90,22 @@ func writeTransport(w io.Writer, s *transport.Summary, states []transport.SAStat
 // notes say what a status alone does not.
 var notes = map[status.Code]string{status.Success: "\tincluding frames left alone"}
 
-func writeMoved(w io.Writer, name string, t tap.Tally) {
-	fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\t%d\n",
-		name, t.In, t.InBytes, t.Out, t.OutBytes, t.Kept, t.HostDown, t.TooLong, t.Refused, t.Retries, t.Oversize, t.Uncut)
+// writeMoved is what was moved, a column for each direction.
+func writeMoved(w io.Writer, s *Summary) {
+	fmt.Fprintf(w, "moved\tto %s\tto %s\n", s.Host, s.Wire)
+	there, back := &s.Moved.ToHost, &s.Moved.ToWire
+	for _, row := range []struct {
+		name        string
+		there, back any
+	}{
+		{"frames in", there.In, back.In}, {"bytes in", there.InBytes, back.InBytes},
+		{"frames out", there.Out, back.Out}, {"bytes out", there.OutBytes, back.OutBytes},
+		{"kept", there.Kept, back.Kept}, {"host_down", there.HostDown, back.HostDown}, {"too_long", there.TooLong, back.TooLong},
+		{"refused", there.Refused, back.Refused}, {"retries", there.Retries, back.Retries}, {"oversize", there.Oversize, back.Oversize},
+		{"uncut", there.Uncut, back.Uncut},
+	} {
+		fmt.Fprintf(w, "%s\t%d\t%d\n", row.name, row.there, row.back)
+	}
 }
 
 // writeDrops writes an interface's tx drops, when the appliance did not keep up, and its

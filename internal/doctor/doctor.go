@@ -5,9 +5,9 @@ package doctor
 import (
 	"fmt"
 	"io"
-	"text/tabwriter"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/wrap"
 	"tapsec/tap"
 )
 
@@ -55,7 +55,7 @@ func Diagnose() Diagnosis {
 
 // WriteText writes the diagnosis for people.
 func (d Diagnosis) WriteText(out io.Writer) error {
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	w := wrap.NewColumns(out)
 	for _, f := range d.Findings {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", f.Name, f.state(), f.Detail)
 		if f.Remedy != "" {

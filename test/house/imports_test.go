@@ -54,7 +54,7 @@ var mayImport = map[string][]string{
 	"internal/secrets": {"capture", "configs", "keys", "sa"},
 
 	"appliance": {"configs", "sa", "status", "tap", "pipeline", "transport", "internal/nic", "internal/netns", "control", "internal/control", "internal/metrics",
-		"internal/confine", "internal/event", "internal/mirror", "keys",
+		"internal/confine", "internal/event", "internal/mirror", "internal/wrap", "keys",
 		"internal/fragment", "internal/outbound", "internal/ledger", "internal/replay", "internal/audit", "wire"},
 
 	"internal/account": {"sa", "status", "wire", "internal/replay"},
@@ -80,7 +80,7 @@ var mayImport = map[string][]string{
 
 	"internal/daemon": {"appliance", "internal/notify"},
 	"internal/top":    {"control", "internal/event", "internal/outbound", "internal/wrap", "status", "transport"},
-	"internal/doctor": {"internal/confine", "internal/lab/rig", "status", "tap"},
+	"internal/doctor": {"internal/confine", "internal/lab/rig", "internal/wrap", "status", "tap"},
 	"internal/cli":    {"*"},
 	"main":            {"internal/cli"},
 }
