@@ -118,7 +118,7 @@ func TestTop(t *testing.T) {
 	x := openTerminal(t, 80, 24, command)
 	awaitBusy(x, `(?m)^> web +yes +[1-9]\d* +[1-9][\d.]* +\d+ +\d+ +\d+ +64 +\d+$`)
 	screen := x.await(`(?m)^to host +[\d.k]+ frames/s .* lost`)
-	for _, want := range []string{"tapsec at ", "offload on, ", "SA               NIC PACKETS/S FAILED/S  FAILED  DROPPED REPLAYS WINDOW   GAPS", "up, down: choose an SA   e: explain   q: quit"} {
+	for _, want := range []string{"tapsec at ", "offload on, ", "event    ", "SA               NIC PACKETS/S FAILED/S  FAILED  DROPPED REPLAYS WINDOW   GAPS", "up, down: choose an SA   e: explain   q: quit"} {
 		if !strings.Contains(screen, want) {
 			t.Errorf("no %q in\n%s", want, screen)
 		}

@@ -67,13 +67,13 @@ func (m *model) summary(width int) []line {
 		}
 		lines = append(lines, line{text, plain})
 	}
-	return append(append(lines, m.state(), m.verdicts("NIC", "nic_status_frames", "status")), m.verdicts("verdict", "transport_frames", "verdict"))
+	return append(lines, m.state(), m.verdicts("NIC", "nic_status_frames", "status"), m.verdicts("verdict", "transport_frames", "verdict"), m.latest())
 }
 
-// state is that of the NIC's table and switches, and the latest event.
+// state is that of the NIC's table and switches.
 func (m *model) state() line {
 	if len(m.now.counters["nic_offload"]) == 0 {
-		return m.latest(line{"no NIC here", plain})
+		return line{"no NIC here", plain}
 	}
 	l := line{text: "offload on"}
 	for _, of := range []string{"all", "ah", "esp"} {
@@ -85,14 +85,16 @@ func (m *model) state() line {
 	if room := m.now.sum("nic_capacity_bundles"); room > 0 {
 		l.text += fmt.Sprintf(" of %.0f", room)
 	}
-	return m.latest(l)
+	return l
 }
 
-func (m *model) latest(l line) line {
+// latest is the latest event: tapsec events has all.
+func (m *model) latest() line {
+	text := "none"
 	if n := len(m.now.events); n > 0 {
-		l.text += "  " + event.Line(&m.now.events[n-1])
+		text = event.Line(&m.now.events[n-1])
 	}
-	return l
+	return line{"event    " + text, plain}
 }
 
 // verdicts are frames a second by status or verdict, those that were seen at all.
