@@ -153,6 +153,9 @@ func BenchmarkDrainAttached(b *testing.B) {
 
 func benchmarkDrainAttached(b *testing.B, size int) {
 	movers := []*mover{byAttached(b, "plain", Options{Engine: Plain}), byAttached(b, "ring", Options{Engine: Ring})}
+	if CanRedirect() == nil {
+		movers = append(movers, byAttached(b, "xdp", Options{Engine: XDP}))
+	}
 	for b.Loop() {
 		for _, i := range rand.Perm(len(movers)) {
 			if err := movers[i].round(size); err != nil {

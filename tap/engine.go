@@ -14,16 +14,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Engine is how frames are moved. Its text is auto, ring or plain.
+// Engine is how frames are moved. Its text is auto, ring, plain or xdp.
 type Engine uint8
 
 const (
 	Auto  Engine = iota // Ring where it works, else Plain
 	Ring                // io_uring: one call for all frames that are to be read and written
 	Plain               // a call for each frame read and each written
+	XDP                 // attached interfaces by AF_XDP, which takes their frames from the machine's own stack; TAPs as by Auto
 )
 
-var engineNames = []string{Auto: "auto", Ring: "ring", Plain: "plain"}
+var engineNames = []string{Auto: "auto", Ring: "ring", Plain: "plain", XDP: "xdp"}
 
 func (e Engine) String() string { return nameOf(engineNames, e) }
 

@@ -29,6 +29,13 @@ func (d *Device) Drops() (Drops, error) {
 		return got, err
 	}
 	got = Drops{Rx: got.Tx}
+	for _, x := range d.xdpSockets() {
+		lost, err := x.account()
+		if err != nil {
+			return got, err
+		}
+		d.lost[0].Add(lost)
+	}
 	for queue := range d.queues {
 		lost, err := d.ringDrops(queue)
 		if err != nil {

@@ -75,7 +75,7 @@ func leaksNothing(t *testing.T, cycle func()) {
 }
 
 // The same of what is attached: workers that ran, and some that never began.
-func TestAttachedLeaksNothing(t *testing.T) { engines(t, testAttachedLeaksNothing) }
+func TestAttachedLeaksNothing(t *testing.T) { attachments(t, testAttachedLeaksNothing) }
 
 func testAttachedLeaksNothing(t *testing.T, how Options) {
 	rig.Require(t)

@@ -19,16 +19,19 @@ import (
 // and writing one for each batch.
 type mapped struct {
 	outlet
-	ring    *packetRing // nil once the kernel has broken it, from when on each frame is received
-	drained bool        // the ring was empty when its drops were last asked for
-	dropped uint64      // the ring's drops at that time
-	quiet   int         // how often it has slept in vain since the last frame
-	message *message    // receives what is too long for a slot, and cuts what was merged
+	ring    inlet      // nil once the kernel has broken it, from when on each frame is received
+	xdp     *xdpSocket // the same, where it is AF_XDP
+	beside  bool       // then: the packet socket may have a frame, of before or of another queue of the interface's
+	exit    *xdpSocket // by which frames leave, or nil
+	drained bool       // the ring was empty when its drops were last asked for
+	dropped uint64     // which were so many then
+	quiet   int        // how often it has slept in vain since a frame came
+	message *message   // receives what is too long for a slot, and cuts what was merged
 	batch   [][]byte
 	own     [][]byte // slots for such frames
 	busy    time.Duration
-	awake   time.Time // when something last came, if busy is set
-	polled  [2]unix.PollFd
+	awake   time.Time // when something last came, where busy is set
+	polled  []unix.PollFd
 	in, out int   // descriptors of its own
 	last    error // why the engine ended, holding nothing any more
 
@@ -39,13 +42,17 @@ type mapped struct {
 
 // newMapped makes all that the engine needs, so that a shortage shows before the first frame. Until its
 // thread begins the engine belongs to its devices: see Device.Close.
-func newMapped(d *Direction, o Options) (*mapped, error) {
+func newMapped(d *Direction, o Options, kind Engine) (*mapped, error) {
 	m := &mapped{in: -1, out: -1, alarm: -1, busy: o.BusyPoll, batch: make([][]byte, 0, Batch),
 		message: newMessage(), own: d.slots(make([]byte, Batch*d.slotSize()))}
 	m.direction = d
 	m.drain = m.write
 	m.reach = func(do func(fd uintptr)) error { do(uintptr(m.out)); return nil }
-	if err := m.equip(o); err != nil {
+	err := m.equip(o, kind)
+	if err == nil {
+		err = m.enter(kind)
+	}
+	if err != nil {
 		return nil, m.end(err)
 	}
 	d.from.holds(m)
@@ -53,7 +60,8 @@ func newMapped(d *Direction, o Options) (*mapped, error) {
 	return m, nil
 }
 
-func (m *mapped) equip(o Options) (err error) {
+// equip makes descriptors, and what frames leave by.
+func (m *mapped) equip(o Options, kind Engine) (err error) {
 	d := m.direction
 	if m.in, err = duplicate(d.source); err != nil {
 		return d.from.failed("read from", err)
@@ -64,8 +72,14 @@ func (m *mapped) equip(o Options) (err error) {
 	if m.alarm, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		return err
 	}
-	m.polled = [2]unix.PollFd{{Fd: int32(m.in), Events: unix.POLLIN}, {Fd: int32(m.alarm), Events: unix.POLLIN}}
+	m.polled = []unix.PollFd{{Fd: int32(m.in), Events: unix.POLLIN}, {Fd: int32(m.alarm), Events: unix.POLLIN}}
 	switch {
+	case d.to.attached() && kind == XDP:
+		x, err := d.to.xdpOf(d.queue, d.room)
+		if err != nil {
+			return err
+		}
+		m.sink, m.exit = x, x
 	case d.to.attached():
 		m.sink = new(together)
 	case o.Engine == Ring:
@@ -77,8 +91,27 @@ func (m *mapped) equip(o Options) (err error) {
 	default:
 		m.sink = oneByOne{}
 	}
-	m.ring, err = d.from.ringOf(d.queue, d.room, d.tail)
-	return err
+	return nil
+}
+
+// enter makes what frames come by, or takes it over.
+func (m *mapped) enter(kind Engine) error {
+	d := m.direction
+	if kind == XDP {
+		x, err := d.from.xdpOf(d.queue, d.room)
+		if err != nil {
+			return err
+		}
+		m.ring, m.xdp, m.beside = x, x, true
+		m.polled = append(m.polled, unix.PollFd{Fd: int32(x.in), Events: unix.POLLIN})
+		return nil
+	}
+	r, err := d.from.ringOf(d.queue, d.room, d.tail)
+	if err != nil {
+		return err
+	}
+	m.ring = r
+	return nil
 }
 
 // open binds the engine to the calling goroutine's thread, until finish. It returns why the engine ended.
@@ -131,6 +164,9 @@ func (m *mapped) finish(why error) error {
 // end releases everything. Memory that the kernel may still read stays for as long as the process lives.
 func (m *mapped) end(why error) error {
 	m.last = why
+	if m.xdp != nil {
+		m.account()
+	}
 	reading := false
 	if b, ok := m.sink.(*burst); ok {
 		reading = b.open > 0
@@ -143,6 +179,9 @@ func (m *mapped) end(why error) error {
 	default:
 		m.ring.giveBack()
 		m.ring.release()
+	}
+	if m.exit != nil {
+		m.exit.release()
 	}
 	for _, fd := range []int{m.in, m.out, m.alarm} {
 		if fd >= 0 {
@@ -195,6 +234,7 @@ func (m *mapped) next() (*Direction, [][]byte, error) {
 			return nil, nil, m.finish(ErrStopped)
 		}
 		err := m.take()
+		m.look()
 		d.public.store(d.tally)
 		if len(m.batch) > 0 {
 			m.quiet = 0
@@ -215,6 +255,25 @@ func (m *mapped) next() (*Direction, [][]byte, error) {
 
 // spinning reports whether the last frame is too recent to go to sleep.
 func (m *mapped) spinning() bool { return m.busy > 0 && time.Since(m.awake) < m.busy }
+
+// look counts what AF_XDP has lost before each sleep, and where there is none from time to time. Then it also
+// has the packet socket looked at, by which frames of other queues come.
+func (m *mapped) look() {
+	const between = 64 // batches
+	if m.xdp == nil || len(m.batch) > 0 && m.count.Load()%between != 0 {
+		return
+	}
+	m.beside = m.beside || len(m.batch) > 0
+	m.account()
+}
+
+// account counts what AF_XDP had no chunk for.
+func (m *mapped) account() {
+	if lost, err := m.xdp.account(); err == nil {
+		m.direction.from.lost[0].Add(lost)
+	}
+	m.direction.tally.Oversize += m.xdp.tooLong.Swap(0)
+}
 
 // take makes a batch of the frames that have come. An error after some frames comes again.
 func (m *mapped) take() error {
@@ -248,6 +307,7 @@ var errNoBuffer = errors.New("the socket's queue was full")
 // comes as EMSGSIZE.
 //
 //  1. Hand out what is left of a merged frame. No more frames are EAGAIN.
+//     Beside AF_XDP the packet socket goes first: what came before the program did is older.
 //  2. A frame that is too long for its slot is to be received.
 //  3. A merged one is to be where it may stay until all of it is handed out.
 //  4. Any other stays where it is.
@@ -260,7 +320,13 @@ func (m *mapped) frame() ([]byte, error) {
 		return nil, unix.EAGAIN
 	case m.ring == nil:
 		return m.receive(own)
-	case !m.ring.ready():
+	case m.beside:
+		if frame, err := m.receive(own); err != unix.EAGAIN {
+			return frame, err
+		}
+		m.beside = false
+	}
+	if !m.ring.ready() {
 		return nil, unix.EAGAIN
 	}
 	a, err := m.ring.take()
@@ -278,14 +344,18 @@ func (m *mapped) frame() ([]byte, error) {
 		}
 		return frame, err
 	}
-	h := segment.Parse(a.vnet())
-	if h.Merged() {
-		was := a.begin
+	if a.bare {
+		segment.Complete(a.frame())
+	} else {
+		h := segment.Parse(a.vnet())
+		if h.Merged() {
+			was := a.begin
+			a.tag()
+			return m.message.cut(h.Shift(was-a.begin), a.frame(), own)
+		}
+		h.Finish(a.frame())
 		a.tag()
-		return m.message.cut(h.Shift(was-a.begin), a.frame(), own)
 	}
-	h.Finish(a.frame())
-	a.tag()
 	frame := a.frame()
 	if d := m.direction; len(frame) <= d.room && cap(frame)-len(frame) < d.tail { // of a ring that was made for shorter ones
 		frame = append(own[head:head], frame...)
@@ -312,10 +382,10 @@ const (
 // checks that the interface is still there and the ring works.
 func (m *mapped) sleep() error {
 	limit := suspicion
-	if m.quiet >= suspicions || m.ring == nil {
+	if m.quiet >= suspicions || m.ring == nil || m.xdp != nil {
 		limit = heartbeat
 	}
-	n, err := unix.Poll(m.polled[:], int(limit/time.Millisecond))
+	n, err := unix.Poll(m.polled, int(limit/time.Millisecond))
 	switch {
 	case errors.Is(err, unix.EINTR):
 	case err != nil:
@@ -329,6 +399,8 @@ func (m *mapped) sleep() error {
 	case m.polled[0].Revents&unix.POLLERR != 0:
 		unix.GetsockoptInt(m.in, unix.SOL_SOCKET, unix.SO_ERROR) // clears ENETDOWN; frames come again when the interface is up
 		return m.remain()
+	case m.xdp != nil:
+		m.beside = m.polled[0].Revents&unix.POLLIN != 0
 	}
 	return nil
 }
@@ -339,7 +411,7 @@ func (m *mapped) sleep() error {
 // kernel counts it, except during the few milliseconds that the socket takes to switch.
 func (m *mapped) suspect() error {
 	d := m.direction
-	if m.ring == nil || m.ring.ready() {
+	if m.ring == nil || m.xdp != nil || m.ring.ready() {
 		return nil
 	}
 	dropped, err := d.from.ringDrops(d.queue)

@@ -103,7 +103,7 @@ func TestPacketRingLosesLongFramesAlone(t *testing.T) {
 func TestPacketRingIsFull(t *testing.T) {
 	near, tap, first, _ := attached(t, Options{Engine: Ring}, 1514, 64)
 	far := testkit.Listen(t, "far")
-	slots := near.mapped[0].slots
+	slots := near.mapped[0].(*packetRing).slots
 	count := slots + 1000
 	for i := range count {
 		if err := far.Send(frame(i, 60)); err != nil {
@@ -140,7 +140,7 @@ func TestPacketRingIsFull(t *testing.T) {
 }
 
 // An interface that goes down and comes up, or whose other end does, is the same afterwards.
-func TestAttachedFlaps(t *testing.T) { engines(t, testAttachedFlaps) }
+func TestAttachedFlaps(t *testing.T) { attachments(t, testAttachedFlaps) }
 
 func testAttachedFlaps(t *testing.T, how Options) {
 	_, _, in, out := attached(t, how, 1514, 64)
@@ -175,7 +175,7 @@ func testAttachedFlaps(t *testing.T, how Options) {
 }
 
 // A deletion under load ends the worker, and what it had received is counted.
-func TestAttachedDeletedUnderLoad(t *testing.T) { engines(t, testAttachedDeletedUnderLoad) }
+func TestAttachedDeletedUnderLoad(t *testing.T) { attachments(t, testAttachedDeletedUnderLoad) }
 
 func testAttachedDeletedUnderLoad(t *testing.T, how Options) {
 	near, _, _, _ := attached(t, how, 1514, 64)

@@ -137,3 +137,8 @@ func (m *message) auxiliary() (tci, tpid uint16, tagged bool) {
 	aux := (*unix.TpacketAuxdata)(unsafe.Add(unsafe.Pointer(&m.control), unix.CmsgLen(0)))
 	return aux.Vlan_tci, aux.Vlan_tpid, aux.Status&unix.TP_STATUS_VLAN_VALID != 0
 }
+
+// tagged8021Q reports whether a frame has a tag of 802.1Q as its outer one.
+func tagged8021Q(f []byte) bool {
+	return len(f) >= addresses+tagLength && binary.BigEndian.Uint16(f[addresses:]) == unix.ETH_P_8021Q
+}

@@ -20,6 +20,7 @@ import (
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
+	"tapsec/wire"
 )
 
 // offload sends frames with a virtio header in front by an interface, as a virtual machine would: not
@@ -93,7 +94,7 @@ func inPacket(t testing.TB, v6 bool, tags string, upper gopacket.SerializableLay
 // What was merged comes as the frames that it stands for, in order, between those sent before and behind
 // it: more of them than a batch holds, behind tags that the kernel keeps apart and those that it does
 // not, and however short the room.
-func TestAttachedCutsWhatWasMerged(t *testing.T) { engines(t, testAttachedCutsWhatWasMerged) }
+func TestAttachedCutsWhatWasMerged(t *testing.T) { attachments(t, testAttachedCutsWhatWasMerged) }
 
 func testAttachedCutsWhatWasMerged(t *testing.T, how Options) {
 	const size, pieces = 600, 3 * Batch / 2
@@ -140,6 +141,7 @@ func testAttachedCutsWhatWasMerged(t *testing.T, how Options) {
 			if c.tcp {
 				merged[start+13] |= 0x09 // FIN and PSH are the last piece's
 			}
+			leaveOpen(t, merged, 14+len(c.tags))
 			if err := far.Send(want[0]); err != nil {
 				t.Fatal(err)
 			}
@@ -151,6 +153,9 @@ func testAttachedCutsWhatWasMerged(t *testing.T, how Options) {
 			}
 			expect(t, in, want)
 			for range 2 { // it did come as one
+				if how.Engine == XDP {
+					break // by which nothing comes here; native, it has the other end cut
+				}
 				got, err := beside.Receive(time.Minute)
 				if err == nil && bytes.Equal(got, want[0]) {
 					continue
@@ -161,6 +166,16 @@ func testAttachedCutsWhatWasMerged(t *testing.T, how Options) {
 			}
 		})
 	}
+}
+
+// leaveOpen leaves of a checksum what a stack does.
+func leaveOpen(t *testing.T, frame []byte, at int) {
+	t.Helper()
+	p, err := wire.ParseIP(frame, at, len(frame), frame[at]>>4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wire.PartialSum(frame, p)
 }
 
 // identify numbers an IPv4 packet that had the number 0.
@@ -198,7 +213,7 @@ func expect(t *testing.T, in *single, want [][]byte) {
 
 // A checksum that is left to hardware is SCTP's CRC32c (RFC 9260 section 6.8) where its place is SCTP's,
 // and else the Internet checksum, behind tags and extension headers, too.
-func TestAttachedFinishesChecksums(t *testing.T) { engines(t, testAttachedFinishesChecksums) }
+func TestAttachedFinishesChecksums(t *testing.T) { attachments(t, testAttachedFinishesChecksums) }
 
 func testAttachedFinishesChecksums(t *testing.T, how Options) {
 	_, _, in, _ := attached(t, how, 1522, 64)
@@ -216,7 +231,11 @@ func testAttachedFinishesChecksums(t *testing.T, how Options) {
 			if err := sender.send(unix.VIRTIO_NET_HDR_GSO_NONE, 0, start, 6, datagram); err != nil {
 				t.Fatal(err)
 			}
-			sctp := append(bytes.Clone(datagram[:start]), "\x00\x07\x00\x08tagsSUM?\x00\x03\x00\x0ba chunk."...)
+			sctp := append(bytes.Clone(datagram[:start]), "\x00\x07\x00\x08tagsSUM?\x00\x03\x00\x05a"...)
+			ofSCTP(sctp, start, v6)
+			if how.Engine == XDP { // by which only what a stack leaves there is told
+				clear(sctp[start+8 : start+12])
+			}
 			if sent := sender.send(unix.VIRTIO_NET_HDR_GSO_NONE, 0, start, 8, sctp); sent != nil {
 				t.Fatal(sent)
 			}
@@ -227,6 +246,17 @@ func testAttachedFinishesChecksums(t *testing.T, how Options) {
 		}
 	}
 	expect(t, in, want)
+}
+
+// ofSCTP makes the IP packet in front of start one of SCTP's.
+func ofSCTP(frame []byte, start int, v6 bool) {
+	if v6 {
+		frame[start-8] = 132
+		return
+	}
+	h := frame[start-wire.IPv4Len : start]
+	h[9], h[10], h[11] = 132, 0, 0
+	binary.BigEndian.PutUint16(h[10:], wire.Checksum(0, h))
 }
 
 // udpOnes adds up 16-bit words.

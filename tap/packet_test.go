@@ -74,7 +74,7 @@ func tagged(f []byte, tags ...string) []byte {
 // The kernel takes the outer tag out of what it hands to a packet socket, and out of what a packet
 // socket sends; it has to be in the frame on either side. Frames of others, that this machine itself
 // sends by the interface, are not the link's.
-func TestAttachedMovesFramesWhole(t *testing.T) { engines(t, testAttachedMovesFramesWhole) }
+func TestAttachedMovesFramesWhole(t *testing.T) { attachments(t, testAttachedMovesFramesWhole) }
 
 func testAttachedMovesFramesWhole(t *testing.T, how Options) {
 	_, _, in, out := attached(t, how, 1522, 64)
@@ -120,7 +120,7 @@ func testAttachedMovesFramesWhole(t *testing.T, how Options) {
 	}
 }
 
-func TestAttachedOversizeIsDiscarded(t *testing.T) { engines(t, testAttachedOversizeIsDiscarded) }
+func TestAttachedOversizeIsDiscarded(t *testing.T) { attachments(t, testAttachedOversizeIsDiscarded) }
 
 func testAttachedOversizeIsDiscarded(t *testing.T, how Options) {
 	_, _, in, _ := attached(t, how, 100, 0)
@@ -146,7 +146,7 @@ func testAttachedOversizeIsDiscarded(t *testing.T, how Options) {
 }
 
 // Contract, The system: what a down interface loses is counted, and so is what is longer than it takes.
-func TestAttachedLosesAndCounts(t *testing.T) { engines(t, testAttachedLosesAndCounts) }
+func TestAttachedLosesAndCounts(t *testing.T) { attachments(t, testAttachedLosesAndCounts) }
 
 func testAttachedLosesAndCounts(t *testing.T, how Options) {
 	_, _, in, out := attached(t, how, 1522, 64)
@@ -197,7 +197,7 @@ func testAttachedLosesAndCounts(t *testing.T, how Options) {
 	}
 }
 
-func TestAttachedReceiveEnds(t *testing.T) { engines(t, testAttachedReceiveEnds) }
+func TestAttachedReceiveEnds(t *testing.T) { attachments(t, testAttachedReceiveEnds) }
 
 func testAttachedReceiveEnds(t *testing.T, how Options) {
 	for name, c := range map[string]struct {
@@ -234,7 +234,7 @@ func testAttachedReceiveEnds(t *testing.T, how Options) {
 	}
 }
 
-func TestAttachedDeletedIsGoneForAll(t *testing.T) { engines(t, testAttachedDeletedIsGoneForAll) }
+func TestAttachedDeletedIsGoneForAll(t *testing.T) { attachments(t, testAttachedDeletedIsGoneForAll) }
 
 func testAttachedDeletedIsGoneForAll(t *testing.T, how Options) {
 	near, _, _, out := attached(t, how, 1514, 0)
@@ -374,7 +374,7 @@ func testAttachedGivesUpWhatIsRefusedForGood(t *testing.T, how Options) {
 
 // A veth's other end leaves checksums and the cutting of datagrams to hardware that is not there.
 func TestAttachedFinishesWhatSendersLeftOpen(t *testing.T) {
-	engines(t, testAttachedFinishesWhatSendersLeftOpen)
+	attachments(t, testAttachedFinishesWhatSendersLeftOpen)
 }
 
 func testAttachedFinishesWhatSendersLeftOpen(t *testing.T, how Options) {
@@ -547,7 +547,7 @@ func TestAttachedDrops(t *testing.T) {
 }
 
 // Inject writes beside a link, into either kind of interface.
-func TestInject(t *testing.T) { engines(t, testInject) }
+func TestInject(t *testing.T) { attachments(t, testInject) }
 
 func testInject(t *testing.T, how Options) {
 	near, tap, _, out := attached(t, how, 1514, 0)
@@ -573,7 +573,7 @@ func testInject(t *testing.T, how Options) {
 }
 
 func TestAttachedDirectionAllocatesNothing(t *testing.T) {
-	engines(t, testAttachedDirectionAllocatesNothing)
+	attachments(t, testAttachedDirectionAllocatesNothing)
 }
 
 func testAttachedDirectionAllocatesNothing(t *testing.T, how Options) {

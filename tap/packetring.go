@@ -85,23 +85,38 @@ func newPacketRing(f *os.File, bytes, room, tail int) (*packetRing, error) {
 
 // mtuOf returns the MTU of a packet socket's interface.
 func mtuOf(fd int) (int, error) {
-	index, err := boundIndex(fd)
+	ifr, err := askBound(fd, unix.SIOCGIFMTU)
 	if err != nil {
 		return 0, err
+	}
+	return int(ifr.Uint32()), nil
+}
+
+// running reports whether a packet socket's interface is up and has a carrier.
+func running(fd int) bool {
+	ifr, err := askBound(fd, unix.SIOCGIFFLAGS)
+	return err == nil && ifr.Uint16()&unix.IFF_RUNNING != 0
+}
+
+// askBound asks about a packet socket's interface.
+func askBound(fd int, request uint) (*unix.Ifreq, error) {
+	index, err := boundIndex(fd)
+	if err != nil {
+		return nil, err
 	}
 	ifr, err := unix.NewIfreq("")
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	ifr.SetUint32(uint32(index))
 	if err := unix.IoctlIfreq(fd, unix.SIOCGIFNAME, ifr); err != nil {
-		return 0, err
+		return nil, err
 	}
 	name, err := unix.NewIfreq(ifr.Name())
-	if err == nil {
-		err = unix.IoctlIfreq(fd, unix.SIOCGIFMTU, name)
+	if err != nil {
+		return nil, err
 	}
-	return int(name.Uint32()), err
+	return name, unix.IoctlIfreq(fd, request, name)
 }
 
 // hold keeps the ring mapped until release.
@@ -155,6 +170,7 @@ type arrival struct {
 	slot       []byte
 	begin, end int  // of the frame in it
 	length     int  // of the frame as it came
+	bare       bool // nothing is told apart
 	copied     bool // complete in the socket's queue, since it is truncated here
 	tagged     bool
 	tci, tpid  uint16

@@ -1,7 +1,6 @@
 package tap
 
 import (
-	"fmt"
 	"os"
 	"syscall"
 	"time"
@@ -27,7 +26,7 @@ type plain struct {
 
 func newPlain(d *Direction, o Options) (*plain, error) {
 	if d.from.hasRing(d.queue) {
-		return nil, fmt.Errorf("%s has a packet ring, by which alone its frames come: attach it again", d.from.name)
+		return nil, d.from.otherEngine()
 	}
 	source, err := d.from.pollable(d.queue)
 	if err != nil {

@@ -48,8 +48,8 @@ type Device struct {
 	outs   []*os.File      // for each queue, what writes to a packet socket's interface; nil for a TAP
 	mutex  sync.Mutex      // guards polled, mapped and idle
 	polled []*os.File      // of the queues, those that a goroutine waits on
-	mapped []*packetRing   // of a packet socket's queues; nil without one
-	broken bool            // the kernel has broken a ring
+	mapped []inlet         // of a packet socket's queues; nil for one that has none
+	broken bool            // the kernel has broken a packet ring
 	idle   []holder        // engines whose threads may not have begun
 	table  *os.File        // net/dev of the namespace that it was opened in
 	lost   []atomic.Uint64 // frames that a queue's packet socket had no buffer for, which the kernel tells once
@@ -172,25 +172,82 @@ func (d *Device) Inject(frame []byte) error {
 	return nil
 }
 
-// ringOf returns a queue's packet ring, held for the caller. If there is none it makes one, whose slots have
-// room for a frame and tail bytes after it.
-func (d *Device) ringOf(queue, room, tail int) (r *packetRing, err error) {
+// inlet is memory in which the kernel leaves frames, of one packet socket: its device's, and held by each
+// engine that uses it, so that a frame in it is found by the next.
+type inlet interface {
+	ready() bool            // reports whether there is a frame
+	take() (arrival, error) // lends the next one, which there is
+	giveBack()              // what was lent
+	hold()
+	release() error // lets go, for good where nobody else holds it
+}
+
+// inletOf returns a queue's inlet, held for the caller, and makes one where there is none.
+func inletOf[T inlet](d *Device, queue int, open func(socket *os.File) (T, error)) (made T, err error) {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
 	if d.mapped == nil {
-		d.mapped = make([]*packetRing, len(d.queues))
+		d.mapped = make([]inlet, len(d.queues))
 	}
 	if d.mapped[queue] == nil {
+		if made, err = open(d.queues[queue]); err != nil {
+			return made, err
+		}
+		d.mapped[queue] = made
+	}
+	made, ok := d.mapped[queue].(T)
+	if !ok {
+		return made, d.otherEngine()
+	}
+	made.hold()
+	return made, nil
+}
+
+// otherEngine says why an engine cannot have an interface.
+func (d *Device) otherEngine() error {
+	return fmt.Errorf("%s has another engine's ring, by which alone its frames come: attach it again", d.name)
+}
+
+// ringOf returns a queue's packet ring, held for the caller. The slots of one that is made have room for a
+// frame and bytes behind it.
+func (d *Device) ringOf(queue, room, tail int) (*packetRing, error) {
+	return inletOf(d, queue, func(socket *os.File) (*packetRing, error) {
 		if d.broken {
 			return nil, fmt.Errorf("%s gets frames merged in ways that a packet ring does not survive", d.name)
 		}
 		share := max(ringBytes/len(d.queues), leastRing)
-		if d.mapped[queue], err = newPacketRing(d.queues[queue], share, room, tail); err != nil {
-			return nil, err
+		return newPacketRing(socket, share, room, tail)
+	})
+}
+
+// xdpOf returns a queue's AF_XDP socket, held for the caller. The chunks of one that is made have room for a
+// frame.
+func (d *Device) xdpOf(queue, room int) (*xdpSocket, error) {
+	return inletOf(d, queue, func(socket *os.File) (x *xdpSocket, err error) {
+		inside := control(socket, func(fd int) error {
+			return inNamespace(fd, unix.SIOCGSKNS, func() error {
+				for deadline := time.Now().Add(release); ; time.Sleep(release / 50) {
+					x, err = newXDPSocket(socket, room)
+					if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+						return nil
+					}
+				}
+			})
+		})
+		return x, errors.Join(err, inside)
+	})
+}
+
+// xdpSockets returns those that the device has.
+func (d *Device) xdpSockets() (all []*xdpSocket) {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	for _, in := range d.mapped {
+		if x, ok := in.(*xdpSocket); ok {
+			all = append(all, x)
 		}
 	}
-	d.mapped[queue].hold()
-	return d.mapped[queue], nil
+	return all
 }
 
 // unring makes a packet socket receive without its ring, after the last holder has released that.

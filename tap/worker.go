@@ -41,6 +41,12 @@ func Join(a, b *Device, queue int, o Options) ([]*Worker, error) {
 	if queue < 0 || queue >= a.Queues() || queue >= b.Queues() {
 		return nil, fmt.Errorf("no queue %d on both %s and %s", queue, a.name, b.name)
 	}
+	if o.Engine == XDP && !a.attached() && !b.attached() {
+		return nil, fmt.Errorf("engine xdp is for interfaces that are attached, and %s and %s are TAPs: choose auto", a.name, b.name)
+	}
+	if o.Engine == XDP && a.Queues() > 1 {
+		return nil, fmt.Errorf("engine xdp has one queue, and %s has %d: have one, or choose ring", a.name, a.Queues())
+	}
 	j := joint{queue: queue, asked: o.Engine, why: "asked for"}
 	var err error
 	if j.Options, j.why, err = o.settle(); err != nil && !(a.attached() && b.attached()) {
@@ -52,6 +58,9 @@ func Join(a, b *Device, queue int, o Options) ([]*Worker, error) {
 	}
 	if j.asked == Ring {
 		return nil, fmt.Errorf("engine ring: %w: %s, or choose plain", err, advice(err))
+	}
+	if j.asked == XDP {
+		return nil, fmt.Errorf("engine xdp: %w", err)
 	}
 	j.Engine, j.why = Plain, fmt.Sprintf("no ring for queue %d of %s and %s: %v", queue, a.name, b.name, err)
 	return j.workers(a, b)
@@ -104,8 +113,17 @@ func (j *joint) workers(a, b *Device) (all []*Worker, err error) {
 // worker makes the worker of one direction.
 func (j *joint) worker(d *Direction) (*Worker, error) {
 	why := j.why
+	if d.from.attached() && j.asked == XDP {
+		m, err := newMapped(d, j.Options, XDP)
+		if err != nil {
+			return nil, err
+		}
+		w := newWorker(m, d)
+		w.kind, w.why = XDP, m.xdp.why()
+		return w, nil
+	}
 	if d.from.attached() && j.asked != Plain {
-		m, err := newMapped(d, j.Options)
+		m, err := newMapped(d, j.Options, Ring)
 		if err == nil {
 			w := newWorker(m, d)
 			w.kind, w.why = Ring, d.from.name+" is attached, and the kernel puts its frames into memory of the program's"

@@ -1,11 +1,32 @@
 package tap
 
-import "testing"
+import (
+	"testing"
+
+	"tapsec/internal/lab/rig"
+)
 
 // engines runs a test on all ways in which frames are moved.
 func engines(t *testing.T, test func(t *testing.T, how Options)) {
 	for name, how := range map[string]Options{"plain": {Engine: Plain}, "ring": {Engine: Ring}, "ring with single reads": {Engine: Ring, SingleReads: true}} {
 		t.Run(name, func(t *testing.T) { test(t, how) })
+	}
+}
+
+// attachments is engines, and those that attached interfaces alone have.
+func attachments(t *testing.T, test func(t *testing.T, how Options)) {
+	engines(t, test)
+	t.Run("xdp", func(t *testing.T) {
+		requireXDP(t)
+		test(t, Options{Engine: XDP})
+	})
+}
+
+func requireXDP(t *testing.T) {
+	t.Helper()
+	rig.Require(t)
+	if err := CanRedirect(); err != nil {
+		rig.Missing(t, err.Error())
 	}
 }
 
@@ -21,9 +42,13 @@ func link(t testing.TB, how Options, from, to *Device, room, tail int) *single {
 	how.Room, how.Tail = room, tail
 	d := newDirection(from, to, 0, how)
 	s := &single{Direction: d}
+	kind := how.Engine
+	if kind == XDP {
+		how.Engine = Ring // of TAPs
+	}
 	switch {
 	case how.Engine == Ring && from.attached():
-		m, err := newMapped(d, how)
+		m, err := newMapped(d, how, kind)
 		if err != nil {
 			t.Fatal(err)
 		}

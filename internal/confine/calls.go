@@ -31,7 +31,7 @@ var allowedCalls = []string{
 }
 
 // allowedIoctls only tell a terminal's width, and what a descriptor refers to.
-var allowedIoctls = []uint64{unix.TUNGETIFF, unix.TUNGETSNDBUF, unix.SIOCGIFNAME, unix.TIOCOUTQ, unix.TIOCINQ,
+var allowedIoctls = []uint64{unix.TUNGETIFF, unix.TUNGETSNDBUF, unix.SIOCGIFNAME, unix.SIOCGIFMTU, unix.SIOCGIFFLAGS, unix.TIOCOUTQ, unix.TIOCINQ,
 	unix.TCGETS, unix.TIOCGWINSZ}
 
 // allowedPrctls name threads and memory, or ask whether the process can be dumped.

@@ -1,0 +1,119 @@
+package tap
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	xdp "github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// xdpRedirect is the program that takes an interface's frames, where it is attached, and the map in which
+// it finds the socket. The interface has it for as long as a descriptor of the process's is open.
+type xdpRedirect struct {
+	program *ebpf.Program
+	sockets *ebpf.Map
+	link    xdp.Link
+	native  bool // the driver runs it
+}
+
+// CanRedirect tells why no program that takes an interface's frames (engine xdp) can be loaded, or no
+// socket of AF_XDP opened; nil if both can. It tries.
+func CanRedirect() error {
+	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return explainXDP("", err)
+	}
+	defer unix.Close(fd)
+	r, err := loadRedirect()
+	return errors.Join(explainXDP("", err), r.close())
+}
+
+// redirectTo has the frames that come by the first receive queue of an interface go to a socket, in the
+// driver where it has such a hook, else in front of the network stack.
+func redirectTo(socket, index int) (*xdpRedirect, error) {
+	r, err := loadRedirect()
+	if err == nil {
+		err = r.sockets.Put(uint32(0), uint32(socket))
+	}
+	if err != nil {
+		return r, err
+	}
+	r.native = true
+	if r.link, err = xdp.AttachXDP(xdp.XDPOptions{Program: r.program, Interface: index, Flags: xdp.XDPDriverMode}); err == nil {
+		return r, nil
+	}
+	var generic error
+	r.native = false
+	if r.link, generic = xdp.AttachXDP(xdp.XDPOptions{Program: r.program, Interface: index, Flags: xdp.XDPGenericMode}); generic == nil {
+		return r, nil
+	}
+	return r, fmt.Errorf("attach a program: in the driver %w, in front of the stack %w", err, generic)
+}
+
+// loadRedirect loads the program, with a map for one socket.
+func loadRedirect() (r *xdpRedirect, err error) {
+	r = &xdpRedirect{}
+	if r.sockets, err = ebpf.NewMap(&ebpf.MapSpec{Name: "tapsec_xdp", Type: ebpf.XSKMap, KeySize: 4, ValueSize: 4, MaxEntries: 1}); err != nil {
+		return r, err
+	}
+	if r.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "tapsec_xdp", Type: ebpf.XDP, License: "Apache-2.0",
+		Instructions: redirectProgram(r.sockets.FD())}); err != nil {
+		return r, err
+	}
+	return r, nil
+}
+
+// redirectProgram returns bpf_redirect_map(sockets, the frame's queue, XDP_PASS): a frame of a queue that
+// has no socket goes on to the network stack.
+func redirectProgram(sockets int) asm.Instructions {
+	const queueIndex, pass = 16, 2 // offset of rx_queue_index in struct xdp_md, and enum xdp_action
+	return asm.Instructions{
+		asm.LoadMem(asm.R2, asm.R1, queueIndex, asm.Word),
+		asm.LoadMapPtr(asm.R1, sockets),
+		asm.Mov.Imm(asm.R3, pass),
+		asm.FnRedirectMap.Call(),
+		asm.Return(),
+	}
+}
+
+// close takes the program away from the interface. A nil one has nothing to let go of.
+func (r *xdpRedirect) close() (err error) {
+	if r == nil {
+		return nil
+	}
+	if r.link != nil {
+		err = r.link.Close()
+	}
+	if r.program != nil {
+		err = errors.Join(err, r.program.Close())
+	}
+	if r.sockets != nil {
+		err = errors.Join(err, r.sockets.Close())
+	}
+	return err
+}
+
+// explainXDP turns the kernel's answer into what to do about it. What is of the field's own words stays.
+func explainXDP(name string, err error) error {
+	if name += ": "; name == ": " {
+		name = ""
+	}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("%sAF_XDP needs CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF outside any user namespace (%w)", name, unix.EPERM)
+	case errors.Is(err, unix.EAFNOSUPPORT):
+		return fmt.Errorf("%sthe kernel has no AF_XDP, CONFIG_XDP_SOCKETS (%w)", name, unix.EAFNOSUPPORT)
+	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST):
+		return fmt.Errorf("%sanother program has its frames by XDP: stop that one, or choose ring (%w)", name, err)
+	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
+		return fmt.Errorf("%sno memory for AF_XDP: allow more locked memory (ulimit -l), or choose ring (%w)", name, err)
+	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
+		return fmt.Errorf("%sAF_XDP: %w: %s", name, err, advice(err))
+	}
+	return fmt.Errorf("%sAF_XDP: %w: choose ring", name, err)
+}

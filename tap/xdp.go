@@ -1,0 +1,377 @@
+package tap
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	xdpMemory  = 16 << 20 // of frames that are received
+	xdpSending = 1 << 10  // frames that may be on their way out, a power of two
+	xdpBurst   = 32       // frames that the kernel takes in one call
+	xdpChunk   = 2048     // of a frame, or twice as much where the interface's are longer
+
+	linkLength = addresses + 2
+	xdpHead    = unix.XDP_PACKET_HEADROOM // the kernel's own, in front of a frame that came
+	xdpLongest = 2*xdpChunk - xdpHead     // of a frame that comes
+)
+
+// xdpSocket is AF_XDP on the first receive queue of an interface (kernel, networking/af_xdp.rst): memory
+// in chunks that the program and the kernel pass to each other by four rings, and a program in the
+// interface's driver, or where that runs none, in front of the network stack, which puts into it every
+// frame that comes by that queue. Copy mode: the kernel copies each frame in and out.
+//
+//	fill        chunks for the kernel    ->  received    those that it has filled
+//	transmit    chunks to be sent        ->  completed   those that it has sent
+//
+// Two sockets share the memory, one for each way, since waiting for frames on a socket that can send
+// sends, too. The first two rings are for the goroutine that receives, the others for the one that
+// sends.
+//
+// Like a packetRing it is its device's. Whoever lets go of it last closes it, by which the program
+// leaves the interface, as it does when the process ends, however that ends.
+type xdpSocket struct {
+	name      string
+	in, out   int
+	memory    []byte
+	chunk     int
+	fill      xdpQueue[uint64]
+	received  xdpQueue[unix.XDPDesc]
+	lent      uint32 // chunks received that are not given back
+	transmit  xdpQueue[unix.XDPDesc]
+	taken     uint32 // up to which the kernel has taken chunks off it
+	completed xdpQueue[uint64]
+	free      []uint64 // chunks to send by
+	limit     int      // longest frame that was allowed when last asked for
+	redirect  *xdpRedirect
+	holders   atomic.Int32
+
+	mutex   sync.Mutex // guards told
+	told    unix.XDPStatistics
+	tooLong atomic.Uint64 // frames that no chunk had room for, and nobody has counted
+}
+
+// newXDPSocket takes an interface's frames. It is called in the interface's namespace, with its packet
+// socket.
+func newXDPSocket(packets *os.File, room int) (x *xdpSocket, err error) {
+	x = &xdpSocket{name: packets.Name(), in: -1, out: -1, chunk: xdpChunk}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, x.release())
+		}
+	}()
+	x.holders.Store(1)
+	var index int
+	if err := control(packets, func(fd int) (err error) {
+		if index, err = boundIndex(fd); err == nil {
+			x.limit, err = mtuOf(fd)
+		}
+		return err
+	}); err != nil {
+		return x, fmt.Errorf("MTU of %s: %w", x.name, err)
+	}
+	if x.limit += linkLength; x.limit > xdpLongest {
+		return x, fmt.Errorf("%s has an MTU of %d, and AF_XDP takes frames of %d bytes: lower it, or choose ring", x.name, x.limit-linkLength, xdpLongest)
+	}
+	if min(room, x.limit+2*tagLength) > xdpChunk-xdpHead { // what is to lie behind a frame is none of the kernel's
+		x.chunk = 2 * xdpChunk
+	}
+	if err = x.open(index); err == nil {
+		x.redirect, err = redirectTo(x.in, index)
+	}
+	return x, explainXDP(x.name, err)
+}
+
+// open makes the memory, the sockets and the rings.
+func (x *xdpSocket) open(index int) (err error) {
+	coming := xdpMemory / x.chunk
+	x.memory, err = unix.Mmap(-1, 0, (coming+xdpSending)*x.chunk, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return err
+	}
+	for _, fd := range []*int{&x.in, &x.out} {
+		if *fd, err = unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+			return err
+		}
+	}
+	memory := unix.XDPUmemReg{Addr: addressOf(x.memory), Len: uint64(len(x.memory)), Size: uint32(x.chunk)}
+	if err := setXDPOption(x.in, unix.XDP_UMEM_REG, &memory); err != nil {
+		return err
+	}
+	for _, err := range []error{
+		x.fill.open(x.in, unix.XDP_UMEM_FILL_RING, unix.XDP_UMEM_PGOFF_FILL_RING, coming),
+		x.completed.open(x.in, unix.XDP_UMEM_COMPLETION_RING, unix.XDP_UMEM_PGOFF_COMPLETION_RING, xdpSending),
+		x.received.open(x.in, unix.XDP_RX_RING, unix.XDP_PGOFF_RX_RING, coming),
+		x.transmit.open(x.out, unix.XDP_TX_RING, unix.XDP_PGOFF_TX_RING, xdpSending),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	for i := range coming {
+		x.fill.produce(uint64(i * x.chunk))
+	}
+	x.fill.publish()
+	for i := range xdpSending {
+		x.free = append(x.free, uint64((coming+i)*x.chunk))
+	}
+	if err := unix.Bind(x.in, &unix.SockaddrXDP{Flags: unix.XDP_COPY | unix.XDP_USE_NEED_WAKEUP, Ifindex: uint32(index)}); err != nil {
+		return err
+	}
+	return unix.Bind(x.out, &unix.SockaddrXDP{Flags: unix.XDP_SHARED_UMEM, Ifindex: uint32(index), SharedUmemFD: uint32(x.in)})
+}
+
+// why says in a sentence how the frames come.
+func (x *xdpSocket) why() string {
+	where := "in front of the network stack"
+	if x.redirect.native {
+		where = "in its driver"
+	}
+	return fmt.Sprintf("%s is attached, and a program %s takes its frames for AF_XDP", x.name, where)
+}
+
+// hold keeps the sockets open until release.
+func (x *xdpSocket) hold() { x.holders.Add(1) }
+
+func (x *xdpSocket) release() error {
+	if x.holders.Add(-1) > 0 {
+		return nil
+	}
+	err := x.redirect.close() // first, so that no frame is sent to nobody
+	for _, fd := range []int{x.out, x.in} {
+		if fd >= 0 {
+			err = errors.Join(err, unix.Close(fd))
+		}
+	}
+	for _, memory := range [][]byte{x.fill.memory, x.completed.memory, x.received.memory, x.transmit.memory, x.memory} {
+		if memory != nil {
+			err = errors.Join(err, unix.Munmap(memory))
+		}
+	}
+	return err
+}
+
+// ready reports whether a frame has come.
+func (x *xdpSocket) ready() bool { return x.received.waiting() > 0 }
+
+// take lends the next frame. One that is not in the memory is an error.
+func (x *xdpSocket) take() (arrival, error) {
+	d := x.received.consume()
+	x.lent++
+	at, size := d.Addr&uint64(x.chunk-1), uint64(d.Len)
+	base := d.Addr - at
+	if base >= uint64(len(x.memory)) || at+size > uint64(x.chunk) {
+		return arrival{}, fmt.Errorf("AF_XDP has a frame of %d bytes at %#x, of chunks with %d", size, d.Addr, x.chunk)
+	}
+	slot := x.memory[base : base+uint64(x.chunk) : base+uint64(x.chunk)]
+	return arrival{slot: slot, begin: int(at), end: int(at + size), length: int(size), bare: true}, nil
+}
+
+// giveBack lets the kernel fill what was lent.
+func (x *xdpSocket) giveBack() {
+	if x.lent == 0 {
+		return
+	}
+	for i := x.received.at - x.lent; i != x.received.at; i++ {
+		x.fill.produce(x.received.entry(i).Addr &^ uint64(x.chunk-1))
+	}
+	x.lent = 0
+	x.received.release()
+	x.fill.publish()
+}
+
+// put sends frames with one call, by which alone the kernel takes chunks off the ring. What it has left
+// there it may have looked at, so it stays, and what is in it is written anew by the next call, whose
+// first frames are the same. In front of a frame longer than the MTU allows it ends.
+//
+// A frame that the interface threw away is off the ring, which the kernel does not always show: EBUSY.
+// To the caller it is what a packet socket says of one, ENOBUFS. While the interface is down nothing is
+// looked at; but what had been by then waits until it is up.
+func (x *xdpSocket) put(fd int, frames [][]byte) (int, error) {
+	for range x.completed.waiting() {
+		x.free = append(x.free, x.completed.consume())
+	}
+	x.completed.release()
+	left := x.transmit.at - x.taken
+	n, err := x.stage(fd, frames[:min(len(frames), xdpBurst)])
+	if n == 0 {
+		return 0, err
+	}
+	x.transmit.publish()
+	_, _, errno := unix.Syscall6(unix.SYS_SENDTO, uintptr(x.out), 0, 0, unix.MSG_DONTWAIT, 0, 0)
+	taken := int(x.transmit.taken() - x.taken)
+	if errno == unix.EBUSY {
+		taken = max(taken, 1)
+	}
+	x.taken += uint32(taken)
+	taken = min(taken, n)
+	switch {
+	case errno == unix.EBUSY:
+		return taken - 1, x.thrownAway(fd, frames[taken-1])
+	case errno == unix.ENETDOWN && taken == 0 && left == 0:
+		x.unstage()
+		return 0, errno
+	case errno == unix.ENXIO:
+		return taken, errno
+	case taken < n:
+		return taken, unix.EAGAIN
+	}
+	return n, nil
+}
+
+// stage copies frames into chunks, as far as there are chunks and the frames are not too long: first into
+// those that were left on the ring.
+func (x *xdpSocket) stage(fd int, frames [][]byte) (int, error) {
+	for i, f := range frames {
+		if at := x.taken + uint32(i); at != x.transmit.at {
+			d := x.transmit.entry(at)
+			d.Len = uint32(copy(x.memory[d.Addr:], f))
+			continue
+		}
+		if len(x.free) == 0 {
+			return i, unix.EAGAIN
+		}
+		if !x.fits(f) && !x.fitsNow(fd, f) {
+			return i, unix.EMSGSIZE
+		}
+		last := len(x.free) - 1
+		chunk := x.free[last]
+		x.free = x.free[:last]
+		copy(x.memory[chunk:], f)
+		x.transmit.produce(unix.XDPDesc{Addr: chunk, Len: uint32(len(f))})
+	}
+	return len(frames), nil
+}
+
+// unstage takes everything back off the ring, which the kernel has not looked at.
+func (x *xdpSocket) unstage() {
+	for x.transmit.at != x.taken {
+		x.transmit.at--
+		x.free = append(x.free, x.transmit.entry(x.transmit.at).Addr)
+	}
+	x.transmit.publish()
+}
+
+// fits reports whether the interface takes a frame of this length, with one tag more (packet(7) does the
+// same).
+func (x *xdpSocket) fits(f []byte) bool {
+	return len(f) <= min(x.limit, x.chunk) || len(f) <= min(x.limit+tagLength, x.chunk) && tagged8021Q(f)
+}
+
+// fitsNow is fits after another look at the MTU. An interface that is gone shows by the next call.
+func (x *xdpSocket) fitsNow(fd int, f []byte) bool {
+	if mtu, err := mtuOf(fd); err == nil {
+		x.limit = mtu + linkLength
+	}
+	return x.fits(f)
+}
+
+// thrownAway says why the interface did not take a frame. One without a carrier is down.
+func (x *xdpSocket) thrownAway(fd int, f []byte) error {
+	switch {
+	case !x.fitsNow(fd, f):
+		return unix.EMSGSIZE
+	case !running(fd):
+		return unix.ENETDOWN
+	}
+	return unix.ENOBUFS
+}
+
+// account takes over what the kernel has counted since it was last asked, by anyone: returned are the
+// frames for which no chunk was left, and kept those that were longer than a chunk.
+func (x *xdpSocket) account() (lost uint64, err error) {
+	x.mutex.Lock()
+	defer x.mutex.Unlock()
+	now := x.told
+	if err := xdpOption(x.in, unix.XDP_STATISTICS, &now); err != nil {
+		return 0, err
+	}
+	dropped := now.Rx_dropped - x.told.Rx_dropped
+	empty := min(now.Rx_fill_ring_empty_descs-x.told.Rx_fill_ring_empty_descs, dropped)
+	x.tooLong.Add(dropped - empty)
+	lost = empty + now.Rx_ring_full - x.told.Rx_ring_full
+	x.told = now
+	return lost, nil
+}
+
+// xdpQueue is one of the rings: entries that one side produces and the other consumes, by numbers that
+// only grow. Each side writes its own number alone.
+type xdpQueue[T uint64 | unix.XDPDesc] struct {
+	memory             []byte
+	producer, consumer *uint32
+	entries            []T
+	at                 uint32 // what the program produces, or consumes, next
+}
+
+// open asks for a ring of so many entries, a power of two, and maps it from the page that stands for it.
+func (q *xdpQueue[T]) open(fd, option int, page int64, size int) (err error) {
+	if err := unix.SetsockoptInt(fd, unix.SOL_XDP, option, size); err != nil {
+		return err
+	}
+	var all unix.XDPMmapOffsets
+	if err := xdpOption(fd, unix.XDP_MMAP_OFFSETS, &all); err != nil {
+		return err
+	}
+	offsets := map[int]unix.XDPRingOffset{unix.XDP_UMEM_FILL_RING: all.Fr, unix.XDP_UMEM_COMPLETION_RING: all.Cr,
+		unix.XDP_RX_RING: all.Rx, unix.XDP_TX_RING: all.Tx}[option]
+	var entry T
+	length := int(offsets.Desc) + size*int(unsafe.Sizeof(entry))
+	if q.memory, err = unix.Mmap(fd, page, length, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED); err != nil {
+		return err
+	}
+	q.producer = (*uint32)(unsafe.Pointer(&q.memory[offsets.Producer]))
+	q.consumer = (*uint32)(unsafe.Pointer(&q.memory[offsets.Consumer]))
+	q.entries = unsafe.Slice((*T)(unsafe.Pointer(&q.memory[offsets.Desc])), size)
+	return nil
+}
+
+// entry is that of a number.
+func (q *xdpQueue[T]) entry(number uint32) *T { return &q.entries[number&uint32(len(q.entries)-1)] }
+
+// produce adds an entry, for which there is room; the kernel sees it from publish on.
+func (q *xdpQueue[T]) produce(value T) {
+	*q.entry(q.at) = value
+	q.at++
+}
+
+func (q *xdpQueue[T]) publish() { atomic.StoreUint32(q.producer, q.at) }
+
+// taken is the number up to which the kernel has consumed.
+func (q *xdpQueue[T]) taken() uint32 { return atomic.LoadUint32(q.consumer) }
+
+// waiting is how many entries the kernel has produced that are not consumed.
+func (q *xdpQueue[T]) waiting() uint32 { return atomic.LoadUint32(q.producer) - q.at }
+
+// consume takes the next entry, which waits; the kernel has its place back from release on.
+func (q *xdpQueue[T]) consume() T {
+	value := *q.entry(q.at)
+	q.at++
+	return value
+}
+
+func (q *xdpQueue[T]) release() { atomic.StoreUint32(q.consumer, q.at) }
+
+// setXDPOption hands a structure to the kernel.
+func setXDPOption[T any](fd, option int, value *T) error {
+	_, _, errno := unix.Syscall6(unix.SYS_SETSOCKOPT, uintptr(fd), unix.SOL_XDP, uintptr(option), uintptr(unsafe.Pointer(value)), unsafe.Sizeof(*value), 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// xdpOption has the kernel fill a structure.
+func xdpOption[T any](fd, option int, value *T) error {
+	size := uint32(unsafe.Sizeof(*value))
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_XDP, uintptr(option), uintptr(unsafe.Pointer(value)), uintptr(unsafe.Pointer(&size)), 0)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
