@@ -150,6 +150,9 @@ func (a *Appliance) open() (err error) {
 	if a.nic, err = a.ports.join(a.config, o, a.inward, a.outward, a.confine); err != nil {
 		return err
 	}
+	if o.Engine == tap.XDP {
+		a.warnOfSums()
+	}
 	a.enlist(a.config)
 	if err = a.openMirror(); err != nil {
 		return err

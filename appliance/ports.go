@@ -124,6 +124,29 @@ func (p *ports) join(c *configs.Config, o *Options, inward, outward nic.Chain, o
 	})
 }
 
+// warnOfSums says what AF_XDP does not tell of what comes from a veth, whose other end leaves to hardware
+// what no hardware does.
+func (a *Appliance) warnOfSums() {
+	for _, i := range []configs.Interface{a.config.Wire, a.config.Host.Interface} {
+		if !i.Attach {
+			continue
+		}
+		var end netns.OtherEnd
+		var veth bool
+		err := in(i.Netns, func() error { end, veth = netns.Behind(i.Name); return nil })
+		if err != nil || !veth || !end.LeavesSums {
+			continue
+		}
+		other, peer := "its other end, which is in another namespace and may leave", "PEER"
+		if end.Name != "" {
+			other, peer = end.Name+", its other end, which leaves", end.Name
+		}
+		a.log.Warn("AF_XDP does not tell which checksums are unfinished", "interface", i.Name,
+			"why", "they come from "+other+" them to hardware: those of TCP, UDP and SCTP are told by the frame, and finished; those behind a tunnel's headers are passed on as they are, and VLAN tags that it keeps apart are lost",
+			"do", "ethtool -K "+peer+" tx off txvlan off, or choose ring")
+	}
+}
+
 // ready waits until the kernel sends through both ports, which takes a moment if one was
 // up before it was opened.
 func (p *ports) ready() error { return errors.Join(p.wireWatch.Ready(), p.hostWatch.Ready()) }

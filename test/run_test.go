@@ -27,6 +27,7 @@ import (
 	"tapsec/internal/wrap"
 	"tapsec/status"
 	"tapsec/tap"
+	"tapsec/test/program"
 )
 
 // TestVerdicts sends a frame of each kind through a running appliance: contract
@@ -449,9 +450,18 @@ func TestAttachedByConfiguration(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for _, engine := range []string{"ring", "plain"} {
+	left := asFound(t, "veth0", "veth0-far", "veth1", "veth1-far")
+	for _, end := range []struct {
+		engine string
+		killed bool
+	}{{"ring", true}, {"plain", false}, {"xdp", true}, {"xdp", false}} {
+		engine := end.engine
+		if lacking := tap.CanRedirect(); engine == "xdp" && lacking != nil {
+			rig.Missing(t, lacking.Error())
+		}
 		p := launch(t, write(t, "wire: {name: veth0, attach: true}\nhost: {name: veth1, attach: true}\n"+moreSAs), "--engine", engine)
-		if line := p.waitLog("msg=engine"); !strings.Contains(line, "is="+engine) {
+		line := p.waitLog("msg=engine")
+		if !strings.Contains(line, "is="+engine) || strings.Contains(line, "ethtool -K veth0-far tx off") != (engine == "xdp") {
 			t.Errorf("%s: %s", engine, line)
 		}
 		p.waitLog("msg=ready")
@@ -464,8 +474,14 @@ func TestAttachedByConfiguration(t *testing.T) {
 		if promiscuous(t, "veth0") == 0 {
 			t.Error("frames to others are not heard")
 		}
-		if engine == "plain" {
-			p.stop()
+		if engine == "xdp" {
+			withoutCapabilities(t, m, wire)
+		}
+		if !end.killed {
+			counts := strings.Fields(regexp.MustCompile("veth0 to veth1.*").FindString(p.stop()))
+			if engine == "xdp" && (len(counts) < 10 || counts[8] != "1" || counts[9] != "1") {
+				t.Errorf("one frame was too long, and one for an interface without a carrier: %v", counts)
+			}
 		} else {
 			p.signal(os.Kill)
 			<-p.exited
@@ -477,7 +493,57 @@ func TestAttachedByConfiguration(t *testing.T) {
 				}
 			}
 		}
+		if err := errors.Join(netns.Up("veth1-far"), netns.Ready("veth1", "veth1-far")); err != nil {
+			t.Fatal(err)
+		}
+		program.Await(t, "the interfaces as they were found", left)
 	}
+}
+
+// asFound remembers what interfaces offer, and which programs they have, and reports later whether that is
+// so again.
+func asFound(t *testing.T, names ...string) (same func() bool) {
+	t.Helper()
+	look := func() (all string) {
+		for _, name := range names {
+			features, err := exec.Command("ethtool", "-k", name).CombinedOutput()
+			if err != nil {
+				rig.Missing(t, "needs ethtool: "+string(features))
+			}
+			l, err := netlink.LinkByName(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all += fmt.Sprintf("%s%s %+v %+v\n", features, name, *l.Attrs().Xdp, l.Attrs().Flags)
+		}
+		return all
+	}
+	was := look()
+	return func() bool { return look() == was }
+}
+
+// withoutCapabilities has a confined appliance ask what it asks the kernel by AF_XDP: how long a frame may be,
+// and why one was thrown away. The host has no carrier then.
+func withoutCapabilities(t *testing.T, m *mixer, wire port) {
+	t.Helper()
+	wire.send(m.sample(2, 1580).frame) // with its trailer too long for the host
+	if err := rig.Down("veth1-far"); err != nil {
+		t.Fatal(err)
+	}
+	program.Await(t, "an interface without a carrier", func() bool {
+		i, err := net.InterfaceByName("veth1")
+		return err == nil && i.Flags&net.FlagRunning == 0
+	})
+	dropped := func() uint64 {
+		c, err := netns.Counters("veth1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.TxDropped
+	}
+	before := dropped()
+	wire.send(m.sample(2, 300).frame)
+	program.Await(t, "a frame that is thrown away", func() bool { return dropped() > before })
 }
 
 func promiscuous(t *testing.T, name string) int {

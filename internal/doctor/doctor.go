@@ -48,7 +48,7 @@ func Diagnose() Diagnosis {
 		}
 	}
 	d.Findings = append(d.Findings, limits()...)
-	d.Findings = append(d.Findings, kernel(), ring(engine, why), attach(), confinement(), steering())
+	d.Findings = append(d.Findings, kernel(), ring(engine, why), attach(), redirect(), confinement(), steering())
 	d.Findings = append(d.Findings, bridges()...)
 	return d
 }

@@ -17,7 +17,7 @@ func TestDiagnose(t *testing.T) {
 		}
 		names[f.Name] = true
 	}
-	for _, name := range []string{"tun device", "user namespaces", "CAP_NET_ADMIN", "kernel", "io_uring", "steering", "bridge filter", "bridge MTU"} {
+	for _, name := range []string{"tun device", "user namespaces", "CAP_NET_ADMIN", "kernel", "io_uring", "xdp", "steering", "bridge filter", "bridge MTU"} {
 		if !names[name] {
 			t.Errorf("nothing on %s", name)
 		}

@@ -99,6 +99,16 @@ func attach() Finding {
 	return Finding{Name: "attach", Met: true, Detail: "Interfaces that are there can be attached, by a packet ring."}
 }
 
+// redirect reports whether interfaces can be attached by AF_XDP, and what that costs.
+func redirect() Finding {
+	f := Finding{Name: "xdp", Met: true, Detail: "Interfaces can be attached by AF_XDP (--engine xdp). Their frames then leave the machine's own stack, VLAN tags that a sender kept apart are lost, and checksums it left unfinished are told by the frame alone."}
+	if err := tap.CanRedirect(); err != nil {
+		f.Met, f.Detail = false, sentence(err.Error())
+		f.Remedy = "Only for --engine xdp: run as root outside any user namespace. The packet ring needs none of it."
+	}
+	return f
+}
+
 // confinement says what run can give up once it is at work. What a running program has left, its
 // document /status says.
 func confinement() Finding {
