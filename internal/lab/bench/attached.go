@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/tap"
 )
 
 // The variants between veths that are attached.
@@ -18,12 +19,20 @@ const (
 	NullMapped    = "null-mapped"    // the packet ring with an empty chain
 	AttachedPlain = "attached-plain" // the appliance on the plain engine
 	AttachedRing  = "attached-ring"  // the appliance on the packet ring
+	NullXDP       = "null-xdp"       // AF_XDP with an empty chain
+	AttachedXDP   = "attached-xdp"   // the appliance on AF_XDP
 )
 
-var (
-	attachedVariants = []string{NullCalls, NullMapped, AttachedPlain, AttachedRing}
-	attachedSizes    = []int{64, Standard}
-)
+var attachedSizes = []int{64, Standard}
+
+// attachedVariants are those that this machine has, and why others are left out.
+func attachedVariants() (all []string, lacking error) {
+	all = []string{NullCalls, NullMapped, AttachedPlain, AttachedRing}
+	if lacking = tap.CanRedirect(); lacking == nil {
+		all = append(all, NullXDP, AttachedXDP)
+	}
+	return all, lacking
+}
 
 // Attached is what was measured between veths.
 type Attached struct {
@@ -34,7 +43,7 @@ type Attached struct {
 // attached reports whether a variant is between veths.
 func (p plan) attached() bool {
 	switch p.variant {
-	case NullCalls, NullMapped, AttachedPlain, AttachedRing:
+	case NullCalls, NullMapped, AttachedPlain, AttachedRing, NullXDP, AttachedXDP:
 		return true
 	}
 	return false
@@ -43,8 +52,12 @@ func (p plan) attached() bool {
 // measureAttached drains frames from one veth to another. The sender's half of the kernel's work, which for a
 // veth is the receiver's copy into its ring as well, is done before the clocks are read.
 func (r *Report) measureAttached(e effort) error {
+	variants, lacking := attachedVariants()
+	if lacking != nil {
+		r.note("AF_XDP is left out: %v", lacking)
+	}
 	for _, size := range attachedSizes {
-		rows, err := r.sweep(size, e, e.attached, attachedVariants, suites()[:1])
+		rows, err := r.sweep(size, e, e.attached, variants, suites()[:1])
 		if err != nil {
 			return fmt.Errorf("%d octets: %w", size, err)
 		}
@@ -62,7 +75,7 @@ func (a *Attached) divide() {
 			cpu[row.Variant] = row.CPU
 		}
 	}
-	for _, under := range []string{NullCalls, NullMapped, AttachedPlain} {
+	for _, under := range []string{NullCalls, NullMapped, AttachedPlain, NullXDP, AttachedXDP} {
 		if cpu[under] > 0 {
 			a.Ratios[under] = cpu[AttachedRing] / cpu[under]
 		}

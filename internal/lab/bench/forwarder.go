@@ -116,12 +116,14 @@ func (f *forwarder) openNIC(p plan) error {
 	}
 	o := appliance.Options{
 		Load:  func() (*configs.Config, error) { return p.config(f.wire, f.host), nil },
-		NoNIC: p.variant == NullRing || p.variant == NullMapped, Engine: tap.Ring,
+		NoNIC: p.variant == NullRing || p.variant == NullMapped || p.variant == NullXDP, Engine: tap.Ring,
 		Ahead: func(queue int) []nic.Stage { return []nic.Stage{f.meters[queue]} },
 	}
 	switch p.variant {
 	case OnPlain, AttachedPlain:
 		o.Engine = tap.Plain
+	case NullXDP, AttachedXDP:
+		o.Engine = tap.XDP
 	case OnBusyRing:
 		o.BusyPoll = polling
 	}
