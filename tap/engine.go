@@ -85,6 +85,7 @@ func (o Options) settle() (_ Options, why string, err error) {
 	if o.Engine == Plain {
 		return o, "asked for", nil
 	}
+	o.xdp = o.Engine == XDP
 	p := probeOnce()
 	if o.Engine == Ring && p.engine != Ring {
 		return o, "", fmt.Errorf("engine ring: %s: %s, or choose plain", p.why, advice(p.err))

@@ -42,15 +42,15 @@ type mapped struct {
 
 // newMapped makes all that the engine needs, so that a shortage shows before the first frame. Until its
 // thread begins the engine belongs to its devices: see Device.Close.
-func newMapped(d *Direction, o Options, kind Engine) (*mapped, error) {
+func newMapped(d *Direction, o Options) (*mapped, error) {
 	m := &mapped{in: -1, out: -1, alarm: -1, busy: o.BusyPoll, batch: make([][]byte, 0, Batch),
 		message: newMessage(), own: d.slots(make([]byte, Batch*d.slotSize()))}
 	m.direction = d
 	m.drain = m.write
 	m.reach = func(do func(fd uintptr)) error { do(uintptr(m.out)); return nil }
-	err := m.equip(o, kind)
+	err := m.equip(o)
 	if err == nil {
-		err = m.enter(kind)
+		err = m.enter(o.xdp)
 	}
 	if err != nil {
 		return nil, m.end(err)
@@ -61,7 +61,7 @@ func newMapped(d *Direction, o Options, kind Engine) (*mapped, error) {
 }
 
 // equip makes descriptors, and what frames leave by.
-func (m *mapped) equip(o Options, kind Engine) (err error) {
+func (m *mapped) equip(o Options) (err error) {
 	d := m.direction
 	if m.in, err = duplicate(d.source); err != nil {
 		return d.from.failed("read from", err)
@@ -74,14 +74,10 @@ func (m *mapped) equip(o Options, kind Engine) (err error) {
 	}
 	m.polled = []unix.PollFd{{Fd: int32(m.in), Events: unix.POLLIN}, {Fd: int32(m.alarm), Events: unix.POLLIN}}
 	switch {
-	case d.to.attached() && kind == XDP:
-		x, err := d.to.xdpOf(d.queue, d.room)
-		if err != nil {
+	case d.to.attached():
+		if m.sink, m.exit, err = d.exit(o); err != nil {
 			return err
 		}
-		m.sink, m.exit = x, x
-	case d.to.attached():
-		m.sink = new(together)
 	case o.Engine == Ring:
 		b, err := newBurst()
 		if err != nil {
@@ -95,9 +91,9 @@ func (m *mapped) equip(o Options, kind Engine) (err error) {
 }
 
 // enter makes what frames come by, or takes it over.
-func (m *mapped) enter(kind Engine) error {
+func (m *mapped) enter(xdp bool) error {
 	d := m.direction
-	if kind == XDP {
+	if xdp {
 		x, err := d.from.xdpOf(d.queue, d.room)
 		if err != nil {
 			return err

@@ -92,6 +92,18 @@ func (o *outlet) write(fd uintptr) {
 	}
 }
 
+// exit returns what writes to an attached interface. A socket of AF_XDP is held for the caller.
+func (d *Direction) exit(o Options) (sink, *xdpSocket, error) {
+	if !o.xdp {
+		return new(together), nil, nil
+	}
+	x, err := d.to.xdpOf(d.queue, d.room)
+	if err != nil {
+		return nil, nil, err
+	}
+	return x, x, nil
+}
+
 // oneByOne writes a frame with a call.
 type oneByOne struct{}
 

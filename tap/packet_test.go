@@ -175,6 +175,9 @@ func testAttachedLosesAndCounts(t *testing.T, how Options) {
 		if err := out.Send([][]byte{c.frame}); err != nil {
 			t.Fatal(err)
 		}
+		if how.Engine == XDP && c.want.Out > 0 { // by which an interface without a carrier is down
+			c.want.Out, c.want.OutBytes, c.want.HostDown = c.want.Out-1, c.want.OutBytes-60, c.want.HostDown+1
+		}
 		if got := out.Tally(); got != c.want {
 			t.Errorf("%+v, want %+v", got, c.want)
 		}

@@ -34,9 +34,10 @@ func tag(kind, port int, batch uint32, index int) uint64 {
 
 // ring moves the frames of one or two directions by one io_uring, on one thread: what all of them have
 // to write and to read goes into the kernel with one call. But to an attached interface a batch is
-// written by sendmmsg.
+// written by sendmmsg, or by AF_XDP where the engine is XDP.
 type ring struct {
-	outlet // of the direction to an attached interface, which is the only one then
+	outlet            // of the direction to an attached interface, which is the only one then
+	exit   *xdpSocket // by which that writes, or nil
 	uring  *uring
 	ports  []*ringPort
 	turn   int   // the port that hands out next
@@ -75,7 +76,10 @@ func newRing(directions []*Direction, o Options) (r *ring, err error) {
 	for i, d := range directions {
 		if d.to.attached() {
 			fd := uintptr(r.ports[i].writer.fd)
-			r.direction, r.sink, r.drain = d, new(together), r.write
+			r.direction, r.drain = d, r.write
+			if r.sink, r.exit, err = d.exit(o); err != nil {
+				return nil, r.end(err)
+			}
 			r.reach = func(do func(fd uintptr)) error { do(fd); return nil }
 		}
 		d.from.holds(r)
@@ -166,6 +170,9 @@ func (r *ring) end(why error) error {
 		r.alarm = -1
 	}
 	r.uring.close()
+	if r.exit != nil {
+		r.exit.release()
+	}
 	for _, p := range r.ports {
 		p.close()
 		p.direction.public.store(p.direction.tally)

@@ -18,6 +18,8 @@ type Options struct {
 
 	// SingleReads makes the ring read frame by frame, as it must before Linux 6.7.
 	SingleReads bool
+
+	xdp bool // attached interfaces by AF_XDP
 }
 
 // Worker is what one goroutine drives: one direction of a queue pair, or both if both devices are TAPs on
@@ -114,7 +116,7 @@ func (j *joint) workers(a, b *Device) (all []*Worker, err error) {
 func (j *joint) worker(d *Direction) (*Worker, error) {
 	why := j.why
 	if d.from.attached() && j.asked == XDP {
-		m, err := newMapped(d, j.Options, XDP)
+		m, err := newMapped(d, j.Options)
 		if err != nil {
 			return nil, err
 		}
@@ -123,7 +125,7 @@ func (j *joint) worker(d *Direction) (*Worker, error) {
 		return w, nil
 	}
 	if d.from.attached() && j.asked != Plain {
-		m, err := newMapped(d, j.Options, Ring)
+		m, err := newMapped(d, j.Options)
 		if err == nil {
 			w := newWorker(m, d)
 			w.kind, w.why = Ring, d.from.name+" is attached, and the kernel puts its frames into memory of the program's"

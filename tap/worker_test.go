@@ -42,13 +42,12 @@ func link(t testing.TB, how Options, from, to *Device, room, tail int) *single {
 	how.Room, how.Tail = room, tail
 	d := newDirection(from, to, 0, how)
 	s := &single{Direction: d}
-	kind := how.Engine
-	if kind == XDP {
-		how.Engine = Ring // of TAPs
+	if how.Engine == XDP {
+		how.Engine, how.xdp = Ring, true
 	}
 	switch {
 	case how.Engine == Ring && from.attached():
-		m, err := newMapped(d, how, kind)
+		m, err := newMapped(d, how)
 		if err != nil {
 			t.Fatal(err)
 		}
