@@ -157,7 +157,7 @@ func (a *Appliance) open() (err error) {
 	if err = a.openMirror(); err != nil {
 		return err
 	}
-	a.losses = losses{log: a.log, wire: a.config.Wire.Name, host: a.config.Host.Name}
+	a.losses = losses{log: a.log, wire: a.config.Wire.Name, host: a.config.Host.Name, xdp: o.Engine == tap.XDP}
 	if o.Metrics != "" {
 		a.metrics, err = metrics.Open(o.Metrics, func() []control.Counter {
 			all, _ := a.Counters("") // of all, which no name can fail

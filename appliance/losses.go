@@ -15,6 +15,7 @@ import (
 type losses struct {
 	log        *slog.Logger
 	wire, host string // interfaces
+	xdp        bool   // what is attached is so by AF_XDP
 	said       map[string]bool
 }
 
@@ -32,7 +33,11 @@ func (l *losses) watch(s nic.Summary, drops []KernelDrops) {
 }
 
 func (l *losses) way(from, to string, t *tap.Tally) {
-	l.first(t.Oversize, from, fmt.Sprintf("frames of more than %d bytes, the longest IP packet's, are discarded: see what sends them to %s", room, from))
+	oversize := fmt.Sprintf("frames of more than %d bytes, the longest IP packet's, are discarded: see what sends them to %s", room, from)
+	if l.xdp {
+		oversize = fmt.Sprintf("frames for which AF_XDP has no room, most likely merged ones, are discarded: have %s merge none (ethtool -K %s gro off lro off), and what sends to it cut its own (tso off gso off), or choose --engine ring", from, from)
+	}
+	l.first(t.Oversize, from, oversize)
 	l.first(t.Uncut, from, fmt.Sprintf("merged packets that cannot be cut (SCTP, UFO, LRO) are discarded: have %s merge none (ethtool -K %s lro off gro off), and what sends to it cut its own (tso off gso off)", from, from))
 	l.first(t.TooLong, to, fmt.Sprintf("frames are longer than the MTU of %s allows, and given up: raise it (ip link set %s mtu ...)", to, to))
 	l.first(t.Refused, to, fmt.Sprintf("%s refuses frames for good, and they are given up: see what drops on its way out (nft list ruleset, tc -s qdisc show dev %s)", to, to))

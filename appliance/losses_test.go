@@ -19,19 +19,21 @@ func TestLosses(t *testing.T) {
 		drops []KernelDrops
 		lines int
 		says  []string
+		xdp   bool
 	}{
-		"oversize from the wire": {nic.Summary{ToHost: tap.Tally{Oversize: 3}}, nil, 1, []string{"more than", "interface=w frames=3"}},
-		"oversize from the host": {nic.Summary{ToWire: tap.Tally{Oversize: 1}}, nil, 1, []string{"interface=h frames=1"}},
-		"uncut":                  {nic.Summary{ToHost: tap.Tally{Uncut: 2}}, nil, 1, []string{"interface=w frames=2", "ethtool -K w lro off"}},
-		"too long":               {nic.Summary{ToHost: tap.Tally{TooLong: 1}}, nil, 1, []string{"interface=h frames=1", "ip link set h mtu"}},
-		"refused":                {nic.Summary{ToWire: tap.Tally{Refused: 1}}, nil, 1, []string{"interface=w frames=1", "nft list ruleset", "dev w"}},
-		"queue full":             {nic.Summary{}, []KernelDrops{{"w", tap.Drops{Rx: 7}, nil}, {"h", tap.Drops{Tx: 5}, nil}}, 1, []string{"interface=h frames=5", "faster than they were taken", "--queues"}},
-		"ring broken":            {nic.Summary{ToHost: tap.Tally{Uncut: 2}}, []KernelDrops{{"w", tap.Drops{Tx: 5}, nil}}, 2, []string{"interface=w frames=2", "interface=w frames=5", "other frames"}},
-		"drops unknown":          {nic.Summary{}, []KernelDrops{{"w", tap.Drops{}, errors.New("gone")}}, 0, nil},
-		"nothing lost":           {nic.Summary{ToHost: tap.Tally{In: 9, Out: 9, HostDown: 1, Retries: 5, Kept: 2}}, nil, 0, nil},
+		"oversize from the wire": {moved: nic.Summary{ToHost: tap.Tally{Oversize: 3}}, drops: nil, lines: 1, says: []string{"more than", "interface=w frames=3"}},
+		"oversize from the host": {moved: nic.Summary{ToWire: tap.Tally{Oversize: 1}}, drops: nil, lines: 1, says: []string{"interface=h frames=1"}},
+		"uncut":                  {moved: nic.Summary{ToHost: tap.Tally{Uncut: 2}}, drops: nil, lines: 1, says: []string{"interface=w frames=2", "ethtool -K w lro off"}},
+		"too long":               {moved: nic.Summary{ToHost: tap.Tally{TooLong: 1}}, drops: nil, lines: 1, says: []string{"interface=h frames=1", "ip link set h mtu"}},
+		"refused":                {moved: nic.Summary{ToWire: tap.Tally{Refused: 1}}, drops: nil, lines: 1, says: []string{"interface=w frames=1", "nft list ruleset", "dev w"}},
+		"queue full":             {moved: nic.Summary{}, drops: []KernelDrops{{"w", tap.Drops{Rx: 7}, nil}, {"h", tap.Drops{Tx: 5}, nil}}, lines: 1, says: []string{"interface=h frames=5", "faster than they were taken", "--queues"}},
+		"ring broken":            {moved: nic.Summary{ToHost: tap.Tally{Uncut: 2}}, drops: []KernelDrops{{"w", tap.Drops{Tx: 5}, nil}}, lines: 2, says: []string{"interface=w frames=2", "interface=w frames=5", "other frames"}},
+		"drops unknown":          {moved: nic.Summary{}, drops: []KernelDrops{{"w", tap.Drops{}, errors.New("gone")}}, lines: 0, says: nil},
+		"nothing lost":           {moved: nic.Summary{ToHost: tap.Tally{In: 9, Out: 9, HostDown: 1, Retries: 5, Kept: 2}}, drops: nil, lines: 0, says: nil},
+		"oversize by AF_XDP":     {moved: nic.Summary{ToHost: tap.Tally{Oversize: 3}}, lines: 1, says: []string{"interface=w frames=3", "ethtool -K w gro off", "--engine ring"}, xdp: true},
 	} {
 		var out bytes.Buffer
-		l := losses{log: slog.New(slog.NewTextHandler(&out, nil)), wire: "w", host: "h"}
+		l := losses{log: slog.New(slog.NewTextHandler(&out, nil)), wire: "w", host: "h", xdp: c.xdp}
 		for range 3 {
 			l.watch(c.moved, c.drops)
 		}
