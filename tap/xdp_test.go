@@ -409,3 +409,39 @@ func TestXDPInFrontOfTheStack(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
+
+// What cannot be is refused in a sentence that says what to do, and leaves the interface alone.
+func TestXDPRefuses(t *testing.T) {
+	requireXDP(t)
+	remove, err := rig.QuietVeths(9000, "xl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer remove()
+	long, err := Attach("xl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer long.Close()
+	one, two := openTAP(t, Config{Name: "xt", Queues: 2}), openTAP(t, Config{Name: "xu"})
+	many, err := AttachQueues("xl", 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer many.Close()
+	for what, c := range map[string]struct {
+		a, b  *Device
+		words string
+	}{
+		"a long MTU":     {long, two, "xl has an MTU of 9000, and AF_XDP takes frames of 3840 bytes: lower it, or choose ring"},
+		"no interface":   {two, two, "for interfaces that are attached"},
+		"several queues": {many, one, "one queue"},
+	} {
+		if _, err := Join(c.a, c.b, 0, Options{Engine: XDP, Room: 1522}); err == nil || !strings.HasPrefix(err.Error(), "engine xdp") || !strings.Contains(err.Error(), c.words) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if strings.Contains(features(t, "xl"), "prog/xdp") {
+		t.Error("a program was left")
+	}
+}
