@@ -123,8 +123,15 @@ func TestXDPBesideThePacketSocket(t *testing.T) {
 		}
 	}
 	l := link(t, Options{Engine: XDP}, d, d, 1522, 64)
-	move(t, l, 10, func(i int, f []byte) {
-		if !bytes.Equal(f, frame(i, 60)) {
+	for i := range 4 * 10 { // of which the first queue has some
+		f := frame(10+i, 60)
+		copy(f[6:12], []byte{2, 8, 8, 8, 8, byte(i)})
+		if err := far.Send(f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move(t, l, 5*10, func(i int, f []byte) {
+		if i < 10 && !bytes.Equal(f, frame(i, 60)) {
 			t.Errorf("frame %d of before: %x", i, f)
 		}
 	})
