@@ -125,11 +125,11 @@ func (t *Table[T]) AddAll(bundles [][]*Entry[T]) error {
 	}
 	more := map[ID]bool{}
 	for _, bundle := range bundles {
-		if !whole(bundle) {
-			return ErrBundle
+		if err := t.fits(bundle); err != nil {
+			return err
 		}
 		for _, e := range bundle {
-			if id := e.ID(); more[id] || t.Find(id) != nil {
+			if more[e.ID()] {
 				return fmt.Errorf("%s: %w", e.SA, ErrExists)
 			}
 			more[e.ID()] = true
@@ -137,6 +137,22 @@ func (t *Table[T]) AddAll(bundles [][]*Entry[T]) error {
 	}
 	for _, bundle := range bundles {
 		t.insert(bundle)
+	}
+	return nil
+}
+
+// fits is the error of a bundle that cannot come to those that are there.
+func (t *Table[T]) fits(bundle []*Entry[T]) error {
+	if !whole(bundle) {
+		return ErrBundle
+	}
+	if t.capacity > 0 && t.bundles >= t.capacity {
+		return fmt.Errorf("%w (%d bundles)", ErrFull, t.capacity)
+	}
+	for _, e := range bundle {
+		if t.Find(e.ID()) != nil {
+			return fmt.Errorf("%s: %w", e.SA, ErrExists)
+		}
 	}
 	return nil
 }
@@ -231,6 +247,7 @@ func (t *Table[T]) Replace(bundles [][]*Entry[T]) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	next := NewTable[T](t.capacity)
+	next.byHandle = make(map[uint32]*Entry[T], len(bundles))
 	next.lastHandle = t.lastHandle
 	next.seconds.Store(t.seconds.Load())
 	for _, bundle := range bundles {
@@ -244,9 +261,10 @@ func (t *Table[T]) Replace(bundles [][]*Entry[T]) error {
 		}
 	}
 	for _, bundle := range bundles {
-		if err := next.Add(bundle...); err != nil {
+		if err := next.fits(bundle); err != nil {
 			return err
 		}
+		next.insert(bundle)
 	}
 	t.index.Load().walk(func(id ID) {
 		if next.Find(id) == nil {

@@ -51,6 +51,16 @@ func TestBench(t *testing.T) {
 			Variant string
 			CPU     float64 `json:"cpu_us_per_s"`
 		}
+		Replay []struct {
+			Output string
+			CPU    float64 `json:"cpu_ns"`
+		}
+		Table struct {
+			Steps []struct {
+				Step string
+				CPU  float64 `json:"cpu_ns"`
+			}
+		}
 		Notes         []string
 		Inspected     int
 		Losses, Wrong []string
@@ -99,6 +109,9 @@ func TestBench(t *testing.T) {
 		if r.Suite == "" || r.Variant == "" || r.Size == 0 || r.Rounds == 0 || r.CPU <= 0 || r.Rate <= 0 {
 			t.Errorf("%+v", r)
 		}
+	}
+	if len(report.Replay) != 4 || len(report.Table.Steps) != 5 {
+		t.Errorf("replay %+v, table %+v", report.Replay, report.Table)
 	}
 	if report.Inspected == 0 || len(report.Losses)+len(report.Wrong) > 0 {
 		t.Errorf("%d frames inspected; losses %v, wrong %v", report.Inspected, report.Losses, report.Wrong)

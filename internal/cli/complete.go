@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"os"
 	"slices"
 	"strings"
 
@@ -10,7 +9,6 @@ import (
 	"tapsec/configs"
 	"tapsec/control"
 	"tapsec/internal/lab/conformance"
-	"tapsec/internal/netns"
 	"tapsec/sa"
 )
 
@@ -27,21 +25,12 @@ func completeFlags(cmd *cobra.Command) {
 	for flag, complete := range map[string]cobra.CompletionFunc{
 		"form": fixed(string(configs.InPlace), string(configs.Decap)), "annotate": fixed(string(configs.Trailer), string(configs.None)),
 		"log-format": fixed("text", "json"), "log-level": fixed("debug", "info", "warn", "error"),
-		"engine": fixed("auto", "ring", "plain"), "steer": fixed("auto", "spi", "flow"),
+		"engine": fixed("auto", "ring", "plain", "xdp"), "steer": fixed("auto", "spi", "flow"),
 		"wire-netns": completeNamespaces, "host-netns": completeNamespaces, "stack-netns": completeNamespaces,
 		"profile": fixed(sa.ProfileNames()...),
 	} {
 		_ = cmd.RegisterFlagCompletionFunc(flag, complete)
 	}
-}
-
-// completeNamespaces completes the name of a network namespace.
-func completeNamespaces(*cobra.Command, []string, string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
-	there, _ := os.ReadDir(netns.Names) // where there is none, there is no folder either
-	for _, f := range there {
-		names = append(names, f.Name())
-	}
-	return names, cobra.ShellCompDirectiveNoFileComp
 }
 
 // completeSA completes the one name of an SA of the running appliance that a command

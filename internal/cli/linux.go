@@ -4,10 +4,12 @@ package cli
 
 import (
 	"errors"
+	"os"
 
 	"github.com/spf13/cobra"
 
 	"tapsec/appliance"
+	"tapsec/internal/netns"
 	"tapsec/tap"
 )
 
@@ -26,4 +28,13 @@ func exitOfAppliance(err error) int {
 		return exitGone
 	}
 	return exitMachine
+}
+
+// completeNamespaces completes the name of a network namespace.
+func completeNamespaces(*cobra.Command, []string, string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
+	there, _ := os.ReadDir(netns.Names) // where there is none, there is no folder either
+	for _, f := range there {
+		names = append(names, f.Name())
+	}
+	return names, cobra.ShellCompDirectiveNoFileComp
 }

@@ -8,3 +8,8 @@ import "github.com/spf13/cobra"
 func ofThisSystem() []*cobra.Command { return nil }
 
 func exitOfAppliance(error) int { return exitMachine }
+
+// completeNamespaces has nothing to offer.
+func completeNamespaces(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveNoFileComp
+}

@@ -160,17 +160,3 @@ func args(want int) cobra.PositionalArgs {
 		return nil
 	}
 }
-
-// completeFlags tells the shell what the flags of run and replay take.
-func completeFlags(cmd *cobra.Command) {
-	fixed := func(names ...cobra.Completion) cobra.CompletionFunc {
-		return cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp)
-	}
-	// Errors would say that there is no such flag.
-	_ = cmd.MarkFlagFilename("config", "yaml", "yml", "json")
-	_ = cmd.MarkFlagFilename("state", "json")
-	_ = cmd.RegisterFlagCompletionFunc("form", fixed(string(configs.InPlace), string(configs.Decap)))
-	_ = cmd.RegisterFlagCompletionFunc("annotate", fixed(string(configs.Trailer), string(configs.None)))
-	_ = cmd.RegisterFlagCompletionFunc("log-format", fixed("text", "json"))
-	_ = cmd.RegisterFlagCompletionFunc("log-level", fixed("debug", "info", "warn", "error"))
-}

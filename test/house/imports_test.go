@@ -68,8 +68,8 @@ var mayImport = map[string][]string{
 	"internal/explain": {"appliance", "capture", "configs", "pipeline", "sa", "status", "wire", "internal/account",
 		"internal/diagnosis", "internal/wrap"},
 
-	"internal/lab/bench": {"appliance", "configs", "internal/netns", "tap", "internal/nic", "sa", "internal/outbound", "status",
-		"internal/lab/forge", "internal/lab/rig"},
+	"internal/lab/bench": {"appliance", "capture", "configs", "keys", "internal/inspect", "internal/netns", "tap", "internal/nic", "pipeline",
+		"sa", "internal/outbound", "status", "transport", "internal/lab/forge", "internal/lab/rig"},
 	"internal/lab/testbed": {"appliance", "configs", "internal/nic", "pipeline", "status", "internal/lab/rig",
 		"internal/lab/conformance", "internal/wrap"},
 	"internal/lab/hosts": {"appliance", "configs", "internal/netns", "sa", "internal/outbound", "status", "transport",

@@ -98,6 +98,38 @@ func TestLatencyLoss(t *testing.T) {
 	}
 }
 
+// TestTable: each step of a table has its figures, and its frames are good.
+func TestTable(t *testing.T) {
+	r := newReport(nil)
+	if err := r.measureTable(effort{sas: 3000}); err != nil {
+		t.Fatal(err)
+	}
+	if r.Table.SAs != 3000 || len(r.Table.Steps) != 5 {
+		t.Fatalf("%+v", r.Table)
+	}
+	for i, s := range r.Table.Steps {
+		if s.CPU <= 0 || i < 2 && s.Bytes <= 0 {
+			t.Errorf("%+v", s)
+		}
+	}
+}
+
+// TestReplay: a capture is told of in each way, as often as in the others.
+func TestReplay(t *testing.T) {
+	r := newReport(nil)
+	if err := r.measureReplay(effort{rounds: 2, replay: time.Minute}); err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Replay) != 4 {
+		t.Fatalf("%+v", r.Replay)
+	}
+	for _, p := range r.Replay {
+		if p.Rounds != 2 || p.CPU <= 0 || p.Rate <= 0 {
+			t.Errorf("%+v", p)
+		}
+	}
+}
+
 // hasty is for tests in which frames do not come.
 func hasty(t *testing.T) {
 	patient := settled

@@ -16,6 +16,8 @@ type Report struct {
 	Queues   []Queues           `json:"queues"`
 	Latency  []Latency          `json:"latency"`
 	Idle     []Idle             `json:"idle"`
+	Replay   []Replay           `json:"replay"`
+	Table    Table              `json:"table"`
 
 	Inspected int      `json:"inspected"` // frames that were received and looked at, one by one
 	Losses    []string `json:"losses"`    // rounds in which not every frame came out, not counted

@@ -26,6 +26,9 @@ var (
 	gateways = [2]netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.51.100.2")}
 )
 
+// The ends of what they say to each other.
+var source, sink = netip.AddrPortFrom(hosts[0], 4000), netip.AddrPortFrom(hosts[1], 5000)
+
 // suite is one kind of protection: its SAs, innermost first.
 type suite struct {
 	name string
@@ -80,7 +83,7 @@ type traffic struct {
 // newTraffic seals UDP packets, each with a sequence number of its own from 1.
 func newTraffic(s suite, size int) (*traffic, error) {
 	const udp = 8
-	packet := forge.UDP(nil, netip.AddrPortFrom(hosts[0], 4000), netip.AddrPortFrom(hosts[1], 5000), make([]byte, size-udp))
+	packet := forge.UDP(nil, source, sink, make([]byte, size-udp))
 	sealer, err := outbound.NewSealer(nil, s.sas...)
 	if err != nil {
 		return nil, err
