@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -150,7 +151,8 @@ func replay(o replayOptions) (err error) {
 		return inputError(err)
 	}
 	defer in.Close()
-	frames, err := capture.NewReader(in)
+	progress := inspect.NewProgress(in)
+	frames, err := capture.NewReader(progress)
 	if err != nil {
 		return inputError(fmt.Errorf("%s: %w", files.Name(o.in), err))
 	}
@@ -175,7 +177,8 @@ func replay(o replayOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	sum, err := o.capture(frames, inspector, file, interrupted)
+	end := o.progress(progress, inspector)
+	sum, err := o.capture(frames, inspector, file, interrupted, end)
 	err = errors.Join(err, page.write(&o, c, sum))
 	if err != nil || o.expect == "" {
 		return err
@@ -187,8 +190,7 @@ func replay(o replayOptions) (err error) {
 }
 
 // capture inspects the frames, and sums up also where they cannot be read to the end.
-func (o *replayOptions) capture(frames *capture.Reader, inspector *inspect.Inspector, file *inspect.File, interrupted func() bool) (*inspect.Summary, error) {
-	end := o.progress(inspector)
+func (o *replayOptions) capture(frames *capture.Reader, inspector *inspect.Inspector, file *inspect.File, interrupted func() bool, end func()) (*inspect.Summary, error) {
 	err := inspector.Capture(frames, file, func() error {
 		if interrupted() {
 			return errInterrupted
@@ -239,11 +241,11 @@ func (o *replayOptions) sumUp(s *inspect.Summary) error {
 
 // progress shows on a terminal how far a capture is read, where nothing else goes
 // there meanwhile.
-func (o *replayOptions) progress(i *inspect.Inspector) (end func()) {
+func (o *replayOptions) progress(p *inspect.Progress, i *inspect.Inspector) (end func()) {
 	if console.IsTerminal(o.stdout) && !o.summaryOnly {
 		return func() {}
 	}
-	return console.New(o.stderr).Show(func() string { return fmt.Sprintf("%d frames", i.Frames()) })
+	return console.New(o.stderr).Show(func() string { return p.Line(i.Frames(), time.Now()) })
 }
 
 // inspector is the NIC and who tells of its frames.

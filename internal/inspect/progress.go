@@ -1,0 +1,50 @@
+package inspect
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"sync/atomic"
+	"time"
+)
+
+// Progress is a capture that knows how far it was read. Any goroutine may ask.
+type Progress struct {
+	from  io.Reader
+	size  int64 // bytes; 0 where nobody knows, as of a pipe
+	began time.Time
+	read  atomic.Int64
+}
+
+// NewProgress reads a capture from a file or a pipe.
+func NewProgress(from io.Reader) *Progress {
+	p := &Progress{from: from, began: time.Now()}
+	if f, ok := from.(interface{ Stat() (fs.FileInfo, error) }); ok {
+		if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
+			p.size = st.Size()
+		}
+	}
+	return p
+}
+
+// Read is io.Reader.
+func (p *Progress) Read(b []byte) (int, error) {
+	n, err := p.from.Read(b)
+	p.read.Add(int64(n))
+	return n, err
+}
+
+// Line says how many frames were read, how many in a second, and how long the rest
+// takes at that rate, where that can be told.
+func (p *Progress) Line(frames int64, now time.Time) string {
+	took := now.Sub(p.began).Seconds()
+	line := fmt.Sprintf("%d frames", frames)
+	if took <= 0 || frames == 0 {
+		return line
+	}
+	line += fmt.Sprintf(", %.0f a second", float64(frames)/took)
+	if read := p.read.Load(); read > 0 && read <= p.size {
+		line += fmt.Sprintf(", %.0f s left", took*float64(p.size-read)/float64(read))
+	}
+	return line
+}
