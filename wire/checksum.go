@@ -134,19 +134,32 @@ func Checksum(start uint32, b []byte) uint16 {
 	order := binary.LittleEndian
 	start = start>>16 + start&0xffff
 	sum, carry := uint64(bits.ReverseBytes16(uint16(start>>16+start))), uint64(0)
-	for ; len(b) >= 32; b = b[32:] {
-		sum, carry = bits.Add64(sum, order.Uint64(b), carry)
+	for ; len(b) >= 128; b = b[128:] { // the longer a chain of additions with carry, the better
+		sum, carry = bits.Add64(sum, order.Uint64(b), 0)
 		sum, carry = bits.Add64(sum, order.Uint64(b[8:]), carry)
 		sum, carry = bits.Add64(sum, order.Uint64(b[16:]), carry)
 		sum, carry = bits.Add64(sum, order.Uint64(b[24:]), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(b[32:]), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(b[40:]), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(b[48:]), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(b[56:]), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(b[64:]), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(b[72:]), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(b[80:]), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(b[88:]), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(b[96:]), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(b[104:]), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(b[112:]), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(b[120:]), carry)
+		sum += carry
 	}
 	for ; len(b) >= 8; b = b[8:] {
-		sum, carry = bits.Add64(sum, order.Uint64(b), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(b), 0)
+		sum += carry
 	}
 	var last [8]byte
 	copy(last[:], b)
-	sum, carry = bits.Add64(sum, order.Uint64(last[:]), carry)
-	sum, carry = bits.Add64(sum, 0, carry)
+	sum, carry = bits.Add64(sum, order.Uint64(last[:]), 0)
 	sum += carry
 	for sum > 0xffff {
 		sum = sum>>16 + sum&0xffff
