@@ -111,7 +111,7 @@ func (c *Cutter) Append(dst []byte) []byte {
 // ones.
 func (c *Cutter) write(piece []byte, last bool) {
 	for i := range c.nested {
-		c.ips[i].write(piece, c.number)
+		c.ips[i].write(piece, len(piece)-c.ips[i].at, c.number)
 	}
 	b := piece[c.upper:]
 	if c.tcp {

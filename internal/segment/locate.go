@@ -13,14 +13,14 @@ type header struct {
 	id uint16 // of the first piece
 }
 
-// write gives the header of a piece its length and, in IPv4, identification and checksum.
-func (h header) write(piece []byte, number int) {
+// write gives the header of a piece the length of its packet and, in IPv4, identification and checksum.
+func (h header) write(piece []byte, length, number int) {
 	b := piece[h.at:]
 	if !h.v4 {
-		binary.BigEndian.PutUint16(b[4:], uint16(len(b)-wire.IPv6Len))
+		binary.BigEndian.PutUint16(b[4:], uint16(length-wire.IPv6Len))
 		return
 	}
-	binary.BigEndian.PutUint16(b[2:], uint16(len(b)))
+	binary.BigEndian.PutUint16(b[2:], uint16(length))
 	binary.BigEndian.PutUint16(b[4:], h.id+uint16(number))
 	b[10], b[11] = 0, 0
 	binary.BigEndian.PutUint16(b[10:], wire.Checksum(0, b[:int(b[0]&15)*4]))

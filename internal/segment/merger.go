@@ -1,0 +1,205 @@
+package segment
+
+import (
+	"bytes"
+	"encoding/binary"
+
+	"tapsec/wire"
+)
+
+// Merger is the reverse of a Cutter: it puts neighbours of one TCP or UDP flow into a merged frame, of
+// which a Cutter makes those very same frames again. The zero value has merged none. It looks for what
+// the kernel's own GRO would (net/ipv4/tcp_offload.c, udp_offload.c, af_inet.c in Linux), and is
+// stricter where cutting would lose something:
+//
+//   - Ethernet header with tags and IP header are the same, but for lengths, checksum and, in IPv4, an
+//     identification that is one higher each time. ECN, DF, TTL and flow label are so kept.
+//   - There are neither IPv4 options nor IPv6 extension headers, no fragments, no bytes behind the
+//     packet, and all checksums are right and there.
+//   - All have the same length, but for the last, which may be shorter.
+//   - TCP: one goes on where the one before ended; acknowledgment, window, options (timestamps among
+//     them) and flags are the same. Only the last has PSH or FIN; SYN, RST, URG and CWR stay alone, and
+//     so do segments without payload.
+//   - UDP: the ports are the same.
+//
+// Only neighbours are merged, so that no frame overtakes another, of its flow or of any.
+type Merger struct {
+	first, last segment
+	frame       []byte // the first
+	pieces      int
+}
+
+// MaxHeaders is the length in bytes that AppendHeaders adds at most: the virtio header, those of
+// Ethernet with all the tags there may be, IPv6 and TCP.
+const MaxHeaders = HeaderLen + maxLink + wire.IPv6Len + 60
+
+const maxLink = 14 + 4*4
+
+// segment is what a Merger looks at in a frame.
+type segment struct {
+	l3, upper, payload int // where IP header, TCP or UDP header, and payload begin
+	size               int // of the payload, in bytes
+	v4, tcp            bool
+	id                 uint16 // of IPv4
+	seq                uint32 // of TCP
+	final              uint8  // TCP's PSH and FIN
+}
+
+// Merge returns how many frames from the first one on are to go as one, at least 1. There must be one.
+// They stay as they are; AppendHeaders and Payload give what that one consists of, until the next call.
+func (m *Merger) Merge(frames [][]byte) int {
+	m.pieces, m.frame = 1, frames[0]
+	if !m.first.read(frames[0]) {
+		return 1
+	}
+	m.last = m.first
+	for _, frame := range frames[1:] {
+		var next segment
+		if !m.open() || !next.read(frame) || !m.continues(&next, frame) {
+			break
+		}
+		if m.pieces == 1 && !m.first.summed(m.frame) || !next.summed(frame) {
+			break
+		}
+		m.last = next
+		m.pieces++
+	}
+	return m.pieces
+}
+
+// open reports whether a frame may follow the last one.
+func (m *Merger) open() bool { return m.last.size == m.first.size && m.last.final == 0 }
+
+// continues reports whether a frame follows the last one.
+func (m *Merger) continues(next *segment, frame []byte) bool {
+	a, b := &m.first, next
+	if a.l3 != b.l3 || a.payload != b.payload || a.v4 != b.v4 || a.tcp != b.tcp || b.size > a.size ||
+		m.length()+b.size-a.l3 > maxPacket || !bytes.Equal(m.frame[:a.l3], frame[:a.l3]) {
+		return false
+	}
+	return a.sameIP(m.frame, frame) && (!a.v4 || b.id == a.id+uint16(m.pieces)) && a.sameUpper(m.frame, frame) &&
+		(!a.tcp || b.seq == m.last.seq+uint32(m.last.size))
+}
+
+// length is what the merged frame has so far, in bytes.
+func (m *Merger) length() int { return m.first.payload + (m.pieces-1)*m.first.size + m.last.size }
+
+func (s *segment) sameIP(a, b []byte) bool {
+	a, b = a[s.l3:s.upper], b[s.l3:s.upper]
+	if s.v4 {
+		return a[1] == b[1] && bytes.Equal(a[6:10], b[6:10]) && bytes.Equal(a[12:], b[12:])
+	}
+	return bytes.Equal(a[:4], b[:4]) && bytes.Equal(a[6:], b[6:])
+}
+
+func (s *segment) sameUpper(a, b []byte) bool {
+	a, b = a[s.upper:s.payload], b[s.upper:s.payload]
+	if !s.tcp {
+		return bytes.Equal(a[:4], b[:4])
+	}
+	return bytes.Equal(a[:4], b[:4]) && bytes.Equal(a[8:13], b[8:13]) && (a[13]^b[13])&^(flagFIN|flagPSH) == 0 &&
+		bytes.Equal(a[14:16], b[14:16]) && bytes.Equal(a[18:], b[18:])
+}
+
+// read finds the headers of a frame that may be merged with others; false where it may not, whatever
+// they are.
+func (s *segment) read(frame []byte) bool {
+	*s = segment{l3: network(frame)}
+	if s.l3 > maxLink || s.l3+wire.IPv4Len > len(frame) {
+		return false
+	}
+	proto, ok := s.readIP(frame)
+	if !ok || s.upper >= len(frame) {
+		return false
+	}
+	switch b := frame[s.upper:]; proto {
+	case wire.ProtoTCP:
+		s.tcp, ok = true, s.readTCP(b)
+	case wire.ProtoUDP:
+		s.payload = s.upper + wire.UDPLen
+		ok = len(b) > wire.UDPLen && int(binary.BigEndian.Uint16(b[4:])) == len(b)
+	default:
+		return false
+	}
+	s.size = len(frame) - s.payload
+	return ok && s.size > 0
+}
+
+// readIP reads an IP header that is as short as can be, of a packet that is no fragment and ends where
+// the frame does.
+func (s *segment) readIP(frame []byte) (proto uint8, ok bool) {
+	const fragment = 0x3fff // more fragments, and the offset
+	be, b := binary.BigEndian, frame[s.l3:]
+	switch be.Uint16(frame[s.l3-2:]) {
+	case wire.EtherIPv4:
+		s.v4, s.upper, s.id = true, s.l3+wire.IPv4Len, be.Uint16(b[4:])
+		return b[9], b[0] == 0x45 && int(be.Uint16(b[2:])) == len(b) && be.Uint16(b[6:])&fragment == 0 &&
+			be.Uint16(b[10:]) != 0xffff && wire.Checksum(0, b[:wire.IPv4Len]) == 0
+	case wire.EtherIPv6:
+		s.upper = s.l3 + wire.IPv6Len
+		return b[6], b[0]>>4 == 6 && wire.IPv6Len+int(be.Uint16(b[4:])) == len(b)
+	}
+	return 0, false
+}
+
+func (s *segment) readTCP(b []byte) bool {
+	const syn, rst, ack, urg = 0x02, 0x04, 0x10, 0x20
+	if len(b) < tcpLen {
+		return false
+	}
+	length, flags := int(b[12]>>4)*4, b[13]
+	s.payload, s.seq, s.final = s.upper+length, binary.BigEndian.Uint32(b[4:]), flags&(flagFIN|flagPSH)
+	return length >= tcpLen && flags&(syn|rst|ack|urg|flagCWR) == ack
+}
+
+// summed reports whether a frame's checksum is the one that a Cutter would write.
+func (s *segment) summed(frame []byte) bool {
+	const none, tcpSum, udpSum = 0, 16, 6
+	b := frame[s.upper:]
+	if s.tcp {
+		return binary.BigEndian.Uint16(b[tcpSum:]) != 0xffff && s.sum(frame, len(b), b) == 0
+	}
+	return binary.BigEndian.Uint16(b[udpSum:]) != none && s.sum(frame, len(b), b) == 0
+}
+
+// sum is the checksum over a pseudo-header and bytes.
+func (s *segment) sum(frame []byte, length int, b []byte) uint16 {
+	proto := uint8(wire.ProtoUDP)
+	if s.tcp {
+		proto = wire.ProtoTCP
+	}
+	return wire.Checksum(header{at: s.l3, v4: s.v4}.pseudo(frame, proto)+uint32(length), b)
+}
+
+// Payload is a frame's part in the merged one, which follows that of the frame before.
+func (m *Merger) Payload(frame []byte) []byte { return frame[m.first.payload:] }
+
+// AppendHeaders appends the merged frame up to the first Payload: its virtio header, and all headers of
+// the frame. The checksum is left to the receiver, with the sum over the pseudo-header in its place.
+func (m *Merger) AppendHeaders(dst []byte) []byte {
+	const tcpSum, udpSum = 16, 6
+	s, from := &m.first, len(dst)+HeaderLen
+	kind, place := uint8(kindUDP), udpSum
+	if s.tcp {
+		kind, place = kindTCPv4, tcpSum
+		if !s.v4 {
+			kind = kindTCPv6
+		}
+	}
+	order := binary.NativeEndian
+	dst = append(dst, needsSum, kind)
+	for _, field := range []int{s.payload, s.size, s.upper, place} {
+		dst = order.AppendUint16(dst, uint16(field))
+	}
+	dst = append(dst, m.frame[:s.payload]...)
+	frame, length := dst[from:], m.length()
+	upper := frame[s.upper:]
+	header{at: s.l3, v4: s.v4, id: s.id}.write(frame, length-s.l3, 0)
+	if s.tcp {
+		upper[13] |= m.last.final
+	} else {
+		binary.BigEndian.PutUint16(upper[4:], uint16(length-s.upper))
+	}
+	binary.BigEndian.PutUint16(upper[place:], ^s.sum(frame, length-s.upper, nil))
+	return dst
+}
