@@ -62,7 +62,7 @@ func Start(t *testing.T, args ...string) *Process {
 func Launch(t *testing.T, ns *netns.Namespace, cmd *exec.Cmd) *Process {
 	t.Helper()
 	p := &Process{t: t, Cmd: cmd, exited: make(chan error, 1)}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
 	out, in, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +82,8 @@ func Launch(t *testing.T, ns *netns.Namespace, cmd *exec.Cmd) *Process {
 		close(p.exited)
 	}()
 	t.Cleanup(func() {
-		_ = cmd.Process.Signal(unix.SIGKILL) // has mostly ended
+		_ = unix.Kill(-cmd.Process.Pid, unix.SIGKILL) // has mostly ended; its children write into the same pipe
+		_ = out.SetReadDeadline(time.Now().Add(Patience / 10))
 		<-p.exited
 		if t.Failed() {
 			t.Logf("%s said:\n%s", cmd, Tail(p.Text(), 60))
