@@ -4,12 +4,12 @@ GO ?= go
 PEERS = python3-scapy tshark tcpdump iproute2 iputils-ping iperf3 ethtool procps \
 	user-mode-linux kmod libipsec-mb-dev strongswan-charon strongswan-swanctl libcharon-extra-plugins \
 	libstrongswan-standard-plugins libstrongswan-extra-plugins systemd gdb prometheus curl chromium gcc \
-	tmux
+	tmux lintian mmdebstrap
 INTEROP = $(CURDIR)/bin/interop
 FUZZTIME ?= 10m
 SOAK ?= 2m
 
-.PHONY: build demo test interop race lint fuzz mutate soak bench check peers help cross web
+.PHONY: build demo test interop race lint fuzz mutate soak bench check peers dist help cross web
 
 help:
 	@echo 'make demo   show the appliance at work in a throw-away rig'
@@ -21,10 +21,11 @@ help:
 	@echo 'make mutate PACKAGE=./wire    which breaks of one line its tests do not notice'
 	@echo 'make soak   everything at once against the running program, for SOAK ($(SOAK)); SEED=n repeats'
 	@echo 'make interop  real IPsec implementations judge; writes the matrix in docs/interop.md'
+	@echo 'make dist   static binaries and Debian packages in dist/ (needs dpkg-deb, git)'
 	@echo 'make peers  install the peers that judge in the tests (Debian, root)'
 
 build:
-	$(GO) build -trimpath -o bin/tapsec .
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/tapsec .
 
 demo: build
 	bin/tapsec demo
@@ -88,6 +89,10 @@ bench:
 
 check: lint test race
 	test/red.sh
+
+# The same bytes for the same commit; SOURCE_DATE_EPOCH is the commit's time, if not given.
+dist:
+	packaging/build dist $(VERSION)
 
 peers:
 	apt-get update -qq
