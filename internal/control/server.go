@@ -28,6 +28,7 @@ import (
 
 	"tapsec/control"
 	"tapsec/internal/event"
+	"tapsec/keys"
 	"tapsec/sa"
 )
 
@@ -216,7 +217,8 @@ func answer(w http.ResponseWriter, r *http.Request, f func(*http.Request) (any, 
 	status := http.StatusOK
 	switch {
 	case err != nil:
-		said := control.ErrorOf(err)
+		said := *control.ErrorOf(err)
+		said.Text = keys.Redact(said.Text) // where a name or a field is named there may be a key
 		document, status = said, statuses[said.Code]
 	case document == nil:
 		w.WriteHeader(http.StatusNoContent)
