@@ -70,14 +70,15 @@ func newMachine(t *testing.T) *machine {
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		var left []string
-		for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
-			more, _ := filepath.Glob(pattern + group)
-			left = append(left, more...)
-		}
-		for _, dir := range left {
-			_ = exec.Command("find", dir, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";").Run()
-		}
+		program.Await(t, "the machine's control groups go with its processes", func() bool {
+			above, _ := filepath.Glob("/sys/fs/cgroup/" + group)
+			beneath, _ := filepath.Glob("/sys/fs/cgroup/*/" + group)
+			left := append(above, beneath...)
+			for _, dir := range left {
+				_ = exec.Command("find", dir, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";").Run()
+			}
+			return len(left) == 0
+		})
 	})
 	program.Await(t, "systemd runs", func() bool {
 		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", cmd.Process.Pid))
