@@ -37,7 +37,7 @@ func OpenCopy(name string) (*Copy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Copy{file: in, fd: int(in.Fd()), message: newMessage(), slot: make([]byte, head+copyRoom)}, nil
+	return &Copy{file: in, fd: int(in.Fd()), message: newMessage(true), slot: make([]byte, head+copyRoom)}, nil
 }
 
 // onlyForUs leaves out frames to others, which come where somebody else has made the

@@ -39,6 +39,7 @@ type Direction struct {
 	source, target *os.File
 	room, tail     int // bytes of a frame, and after it
 	engine         engine
+	packer         packer
 	taken          int // frames handed out since the last Send
 	tally          Tally
 	public         counters
@@ -50,12 +51,13 @@ type engine interface {
 	open() error
 	rounds() uint64
 	next() (*Direction, [][]byte, error)
-	send(d *Direction, frames [][]byte) error
+	send(d *Direction, parcels []parcel) error
 	stop()
 }
 
 func newDirection(from, to *Device, queue int, o Options) *Direction {
-	return &Direction{from: from, to: to, queue: queue, source: from.queues[queue], target: to.writer(queue), room: o.Room, tail: o.Tail}
+	return &Direction{from: from, to: to, queue: queue, source: from.queues[queue], target: to.writer(queue), room: o.Room, tail: o.Tail,
+		packer: newPacker(to)}
 }
 
 // From returns the device that the direction's frames come from.
@@ -75,21 +77,33 @@ func (d *Direction) Tally() Tally { return d.public.load() }
 func (d *Direction) Send(frames [][]byte) error {
 	d.tally.Kept += int64(d.taken - len(frames))
 	d.taken = 0
-	err := d.engine.send(d, frames)
+	err := d.engine.send(d, d.packer.pack(frames))
 	d.public.store(d.tally)
 	return err
 }
 
-// lose counts a frame that was not written, if the error means that it is lost, and reports whether it is.
-// A frame too short for a header gets EINVAL.
-func (d *Direction) lose(err error) bool {
+// received counts a frame.
+func (d *Direction) received(frame []byte) {
+	d.tally.In++
+	d.tally.InBytes += uint64(len(frame))
+}
+
+// wrote counts the frames of a parcel that was written.
+func (d *Direction) wrote(p *parcel) {
+	d.tally.Out += uint64(p.frames)
+	d.tally.OutBytes += uint64(p.bytes)
+}
+
+// lose counts the frames of a parcel that was not written, if the error means that they are lost, and reports
+// whether they are. A frame too short for a header gets EINVAL.
+func (d *Direction) lose(p *parcel, err error) bool {
 	switch {
 	case err == unix.EIO, err == unix.ENETDOWN:
-		d.tally.HostDown++
+		d.tally.HostDown += uint64(p.frames)
 	case err == unix.EMSGSIZE:
-		d.tally.TooLong++
+		d.tally.TooLong += uint64(p.frames)
 	case err == unix.EINVAL:
-		d.tally.Refused++
+		d.tally.Refused += uint64(p.frames)
 	default:
 		return false
 	}
@@ -108,12 +122,20 @@ func (d *Device) failed(what string, err error) error {
 const head = 16
 
 // slotSize is what a slot takes in memory.
-func (d *Direction) slotSize() int { return (head + d.room + max(d.tail, 1) + 63) &^ 63 }
+func (d *Direction) slotSize() int { return (head + d.longest() + max(d.tail, 1) + 63) &^ 63 }
 
-// slots cuts memory into slots, each with head room, a frame's room and tail. A read may fill one byte
-// more than a frame's room: the kernel silently truncates a longer frame, which has to be noticed.
+// longest is how many bytes come at once: a frame's, or those of a merged one, which then takes a slot.
+func (d *Direction) longest() int {
+	if d.from.virtio {
+		return max(d.room, maxMerged)
+	}
+	return d.room
+}
+
+// slots cuts memory into slots, each with head room, room for what comes at once, and tail. A read may fill
+// one byte more than that room: the kernel silently truncates a longer frame, which has to be noticed.
 func (d *Direction) slots(memory []byte) [][]byte {
-	size, filled, whole := d.slotSize(), head+d.room+1, head+d.room+max(d.tail, 1)
+	size, filled, whole := d.slotSize(), head+d.longest()+1, head+d.longest()+max(d.tail, 1)
 	slots := make([][]byte, len(memory)/size)
 	for i := range slots {
 		slots[i] = memory[i*size : i*size+filled : i*size+whole]

@@ -44,7 +44,7 @@ type mapped struct {
 // thread begins the engine belongs to its devices: see Device.Close.
 func newMapped(d *Direction, o Options) (*mapped, error) {
 	m := &mapped{in: -1, out: -1, alarm: -1, busy: o.BusyPoll, batch: make([][]byte, 0, Batch),
-		message: newMessage(), own: d.slots(make([]byte, Batch*d.slotSize()))}
+		message: newMessage(true), own: d.slots(make([]byte, Batch*d.slotSize()))}
 	m.direction = d
 	m.drain = m.write
 	m.reach = func(do func(fd uintptr)) error { do(uintptr(m.out)); return nil }
@@ -171,7 +171,7 @@ func (m *mapped) end(why error) error {
 	switch {
 	case m.ring == nil:
 	case reading:
-		abandon(m.ring, m.own, m.batch)
+		abandon(m.ring, m.own, m.batch, m.direction)
 	default:
 		m.ring.giveBack()
 		m.ring.release()
@@ -199,15 +199,15 @@ func (m *mapped) stop() {
 	}
 }
 
-func (m *mapped) send(d *Direction, frames [][]byte) error {
+func (m *mapped) send(d *Direction, parcels []parcel) error {
 	if m.last != nil {
-		d.tally.HostDown += uint64(len(frames))
+		d.tally.HostDown += framesOf(parcels)
 		return m.last
 	}
 	if err := m.open(); err != nil {
 		return err
 	}
-	return m.outlet.send(d, frames)
+	return m.outlet.send(d, parcels)
 }
 
 // next returns all frames that have come, up to Batch:
@@ -289,8 +289,7 @@ func (m *mapped) take() error {
 			return d.from.failed("read from", err)
 		default:
 			m.batch = append(m.batch, frame)
-			d.tally.In++
-			d.tally.InBytes += uint64(len(frame))
+			d.received(frame)
 		}
 	}
 	return nil

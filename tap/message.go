@@ -21,9 +21,10 @@ const (
 // errUncut is for a merged frame that cannot be cut.
 var errUncut = errors.New("merged in a way that cannot be cut")
 
-// message receives frames of a packet socket with what the kernel delivers beside their bytes. It is made
-// once for a direction, so that nothing is allocated for a frame.
+// message receives frames of a packet socket, or of a TAP that merges, with what the kernel delivers beside
+// their bytes. It is made once for a direction, so that nothing is allocated for a frame.
 type message struct {
+	socket  bool
 	header  unix.Msghdr
 	parts   [2]unix.Iovec
 	control [8]uint64 // room for one control message, aligned
@@ -31,7 +32,9 @@ type message struct {
 	long    []byte // head room, then a merged frame, or the rest of one longer than near
 }
 
-func newMessage() *message { return &message{long: make([]byte, head+longest)} }
+func newMessage(socket bool) *message {
+	return &message{socket: socket, long: make([]byte, head+longest)}
+}
 
 // pending reports whether pieces of a merged frame are left.
 func (m *message) pending() bool { return m.cutter.Len() > 0 }
@@ -97,6 +100,13 @@ func (m *message) read(fd int, slot []byte, first int) (int, error) {
 	m.parts[0].SetLen(segment.HeaderLen + first)
 	m.parts[1].Base = &m.long[head+first]
 	m.parts[1].SetLen(longest - first)
+	if !m.socket {
+		n, _, errno := unix.Syscall(unix.SYS_READV, uintptr(fd), uintptr(unsafe.Pointer(&m.parts)), uintptr(len(m.parts)))
+		if errno != 0 {
+			return 0, errno
+		}
+		return int(n) - segment.HeaderLen, nil
+	}
 	m.header.Iov, m.header.Iovlen = &m.parts[0], uint64(len(m.parts))
 	m.header.Control = (*byte)(unsafe.Pointer(&m.control))
 	m.header.SetControllen(int(unsafe.Sizeof(m.control)))

@@ -51,8 +51,9 @@ type model struct {
 // answer is a completion that is still to be told.
 type answer struct {
 	completion
-	memory []byte // of a write or read
-	frame  []byte // what it must hold, or shall
+	memory []byte       // of a write or read
+	parts  []unix.Iovec // of a write whose memory is in several places
+	frame  []byte       // what it must hold, or shall
 }
 
 // choose returns a number below limit, 0 at the script's end.
@@ -126,11 +127,16 @@ func (m *model) begin(e submission) {
 	port := int(e.data >> 48 & 0xff)
 	memory := memoryAt(&e.address, e.length)
 	switch e.op {
-	case opWrite:
-		a := answer{completion: completion{data: e.data, result: int32(e.length)}, memory: memory, frame: bytes.Clone(memory)}
-		number := 0
-		if len(memory) >= 16 {
-			number = int(binary.BigEndian.Uint16(memory[14:]))
+	case opWrite, opWritev:
+		a := answer{completion: completion{data: e.data}, memory: memory}
+		if e.op == opWritev {
+			a.memory, a.parts = nil, unsafe.Slice(*(**unix.Iovec)(unsafe.Pointer(&e.address)), e.length)
+		}
+		a.frame = bytes.Clone(a.bytes())
+		a.result = int32(len(a.frame))
+		number, frame := 0, a.frame[min(len(a.frame), m.prefix()):]
+		if len(frame) >= 16 {
+			number = int(binary.BigEndian.Uint16(frame[14:]))
 		}
 		switch fault := m.choose(8); {
 		case m.failed:
@@ -168,9 +174,24 @@ func (m *model) cancel(data uint64) {
 	m.pending = append(m.pending, answer{completion: completion{data: data, result: 1}})
 }
 
+// bytes are those that a write is of.
+func (a *answer) bytes() []byte {
+	if a.parts == nil {
+		return a.memory
+	}
+	var all []byte
+	for _, p := range a.parts {
+		all = append(all, unsafe.Slice(p.Base, p.Len)...)
+	}
+	return all
+}
+
+// prefix is the length of what stands in front of each frame.
+func (m *model) prefix() int { return m.ring.ports[0].direction.from.prefix() }
+
 // read is the next frame that comes by a port.
 func (m *model) read(port int) []byte {
-	f := modelFrame(port, m.sent[port])
+	f := append(make([]byte, m.prefix()), modelFrame(port, m.sent[port])...)
 	m.left[port]--
 	m.sent[port]++
 	return f
@@ -216,8 +237,8 @@ func (m *model) feed() {
 // tell completes an entry.
 func (m *model) tell(a answer) {
 	switch {
-	case a.data>>56 == ofWrite && !bytes.Equal(a.memory, a.frame):
-		m.wrong = fmt.Errorf("a write's memory was used again: %x, was %x", a.memory, a.frame)
+	case a.data>>56 == ofWrite && !bytes.Equal(a.bytes(), a.frame):
+		m.wrong = fmt.Errorf("a write's memory was used again: %x, was %x", a.bytes(), a.frame)
 	case a.data>>56 == ofRead:
 		copy(a.memory, a.frame)
 	}
@@ -245,6 +266,7 @@ func (m *model) lie() {
 // how the model's ring is made.
 type modelled struct {
 	single, hostile, mute bool
+	virtio                bool // a header in front of each frame
 	frames                int
 	device                *Device
 }
@@ -265,8 +287,12 @@ func modelDevice(t testing.TB) *Device {
 // ring's end.
 func (o modelled) run(t *testing.T, script []byte) (m *model, why error) {
 	t.Helper()
+	d := o.device
+	if o.virtio {
+		d = &Device{name: d.name, queues: d.queues, virtio: true, merging: AllMerging}
+	}
 	how := Options{Room: 100, SingleReads: o.single}
-	directions := []*Direction{newDirection(o.device, o.device, 0, how), newDirection(o.device, o.device, 0, how)}
+	directions := []*Direction{newDirection(d, d, 0, how), newDirection(d, d, 0, how)}
 	r, err := newRing(directions, how)
 	if err != nil {
 		rig.Missing(t, "needs a ring: "+err.Error())
@@ -305,7 +331,7 @@ func (o modelled) run(t *testing.T, script []byte) (m *model, why error) {
 func TestModel(t *testing.T) {
 	device := modelDevice(t)
 	for seed := range uint64(400) {
-		o := modelled{single: seed&1 != 0, frames: 400, device: device}
+		o := modelled{single: seed&1 != 0, virtio: seed%3 == 0, frames: 400, device: device}
 		r := rand.New(rand.NewPCG(seed, 0))
 		script := make([]byte, r.IntN(20000))
 		for i := range script {
@@ -354,7 +380,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Add(byte(5), bytes.Repeat([]byte{1, 3, 9, 77, 200}, 200))
 	f.Fuzz(func(t *testing.T, how byte, script []byte) {
 		synctest.Test(t, func(t *testing.T) {
-			modelled{single: how&1 != 0, hostile: true, frames: 200, device: device}.run(t, script)
+			modelled{single: how&1 != 0, virtio: how&2 != 0, hostile: true, frames: 200, device: device}.run(t, script)
 		})
 		forget()
 	})
@@ -380,7 +406,7 @@ func TestHostileAnswers(t *testing.T) {
 			script[i] = byte(r.Uint32())
 		}
 		synctest.Test(t, func(t *testing.T) {
-			_, why := modelled{single: seed&1 != 0, hostile: true, frames: 400, device: device}.run(t, script)
+			_, why := modelled{single: seed&1 != 0, virtio: seed%3 == 0, hostile: true, frames: 400, device: device}.run(t, script)
 			ended[errors.Is(why, ErrStopped)]++
 		})
 	}
@@ -425,7 +451,7 @@ func TestEveryOrder(t *testing.T) {
 				w := &writer{direction: &Direction{to: &Device{name: "b"}}, stride: Batch,
 					uring: &uring{sqes: make([]submission, 64), sqMask: 63}}
 				for i := range count {
-					w.rest = append(w.rest, frame(i, 60))
+					w.rest = append(w.rest, parcels(frame(i, 60))...)
 				}
 				w.queue()
 				var c [count]int32
@@ -449,7 +475,8 @@ func TestEveryOrder(t *testing.T) {
 					}
 				}
 				var left []int
-				for _, f := range w.rest {
+				for _, p := range w.rest {
+					f := unsafe.Slice(p.parts[0].Base, p.length)
 					left = append(left, int(binary.BigEndian.Uint16(f[14:])))
 				}
 				n := w.direction.tally
@@ -459,6 +486,12 @@ func TestEveryOrder(t *testing.T) {
 			}
 		}
 	}
+}
+
+// parcels are frames as they are written to an ordinary interface.
+func parcels(frames ...[]byte) []parcel {
+	var p packer
+	return p.pack(frames)
 }
 
 // permutations are all orders of the numbers below n.
@@ -495,7 +528,7 @@ func TestAnswersThatCannotBe(t *testing.T) {
 		"no errno":      {-1 << 31, 1, 0, "write to b"},
 	} {
 		w := &writer{direction: &Direction{to: &Device{name: "b"}}, stride: Batch,
-			uring: &uring{sqes: make([]submission, 64), sqMask: 63}, rest: [][]byte{frame(0, 60)}}
+			uring: &uring{sqes: make([]submission, 64), sqMask: 63}, rest: parcels(frame(0, 60))}
 		w.queue()
 		err := w.answered(completion{result: c.result}, c.batch, c.slot)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
@@ -507,9 +540,9 @@ func TestAnswersThatCannotBe(t *testing.T) {
 // What is given up in the middle of a batch is what is not settled.
 func TestGivingUpCountsEachFrameOnce(t *testing.T) {
 	d := &Direction{to: &Device{name: "b"}}
-	p := &ringPort{direction: d, writer: writer{direction: d, stride: 3, uring: &uring{sqes: make([]submission, 64), sqMask: 63}}}
+	p := &ringPort{direction: d, reader: reader{direction: d}, writer: writer{direction: d, stride: 3, uring: &uring{sqes: make([]submission, 64), sqMask: 63}}}
 	for i := range 4 {
-		p.writer.rest = append(p.writer.rest, frame(i, 60))
+		p.writer.rest = append(p.writer.rest, parcels(frame(i, 60))...)
 	}
 	p.writer.queue()
 	if err := p.writer.answered(completion{result: 60}, 1, 1); err != nil {

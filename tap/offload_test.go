@@ -91,85 +91,114 @@ func inPacket(t testing.TB, v6 bool, tags string, upper gopacket.SerializableLay
 	return bytes.Clone(buf.Bytes()), start
 }
 
+// mergedKind is a flow that may be merged.
+type mergedKind struct {
+	v6, tcp bool
+	tags    string
+}
+
+var mergedKinds = map[string]mergedKind{
+	"tcp4": {tcp: true}, "tcp6": {tcp: true, v6: true}, "udp4": {}, "udp6": {v6: true},
+	"tcp4 behind a tag":    {tcp: true, tags: "\x81\x00\x00\x05"},
+	"udp6 behind two tags": {v6: true, tags: "\x88\xa8\x00\x05\x81\x00\x00\x06"},
+}
+
+// frame is number of count frames, or all of them merged, and where its upper header begins.
+func (k mergedKind) frame(t testing.TB, number, count, size int, payload []byte) ([]byte, int) {
+	if k.tcp {
+		last := number == count-1
+		return inPacket(t, k.v6, k.tags, &layers.TCP{Seq: 4000000000 + uint32(size*number), ACK: true, PSH: last, FIN: last}, payload)
+	}
+	return inPacket(t, k.v6, k.tags, &layers.UDP{SrcPort: 4500, DstPort: 4500}, payload)
+}
+
+// frames are those of a flow, all of one size but the last.
+func (k mergedKind) frames(t testing.TB, count, size int) (frames [][]byte, stream []byte) {
+	stream = make([]byte, (count-1)*size+1)
+	for i := range stream {
+		stream[i] = byte(i >> 3)
+	}
+	for i := range count {
+		f, _ := k.frame(t, i, count, size, stream[i*size:min(len(stream), (i+1)*size)])
+		if !k.v6 {
+			identify(f, 14+len(k.tags), i)
+		}
+		frames = append(frames, f)
+	}
+	return frames, stream
+}
+
+// send sends a flow merged by an interface, and returns its frames and the length of what was sent.
+func (k mergedKind) send(t testing.TB, name string, count, size int) (frames [][]byte, length int) {
+	kind, place := uint8(unix.VIRTIO_NET_HDR_GSO_UDP_L4), 6
+	if k.tcp {
+		if kind, place = unix.VIRTIO_NET_HDR_GSO_TCPV4, 16; k.v6 {
+			kind = unix.VIRTIO_NET_HDR_GSO_TCPV6
+		}
+	}
+	frames, stream := k.frames(t, count, size)
+	merged, start := k.frame(t, 0, count, size, stream)
+	if k.tcp {
+		merged[start+13] |= 0x09 // FIN and PSH are the last piece's
+	}
+	leaveOpen(t, merged, 14+len(k.tags))
+	if err := openOffload(t, name).send(kind, size, start, place, merged); err != nil {
+		t.Fatal(err)
+	}
+	return frames, len(merged)
+}
+
+// test sends a merged flow by an interface, with a frame before and one behind it, and wants to see it
+// cut on the link, and as one beside that, where there is anybody.
+func (k mergedKind) test(t *testing.T, in *single, name string, beside *rig.Socket) {
+	const size, pieces = 600, 3 * Batch / 2
+	count := pieces
+	if !k.tcp {
+		count = 60 // the kernel takes no more of datagrams
+	}
+	far, first, last := testkit.Listen(t, name), frame(1, 60), frame(2, 60)
+	if err := far.Send(first); err != nil {
+		t.Fatal(err)
+	}
+	flow, length := k.send(t, name, count, size)
+	if err := far.Send(last); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, in, append(append([][]byte{first}, flow...), last))
+	if beside == nil {
+		return
+	}
+	for range 2 { // it did come as one
+		got, err := beside.Receive(time.Minute)
+		if err == nil && bytes.Equal(got, first) {
+			continue
+		}
+		if err != nil || len(got) != length {
+			t.Errorf("%d bytes, %v: what was sent has %d", len(got), err, length)
+		}
+	}
+}
+
 // What was merged comes as the frames that it stands for, in order, between those sent before and behind
 // it: more of them than a batch holds, behind tags that the kernel keeps apart and those that it does
 // not, and however short the room.
 func TestAttachedCutsWhatWasMerged(t *testing.T) { attachments(t, testAttachedCutsWhatWasMerged) }
 
 func testAttachedCutsWhatWasMerged(t *testing.T, how Options) {
-	const size, pieces = 600, 3 * Batch / 2
-	for name, c := range map[string]struct {
-		v6, tcp bool
-		tags    string
-	}{
-		"tcp4": {tcp: true}, "tcp6": {tcp: true, v6: true}, "udp4": {}, "udp6": {v6: true},
-		"tcp4 behind a tag":    {tcp: true, tags: "\x81\x00\x00\x05"},
-		"udp6 behind two tags": {v6: true, tags: "\x88\xa8\x00\x05\x81\x00\x00\x06"},
-	} {
+	for name, kind := range mergedKinds {
 		t.Run(name, func(t *testing.T) {
 			_, _, in, _ := attached(t, how, 1522, 64)
-			far, sender, beside := testkit.Listen(t, "far"), openOffload(t, "far"), testkit.Listen(t, "near")
-			count := pieces
-			make1 := func(number int, payload []byte) ([]byte, int) {
-				if c.tcp {
-					return inPacket(t, c.v6, c.tags, &layers.TCP{Seq: 4000000000 + uint32(size*number), ACK: true, PSH: number == count-1, FIN: number == count-1}, payload)
-				}
-				return inPacket(t, c.v6, c.tags, &layers.UDP{SrcPort: 4500, DstPort: 4500}, payload)
+			beside := testkit.Listen(t, "near")
+			if how.Engine == XDP {
+				beside = nil // by which nothing comes here; native, it has the other end cut
 			}
-			kind, place := uint8(unix.VIRTIO_NET_HDR_GSO_UDP_L4), 6
-			if c.tcp {
-				if kind, place = unix.VIRTIO_NET_HDR_GSO_TCPV4, 16; c.v6 {
-					kind = unix.VIRTIO_NET_HDR_GSO_TCPV6
-				}
-			} else {
-				count = 60 // the kernel takes no more of datagrams
-			}
-			stream := make([]byte, (count-1)*size+1)
-			for i := range stream {
-				stream[i] = byte(i >> 3)
-			}
-			want := [][]byte{frame(1, 60)}
-			for i := range count {
-				f, _ := make1(i, stream[i*size:min(len(stream), (i+1)*size)])
-				if !c.v6 {
-					identify(f, 14+len(c.tags), i)
-				}
-				want = append(want, f)
-			}
-			want = append(want, frame(2, 60))
-			merged, start := make1(0, stream)
-			if c.tcp {
-				merged[start+13] |= 0x09 // FIN and PSH are the last piece's
-			}
-			leaveOpen(t, merged, 14+len(c.tags))
-			if err := far.Send(want[0]); err != nil {
-				t.Fatal(err)
-			}
-			if err := sender.send(kind, size, start, place, merged); err != nil {
-				t.Fatal(err)
-			}
-			if err := far.Send(want[len(want)-1]); err != nil {
-				t.Fatal(err)
-			}
-			expect(t, in, want)
-			for range 2 { // it did come as one
-				if how.Engine == XDP {
-					break // by which nothing comes here; native, it has the other end cut
-				}
-				got, err := beside.Receive(time.Minute)
-				if err == nil && bytes.Equal(got, want[0]) {
-					continue
-				}
-				if err != nil || len(got) != len(merged) {
-					t.Errorf("%d bytes, %v: what was sent has %d", len(got), err, len(merged))
-				}
-			}
+			kind.test(t, in, "far", beside)
 		})
 	}
 }
 
 // leaveOpen leaves of a checksum what a stack does.
-func leaveOpen(t *testing.T, frame []byte, at int) {
+func leaveOpen(t testing.TB, frame []byte, at int) {
 	t.Helper()
 	p, err := wire.ParseIP(frame, at, len(frame), frame[at]>>4)
 	if err != nil {

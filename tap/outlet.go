@@ -15,7 +15,7 @@ type outlet struct {
 	pulse
 	direction *Direction
 	sink      sink
-	rest      [][]byte // still to be sent
+	rest      []parcel // still to be sent
 	refusal   refusal  // of the first of them
 	errno     error    // what ended drain
 	stopped   atomic.Bool
@@ -26,13 +26,13 @@ type outlet struct {
 
 // sink writes frames to an interface.
 type sink interface {
-	// put writes frames from the first one on, and returns how many. If those are not all, it may return why
+	// put writes parcels from the first one on, and returns how many. If those are not all, it may return why
 	// not the next one.
-	put(fd int, frames [][]byte) (n int, err error)
+	put(fd int, parcels []parcel) (n int, err error)
 }
 
-func (o *outlet) send(_ *Direction, frames [][]byte) error {
-	o.rest = frames
+func (o *outlet) send(_ *Direction, parcels []parcel) error {
+	o.rest = parcels
 	for {
 		o.errno = nil
 		if o.reach(o.drain) != nil {
@@ -54,7 +54,7 @@ func (o *outlet) send(_ *Direction, frames [][]byte) error {
 
 // giveUp counts the frames that will not be written.
 func (o *outlet) giveUp(err error) error {
-	o.direction.tally.HostDown += uint64(len(o.rest))
+	o.direction.tally.HostDown += framesOf(o.rest)
 	o.rest = nil
 	return o.direction.to.failed("write to", err)
 }
@@ -64,9 +64,8 @@ func (o *outlet) write(fd uintptr) {
 	d := o.direction
 	for len(o.rest) > 0 {
 		n, err := o.sink.put(int(fd), o.rest)
-		for _, f := range o.rest[:n] {
-			d.tally.Out++
-			d.tally.OutBytes += uint64(len(f))
+		for i := range o.rest[:n] {
+			d.wrote(&o.rest[i])
 		}
 		if o.rest = o.rest[n:]; n > 0 {
 			o.refusal.over()
@@ -80,10 +79,10 @@ func (o *outlet) write(fd uintptr) {
 				o.errno = err
 				return
 			}
-			d.tally.Refused++
+			d.tally.Refused += uint64(o.rest[0].frames)
 			o.rest = o.rest[1:]
 			continue
-		case !d.lose(err):
+		case !d.lose(&o.rest[0], err):
 			o.errno = err
 			return
 		}
@@ -104,11 +103,11 @@ func (d *Direction) exit(o Options) (sink, *xdpSocket, error) {
 	return x, x, nil
 }
 
-// oneByOne writes a frame with a call.
+// oneByOne writes a parcel with a call.
 type oneByOne struct{}
 
-func (oneByOne) put(fd int, frames [][]byte) (int, error) {
-	if _, err := unix.Write(fd, frames[0]); err != nil {
+func (oneByOne) put(fd int, parcels []parcel) (int, error) {
+	if _, err := parcels[0].write(fd); err != nil {
 		return 0, err
 	}
 	return 1, nil
@@ -120,18 +119,15 @@ type together struct {
 		message unix.Msghdr
 		sent    uint32
 	}
-	bytes [Batch]unix.Iovec
 }
 
-func (t *together) put(fd int, frames [][]byte) (int, error) {
-	frames = frames[:min(len(frames), Batch)]
-	for i, f := range frames {
-		t.bytes[i].Base = unsafe.SliceData(f)
-		t.bytes[i].SetLen(len(f))
-		t.headers[i].message.Iov = &t.bytes[i]
-		t.headers[i].message.SetIovlen(1)
+func (t *together) put(fd int, parcels []parcel) (int, error) {
+	parcels = parcels[:min(len(parcels), Batch)]
+	for i := range parcels {
+		t.headers[i].message.Iov = &parcels[i].parts[0]
+		t.headers[i].message.SetIovlen(len(parcels[i].parts))
 	}
-	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&t.headers)), uintptr(len(frames)), 0, 0, 0)
+	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&t.headers)), uintptr(len(parcels)), 0, 0, 0)
 	if errno != 0 {
 		return 0, errno // of the first frame; another's comes with the next call
 	}

@@ -12,7 +12,7 @@ import (
 type plain struct {
 	outlet
 	in      syscall.RawConn
-	message *message // if frames come from a packet socket
+	message *message // if frames come with a virtio header
 	busy    time.Duration
 	awake   time.Time // when something last came, if busy is set
 	slots   [][]byte
@@ -43,8 +43,8 @@ func newPlain(d *Direction, o Options) (*plain, error) {
 	}
 	p := &plain{outlet: outlet{direction: d, sink: oneByOne{}, reach: out.Control}, in: in, busy: o.BusyPoll, awake: time.Now(),
 		slots: d.slots(make([]byte, Batch*d.slotSize())), batch: make([][]byte, 0, Batch)}
-	if d.from.attached() {
-		p.message = newMessage()
+	if d.from.attached() || d.from.virtio {
+		p.message = newMessage(d.from.attached())
 	}
 	p.fill, p.look, p.drain = p.readBatch, p.lookAgain, p.write
 	return p, d.source.SetReadDeadline(time.Now().Add(heartbeat))
@@ -124,8 +124,7 @@ func (p *plain) readBatch(fd uintptr) bool {
 			return err != unix.EAGAIN || len(p.batch) > 0
 		default:
 			p.batch = append(p.batch, frame)
-			d.tally.In++
-			d.tally.InBytes += uint64(len(frame))
+			d.received(frame)
 		}
 	}
 	return true
@@ -146,7 +145,7 @@ func (p *plain) readFrame(fd int, slot []byte) ([]byte, error) {
 // reader is not told.
 func (p *plain) lookAgain(fd uintptr) {
 	p.readBatch(fd)
-	if p.message != nil && p.failure == unix.EAGAIN {
+	if p.direction.from.attached() && p.failure == unix.EAGAIN {
 		if _, err := boundIndex(int(fd)); err != nil {
 			p.failure = err
 		}

@@ -107,6 +107,9 @@ func (r *ring) next() (*Direction, [][]byte, error) {
 				continue
 			}
 			if frames := p.reader.handOut(); len(frames) > 0 {
+				if p.reader.cut != nil { // by which it is counted what came
+					p.direction.public.store(p.direction.tally)
+				}
 				return p.direction, frames, nil
 			}
 		}
@@ -181,13 +184,13 @@ func (r *ring) end(why error) error {
 }
 
 // send queues the frames, which the next enter writes, or to an attached interface writes them.
-func (r *ring) send(d *Direction, frames [][]byte) error {
+func (r *ring) send(d *Direction, parcels []parcel) error {
 	if r.last != nil {
-		d.tally.HostDown += uint64(len(frames))
+		d.tally.HostDown += framesOf(parcels)
 		return r.last
 	}
 	if r.sink != nil {
-		r.fail(r.outlet.send(d, frames))
+		r.fail(r.outlet.send(d, parcels))
 		return nil
 	}
 	i := slices.IndexFunc(r.ports, func(p *ringPort) bool { return p.direction == d })
@@ -195,7 +198,7 @@ func (r *ring) send(d *Direction, frames [][]byte) error {
 	if len(w.rest) > 0 {
 		panic("tap: Send twice without Next in between")
 	}
-	w.rest = frames
+	w.rest = parcels
 	return nil
 }
 

@@ -37,6 +37,9 @@ func newRingPort(d *Direction, index int, u *uring, single bool) (p *ringPort, e
 		return p, fmt.Errorf("memory for frames: %w", err)
 	}
 	p.reader.slots = d.slots(p.memory[ring:])
+	if p.reader.prefix = d.from.prefix(); d.from.virtio {
+		p.reader.cut = newCutting(d)
+	}
 	if single {
 		p.reader.feed = &singles{reader: &p.reader, burst: Batch, free: make([]uint16, 0, slotCount)}
 	} else {
@@ -62,13 +65,13 @@ func (p *ringPort) end() bool {
 	if w := &p.writer; w.open == 0 && (w.dead || w.refusal.pause > 0) {
 		p.giveUp()
 	}
-	return !p.underWay() && p.reader.filled == 0 && len(p.writer.rest) == 0
+	return !p.underWay() && !p.reader.pending() && len(p.writer.rest) == 0
 }
 
 // giveUp counts what will not be written.
 func (p *ringPort) giveUp() {
-	p.direction.tally.HostDown += uint64(p.writer.left() + p.reader.filled)
-	p.writer.rest, p.writer.queued, p.reader.filled = nil, 0, 0
+	p.direction.tally.HostDown += uint64(p.writer.left() + p.reader.discard())
+	p.writer.rest, p.writer.queued = nil, 0
 	p.writer.refusal = refusal{}
 }
 

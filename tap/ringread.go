@@ -27,6 +27,7 @@ type reader struct {
 	fd        int
 	feed      feed
 
+	prefix int // bytes of a virtio header in front of each frame
 	slots  [][]byte
 	places [slotCount]place
 	frames [slotCount][]byte // by slot
@@ -35,6 +36,7 @@ type reader struct {
 	filled int
 	lent   []uint16
 	batch  [][]byte // handed out
+	cut    *cutting // nil where frames come without a virtio header
 }
 
 // feed is how the kernel is asked to fill slots: multishot or singles.
@@ -51,20 +53,22 @@ type feed interface {
 // answered takes the completion of a read. After an error nothing more can be read.
 func (r *reader) answered(c completion, index int) error {
 	d, n, errno := r.direction, int(c.result), unix.Errno(-c.result)
+	room := r.prefix + d.longest()
 	slot, known := r.feed.answered(c, index)
 	switch {
 	case !known || slot >= 0 && r.places[slot] != given:
 		return fmt.Errorf("read from %s: io_uring answers for slot %d, which it was not given", d.from.name, max(slot, index))
-	case n >= 0 && (slot < 0 || n == 0 || n > d.room+1):
-		return fmt.Errorf("read from %s: io_uring answers with %d bytes for slot %d, which has room for %d", d.from.name, n, slot, d.room+1)
-	case n > d.room:
+	case n >= 0 && (slot < 0 || n <= r.prefix || n > room+1):
+		return fmt.Errorf("read from %s: io_uring answers with %d bytes for slot %d, which has room for %d", d.from.name, n, slot, room+1)
+	case n > room:
 		d.tally.Oversize++
 		r.giveBack(uint16(slot))
 	case n > 0:
-		d.tally.In++
-		d.tally.InBytes += uint64(n)
 		r.places[slot] = filled
-		r.frames[slot] = r.slots[slot][head : head+n]
+		r.frames[slot] = r.slots[slot][head : head+n-r.prefix]
+		if r.cut == nil { // else when it is known how many it stands for
+			d.received(r.frames[slot])
+		}
 		r.line[(r.first+r.filled)%slotCount] = uint16(slot)
 		r.filled++
 	default:
@@ -100,16 +104,36 @@ func (r *reader) handOut() [][]byte {
 		r.giveBack(slot)
 	}
 	r.lent, r.batch = r.lent[:0], r.batch[:0]
+	if r.cut != nil {
+		r.cut.pieces = r.cut.pieces[:0]
+		r.takePieces()
+	}
 	for r.filled > 0 && len(r.batch) < Batch {
 		slot := r.line[r.first]
 		r.first = (r.first + 1) % slotCount
 		r.filled--
 		r.places[slot] = lent
+		if r.cut != nil && r.setAside(slot) {
+			r.takePieces()
+			continue
+		}
 		r.lent = append(r.lent, slot)
 		r.batch = append(r.batch, r.frames[slot])
 	}
 	r.direction.taken += len(r.batch)
 	return r.batch
+}
+
+// pending reports whether there is anything to hand out.
+func (r *reader) pending() bool { return r.filled > 0 || r.cut != nil && r.cut.cutter.Len() > 0 }
+
+// discard takes all that was not handed out, and returns how many frames those were.
+func (r *reader) discard() (frames int) {
+	for r.pending() {
+		frames += len(r.handOut())
+	}
+	r.direction.taken -= frames
+	return frames
 }
 
 // multishot feeds by a ring of buffers, which a single entry uses one after the other for as long as there
@@ -127,7 +151,7 @@ func (m *multishot) woken() bool { return false }
 
 func (m *multishot) give(slot uint16) {
 	m.places[slot] = given
-	room := m.slots[slot][head:]
+	room := m.slots[slot][head-m.prefix:]
 	b := &m.buffers[m.provided%slotCount]
 	b.address, b.length, b.number = addressOf(room), uint32(len(room)), slot
 	m.provided++
@@ -194,7 +218,7 @@ func (s *singles) queue() {
 		slot := s.free[len(s.free)-1]
 		s.free = s.free[:len(s.free)-1]
 		s.places[slot] = given
-		room := s.slots[slot][head:]
+		room := s.slots[slot][head-s.prefix:]
 		e := s.uring.submit()
 		e.op, e.fd, e.opFlags, e.data = opRead, int32(s.fd), unix.RWF_NOWAIT, tag(ofRead, s.index, 0, int(slot))
 		e.address, e.length = addressOf(room), uint32(len(room))

@@ -33,13 +33,13 @@ type writer struct {
 	index     int // of the port
 	fd        int
 
-	rest   [][]byte // what is not settled, in order, beginning with the batch
+	rest   []parcel // what is not settled, in order, beginning with the batch
 	batch  uint32   // number of the batch
 	states [Batch]writeState
-	queued int // frames in the batch
-	open   int // frames of the batch without a completion
+	queued int // parcels in the batch
+	open   int // parcels of the batch without a completion
 
-	stride  int        // how many frames to queue next
+	stride  int        // how many to queue next
 	errno   unix.Errno // why a frame of the batch was refused, if one was
 	refusal refusal
 	dead    bool // nothing can be written any more
@@ -53,11 +53,11 @@ func (w *writer) queue() {
 	w.batch++
 	w.queued = min(len(w.rest), w.stride)
 	w.open = w.queued
-	for i, f := range w.rest[:w.queued] {
+	for i := range w.rest[:w.queued] {
 		w.states[i] = underWay
 		s := w.uring.submit()
-		s.op, s.fd, s.opFlags, s.data = opWrite, int32(w.fd), unix.RWF_NOWAIT, tag(ofWrite, w.index, w.batch, i)
-		s.address, s.length = addressOf(f), uint32(len(f))
+		s.write(w.fd, &w.rest[i])
+		s.data = tag(ofWrite, w.index, w.batch, i)
 		if i < w.queued-1 {
 			s.flags = sqeLink
 		}
@@ -78,16 +78,15 @@ func (w *writer) answered(c completion, batch uint32, slot int) error {
 
 // move takes a slot from underWay to where the kernel's answer puts it.
 func (w *writer) move(slot, result int) error {
-	size, errno := len(w.rest[slot]), unix.Errno(-result)
+	p, errno := &w.rest[slot], unix.Errno(-result)
 	switch {
-	case result == size:
+	case result == p.length:
 		w.states[slot] = settled
-		w.direction.tally.Out++
-		w.direction.tally.OutBytes += uint64(size)
+		w.direction.wrote(p)
 		return nil
 	case result >= 0:
 		w.states[slot] = settled
-		return w.die(fmt.Errorf("write to %s: the kernel took %d bytes of a frame that has %d", w.direction.to.name, result, size))
+		return w.die(p, fmt.Errorf("write to %s: the kernel took %d bytes of a frame that has %d", w.direction.to.name, result, p.length))
 	case errno == unix.ECANCELED:
 		w.states[slot] = waiting
 		return nil
@@ -96,25 +95,25 @@ func (w *writer) move(slot, result int) error {
 		return nil
 	}
 	w.states[slot] = settled
-	if w.direction.lose(errno) {
+	if w.direction.lose(p, errno) {
 		return nil
 	}
-	return w.die(w.direction.to.failed("write to", errno))
+	return w.die(p, w.direction.to.failed("write to", errno))
 }
 
-// die counts a frame that failed to be written in a way that ends all writing.
-func (w *writer) die(why error) error {
-	w.direction.tally.HostDown++
+// die counts a parcel that failed to be written in a way that ends all writing.
+func (w *writer) die(p *parcel, why error) error {
+	w.direction.tally.HostDown += uint64(p.frames)
 	w.dead = true
 	return why
 }
 
 // left is how many frames are not settled.
 func (w *writer) left() int {
-	left := len(w.rest)
-	for _, s := range w.states[:w.queued] {
+	left := int(framesOf(w.rest))
+	for i, s := range w.states[:w.queued] {
 		if s == settled {
-			left--
+			left -= w.rest[i].frames
 		}
 	}
 	return left

@@ -9,8 +9,9 @@
 //
 // A Direction is one way between a pair of queues: it reads batches from a queue of one Device into its own
 // slots and writes them to the same queue of the other. A Worker has the directions that one goroutine
-// drives, by one of two Engines. Frames are whole Ethernet frames without a packet-information or vnet
-// header. The package does not look into frames.
+// drives, by one of two Engines. Frames are whole Ethernet frames without a packet-information or virtio
+// header, as a wire would carry them; merged ones are cut when they come, and may be made of neighbours when
+// they go (Merging, internal/segment). Else the package does not look into frames.
 package tap
 
 import (
@@ -39,20 +40,25 @@ type Config struct {
 	Queues int    // 0 means 1
 	MTU    int    // in bytes, without the Ethernet header; 0 leaves it as it is
 	Fresh  int    // MTU of a new interface if MTU is 0; 0 leaves that to the kernel
+
+	Merging Merging // what is to pass merged, as far as the kernel has it
 }
 
 // Device is an open interface. Its methods may be used from several goroutines.
 type Device struct {
-	name   string
-	queues []*os.File
-	outs   []*os.File      // for each queue, what writes to a packet socket's interface; nil for a TAP
-	mutex  sync.Mutex      // guards polled, mapped and idle
-	polled []*os.File      // of the queues, those that a goroutine waits on
-	mapped []inlet         // of a packet socket's queues; nil for one that has none
-	broken bool            // the kernel has broken a packet ring
-	idle   []holder        // engines whose threads may not have begun
-	table  *os.File        // net/dev of the namespace that it was opened in
-	lost   []atomic.Uint64 // frames that a queue's packet socket had no buffer for, which the kernel tells once
+	name     string
+	queues   []*os.File
+	virtio   bool            // each frame has a virtio header in front
+	merging  Merging         // what passes merged
+	takesUDP bool            // the kernel takes merged UDP
+	outs     []*os.File      // for each queue, what writes to a packet socket's interface; nil for a TAP
+	mutex    sync.Mutex      // guards polled, mapped and idle
+	polled   []*os.File      // of the queues, those that a goroutine waits on
+	mapped   []inlet         // of a packet socket's queues; nil for one that has none
+	broken   bool            // the kernel has broken a packet ring
+	idle     []holder        // engines whose threads may not have begun
+	table    *os.File        // net/dev of the namespace that it was opened in
+	lost     []atomic.Uint64 // frames that a queue's packet socket had no buffer for, which the kernel tells once
 }
 
 // Open makes the TAP, or takes an existing one as it is. It does not bring the interface up: see Up. An
@@ -83,9 +89,9 @@ func open(c Config) (*Device, error) {
 		return nil, fmt.Errorf("interface %s has one queue, not %d: make it with `ip tuntap add dev %s mode tap multi_queue`",
 			c.Name, queues, c.Name)
 	}
-	d := &Device{name: c.Name}
+	d := &Device{name: c.Name, virtio: c.Merging != 0}
 	for range queues {
-		f, err := openQueue(c.Name, found.exists, found.multi || queues > 1)
+		f, err := c.openQueue(&found)
 		if err != nil {
 			d.Close()
 			return nil, explain(c.Name, err)
@@ -96,7 +102,7 @@ func open(c Config) (*Device, error) {
 	if mtu == 0 && !found.exists {
 		mtu = c.Fresh
 	}
-	if err := errors.Join(d.setMTU(mtu), d.openTable()); err != nil {
+	if err := errors.Join(d.offer(c.Merging), d.setMTU(mtu), d.openTable()); err != nil {
 		d.Close()
 		return nil, err
 	}
@@ -163,7 +169,8 @@ func (d *Device) writer(queue int) *os.File {
 // error says why.
 func (d *Device) Inject(frame []byte) error {
 	err := control(d.writer(0), func(fd int) error {
-		_, err := unix.Write(fd, frame)
+		p := packer{virtio: d.virtio}
+		_, err := p.pack([][]byte{frame})[0].write(fd)
 		return err
 	})
 	if err != nil {
@@ -292,6 +299,7 @@ func (d *Device) Close() error {
 	for _, h := range d.idle {
 		h.release()
 	}
+	d.withdraw()
 	var all error
 	for i, r := range d.mapped {
 		if r != nil {

@@ -12,6 +12,7 @@ import (
 
 // Numbers of linux/io_uring.h, as far as they are used here.
 const (
+	opWritev        = 2
 	opPollAdd       = 6
 	opAsyncCancel   = 14
 	opRead          = 22
@@ -57,6 +58,15 @@ type submission struct {
 	data     uint64
 	buffers  uint16
 	_        [22]byte
+}
+
+// write has a parcel written, without waiting.
+func (s *submission) write(fd int, p *parcel) {
+	s.op, s.fd, s.opFlags = opWrite, int32(fd), unix.RWF_NOWAIT
+	s.address, s.length = uint64(uintptr(unsafe.Pointer(p.parts[0].Base))), uint32(p.parts[0].Len)
+	if len(p.parts) > 1 {
+		s.op, s.address, s.length = opWritev, uint64(uintptr(unsafe.Pointer(&p.parts[0]))), uint32(len(p.parts))
+	}
 }
 
 // completion is struct io_uring_cqe, 16 bytes.

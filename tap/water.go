@@ -67,7 +67,15 @@ func attach(fd int, ifr *unix.Ifreq, flags uint16) error {
 }
 
 // openQueue attaches one more descriptor.
-func openQueue(name string, persist, multi bool) (*os.File, error) {
+func (c *Config) openQueue(found *existing) (*os.File, error) {
+	multi := found.multi || c.Queues > 1
+	if c.Merging != 0 { // of which water knows nothing
+		return openMerging(c.Name, multi)
+	}
+	return openWater(c.Name, found.exists, multi)
+}
+
+func openWater(name string, persist, multi bool) (*os.File, error) {
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	w, err := water.New(water.Config{

@@ -186,20 +186,21 @@ func (x *xdpSocket) giveBack() {
 	x.fill.publish()
 }
 
-// put sends frames with one call, by which alone the kernel takes chunks off the ring. What it has left
+// put sends parcels with one call, by which alone the kernel takes chunks off the ring. What it has left
 // there it may have looked at, so it stays, and what is in it is written anew by the next call, whose
-// first frames are the same. In front of a frame longer than the MTU allows it ends.
+// first parcels are the same. In front of one longer than the MTU allows it ends. Each is a frame: nothing
+// leaves an attached interface merged.
 //
 // A frame that the interface threw away is off the ring, which the kernel does not always show: EBUSY.
 // To the caller it is what a packet socket says of one, ENOBUFS. While the interface is down nothing is
 // looked at; but what had been by then waits until it is up.
-func (x *xdpSocket) put(fd int, frames [][]byte) (int, error) {
+func (x *xdpSocket) put(fd int, parcels []parcel) (int, error) {
 	for range x.completed.waiting() {
 		x.free = append(x.free, x.completed.consume())
 	}
 	x.completed.release()
 	left := x.transmit.at - x.taken
-	n, err := x.stage(fd, frames[:min(len(frames), xdpBurst)])
+	n, err := x.stage(fd, parcels[:min(len(parcels), xdpBurst)])
 	if n == 0 {
 		return 0, err
 	}
@@ -213,7 +214,7 @@ func (x *xdpSocket) put(fd int, frames [][]byte) (int, error) {
 	taken = min(taken, n)
 	switch {
 	case errno == unix.EBUSY:
-		return taken - 1, x.thrownAway(fd, frames[taken-1])
+		return taken - 1, x.thrownAway(fd, &parcels[taken-1])
 	case errno == unix.ENETDOWN && taken == 0 && left == 0:
 		x.unstage()
 		return 0, errno
@@ -225,28 +226,28 @@ func (x *xdpSocket) put(fd int, frames [][]byte) (int, error) {
 	return n, nil
 }
 
-// stage copies frames into chunks, as far as there are chunks and the frames are not too long: first into
+// stage copies parcels into chunks, as far as there are chunks and they are not too long: first into
 // those that were left on the ring.
-func (x *xdpSocket) stage(fd int, frames [][]byte) (int, error) {
-	for i, f := range frames {
+func (x *xdpSocket) stage(fd int, parcels []parcel) (int, error) {
+	for i := range parcels {
+		p := &parcels[i]
 		if at := x.taken + uint32(i); at != x.transmit.at {
 			d := x.transmit.entry(at)
-			d.Len = uint32(copy(x.memory[d.Addr:], f))
+			d.Len = uint32(p.copy(x.memory[d.Addr:]))
 			continue
 		}
 		if len(x.free) == 0 {
 			return i, unix.EAGAIN
 		}
-		if !x.fits(f) && !x.fitsNow(fd, f) {
+		if !x.fits(p) && !x.fitsNow(fd, p) {
 			return i, unix.EMSGSIZE
 		}
 		last := len(x.free) - 1
 		chunk := x.free[last]
 		x.free = x.free[:last]
-		copy(x.memory[chunk:], f)
-		x.transmit.produce(unix.XDPDesc{Addr: chunk, Len: uint32(len(f))})
+		x.transmit.produce(unix.XDPDesc{Addr: chunk, Len: uint32(p.copy(x.memory[chunk:]))})
 	}
-	return len(frames), nil
+	return len(parcels), nil
 }
 
 // unstage takes everything back off the ring, which the kernel has not looked at.
@@ -260,22 +261,22 @@ func (x *xdpSocket) unstage() {
 
 // fits reports whether the interface takes a frame of this length, with one tag more (packet(7) does the
 // same).
-func (x *xdpSocket) fits(f []byte) bool {
-	return len(f) <= min(x.limit, x.chunk) || len(f) <= min(x.limit+tagLength, x.chunk) && tagged8021Q(f)
+func (x *xdpSocket) fits(p *parcel) bool {
+	return p.length <= min(x.limit, x.chunk) || p.length <= min(x.limit+tagLength, x.chunk) && tagged8021Q(p.part(0))
 }
 
 // fitsNow is fits after another look at the MTU. An interface that is gone shows by the next call.
-func (x *xdpSocket) fitsNow(fd int, f []byte) bool {
+func (x *xdpSocket) fitsNow(fd int, p *parcel) bool {
 	if mtu, err := mtuOf(fd); err == nil {
 		x.limit = mtu + linkLength
 	}
-	return x.fits(f)
+	return x.fits(p)
 }
 
 // thrownAway says why the interface did not take a frame. One without a carrier is down.
-func (x *xdpSocket) thrownAway(fd int, f []byte) error {
+func (x *xdpSocket) thrownAway(fd int, p *parcel) error {
 	switch {
-	case !x.fitsNow(fd, f):
+	case !x.fitsNow(fd, p):
 		return unix.EMSGSIZE
 	case !running(fd):
 		return unix.ENETDOWN

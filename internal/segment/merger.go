@@ -24,6 +24,8 @@ import (
 //
 // Only neighbours are merged, so that no frame overtakes another, of its flow or of any.
 type Merger struct {
+	NoUDP bool // leave that alone
+
 	first, last segment
 	frame       []byte // the first
 	pieces      int
@@ -49,7 +51,7 @@ type segment struct {
 // They stay as they are; AppendHeaders and Payload give what that one consists of, until the next call.
 func (m *Merger) Merge(frames [][]byte) int {
 	m.pieces, m.frame = 1, frames[0]
-	if !m.first.read(frames[0]) {
+	if !m.first.read(frames[0]) || m.NoUDP && !m.first.tcp {
 		return 1
 	}
 	m.last = m.first
