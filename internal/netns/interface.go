@@ -98,6 +98,22 @@ func SetQueueLength(name string, frames int) error {
 	return Change(name, "set the queue length of", func(link netlink.Link) error { return netlink.LinkSetTxQLen(link, frames) })
 }
 
+// LongQueues has each TAP of the current namespace hold so many frames for whoever reads it that a burst
+// of a TCP flow, or two programs that wait for one core, lose none.
+func LongQueues() error {
+	const frames = 10000
+	links, err := netlink.LinkList()
+	if err != nil {
+		return fmt.Errorf("list the interfaces: %w", err)
+	}
+	for _, link := range links {
+		if link.Type() == "tuntap" {
+			err = errors.Join(err, SetQueueLength(link.Attrs().Name, frames))
+		}
+	}
+	return err
+}
+
 // Counters reads the kernel's counters of an interface, named from the kernel's side: Tx is what it gave
 // to the program of a TAP.
 func Counters(name string) (netlink.LinkStatistics, error) {

@@ -102,7 +102,7 @@ func (s *Seat) launch(plan *Standing, args []string) (cmd *exec.Cmd, report *os.
 //
 //  1. Make the namespaces, and each host's TAP with its addresses.
 //  2. Start the programs, each once the one before is ready.
-//  3. Bring the TAPs up, and tell the process that waits.
+//  3. Lengthen the queues of all TAPs, bring those up, and tell the process that waits.
 //  4. Note which programs end.
 func Supervise(dir string) error {
 	runtime.LockOSThread() // the programs are killed when the thread that started them ends
@@ -164,10 +164,12 @@ func (s *supervisor) raise() (err error) {
 		}
 	}
 	for i, h := range s.Hosts {
-		if h.Interface != "" {
-			if err := s.namespaces[i].Do(h.bringUp); err != nil {
-				return fmt.Errorf("host %s: %w", h.Name, err)
-			}
+		within := func(do func() error) error { return do() }
+		if ns := s.namespaces[i]; ns != nil {
+			within = ns.Do
+		}
+		if err := within(h.bringUp); err != nil {
+			return fmt.Errorf("host %s: %w", h.Name, err)
 		}
 	}
 	return nil
@@ -206,8 +208,11 @@ func (s *supervisor) addHost(h Host) error {
 	})
 }
 
-// bringUp is run in the host's namespace, once a program holds its TAP.
+// bringUp is run in the host's namespace, once programs hold its TAPs.
 func (h Host) bringUp() error {
+	if err := netns.LongQueues(); err != nil || h.Interface == "" {
+		return err
+	}
 	if h.MTU > 0 {
 		if err := netns.SetMTU(h.Interface, h.MTU); err != nil {
 			return err
