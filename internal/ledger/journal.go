@@ -132,7 +132,8 @@ func (j *journal) readOld(text []byte) ([]record, error) {
 // append adds records and returns once they are on the disk. After it has failed only
 // replace mends the file.
 func (j *journal) append(records []record) error {
-	if err := j.put(j.file, slices.Values(records)); err != nil {
+	const line = 512 // or less, in bytes
+	if err := j.put(j.file, min(line*len(records), largest), slices.Values(records)); err != nil {
 		j.file.Close()
 		j.file = nil
 		return fmt.Errorf("state file: %w", err)
@@ -141,9 +142,12 @@ func (j *journal) append(records []record) error {
 	return nil
 }
 
-// put writes lines, and waits for the disk.
-func (j *journal) put(f *os.File, records iter.Seq[record]) error {
-	w := bufio.NewWriterSize(writer(func(b []byte) error { return j.write(f, b) }), 1<<20)
+// largest is how many bytes are written at once.
+const largest = 1 << 20
+
+// put writes lines, by a buffer of so many bytes, and waits for the disk.
+func (j *journal) put(f *os.File, buffer int, records iter.Seq[record]) error {
+	w := bufio.NewWriterSize(writer(func(b []byte) error { return j.write(f, b) }), buffer)
 	e := json.NewEncoder(w)
 	for r := range records {
 		if err := e.Encode(&r); err != nil {
@@ -206,7 +210,7 @@ func (j *journal) swap(records iter.Seq[record]) (*os.File, error) {
 		err = j.write(f, append(first, '\n'))
 	}
 	if err == nil {
-		err = j.put(f, records)
+		err = j.put(f, largest, records)
 	}
 	if err == nil {
 		err = os.Rename(f.Name(), j.path)
