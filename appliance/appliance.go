@@ -50,6 +50,7 @@ type Options struct {
 	Engine   tap.Engine
 	Steering tap.Steering
 	BusyPoll time.Duration // how long to look for frames before sleeping
+	Unmerged tap.Merging   // what is not to pass merged between transport and stack
 	Use      [][]string    // stacks of SAs to seal with, each innermost first; nil: those that fit each packet
 	First    uint64        // sequence number of the first packet sealed; 0 is 1
 
@@ -57,6 +58,14 @@ type Options struct {
 
 	Ahead nic.Chain    // stages before all others on the way from the wire, such as a meter
 	Log   *slog.Logger // nil: nothing is logged
+}
+
+// merging is what passes merged by the host's TAP: only a stack behind a transport takes that.
+func (o *Options) merging() tap.Merging {
+	if !o.Transport {
+		return 0
+	}
+	return tap.AllMerging &^ o.Unmerged
 }
 
 // InputError is a mistake in what the user gave, who can mend it.
@@ -139,7 +148,7 @@ func (a *Appliance) open() (err error) {
 		}
 	}
 	a.warn(a.config)
-	if a.ports, err = openPorts(a.config, o.Steering); err != nil {
+	if a.ports, err = openPorts(a.config, o.merging(), o.Steering); err != nil {
 		return err
 	}
 	if o.Transport {

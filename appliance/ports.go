@@ -35,16 +35,16 @@ type ports struct {
 // openPorts opens the two TAPs, making those that do not exist, in the namespaces that
 // the configuration names, and brings them up; with attach it opens existing interfaces
 // of any kind. A new host TAP gets the wire's MTU. On an error nothing is left behind.
-func openPorts(c *configs.Config, steer tap.Steering) (*ports, error) {
+func openPorts(c *configs.Config, stack tap.Merging, steer tap.Steering) (*ports, error) {
 	p := &ports{}
-	if err := p.open(c, steer); err != nil {
+	if err := p.open(c, stack, steer); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
 }
 
-func (p *ports) open(c *configs.Config, steer tap.Steering) (err error) {
-	if p.wire, err = openPort(c.Wire, c.Queues, 0); err != nil {
+func (p *ports) open(c *configs.Config, stack tap.Merging, steer tap.Steering) (err error) {
+	if p.wire, err = openPort(c.Wire, tap.Config{Queues: c.Queues}); err != nil {
 		return err
 	}
 	if p.wireWatch, err = watch(c.Wire); err != nil {
@@ -54,7 +54,7 @@ func (p *ports) open(c *configs.Config, steer tap.Steering) (err error) {
 	if err != nil {
 		return err
 	}
-	if p.host, err = openPort(c.Host.Interface, c.Queues, min(mtu, maxTAP)); err != nil {
+	if p.host, err = openPort(c.Host.Interface, tap.Config{Queues: c.Queues, Fresh: min(mtu, maxTAP), Merging: stack}); err != nil {
 		return err
 	}
 	if p.hostWatch, err = watch(c.Host.Interface); err != nil {
@@ -80,11 +80,11 @@ func attachPort(i configs.Interface, queues int) (d *tap.Device, err error) {
 // keeps the namespace alive for as long as the TAP is open: a TAP made elsewhere and
 // moved there could vanish with it, which some kernels do not survive. A TAP that
 // `ip tuntap add` made here is moved first, if the namespace has none of that name.
-func openPort(i configs.Interface, queues, fresh int) (d *tap.Device, err error) {
+func openPort(i configs.Interface, want tap.Config) (d *tap.Device, err error) {
 	if i.Attach {
-		return attachPort(i, queues)
+		return attachPort(i, want.Queues)
 	}
-	want := tap.Config{Name: i.Name, Queues: queues, MTU: i.MTU, Fresh: fresh}
+	want.Name, want.MTU = i.Name, i.MTU
 	if i.Netns == "" {
 		return tap.Open(want)
 	}

@@ -46,6 +46,7 @@ type runOptions struct {
 	engine    tap.Engine
 	steer     tap.Steering
 	busyPoll  time.Duration
+	unmerged  tap.Merging
 	use       []string
 	first     uint64
 	confine   bool
@@ -58,7 +59,13 @@ func (o *runOptions) stackFlags(cmd *cobra.Command) {
 	f.StringVar(&o.hostNetns, "stack-netns", "", "network namespace `NAME` for the stack's side of its TAP")
 	f.StringVar(&o.state, "state", "", "`FILE` in which sequence windows and numbers live as long as their keys")
 	f.StringSliceVar(&o.use, "sa", nil, "seal with the SAs of these `NAMES`, innermost first (default: those that fit each packet)")
+	unmergedFlag(cmd, &o.unmerged)
 	f.Uint64Var(&o.first, "first", 0, "sequence `NUMBER` of the first packet sealed (default 1)")
+}
+
+// unmergedFlag is of every command with a stack behind it.
+func unmergedFlag(cmd *cobra.Command, m *tap.Merging) {
+	cmd.Flags().TextVar(m, "unmerged", tap.Merging(0), "`WHAT` does not pass merged between program and stack: tso, uso (TCP, UDP that it sends), gro (what it gets), some of them with commas, or all")
 }
 
 // commonFlags are those of every command that runs.
@@ -187,7 +194,7 @@ func (o *runOptions) checkOutputs() error {
 func (o *runOptions) appliance(log *slog.Logger) appliance.Options {
 	want := appliance.Options{
 		Load: o.load, NoNIC: o.noNIC, Transport: o.transport != "", NIC: o.nic,
-		State: o.state, Control: o.control, Metrics: o.metrics, Mirror: o.mirror != "", MirrorIn: strings.TrimPrefix(string(o.mirror), here), Engine: o.engine, Steering: o.steer, BusyPoll: o.busyPoll,
+		State: o.state, Control: o.control, Metrics: o.metrics, Mirror: o.mirror != "", MirrorIn: strings.TrimPrefix(string(o.mirror), here), Engine: o.engine, Steering: o.steer, BusyPoll: o.busyPoll, Unmerged: o.unmerged,
 		First: o.first, Confine: o.confine, Log: log,
 	}
 	if len(o.use) > 0 {
@@ -286,8 +293,8 @@ func queuesError(found int) error {
 
 // ignored names the flags that were given and have no effect beside the others.
 func (o *runOptions) ignored(cmd *cobra.Command) (names []string) {
-	for _, name := range []string{"state", "sa", "first", "form", "annotate"} {
-		ofTransport := name == "state" || name == "sa" || name == "first"
+	for _, name := range []string{"state", "sa", "first", "unmerged", "form", "annotate"} {
+		ofTransport := name != "form" && name != "annotate"
 		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && ofTransport != (o.transport != "") {
 			names = append(names, "--"+name)
 		}

@@ -72,7 +72,7 @@ var mayImport = map[string][]string{
 		"sa", "internal/outbound", "status", "transport", "internal/lab/forge", "internal/lab/rig"},
 	"internal/lab/testbed": {"appliance", "configs", "internal/nic", "pipeline", "status", "internal/lab/rig",
 		"internal/lab/conformance", "internal/wrap"},
-	"internal/lab/hosts": {"appliance", "configs", "internal/netns", "sa", "internal/outbound", "status", "transport",
+	"internal/lab/hosts": {"appliance", "configs", "internal/netns", "sa", "internal/outbound", "status", "transport", "tap",
 		"internal/lab/forge", "internal/lab/rig"},
 	"internal/lab/soak": {"internal/lab/forge", "internal/lab/rig", "internal/netns", "status", "wire"},
 	"internal/lab/conformance": {"sa", "internal/outbound", "status", "wire", "configs", "keys",

@@ -24,6 +24,7 @@ import (
 	"tapsec/internal/outbound"
 	"tapsec/sa"
 	"tapsec/status"
+	"tapsec/tap"
 	"tapsec/transport"
 )
 
@@ -34,7 +35,7 @@ import (
 // and the same from b to a. While a bulk transfer runs, frames come from the
 // wire that must not reach b.
 func Show(out io.Writer) (good bool, err error) {
-	s, err := newSystem()
+	s, err := newSystem(0)
 	if err != nil {
 		return false, err
 	}
@@ -72,16 +73,17 @@ func report(out io.Writer, what, fine string, err error) {
 
 // system is two hosts and the wire between them, inside a rig.
 type system struct {
-	dir    string
-	config *configs.Config
-	ns     map[string]*netns.Namespace
-	b, a   *appliance.Appliance
-	cancel context.CancelFunc
-	ended  chan error
+	dir      string
+	config   *configs.Config
+	unmerged tap.Merging // what does not pass merged between a transport and its stack
+	ns       map[string]*netns.Namespace
+	b, a     *appliance.Appliance
+	cancel   context.CancelFunc
+	ended    chan error
 }
 
-func newSystem() (s *system, err error) {
-	s = &system{ns: map[string]*netns.Namespace{}, ended: make(chan error, 2)}
+func newSystem(unmerged tap.Merging) (s *system, err error) {
+	s = &system{unmerged: unmerged, ns: map[string]*netns.Namespace{}, ended: make(chan error, 2)}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	if s.dir, err = os.MkdirTemp("", "tapsec-demo"); err != nil {
@@ -103,6 +105,13 @@ func newSystem() (s *system, err error) {
 	s.b, err = s.start(ctx, "b", false)
 	if err == nil {
 		s.a, err = s.start(ctx, "a", true)
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	err = netns.LongQueues()
+	for _, ns := range s.ns {
+		err = errors.Join(err, ns.Do(netns.LongQueues))
 	}
 	if err != nil {
 		return nil, errors.Join(err, s.close())
@@ -132,7 +141,7 @@ func (s *system) stack(h rig.Host) error {
 // start runs one host's program until the system closes. The wire is made by the
 // one that does not attach.
 func (s *system) start(ctx context.Context, host string, attach bool) (*appliance.Appliance, error) {
-	a, err := appliance.New(appliance.Options{Transport: true, Load: func() (*configs.Config, error) {
+	a, err := appliance.New(appliance.Options{Transport: true, Unmerged: s.unmerged, Load: func() (*configs.Config, error) {
 		c := *s.config
 		c.Wire.Name, c.Wire.Attach, c.Host.Name, c.Host.Netns = "wire0", attach, "stack0", host
 		return &c, nil

@@ -26,7 +26,7 @@ func TestNothingBadReachesTheStack(t *testing.T) {
 		t.Fatal(err)
 	}
 	rig.Require(t)
-	s, err := newSystem()
+	s, err := newSystem(0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,15 +10,17 @@ import (
 	"tapsec/configs"
 	"tapsec/internal/lab/rig"
 	"tapsec/sa"
+	"tapsec/tap"
 )
 
 // Options are what a rig of two hosts may be like.
 type Options struct {
 	Name         string
-	Config       string     // a file for both hosts; empty: a built-in one with fresh keys, by the next two fields
-	Profile      sa.Profile // what the NIC can do
-	ClearAnswers bool       // protect only what a sends
-	Split        bool       // NIC and transport as two programs
+	Config       string      // a file for both hosts; empty: a built-in one with fresh keys, by the next two fields
+	Profile      sa.Profile  // what the NIC can do
+	ClearAnswers bool        // protect only what a sends
+	Split        bool        // NIC and transport as two programs
+	Unmerged     tap.Merging // what does not pass merged between a transport and its stack
 }
 
 // Check takes the profile's name, "" for the default, and checks the options and the user's
@@ -58,7 +60,7 @@ func Up(ctx context.Context, o Options) (*rig.Standing, error) {
 		plan.Config = filepath.Join(seat.Dir(), "rig.yaml")
 		err = os.WriteFile(plan.Config, configs.Rig(o.Profile, !o.ClearAnswers), 0o600)
 	}
-	plan.Programs = programs(seat.Dir(), plan.Config, o.Split)
+	plan.Programs = programs(seat.Dir(), plan.Config, &o)
 	if err == nil {
 		err = seat.Raise(ctx, plan, "rig", "supervise", seat.Dir())
 	}
@@ -70,16 +72,17 @@ func Up(ctx context.Context, o Options) (*rig.Standing, error) {
 
 // programs run in the NIC's namespace, receivers first. Their control sockets and state
 // files are in dir.
-func programs(dir, config string, split bool) []rig.Program {
+func programs(dir, config string, o *Options) []rig.Program {
+	unmerged, _ := o.Unmerged.MarshalText() // has no error
 	program := func(name string, args ...string) rig.Program {
 		control := filepath.Join(dir, name+".sock")
 		if name != "nic" {
-			args = append(args, "--state", filepath.Join(dir, name+".state"))
+			args = append(args, "--state", filepath.Join(dir, name+".state"), "--unmerged", string(unmerged))
 		}
 		return rig.Program{Name: name, Control: control, Args: append(args, "-c", config, "--control", control)}
 	}
 	send := program("send", "send", "--stack", "stack0", "--stack-netns", "a", "--out", "wire0")
-	if split {
+	if o.Split {
 		return []rig.Program{
 			program("nic", "run", "--wire", "wire0", "--host", "host0"),
 			program("transport", "transport", "--in", "host0", "--out", "stack0", "--stack-netns", "b", "--nic", filepath.Join(dir, "nic.sock")),
