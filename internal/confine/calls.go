@@ -80,6 +80,8 @@ func conditions(p Plan) (all []seccomp.NameWithConditions) {
 	for _, request := range allowedIoctls {
 		allow("ioctl", 1, seccomp.Equal, request)
 	}
+	all = append(all, seccomp.NameWithConditions{Name: "ioctl", Conditions: seccomp.ArgumentConditions{ // a TAP that stays is offered nothing at the end
+		{Argument: 1, Operation: seccomp.Equal, Value: unix.TUNSETOFFLOAD}, {Argument: 2, Operation: seccomp.Equal, Value: 0}}})
 	for _, option := range allowedPrctls {
 		allow("prctl", 0, seccomp.Equal, option)
 	}
