@@ -314,6 +314,9 @@ func (a *Appliance) announce() {
 	a.ports.follow(a.tellInterface)
 	engine, why := a.nic.Engine()
 	a.tell(event.Engine, slog.String("is", engine.String()), slog.String("why", why))
+	if a.host != nil {
+		a.log.Info("stack", "merged", a.ports.host.Merging())
+	}
 	if a.config.Queues > 1 {
 		a.log.Info("queues", "are", a.config.Queues, "steered_by", a.ports.steering, "why", a.ports.steerWhy)
 	}

@@ -27,6 +27,12 @@ const AllMerging = TSO | USO | GRO
 
 var mergingNames = []string{"tso", "uso", "gro"}
 
+// String returns the text.
+func (m Merging) String() string {
+	text, _ := m.MarshalText() // has no error
+	return string(text)
+}
+
 // MarshalText returns the names, "none" for none of them.
 func (m Merging) MarshalText() ([]byte, error) {
 	var names []string

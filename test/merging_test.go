@@ -20,7 +20,9 @@ func TestMergingIsTakenBack(t *testing.T) {
 	}
 	t.Cleanup(func() { netns.Delete(stack) })
 	for unmerged, offered := range map[string]bool{"none": true, "gro": true, "tso": false, "all": false} {
-		p := start(t, write(t, moreSAs), "--wire", "mgw0", "--transport", stack, "--unmerged", unmerged)
+		p := launch(t, write(t, moreSAs), "--wire", "mgw0", "--transport", stack, "--unmerged", unmerged)
+		p.waitLog("msg=stack merged=")
+		p.waitLog("msg=ready")
 		if segments(t, stack) != offered {
 			t.Errorf("--unmerged %s: TCP segmentation is %v, want %v", unmerged, !offered, offered)
 		}

@@ -30,8 +30,7 @@ func TestMergingIsUnseen(t *testing.T) {
 	}
 	rig.Require(t)
 	for _, unmerged := range []tap.Merging{0, tap.GRO, tap.TSO | tap.USO, tap.AllMerging} {
-		text, _ := unmerged.MarshalText()
-		t.Run("without "+string(text), func(t *testing.T) { unseen(t, unmerged) })
+		t.Run("without "+unmerged.String(), func(t *testing.T) { unseen(t, unmerged) })
 	}
 }
 

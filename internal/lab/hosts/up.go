@@ -73,11 +73,10 @@ func Up(ctx context.Context, o Options) (*rig.Standing, error) {
 // programs run in the NIC's namespace, receivers first. Their control sockets and state
 // files are in dir.
 func programs(dir, config string, o *Options) []rig.Program {
-	unmerged, _ := o.Unmerged.MarshalText() // has no error
 	program := func(name string, args ...string) rig.Program {
 		control := filepath.Join(dir, name+".sock")
 		if name != "nic" {
-			args = append(args, "--state", filepath.Join(dir, name+".state"), "--unmerged", string(unmerged))
+			args = append(args, "--state", filepath.Join(dir, name+".state"), "--unmerged", o.Unmerged.String())
 		}
 		return rig.Program{Name: name, Control: control, Args: append(args, "-c", config, "--control", control)}
 	}
