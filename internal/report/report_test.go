@@ -151,7 +151,7 @@ func TestBrowser(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, size := range []string{"1280,900", "500,900"} {
-		out, err := exec.Command(browser, "--headless", "--no-sandbox", "--disable-gpu", "--user-data-dir="+t.TempDir(), "--window-size="+size, "--dump-dom", "file://"+path).Output()
+		out, err := exec.Command(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--user-data-dir="+t.TempDir(), "--window-size="+size, "--dump-dom", "file://"+path).Output()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -62,7 +62,7 @@ const poll = setInterval(() => {
 	if err := os.WriteFile(page, text, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command(browser, "--headless", "--no-sandbox", "--disable-gpu", "--user-data-dir="+t.TempDir(),
+	out, err := exec.Command(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--user-data-dir="+t.TempDir(),
 		"--virtual-time-budget=120000", "--dump-dom", "file://"+page).Output()
 	if err != nil {
 		t.Fatal(err)
