@@ -11,11 +11,13 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"tapsec/appliance"
 	"tapsec/capture"
 	"tapsec/configs"
 	"tapsec/internal/explain"
 	"tapsec/internal/lab/conformance"
 	"tapsec/internal/wrap"
+	"tapsec/status"
 )
 
 // lab is the configuration of a lab, and its frames as a capture.
@@ -139,4 +141,64 @@ func look(t *testing.T, name string, f *explain.Frame, l *conformance.Lab) {
 	if !strings.Contains(page, "^^") {
 		t.Errorf("%s: no mark:\n%s", name, text.String())
 	}
+}
+
+// Whatever a frame is: it is told within 80 columns, with the verdict that Process has for it.
+func FuzzExplain(f *testing.F) {
+	labs := conformance.Labs()
+	var all []*configs.Config
+	for i := range labs[:6] {
+		for _, one := range labs[i].Cases {
+			f.Add(one.Frame, uint8(i))
+		}
+		var text bytes.Buffer
+		if err := labs[i].WriteConfig(&text); err != nil {
+			f.Fatal(err)
+		}
+		c, err := configs.Parse(labs[i].Name, text.Bytes())
+		if err != nil {
+			f.Fatal(err)
+		}
+		all = append(all, c)
+	}
+	f.Fuzz(func(t *testing.T, frame []byte, which uint8) {
+		if len(frame) == 0 || len(frame) > 4096 {
+			return
+		}
+		c := all[int(which)%len(all)]
+		nic, err := appliance.NewOffline(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := time.Unix(1800000000, 0)
+		_, want, err := status.Split(nic.Process(bytes.Clone(frame), at))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var file bytes.Buffer
+		w, err := capture.NewWriter(&file)
+		if err == nil {
+			_, err = w.Interface("wire0", "")
+		}
+		if err == nil {
+			err = w.Frame(0, at, frame, "")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := explained(t, c, file.Bytes(), 1)
+		if told.Trailer.Word != want.Word || told.Trailer.Reason != want.Reason {
+			t.Fatalf("told as %s %s, the NIC says %s %s", told.Trailer.Word, told.Trailer.Reason, want.Word, want.Reason)
+		}
+		var text strings.Builder
+		if err := told.Text(&text, "file", false); err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(text.String()) {
+			if utf8.RuneCountInString(line) > wrap.Width+1 {
+				t.Fatalf("too long: %q", line)
+			}
+		}
+		told.Document()
+	})
 }
