@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -194,7 +195,24 @@ func (h *host) datagram(frame []byte, p *wire.Packet) {
 		h.c.violate("altered", "%s got a UDP datagram of %d bytes", hostNames[h.number], p.Reach-p.Header)
 		return
 	}
-	l, number, wrong := read(frame[p.Header+wire.UDPLen : p.Reach])
+	for _, b := range pieces(frame[p.Header+wire.UDPLen : p.Reach]) {
+		h.piece(b, p)
+	}
+}
+
+// pieces are the datagrams of what comes merged, as the stack would cut it: a packet socket gets it
+// whole. All are as long as the first, but for the last.
+func pieces(b []byte) [][]byte {
+	if len(b) >= headLen {
+		if length := int(binary.BigEndian.Uint16(b[6:])); length >= headLen && length < len(b) {
+			return slices.Collect(slices.Chunk(b, length))
+		}
+	}
+	return [][]byte{b}
+}
+
+func (h *host) piece(b []byte, p *wire.Packet) {
+	l, number, wrong := read(b)
 	switch {
 	case wrong != "":
 		h.c.violate("altered", "%s got a datagram that %s", hostNames[h.number], wrong)
