@@ -127,6 +127,13 @@ goes out in clear where not.`,
 	}
 	o.commonFlags(cmd)
 	o.stackFlags(cmd)
+	o.nicFlags(cmd)
+	completeFlags(cmd)
+	return cmd
+}
+
+// nicFlags are those of a NIC of our own, and of what stands at its two sides.
+func (o *runOptions) nicFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.transport, "transport", "", "be the transport too, in front of the stack on the TAP `NAME`, which takes the host's place")
 	f.StringVar(&o.wire, "wire", "", "`NAME` of the wire's TAP (default: the configuration's, as for all below)")
@@ -140,8 +147,6 @@ goes out in clear where not.`,
 	f.TextVar(&o.form, "form", configs.Form(""), "`FORM` of the frames: inplace, as on the wire, or decap, opened headers taken off")
 	f.TextVar(&o.annotate, "annotate", configs.Annotate(""), "`WHAT` stands behind each frame: trailer, the verdict, or none, with decap only")
 	f.BoolVar(&o.inactive, "inactive", false, "do not activate receive offload")
-	completeFlags(cmd)
-	return cmd
 }
 
 // run is the program from start to stop. It sums up after failures, too.
