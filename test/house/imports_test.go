@@ -22,7 +22,7 @@ var mayImport = map[string][]string{
 	"tap":               {"internal/segment"},
 	"status":            {"internal/reason"},
 	"internal/fragment": {"wire", "internal/reason"},
-	"internal/lab/rig":  {"internal/netns"},
+	"internal/lab/rig":  {"internal/netns", "internal/segment"},
 	"internal/mac":      {"sa"},
 	"internal/replay":   {"sa"},
 	"internal/ledger":   {"sa", "internal/replay"},

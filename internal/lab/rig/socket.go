@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"tapsec/internal/segment"
 )
 
 const (
@@ -26,6 +28,10 @@ type Socket struct {
 	frame []byte
 	aux   []byte
 	stamp time.Time
+
+	apart  bool // a virtio header stands in front of each frame
+	cutter segment.Cutter
+	piece  []byte
 }
 
 // OpenSocket opens a packet socket on an interface of the current namespace.
@@ -72,8 +78,22 @@ func prepare(fd, index int, incoming bool) error {
 	return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index})
 }
 
+// Apart has what comes merged received as the frames that it stands for, as the stack takes it; without,
+// it is received whole, with one header for all. What no virtio header can tell of is then not received.
+func (s *Socket) Apart() error {
+	var inner error
+	err := s.raw.Control(func(fd uintptr) {
+		inner = unix.SetsockoptInt(int(fd), unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1)
+	})
+	s.apart = err == nil && inner == nil
+	return errors.Join(err, inner)
+}
+
 // Send sends one frame, which begins with its Ethernet header. It waits while the interface is busy.
 func (s *Socket) Send(frame []byte) error {
+	if s.apart {
+		frame = append(make([]byte, segment.HeaderLen), frame...)
+	}
 	var inner error
 	err := s.raw.Write(func(fd uintptr) bool {
 		_, inner = unix.Write(int(fd), frame)
@@ -88,6 +108,10 @@ func (s *Socket) Send(frame []byte) error {
 // Receive waits for a frame, at most for timeout, then returns os.ErrDeadlineExceeded. The frame, padding and
 // trailers included, is valid until the next call.
 func (s *Socket) Receive(timeout time.Duration) ([]byte, error) {
+	if s.cutter.Len() > 0 {
+		s.piece = s.cutter.Append(s.piece[:0])
+		return s.piece, nil
+	}
 	if err := s.file.SetReadDeadline(time.Now().Add(timeout)); err != nil {
 		return nil, err
 	}
@@ -115,19 +139,40 @@ func (s *Socket) KeepTime() error {
 // Came is when the kernel got the frame received last, by its time of day, after KeepTime.
 func (s *Socket) Came() time.Time { return s.stamp }
 
-// read receives one frame. The kernel delivers the outer VLAN tag separately; here it is put back after the
-// two addresses.
+// read receives one frame, or the first of those that came merged.
 func (s *Socket) read(fd int) ([]byte, error) {
-	const addresses, tag = 12, 4
-	n, oobn, _, _, err := unix.Recvmsg(fd, s.frame[tag:], s.aux, 0)
+	n, oobn, _, _, err := unix.Recvmsg(fd, s.frame[tagLen:], s.aux, 0)
 	if err != nil {
 		return nil, err
 	}
-	frame := s.frame[tag : tag+n]
-	messages, err := unix.ParseSocketControlMessage(s.aux[:oobn])
-	if err != nil || n < addresses {
+	from := tagLen
+	var h segment.Header
+	if s.apart {
+		h = segment.Parse(s.frame[from:])
+		from += segment.HeaderLen
+	}
+	frame, err := s.complete(s.frame[:tagLen+n], from, oobn)
+	if err != nil || !s.apart || !h.Merged() {
 		return frame, err
 	}
+	if h = h.Shift(len(frame) - (tagLen + n - from)); !s.cutter.Begin(h, frame) {
+		return nil, fmt.Errorf("%d bytes came merged and cannot be cut", len(frame))
+	}
+	s.piece = s.cutter.Append(s.piece[:0])
+	return s.piece, nil
+}
+
+const tagLen = 4
+
+// complete puts the outer VLAN tag, which the kernel delivers separately, back after the two addresses of
+// the frame that begins at from, and notes the time. In front of it there is room for the tag.
+func (s *Socket) complete(b []byte, from, oobn int) ([]byte, error) {
+	const addresses = 12
+	messages, err := unix.ParseSocketControlMessage(s.aux[:oobn])
+	if err != nil || len(b)-from < addresses {
+		return b[from:], err
+	}
+	frame := b[from:]
 	for _, m := range messages {
 		if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SCM_TIMESTAMPNS {
 			s.stamp = time.Unix((*unix.Timespec)(unsafe.Pointer(&m.Data[0])).Unix())
@@ -140,8 +185,8 @@ func (s *Socket) read(fd int) ([]byte, error) {
 		if aux.Status&unix.TP_STATUS_VLAN_VALID == 0 {
 			continue
 		}
-		copy(s.frame, frame[:addresses])
-		frame = s.frame[:tag+n]
+		copy(b[from-tagLen:], frame[:addresses])
+		frame = b[from-tagLen:]
 		binary.BigEndian.PutUint16(frame[addresses:], aux.Vlan_tpid)
 		binary.BigEndian.PutUint16(frame[addresses+2:], aux.Vlan_tci)
 	}

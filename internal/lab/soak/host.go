@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -74,6 +73,9 @@ func (h *host) plug() error {
 			return err
 		}
 		stack, err := rig.OpenSocket(stackName)
+		if err == nil {
+			err = stack.Apart()
+		}
 		if old := h.stack.Swap(stack); old != nil {
 			err = errors.Join(err, old.Close())
 		}
@@ -195,24 +197,7 @@ func (h *host) datagram(frame []byte, p *wire.Packet) {
 		h.c.violate("altered", "%s got a UDP datagram of %d bytes", hostNames[h.number], p.Reach-p.Header)
 		return
 	}
-	for _, b := range pieces(frame[p.Header+wire.UDPLen : p.Reach]) {
-		h.piece(b, p)
-	}
-}
-
-// pieces are the datagrams of what comes merged, as the stack would cut it: a packet socket gets it
-// whole. All are as long as the first, but for the last.
-func pieces(b []byte) [][]byte {
-	if len(b) >= headLen {
-		if length := int(binary.BigEndian.Uint16(b[6:])); length >= headLen && length < len(b) {
-			return slices.Collect(slices.Chunk(b, length))
-		}
-	}
-	return [][]byte{b}
-}
-
-func (h *host) piece(b []byte, p *wire.Packet) {
-	l, number, wrong := read(b)
+	l, number, wrong := read(frame[p.Header+wire.UDPLen : p.Reach])
 	switch {
 	case wrong != "":
 		h.c.violate("altered", "%s got a datagram that %s", hostNames[h.number], wrong)
