@@ -43,6 +43,7 @@ func needlesOf(keys map[string][]byte) needles {
 			part := key[at : at+piece]
 			all.add(string(part), name+" in bytes")
 			all.add(hex.EncodeToString(part), name+" in hexadecimal")
+			all.add(strings.Trim(fmt.Sprint(part), "[]"), name+" in decimal")
 			for shift := range 3 {
 				for _, form := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 					text := form.EncodeToString(slices.Concat(make([]byte, shift), part))
@@ -61,6 +62,7 @@ func (n needles) add(text, of string) {
 }
 
 var (
+	oneDigit   = regexp.MustCompile(`(?i)0x([0-9a-f])([^0-9a-f]|$)`) // as %#v has a byte below 16
 	notation   = regexp.MustCompile(`(?i)0x|\\x|\\n|[^0-9a-z+/_-]`)
 	separators = regexp.MustCompile(`[+/_-]`)
 )
@@ -68,7 +70,7 @@ var (
 // in names what of the keys stands in a text: as it is, and as digits of either case
 // whatever stands between them.
 func (n needles) in(text []byte) (found []string) {
-	plain := notation.ReplaceAll(text, nil)
+	plain := notation.ReplaceAll(oneDigit.ReplaceAll(text, []byte("0x0$1$2")), nil)
 	digits := bytes.ToLower(separators.ReplaceAll(plain, nil))
 	for _, form := range [][]byte{text, plain, digits} {
 		for at := 0; at+8 <= len(form); at++ {
@@ -93,7 +95,7 @@ func TestNeedles(t *testing.T) {
 	for _, text := range []string{
 		string(key), string(key[3:16]), "x" + digits + "y", strings.ToUpper(digits), fmt.Sprintf("% x", key), fmt.Sprintf("% #X", key),
 		strings.ReplaceAll(fmt.Sprintf("% x", key), " ", ":"), strings.ReplaceAll(fmt.Sprintf("% x", key), " ", "-"),
-		fmt.Sprintf("%#v", key), fmt.Sprintf("%x_%x", key[:4], key[4:]), digits[:32] + "\n" + digits[32:],
+		fmt.Sprintf("%#v", key), fmt.Sprint(key), fmt.Sprintf("%x_%x", key[:4], key[4:]), digits[:32] + "\n" + digits[32:],
 		base64.StdEncoding.EncodeToString(key), base64.StdEncoding.EncodeToString(append([]byte("a"), key...)),
 		base64.URLEncoding.EncodeToString(append([]byte("ab"), key...)), base64.StdEncoding.EncodeToString(key)[:9] + "\n" + base64.StdEncoding.EncodeToString(key)[9:],
 	} {
