@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -41,9 +40,6 @@ func launch(t *testing.T, config string, flags ...string) *process {
 
 func launchAs(t *testing.T, attr *syscall.SysProcAttr, config string, flags ...string) *process {
 	t.Helper()
-	if slices.Contains(flags, "--transport") && !slices.Contains(flags, "--unmerged") {
-		flags = append(flags, "--unmerged", "gro") // what is heard of a stack is counted one by one
-	}
 	cmd := program.Command(append([]string{"run", "-c", config}, flags...)...)
 	cmd.SysProcAttr = attr
 	return launchProgram(t, cmd)

@@ -149,7 +149,15 @@ type port struct {
 	*rig.Socket
 }
 
-func listen(t *testing.T, name string) port { return port{t, testkit.Listen(t, name)} }
+// listen opens the one of the test's own namespace. What comes merged is received apart.
+func listen(t *testing.T, name string) port {
+	t.Helper()
+	p := port{t, testkit.Listen(t, name)}
+	if err := p.Apart(); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
 
 // listenIn is listen in a named namespace.
 func listenIn(t *testing.T, namespace, name string) (p port) {
@@ -160,7 +168,9 @@ func listenIn(t *testing.T, namespace, name string) (p port) {
 	}
 	defer ns.Close()
 	if err := ns.Do(func() (err error) {
-		p.Socket, err = rig.OpenSocket(name)
+		if p.Socket, err = rig.OpenSocket(name); err == nil {
+			err = p.Apart()
+		}
 		return err
 	}); err != nil {
 		t.Fatal(err)

@@ -78,8 +78,8 @@ func prepare(fd, index int, incoming bool) error {
 	return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index})
 }
 
-// Apart has what comes merged received as the frames that it stands for, as the stack takes it; without,
-// it is received whole, with one header for all. What no virtio header can tell of is then not received.
+// Apart has what is merged, or whose checksum is left to hardware, received as the frames that it stands
+// for on a wire; without, it is received as it is. What no virtio header can tell of is then not received.
 func (s *Socket) Apart() error {
 	var inner error
 	err := s.raw.Control(func(fd uintptr) {
@@ -152,10 +152,14 @@ func (s *Socket) read(fd int) ([]byte, error) {
 		from += segment.HeaderLen
 	}
 	frame, err := s.complete(s.frame[:tagLen+n], from, oobn)
-	if err != nil || !s.apart || !h.Merged() {
+	if err != nil || !s.apart {
 		return frame, err
 	}
-	if h = h.Shift(len(frame) - (tagLen + n - from)); !s.cutter.Begin(h, frame) {
+	if h = h.Shift(len(frame) - (tagLen + n - from)); !h.Merged() {
+		h.Finish(frame)
+		return frame, nil
+	}
+	if !s.cutter.Begin(h, frame) {
 		return nil, fmt.Errorf("%d bytes came merged and cannot be cut", len(frame))
 	}
 	s.piece = s.cutter.Append(s.piece[:0])

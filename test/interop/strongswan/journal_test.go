@@ -110,7 +110,12 @@ func listen(t *testing.T, a, b *host) *journal {
 func ear(t *testing.T, mu *sync.Mutex, h *host, link string, note func([]byte)) {
 	t.Helper()
 	var s *rig.Socket
-	if err := h.ns.Do(func() (err error) { s, err = rig.Overhear(link); return err }); err != nil {
+	if err := h.ns.Do(func() (err error) {
+		if s, err = rig.Overhear(link); err == nil {
+			err = s.Apart()
+		}
+		return err
+	}); err != nil {
 		t.Fatal(err)
 	}
 	done := make(chan struct{})

@@ -33,7 +33,7 @@ func TestWhole(t *testing.T) {
 	require(t)
 	policy := filepath.Join(t.TempDir(), "policy.yaml")
 	write(t, policy, wholePolicy)
-	l := newLab(t, "-c", policy, "--transport", "host0", "--unmerged", "all") // each packet is overheard by itself
+	l := newLab(t, "-c", policy, "--transport", "host0")
 	a, b := l.a.host, l.b.host
 	b.steer(t, a)
 	ends := overhear(t, a, b)
