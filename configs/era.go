@@ -48,14 +48,18 @@ func (c *Config) Era(t time.Time) Era {
 	return e
 }
 
-// Successors are the SAs that replace others, of every era.
-func (c *Config) Successors() (all []*sa.SA) {
+// Others are SAs that a text tells of and that are not in force at first, or no more: those that
+// replace others, of every era, and those with another key of the same identity.
+func (c *Config) Others() (all []*sa.SA) {
 	for _, old := range c.Former {
 		for _, s := range c.SAs {
 			if !old.Until.IsZero() && s.ID() == old.ID() && !slices.Contains(all, s) {
 				all = append(all, s)
 			}
 		}
+	}
+	for _, s := range c.Former {
+		all = append(all, s.SA)
 	}
 	return all
 }

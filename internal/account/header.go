@@ -24,9 +24,18 @@ func (h Header) String() string {
 	return fmt.Sprintf("%s SPI %s from %s to %s", h.Protocol, h.SPI, h.Src, h.Dst)
 }
 
-// Unmatched returns the header that no SA matched, if that is the trailer's reason, and its
+// FrameOf is what is known of a frame that was delivered without its trailer, which stays the
+// caller's. The addresses are those of its own packet as it came; missing is how many bytes at its end
+// the capture lacks.
+func FrameOf(body []byte, t *status.Trailer, src, dst netip.Addr, missing int) Frame {
+	f := Frame{Trailer: t, Src: src, Dst: dst, Cut: missing > 0 && t.Word.Code() != status.Success}
+	f.Header, f.Number, f.HeaderIsNumbered, f.Unmatched = unmatched(body, t)
+	return f
+}
+
+// unmatched returns the header that no SA matched, if that is the trailer's reason, and its
 // sequence number; numbered is false if that is cut off.
-func Unmatched(frame []byte, t *status.Trailer) (h Header, seq uint32, numbered, ok bool) {
+func unmatched(frame []byte, t *status.Trailer) (h Header, seq uint32, numbered, ok bool) {
 	switch t.Reason {
 	case status.NoSA, status.AddressMismatch, status.EncapMismatch, status.SADeleted, status.UDPNoSA:
 	default:

@@ -58,7 +58,8 @@ func TestUnmatched(t *testing.T) {
 		for _, r := range c.records {
 			c.trailer.Add(r)
 		}
-		h, seq, numbered, ok := account.Unmatched(c.frame, &c.trailer)
+		f := account.FrameOf(c.frame, &c.trailer, here, there, 0)
+		h, seq, numbered, ok := f.Header, f.Number, f.HeaderIsNumbered, f.Unmatched
 		if ok != c.ok || h != c.want || numbered != c.ok || c.ok && seq != 7 {
 			t.Errorf("%s: %+v, %d, %t, %t", name, h, seq, numbered, ok)
 		}

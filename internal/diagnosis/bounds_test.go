@@ -259,8 +259,8 @@ func TestGoodFramesCostNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	frame30 := seen(body, &trailer, false)
-	if n := testing.AllocsPerRun(100, func() { g.See(body, frame30, 30) }); n > 0 {
+	frame30 := account.FrameOf(body, &trailer, netip.Addr{}, netip.Addr{}, 0)
+	if n := testing.AllocsPerRun(100, func() { g.See(body, &frame30, 30) }); n > 0 {
 		t.Errorf("%v allocations", n)
 	}
 }

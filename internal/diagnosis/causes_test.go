@@ -174,14 +174,8 @@ func see(t *testing.T, d *diagnosis.Case, p *pipeline.Pipeline, frame []byte, mi
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.See(body, seen(body, &trailer, missing > 0 && trailer.Word.Code() != status.Success), number)
-}
-
-// seen is what an account is told of a frame.
-func seen(body []byte, t *status.Trailer, cut bool) *account.Frame {
-	f := &account.Frame{Trailer: t, Cut: cut}
-	f.Header, f.Number, f.HeaderIsNumbered, f.Unmatched = account.Unmatched(body, t)
-	return f
+	f := account.FrameOf(body, &trailer, netip.Addr{}, netip.Addr{}, missing)
+	d.See(body, &f, number)
 }
 
 func scenes() []scene {

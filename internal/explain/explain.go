@@ -137,10 +137,7 @@ func explain(c *configs.Config, frames *capture.Reader, want map[int]bool) (foun
 	if err != nil {
 		return nil, 0, err
 	}
-	others := c.Successors()
-	for _, s := range c.Former {
-		others = append(others, s.SA)
-	}
+	others := c.Others()
 	r := &reader{nic: nic, account: account.New(nil), why: diagnosis.New(nic.SAs(), others), want: want, past: map[who]*Story{}}
 	r.hold()
 	for ; ; read++ {
@@ -186,8 +183,7 @@ func (r *reader) frame(b []byte, info capture.Info) error {
 		return err
 	}
 	f.Trailer = t
-	known := account.Frame{Trailer: &t, Src: f.src, Dst: f.dst, Cut: info.Missing > 0 && t.Word.Code() != status.Success}
-	known.Header, known.Number, known.HeaderIsNumbered, known.Unmatched = account.Unmatched(body, &t)
+	known := account.FrameOf(body, &t, f.src, f.dst, info.Missing)
 	f.Marks = r.account.Frame(&known)
 	r.why.See(body, &known, info.Number)
 	f.who = whoOf(&known)

@@ -79,10 +79,7 @@ func New(c *configs.Config, out io.Writer, opt Options) (*Inspector, error) {
 		return nil, err
 	}
 	held := heldBy(nic)
-	others := c.Successors()
-	for _, s := range c.Former {
-		others = append(others, s.SA)
-	}
+	others := c.Others()
 	if err := opt.Filter.check(held, others); err != nil {
 		return nil, err
 	}
@@ -210,8 +207,7 @@ func (f *frame) read(b []byte) (err error) {
 	}
 	t := &f.trailer
 	f.fate = fateOf(t.Word, f.Missing)
-	f.Frame = account.Frame{Trailer: t, Src: f.src, Dst: f.dst, Cut: f.fate == notJudged}
-	f.Header, f.Frame.Number, f.HeaderIsNumbered, f.Unmatched = account.Unmatched(f.body, t)
+	f.Frame = account.FrameOf(f.body, t, f.src, f.dst, f.Missing)
 	return nil
 }
 

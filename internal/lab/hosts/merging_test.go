@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -77,45 +76,17 @@ func (s *system) stream(to string, random *rand.Rand) error {
 	for i := range data {
 		data[i] = byte(random.Uint32())
 	}
-	var listener net.Listener
-	if err := s.ns["b"].Do(func() (err error) {
-		listener, err = net.Listen("tcp", to)
-		return err
-	}); err != nil {
-		return err
-	}
-	defer listener.Close()
-	arrived := make(chan []byte, 1)
-	go func() {
-		var all []byte
-		if c, err := listener.Accept(); err == nil {
-			c.SetDeadline(time.Now().Add(patience))
-			all, _ = io.ReadAll(c) // what is missing shows
-			c.Close()
+	_, err := s.carry(to, data, func(c net.Conn) error {
+		for rest := data; len(rest) > 0; {
+			n := min(len(rest), 1+random.IntN(1<<random.IntN(18)))
+			if _, err := c.Write(rest[:n]); err != nil {
+				return err
+			}
+			rest = rest[n:]
 		}
-		arrived <- all
-	}()
-	var c net.Conn
-	if err := s.ns["a"].Do(func() (err error) {
-		c, err = net.DialTimeout("tcp", to, patience)
-		return err
-	}); err != nil {
-		return err
-	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(patience))
-	for rest := data; len(rest) > 0; {
-		n := min(len(rest), 1+random.IntN(1<<random.IntN(18)))
-		if _, err := c.Write(rest[:n]); err != nil {
-			return err
-		}
-		rest = rest[n:]
-	}
-	c.Close()
-	if got := <-arrived; !bytes.Equal(got, data) {
-		return fmt.Errorf("%d of %d bytes arrived, or others", len(got), len(data))
-	}
-	return nil
+		return nil
+	})
+	return err
 }
 
 // write writes datagrams, each by itself or all as one that the kernel or whoever is behind it cuts

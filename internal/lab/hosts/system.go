@@ -211,9 +211,19 @@ func echo(kind byte) []byte {
 func (s *system) transfer(n int) (mbits float64, err error) {
 	data := make([]byte, n)
 	rand.Read(data)
+	took, err := s.carry("10.77.0.2:7001", data, func(c net.Conn) error {
+		_, err := c.Write(data)
+		return err
+	})
+	return float64(n) * 8 / 1e6 / took.Seconds(), err
+}
+
+// carry has write send data over TCP from a to b, and compares what arrives. It returns how long that
+// took, from the connection on.
+func (s *system) carry(to string, data []byte, write func(net.Conn) error) (took time.Duration, err error) {
 	var listener net.Listener
 	if err := s.ns["b"].Do(func() (err error) {
-		listener, err = net.Listen("tcp", "10.77.0.2:7001")
+		listener, err = net.Listen("tcp", to)
 		return err
 	}); err != nil {
 		return 0, err
@@ -231,19 +241,18 @@ func (s *system) transfer(n int) (mbits float64, err error) {
 	}()
 	var c net.Conn
 	if err := s.ns["a"].Do(func() (err error) {
-		c, err = net.DialTimeout("tcp", "10.77.0.2:7001", patience)
+		c, err = net.DialTimeout("tcp", to, patience)
 		return err
 	}); err != nil {
 		return 0, err
 	}
 	begin := time.Now()
 	c.SetDeadline(begin.Add(patience))
-	_, err = c.Write(data)
-	err = errors.Join(err, c.Close())
+	err = errors.Join(write(c), c.Close())
 	if got := <-arrived; err == nil && !bytes.Equal(got, data) {
-		err = fmt.Errorf("%d of %d bytes arrived, or others", len(got), n)
+		err = fmt.Errorf("%d of %d bytes arrived, or others", len(got), len(data))
 	}
-	return float64(n) * 8 / 1e6 / time.Since(begin).Seconds(), err
+	return time.Since(begin), err
 }
 
 // hostileFrame is a frame that must not reach b, and the transport's reason for that.
