@@ -9,18 +9,19 @@ import (
 	"tapsec/status"
 )
 
-// Adapter is the modelled NIC but for its interfaces: the SAs, and a pipeline for
-// each queue.
+// Adapter is the modelled NIC without its interfaces: the SAs, and a pipeline for each
+// queue.
 type Adapter struct {
 	sad       *pipeline.SAD
 	pipelines []*pipeline.Pipeline // by queue
 }
 
-// NewAdapter makes the NIC of a configuration. The error is a mistake in that.
+// NewAdapter makes the NIC of a configuration. The error is a mistake in the
+// configuration.
 func NewAdapter(c *configs.Config) (*Adapter, error) { return newAdapter(c, ledger.New().Marks(), nil) }
 
-// newAdapter makes an Adapter whose SAs get their ESN marks from marks. failed is called
-// with the frames that it finds bad; nil: nobody asks.
+// newAdapter makes an Adapter whose SAs get their ESN marks from marks. failed, if not
+// nil, is called with each frame that it finds bad.
 func newAdapter(c *configs.Config, marks pipeline.Marks, failed func([]byte, *status.Trailer)) (*Adapter, error) {
 	profile := c.Profile
 	profile.Capacity = c.Capacity()
@@ -35,8 +36,8 @@ func newAdapter(c *configs.Config, marks pipeline.Marks, failed func([]byte, *st
 	return a, a.Offload(c)
 }
 
-// Offload puts the configuration's SAs in force and sets the offload switches. An SA
-// whose keys were there before keeps its ESN mark. On an error nothing has changed.
+// Offload puts the configuration's SAs in force and sets the offload switches. An SA whose
+// keys were in force before keeps its ESN mark. On an error nothing has changed.
 func (a *Adapter) Offload(c *configs.Config) error {
 	if err := a.sad.Replace(c.Bundles()); err != nil {
 		return fmt.Errorf("offload SAs: %w", err)
@@ -60,7 +61,7 @@ func (a *Adapter) Code(c status.Code) (frames uint64) {
 	return frames
 }
 
-// Reason counts the frames that ended for that reason, over all queues.
+// Reason counts the frames that ended with that reason, over all queues.
 func (a *Adapter) Reason(r status.Reason) (frames uint64) {
 	for _, p := range a.pipelines {
 		frames += p.Counters().Reason(r)

@@ -7,9 +7,9 @@
 //	wire -> adapter (the NIC) -> host's transport -> stack, on the host's TAP
 //	wire <- sealed where an SA says so <- stack
 //
-// New opens everything, Run moves frames until its context ends, Reload puts
-// another configuration in force beside them, Summary tells what was done. All
-// that is logged goes to Options.Log; the package prints nothing.
+// New opens everything, Run moves frames until its context ends, Reload puts another
+// configuration in force meanwhile, Summary tells what was done. Everything logged goes to
+// Options.Log; the package prints nothing.
 package appliance
 
 import (
@@ -39,28 +39,28 @@ type Options struct {
 	Load func() (*configs.Config, error)
 
 	NoNIC     bool   // the NIC is in another process, and frames arrive annotated
-	Transport bool   // be the transport, too; the configuration's host is then its stack's TAP
+	Transport bool   // be the transport as well; the configuration's host is then its stack's TAP
 	NIC       string // control socket of the NIC in another process
 	State     string // file in which windows and numbers live as long as their keys
 	Control   string // path of our control socket
-	Mirror    bool   // follow the SAs of a kernel, which is the transport: with a NIC, and without a transport
-	MirrorIn  string // in that network namespace; empty: here
-	Metrics   string // TCP address on which Prometheus is answered; empty: none
+	Mirror    bool   // follow the SAs of a kernel, which is then the transport: needs a NIC, and no transport here
+	MirrorIn  string // the kernel's network namespace; empty: this one
+	Metrics   string // TCP address on which Prometheus may ask; empty: none
 
 	Engine   tap.Engine
 	Steering tap.Steering
 	BusyPoll time.Duration // how long to look for frames before sleeping
-	Unmerged tap.Merging   // what is not to pass merged between transport and stack
+	Unmerged tap.Merging   // what must not pass merged between transport and stack
 	Use      [][]string    // stacks of SAs to seal with, each innermost first; nil: those that fit each packet
 	First    uint64        // sequence number of the first packet sealed; 0 is 1
 
-	Confine bool // take from the whole process what it needs no more, once all is open and before frames move
+	Confine bool // take from the whole process what it no longer needs, once all is open and before frames move
 
 	Ahead nic.Chain    // stages before all others on the way from the wire, such as a meter
 	Log   *slog.Logger // nil: nothing is logged
 }
 
-// merging is what passes merged by the host's TAP: only a stack behind a transport takes that.
+// merging is what passes merged on the host's TAP: only a stack behind a transport takes that.
 func (o *Options) merging() tap.Merging {
 	if !o.Transport {
 		return 0
@@ -187,14 +187,14 @@ func (a *Appliance) openLedger() (*ledger.Ledger, error) {
 	}
 	return ledger.Open(a.options.State, func(err error) {
 		if err != nil {
-			a.log.Error("the state file cannot be written to: what needs a sequence number beyond those that stand there is dropped", "err", err)
+			a.log.Error("the state file cannot be written: packets that need a sequence number beyond those it holds are dropped", "err", err)
 		} else {
-			a.log.Info("the state file can be written to again")
+			a.log.Info("the state file can be written again")
 		}
 	})
 }
 
-// Close releases everything, once Run has returned. Interfaces that New made vanish.
+// Close releases everything, after Run has returned. Interfaces that New made disappear.
 func (a *Appliance) Close() error {
 	a.flush()
 	var err error
@@ -233,7 +233,7 @@ func (a *Appliance) flush() {
 	}
 }
 
-// inward is the way of a frame from the wire: through the NIC, then the transport.
+// inward is the path of a frame from the wire: through the NIC, then the transport.
 func (a *Appliance) inward(queue int) (stages []nic.Stage) {
 	if a.options.Ahead != nil {
 		stages = a.options.Ahead(queue)
@@ -247,7 +247,7 @@ func (a *Appliance) inward(queue int) (stages []nic.Stage) {
 	return stages
 }
 
-// outward is the way of a frame to the wire: untouched, or sealed.
+// outward is the path of a frame to the wire: untouched, or sealed.
 func (a *Appliance) outward(int) []nic.Stage {
 	if a.host == nil {
 		return nil
@@ -301,7 +301,7 @@ func (a *Appliance) Rounds() []uint64 { return a.nic.Rounds() }
 // Ready returns a channel that is closed when frames flow.
 func (a *Appliance) Ready() <-chan struct{} { return a.ready }
 
-// Steering returns what a frame's queue is chosen by.
+// Steering returns how a frame's queue is chosen.
 func (a *Appliance) Steering() tap.Steering { return a.ports.steering }
 
 // announce waits until the kernel sends through both interfaces, and says so.
@@ -343,8 +343,8 @@ func (a *Appliance) tick(now time.Time) {
 	a.follow()
 }
 
-// follow adopts the present addresses of the stack's interface and the wire's MTU. If
-// the MTU cannot be read, the last one holds.
+// follow adopts the current addresses of the stack's interface and the wire's MTU. If the MTU
+// cannot be read, the last one stays.
 func (a *Appliance) follow() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

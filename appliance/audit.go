@@ -43,10 +43,10 @@ func (l *line) log(log *slog.Logger, msg string) {
 	_ = log.Handler().Handle(ctx, r)
 }
 
-// leftOut is the line about events that had none.
-const leftOut = "more of the same, of which no line tells"
+// leftOut is the line about events that got no line of their own.
+const leftOut = "more of the same, without lines of their own"
 
-// onceReceived and onceSent are what happens once to an SA.
+// onceReceived and onceSent list what happens once to an SA.
 var (
 	onceReceived = map[transport.Reason]event.Kind{
 		transport.SoftExpired: event.SASoftExpired, transport.Expired: event.SAExpired, transport.Resynchronised: event.SAResynchronised,
@@ -54,7 +54,7 @@ var (
 	onceSent = map[outbound.Reason]event.Kind{outbound.NumbersUsed: event.SANumbersUsed}
 )
 
-// logReceived logs what the transport drops, and tells of what happens to its SAs.
+// logReceived logs what the transport drops, and what happens to its SAs.
 func (a *Appliance) logReceived() func(transport.Event) {
 	return func(e transport.Event) {
 		l := line{time: e.Time, level: slog.LevelWarn}
@@ -79,7 +79,7 @@ func (a *Appliance) logReceived() func(transport.Event) {
 	}
 }
 
-// logSent does so for the outbound side.
+// logSent does the same for the outbound side.
 func (a *Appliance) logSent() func(outbound.Event) {
 	return func(e outbound.Event) {
 		l := line{time: e.Time, level: slog.LevelWarn}
@@ -110,7 +110,7 @@ func (a *Appliance) logSent() func(outbound.Event) {
 }
 
 // failures logs the frames that a NIC finds bad, at the same bounded rate as the
-// transport's drops. Handles tell the SAs apart.
+// transport's drops. It tells SAs apart by their handles.
 type failures struct {
 	adapter *Adapter
 	log     *slog.Logger

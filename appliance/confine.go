@@ -10,9 +10,9 @@ import (
 	"tapsec/internal/confine"
 )
 
-// confine leaves the process only what it still has to do: read the configuration and
-// key files again, save the state, ask the NIC's control socket, remove its own. What
-// the kernel does not support is logged, and frames move all the same.
+// confine leaves the process only what it still needs: to read the configuration and
+// key files again, save the state, ask the NIC's control socket, and remove its own.
+// What the kernel does not support is logged, and frames move all the same.
 func (a *Appliance) confine() {
 	defer close(a.opened)
 	if !a.options.Confine {
@@ -29,11 +29,11 @@ func (a *Appliance) confine() {
 		plan.Dial = append(plan.Dial, a.options.NIC)
 	}
 	if err := confine.Apply(plan); err != nil {
-		a.log.Warn("not confined in all", "err", err)
+		a.log.Warn("not confined in every respect", "err", err)
 	}
 	left, err := confine.Read()
 	if err != nil {
-		a.log.Warn("what is left to the process cannot be read", "err", err)
+		a.log.Warn("cannot read what is left to the process", "err", err)
 		return
 	}
 	level := slog.LevelInfo
@@ -47,7 +47,7 @@ func (a *Appliance) confine() {
 // processStatus is the document "status".
 type processStatus struct {
 	Confinement *confine.State `json:"confinement"`  // null where it cannot be read
-	KernelDrops []KernelDrops  `json:"kernel_drops"` // without an interface of which they cannot be read
+	KernelDrops []KernelDrops  `json:"kernel_drops"` // interfaces whose drops cannot be read are missing
 }
 
 func (a *Appliance) status() processStatus {

@@ -16,7 +16,7 @@ import (
 	"tapsec/transport"
 )
 
-// answer opens the control socket, if one is asked for.
+// answer opens the control socket, if there is to be one.
 func (a *Appliance) answer() (err error) {
 	if a.options.Control == "" {
 		return nil
@@ -64,7 +64,7 @@ func (h *host) windows() []windowReport {
 	return all
 }
 
-// sealed counts what the outbound side did, by reason.
+// sealed lists what the outbound side did, by reason.
 func (h *host) sealed() map[string]uint64 {
 	counts := map[string]uint64{}
 	sent := h.sender.Counts()
@@ -76,7 +76,7 @@ func (h *host) sealed() map[string]uint64 {
 	return counts
 }
 
-// remote is the control interface of a NIC in another process. It is asked in the
+// remote is the control interface of a NIC in another process. It is called in the
 // background, so that no frame waits.
 type remote struct {
 	client *control.Client
@@ -89,8 +89,8 @@ func (n remote) Update(s *sa.SA, high uint32) {
 	go n.do(func() error { return n.client.Update(ref, high) })
 }
 
-// Delete takes back an SA and the outbound one that belongs to it. The NIC may have
-// dropped the latter already.
+// Delete takes back an SA and the outbound SA that belongs to it, which the NIC may
+// have dropped already.
 func (n remote) Delete(s *sa.SA) {
 	n.host.tell(event.SADeleteRequested, slog.String("sa", s.Name))
 	go func() {

@@ -17,7 +17,7 @@ import (
 )
 
 // counter is one entry of the list of all counters: name, unit, sentence, and the
-// function that reads it. Reading takes numbers that are published anyway, one SA at a
+// function that reads it. It reads numbers that are published anyway, one SA at a
 // time, so that no frame waits.
 type counter struct {
 	name, kind, unit, help string
@@ -27,8 +27,8 @@ type counter struct {
 // reading collects the samples of a counter.
 type reading struct {
 	*Appliance
-	members []*member           // the SAs in question
-	states  []transport.SAState // of those that the transport opens with
+	members []*member           // the SAs asked about
+	states  []transport.SAState // of those that the transport receives with
 	samples []control.Sample
 }
 
@@ -49,7 +49,7 @@ const (
 	total     = "counter"
 	histogram = "histogram"
 
-	maxSAs = 1000 // of which a list of everything tells; --sa names others
+	maxSAs = 1000 // in a list of everything; --sa names others
 )
 
 var counters = []counter{
@@ -205,7 +205,8 @@ func readEngine(r *reading) {
 	r.add(1, "engine", fmt.Sprint(engine))
 }
 
-// ofNIC and ofHost read only if the process has a NIC, or a transport.
+// ofNIC and ofHost read only if the process has a NIC or a transport,
+// respectively.
 func ofNIC(read func(*reading)) func(*reading) {
 	return func(r *reading) {
 		if r.adapter != nil {

@@ -11,15 +11,15 @@ import (
 	"tapsec/status"
 )
 
-// events are the Appliance's, and what they are derived from once a second.
+// events are the Appliance's events, and what they are derived from once a second.
 type events struct {
 	all   event.Log
 	watch event.Watch
 	nic   nicFailures
-	asked map[uint32]bool // handles of the SAs whose deletion was said to be asked for
+	asked map[uint32]bool // handles of the SAs whose deletion request was reported
 }
 
-// tell tells of an event: a line of the log, and one in the list that others follow.
+// tell reports an event: in a line of the log, and in the list that others follow.
 func (a *Appliance) tell(k event.Kind, fields ...slog.Attr) { a.tellAt(time.Now(), k, fields...) }
 
 func (a *Appliance) tellAt(at time.Time, k event.Kind, fields ...slog.Attr) {
@@ -36,8 +36,8 @@ func (a *Appliance) tellInterface(name string, up bool) {
 	a.tell(kind, slog.String("interface", name))
 }
 
-// watch tells of what has happened in the last second that no call has told of. What
-// fails is the transport's to say where there is one.
+// watch reports what happened in the last second and no call has reported. What
+// fails is left to the transport, if there is one.
 func (a *Appliance) watch(now time.Time) {
 	var failures []event.Failure
 	switch {
@@ -54,8 +54,8 @@ func (a *Appliance) watch(now time.Time) {
 	a.events.watch.Second(now, failures)
 }
 
-// nicFailures are those of a NIC as they were seen last. In a second without any the
-// SAs are not looked at.
+// nicFailures are a NIC's failures when last seen. In a second without any, no SA is
+// looked at.
 type nicFailures struct {
 	frames uint64
 	by     map[uint32]uint64 // by handle, which an SA that a reload leaves alone keeps
@@ -78,7 +78,7 @@ func (n *nicFailures) since(a *Adapter) (all []event.Failure) {
 	return all
 }
 
-// tellAsked tells once of each SA whose deletion frames ask for.
+// tellAsked reports, once each, the SAs whose deletion frames ask for.
 func (a *Adapter) tellAsked(before map[uint32]bool, tell func(name string)) (now map[uint32]bool) {
 	if !a.sad.UnderPressure() {
 		return nil

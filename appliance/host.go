@@ -30,7 +30,7 @@ type host struct {
 	software  *pipeline.Software
 	consumer  *transport.Receiver
 	sender    *outbound.Sender
-	remembers bool            // used numbers outlive the process, or the log has said that they do not
+	remembers bool            // used numbers outlive the process, or the log has warned that they do not
 	mtu       int             // of the wire, when it was last looked at
 	mirror    *tap.Device     // nil without on_failure: mirror
 	options   outbound.Config // the part that does not come from the configuration
@@ -45,8 +45,8 @@ type host struct {
 	reassembler reassembler // before sender
 }
 
-// newHost makes the host behind the ports of a. Its stack gets the ICMP errors of the
-// outbound side.
+// newHost makes the host behind a's ports. Its stack gets the ICMP errors of the outbound
+// side.
 func newHost(a *Appliance) (h *host, err error) {
 	o, c := &a.options, a.config
 	h = &host{log: a.log, software: pipeline.NewSoftware(), reassembler: reassembler{fragments: fragment.New(fragment.Limits{})}}
@@ -80,7 +80,7 @@ func newHost(a *Appliance) (h *host, err error) {
 		tc.NIC = remote{client, a, func(err error) { h.log.Warn("the NIC was not told", "err", err) }}
 	}
 	if h.mirror != nil {
-		tc.Mirror = func(frame []byte) { h.mirror.Inject(frame) } // best effort: a monitor that is not there loses frames
+		tc.Mirror = func(frame []byte) { h.mirror.Inject(frame) } // best effort: an absent monitor loses frames
 	}
 	if h.consumer, err = transport.New(tc); err != nil {
 		return nil, errors.Join(err, h.close())
@@ -93,8 +93,8 @@ func newHost(a *Appliance) (h *host, err error) {
 	return h, nil
 }
 
-// adopt puts a configuration's SAs, policy and addresses in force. An unchanged SA keeps
-// its window, lifetime and sequence number. On an error nothing has changed.
+// adopt puts a configuration's SAs, policy and addresses in force. Unchanged SAs keep
+// window, lifetime and sequence number. On an error nothing has changed.
 func (h *host) adopt(c *configs.Config) error {
 	h.local = h.ours(c)
 	d := h.sides.divide(c.AllBundles(), h.local, len(c.Local) > 0)
@@ -157,8 +157,8 @@ func (h *host) add(c *configs.Config, bundles [][]*sa.SA) error {
 	return nil
 }
 
-// stopSealing takes bundles away from the outbound side. What they protected is held back
-// from now on.
+// stopSealing takes bundles from the outbound side. What they protected is held back from
+// now on.
 func (h *host) stopSealing(bundles [][]*sa.SA) error {
 	gone := func(b []*sa.SA) bool {
 		return slices.ContainsFunc(bundles, func(o []*sa.SA) bool { return o[0] == b[0] })
@@ -175,15 +175,15 @@ func (h *host) stopSealing(bundles [][]*sa.SA) error {
 	return nil
 }
 
-// stopOpening takes bundles away from the inbound side.
+// stopOpening takes bundles from the inbound side.
 func (h *host) stopOpening(bundles [][]*sa.SA) {
 	for _, bundle := range bundles {
-		_ = h.consumer.Delete(bundle[0].ID()) // unknown: it is an outbound one
+		_ = h.consumer.Delete(bundle[0].ID()) // unknown if it is outbound
 		_ = h.software.Delete(bundle[0].ID())
 	}
 }
 
-// numbers writes into an SA the sequence numbers it has reached.
+// numbers sets the sequence numbers of an SA to those it has reached.
 func (h *host) numbers(c *configs.Config, s *sa.SA) {
 	switch one, known := h.sides.decide(s, h.local, len(c.Local) > 0); {
 	case known && one.outbound:
@@ -195,7 +195,7 @@ func (h *host) numbers(c *configs.Config, s *sa.SA) {
 	}
 }
 
-// forgets warns, once, that a key which was used by an earlier run would go unnoticed.
+// forgets warns, once, that a key used by an earlier run would go unnoticed.
 func (h *host) forgets() {
 	if h.remembers {
 		return
@@ -215,8 +215,8 @@ func (h *host) forgets() {
 	}
 }
 
-// mine are the addresses whose packets are for this host. A host that seals nothing is a
-// plain receiver, and takes every packet until it has an address.
+// mine are the addresses whose packets are for this host. A host that seals nothing only
+// receives, and takes every packet until it has an address.
 func (h *host) mine() []netip.Addr {
 	if len(h.local) == 0 && len(h.division.outbound) == 0 {
 		return nil
@@ -225,14 +225,14 @@ func (h *host) mine() []netip.Addr {
 }
 
 // ours are the addresses that the configuration names, or else those of the stack's
-// interface. While that has none, the last ones hold.
+// interface. While that has none, its last ones stay ours.
 func (h *host) ours(c *configs.Config) []netip.Addr {
 	if len(c.Local) > 0 {
 		return c.Local
 	}
 	now, err := h.addresses.List()
 	if err != nil {
-		h.log.Warn("the stack's addresses cannot be read, those known stay", "err", err)
+		h.log.Warn("the stack's addresses cannot be read; those known stay", "err", err)
 	}
 	if err != nil || len(now) == 0 {
 		return h.local
@@ -254,7 +254,7 @@ func (h *host) follow(c *configs.Config) {
 	h.forgets()
 }
 
-// resize seals for another MTU of the wire.
+// resize makes the outbound side seal for another MTU of the wire.
 func (h *host) resize(c *configs.Config, mtu int) {
 	h.mtu, h.options.MTU = mtu, h.sealable(mtu)
 	if err := h.adopt(c); err != nil {
@@ -264,12 +264,12 @@ func (h *host) resize(c *configs.Config, mtu int) {
 	h.log.Info("the wire's MTU", "is", mtu)
 }
 
-// sealable is the MTU to seal for. Every host takes an IPv4 packet of 576 bytes (RFC
-// 791), so nothing less is believed.
+// sealable is the MTU to seal for. Every host accepts an IPv4 packet of 576 bytes (RFC
+// 791), so no smaller MTU is believed.
 func (h *host) sealable(mtu int) int {
 	const least = 576
 	if mtu < least {
-		h.log.Warn("the wire's MTU is less than packets are sealed for; those that it does not take are lost", "mtu", mtu, "least", least)
+		h.log.Warn("the wire's MTU is smaller than what packets are sealed for; those too long for it are lost", "mtu", mtu, "least", least)
 	}
 	return max(mtu, least)
 }
@@ -308,7 +308,7 @@ func in(name string, f func() error) error {
 	return ns.Do(f)
 }
 
-// openMirror opens the interface that gets failed frames, or makes a TAP of that name.
+// openMirror opens the interface that failed frames go to, or makes a TAP of that name.
 func openMirror(name string) (*tap.Device, error) {
 	if name == "" {
 		return nil, nil
@@ -331,8 +331,8 @@ func (h *host) close() error {
 	return err
 }
 
-// direct is the control interface of a NIC in the same process. What takes time is done
-// in the background.
+// direct is the control interface of a NIC in the same process. Whatever takes time is
+// done in the background.
 type direct struct {
 	sad      *pipeline.SAD
 	takeBack func(*sa.SA)

@@ -15,12 +15,11 @@ import (
 	"tapsec/sa"
 )
 
-// lifecycle is the Appliance as the control socket drives it (contract,
-// Lifecycle).
+// lifecycle is the Appliance as driven through the control socket (contract, Lifecycle).
 type lifecycle struct{ *Appliance }
 
-// Add puts SAs in force, all or none: with the transport first, so that the NIC
-// opens nothing that the transport does not know.
+// Add puts SAs in force, all or none: in the transport first, so that the NIC opens
+// nothing that the transport does not know.
 func (a lifecycle) Add(sas []*sa.SA) ([]control.SA, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -69,8 +68,8 @@ func (a *Appliance) put(all [][]*sa.SA, by origin) error {
 	return nil
 }
 
-// place returns the bundles that the NIC is to hold. The error says why it cannot hold a
-// required one.
+// place returns the bundles that the NIC is to hold. The error says why it cannot hold
+// one that requires offload.
 func (a *Appliance) place(bundles [][]*sa.SA) (nic [][]*sa.SA, err error) {
 	if a.adapter == nil {
 		return nil, nil
@@ -103,8 +102,8 @@ func (a *Appliance) find(which control.Ref) (*member, error) {
 	return m, nil
 }
 
-// Delete takes an SA, and the other half of its bundle, out of force, or from the
-// NIC only. The NIC goes first, and frames that it has looked up finish.
+// Delete takes an SA, and the other half of its bundle, out of force, or only off the
+// NIC. The NIC comes first, and frames whose SA it has already looked up are finished.
 func (a lifecycle) Delete(which control.Ref, nicOnly bool) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -223,8 +222,8 @@ func (a *Appliance) show(m *member) control.SA {
 	return s
 }
 
-// Export returns the SAs with the sequence numbers they have reached, so that whoever
-// continues with them repeats none.
+// Export returns the SAs with the sequence numbers they have reached, so that a
+// successor repeats none.
 func (a lifecycle) Export() (all []*sa.SA) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -238,7 +237,7 @@ func (a lifecycle) Export() (all []*sa.SA) {
 			}
 		}
 		if now.ESN && (now.Seq|now.OSeq) != 0 {
-			now.SeqHigh = 0 // it is in the numbers
+			now.SeqHigh = 0 // the numbers contain it
 		}
 		all = append(all, &now)
 	}
@@ -264,7 +263,7 @@ func (a lifecycle) Switch(s control.Switches) error {
 	return nil
 }
 
-// Capabilities are those of the NIC that are in force.
+// Capabilities returns the capabilities of the NIC in force.
 func (a lifecycle) Capabilities() (c control.Capabilities, err error) {
 	if a.adapter == nil {
 		return c, errNoNIC
@@ -287,7 +286,7 @@ func listed(sas []*sa.SA) string {
 	return list(names)
 }
 
-// enlist makes the roster of a configuration. SAs that the file does not have keep their
+// enlist makes the roster of a configuration. SAs that are not in the file keep their
 // origin.
 func (a *Appliance) enlist(c *configs.Config) {
 	old, origins := a.roster, map[*sa.SA]origin{}

@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// lookEvery is how often the logs of daemons are looked at.
+// lookEvery is how often the logs of daemons are checked.
 const lookEvery = 100 * time.Millisecond
 
-// logs are the files that daemons write on, as they were when last looked at.
+// logs are the files that daemons keep writing to, as they were when last checked.
 type logs struct {
 	*time.Ticker
 	paths []string
 	last  []os.FileInfo // nil: it was not there
 }
 
-// watchLogs begins to look at files, if there are any.
+// watchLogs begins to watch files, if there are any.
 func watchLogs(paths []string) *logs {
 	l := &logs{Ticker: time.NewTicker(lookEvery), paths: paths, last: make([]os.FileInfo, len(paths))}
 	if len(paths) == 0 {
@@ -24,7 +24,7 @@ func watchLogs(paths []string) *logs {
 	return l
 }
 
-// grown reports whether a file is another one, or otherwise, than at the last time.
+// grown reports whether a file was replaced or has changed since the last check.
 func (l *logs) grown() (changed bool) {
 	for i, path := range l.paths {
 		now, err := os.Stat(path)

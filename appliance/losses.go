@@ -10,25 +10,25 @@ import (
 	"tapsec/tap"
 )
 
-// losses advises when the first frame is lost that another setting would have saved,
-// once for each direction and kind.
+// losses advises, once for each direction and kind, when the first frame is lost that
+// another setting would have saved.
 type losses struct {
 	log        *slog.Logger
 	wire, host string // interfaces
-	xdp        bool   // what is attached is so by AF_XDP
+	xdp        bool   // attached interfaces use AF_XDP
 	said       map[string]bool
 }
 
-// watch looks at what was moved so far, and at what the kernel dropped before it could be.
+// watch looks at what was moved so far, and at what the kernel dropped before that.
 func (l *losses) watch(s nic.Summary, drops []KernelDrops) {
 	l.way(l.wire, l.host, &s.ToHost)
 	l.way(l.host, l.wire, &s.ToWire)
 	for _, d := range drops {
 		if d.Interface == l.wire && s.ToHost.Uncut > 0 || d.Interface == l.host && s.ToWire.Uncut > 0 {
-			l.first(d.Tx, d.Interface, fmt.Sprintf("with merged packets that cannot be cut the kernel dropped other frames that came by %s: see there what to do", d.Interface))
+			l.first(d.Tx, d.Interface, fmt.Sprintf("along with merged packets that cannot be cut, the kernel dropped other frames on %s: what helps against those helps here", d.Interface))
 			continue
 		}
-		l.first(d.Tx, d.Interface, fmt.Sprintf("frames came by %s faster than they were taken, and the kernel dropped those for which its queue had no room: give tapsec more of the processor, or more --queues; before a TAP a longer queue helps against bursts (ip link set %s txqueuelen 10000)", d.Interface, d.Interface))
+		l.first(d.Tx, d.Interface, fmt.Sprintf("frames came to %s faster than they were taken, and the kernel dropped those that its queue had no room for: give tapsec more processor time, or more --queues; on a TAP a longer queue helps against bursts (ip link set %s txqueuelen 10000)", d.Interface, d.Interface))
 	}
 }
 

@@ -11,11 +11,11 @@ import (
 	"tapsec/sa"
 )
 
-// mirrored is the Appliance as the mirror of a kernel's SAs drives it. What it takes
-// out of force is of its own origin alone.
+// mirrored is the Appliance as driven by the mirror of a kernel's SAs. It takes out
+// of force only what the mirror put in.
 type mirrored struct{ *Appliance }
 
-// openMirror puts the SAs of the kernel in force, where they are to be followed.
+// openMirror puts the SAs of the kernel in force, if they are to be followed.
 func (a *Appliance) openMirror() error {
 	if !a.options.Mirror {
 		return nil
@@ -37,7 +37,7 @@ func (a mirrored) Add(s *sa.SA) error {
 	case known == nil:
 	case known.origin == ofMirror && a.adapter.sad.Handle(s.ID()) != 0:
 		return nil
-	case known.origin == ofMirror: // a reload left it no room
+	case known.origin == ofMirror: // a reload left no room for it
 		a.roster.remove(known.bundle)
 	default:
 		return fmt.Errorf("there is %s already, of the %s", known.SA, known.origin)
@@ -53,17 +53,17 @@ func (a mirrored) Add(s *sa.SA) error {
 	return a.put([][]*sa.SA{bundle}, ofMirror)
 }
 
-// Delete takes it out again; it may be gone, or the user's meanwhile.
+// Delete takes it out again; by then it may be gone, or the user's.
 func (a mirrored) Delete(s *sa.SA) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if m := a.roster.byID[s.ID()]; m != nil && m.origin == ofMirror {
-		_ = a.drop(m) // an error is of the transport, which there is none of
+		_ = a.drop(m) // only a transport fails, and there is none
 	}
 }
 
-// mirroredBeside are the mirror's SAs that may stay in force beside others: these are
-// the user's, and of the same name or identity only theirs is.
+// mirroredBeside are the mirror's SAs that may stay in force beside the user's. Of
+// two with the same name or identity, the user's stays.
 func (a *Appliance) mirroredBeside(others []*sa.SA) []*sa.SA {
 	names, ids := map[string]bool{}, map[sa.ID]bool{}
 	for _, s := range others {

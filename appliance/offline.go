@@ -7,8 +7,8 @@ import (
 	"tapsec/pipeline"
 )
 
-// Offline is the appliance without interfaces: one pipeline, which judges the frames of a
-// capture by the SAs of their time. Time only goes forward. It is unsafe for concurrent
+// Offline is the appliance without interfaces: one pipeline, which judges each frame of a
+// capture by the SAs of its time. Time only goes forward. It is unsafe for concurrent
 // use.
 type Offline struct {
 	config  *configs.Config
@@ -18,7 +18,8 @@ type Offline struct {
 }
 
 // NewOffline makes the appliance of a configuration, with the oldest SAs in force. Frames
-// get trailers, whatever the configuration says. The error is a mistake in it.
+// get trailers, whatever the configuration says. The error is a mistake in the
+// configuration.
 func NewOffline(c *configs.Config) (*Offline, error) {
 	one := *c
 	one.Queues, one.Host.Annotate = 1, configs.Trailer
@@ -34,7 +35,7 @@ func NewOffline(c *configs.Config) (*Offline, error) {
 func (o *Offline) SAs() []pipeline.Holding { return o.adapter.SAs() }
 
 // Enter puts the SAs of a time in force, and reports whether that changed anything. A
-// time before that of the SAs in force changes nothing.
+// time earlier than that of the SAs in force changes nothing.
 func (o *Offline) Enter(t time.Time) (changed bool, err error) {
 	if !o.era.Over(t) {
 		return false, nil
@@ -47,13 +48,13 @@ func (o *Offline) Enter(t time.Time) (changed bool, err error) {
 	return true, nil
 }
 
-// Process is that of a pipeline, for a frame that was received at a time.
+// Process is Process of the pipeline, for a frame received at that time.
 func (o *Offline) Process(frame []byte, received time.Time) []byte {
 	o.pipe.At(received)
 	return o.pipe.Process(frame)
 }
 
-// Tell is Process that tells after each stage what it has found (pipeline.Tell).
+// Tell is Process with a report after each stage (pipeline.Tell).
 func (o *Offline) Tell(frame []byte, received time.Time, tell func(pipeline.Step)) []byte {
 	o.pipe.At(received)
 	return o.pipe.Tell(frame, tell)

@@ -21,14 +21,14 @@ const room = 40 + 65535 + 14 + 2*4 + status.MaxTrailer
 // maxTAP is the largest MTU of a TAP.
 const maxTAP = 65521
 
-// ports are the two open interfaces. An attached one has counted drops for as long as it
-// exists, so those from before are kept.
+// ports are the two open interfaces. An attached one has counted drops for as long as it exists, so the
+// earlier ones are remembered.
 type ports struct {
 	wire, host             *tap.Device
 	wireBefore, hostBefore tap.Drops
 	wireWatch, hostWatch   *netns.Watch
 
-	steering tap.Steering // of what comes from the wire
+	steering tap.Steering // of frames from the wire
 	steerWhy string
 }
 
@@ -106,8 +106,8 @@ func openPort(i configs.Interface, want tap.Config) (d *tap.Device, err error) {
 	return d, err
 }
 
-// give moves a TAP into a namespace, after opening it has shown that it is persistent and
-// not in use.
+// give moves a TAP into a namespace. It opens the TAP first, which shows that it is persistent and not in
+// use.
 func give(ns *netns.Namespace, want tap.Config) error {
 	d, err := tap.Open(want)
 	if err != nil {
@@ -124,8 +124,8 @@ func (p *ports) join(c *configs.Config, o *Options, inward, outward nic.Chain, o
 	})
 }
 
-// warnOfSums says what AF_XDP does not tell of what comes from a veth, whose other end leaves to hardware
-// what no hardware does.
+// warnOfSums warns of what AF_XDP does not report about frames from a veth, whose other end leaves work
+// to hardware that there is not.
 func (a *Appliance) warnOfSums() {
 	for _, i := range []configs.Interface{a.config.Wire, a.config.Host.Interface} {
 		if !i.Attach {
@@ -141,23 +141,23 @@ func (a *Appliance) warnOfSums() {
 		if end.Name != "" {
 			other, peer = end.Name+", its other end, which leaves", end.Name
 		}
-		a.log.Warn("AF_XDP does not tell which checksums are unfinished", "interface", i.Name,
+		a.log.Warn("AF_XDP does not say which checksums are unfinished", "interface", i.Name,
 			"why", "they come from "+other+" them to hardware: those of TCP, UDP and SCTP are told by the frame, and finished; those behind a tunnel's headers are passed on as they are, and VLAN tags that it keeps apart are lost",
 			"do", "ethtool -K "+peer+" tx off txvlan off, or choose ring")
 	}
 }
 
-// ready waits until the kernel sends through both ports, which takes a moment if one was
-// up before it was opened.
+// ready waits until the kernel sends through both ports; that takes a moment if one was up before it was
+// opened.
 func (p *ports) ready() error { return errors.Join(p.wireWatch.Ready(), p.hostWatch.Ready()) }
 
-// follow has changed called with the name of an interface that goes down or comes up.
+// follow calls changed with the name of each interface that goes down or comes up.
 func (p *ports) follow(changed func(name string, up bool)) {
 	p.wireWatch.Follow(func(up bool) { changed(p.wire.Name(), up) })
 	p.hostWatch.Follow(func(up bool) { changed(p.host.Name(), up) })
 }
 
-// look has changes noticed of which the kernel's news were lost.
+// look notices changes whose news from the kernel was lost.
 func (p *ports) look() {
 	p.wireWatch.Look()
 	p.hostWatch.Look()
@@ -172,9 +172,9 @@ func watch(i configs.Interface) (w *netns.Watch, err error) {
 	return w, err
 }
 
-// mtu is the wire's MTU in bytes: the lesser of the interface's and the configuration's.
+// mtu is the wire's MTU in bytes: the smaller of the interface's and the configuration's.
 func (p *ports) mtu(c *configs.Config) (int, error) {
-	const longest = 65535 // a loopback interface has more
+	const longest = 65535 // a loopback interface has a larger one
 	mtu, err := p.wireWatch.MTU()
 	if c.Wire.MTU > 0 {
 		mtu = min(mtu, c.Wire.MTU)

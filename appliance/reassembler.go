@@ -11,15 +11,15 @@ import (
 )
 
 // reassembler puts the stack's own fragments together before they are sealed, since
-// transport mode takes none (RFC 4303 section 3.3.4). What is then too long for the wire
-// is fragmented after sealing. Where nothing is sealed it does nothing.
+// transport mode allows none (RFC 4303 section 3.3.4). What is then too long for the
+// wire is fragmented after sealing. If nothing is sealed it does nothing.
 type reassembler struct {
 	fragments *fragment.Buffer
 	idle      atomic.Bool
 	out       [][]byte
 }
 
-// Batch passes on what is not a fragment, and datagrams once they are whole.
+// Batch passes on what is not a fragment, and each datagram once it is whole.
 func (r *reassembler) Batch(frames [][]byte) [][]byte {
 	if r.idle.Load() {
 		return frames

@@ -11,13 +11,13 @@ import (
 )
 
 // takeBack does what NDIS asks of a transport when a NIC wants an inbound SA deleted: it
-// deletes the offloaded SA, then the outbound one that belongs to it. Both stay with the
-// transport.
+// deletes the offloaded SA, then the outbound SA that belongs to it. The transport keeps
+// both.
 func (a *Appliance) takeBack(s *sa.SA) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.adapter.release(s) {
-		a.tell(event.SADeleteRequested, slog.String("sa", s.Name)) // software goes on with it
+		a.tell(event.SADeleteRequested, slog.String("sa", s.Name)) // software continues with it
 	}
 	for _, out := range a.host.answering(s) {
 		if a.adapter.release(out) {
@@ -55,7 +55,7 @@ func (a *Adapter) release(s *sa.SA) (held bool) {
 	return a.sad.Delete(a.sad.Handle(s.ID())) == nil
 }
 
-// takes reports whether the NIC has what a bundle needs, and room for it and so many
+// takes reports whether the NIC has what a bundle needs, and room for it and that many
 // more.
 func (a *Adapter) takes(bundle []*sa.SA, more int) error {
 	if err := a.sad.Supports(bundle); err != nil {

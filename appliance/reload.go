@@ -14,9 +14,9 @@ import (
 )
 
 // Reload takes SAs, policy and offload switches from the configuration as it is now. SAs
-// that were added at run time stay, and so do those of the kernel that the file does not
-// have. What cannot change while frames flow stays as it was, and the log names it. A
-// mistake is logged and changes nothing.
+// added at run time stay, and so do the kernel's, unless the file has them. What cannot
+// change while frames flow stays as it was, and the log names it. A mistake is logged and
+// changes nothing.
 func (a *Appliance) Reload() error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -24,7 +24,7 @@ func (a *Appliance) Reload() error {
 	return a.reload(next, err)
 }
 
-// reload does so with what was read, or not; mu is held.
+// reload does so with what was read, or with the error; mu is held.
 func (a *Appliance) reload(next *configs.Config, err error) error {
 	if err == nil {
 		err = next.Take(&configs.Config{SAs: a.roster.sas(by(ofSocket))})
@@ -79,8 +79,8 @@ func (a *Appliance) adopt(next *configs.Config) error {
 	return nil
 }
 
-// reread is Reload if the logs of daemons tell of SAs that are new, or that have ended.
-// What else they say changes nothing.
+// reread is Reload if the logs of daemons tell of new SAs, or of SAs that have ended.
+// Anything else they say changes nothing.
 func (a *Appliance) reread() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -88,10 +88,10 @@ func (a *Appliance) reread() {
 	if err == nil && a.areOfFile(next.SAs) {
 		return
 	}
-	_ = a.reload(next, err) // which has logged what is wrong
+	_ = a.reload(next, err) // it has logged what is wrong
 }
 
-// areOfFile reports whether the SAs of the file in force are these and no others.
+// areOfFile reports whether the file's SAs in force are exactly these.
 func (a *Appliance) areOfFile(sas []*sa.SA) bool {
 	for _, s := range sas {
 		if m := a.roster.byID[s.ID()]; m == nil || m.origin != ofFile || !m.Same(s) {
@@ -128,8 +128,8 @@ func changes(old *roster, next []*sa.SA) (went, came string) {
 	return list(gone), list(more)
 }
 
-// fixed names the fields in which two configurations differ and that cannot
-// change in a running appliance.
+// fixed names the fields in which two configurations differ although a running appliance
+// cannot change them.
 func fixed(old, next *configs.Config) []string {
 	var fields []string
 	check := func(field string, same bool) {
@@ -151,7 +151,7 @@ func fixed(old, next *configs.Config) []string {
 // looks like that, and must not let clear packets in.
 func losesPolicy(old, next *configs.Config) bool { return len(old.Policy) > 0 && len(next.Policy) == 0 }
 
-// keepFixed gives next the fixed fields of the running configuration. The error is of an
+// keepFixed gives next the fixed fields of the running configuration. The error names an
 // SA that only the file's profile has room for.
 func keepFixed(next, old *configs.Config) error {
 	next.Profile, next.SACapacity, next.Queues = old.Profile, old.SACapacity, old.Queues
@@ -173,7 +173,7 @@ func (a *Appliance) refuse(err error) {
 	if !errors.As(err, &mistakes) {
 		a.log.Error("reload", "err", err)
 		if a.options.Confine && errors.Is(err, fs.ErrPermission) {
-			a.log.Error("the running program is confined to the directories of the files that it began with: restart it to read others")
+			a.log.Error("the running program is confined to the directories of the files it started with: restart it to read others")
 		}
 	}
 	for _, p := range mistakes {

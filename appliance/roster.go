@@ -10,9 +10,9 @@ import (
 )
 
 // roster is the list of the SAs in force, from the file and added at run time, oldest
-// first. A place in it stays valid whatever is added and deleted.
+// first. A place in it stays valid, whatever is added or deleted.
 type roster struct {
-	order  []*member // by place; those that are gone stay until they are half of it
+	order  []*member // by place; deleted ones stay until they are half of it
 	gone   int
 	latest uint64
 	byName map[string]*member
@@ -28,7 +28,7 @@ type member struct {
 	gone   bool
 }
 
-// origin says who had an SA put in force, and so who has it taken out again.
+// origin says who put an SA in force, and so who takes it out again.
 type origin string
 
 const (
@@ -37,7 +37,7 @@ const (
 	ofMirror origin = "mirror" // the kernel has it
 )
 
-// newRoster makes one for so many SAs.
+// newRoster makes a roster with room for that many SAs.
 func newRoster(sas int) *roster {
 	return &roster{order: make([]*member, 0, sas), byName: make(map[string]*member, sas), byID: make(map[sa.ID]*member, sas)}
 }

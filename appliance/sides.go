@@ -11,18 +11,18 @@ import (
 	"tapsec/sa"
 )
 
-// sides knows each SA's direction, and remembers it: otherwise an outbound SA would become
-// inbound, and its packets leave in clear, because the stack has lost an address for a
-// moment.
+// sides knows each SA's direction, and remembers it: otherwise, if the stack lost an
+// address for a moment, an outbound SA would become inbound, and its packets would leave
+// in clear.
 //
-// If the SA names a direction, that holds. Otherwise it is inbound if it goes to one of
-// our addresses, or to any, and outbound if it comes from one of them. An SA that does
-// neither is a gateway's: outbound as soon as we have an address of its family that is
-// good beyond the link. Until then it is undecided: it opens what arrives, and what it
-// might seal is held back.
+// A direction that the SA names is final. Otherwise it is inbound if it goes to one of our
+// addresses, or to any address, and outbound if it comes from one of ours. Any other SA is
+// a gateway's: outbound as soon as we have an address of its family that is valid beyond
+// the link. Until then it is undecided: it opens what arrives, and what it might seal is
+// held back.
 type sides struct {
 	decided map[sa.ID]decision
-	held    map[outbound.Held]bool // what was ever protected
+	held    map[outbound.Held]bool // all that was ever protected
 }
 
 type decision struct {
@@ -37,8 +37,8 @@ type division struct {
 
 func newSides() sides { return sides{map[sa.ID]decision{}, map[outbound.Held]bool{}} }
 
-// divide sorts SAs by direction, given our addresses. final says that no others will come,
-// as when the configuration names them.
+// divide sorts SAs by direction, given our addresses. final says that there will be no
+// others, as when the configuration names them.
 func (s *sides) divide(bundles [][]*sa.SA, local []netip.Addr, final bool) (d division) {
 	for _, bundle := range bundles {
 		one, known := s.decide(bundle[0], local, final)
@@ -75,8 +75,8 @@ func (s *sides) decide(a *sa.SA, local []netip.Addr, final bool) (_ decision, kn
 	return decision{outbound: true}, known || slices.ContainsFunc(local, beyond)
 }
 
-// protects adds what these SAs and rules protect to what earlier ones did. If use names
-// the SAs to seal with, the others protect nothing.
+// protects adds what these SAs and rules protect to what earlier ones protected. If use
+// names the SAs to seal with, the others protect nothing.
 func (s *sides) protects(policy []sa.Policy, d *division, use [][]string) []outbound.Held {
 	more, named := map[outbound.Held]bool{}, slices.Concat(use...)
 	for _, bundles := range [][][]*sa.SA{d.outbound, d.undecided} {
@@ -96,7 +96,7 @@ func (s *sides) protects(policy []sa.Policy, d *division, use [][]string) []outb
 	return slices.Collect(maps.Keys(more))
 }
 
-// hold has what was protected be held back from now on.
+// hold holds back, from now on, what these protected.
 func (s *sides) hold(more []outbound.Held) {
 	for _, h := range more {
 		s.held[h] = true

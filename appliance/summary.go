@@ -10,8 +10,8 @@ import (
 	"tapsec/transport"
 )
 
-// Summary is what an Appliance has done so far: what it moved, how it judged that, and
-// what the kernel dropped on either side.
+// Summary is what an Appliance has done so far: what it moved, how it judged the
+// frames, and what the kernel dropped on either side.
 type Summary struct {
 	Ran        time.Duration
 	Wire, Host string // the interfaces' names
@@ -42,7 +42,7 @@ func (a *Appliance) Summary() Summary {
 	return s
 }
 
-// drops are those of the wire and of the host.
+// drops are the drops of the wire and of the host.
 func (p *ports) drops() []KernelDrops {
 	return []KernelDrops{dropsSince(p.wire, p.wireBefore), dropsSince(p.host, p.hostBefore)}
 }

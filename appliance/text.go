@@ -14,7 +14,7 @@ import (
 	"tapsec/transport"
 )
 
-// Line is the Summary on one line.
+// Line is the Summary in one line.
 func (s *Summary) Line() string {
 	line := fmt.Sprintf("%s to %s: %d frames", s.Wire, s.Host, s.Moved.ToHost.Out)
 	if s.Adapter != nil {
@@ -44,7 +44,7 @@ func (s *Summary) WriteText(out io.Writer) error {
 	return w.Flush()
 }
 
-// writeAdapter is the NIC's account.
+// writeAdapter writes the NIC's account.
 func writeAdapter(w io.Writer, a *Adapter) {
 	fmt.Fprint(w, "\nstatus\tframes\n")
 	for code := range status.Code(status.NumCodes) {
@@ -60,8 +60,8 @@ func writeAdapter(w io.Writer, a *Adapter) {
 	}
 }
 
-// writeTransport is the transport's account. That replay protection is off
-// stands on the SA's line.
+// writeTransport writes the transport's account. An SA's line says if its replay
+// protection is off.
 func writeTransport(w io.Writer, s *transport.Summary, states []transport.SAState) {
 	fmt.Fprint(w, "\ntransport\tframes\n")
 	for v := transport.Deliver; v <= transport.Drop; v++ {
@@ -87,10 +87,10 @@ func writeTransport(w io.Writer, s *transport.Summary, states []transport.SAStat
 	}
 }
 
-// notes say what a status alone does not.
+// notes explain what a status alone does not.
 var notes = map[status.Code]string{status.Success: "\tincluding frames left alone"}
 
-// writeMoved is what was moved, a column for each direction.
+// writeMoved writes what was moved, a column for each direction.
 func writeMoved(w io.Writer, s *Summary) {
 	fmt.Fprintf(w, "moved\tto %s\tto %s\n", s.Host, s.Wire)
 	there, back := &s.Moved.ToHost, &s.Moved.ToWire
@@ -108,8 +108,8 @@ func writeMoved(w io.Writer, s *Summary) {
 	}
 }
 
-// writeDrops writes an interface's tx drops, when the appliance did not keep up, and its
-// rx drops, for which the network stack had no use.
+// writeDrops writes an interface's drops: tx, which the appliance was too slow to take,
+// and rx, which the network stack had no use for.
 func writeDrops(w io.Writer, d KernelDrops) {
 	if d.Err != nil {
 		fmt.Fprintf(w, "%s\t-\t-\t%v\n", d.Interface, d.Err)

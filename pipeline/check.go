@@ -57,8 +57,8 @@ func (p *Pipeline) leave(po *portion) {
 	}
 }
 
-// lengths compares the portion's IP and UDP length with what was received
-// (contract row 23 a).
+// lengths compares the portion's IP and UDP lengths with what was received (contract row
+// 23 a).
 func lengths(po *portion) status.Reason {
 	switch {
 	case po.packet.Short:
@@ -100,8 +100,8 @@ func (p *Pipeline) openESP(po *portion, h *header, r *status.Record) status.Reas
 	return verdict
 }
 
-// record begins the record of one header as if it were left alone. A number that is cut
-// off counts as 0.
+// record begins the record of one header as if it were left alone. A truncated number
+// counts as 0.
 func (p *Pipeline) record(po *portion, h *header) status.Record {
 	su := &h.sa.Suite
 	r := status.Record{
@@ -126,7 +126,7 @@ func (p *Pipeline) record(po *portion, h *header) status.Record {
 	return r
 }
 
-// settle records how far the work on a header came.
+// settle records how far the work on a header got.
 func settle(r *status.Record, verdict status.Reason) {
 	r.Reason, r.Code = verdict, verdict.Code(r.Portion)
 	switch {

@@ -21,7 +21,7 @@ type Counters struct {
 // were left alone.
 func (c *Counters) Code(code status.Code) uint64 { return c.byCode[code].Load() }
 
-// Reason is the number of frames that ended for that reason.
+// Reason is the number of frames that ended with that reason.
 func (c *Counters) Reason(r status.Reason) uint64 { return c.byReason[r].Load() }
 
 func (c *Counters) count(t *status.Trailer) {

@@ -1,7 +1,7 @@
 // Package pipeline is the NIC's receive path as a function of a frame: parse,
-// tunnel-layer crypto, transport-layer crypto, annotate. It checks and decrypts
-// AH and ESP as NDIS IPsec task offload asks of a miniport, and hands on every
-// frame, one out for one in, with the trailer that says what was found.
+// tunnel-layer crypto, transport-layer crypto, annotate. It checks and decrypts AH and
+// ESP as NDIS IPsec task offload asks of a miniport, and passes on every frame, one out
+// for one in, with the trailer that says what was found.
 //
 // It knows no interfaces, drops nothing, keeps no sequence window and no
 // policy: those are the transport's. A Pipeline belongs to one worker; the SAD
@@ -21,7 +21,7 @@ import (
 // offsets have 16 bits. No TAP delivers more.
 const maxFrame = 1<<16 - 1
 
-// Options are what one pipeline is to do besides checking.
+// Options say what one pipeline is to do besides checking.
 type Options struct {
 	Worker    int         // this pipeline's number among the SAD's workers
 	Queue     uint16      // the receive queue, for the trailer
@@ -49,9 +49,9 @@ type Pipeline struct {
 	trailer status.Trailer
 	outer   portion
 	inner   portion
-	undo    []byte // of an inner portion, as it came; kept for its memory
+	undo    []byte // an inner portion as it came; kept for its memory
 
-	// What ciphers write to, here because it would escape to the heap.
+	// What ciphers write to; it is here because it would escape to the heap.
 	esp esp.Scratch
 	ah  ah.Scratch
 }
@@ -67,7 +67,7 @@ func New(sad *SAD, opt Options) *Pipeline {
 // At sets the receive time of the frames that follow.
 func (p *Pipeline) At(t time.Time) { p.now = t.UnixNano() }
 
-// Counters may be read by any goroutine; they move once a batch.
+// Counters may be read by any goroutine; they advance once a batch.
 func (p *Pipeline) Counters() *Counters { return &p.counters }
 
 // Batch processes the frames of one batch, in order and in place.
@@ -80,9 +80,9 @@ func (p *Pipeline) Batch(frames [][]byte) [][]byte {
 	return frames
 }
 
-// Process checks one frame and returns it with its trailer. The frame is
-// written to; the trailer goes into its spare capacity, so that a frame with
-// status.Tailroom bytes of it costs no allocation.
+// Process checks one frame and returns it with its trailer. It writes to the frame; the
+// trailer goes into its spare capacity, and with status.Tailroom bytes of that nothing
+// is allocated.
 func (p *Pipeline) Process(frame []byte) []byte {
 	p.parse(frame)
 	p.tunnelPortion()
@@ -95,7 +95,7 @@ func (p *Pipeline) begin(frame []byte) {
 	p.frame = frame
 	p.ordinal++
 	p.outer = portion{}
-	p.inner = portion{} // both at once would be made elsewhere and copied
+	p.inner = portion{} // assigned together they would be made elsewhere and copied
 	p.trailer = status.Trailer{
 		Queue: p.opt.Queue, Ordinal: p.ordinal, Received: p.now, WireLen: uint32(len(frame)),
 	}

@@ -16,7 +16,7 @@ type portion struct {
 	kind   status.Portion // from the SA's mode; with auto unknown until an ICV has verified
 	packet wire.Packet    // the packet that carries it
 	encap  bool           // ESP in UDP
-	end    int            // after the IPsec packet, by IP or UDP length
+	end    int            // end of the IPsec packet, by IP or UDP length
 
 	headers [2]header     // AH before ESP
 	n       int           // headers in use: those for which an SA matched
@@ -102,7 +102,7 @@ func (p *Pipeline) locate(po *portion) (header, status.Reason) {
 	return h, 0
 }
 
-// locateUDP tells ESP from the other traffic of its UDP port (RFC 3948 section 2).
+// locateUDP tells ESP from other traffic of its UDP port (RFC 3948 section 2).
 func (p *Pipeline) locateUDP(po *portion) (header, status.Reason) {
 	const keepAlive = 0xff
 	k := &po.packet
@@ -170,7 +170,7 @@ func (p *Pipeline) matchAH(po *portion, a *entry, at int) {
 	}
 	h := header{at: at + ah.Len(head), protocol: sa.ESP}
 	switch readable := h.at+espSPIEnd <= po.packet.Reach; {
-	case bundled && h.at > po.packet.Reach: // the AH's own length fails
+	case bundled && h.at > po.packet.Reach: // the AH's own length is wrong
 	case bundled && readable && p.spi(h) != a.Partner.SPI:
 		po.fault = status.BundleMismatch
 	case bundled:
@@ -218,7 +218,7 @@ func missed(m sa.Miss, encap bool) status.Reason {
 	return status.NoSA
 }
 
-// incapable names the capability that the portion needs and the NIC lacks; 0 is none
+// incapable names the capability that the portion needs and the NIC lacks; 0 if none
 // (contract row 3).
 func (p *Pipeline) incapable(po *portion) status.Reason {
 	k, has := &po.packet, p.sad.profile.Has
@@ -250,7 +250,7 @@ func (p *Pipeline) incapable(po *portion) status.Reason {
 }
 
 // switchedOff reports whether one of the portion's protocols is switched off. A bundle has
-// both, even if the frame lacks one of them.
+// both, even if the frame lacks one.
 func (p *Pipeline) switchedOff(po *portion) bool {
 	for _, h := range po.headers[:po.n] {
 		partner := h.sa.Partner

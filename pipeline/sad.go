@@ -12,8 +12,8 @@ import (
 )
 
 // SAD is what the modelled NIC holds, shared by its queues: the offloaded SAs with their
-// ciphers, the capabilities in force, and the switches of receive offload. All of it may
-// change while frames flow.
+// ciphers, the capabilities in force, and the switches of receive offload. All may change
+// while frames flow.
 type SAD struct {
 	profile sa.Profile
 	workers int
@@ -23,7 +23,7 @@ type SAD struct {
 	inactive, ahOff, espOff atomic.Bool
 }
 
-// inbound is what package esp or ah derived from an SA's keys: one of the two is set.
+// inbound is what package esp or ah derived from an SA's keys; one of the two is set.
 type inbound struct {
 	esp *esp.Inbound
 	ah  *ah.Inbound
@@ -33,7 +33,7 @@ type entry = sa.Entry[inbound]
 
 // Marks remembers the ESN marks of SAs that have left the database.
 type Marks interface {
-	Of(*sa.SA) *sa.Mark       // the one that it had, or a new one
+	Of(*sa.SA) *sa.Mark       // the mark it had, or a new one
 	Dropped(*sa.SA, *sa.Mark) // the SA was deleted
 }
 
@@ -43,8 +43,8 @@ func NewSAD(profile sa.Profile, workers int) *SAD {
 	return &SAD{profile: profile, workers: workers, table: sa.NewTable[inbound](profile.Capacity)}
 }
 
-// Remember makes SAs get their ESN marks from marks, which may know an SA from before. It
-// is called before anything else.
+// Remember makes SAs get their ESN marks from marks, which may remember an SA. It must be
+// called before anything else.
 func (d *SAD) Remember(marks Marks) { d.marks = marks }
 
 // Add offloads one SA, or the AH and the ESP SA of a bundle in this order, all
@@ -108,8 +108,8 @@ func (d *SAD) entries(bundle []*sa.SA) ([]*entry, error) {
 	return entries, nil
 }
 
-// entry readies an SA. One that is there already, and unchanged, keeps its ciphers
-// and its mark.
+// entry prepares an SA. One that is there already, unchanged, keeps its ciphers and its
+// mark.
 func (d *SAD) entry(s *sa.SA) (*entry, error) {
 	if old := d.table.Find(s.ID()); old != nil && old.SA.Unchanged(s) {
 		return &entry{SA: s, Value: old.Value, Mark: old.Mark}, nil
@@ -200,8 +200,8 @@ func (d *SAD) holding(e *entry) Holding {
 	return Holding{e.SA, e.Handle, e.Mark.T(), d.table.LastUse(e), failed}
 }
 
-// Failing calls f with each SA of which frames have failed, and why the latest did.
-// Neither frames nor changes wait meanwhile.
+// Failing calls f with each SA whose frames have failed, and why the latest did. Neither
+// frames nor changes wait for it.
 func (d *SAD) Failing(f func(h Holding, why status.Reason)) {
 	d.table.Each(func(e *entry) {
 		if frames, why := d.table.Failed(e); frames > 0 {
@@ -237,7 +237,7 @@ func (d *SAD) Find(id sa.ID) (none Holding) {
 	return none
 }
 
-// Name is that of the SA which a packet's record is about; empty if it is gone.
+// Name is the name of the SA that a record is about; empty if it is gone.
 func (d *SAD) Name(r *status.Record, dst, src netip.Addr, encap bool) string {
 	m := d.table.Lookup(r.SPI, dst, src, encap)
 	for _, e := range []*entry{m.ESP, m.AH} {
@@ -251,7 +251,7 @@ func (d *SAD) Name(r *status.Record, dst, src netip.Addr, encap bool) string {
 // Room reports how many bundles the database holds; capacity 0 sets no bound.
 func (d *SAD) Room() (held, capacity int) { return d.table.Bundles(), d.profile.Capacity }
 
-// Count is how many SAs the database holds.
+// Count is the number of SAs that the database holds.
 func (d *SAD) Count() int { return d.table.Count() }
 
 // Profile is what the NIC advertises.

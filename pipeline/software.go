@@ -2,8 +2,8 @@ package pipeline
 
 import "tapsec/sa"
 
-// Software is the same pipeline as a host's own IPsec: it lacks nothing, holds
-// every SA, and does what a NIC has left. It is unsafe for concurrent use.
+// Software is the same pipeline as a host's own IPsec: it lacks nothing, holds every SA,
+// and does what a NIC left undone. It is unsafe for concurrent use.
 type Software struct {
 	*Pipeline
 }
@@ -21,19 +21,19 @@ func everything() sa.Profile {
 	return full
 }
 
-// Replace is that of SAD.
+// Replace is SAD.Replace.
 func (s *Software) Replace(bundles [][]*sa.SA) error { return s.sad.Replace(bundles) }
 
-// Remember is that of SAD.
+// Remember is SAD.Remember.
 func (s *Software) Remember(marks Marks) { s.sad.Remember(marks) }
 
-// AddAll is that of SAD.
+// AddAll is SAD.AddAll.
 func (s *Software) AddAll(bundles [][]*sa.SA) error { return s.sad.AddAll(bundles) }
 
-// Delete is that of SAD.
+// Delete is SAD.Delete.
 func (s *Software) Delete(id sa.ID) error { return s.sad.Delete(s.sad.Handle(id)) }
 
-// Mark is that of SAD.
+// Mark is SAD.Mark.
 func (s *Software) Mark(id sa.ID) *sa.Mark { return s.sad.Mark(id) }
 
 // Retry is Process by a NIC that holds one SA alone (an AH with the ESP of its bundle)
@@ -52,7 +52,7 @@ func (s *Software) Retry(frame []byte, one *sa.SA, high uint32) []byte {
 	return New(sad, Options{}).Process(frame)
 }
 
-// asOfNow is an SA that begins where the one in force is now.
+// asOfNow is an SA that begins where the one in force stands now.
 func asOfNow(e *entry) *sa.SA {
 	now := *e.SA
 	if t := e.Mark.T(); t > 0 {

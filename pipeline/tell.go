@@ -8,24 +8,24 @@ import (
 	"tapsec/wire"
 )
 
-// Step is what one stage has left of a frame, as Tell shows it.
+// Step is how one stage left a frame, as Tell shows it.
 type Step struct {
 	Stage        string // parse, tunnel or transport
 	Outer, Inner View   // the portion that begins in the frame itself, and the one inside its tunnel
 }
 
-// View is one portion. The zero View is that of a packet that nobody has parsed.
+// View is one portion. The zero View is of a packet that was not parsed.
 type View struct {
 	Portion status.Portion
-	Packet  wire.Packet // that carries it
+	Packet  wire.Packet // the packet that carries it
 	Encap   bool        // ESP in UDP
-	End     int         // offset after the IPsec packet, by IP or UDP length
+	End     int         // offset of the end of the IPsec packet, by IP or UDP length
 
 	Headers []Header      // those for which an SA matched, AH before ESP
 	Skip    status.Reason // why it is left alone; 0 if it is checked
 	Checked bool          // a stage has checked it, with whatever result
 
-	// Of a verified one: what it protected.
+	// What a verified portion protected.
 	Verified        bool
 	Payload, Length int // offset and length in bytes
 	Next            uint8
@@ -36,12 +36,12 @@ type Header struct {
 	SA       *sa.SA
 	Protocol sa.Protocol
 	At       int    // offset of the header
-	ICV      int    // offset of the ICV, 0 where the packet has no room for it
-	Computed []byte // the ICV that the packet should have had; nil where it has the right one, or none was compared
+	ICV      int    // offset of the ICV, 0 if the packet has no room for it
+	Computed []byte // the ICV that the packet should have had; nil if its ICV is right, or none was compared
 }
 
-// Tell is Process that tells after each stage what it has found. It is for a frame that
-// somebody asks about: it allocates, and computes each wrong ICV a second time.
+// Tell is Process with a report after each stage. It is for single frames that somebody
+// asks about: it allocates, and computes each wrong ICV a second time.
 func (p *Pipeline) Tell(frame []byte, tell func(Step)) []byte {
 	p.parse(frame)
 	tell(p.step("parse"))
@@ -57,7 +57,7 @@ func (p *Pipeline) step(stage string) Step {
 	return Step{stage, outer, p.view(&p.inner, len(outer.Headers))}
 }
 
-// view shows a portion whose first record is the one given.
+// view shows a portion, given the index of its first record.
 func (p *Pipeline) view(po *portion, first int) View {
 	v := View{Portion: po.kind, Packet: po.packet, Encap: po.encap, End: po.end, Skip: po.skip,
 		Verified: po.verified, Payload: po.payload, Length: po.length, Next: po.next}
@@ -72,7 +72,7 @@ func (p *Pipeline) view(po *portion, first int) View {
 	return v
 }
 
-// compare says where a header's ICV lies, and what it should have been where it is wrong.
+// compare says where a header's ICV lies and, if it is wrong, what it should have been.
 func (p *Pipeline) compare(po *portion, h *header, r *status.Record, to *Header) {
 	su := &h.sa.Suite
 	at := po.end - su.ICVLen

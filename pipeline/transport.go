@@ -17,8 +17,8 @@ func (p *Pipeline) transportPortion() {
 }
 
 // checkUndecided checks a portion inside the tunnel whose SA has mode auto. If it proves to
-// be a second tunnel, it is left alone like any other (contract row 29), its bytes as they
-// came.
+// be a second tunnel, it is left alone like any other (contract row 29), with its bytes as
+// they came.
 func (p *Pipeline) checkUndecided(po *portion) {
 	bytes := p.frame[po.packet.Header:po.packet.Reach]
 	p.undo = append(p.undo[:0], bytes...)

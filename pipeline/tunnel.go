@@ -6,9 +6,8 @@ import (
 	"tapsec/wire"
 )
 
-// tunnelPortion checks the tunnel portion, if the frame has one, or what may be one, and
-// looks for a transport portion in what it opened. Nothing inside a failed tunnel is
-// looked at.
+// tunnelPortion checks the frame's tunnel portion, or what may be one, and looks for a
+// transport portion in what it opened. Nothing inside a failed tunnel is looked at.
 func (p *Pipeline) tunnelPortion() {
 	if !p.outer.wanted() || p.outer.kind == status.TransportPortion {
 		return
@@ -51,7 +50,7 @@ func (p *Pipeline) inside() status.Reason {
 }
 
 // uncombined says why a portion that would be checked if it stood alone is left to the
-// transport inside a tunnel; 0 if it is not.
+// transport inside a tunnel; 0 if it is not left.
 func (p *Pipeline) uncombined() status.Reason {
 	has := p.sad.profile.Has
 	switch {

@@ -21,7 +21,8 @@ func newBurst() (*burst, error) {
 	return &burst{uring: u}, err
 }
 
-// put makes each write wait for the one before it. After one that failed none is tried.
+// put links the writes: each waits for the one before it, and after a failed one no
+// other is tried.
 func (b *burst) put(fd int, parcels []parcel) (int, error) {
 	parcels = parcels[:min(len(parcels), Batch)]
 	b.number++
@@ -58,7 +59,7 @@ func (b *burst) put(fd int, parcels []parcel) (int, error) {
 	return len(parcels), nil
 }
 
-const unanswered = 1 << 30 // in the place of a result
+const unanswered = 1 << 30 // stands in for a result
 
 // answers takes the completions. One that was not asked for ends the burst.
 func (b *burst) answers(parcels []parcel) error {

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Copy receives copies of the frames that come to an interface for this machine, as a
-// wire has them. It changes nothing: the interface is not made promiscuous, nothing is
-// written, and nobody waits for whoever reads copies. It is unsafe for concurrent use.
+// Copy receives copies of the frames that reach an interface for this machine, as a wire
+// has them. It changes nothing: it does not make the interface promiscuous, writes nothing
+// and delays nothing. It is unsafe for concurrent use.
 type Copy struct {
 	file    *os.File
 	fd      int
@@ -40,8 +40,8 @@ func OpenCopy(name string) (*Copy, error) {
 	return &Copy{file: in, fd: int(in.Fd()), message: newMessage(true), slot: make([]byte, head+copyRoom)}, nil
 }
 
-// onlyForUs leaves out frames to others, which come where somebody else has made the
-// interface promiscuous, and those that this machine sends.
+// onlyForUs leaves out frames to others, which come if somebody else has made the
+// interface promiscuous, and frames that this machine sends.
 func onlyForUs(fd int) error {
 	program, err := bpf.Assemble([]bpf.Instruction{
 		bpf.LoadExtension{Num: bpf.ExtType},
@@ -69,15 +69,15 @@ func (c *Copy) Next() ([]byte, error) {
 		case errors.Is(err, unix.EAGAIN):
 			return nil, nil
 		case errors.Is(err, errUncut), errors.Is(err, unix.EMSGSIZE), errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.ENETDOWN): // told once; it may come up again
+		case errors.Is(err, unix.ENETDOWN): // reported once; the interface may come up again
 		default:
 			return nil, fmt.Errorf("copies of what comes to %s: %w", c.file.Name(), err)
 		}
 	}
 }
 
-// Wait waits for a frame, and no longer than that. The error of an interface that was
-// deleted wraps ErrGone.
+// Wait waits for a frame, at most that long. The error of a deleted interface wraps
+// ErrGone.
 func (c *Copy) Wait(most time.Duration) error {
 	if _, err := boundIndex(c.fd); err != nil {
 		return fmt.Errorf("%s: %w", c.file.Name(), ErrGone)
@@ -88,8 +88,7 @@ func (c *Copy) Wait(most time.Duration) error {
 	return nil
 }
 
-// Lost returns how many frames came for which there was no room, since it was last
-// asked.
+// Lost returns how many frames there was no room for since the last call.
 func (c *Copy) Lost() (uint64, error) {
 	s, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
 	if err != nil {
@@ -98,5 +97,5 @@ func (c *Copy) Lost() (uint64, error) {
 	return uint64(s.Drops), nil
 }
 
-// Close ends it.
+// Close stops receiving.
 func (c *Copy) Close() error { return c.file.Close() }

@@ -2,25 +2,25 @@ package tap
 
 import "tapsec/internal/segment"
 
-// cutting is what a ring's reader needs of merged frames. One stays in its slot until all of it is handed
-// out, which may take several batches.
+// cutting is what a ring's reader needs for merged frames. A merged frame stays in its slot until all its
+// pieces have been handed out, which may take several batches.
 type cutting struct {
 	cutter segment.Cutter
-	slot   uint16 // of the frame that is being cut
-	pieces []byte // of the batch that is handed out
+	slot   uint16 // of the frame being cut
+	pieces []byte // of the batch handed out
 }
 
-// newCutting makes room for a batch of pieces as long as most wires take, and for any one piece.
+// newCutting makes room for a batch of pieces of the usual length, and for one piece of any length.
 func newCutting(d *Direction) *cutting {
 	return &cutting{pieces: make([]byte, 0, max(Batch*near, d.slotSize()))}
 }
 
-// maxMerged is the length in bytes of the longest merged frame: its packet's, and those of an Ethernet
+// maxMerged is the length in bytes of the longest merged frame: that of its packet, plus an Ethernet
 // header with tags.
 const maxMerged = 65535 + 40 + 14 + 4*4
 
-// setAside begins to cut the frame in a slot where it is merged. It reports false where the frame is to
-// be handed out as it is, counted and with its checksum.
+// setAside begins to cut the frame in a slot if it is merged. It reports false if the frame, by then
+// counted and with its checksum, is to be handed out as it is.
 func (r *reader) setAside(slot uint16) bool {
 	c, d, frame := r.cut, r.direction, r.frames[slot]
 	h := segment.Parse(r.slots[slot][head-segment.HeaderLen:])
@@ -42,7 +42,7 @@ func (r *reader) setAside(slot uint16) bool {
 	return false
 }
 
-// takePieces puts into the batch what is left of a merged frame, as far as there is room.
+// takePieces moves what is left of a merged frame into the batch, as far as there is room.
 func (r *reader) takePieces() {
 	c, d := r.cut, r.direction
 	if c.cutter.Len() == 0 {

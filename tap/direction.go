@@ -16,8 +16,8 @@ const Batch = 64
 // heartbeat is how often a sleeping reader checks whether its interface still exists.
 const heartbeat = time.Second
 
-// Tally counts what a direction has done since it was made.
-// In = Out + HostDown + TooLong + Refused + Kept whenever none of its frames is under way.
+// Tally counts what a direction has done since it was made. In = Out + HostDown + TooLong + Refused + Kept
+// whenever none of its frames is in flight.
 type Tally struct {
 	In       uint64 `json:"in"`        // frames received
 	InBytes  uint64 `json:"in_bytes"`  //
@@ -26,8 +26,8 @@ type Tally struct {
 	HostDown uint64 `json:"host_down"` // frames given up because the receiving interface was down or gone, or refused them until Stop
 	TooLong  uint64 `json:"too_long"`  // frames longer than the receiving interface's MTU allows; a TAP takes any length
 	Refused  uint64 `json:"refused"`   // frames that the receiving interface refused for good while it was up
-	Kept     int64  `json:"kept"`      // frames received but not given to Send, less those given to it but not received
-	Retries  uint64 `json:"retries"`   // times a write was refused for the moment and tried again
+	Kept     int64  `json:"kept"`      // frames received but not given to Send, minus frames given to Send but not received
+	Retries  uint64 `json:"retries"`   // times a write was refused for now and tried again
 	Oversize uint64 `json:"oversize"`  // frames longer than the direction's room, discarded unread; not part of In
 	Uncut    uint64 `json:"uncut"`     // merged frames that cannot be cut up, discarded; not part of In
 }

@@ -18,10 +18,10 @@ import (
 type Engine uint8
 
 const (
-	Auto  Engine = iota // Ring where it works, else Plain
+	Auto  Engine = iota // Ring if it works, else Plain
 	Ring                // io_uring: one call for all frames that are to be read and written
 	Plain               // a call for each frame read and each written
-	XDP                 // attached interfaces by AF_XDP, which takes their frames from the machine's own stack; TAPs as by Auto
+	XDP                 // AF_XDP for attached interfaces, which takes their frames away from the machine's own stack; as Auto for TAPs
 )
 
 var engineNames = []string{Auto: "auto", Ring: "ring", Plain: "plain", XDP: "xdp"}
@@ -42,7 +42,7 @@ func nameOf[T ~uint8](names []string, value T) string {
 	return fmt.Sprintf("%T(%d)", value, uint8(value))
 }
 
-// named is nameOf in reverse; what says, for the error, what the text should name.
+// named is the reverse of nameOf; the error says what the text should have named.
 func named[T ~uint8](value *T, what string, names []string, text []byte) error {
 	i := slices.Index(names, string(text))
 	if i < 0 {
@@ -53,9 +53,9 @@ func named[T ~uint8](value *T, what string, names []string, text []byte) error {
 	return nil
 }
 
-// Probe returns the engine that Auto stands for here, Ring or Plain, and a sentence why. It has really
-// moved a frame, since in some containers a ring can be made but reads nothing. It tries once. How a NIC
-// really moves its frames, Worker.Engine says.
+// Probe returns the engine that Auto stands for here, Ring or Plain, and a sentence that says why. It
+// really moves a frame, since in some containers a ring can be made but reads nothing. It tries only once.
+// Worker.Engine tells how a NIC moves its frames in the end.
 func Probe() (Engine, string) {
 	p := probeOnce()
 	return p.engine, p.why
@@ -65,7 +65,7 @@ type probed struct {
 	engine Engine
 	single bool
 	why    string
-	err    error // why not by the ring
+	err    error // why the ring does not work
 }
 
 var probeOnce = sync.OnceValue(func() probed {
@@ -97,11 +97,11 @@ func (o Options) settle() (_ Options, why string, err error) {
 	return o, why, nil
 }
 
-// patienceOfProbe bounds how long Probe waits for its frame. It is long, since a busy machine takes its
-// time, and only matters where the frame never comes.
+// patienceOfProbe bounds how long Probe waits for its frame. It is long, for busy machines, and only
+// matters if the frame never comes.
 const patienceOfProbe = 5 * time.Second
 
-// tryRing moves a frame by a ring: through a TAP in a network namespace of its own, or if none may be
+// tryRing moves a frame with a ring: through a TAP in a network namespace of its own or, if none may be
 // made, through a pair of sockets.
 func tryRing(single bool) (where string, err error) {
 	type result struct {
@@ -134,7 +134,7 @@ func tryRing(single bool) (where string, err error) {
 // onOwnThread runs do on a thread that ends with it, so that do may change the thread. It avoids the
 // process's first thread, which cannot end and is what /proc/self shows.
 func onOwnThread(do func()) {
-	runtime.LockOSThread() // and not unlocked, by which the thread ends with its goroutine
+	runtime.LockOSThread() // never unlocked, so that the thread ends with its goroutine
 	if unix.Gettid() != unix.Getpid() {
 		do()
 		return
@@ -151,8 +151,8 @@ func onOwnThread(do func()) {
 // probeFrame is a broadcast from nobody, with an EtherType reserved for experiments.
 var probeFrame = append([]byte("\xff\xff\xff\xff\xff\xff\x02\x00\x00\x00\x00\x01\x88\xb5 tapsec looks whether this moves"), make([]byte, 64)...)
 
-// ownTAP makes a TAP in a network namespace that goes with the thread, and sends the probe's frame out
-// of it.
+// ownTAP makes a TAP in a network namespace that ends with the thread, and sends the probe's frame out of
+// it.
 func ownTAP() (tap, kernel *Device, err error) {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		return nil, nil, err
@@ -188,8 +188,8 @@ func tryPair(single bool) error {
 	return tryMoving(d, far, single)
 }
 
-// tryMoving writes back what comes to d until the probe's frame has come, and checks that the far end gets
-// it.
+// tryMoving writes back what comes to d until the probe's frame has come, and checks that the far end
+// receives it.
 func tryMoving(d *Device, far *os.File, single bool) error {
 	direction := newDirection(d, d, 0, Options{Room: len(probeFrame)})
 	r, err := newRing([]*Direction{direction}, Options{SingleReads: single})

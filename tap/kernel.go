@@ -12,17 +12,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Drops are the kernel's own drop counters, in frames, named from the kernel's side of a TAP: Tx
-// counts frames that it wanted to hand to the program while the queue was full, Rx those that the
-// program wrote and for which the kernel had no use. On an attached interface Tx counts the frames
-// for which the packet socket had no buffer left since Attach, and Rx what the interface should have
-// sent since it exists.
+// Drops are the kernel's own drop counters, in frames, named from the kernel's side of a TAP: Tx counts
+// frames that it wanted to hand to the program while the queue was full, Rx those that the program wrote
+// and the kernel had no use for. On an attached interface Tx counts the frames that the packet socket
+// has had no buffer for since Attach, and Rx those that the interface has failed to send since it was
+// made.
 type Drops struct {
 	Rx uint64 `json:"rx"`
 	Tx uint64 `json:"tx"`
 }
 
-// Drops reads the kernel's drop counters, in whatever namespace the interface is now.
+// Drops reads the kernel's drop counters, in whichever namespace the interface is now.
 func (d *Device) Drops() (Drops, error) {
 	got, err := d.interfaceDrops()
 	if err != nil || !d.attached() {
@@ -46,8 +46,8 @@ func (d *Device) Drops() (Drops, error) {
 	return got, nil
 }
 
-// ringDrops returns how many frames a queue's packet socket had no room for so far. Asking sets the
-// kernel's own counter to zero.
+// ringDrops returns how many frames a queue's packet socket has had no room for. Asking resets the
+// kernel's own counter.
 func (d *Device) ringDrops(queue int) (uint64, error) {
 	err := control(d.queues[queue], func(fd int) error {
 		s, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
@@ -60,7 +60,7 @@ func (d *Device) ringDrops(queue int) (uint64, error) {
 }
 
 // openTable opens the kernel's counters in the current namespace, so that they can be read later without
-// the privileges for entering it again.
+// the privilege to enter it again.
 func (d *Device) openTable() (err error) {
 	d.table, err = os.Open(deviceTable)
 	return err
@@ -68,7 +68,7 @@ func (d *Device) openTable() (err error) {
 
 const deviceTable = "/proc/thread-self/net/dev"
 
-// interfaceDrops looks for the interface where it was opened, and then where it is now.
+// interfaceDrops looks for the interface first where it was opened, then where it is now.
 func (d *Device) interfaceDrops() (Drops, error) {
 	var got Drops
 	err := control(d.queues[0], func(fd int) error {
@@ -113,8 +113,8 @@ func findDrops(table, name string) (Drops, error) {
 	return Drops{}, ErrGone
 }
 
-// Up brings the interface up, in whatever namespace it is now. One that is up is left alone, so that an
-// unprivileged user can use what root has prepared.
+// Up brings the interface up, in whichever namespace it is now. If it is up already it is left alone, so
+// that an unprivileged user can use what root has prepared.
 func (d *Device) Up() error {
 	return d.where(func(ifr *unix.Ifreq) error {
 		if err := interfaceIoctl(unix.SIOCGIFFLAGS, ifr); err != nil || ifr.Uint16()&unix.IFF_UP != 0 {
@@ -142,8 +142,8 @@ func (d *Device) setMTU(mtu int) error {
 	return err
 }
 
-// where runs do on a thread that is in the interface's namespace, with a request that carries the
-// interface's present name.
+// where runs do on a thread in the interface's namespace, with a request that carries the interface's
+// present name.
 func (d *Device) where(do func(ifr *unix.Ifreq) error) error {
 	err := control(d.queues[0], func(fd int) error {
 		ifr, err := d.nameNow(fd)
@@ -189,8 +189,8 @@ func (d *Device) nameNow(fd int) (*unix.Ifreq, error) {
 }
 
 // inNamespace runs do in the namespace of the interface behind fd, which the ioctl ask opens. Entering
-// another namespace needs privileges, so that is skipped if the interface never moved, or if the kernel
-// does not tell.
+// another namespace needs privileges, so it is skipped if the interface never moved, or if the kernel
+// does not say where it is.
 func inNamespace(fd int, ask uint, do func() error) error {
 	theirs, err := unix.IoctlRetInt(fd, ask)
 	if errors.Is(err, unix.EBADFD) {
@@ -235,8 +235,8 @@ func present(ifr unix.Ifreq) bool {
 	return !errors.Is(err, unix.ENODEV)
 }
 
-// interfaceIoctl asks the current namespace about the interface that ifr names. Any socket does; every
-// service may open one of this family.
+// interfaceIoctl asks the current namespace about the interface that ifr names. Any socket will do;
+// every service may open one of this family.
 func interfaceIoctl(request uint, ifr *unix.Ifreq) error {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

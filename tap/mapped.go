@@ -13,27 +13,27 @@ import (
 	"tapsec/internal/segment"
 )
 
-// mapped is the engine of a worker that takes one direction's frames out of a packet ring, on a thread of
-// its own. They are processed where the kernel has put them, and written from there: to a packet socket
-// by sendmmsg, to a TAP by io_uring if possible. While there are frames in the ring, reading costs no call
-// and writing one for each batch.
+// mapped is the engine of a worker that takes one direction's frames out of a packet ring, on a thread of its
+// own. Frames are processed where the kernel put them, and written from there: to a packet socket by
+// sendmmsg, to a TAP by io_uring if possible. While the ring has frames, reading takes no call and writing
+// one for each batch.
 type mapped struct {
 	outlet
-	ring    inlet      // nil once the kernel has broken it, from when on each frame is received
+	ring    inlet      // nil once the kernel has broken it; from then on each frame is received
 	xdp     *xdpSocket // the same, where it is AF_XDP
-	beside  bool       // then: the packet socket may have a frame, of before or of another queue of the interface's
+	beside  bool       // with AF_XDP: the packet socket may have a frame, an earlier one or one of another queue
 	exit    *xdpSocket // by which frames leave, or nil
 	drained bool       // the ring was empty when its drops were last asked for
-	dropped uint64     // which were so many then
+	dropped uint64     // how many drops those were
 	quiet   int        // how often it has slept in vain since a frame came
-	message *message   // receives what is too long for a slot, and cuts what was merged
+	message *message   // receives frames too long for a slot, and cuts merged ones
 	batch   [][]byte
 	own     [][]byte // slots for such frames
 	busy    time.Duration
 	awake   time.Time // when something last came, where busy is set
 	polled  []unix.PollFd
 	in, out int   // descriptors of its own
-	last    error // why the engine ended, holding nothing any more
+	last    error // why the engine ended; it holds nothing from then on
 
 	mutex   sync.Mutex // guards what it holds until its thread begins, and later what wakes it
 	started bool
@@ -60,7 +60,7 @@ func newMapped(d *Direction, o Options) (*mapped, error) {
 	return m, nil
 }
 
-// equip makes descriptors, and what frames leave by.
+// equip makes descriptors, and what frames are written with.
 func (m *mapped) equip(o Options) (err error) {
 	d := m.direction
 	if m.in, err = duplicate(d.source); err != nil {
@@ -90,7 +90,7 @@ func (m *mapped) equip(o Options) (err error) {
 	return nil
 }
 
-// enter makes what frames come by, or takes it over.
+// enter makes what frames arrive in, or takes it over.
 func (m *mapped) enter(xdp bool) error {
 	d := m.direction
 	if xdp {
@@ -214,7 +214,7 @@ func (m *mapped) send(d *Direction, parcels []parcel) error {
 //
 //  1. Give back the slots of the last batch, which has been written.
 //  2. Take what is there.
-//  3. If nothing is, sleep until something comes or it is time to look after the interface.
+//  3. If there is nothing, sleep until something comes or it is time to check the interface.
 func (m *mapped) next() (*Direction, [][]byte, error) {
 	if err := m.open(); err != nil {
 		return nil, nil, err
@@ -252,8 +252,8 @@ func (m *mapped) next() (*Direction, [][]byte, error) {
 // spinning reports whether the last frame is too recent to go to sleep.
 func (m *mapped) spinning() bool { return m.busy > 0 && time.Since(m.awake) < m.busy }
 
-// look counts what AF_XDP has lost before each sleep, and where there is none from time to time. Then it also
-// has the packet socket looked at, by which frames of other queues come.
+// look counts what AF_XDP has lost, before each sleep and now and then without one. It also has the packet
+// socket checked, on which frames of other queues come.
 func (m *mapped) look() {
 	const between = 64 // batches
 	if m.xdp == nil || len(m.batch) > 0 && m.count.Load()%between != 0 {
@@ -263,7 +263,7 @@ func (m *mapped) look() {
 	m.account()
 }
 
-// account counts what AF_XDP had no chunk for.
+// account counts the frames that AF_XDP had no chunk for.
 func (m *mapped) account() {
 	if lost, err := m.xdp.account(); err == nil {
 		m.direction.from.lost[0].Add(lost)
@@ -352,7 +352,7 @@ func (m *mapped) frame() ([]byte, error) {
 		a.tag()
 	}
 	frame := a.frame()
-	if d := m.direction; len(frame) <= d.room && cap(frame)-len(frame) < d.tail { // of a ring that was made for shorter ones
+	if d := m.direction; len(frame) <= d.room && cap(frame)-len(frame) < d.tail { // of a ring made for shorter frames
 		frame = append(own[head:head], frame...)
 	}
 	return frame, nil
@@ -362,7 +362,7 @@ func (m *mapped) frame() ([]byte, error) {
 func (m *mapped) receive(own []byte) ([]byte, error) {
 	for {
 		frame, err := m.message.receive(m.in, own)
-		if err != unix.EINTR && err != unix.ENETDOWN { // the latter once after the interface went down
+		if err != unix.EINTR && err != unix.ENETDOWN { // ENETDOWN comes once after the interface went down
 			return frame, err
 		}
 	}
@@ -400,10 +400,10 @@ func (m *mapped) sleep() error {
 	return nil
 }
 
-// suspect gives up the ring if the kernel drops frames although it is empty. If Linux cannot say in a
-// virtio header how a frame was merged (SCTP, UFO), it never fills that frame's slot, nor any later one:
-// it forgets to clear the slot's bit in rx_owner_map (tpacket_rcv). What comes meanwhile is lost. The
-// kernel counts it, except during the few milliseconds that the socket takes to switch.
+// suspect gives up the ring if the kernel drops frames although the ring is empty. If Linux cannot say in a
+// virtio header how a frame was merged (SCTP, UFO), it fills neither that frame's slot nor any later one: it
+// forgets to clear the slot's bit in rx_owner_map (tpacket_rcv). Frames that come until then are lost. The
+// kernel counts them, except in the few milliseconds that the socket takes to switch.
 func (m *mapped) suspect() error {
 	d := m.direction
 	if m.ring == nil || m.xdp != nil || m.ring.ready() {
@@ -426,7 +426,7 @@ func (m *mapped) suspect() error {
 	return nil
 }
 
-// remain reports whether both interfaces are there, and their devices open.
+// remain reports whether both interfaces are there and their devices open.
 func (m *mapped) remain() error {
 	d := m.direction
 	if err := d.from.remains(d.source); err != nil {

@@ -22,7 +22,7 @@ const (
 	GRO                     // TCP and UDP that the stack receives
 )
 
-// AllMerging is what there is.
+// AllMerging is all there is.
 const AllMerging = TSO | USO | GRO
 
 var mergingNames = []string{"tso", "uso", "gro"}
@@ -72,7 +72,7 @@ const (
 	virtioLen = segment.HeaderLen
 )
 
-// openMerging attaches one more descriptor to an interface whose frames have a virtio header in front.
+// openMerging attaches one more descriptor, with a virtio header before each frame.
 func openMerging(name string, multi bool) (*os.File, error) {
 	fd, err := unix.Open(controlFile, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -96,9 +96,9 @@ func openMerging(name string, multi bool) (*os.File, error) {
 	return unpolled(fd, name)
 }
 
-// offer tells the kernel what it may hand over merged, and notes what of the merging asked for the kernel
-// has: before Linux 6.2 there was none of UDP. An interface that stays keeps what it was told last, so it
-// is told also where that is nothing.
+// offer tells the kernel what it may hand over merged, and notes which of that the kernel supports:
+// before Linux 6.2 it merged no UDP. A persistent interface keeps what it was told last, so it is told
+// even if that is nothing.
 func (d *Device) offer(asked Merging) error {
 	features := 0
 	if asked&TSO != 0 {
@@ -118,7 +118,7 @@ func (d *Device) offer(asked Merging) error {
 	return d.tell(features)
 }
 
-// withdraw has an interface that stays as whoever opens it next expects it.
+// withdraw leaves a persistent interface as its next user expects it.
 func (d *Device) withdraw() {
 	if d.virtio && len(d.queues) > 0 {
 		_ = d.tell(0) // the interface may be gone
@@ -132,7 +132,7 @@ func (d *Device) tell(features int) error {
 // Merging returns what passes merged.
 func (d *Device) Merging() Merging { return d.merging }
 
-// prefix is the length in bytes of what stands in front of each frame that comes.
+// prefix is the length in bytes of what precedes each frame received.
 func (d *Device) prefix() int {
 	if d.virtio {
 		return virtioLen

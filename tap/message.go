@@ -21,8 +21,8 @@ const (
 // errUncut is for a merged frame that cannot be cut.
 var errUncut = errors.New("merged in a way that cannot be cut")
 
-// message receives frames of a packet socket, or of a TAP that merges, with what the kernel delivers beside
-// their bytes. It is made once for a direction, so that nothing is allocated for a frame.
+// message receives frames of a packet socket, or of a TAP that merges, with what the kernel delivers
+// besides their bytes. It is made once for a direction, so that no frame allocates.
 type message struct {
 	socket  bool
 	header  unix.Msghdr
@@ -39,8 +39,8 @@ func newMessage(socket bool) *message {
 // pending reports whether pieces of a merged frame are left.
 func (m *message) pending() bool { return m.cutter.Len() > 0 }
 
-// receive reads one frame into slot after its head room. The frame returned may begin in the head room.
-// EMSGSIZE is for a frame longer than the slot.
+// receive reads one frame into slot after its head room. The frame returned may begin in the head room. A
+// frame longer than the slot is EMSGSIZE.
 //
 //  1. Hand out what is left of a merged frame.
 //  2. Receive a frame after its virtio header, and the control message.
@@ -92,8 +92,8 @@ func (m *message) piece(slot []byte) ([]byte, error) {
 	return m.cutter.Append(slot[head:head]), nil
 }
 
-// read receives a frame and returns its length: its first bytes go into the slot, the others to their place
-// in m.long. With EINVAL the kernel has thrown the frame away, because a virtio header cannot say how it
+// read receives a frame and returns its length: its first bytes go into the slot, the rest to their place
+// in m.long. EINVAL means that the kernel threw the frame away, because a virtio header cannot say how it
 // was merged.
 func (m *message) read(fd int, slot []byte, first int) (int, error) {
 	m.parts[0].Base = &slot[head-segment.HeaderLen]
@@ -123,7 +123,7 @@ func (m *message) read(fd int, slot []byte, first int) (int, error) {
 }
 
 // tag returns the frame of n bytes after the head room in memory, with the VLAN tag that the kernel
-// delivered separately.
+// delivered separately put back.
 func (m *message) tag(memory []byte, n int) []byte {
 	frame := memory[head : head+n]
 	if tci, tpid, tagged := m.auxiliary(); tagged && n >= addresses {
@@ -135,7 +135,7 @@ func (m *message) tag(memory []byte, n int) []byte {
 	return frame
 }
 
-// auxiliary returns the VLAN tag of the frame last received.
+// auxiliary returns the VLAN tag of the last frame received.
 func (m *message) auxiliary() (tci, tpid uint16, tagged bool) {
 	if m.header.Controllen < uint64(unix.CmsgLen(int(unsafe.Sizeof(unix.TpacketAuxdata{})))) {
 		return 0, 0, false
@@ -148,7 +148,7 @@ func (m *message) auxiliary() (tci, tpid uint16, tagged bool) {
 	return aux.Vlan_tci, aux.Vlan_tpid, aux.Status&unix.TP_STATUS_VLAN_VALID != 0
 }
 
-// tagged8021Q reports whether a frame has a tag of 802.1Q as its outer one.
+// tagged8021Q reports whether a frame's outer tag is one of 802.1Q.
 func tagged8021Q(f []byte) bool {
 	return len(f) >= addresses+tagLength && binary.BigEndian.Uint16(f[addresses:]) == unix.ETH_P_8021Q
 }

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// outlet writes the frames of one direction in order, for an engine whose send returns when all are
-// written. A refused frame is tried again, and the others wait behind it.
+// outlet writes the frames of one direction in order, for an engine whose send returns once all are written.
+// A refused frame is tried again, and the others wait behind it.
 type outlet struct {
 	pulse
 	direction *Direction
@@ -26,8 +26,8 @@ type outlet struct {
 
 // sink writes frames to an interface.
 type sink interface {
-	// put writes parcels from the first one on, and returns how many. If those are not all, it may return why
-	// not the next one.
+	// put writes parcels, the first one first, and returns how many. If it did not write all, it may return
+	// why the next one was refused.
 	put(fd int, parcels []parcel) (n int, err error)
 }
 
@@ -59,7 +59,7 @@ func (o *outlet) giveUp(err error) error {
 	return o.direction.to.failed("write to", err)
 }
 
-// write writes until a frame is refused for the moment or for good.
+// write writes until a frame is refused, for now or for good.
 func (o *outlet) write(fd uintptr) {
 	d := o.direction
 	for len(o.rest) > 0 {
@@ -91,7 +91,7 @@ func (o *outlet) write(fd uintptr) {
 	}
 }
 
-// exit returns what writes to an attached interface. A socket of AF_XDP is held for the caller.
+// exit returns what writes to an attached interface. An AF_XDP socket is held for the caller.
 func (d *Direction) exit(o Options) (sink, *xdpSocket, error) {
 	if !o.xdp {
 		return new(together), nil, nil
@@ -129,7 +129,7 @@ func (t *together) put(fd int, parcels []parcel) (int, error) {
 	}
 	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&t.headers)), uintptr(len(parcels)), 0, 0, 0)
 	if errno != 0 {
-		return 0, errno // of the first frame; another's comes with the next call
+		return 0, errno // of the first frame; a later frame's comes with the next call
 	}
 	return int(n), nil
 }

@@ -14,28 +14,28 @@ import (
 // the kernel grants no more than net.core.rmem_max.
 const receiveBuffer = 32 << 20
 
-// Attach takes part in an existing interface of any kind, in the current namespace, by way of packet
-// sockets (packet(7)). Frames that others send to the interface are received, whatever their
-// destination address; frames written leave by it. It has one queue: see AttachQueues. It needs CAP_NET_RAW.
+// Attach joins an existing interface of any kind, in the current namespace, through packet sockets
+// (packet(7)). Frames that others send to the interface are received, whatever their destination address;
+// frames written are sent out of it. It has one queue: see AttachQueues. It needs CAP_NET_RAW.
 //
-// The machine's own stack stays in place. It receives a copy of every frame, and answers those for its own
-// addresses, so give the interface none. What the stack sends leaves unseen.
+// The machine's own stack stays in place. It receives a copy of every frame and answers those to its own
+// addresses, so give the interface none. What that stack sends is not seen here.
 //
-// A checksum that a sender left to hardware, like the other end of a veth, is filled in. Frames that the
-// kernel has merged, or not yet cut, are cut (internal/segment). Frames for an interface that is up but has
-// no carrier are silently lost by the kernel.
+// A checksum that the sender left to hardware, as the other end of a veth does, is filled in. Frames that
+// the kernel has merged, or not yet cut, are cut (internal/segment). The kernel silently loses frames for
+// an interface that is up but has no carrier.
 func Attach(name string) (*Device, error) { return AttachQueues(name, 1) }
 
-// AttachQueues is Attach with several queues, each a socket that takes its share of the frames. Which
-// are its own a program decides that each socket has, for which CAP_BPF is needed, unless the kernel
-// lets anybody load one:
+// AttachQueues is Attach with several queues, each a socket that takes its share of the frames. A program
+// on each socket decides which those are. Loading it needs CAP_BPF, unless the kernel lets anybody load
+// one:
 //
 //	queue = lower 16 bits of the outermost SPI, modulo queues
 //
-// as Steer has it for a TAP, but for ESP in UDP, which goes by addresses and ports: a frame that holds
-// several datagrams may hold those of several SAs. So all frames of an SA come by one queue, in order,
-// while the interface goes down and up too. Each queue costs each frame a run of the program, in the
-// kernel.
+// as with Steer for a TAP, except that ESP in UDP goes by addresses and ports: a merged frame of several
+// datagrams may hold those of several SAs. So all frames of an SA come through one queue, in order, even
+// while the interface goes down and up. In the kernel each frame costs one run of the program for each
+// queue.
 func AttachQueues(name string, queues int) (*Device, error) {
 	if err := CheckName(name); err != nil {
 		return nil, err
@@ -59,8 +59,8 @@ func AttachQueues(name string, queues int) (*Device, error) {
 	return d, nil
 }
 
-// attach opens the sockets of one queue. A socket that reports the checksums' state wants it for frames
-// that are written, too, so another one writes.
+// attach opens the sockets of one queue. A socket that reports checksum state also expects it with frames
+// written, so another socket writes.
 func (d *Device) attach(index, queue, queues int) error {
 	in, err := packetSocket(d.name, index, unix.ETH_P_ALL, func(fd, index int) error {
 		if queues > 1 {
@@ -104,8 +104,8 @@ func indexOf(name string) (int, error) {
 }
 
 // packetSocket opens a socket bound to an interface. Until it is bound to a protocol it receives nothing,
-// and so never a frame of another interface. The runtime's poller does not know it: every frame received
-// or sent would wake that.
+// and so never a frame of another interface. It is kept from the runtime's poller, which every frame
+// received or sent would wake.
 func packetSocket(name string, index, protocol int, prepare func(fd, index int) error) (*os.File, error) {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if errors.Is(err, unix.EPERM) {
@@ -128,7 +128,8 @@ func packetSocket(name string, index, protocol int, prepare func(fd, index int) 
 	return unpolled(fd, name)
 }
 
-// hearAll readies the receiving socket of whoever is the stack: frames to any address.
+// hearAll prepares the receiving socket of a program that acts as the stack: it gets frames to any
+// address.
 func hearAll(fd, index int) error {
 	if err := hear(fd); err != nil {
 		return err
@@ -137,8 +138,8 @@ func hearAll(fd, index int) error {
 		&unix.PacketMreq{Ifindex: int32(index), Type: unix.PACKET_MR_PROMISC})
 }
 
-// hear readies a receiving socket: no frames that leave by the interface, and with each what its bytes
-// do not tell.
+// hear prepares a receiving socket: it gets no frames that the interface sends, and with each frame what
+// its bytes do not show.
 func hear(fd int) error {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer); err != nil {

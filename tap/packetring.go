@@ -15,23 +15,23 @@ import (
 const (
 	ringBytes  = 16 << 20 // of an interface's packet rings together
 	leastRing  = 2 << 20  // of each
-	blockBytes = 64 << 10 // of each piece of it that the kernel takes from its memory at once
+	blockBytes = 64 << 10 // of each piece that the kernel allocates at once
 	longSlot   = 16 << 10 // of a frame in a slot at most
 	linkHeader = 14 + 2*tagLength
-	slotHead   = 96 // of a slot: header, address and virtio header, and the frame from an odd place on
+	slotHead   = 96 // of a slot: header, address and virtio header; the frame begins at an odd place
 
 	copyThreshold = 1 // anything but 0: its slot decides whether a frame is copied
 )
 
 // packetRing is the receive ring of a packet socket (packet_mmap, TPACKET_V2): slots that the kernel fills
-// one after the other, and again once they are given back. It is version 2 because version 3 reports only
-// whole blocks, or blocks that are a millisecond old.
+// in turn, and fills again once they are given back. It is version 2 because version 3 reports only whole
+// blocks, or blocks a millisecond old.
 //
 //	| tpacket2_hdr | sockaddr_ll | ... | virtio_net_hdr | frame | ... room after it
 //	                                                    ^ mac of the header
 //
-// A frame longer than its slot is truncated there, and is complete in the socket's own queue, from which
-// recvmsg takes it. If that queue is full, such a frame is lost.
+// A frame longer than its slot is truncated there, and complete in the socket's own queue, from which
+// recvmsg takes it. If that queue is full, the frame is lost.
 //
 // A ring belongs to its device and passes from one worker to the next, so that no frame in it is lost. Its
 // last holder unmaps it.
@@ -45,8 +45,8 @@ type packetRing struct {
 	holders  atomic.Int32
 }
 
-// newPacketRing makes a socket receive by a ring of so many bytes. Its slots have room for a frame and tail
-// bytes after it, if possible a frame as long as the interface's MTU allows now.
+// newPacketRing makes a socket receive through a ring of that many bytes. Its slots have room for a frame
+// and tail bytes after it, if possible for the longest frame that the interface's MTU allows now.
 func newPacketRing(f *os.File, bytes, room, tail int) (*packetRing, error) {
 	if err := control(f, func(fd int) error {
 		mtu, err := mtuOf(fd)
@@ -170,7 +170,7 @@ type arrival struct {
 	slot       []byte
 	begin, end int  // of the frame in it
 	length     int  // of the frame as it came
-	bare       bool // nothing is told apart
+	bare       bool // the kernel delivered nothing else
 	copied     bool // complete in the socket's queue, since it is truncated here
 	tagged     bool
 	tci, tpid  uint16

@@ -12,14 +12,14 @@ import (
 type parcel struct {
 	parts  []unix.Iovec
 	length int // of the parts, in bytes
-	frames int // that it stands for
+	frames int // it stands for
 	bytes  int // of those, as on a wire
 }
 
-// packer makes parcels of a direction's frames. What it returned last stands until the next time; it
-// points to the frames.
+// packer makes parcels of a direction's frames. Parcels are valid until it makes the next ones, and
+// point to the frames.
 type packer struct {
-	virtio  bool            // a virtio header is to be in front of each
+	virtio  bool            // each begins with a virtio header
 	merger  *segment.Merger // nil: none are merged
 	parcels []parcel
 	parts   []unix.Iovec
@@ -34,7 +34,7 @@ func newPacker(to *Device) packer {
 	return p
 }
 
-// noVirtio is the virtio header of a frame that is whole.
+// noVirtio is the virtio header of a frame that is not merged.
 var noVirtio [virtioLen]byte
 
 // pack makes parcels of frames, in order.
@@ -51,7 +51,7 @@ func (p *packer) pack(frames [][]byte) []parcel {
 	return p.parcels
 }
 
-// add makes one parcel. Where the memory for parts or headers grows, those before stay where they are.
+// add makes one parcel. If the memory for parts or headers grows, earlier ones stay where they are.
 func (p *packer) add(frames [][]byte) {
 	from, one := len(p.parts), parcel{frames: len(frames)}
 	for _, f := range frames {
@@ -91,7 +91,7 @@ func framesOf(parcels []parcel) (frames uint64) {
 // part is one of the parts.
 func (p *parcel) part(i int) []byte { return unsafe.Slice(p.parts[i].Base, p.parts[i].Len) }
 
-// copy puts the parts into one place, and returns how many bytes of them had room there.
+// copy copies the parts to one place, and returns how many bytes fitted.
 func (p *parcel) copy(to []byte) (n int) {
 	for i := range p.parts {
 		n += copy(to[n:], p.part(i))

@@ -50,7 +50,7 @@ func newPlain(d *Direction, o Options) (*plain, error) {
 	return p, d.source.SetReadDeadline(time.Now().Add(heartbeat))
 }
 
-// open has nothing to do: newPlain has opened all.
+// open has nothing to do: newPlain has opened everything.
 func (p *plain) open() error { return nil }
 
 func (p *plain) stop() {
@@ -61,9 +61,9 @@ func (p *plain) stop() {
 // next waits for at least one frame and returns all that are ready, up to Batch.
 //
 //  1. Read until the queue is empty or the batch full; sleep only on an empty batch.
-//  2. After a heartbeat without waking, read once more and check that the interface still exists: its
+//  2. After a heartbeat without being woken, read once more and check that the interface still exists: its
 //     deletion wakes sleepers a moment before it shows, so waking up alone may be too early.
-//  3. An error after some frames waits until they have been taken; it comes again.
+//  3. An error after some frames waits until those have been taken; it occurs again.
 func (p *plain) next() (*Direction, [][]byte, error) {
 	d := p.direction
 	p.batch = p.batch[:0]
@@ -91,8 +91,8 @@ func (p *plain) next() (*Direction, [][]byte, error) {
 	return nil, nil, ErrStopped
 }
 
-// spin reads without sleeping for the time after the last frame that BusyPoll asks for, and reports whether
-// it got anything.
+// spin reads without sleeping for as long after the last frame as BusyPoll asks, and reports whether it got
+// anything.
 func (p *plain) spin() bool {
 	for p.busy > 0 && time.Since(p.awake) < p.busy && !p.stopped.Load() {
 		if p.in.Control(p.look) != nil || len(p.batch) > 0 || p.failure != nil && p.failure != unix.EAGAIN {
@@ -114,7 +114,7 @@ func (p *plain) readBatch(fd uintptr) bool {
 		frame, err := p.readFrame(int(fd), p.slots[len(p.batch)])
 		switch {
 		case err == unix.EINTR:
-		case err == unix.ENETDOWN: // a packet socket's, once: frames come again when the interface is up
+		case err == unix.ENETDOWN: // from a packet socket, once: frames come again when the interface is up
 		case err == errUncut:
 			d.tally.Uncut++
 		case err == unix.EMSGSIZE, len(frame) > d.room:
@@ -141,8 +141,8 @@ func (p *plain) readFrame(fd int, slot []byte) ([]byte, error) {
 	return slot[head : head+n], nil
 }
 
-// lookAgain reads what is ready, and notices an interface that is gone, which a packet socket's
-// reader is not told.
+// lookAgain reads what is ready, and notices a deleted interface, of which a packet socket's reader is not
+// told.
 func (p *plain) lookAgain(fd uintptr) {
 	p.readBatch(fd)
 	if p.direction.from.attached() && p.failure == unix.EAGAIN {

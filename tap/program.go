@@ -76,8 +76,8 @@ func shareProgram(queue, queues int) asm.Instructions {
 //
 //  1. Step over up to two VLAN tags.
 //  2. Take the addresses, step over IPv4 options or IPv6 extension headers.
-//  3. It is the SPI of ESP, of AH, or with natt of ESP in UDP.
-//  4. Or a hash of addresses, protocol and, unless it is a fragment, ports.
+//  3. The number is the SPI of ESP, of AH, or with natt of ESP in UDP.
+//  4. Failing that, it is a hash of addresses, protocol and, unless this is a fragment, ports.
 func (p *program) choose(natt bool) {
 	const etherType, ipv4, ipv6 = 12, 0x0800, 0x86dd
 	p.add(asm.Mov.Reg(packet, asm.R1), asm.Mov.Imm(at, etherType), asm.Mov.Imm(flow, 0))

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// xdpRedirect is the program that takes an interface's frames, where it is attached, and the map in which
-// it finds the socket. The interface has it for as long as a descriptor of the process's is open.
+// xdpRedirect is the program that takes an interface's frames, its attachment, and the map in which it
+// finds the socket. The interface keeps it for as long as the process has a descriptor of it.
 type xdpRedirect struct {
 	program *ebpf.Program
 	sockets *ebpf.Map
@@ -19,8 +19,8 @@ type xdpRedirect struct {
 	native  bool // the driver runs it
 }
 
-// CanRedirect tells why no program that takes an interface's frames (engine xdp) can be loaded, or no
-// socket of AF_XDP opened; nil if both can. It tries.
+// CanRedirect says why a program that takes an interface's frames (engine xdp) cannot be loaded, or an
+// AF_XDP socket not opened; nil if both can. It tries both.
 func CanRedirect() error {
 	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -31,8 +31,8 @@ func CanRedirect() error {
 	return errors.Join(explainXDP("", err), r.close())
 }
 
-// redirectTo has the frames that come by the first receive queue of an interface go to a socket, in the
-// driver where it has such a hook, else in front of the network stack.
+// redirectTo sends the frames of an interface's first receive queue to a socket: in the driver if it has
+// such a hook, else in front of the network stack.
 func redirectTo(socket, index int) (*xdpRedirect, error) {
 	r, err := loadRedirect()
 	if err == nil {
@@ -79,7 +79,7 @@ func redirectProgram(sockets int) asm.Instructions {
 	}
 }
 
-// close takes the program away from the interface. A nil one has nothing to let go of.
+// close takes the program off the interface. A nil xdpRedirect holds nothing.
 func (r *xdpRedirect) close() (err error) {
 	if r == nil {
 		return nil
@@ -96,7 +96,7 @@ func (r *xdpRedirect) close() (err error) {
 	return err
 }
 
-// explainXDP turns the kernel's answer into what to do about it. What is of the field's own words stays.
+// explainXDP turns the kernel's answer into what to do about it.
 func explainXDP(name string, err error) error {
 	if name += ": "; name == ": " {
 		name = ""

@@ -29,7 +29,7 @@ const (
 type refusal struct {
 	pause    time.Duration // before the next try; zero if nothing was refused
 	until    time.Time     // time of the next try
-	since    time.Time     // since when only the interface itself is in the way; zero if something else is
+	since    time.Time     // since when only the interface itself is in the way; zero if anything else is
 	patience time.Duration // zero is longestPatience
 }
 
@@ -55,7 +55,7 @@ func (r *refusal) again(errno error, d *Device, fd int) (giveUp bool) {
 	return false
 }
 
-// over notes that the first frame in line is done with.
+// over notes that the first frame in line has been dealt with.
 func (r *refusal) over() {
 	if r.pause > 0 {
 		*r = refusal{}
@@ -76,7 +76,7 @@ func outstanding(fd int) bool {
 	return err == nil && bytes > 0
 }
 
-// refused reports whether the error is one that may pass.
+// refused reports whether the error may pass.
 func refused(err error) bool {
 	return err == unix.EAGAIN || err == unix.ENOBUFS || err == unix.ENOMEM
 }

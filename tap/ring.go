@@ -13,10 +13,10 @@ import (
 )
 
 const (
-	submissions = 512  // for each port a batch of writes, a batch of reads, and a few
+	submissions = 512  // for each port a batch of writes and a batch of reads, and a few more
 	completions = 1024 // as many as can be under way
 
-	lastPatience = 2 * heartbeat // with a kernel that does not complete what was cancelled
+	lastPatience = 2 * heartbeat // with a kernel that does not complete cancelled requests
 )
 
 // Kinds of completions. A completion's data holds kind, port, batch and index.
@@ -32,23 +32,23 @@ func tag(kind, port int, batch uint32, index int) uint64 {
 	return uint64(kind)<<56 | uint64(port)<<48 | uint64(batch)<<16 | uint64(index)
 }
 
-// ring moves the frames of one or two directions by one io_uring, on one thread: what all of them have
-// to write and to read goes into the kernel with one call. But to an attached interface a batch is
-// written by sendmmsg, or by AF_XDP where the engine is XDP.
+// ring moves the frames of one or two directions with one io_uring, on one thread: all their reads and
+// writes go to the kernel with one call. Only to an attached interface is a batch written by sendmmsg, or
+// by AF_XDP if the engine is XDP.
 type ring struct {
-	outlet            // of the direction to an attached interface, which is the only one then
-	exit   *xdpSocket // by which that writes, or nil
+	outlet            // of the direction to an attached interface, then the only direction
+	exit   *xdpSocket // with which that writes, or nil
 	uring  *uring
 	ports  []*ringPort
 	turn   int   // the port that hands out next
 	last   error // why the ring ended; it holds nothing from then on
 	busy   time.Duration
-	awake  time.Time // when something last happened, where busy is set
+	awake  time.Time // when something last happened, if busy is set
 
-	failure   error     // an interface is lost: what is under way ends, and nothing more is read
+	failure   error     // an interface is lost: what is in flight ends, and nothing more is read
 	armed     bool      // the alarm is being polled
 	cancelled bool      // pending requests were cancelled, so that the ring can end
-	heard     time.Time // when something was last completed since then
+	heard     time.Time // when something was last completed after that
 	stuck     bool      // nothing was for lastPatience
 
 	mutex   sync.Mutex // guards the ring until its thread begins, and later what wakes it
@@ -91,7 +91,7 @@ func newRing(directions []*Direction, o Options) (r *ring, err error) {
 // next hands out the frames of a direction that has some, and calls the kernel when none has:
 //
 //  1. Bind the ring to this thread, the first time.
-//  2. Hand out a batch of a port whose last one is settled.
+//  2. Hand out a batch from a port whose last batch is settled.
 //  3. If all has ended, release everything and return why.
 //  4. Otherwise write, read and wait in one call.
 func (r *ring) next() (*Direction, [][]byte, error) {
@@ -107,7 +107,7 @@ func (r *ring) next() (*Direction, [][]byte, error) {
 				continue
 			}
 			if frames := p.reader.handOut(); len(frames) > 0 {
-				if p.reader.cut != nil { // by which it is counted what came
+				if p.reader.cut != nil { // which counts what came
 					p.direction.public.store(p.direction.tally)
 				}
 				return p.direction, frames, nil
@@ -222,7 +222,7 @@ func (r *ring) reason() error {
 	return ErrStopped
 }
 
-// over reports whether the ring has to end and nothing is under way any more, or nothing that will ever
+// over reports whether the ring has to end and nothing is in flight any more, or nothing that will ever
 // complete.
 func (r *ring) over() bool {
 	if !r.stopping() {
@@ -239,9 +239,9 @@ func (r *ring) over() bool {
 
 // cycle calls the kernel once.
 //
-//  1. Queue the writes that are due, then reads; if the ring has to end cancel reads instead.
+//  1. Queue the writes that are due, then reads; if the ring has to end, cancel reads instead.
 //  2. Enter. Writes end within the call, so it waits for them only. Without any it sleeps until a frame
-//     comes, a pause ends, or it is time to look after the interfaces.
+//     comes, a pause ends, or it is time to check the interfaces.
 //  3. Take what was completed, and publish the counts.
 func (r *ring) cycle() error {
 	open, limit := 0, heartbeat
@@ -270,7 +270,7 @@ func (r *ring) cycle() error {
 	return nil
 }
 
-// watch polls the alarm, or if the ring has to end, cancels all that waits.
+// watch polls the alarm or, if the ring has to end, cancels everything that waits.
 func (r *ring) watch() {
 	switch {
 	case !r.stopping() && !r.armed:
@@ -328,8 +328,8 @@ func (r *ring) answered(c completion) error {
 	return fmt.Errorf("io_uring answers for an entry that it was not given: %#x", c.data)
 }
 
-// look notices interfaces that are gone; a deletion wakes the thread a moment before it shows, so waking up
-// alone may be too early. It also gives up on a kernel that does not let the ring end.
+// look notices interfaces that are gone; a deletion wakes the thread a moment before it shows, so a look on
+// waking alone may be too early. It also gives up on a kernel that does not let the ring end.
 func (r *ring) look() {
 	r.stuck = r.cancelled && time.Since(r.heard) >= lastPatience
 	for _, p := range r.ports {
@@ -344,7 +344,7 @@ func (r *ring) fail(err error) {
 	}
 }
 
-// remains returns an error unless the device is open and its interface there.
+// remains returns an error unless the device is open and its interface exists.
 func (d *Device) remains(f *os.File) error {
 	err := control(f, func(fd int) error {
 		_, err := d.nameNow(fd)

@@ -19,7 +19,7 @@ type ringPort struct {
 	memory    []byte // buffers, then slots
 }
 
-// newRingPort prepares memory and descriptors. It has to be closed even after an error.
+// newRingPort prepares memory and descriptors. The port has to be closed even after an error.
 func newRingPort(d *Direction, index int, u *uring, single bool) (p *ringPort, err error) {
 	p = &ringPort{direction: d}
 	p.reader = reader{direction: d, uring: u, index: index, fd: -1, lent: make([]uint16, 0, Batch), batch: make([][]byte, 0, Batch)}
@@ -75,8 +75,8 @@ func (p *ringPort) giveUp() {
 	p.writer.refusal = refusal{}
 }
 
-// close releases everything; frames not written by then count as lost with the interface. Memory that the
-// kernel may still read or write stays for as long as the process lives.
+// close releases everything; frames not yet written count as lost with the interface. Memory that the
+// kernel may still use stays for as long as the process lives.
 func (p *ringPort) close() {
 	if p.underWay() {
 		abandon(p.memory, p.writer.rest)
@@ -93,7 +93,7 @@ func (p *ringPort) close() {
 	}
 }
 
-// remains returns an error unless both interfaces are there and their devices open.
+// remains returns an error unless both interfaces exist and their devices are open.
 func (p *ringPort) remains() error {
 	if err := p.direction.from.remains(p.direction.source); err != nil {
 		return err

@@ -15,7 +15,7 @@ const (
 	empty  place = iota // no frame is in it, and the kernel does not know it
 	given               // the kernel may fill it
 	filled              // waits in line to be handed out
-	lent                // with the caller of next, until what it sends is settled
+	lent                // with the caller of next, until what that sends is settled
 )
 
 // reader is the read side of a ring port. Through a feed it lets the kernel fill free slots, and it hands
@@ -36,15 +36,15 @@ type reader struct {
 	filled int
 	lent   []uint16
 	batch  [][]byte // handed out
-	cut    *cutting // nil where frames come without a virtio header
+	cut    *cutting // nil if frames come without a virtio header
 }
 
 // feed is how the kernel is asked to fill slots: multishot or singles.
 type feed interface {
 	give(slot uint16) // lets a slot be filled
 	queue()
-	// answered returns the slot of a completion that has one, else -1, and whether such a completion
-	// was to be expected.
+	// answered returns the slot of a completion that has one, else -1, and whether such a completion was
+	// expected.
 	answered(c completion, index int) (slot int, known bool)
 	woken() (known bool) // that there is something to read
 	underWay() bool
@@ -66,7 +66,7 @@ func (r *reader) answered(c completion, index int) error {
 	case n > 0:
 		r.places[slot] = filled
 		r.frames[slot] = r.slots[slot][head : head+n-r.prefix]
-		if r.cut == nil { // else when it is known how many it stands for
+		if r.cut == nil { // if cut, it is counted once it is known how many frames it stands for
 			d.received(r.frames[slot])
 		}
 		r.line[(r.first+r.filled)%slotCount] = uint16(slot)
@@ -136,8 +136,8 @@ func (r *reader) discard() (frames int) {
 	return frames
 }
 
-// multishot feeds by a ring of buffers, which a single entry uses one after the other for as long as there
-// are any.
+// multishot feeds through a ring of buffers, which a single entry uses in turn for as long as there are
+// any.
 type multishot struct {
 	*reader
 	buffers  []buffer
@@ -183,8 +183,8 @@ func (m *multishot) answered(c completion, _ int) (slot int, known bool) {
 
 const leastBurst = 4 // single reads, after the queue was empty
 
-// singles feeds by an entry for each slot, which does not wait. When nothing came, one that waits until
-// something does is queued.
+// singles feeds with one entry for each slot, which does not wait. When nothing came, it queues an entry
+// that waits for something.
 type singles struct {
 	*reader
 	free    []uint16
@@ -203,7 +203,8 @@ func (s *singles) woken() (known bool) {
 
 func (s *singles) give(slot uint16) { s.free = append(s.free, slot) }
 
-// queue queues the more reads the more frames came last time, since a read that finds nothing costs, too.
+// queue queues more reads the more frames came last time, since a read that finds nothing has its price
+// too.
 func (s *singles) queue() {
 	if s.underWay() {
 		return

@@ -23,10 +23,10 @@ const (
 //	   +--------------------+
 //	    refused, or not tried
 //
-// The entries of a batch are linked: each waits for the one before it, and after one that failed none is
+// The entries of a batch are linked: each waits for the one before it, and after a failed one no other is
 // tried. Each gets one completion, which names batch and slot; completions come in any order and at any
-// time. The next batch is queued after the last completion, and begins with what is waiting, in order, so
-// that no frame overtakes one that was refused.
+// time. The next batch is queued after the last completion, and begins with what is still waiting, in
+// order, so that no frame overtakes a refused one.
 type writer struct {
 	direction *Direction
 	uring     *uring
@@ -101,7 +101,7 @@ func (w *writer) move(slot, result int) error {
 	return w.die(p, w.direction.to.failed("write to", errno))
 }
 
-// die counts a parcel that failed to be written in a way that ends all writing.
+// die counts a parcel whose failure ends all writing.
 func (w *writer) die(p *parcel, why error) error {
 	w.direction.tally.HostDown += uint64(p.frames)
 	w.dead = true
@@ -122,8 +122,8 @@ func (w *writer) left() int {
 // settle ends a batch after its last completion.
 //
 //  1. What is waiting goes to the front of the rest, in order.
-//  2. Where all is settled the next batch may be longer, else it is one frame, for that may fail too.
-//  3. Where a frame was refused, or none was tried, there is a pause.
+//  2. If all is settled the next batch may be longer; else it is one frame, since that may fail too.
+//  3. If a frame was refused, or none was tried, there is a pause.
 func (w *writer) settle() {
 	done := w.queued
 	for i := w.queued - 1; i >= 0; i-- {

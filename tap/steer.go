@@ -14,9 +14,9 @@ import (
 type Steering uint8
 
 const (
-	SteerAuto Steering = iota // SteerSPI if such a program may be loaded, else SteerFlow
+	SteerAuto Steering = iota // SteerSPI if its program may be loaded, else SteerFlow
 	SteerSPI                  // the outermost SPI; see Steer
-	SteerFlow                 // the kernel's own hash of addresses and ports or SPI: all SAs in UDP between two hosts are one flow
+	SteerFlow                 // the kernel's own hash of addresses and ports, or SPI; all SAs in UDP between two hosts are one flow
 )
 
 var steeringNames = []string{SteerAuto: "auto", SteerSPI: "spi", SteerFlow: "flow"}
@@ -29,7 +29,7 @@ func (s Steering) MarshalText() ([]byte, error) { return []byte(s.String()), nil
 // UnmarshalText takes the steering's name.
 func (s *Steering) UnmarshalText(text []byte) error { return named(s, "steering", steeringNames, text) }
 
-// CanSteer loads a program that steers by SPI, and returns why that fails.
+// CanSteer tries to load a program that steers by SPI, and returns why it cannot.
 func CanSteer() error {
 	p, err := load(steerProgram())
 	if err != nil {
@@ -45,7 +45,7 @@ func CanSteer() error {
 // else the frame holds, so that an SA's frames stay in order and its window on one core. The SPI is that of
 // the outermost ESP or AH header, after VLAN tags, IPv4 options, up to eight IPv6 extension headers, and a
 // UDP header to port 4500 (RFC 3948). A fragment goes by its addresses, other packets by addresses and
-// ports; what is neither IPv4 nor IPv6, or too short, goes to the first queue.
+// ports; a frame that is neither IPv4 nor IPv6, or too short, goes to the first queue.
 func (d *Device) Steer(by Steering) (now Steering, why string, err error) {
 	switch {
 	case len(d.queues) == 1:
@@ -68,7 +68,7 @@ func (d *Device) Steer(by Steering) (now Steering, why string, err error) {
 		}
 		why = err.Error()
 	}
-	return SteerFlow, why, d.setSteering(-1) // one that attached before may have left a program
+	return SteerFlow, why, d.setSteering(-1) // an earlier user may have left a program
 }
 
 func (d *Device) steerBySPI() error {

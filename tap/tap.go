@@ -1,17 +1,16 @@
 // Package tap opens TAP and other interfaces and moves Ethernet frames between two of them.
 //
-// A Device is one interface. Open makes a TAP with one or more queues, which disappears with Close, or
-// takes one that `ip tuntap add` made, which stays. The kernel's side may be moved into another network
-// namespace at any time; questions about the interface are asked where it is. Attach takes part in an
-// existing interface of any kind, beside the kernel, by a packet socket. Either way frames move between
-// program and interface. To a TAP the program is the cable; to an attached interface it is like a network
-// stack.
+// A Device is one interface. Open makes a TAP with one or more queues, which disappears with Close, or takes
+// one that `ip tuntap add` made, which stays. The kernel's side may be moved into another network namespace
+// at any time; the interface is then asked where it is. Attach joins an existing interface of any kind,
+// beside the kernel, through a packet socket. Either way frames move between program and interface. To a TAP
+// the program is the cable; to an attached interface it is like a network stack.
 //
 // A Direction is one way between a pair of queues: it reads batches from a queue of one Device into its own
 // slots and writes them to the same queue of the other. A Worker has the directions that one goroutine
-// drives, by one of two Engines. Frames are whole Ethernet frames without a packet-information or virtio
-// header, as a wire would carry them; merged ones are cut when they come, and may be made of neighbours when
-// they go (Merging, internal/segment). Else the package does not look into frames.
+// drives, with one of the Engines. Frames are whole Ethernet frames without a packet-information or virtio
+// header, as a wire would carry them; merged ones are cut when they come, and neighbours may be merged when
+// they go (Merging, internal/segment). Otherwise the package does not look into frames.
 package tap
 
 import (
@@ -41,27 +40,27 @@ type Config struct {
 	MTU    int    // in bytes, without the Ethernet header; 0 leaves it as it is
 	Fresh  int    // MTU of a new interface if MTU is 0; 0 leaves that to the kernel
 
-	Merging Merging // what is to pass merged, as far as the kernel has it
+	Merging Merging // what is to pass merged, as far as the kernel supports it
 }
 
 // Device is an open interface. Its methods may be used from several goroutines.
 type Device struct {
 	name     string
 	queues   []*os.File
-	virtio   bool            // each frame has a virtio header in front
+	virtio   bool            // each frame begins with a virtio header
 	merging  Merging         // what passes merged
-	takesUDP bool            // the kernel takes merged UDP
+	takesUDP bool            // the kernel accepts merged UDP
 	outs     []*os.File      // for each queue, what writes to a packet socket's interface; nil for a TAP
 	mutex    sync.Mutex      // guards polled, mapped and idle
-	polled   []*os.File      // of the queues, those that a goroutine waits on
+	polled   []*os.File      // the queues that a goroutine waits on
 	mapped   []inlet         // of a packet socket's queues; nil for one that has none
 	broken   bool            // the kernel has broken a packet ring
 	idle     []holder        // engines whose threads may not have begun
-	table    *os.File        // net/dev of the namespace that it was opened in
-	lost     []atomic.Uint64 // frames that a queue's packet socket had no buffer for, which the kernel tells once
+	table    *os.File        // net/dev of the namespace where the interface was opened
+	lost     []atomic.Uint64 // frames that a queue's packet socket had no buffer for; the kernel reports each only once
 }
 
-// Open makes the TAP, or takes an existing one as it is. It does not bring the interface up: see Up. An
+// Open makes the TAP, or takes an existing one as it is. It does not bring the interface up: see Up. The
 // error is one sentence that says what to do.
 func Open(c Config) (*Device, error) {
 	if err := CheckName(c.Name); err != nil {
@@ -136,10 +135,10 @@ func duplicate(f *os.File) (int, error) {
 	return fd, err
 }
 
-// unpolled makes a file of a descriptor that the runtime's poller does not know, and makes its calls not
+// unpolled makes a file of a descriptor that the runtime's poller does not know, and whose calls do not
 // wait.
 func unpolled(fd int, name string) (*os.File, error) {
-	if err := unix.SetNonblock(fd, false); err != nil { // or os.NewFile would tell the poller
+	if err := unix.SetNonblock(fd, false); err != nil { // or os.NewFile would register it with the poller
 		unix.Close(fd)
 		return nil, err
 	}
@@ -153,7 +152,7 @@ func (d *Device) Name() string { return d.name }
 // Queues returns the number of queues.
 func (d *Device) Queues() int { return len(d.queues) }
 
-// attached reports whether the interface was attached, and is not our TAP.
+// attached reports whether the interface was attached, and so is not our TAP.
 func (d *Device) attached() bool { return d.outs != nil }
 
 // writer returns the file that takes a queue's frames.
@@ -179,17 +178,17 @@ func (d *Device) Inject(frame []byte) error {
 	return nil
 }
 
-// inlet is memory in which the kernel leaves frames, of one packet socket: its device's, and held by each
-// engine that uses it, so that a frame in it is found by the next.
+// inlet is memory in which the kernel leaves the frames of one packet socket. It belongs to the device, and
+// each engine that uses it holds it, so that the next engine finds the frames that are still in it.
 type inlet interface {
 	ready() bool            // reports whether there is a frame
-	take() (arrival, error) // lends the next one, which there is
-	giveBack()              // what was lent
+	take() (arrival, error) // lends the next frame, which must be there
+	giveBack()              // gives back what was lent
 	hold()
-	release() error // lets go, for good where nobody else holds it
+	release() error // lets go; the last holder's call frees it
 }
 
-// inletOf returns a queue's inlet, held for the caller, and makes one where there is none.
+// inletOf returns a queue's inlet, held for the caller, and makes it if there is none.
 func inletOf[T inlet](d *Device, queue int, open func(socket *os.File) (T, error)) (made T, err error) {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -210,13 +209,13 @@ func inletOf[T inlet](d *Device, queue int, open func(socket *os.File) (T, error
 	return made, nil
 }
 
-// otherEngine says why an engine cannot have an interface.
+// otherEngine says why an engine cannot use an interface.
 func (d *Device) otherEngine() error {
 	return fmt.Errorf("%s has another engine's ring, by which alone its frames come: attach it again", d.name)
 }
 
-// ringOf returns a queue's packet ring, held for the caller. The slots of one that is made have room for a
-// frame and bytes behind it.
+// ringOf returns a queue's packet ring, held for the caller. A new ring's slots have room for a frame and
+// bytes after it.
 func (d *Device) ringOf(queue, room, tail int) (*packetRing, error) {
 	return inletOf(d, queue, func(socket *os.File) (*packetRing, error) {
 		if d.broken {
@@ -227,8 +226,7 @@ func (d *Device) ringOf(queue, room, tail int) (*packetRing, error) {
 	})
 }
 
-// xdpOf returns a queue's AF_XDP socket, held for the caller. The chunks of one that is made have room for a
-// frame.
+// xdpOf returns a queue's AF_XDP socket, held for the caller. A new socket's chunks have room for a frame.
 func (d *Device) xdpOf(queue, room int) (*xdpSocket, error) {
 	return inletOf(d, queue, func(socket *os.File) (x *xdpSocket, err error) {
 		inside := control(socket, func(fd int) error {
@@ -257,7 +255,7 @@ func (d *Device) xdpSockets() (all []*xdpSocket) {
 	return all
 }
 
-// unring makes a packet socket receive without its ring, after the last holder has released that.
+// unring makes a packet socket receive without its ring, once the last holder has released that.
 func (d *Device) unring(queue int) error {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
@@ -281,7 +279,7 @@ func (d *Device) hasRing(queue int) bool {
 // holder is an engine that holds descriptors and memory from the start.
 type holder interface {
 	begun() bool // reports whether its thread has begun, or it has ended
-	release()    // ends it otherwise
+	release()    // ends it if not
 }
 
 // holds notes an engine, so that Close can end it.
@@ -315,7 +313,8 @@ func (d *Device) Close() error {
 	return all
 }
 
-// gone wraps ErrGone with the interface's name. To a packet socket one that left the namespace is gone.
+// gone wraps ErrGone with the interface's name. To a packet socket an interface that left the namespace is
+// gone.
 func (d *Device) gone() error {
 	if d.attached() {
 		return fmt.Errorf("%s: %w, or moved it into another network namespace, where it can be attached", d.name, ErrGone)
@@ -323,7 +322,7 @@ func (d *Device) gone() error {
 	return fmt.Errorf("%s: %w", d.name, ErrGone)
 }
 
-// CheckName checks that the kernel takes a name for an interface. The error is one sentence that says what
+// CheckName checks that the kernel accepts a name for an interface. The error is one sentence that says what
 // to do.
 func CheckName(name string) error {
 	switch {

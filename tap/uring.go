@@ -23,7 +23,7 @@ const (
 	sqeBufferSelect = 1 << 5
 
 	cqeBuffer    = 1 << 0 // a buffer was taken
-	cqeMore      = 1 << 1 // further completions of the same entry follow
+	cqeMore      = 1 << 1 // more completions of the same entry follow
 	cqeBufferBit = 16     // position of the buffer's number in the flags
 
 	cancelAll = 1 << 0
@@ -60,7 +60,7 @@ type submission struct {
 	_        [22]byte
 }
 
-// write has a parcel written, without waiting.
+// write asks for a parcel to be written, without waiting.
 func (s *submission) write(fd int, p *parcel) {
 	s.op, s.fd, s.opFlags = opWrite, int32(fd), unix.RWF_NOWAIT
 	s.address, s.length = uint64(uintptr(unsafe.Pointer(p.parts[0].Base))), uint32(p.parts[0].Len)
@@ -101,8 +101,8 @@ type waitArgument struct {
 	timeout     uint64
 }
 
-// uring is an io_uring: a queue of submissions and one of completions, shared by the kernel and the thread
-// that enables it. It knows nothing of what is moved.
+// uring is an io_uring: a queue of submissions and one of completions, shared between the kernel and the
+// thread that enables it. It knows nothing of what is moved.
 type uring struct {
 	fd             int
 	disabled       bool
@@ -123,8 +123,8 @@ type uring struct {
 	argument waitArgument
 }
 
-// newUring makes a ring with room for so many submissions and completions, both powers of two. If the kernel
-// can, it works on completions only while the thread is in enter.
+// newUring makes a ring with room for that many submissions and completions, both powers of two. A kernel
+// that can do so works on completions only while the thread is in enter.
 func newUring(submissions, completions uint32) (*uring, error) {
 	p := setup{completions: completions,
 		flags: setupCQSize | setupDisabled | setupSubmitAll | setupSingleIssuer | setupDeferTaskrun}
@@ -189,12 +189,11 @@ func (u *uring) submit() *submission {
 	return s
 }
 
-// enter gives the entries to the kernel, lets it work on what is ready, and waits for that many completions
-// or until the limit. It may end early.
+// enter gives the entries to the kernel, lets it work on what is ready, and waits for that many completions,
+// until the limit at the latest. It may return early.
 //
-// The kernel takes all entries, or if memory is short only the first few. The others are taken back and
-// answered with ECANCELED: in a later call they would no longer wait for the entries that they are linked
-// to.
+// The kernel takes all entries or, if memory is short, only the first few. The others are taken back and
+// answered with ECANCELED: in a later call they would no longer wait for the entries they are linked to.
 func (u *uring) enter(wait int, limit time.Duration) error {
 	atomic.StoreUint32(u.sqTail, u.tail)
 	flags, argument, size := uintptr(enterGetEvents), uintptr(0), uintptr(0)
@@ -221,7 +220,7 @@ func (u *uring) kernel(submit, wait, flags, argument, size uintptr) unix.Errno {
 	return errno
 }
 
-// takeBack cancels the entries from that one on, and gives the kernel a moment to find memory.
+// takeBack cancels the entries from that one on, and gives the kernel a moment to free memory.
 func (u *uring) takeBack(from uint32) error {
 	if u.tail-from > uint32(len(u.sqes)) {
 		return fmt.Errorf("io_uring: the kernel says that it took entry %d of %d", from, u.tail)
@@ -259,7 +258,7 @@ type bufferRegistration struct {
 	_       [3]uint64
 }
 
-// registerBuffers gives the kernel a ring of buffers for a group, in page-aligned memory.
+// registerBuffers gives the kernel a group's ring of buffers, in page-aligned memory.
 func (u *uring) registerBuffers(group uint16, ring []buffer) error {
 	r := bufferRegistration{address: uint64(uintptr(unsafe.Pointer(&ring[0]))), entries: uint32(len(ring)), group: group}
 	_, _, errno := unix.Syscall6(unix.SYS_IO_URING_REGISTER, uintptr(u.fd), registerBufferRing, uintptr(unsafe.Pointer(&r)), 1, 0, 0)

@@ -10,12 +10,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Only this file knows water, the library that opens a TAP's queues, and what has to be done around it:
+// Only this file knows water, the library that opens a TAP's queues, and works round it:
 //
-//   - It sets whether an interface is persistent even if it only attaches to it, and does not try the other
-//     queue mode. So probe asks first.
-//   - It opens without close-on-exec, so the fork lock is held meanwhile.
-//   - It makes a file for the runtime's poller, which every frame would wake, even those that a ring reads.
+//   - It sets an interface's persistence even if it only attaches to it, and does not try the other queue
+//     mode. So probe asks first.
+//   - It opens without close-on-exec, so the fork lock is held during that.
+//   - Its file belongs to the runtime's poller, which every frame would wake, even those that a ring reads.
 //     So an unpolled file replaces it.
 
 const controlFile = "/dev/net/tun"
@@ -31,7 +31,7 @@ type existing struct {
 //  1. open the control file, to tell its errors from the interface's;
 //  2. stop if there is no interface of that name;
 //  3. attach as a TAP with one queue, else with several: the kernel refuses the wrong one;
-//  4. ask for its flags. One that is not persistent belongs to a program that holds it.
+//  4. ask for its flags. An interface that is not persistent belongs to the program that holds it.
 func probe(name string) (existing, error) {
 	fd, err := unix.Open(controlFile, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -69,7 +69,7 @@ func attach(fd int, ifr *unix.Ifreq, flags uint16) error {
 // openQueue attaches one more descriptor.
 func (c *Config) openQueue(found *existing) (*os.File, error) {
 	multi := found.multi || c.Queues > 1
-	if c.Merging != 0 { // of which water knows nothing
+	if c.Merging != 0 { // which water does not know
 		return openMerging(c.Name, multi)
 	}
 	return openWater(c.Name, found.exists, multi)

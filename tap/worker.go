@@ -19,7 +19,7 @@ type Options struct {
 	// SingleReads makes the ring read frame by frame, as it must before Linux 6.7.
 	SingleReads bool
 
-	xdp bool // attached interfaces by AF_XDP
+	xdp bool // AF_XDP for attached interfaces
 }
 
 // Worker is what one goroutine drives: one direction of a queue pair, or both if both devices are TAPs on
@@ -34,11 +34,11 @@ type Worker struct {
 }
 
 // Join makes the workers between one queue of a and the same queue of b: first the one with the direction
-// from a to b, then, if it is another, the one back. A queue has one join at a time.
+// from a to b, then, if it is another, the one for the way back. A queue can have one join at a time.
 //
 // If Auto chose the ring but it cannot be made, for instance because descriptors or memory are short, the
-// plain engine replaces it, and Engine says why. An attached interface keeps a ring once made until it is
-// closed, so that no frame in it is lost.
+// plain engine replaces it, and Engine says why. An attached interface keeps its ring until it is closed, so
+// that no frame in it is lost.
 func Join(a, b *Device, queue int, o Options) ([]*Worker, error) {
 	if queue < 0 || queue >= a.Queues() || queue >= b.Queues() {
 		return nil, fmt.Errorf("no queue %d on both %s and %s", queue, a.name, b.name)
@@ -145,7 +145,7 @@ func (j *joint) worker(d *Direction) (*Worker, error) {
 	return w, nil
 }
 
-// advice says what helps if a ring cannot be made.
+// advice says what to do if a ring cannot be made.
 func advice(err error) string {
 	switch {
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
@@ -184,10 +184,10 @@ func (p *pulse) rounds() uint64 { return p.count.Load() }
 
 // Next waits for at least one frame and returns its direction and all frames that are ready, up to Batch, in
 // order. They lie in the direction's slots and are the caller's until its next call. What the caller sends,
-// once for each Next, may not be written before that. After an error there are no more frames; every later
-// call returns it again.
+// once for each Next, may be written only with that call. After an error there are no more frames; every
+// later call returns it again.
 func (w *Worker) Next() (*Direction, [][]byte, error) { return w.engine.next() }
 
-// Stop makes Next, also a blocked one, return ErrStopped as soon as the frames already received have been
-// handed out. Anyone may call it.
+// Stop makes Next, even a blocked one, return ErrStopped once the frames already received have been handed
+// out. Anyone may call it.
 func (w *Worker) Stop() { w.engine.stop() }

@@ -23,19 +23,18 @@ const (
 )
 
 // xdpSocket is AF_XDP on the first receive queue of an interface (kernel, networking/af_xdp.rst): memory
-// in chunks that the program and the kernel pass to each other by four rings, and a program in the
-// interface's driver, or where that runs none, in front of the network stack, which puts into it every
-// frame that comes by that queue. Copy mode: the kernel copies each frame in and out.
+// in chunks that this program and the kernel pass to each other through four rings, and a BPF program that
+// puts every frame of that queue into it. It runs in the interface's driver or, if that runs none, in
+// front of the network stack. Copy mode: the kernel copies each frame in and out.
 //
 //	fill        chunks for the kernel    ->  received    those that it has filled
 //	transmit    chunks to be sent        ->  completed   those that it has sent
 //
-// Two sockets share the memory, one for each way, since waiting for frames on a socket that can send
-// sends, too. The first two rings are for the goroutine that receives, the others for the one that
-// sends.
+// Two sockets share the memory, one for each way, since on a socket that can send, waiting for frames also
+// sends. The first two rings belong to the goroutine that receives, the others to the one that sends.
 //
-// Like a packetRing it is its device's. Whoever lets go of it last closes it, by which the program
-// leaves the interface, as it does when the process ends, however that ends.
+// Like a packetRing it belongs to its device. The last holder closes it, which takes the program off the
+// interface, as does any end of the process.
 type xdpSocket struct {
 	name      string
 	in, out   int
@@ -54,7 +53,7 @@ type xdpSocket struct {
 
 	mutex   sync.Mutex // guards told
 	told    unix.XDPStatistics
-	tooLong atomic.Uint64 // frames that no chunk had room for, and nobody has counted
+	tooLong atomic.Uint64 // frames that no chunk had room for and that are not counted yet
 }
 
 // newXDPSocket takes an interface's frames. It is called in the interface's namespace, with its packet
@@ -79,7 +78,7 @@ func newXDPSocket(packets *os.File, room int) (x *xdpSocket, err error) {
 	if x.limit += linkLength; x.limit > xdpLongest {
 		return x, fmt.Errorf("%s has an MTU of %d, and AF_XDP takes frames of %d bytes: lower it, or choose ring", x.name, x.limit-linkLength, xdpLongest)
 	}
-	if min(room, x.limit+2*tagLength) > xdpChunk-xdpHead { // what is to lie behind a frame is none of the kernel's
+	if min(room, x.limit+2*tagLength) > xdpChunk-xdpHead { // what goes after a frame is not the kernel's
 		x.chunk = 2 * xdpChunk
 	}
 	if err = x.open(index); err == nil {
@@ -186,14 +185,14 @@ func (x *xdpSocket) giveBack() {
 	x.fill.publish()
 }
 
-// put sends parcels with one call, by which alone the kernel takes chunks off the ring. What it has left
-// there it may have looked at, so it stays, and what is in it is written anew by the next call, whose
-// first parcels are the same. In front of one longer than the MTU allows it ends. Each is a frame: nothing
+// put sends parcels with one call; only in that does the kernel take chunks off the ring. Chunks that it
+// left there it may have looked at, so they stay, and the next call, whose first parcels are the same,
+// writes them anew. It stops before a parcel longer than the MTU allows. Each parcel is a frame: nothing
 // leaves an attached interface merged.
 //
-// A frame that the interface threw away is off the ring, which the kernel does not always show: EBUSY.
-// To the caller it is what a packet socket says of one, ENOBUFS. While the interface is down nothing is
-// looked at; but what had been by then waits until it is up.
+// A frame that the interface threw away is off the ring, which the kernel does not always show: EBUSY. The
+// caller gets ENOBUFS, as a packet socket would say. While the interface is down the kernel looks at
+// nothing, but what it had looked at by then waits until it is up.
 func (x *xdpSocket) put(fd int, parcels []parcel) (int, error) {
 	for range x.completed.waiting() {
 		x.free = append(x.free, x.completed.consume())
@@ -226,8 +225,8 @@ func (x *xdpSocket) put(fd int, parcels []parcel) (int, error) {
 	return n, nil
 }
 
-// stage copies parcels into chunks, as far as there are chunks and they are not too long: first into
-// those that were left on the ring.
+// stage copies parcels into chunks, until there are no more chunks or a parcel is too long. It uses the
+// chunks left on the ring first.
 func (x *xdpSocket) stage(fd int, parcels []parcel) (int, error) {
 	for i := range parcels {
 		p := &parcels[i]
@@ -259,13 +258,12 @@ func (x *xdpSocket) unstage() {
 	x.transmit.publish()
 }
 
-// fits reports whether the interface takes a frame of this length, with one tag more (packet(7) does the
-// same).
+// fits reports whether the interface takes a frame of this length, and one tag more, as packet(7) does.
 func (x *xdpSocket) fits(p *parcel) bool {
 	return p.length <= min(x.limit, x.chunk) || p.length <= min(x.limit+tagLength, x.chunk) && tagged8021Q(p.part(0))
 }
 
-// fitsNow is fits after another look at the MTU. An interface that is gone shows by the next call.
+// fitsNow is fits after another look at the MTU. A deleted interface shows at the next call.
 func (x *xdpSocket) fitsNow(fd int, p *parcel) bool {
 	if mtu, err := mtuOf(fd); err == nil {
 		x.limit = mtu + linkLength
@@ -284,8 +282,8 @@ func (x *xdpSocket) thrownAway(fd int, p *parcel) error {
 	return unix.ENOBUFS
 }
 
-// account takes over what the kernel has counted since it was last asked, by anyone: returned are the
-// frames for which no chunk was left, and kept those that were longer than a chunk.
+// account takes over what the kernel has counted since anyone last asked: it returns how many frames found
+// no chunk, and keeps the number of those longer than a chunk.
 func (x *xdpSocket) account() (lost uint64, err error) {
 	x.mutex.Lock()
 	defer x.mutex.Unlock()
@@ -310,7 +308,8 @@ type xdpQueue[T uint64 | unix.XDPDesc] struct {
 	at                 uint32 // what the program produces, or consumes, next
 }
 
-// open asks for a ring of so many entries, a power of two, and maps it from the page that stands for it.
+// open asks for a ring of that many entries, a power of two, and maps it from the offset that stands for
+// it.
 func (q *xdpQueue[T]) open(fd, option int, page int64, size int) (err error) {
 	if err := unix.SetsockoptInt(fd, unix.SOL_XDP, option, size); err != nil {
 		return err
@@ -332,10 +331,10 @@ func (q *xdpQueue[T]) open(fd, option int, page int64, size int) (err error) {
 	return nil
 }
 
-// entry is that of a number.
+// entry returns the entry of a number.
 func (q *xdpQueue[T]) entry(number uint32) *T { return &q.entries[number&uint32(len(q.entries)-1)] }
 
-// produce adds an entry, for which there is room; the kernel sees it from publish on.
+// produce adds an entry, for which there must be room; the kernel sees it after publish.
 func (q *xdpQueue[T]) produce(value T) {
 	*q.entry(q.at) = value
 	q.at++
@@ -343,13 +342,13 @@ func (q *xdpQueue[T]) produce(value T) {
 
 func (q *xdpQueue[T]) publish() { atomic.StoreUint32(q.producer, q.at) }
 
-// taken is the number up to which the kernel has consumed.
+// taken is the number up to which the kernel has consumed entries.
 func (q *xdpQueue[T]) taken() uint32 { return atomic.LoadUint32(q.consumer) }
 
 // waiting is how many entries the kernel has produced that are not consumed.
 func (q *xdpQueue[T]) waiting() uint32 { return atomic.LoadUint32(q.producer) - q.at }
 
-// consume takes the next entry, which waits; the kernel has its place back from release on.
+// consume takes the next entry, which must be there; release gives its place back to the kernel.
 func (q *xdpQueue[T]) consume() T {
 	value := *q.entry(q.at)
 	q.at++

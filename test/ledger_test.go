@@ -271,7 +271,7 @@ func TestLedgerFullDisk(t *testing.T) {
 		t.Fatal("a full disk has room for 200 leases")
 	}
 	exhaust()
-	h.waitLog("the state file cannot be written to")
+	h.waitLog("the state file cannot be written")
 	if sent := h.send(200); sent > lease {
 		t.Errorf("%d packets were sent without a lease", sent)
 	}
@@ -287,12 +287,12 @@ func TestLedgerFullDisk(t *testing.T) {
 	h.want("new ones", h.send(10), 10)
 	number += 1010
 	exhaust()
-	h.waitLog("the state file cannot be written to")
+	h.waitLog("the state file cannot be written")
 	h.send(200)
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
-	if said := h.waitLog("the state file can be written to again"); strings.Contains(said, "cannot be written to:") {
+	if said := h.waitLog("the state file can be written again"); strings.Contains(said, "cannot be written:") {
 		t.Errorf("said more than once:\n%s", said)
 	}
 	h.want("afterwards", h.receive(number), 1) // it was lost, and not taken

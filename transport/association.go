@@ -12,10 +12,10 @@ import (
 
 type entry = sa.Entry[*association]
 
-// association is what the transport knows of one inbound SA apart from its keys.
+// association is what the transport knows of one inbound SA, apart from its keys.
 type association struct {
 	*entry
-	known *ledger.Inbound // its window, and what of its lifetime is used
+	known *ledger.Inbound // its window, and how much of its lifetime is used
 	tally Tally
 
 	announced bool          // that the soft lifetime is over
@@ -23,21 +23,21 @@ type association struct {
 	retried   time.Duration // when higher numbers were last tried, 0 for never
 	released  bool          // the NIC was asked to give it up
 
-	failed, untold uint64 // frames; of these, since Failures was called
+	failed, untold uint64 // frames; of these, those since Failures was last called
 	why            Reason // the latest of them
 }
 
 // Tally counts the frames of one SA.
 type Tally struct {
 	Packets, Bytes uint64             // carried, with a valid ICV and a fresh number; bytes of payload
-	Dropped        [NumReasons]uint64 // by reason, on the innermost SA that was reached
+	Dropped        [NumReasons]uint64 // by reason, on the innermost SA reached
 }
 
 // associate makes the entry of an SA. An unchanged SA keeps its association.
 func (r *Receiver) associate(s *sa.SA) *entry {
 	e := &entry{SA: s, Mark: r.fallback.Mark(s.ID())}
 	old := r.sas.Find(s.ID())
-	if old != nil && old.Same(s) { // the ledger knows it by less
+	if old != nil && old.Same(s) { // the ledger compares less than this
 		e.Value = old.Value
 		return e
 	}
@@ -72,7 +72,7 @@ func (r *Receiver) lookup(protocol sa.Protocol, spi uint32, dst, src netip.Addr,
 }
 
 // shadowed reports whether a NIC that does not hold a may take its packets for those of
-// another SA, which matches more.
+// another SA that matches more packets.
 func (r *Receiver) shadowed(a *association) bool {
 	dst, any := a.ID(), a.ID()
 	dst.Src = netip.Addr{}

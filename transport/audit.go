@@ -11,9 +11,9 @@ import (
 	"tapsec/wire"
 )
 
-// Event is one line of the audit trail, with the fields that RFC 4301 section
-// 4.4.2.1 and RFC 4303 sections 2.2, 3.4 ask for. There is no key and no payload
-// in it. What is unknown is zero.
+// Event is one line of the audit trail, with the fields that RFC 4301 section 4.4.2.1 and
+// RFC 4303 sections 2.2, 3.4 ask for. There is no key and no payload in it. Unknown
+// fields are zero.
 type Event struct {
 	Time     time.Time // of the frame's reception; zero where no trailer tells it
 	Reason   Reason
@@ -24,10 +24,10 @@ type Event struct {
 	Number   uint64 // sequence number, authentic unless Reason is ICV, Length or Protocol
 	Src, Dst netip.Addr
 	FlowID   uint32 // IPv6 flow label
-	Once     bool   // this happened to the SA, and is no frame's
+	Once     bool   // this happened to the SA, not to a frame
 
-	// Events for the Reason that were left out since the last one, to bound the rate.
-	// With Silent this is only their number, and not an event itself.
+	// Events of this Reason left out since the last one, to bound the rate. With Silent
+	// this is only their number, and not an event itself.
 	Suppressed uint64
 	Silent     bool
 }
@@ -38,7 +38,7 @@ type auditor struct {
 	limit  audit.Limiter[string]
 }
 
-// notice reports what happened to an SA, outside the bound: it happens once.
+// notice reports what happened to an SA, without a bound, since it happens once.
 func (a *auditor) notice(now int64, s *association, reason Reason) {
 	if a.report != nil {
 		a.report(Event{Time: time.Unix(0, now), Reason: reason, SA: s.Name, Protocol: s.Protocol, SPI: s.SPI,
@@ -46,7 +46,7 @@ func (a *auditor) notice(now int64, s *association, reason Reason) {
 	}
 }
 
-// silent reports the number of events left out, for reasons that no longer occur or for
+// silent reports how many events were left out, for reasons that no longer occur or for
 // all.
 func (a *auditor) silent(all bool) {
 	if a.report == nil {

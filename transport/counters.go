@@ -25,7 +25,7 @@ func (r *Receiver) count(f *frame, v Verdict, reason Reason) {
 	}
 }
 
-// Failure is what failed of an SA's frames since Failures was called before.
+// Failure is what failed of an SA's frames since the last call of Failures.
 type Failure struct {
 	SA     string // name
 	Reason Reason // of the latest
@@ -42,7 +42,7 @@ func (r *Receiver) fail(a *association, why Reason) {
 	a.why = why
 }
 
-// Failures lists the SAs of which frames have failed since it was called before.
+// Failures lists the SAs whose frames have failed since its last call.
 func (r *Receiver) Failures() (all []Failure) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -62,7 +62,7 @@ type Summary struct {
 	Waiting  int               `json:"datagrams_waiting"` // for fragments
 }
 
-// Summary sums up.
+// Summary returns the account.
 func (r *Receiver) Summary() Summary {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -7,25 +7,25 @@ import (
 	"tapsec/wire"
 )
 
-// frame is the frame in work.
+// frame is the frame being judged.
 type frame struct {
 	annotated []byte // with trailer, as it last came from the NIC or from software
 	bytes     []byte // what is left of it, without trailer
-	l3        int    // offset after the EtherType; 0 where there is no IP packet
+	l3        int    // offset after the EtherType; 0 if there is no IP packet
 
 	trailer status.Trailer
 	sas     [status.MaxRecords]*association // of the trailer's records
 
 	carriedBy    []*association // the SAs that carried what is left, outermost first
-	inSoftware   bool           // software did some of it
+	inSoftware   bool           // software did part of the work
 	failedRecord *status.Record // the record at which the work ended
-	nicBehind    *association   // the SA whose number the NIC completed otherwise than we would
+	nicBehind    *association   // the SA whose number the NIC completed differently than we would
 	guess        esnGuess       // high halves that software is to try for the outermost header
-	refused      Reason         // why it will not be delivered although the work goes on
+	refused      Reason         // why it will not be delivered, although the work continues
 }
 
 // readAnnotation takes the annotation off a frame from the NIC. Without one, the time
-// stays the previous frame's.
+// stays that of the previous frame.
 func (r *Receiver) readAnnotation(f *frame) Reason {
 	body, t, err := status.Split(f.annotated)
 	if err != nil {
@@ -58,7 +58,7 @@ func (f *frame) begin(annotated, body []byte, t *status.Trailer) Reason {
 }
 
 // packet parses the frame's IP packet, which must have the version that the EtherType
-// announces. With a wrong header checksum it will not be delivered.
+// announces. A packet with a wrong header checksum will not be delivered.
 func (f *frame) packet() (wire.Packet, Reason) {
 	p, ok := wire.Addresses(f.bytes, f.l3)
 	announced6 := binary.BigEndian.Uint16(f.bytes[f.l3-2:]) == wire.EtherIPv6
@@ -74,8 +74,8 @@ func (f *frame) packet() (wire.Packet, Reason) {
 	return p, None
 }
 
-// refuse notes why the frame will not be delivered. The work goes on, since the numbers of
-// headers further in have to reach their windows, whoever opens those.
+// refuse notes why the frame will not be delivered. The work continues, since the numbers
+// of inner headers have to reach their windows, whoever opens those headers.
 func (f *frame) refuse(reason Reason) {
 	if f.refused == None {
 		f.refused = reason
@@ -89,7 +89,7 @@ func (f *frame) countDropOn(a *association) {
 	}
 }
 
-// carrier is the innermost SA that carried the frame, nil where none did.
+// carrier is the innermost SA that carried the frame, nil if none did.
 func (f *frame) carrier() *association {
 	if n := len(f.carriedBy); n > 0 {
 		return f.carriedBy[n-1]

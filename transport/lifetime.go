@@ -8,7 +8,7 @@ import (
 )
 
 // checkLifetime announces, once each, that the SA's soft or hard lifetime is over (RFC
-// 4301 section 4.4.2.1), and reports whether the hard one is; once over, it stays so. It
+// 4301 section 4.4.2.1), and reports whether the hard one is; it then stays over. It
 // comes after the window, so that replays cost an SA nothing.
 func (r *Receiver) checkLifetime(a *association) bool {
 	u := a.known.Usage()
@@ -24,14 +24,14 @@ func (r *Receiver) checkLifetime(a *association) bool {
 	return hard
 }
 
-// beyond reports whether more was used than the limit grants.
+// beyond reports whether more was used than the limit allows.
 func beyond(u *ledger.Usage, l sa.Limit, clock time.Duration) bool {
 	return l.Packets > 0 && u.Packets > l.Packets ||
 		l.Bytes > 0 && u.Bytes > l.Bytes ||
 		l.Time > 0 && clock-u.Began >= l.Time
 }
 
-// Tick is to be called once a second. It tells the Receiver the time of day when no frame
+// Tick is to be called once a second. It tells the Receiver the time of day if no frame
 // does, ends lifetimes even if nothing comes, and tells Audit of events left out.
 func (r *Receiver) Tick(now int64) {
 	r.mu.Lock()

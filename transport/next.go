@@ -12,8 +12,8 @@ import (
 // next looks at what is left of the frame.
 //
 //  1. Not an IP packet: it passes, since the policy is about packets.
-//  2. A fragment to us waits for the others, unless it will not be delivered.
-//     Together they are one packet.
+//  2. A fragment to us waits for the rest, unless it will not be delivered. Together they
+//     are one packet.
 //  3. IPsec to us goes through software, and then is judged again.
 //  4. Anything else has arrived; the policy decides.
 func (r *Receiver) next(f *frame) (again bool, _ Reason) {
@@ -44,9 +44,9 @@ func (r *Receiver) next(f *frame) (again bool, _ Reason) {
 	return false, reason
 }
 
-// showICMP shows a frame to the reader of routers' reports. Routers do not protect them,
-// so most policies drop them. What comes out of a tunnel must be delivered to count:
-// otherwise it is not what the tunnel's SA is for.
+// showICMP shows a frame to the reader of routers' reports. Routers do not protect those,
+// so most policies drop them. A report out of a tunnel must be delivered to count:
+// otherwise the tunnel's SA may not carry it.
 func (r *Receiver) showICMP(f *frame, reason Reason) {
 	if r.icmp != nil && f.refused == None && (reason == None || len(f.carriedBy) == 0) {
 		r.icmp(f.bytes)
@@ -56,7 +56,7 @@ func (r *Receiver) showICMP(f *frame, reason Reason) {
 // reassemble adds a fragment to its datagram, and returns the packet once it is whole.
 // Fragments that came through different SAs never meet.
 func (r *Receiver) reassemble(f *frame, p wire.Packet) (wire.Packet, Reason) {
-	const prime = 1<<40 + 0x1b3 // FNV's: handles are small
+	const prime = 1<<40 + 0x1b3 // FNV's prime: handles are small
 	if f.refused != None {
 		return p, f.refused
 	}
@@ -68,7 +68,7 @@ func (r *Receiver) reassemble(f *frame, p wire.Packet) (wire.Packet, Reason) {
 	if result != fragment.Whole {
 		return p, incomplete[result]
 	}
-	f.bytes = append(make([]byte, 0, cap(whole)), whole...) // the stack needs it until it has read it
+	f.bytes = append(make([]byte, 0, cap(whole)), whole...) // the stack reads it later
 	r.fragments.Release()
 	f.inSoftware = true
 	_, f.l3, _ = wire.Ethernet(f.bytes) // the tags are the first fragment's
@@ -87,14 +87,14 @@ var incomplete = [fragment.NumResults]Reason{
 	fragment.ECNMismatch: ECN,
 }
 
-// kind is what a packet is to IPsec.
+// kind is what a packet means to IPsec.
 type kind uint8
 
 const (
 	plain     kind = iota
 	protected      // IPsec, and there is an SA
 	lacksSA        // IPsec to us without one
-	keepAlive      // of NAT traversal
+	keepAlive      // NAT traversal's
 )
 
 // classify says whether a packet is IPsec that concerns us, because an SA of ours matches
@@ -112,8 +112,8 @@ func (r *Receiver) classify(f *frame, p wire.Packet) kind {
 	}
 }
 
-// classifyUDP tells ESP from the other traffic of its UDP port (RFC 3948 section 2).
-// Without an encapsulated SA the port is like any other.
+// classifyUDP tells ESP from other traffic of its UDP port (RFC 3948 section 2). Without
+// an encapsulated SA the port is like any other.
 func (r *Receiver) classifyUDP(f *frame, p wire.Packet) kind {
 	if r.encap == 0 || p.Later {
 		return plain
@@ -145,7 +145,7 @@ func (r *Receiver) match(p wire.Packet, protocol sa.Protocol, spi uint32, encap 
 	return protected
 }
 
-// kindWithoutSA is what IPsec without an SA counts as.
+// kindWithoutSA is the kind of IPsec without an SA.
 func (r *Receiver) kindWithoutSA(p wire.Packet) kind {
 	if r.isLocal(p.Dst) {
 		return lacksSA
@@ -153,7 +153,7 @@ func (r *Receiver) kindWithoutSA(p wire.Packet) kind {
 	return plain
 }
 
-// openInSoftware has software check and decrypt the frame.
+// openInSoftware lets software check and decrypt the frame.
 func (r *Receiver) openInSoftware(f *frame) Reason {
 	f.inSoftware = true
 	if f.guess.of != nil {

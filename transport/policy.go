@@ -7,7 +7,7 @@ import (
 
 // checkPolicy applies the policy to a packet that has arrived (RFC 4301 section 5.2). The
 // first rule that concerns it decides. A packet that came through an SA needs no rule: the
-// SA's selector has allowed it. Neighbour discovery of the link passes like ARP, since
+// SA's selector has allowed it. The link's neighbour discovery passes like ARP, since
 // nothing works without it. A fragment that hides what rules look at is dropped.
 func (r *Receiver) checkPolicy(f *frame, p *wire.Packet) Reason {
 	if len(r.policy) == 0 || len(f.carriedBy) == 0 && wire.IsNeighborDiscovery(f.bytes, p) {

@@ -11,10 +11,10 @@ import (
 //
 //  1. A valid ICV: the number goes to its SA's window, whatever else is wrong
 //     with the frame. The first refusal ends the frame.
-//  2. A failed check ends the frame, unless software may know better.
+//  2. A failed check ends the frame, unless software may succeed.
 //  3. A header that was left alone is for software.
 //
-// It keeps the records of headers that can be taken off.
+// It keeps the records of the headers that can be taken off.
 func (r *Receiver) checkRecords(f *frame) Reason {
 	for i := range f.trailer.N {
 		rec := &f.trailer.Records[i]
@@ -53,7 +53,7 @@ func (r *Receiver) release(a *association) {
 	r.nic.Delete(a.SA)
 }
 
-// accept takes an authentic number into account: window, ESN mark, lifetime.
+// accept records an authentic number: in window, ESN mark and lifetime.
 func (r *Receiver) accept(f *frame, a *association, rec *status.Record) Reason {
 	a.failures = 0
 	a.Mark.Authenticated(rec.Number)
@@ -76,8 +76,8 @@ func (r *Receiver) accept(f *frame, a *association, rec *status.Record) Reason {
 }
 
 // checkFailed decides about a frame with a header that failed its check. Software gets it
-// if that may open it: the NIC knew less than we do, or the number's high half may be lost
-// (RFC 4303 appendix A3).
+// if it may be able to open it: because the NIC knew less than we do, or because the
+// number's high half may be lost (RFC 4303 appendix A3).
 func (r *Receiver) checkFailed(f *frame, a *association, rec *status.Record) Reason {
 	switch {
 	case a == nil && rec.Code == status.InvalidProtocol:

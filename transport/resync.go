@@ -12,8 +12,8 @@ import (
 // wrongly.
 const (
 	resyncAfter = 32          // ICV failures in a row
-	resyncAhead = 4           // high halves that are tried
-	resyncPause = time.Second // between two frames that are tried
+	resyncAhead = 4           // high halves to try
+	resyncPause = time.Second // between two attempts
 )
 
 // esnGuess is the high halves that software is to try for a number, from first to last.
@@ -23,7 +23,7 @@ type esnGuess struct {
 	first, last uint32
 }
 
-// needsResync reports whether a wrong high half may be why the ICV failed, and whether
+// needsResync reports whether a wrong high half may have made the ICV fail, and whether
 // this frame is to be tried.
 func (r *Receiver) needsResync(f *frame, a *association, rec *status.Record) bool {
 	if !a.ESN || !wrongICV(rec) {
@@ -42,8 +42,8 @@ func (r *Receiver) needsResync(f *frame, a *association, rec *status.Record) boo
 	return true
 }
 
-// tryHighHalves tries one high half after the other on the outermost header. With the
-// first that verifies, software's result is judged, and the NIC is told.
+// tryHighHalves tries one high half after the other on the outermost header. Once one
+// verifies, software's result is judged and the NIC is told.
 func (r *Receiver) tryHighHalves(f *frame) Reason {
 	guess := f.guess
 	f.guess = esnGuess{}

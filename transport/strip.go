@@ -9,7 +9,7 @@ import (
 // strip takes off the headers whose records remain, outermost first, and compares what
 // lies beneath each with its SA's selector (RFC 4301 section 5.2; contract, The transport,
 // step 5). Records have the offsets of the annotated frame, so removed counts the bytes
-// taken off before them.
+// taken off so far.
 func (f *frame) strip() Reason {
 	removed := 0
 	for i := range f.trailer.N {

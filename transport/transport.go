@@ -1,14 +1,14 @@
-// Package transport is the TCP/IP transport behind a NIC with IPsec task
-// offload. It reads the annotation of each frame, checks sequence numbers, does
-// in software what the NIC left undone, applies the inbound policy, and gives a
-// plain stack what is clean (RFC 4301 section 5.2; contract, The transport).
+// Package transport is the TCP/IP transport behind a NIC with IPsec task offload. It reads
+// the annotation of each frame, checks sequence numbers, does in software what the NIC left
+// undone, applies the inbound policy, and gives a plain stack what is clean (RFC 4301
+// section 5.2; contract, The transport).
 //
 // "The transport" is that side of a host; an SA's mode is always called
 // transport mode, and what such an SA protects the transport portion.
 //
-// All it knows of the NIC's work is the trailer after the frame. It has no
-// cryptography: software is a second NIC that lacks nothing, and what it returns
-// is judged like any other frame. A Receiver does no I/O.
+// All that it knows of the NIC's work is the trailer after the frame. It has no
+// cryptography: software is a second NIC that lacks nothing, and what that returns is
+// judged like any other frame. A Receiver does no I/O.
 package transport
 
 import (
@@ -40,19 +40,19 @@ type Fallback interface {
 // not wait.
 type NIC interface {
 	Update(s *sa.SA, high uint32) // the SA's numbers went on to this high half
-	Delete(s *sa.SA)              // take back the offloaded SA, as the NIC asked
+	Delete(s *sa.SA)              // delete the offloaded SA, as the NIC asked
 }
 
 // Config is what a Receiver needs. Only Fallback has to be there.
 type Config struct {
 	SAs      [][]*sa.SA      // inbound: each one SA, or the AH and the ESP SA of a bundle
 	Policy   []sa.Policy     // first match decides; without rules everything passes
-	Local    []netip.Addr    // our own addresses; nil: every address is
+	Local    []netip.Addr    // our own addresses; nil: every address is ours
 	Fallback Fallback        // bound to this Receiver alone
 	NIC      NIC             // nil: not connected
 	Audit    func(Event)     // called beside the frames, at a bounded rate
 	Mirror   func([]byte)    // gets the frames dropped for a failed check, annotation included
-	ICMP     func([]byte)    // reads each frame with ICMP once: through an SA only if delivered, else whatever the policy says
+	ICMP     func([]byte)    // sees each ICMP frame once: one that came through an SA only if delivered, any other whatever the policy says
 	Limits   fragment.Limits // of reassembly
 	Ledger   *ledger.Ledger  // where windows and lifetimes live; nil: in the Receiver
 }
@@ -76,16 +76,16 @@ type Receiver struct {
 	inWork    frame          // kept for its memory alone
 }
 
-// rules are what a Receiver holds frames against.
+// rules are what a Receiver judges frames by.
 type rules struct {
 	sas      *sa.Table[*association]
 	policy   []sa.Policy
 	local    map[netip.Addr]bool
 	anywhere bool // every address is ours
-	encap    int  // number of UDP-encapsulated SAs: with any, the port is ours
+	encap    int  // number of UDP-encapsulated SAs: if there are any, the port is ours
 }
 
-// New makes a Receiver. The error names an SA that is there twice.
+// New makes a Receiver. The error names an SA that occurs twice.
 func New(c Config) (*Receiver, error) {
 	r := &Receiver{
 		fallback: c.Fallback, nic: c.NIC, mirror: c.Mirror, icmp: c.ICMP,
@@ -124,7 +124,7 @@ func (r *Receiver) Replace(sas [][]*sa.SA, policy []sa.Policy, local []netip.Add
 	return nil
 }
 
-// own makes these addresses ours; nil means every one.
+// own makes these addresses ours; nil means all.
 func (r *rules) own(local []netip.Addr) {
 	r.local, r.anywhere = map[netip.Addr]bool{}, local == nil
 	for _, a := range local {
@@ -132,14 +132,14 @@ func (r *rules) own(local []netip.Addr) {
 	}
 }
 
-// SetLocal changes our addresses between two frames; nil means every one.
+// SetLocal changes our addresses between two frames; nil means all.
 func (r *Receiver) SetLocal(local []netip.Addr) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.own(local)
 }
 
-// settle tells an association which entry of the table is its own.
+// settle gives an association its entry of the table.
 func settle(e *entry) {
 	e.Value.entry, e.Value.released = e, false
 	e.Value.known.Configure(e.SA)
@@ -191,7 +191,7 @@ func (r *Receiver) Delete(id sa.ID) error {
 	return r.sas.Delete(e.Handle)
 }
 
-// State is what can be seen of one SA at run time; ok is false where there is none.
+// State is what can be seen of one SA at run time; ok is false if there is none.
 func (r *Receiver) State(id sa.ID) (_ SAState, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -203,7 +203,7 @@ func (r *Receiver) State(id sa.ID) (_ SAState, ok bool) {
 }
 
 // Batch judges frames in order and returns those that the stack gets, in the caller's
-// slice. The others it has counted.
+// slice. It counts the others.
 func (r *Receiver) Batch(frames [][]byte) [][]byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -217,9 +217,9 @@ func (r *Receiver) Batch(frames [][]byte) [][]byte {
 	return clean
 }
 
-// Judge judges one annotated frame. Where the verdict is Deliver or Software,
-// clean is what the stack gets: Ethernet header, tags, and the IP packet at its
-// exact length. It lies in the frame's memory, or is new if put together of fragments.
+// Judge judges one annotated frame. If the verdict is Deliver or Software, clean is what
+// the stack gets: Ethernet header, tags, and the IP packet at its exact length. It lies in
+// the frame's memory, or is new if put together from fragments.
 func (r *Receiver) Judge(annotated []byte) (clean []byte, v Verdict, reason Reason) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -252,9 +252,9 @@ func (r *Receiver) receive(annotated []byte) ([]byte, Verdict, Reason) {
 	return f.bytes, v, reason
 }
 
-// judge is a frame's way.
+// judge is what happens to a frame.
 //
-//  1. Read the trailer; without a valid one nothing is known of the frame.
+//  1. Read the trailer; without a valid one nothing is known about the frame.
 //  2. Numbers with a valid ICV go to their windows, outermost first. What failed
 //     its check ends here.
 //  3. Take off what verified.

@@ -11,7 +11,7 @@ type Verdict uint8
 
 // The verdicts.
 const (
-	Deliver  Verdict = iota + 1 // clean, and the NIC had done all there was to do
+	Deliver  Verdict = iota + 1 // clean, and the NIC had done all the work
 	Software                    // clean, after work that the NIC had left
 	Held                        // a fragment that waits for the others
 	Drop                        // not for the stack
@@ -121,13 +121,13 @@ var reasons = reason.New[Reason]("transport", []reason.Text{
 // Reasons lists all reasons.
 func Reasons() []Reason { return reasons.All() }
 
-// String gives the short name, as counters and JSON have it.
+// String gives the short name, as in counters and JSON.
 func (r Reason) String() string { return reasons.Name(r) }
 
-// Sentence says it for people.
+// Sentence gives the reason in words.
 func (r Reason) Sentence() string { return reasons.Sentence(r) }
 
-// Qualified gives the short name after "transport/", for where nothing else tells whose
+// Qualified gives the short name after "transport/", for where nothing else says whose
 // reason it is.
 func (r Reason) Qualified() string { return reasons.Qualified(r) }
 

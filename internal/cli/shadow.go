@@ -66,7 +66,7 @@ func (o *shadowOptions) run(cmd *cobra.Command, name string) error {
 		return err
 	}
 	if err := confine.Apply(confine.Plan{NetAdmin: true}); err != nil {
-		log.Logger().Warn("not confined in all", "err", err)
+		log.Logger().Warn("not confined in every respect", "err", err)
 	}
 	report, err := s.Run(ctx)
 	if err = errors.Join(err, s.Close()); err != nil {

@@ -42,9 +42,9 @@ func (s *Snapshot) span() uint64 { return s.Top - s.Floor }
 // has reports whether number Floor+1+i was accepted.
 func (s *Snapshot) has(i uint64) bool { return s.Bits[i/8]&(1<<(i%8)) != 0 }
 
-// Restore gives a fresh window what another one knew: it will refuse whatever that one
-// would have refused. If the new one is smaller, more numbers are below it; if it is larger,
-// those that the old one had forgotten count as late. An old one without protection
+// Restore gives a fresh window what another one knew: it will refuse whatever that one would
+// have refused. If the new one is smaller, more numbers are below it; if it is larger,
+// numbers that the old one had forgotten count as late. An old one without protection
 // remembered nothing, so all numbers up to its highest are late, and counting starts over.
 // The error says why the snapshot makes no sense.
 func (w *Window) Restore(s Snapshot) error {

@@ -1,6 +1,6 @@
 // Package replay is the sequence window of an SA (RFC 4303 section 3.4.3): a Window lets
 // every number through once, and none that is too old for it. A Snapshot is all that it
-// knows, for the next Window to continue.
+// knows, so that another Window can continue.
 package replay
 
 import (
@@ -20,7 +20,7 @@ type Window struct {
 	size uint32 // 0: sa.DefaultWindow
 	off  bool   // lets everything but 0 through
 
-	floor uint64 // numbers up to here are refused: 0, then all that fell out of the window
+	floor uint64 // numbers up to here are refused: 0, then whatever fell out of the window
 	low   uint64 // lowest number accepted, 0 before the first
 	top   uint64 // highest number accepted, or known to have been
 
@@ -149,11 +149,10 @@ type State struct {
 	Seen    uint64 `json:"seen"`          // numbers accepted
 	Gaps    uint64 `json:"gaps"`          // numbers between the lowest and the highest accepted that never came; 0 if off
 	Replays uint64 `json:"replays"`       // refused: seen before, in the window
-	Late    uint64 `json:"late"`          // refused: 0, or below the window, whether it came before or not
+	Late    uint64 `json:"late"`          // refused: 0, or below the window, whether seen before or not
 }
 
-// State counts in constant time. Seen plus Replays plus Late is the number of
-// calls of Accept.
+// State takes constant time. Seen plus Replays plus Late is the number of calls of Accept.
 func (w *Window) State() State {
 	s := State{Size: w.Size(), Off: w.off, Top: w.top, Seen: w.seen, Replays: w.replays, Late: w.late}
 	if w.low != 0 && !w.off {

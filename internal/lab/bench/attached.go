@@ -13,7 +13,7 @@ import (
 	"tapsec/tap"
 )
 
-// The variants between veths that are attached.
+// The variants between attached veths.
 const (
 	NullCalls     = "null-calls"     // a thread, a read(2) and a write(2) of packet sockets for each frame
 	NullMapped    = "null-mapped"    // the packet ring with an empty chain
@@ -25,7 +25,7 @@ const (
 
 var attachedSizes = []int{64, Standard}
 
-// attachedVariants are those that this machine has, and why others are left out.
+// attachedVariants are the variants that this machine can run, and why others are left out.
 func attachedVariants() (all []string, lacking error) {
 	all = []string{NullCalls, NullMapped, AttachedPlain, AttachedRing}
 	if lacking = tap.CanRedirect(); lacking == nil {
@@ -50,7 +50,7 @@ func (p plan) attached() bool {
 }
 
 // measureAttached drains frames from one veth to another. The sender's half of the kernel's work, which for a
-// veth is the receiver's copy into its ring as well, is done before the clocks are read.
+// veth includes the copy into the receiver's ring, is done before the clocks are read.
 func (r *Report) measureAttached(e effort) error {
 	variants, lacking := attachedVariants()
 	if lacking != nil {
@@ -110,7 +110,7 @@ func (f *forwarder) openCalls(p plan) error {
 	return nil
 }
 
-// packetSocket opens a packet socket that waits. It hears what others send to the interface.
+// packetSocket opens a blocking packet socket. It receives what others send to the interface.
 func (f *forwarder) packetSocket(name string, protocol int) (int, error) {
 	link, err := net.InterfaceByName(name)
 	if err != nil {

@@ -5,7 +5,7 @@
 // that it includes neither the sender nor sleep. Variants alternate in random order within one run, and the
 // figures are medians with quartiles.
 //
-// Every frame is accounted for. The interfaces' counters show that all came out, the pipeline's that all
+// Every frame is accounted for. The interfaces' counters show that all came out, the pipeline's that all were
 // verified, and before and after the measurement each frame is received and checked. A round in which anything
 // is missing is reported and not counted.
 package bench
@@ -21,8 +21,8 @@ import (
 
 // Options say how much is measured.
 type Options struct {
-	Quick  bool     // shorter, and so wider quartiles
-	Rounds int      // at most so many of each kind; 0 means what fits into the time
+	Quick  bool     // shorter, and so with wider quartiles
+	Rounds int      // at most that many of each kind; 0 means as many as fit into the time
 	Only   []string // of Parts; none means all
 }
 
@@ -60,7 +60,7 @@ func (e effort) more(done int, begin time.Time, budget time.Duration) bool {
 	return done == 0 || (e.rounds == 0 || done < e.rounds) && time.Since(begin) < budget
 }
 
-// Lasts is about how long Run takes at most: opening and looking at frames included.
+// Lasts is roughly how long Run takes at most, including opening and checking frames.
 func (o Options) Lasts() time.Duration {
 	e, most := o.effort(), time.Duration(0)
 	for part, takes := range map[string]time.Duration{

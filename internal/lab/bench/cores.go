@@ -55,9 +55,9 @@ func onCore(core int, do func() error) error {
 	return <-done
 }
 
-// confine binds all threads of this process to some processors, and so the threads that they start. It repeats
-// until there is no new thread, since one that has not been reached may start another. The runtime soon takes
-// this for a machine with fewer processors, and runs fewer goroutines at once.
+// confine binds all threads of this process, and so the threads that they start, to some processors. It
+// repeats until there is no new thread, since a thread not yet reached may start another. The runtime soon
+// takes this for a machine with fewer processors, and runs fewer goroutines at once.
 func confine(cores ...int) error {
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0))
 	var known []string
@@ -88,18 +88,18 @@ func wallTime() time.Duration    { return clock(unix.CLOCK_MONOTONIC) }
 
 func clock(which int32) time.Duration {
 	var now unix.Timespec
-	unix.ClockGettime(which, &now) // fails for clocks only that there are not
+	unix.ClockGettime(which, &now) // fails only for clocks that do not exist
 	return time.Duration(now.Nano())
 }
 
-// stayAwake keeps the process from being idle, and lets others have the processor meanwhile.
+// stayAwake keeps the process from being idle, but yields the processor to others.
 func stayAwake(d time.Duration) {
 	for begin := wallTime(); wallTime()-begin < d; {
 		unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 	}
 }
 
-// emptyCall is how long a system call takes that does nothing, in nanoseconds.
+// emptyCall is how long a system call that does nothing takes, in nanoseconds.
 func emptyCall() spread {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -106,9 +106,9 @@ func cells(size int, variants []string, all []suite) (forwarders []*forwarder, c
 	return forwarders, cells, nil
 }
 
-// calming is how long the runtime's monitor, which looks at everything every 20 us after the process was idle,
-// takes to do so every 10 ms, as in a steady stream. Without it, whole rounds of variants with a call for each
-// frame took a third longer.
+// calming is how long the runtime's monitor takes to slow down from every 20 us, as after an idle process, to
+// every 10 ms, as in a steady stream. Without it, whole rounds of variants with a call for each frame took a
+// third longer.
 const calming = 6 * time.Millisecond
 
 // round fills the wire's queue, lets the forwarder move the frames, and reads its clocks. A loss is an error
@@ -129,7 +129,7 @@ func (f *forwarder) round(t *traffic) (reading, error) {
 	return got, errors.Join(lost, f.settle(before, queued))
 }
 
-// send sends frames of a traffic, from the first one given on.
+// send sends frames of a traffic, beginning with the given one.
 func (f *forwarder) send(t *traffic, first, count int) error {
 	for i := first; i < first+count; i++ {
 		if err := f.in.Send(t.frames[i%distinct]); err != nil {
@@ -139,7 +139,7 @@ func (f *forwarder) send(t *traffic, first, count int) error {
 	return nil
 }
 
-// inspect sends each frame of each cell once and looks at what comes out.
+// inspect sends each frame of each cell once and checks what comes out.
 func (r *Report) inspect(forwarders []*forwarder, cells []*cell) error {
 	for _, f := range forwarders {
 		out, err := rig.OpenSocket(f.leave)
@@ -165,8 +165,8 @@ func (r *Report) inspect(forwarders []*forwarder, cells []*cell) error {
 	return nil
 }
 
-// look sends each frame of a traffic once and receives all of them in order, a few at a time, since more do not
-// fit into an unprivileged socket.
+// look sends each frame of a traffic once and receives them in order, a few at a time, since more would not fit
+// into an unprivileged socket.
 func (f *forwarder) look(t *traffic, out *rig.Socket) error {
 	const together = 16
 	before, err := f.moved()

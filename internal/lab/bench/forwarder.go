@@ -22,11 +22,11 @@ const (
 	OnPlain   = "plain"      // the appliance on the plain engine
 	OnRing    = "ring"       // the appliance on the ring
 
-	NullBlocking = "null-blocking"  // a thread that sleeps in read(2), and a write(2): no frame waits for less
+	NullBlocking = "null-blocking"  // a thread that sleeps in read(2), and a write(2): the shortest wait there is
 	OnBusyRing   = "ring busy-poll" // the appliance on a ring that looks for frames before it sleeps
 )
 
-// polling is how long OnBusyRing looks: longer than two frames are apart.
+// polling is how long OnBusyRing looks: longer than the time between two frames.
 const polling = 2 * time.Millisecond
 
 const (
@@ -53,10 +53,10 @@ type forwarder struct {
 // plan is what a forwarder is made of.
 type plan struct {
 	variant string
-	id      int // tells its interfaces from other forwarders'
+	id      int // distinguishes its interfaces from other forwarders'
 	mtu     int
 	queues  int
-	cores   []int   // where each queue's worker is to stay; nil leaves it be
+	cores   []int   // where each queue's worker is to stay; nil: anywhere
 	suites  []suite // the SAs of a SAD of its own
 }
 
@@ -109,7 +109,7 @@ func (p plan) open() (f *forwarder, err error) {
 	return f, err
 }
 
-// openNIC is the appliance, with its NIC or without.
+// openNIC opens the appliance, with its NIC or without.
 func (f *forwarder) openNIC(p plan) error {
 	if err := f.makeInterfaces(p); err != nil {
 		return err

@@ -12,7 +12,7 @@ type Idle struct {
 	Seconds float64 `json:"seconds"`
 }
 
-// Nothing is the process alone, the runtime's own work with it.
+// Nothing is the process alone, with the runtime's own work.
 const Nothing = "nothing"
 
 // measureIdle lets each variant sleep for a while, one after the other.
@@ -32,7 +32,7 @@ func (r *Report) measureIdle(e effort) error {
 	return nil
 }
 
-// asleep reads the clocks around a sleep, some time after whatever was before.
+// asleep reads the clocks around a sleep, some time after the previous work.
 func asleep(variant string, d time.Duration) Idle {
 	time.Sleep(d / 4)
 	cpu, wall := processTime(), wallTime()

@@ -13,10 +13,10 @@ import (
 
 const (
 	spaced    = 128 // frames of a round, few enough for a socket without privileges
-	unsettled = 28  // of those the first, which are not counted: they follow a pause
+	unsettled = 28  // the first of those, not counted since they follow a pause
 )
 
-// Latency is how long frames take that come one by one, in nanoseconds: from just before one is sent
+// Latency is how long frames that come one by one take, in nanoseconds: from just before one is sent
 // out of the wire TAP until the kernel has it from the host TAP.
 type Latency struct {
 	Variant string  `json:"variant"`
@@ -28,7 +28,7 @@ type Latency struct {
 	Lost    int     `json:"lost_rounds"`
 }
 
-// sleepers are the variants that sleep between frames, each in a way of its own.
+// sleepers are the variants that sleep between frames, each in its own manner.
 func (r *Report) sleepers() []string {
 	if r.ring {
 		return []string{NullBlocking, NullPlain, OnPlain, OnRing, OnBusyRing}
@@ -123,7 +123,7 @@ func (r *Report) timed(pace int) (all []*timed, t *traffic, err error) {
 	return all, t, nil
 }
 
-// round sends frames, each so long after the one before, and looks when each came out.
+// round sends frames at that pace, and notes when each came out.
 func (m *timed) round(t *traffic) error {
 	before, err := m.moved()
 	if err != nil {
@@ -153,7 +153,7 @@ func (m *timed) round(t *traffic) error {
 	return m.settle(before, spaced)
 }
 
-// forget receives what a round that was given up has left.
+// forget receives what an abandoned round has left behind.
 func (m *timed) forget() {
 	for {
 		if _, err := m.out.Receive(100 * time.Millisecond); err != nil {

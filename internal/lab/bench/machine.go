@@ -15,7 +15,7 @@ type Machine struct {
 	Processor string `json:"processor"`
 	Cores     int    `json:"cores"`
 	Kernel    string `json:"kernel"`
-	Isolation string `json:"page_table_isolation"` // what the kernel says of its way with Meltdown, by which a call costs more or less
+	Isolation string `json:"page_table_isolation"` // what the kernel says of its defence against Meltdown, which changes what a call costs
 	Go        string `json:"go"`
 	EmptyCall spread `json:"empty_call_ns"`
 	Engine    string `json:"engine"`

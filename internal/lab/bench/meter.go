@@ -16,16 +16,16 @@ const (
 )
 
 // meter is the first stage of a forwarder. It holds a round's first batch back until all frames wait, and reads
-// the clocks after the first frames and before the last ones. So the reading contains neither sleep and wake-up
+// the clocks after the first frames and before the last ones. So a reading contains neither sleep and wake-up
 // nor what the caller does before or after.
 type meter struct {
-	core      int         // where the worker is to stay; negative leaves it be
+	core      int         // where the worker is to stay; negative: anywhere
 	lead, end int         // frames before the first reading, and before the second
-	begun     atomic.Bool // by the caller: the next frame is a round's first
+	begun     atomic.Bool // set by the caller: the next frame is a round's first
 	open      chan struct{}
 	done      chan reading
 
-	pinned bool // the rest is the worker's
+	pinned bool // this and the rest belong to the worker
 	seen   int
 	first  mark
 	over   bool
@@ -50,7 +50,7 @@ func (m *meter) Batch(frames [][]byte) [][]byte {
 	return frames
 }
 
-// tick counts frames that were read and not yet written.
+// tick counts frames that were read but not yet written.
 func (m *meter) tick(frames int) {
 	if m.begun.Load() {
 		m.begin()
@@ -82,13 +82,13 @@ func (m *meter) mark() mark { return mark{m.seen, processTime(), wallTime()} }
 // arm makes the next frame the first of a round, which is held back.
 func (m *meter) arm() {
 	select {
-	case <-m.done: // of a round that was given up
+	case <-m.done: // the round was abandoned
 	default:
 	}
 	m.begun.Store(true)
 }
 
-// release lets the round go on.
+// release lets the round continue.
 func (m *meter) release() { m.open <- struct{}{} }
 
 // wait waits for the second reading.
@@ -101,7 +101,7 @@ func (m *meter) wait() (reading, error) {
 	}
 }
 
-// errLoss says that not every frame came out, or not as it should.
+// errLoss says that a frame did not come out, or not as it should.
 var errLoss = errors.New("not counted")
 
 // perFrame is the processor's time for a frame in nanoseconds.

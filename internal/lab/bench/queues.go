@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Queues is how fast a number of queues are emptied at once, each by its own core. Another core has sent the
-// frames.
+// Queues is how fast a number of queues are emptied at once, each by its own core. Another core sent the
+// frames before.
 type Queues struct {
 	Variant    string  `json:"variant"`
 	Queues     int     `json:"queues"`
@@ -21,7 +21,7 @@ type Queues struct {
 
 const (
 	mostQueues = 16
-	candidates = 32 // SAs for each queue, among which are those that the kernel's hash gives to it
+	candidates = 32 // SAs for each queue, enough for the kernel's hash to give some to it
 )
 
 // several is a forwarder with traffic for each of its queues.
@@ -103,7 +103,7 @@ func (r *Report) several(count int) (s *several, err error) {
 	return s, nil
 }
 
-// find sends a frame by each SA until every queue has one whose frames come to it.
+// find sends a frame of each SA until every queue has an SA whose frames come to it.
 func (s *several) find(all []suite) error {
 	missing := len(s.traffics)
 	for _, one := range all {

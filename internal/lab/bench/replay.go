@@ -15,8 +15,8 @@ import (
 	"tapsec/sa"
 )
 
-// Replay is what a frame of a capture costs, told of in one way. It is written to
-// nowhere.
+// Replay is what a frame of a capture costs with one kind of output, which is
+// discarded.
 type Replay struct {
 	Output string `json:"output"`
 	Size   int    `json:"size"` // octets that the innermost IPsec header protects
@@ -28,7 +28,7 @@ type Replay struct {
 	Rounds     int     `json:"rounds"`
 }
 
-// The ways of telling.
+// The kinds of output.
 const (
 	Lines   = "lines"   // the default
 	Objects = "json"    // --json
@@ -38,14 +38,14 @@ const (
 
 const replayed = 16384 // frames of the capture, of eight SAs
 
-// telling is one way, and its rounds so far.
+// telling is one kind of output, and its rounds so far.
 type telling struct {
 	output    string
 	cpu, rate []float64
 }
 
-// measureReplay leads the same capture through replay's inspector in each way, in
-// random order.
+// measureReplay passes the same capture through replay's inspector with each kind
+// of output, in random order.
 func (r *Report) measureReplay(e effort) error {
 	text, c, err := replayCapture()
 	if err != nil {
@@ -77,7 +77,7 @@ func (t *telling) row() Replay {
 	return row
 }
 
-// round replays the capture once; each frame must be good.
+// round replays the capture once; every frame must be good.
 func (t *telling) round(text []byte, c *configs.Config) error {
 	inspector, err := inspect.New(c, io.Discard, inspect.Options{JSON: t.output == Objects, Quiet: t.output == Copied || t.output == Summed})
 	if err != nil {

@@ -30,7 +30,7 @@ type Table struct {
 type TableStep struct {
 	Step  string  `json:"step"`
 	CPU   float64 `json:"cpu_ns"` // an SA, of all the process's threads; for Frame a frame
-	Bytes float64 `json:"bytes"`  // an SA, which stay in use behind it
+	Bytes float64 `json:"bytes"`  // an SA, that stay in use afterwards
 }
 
 // The steps.
@@ -42,10 +42,10 @@ const (
 	Frame       = "frame"     // of 64 octets, each of an SA at random, through the NIC's pipeline
 )
 
-// chosen are the SAs whose frames are processed.
+// chosen is the number of SAs whose frames are processed.
 const chosen = 4096
 
-// measureTable does each step once: each is long enough.
+// measureTable does each step once, since each is long enough.
 func (r *Report) measureTable(e effort) error {
 	sas := tableSAs(e.sas)
 	text, err := tableText(sas)
@@ -99,7 +99,7 @@ func (r *Report) measureTable(e effort) error {
 	return nil
 }
 
-// inUse is the bytes that are in use once what is not has been let go of.
+// inUse is the number of bytes in use after garbage collection.
 func inUse() float64 {
 	runtime.GC()
 	var m runtime.MemStats
@@ -125,7 +125,7 @@ func tableText(sas []*sa.SA) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// tableFrames seals a frame of each of the SAs that are chosen.
+// tableFrames seals a frame of each chosen SA.
 func tableFrames(sas []*sa.SA) (frames [][]byte, err error) {
 	packet := forge.UDP(nil, source, sink, make([]byte, 36))
 	for range chosen {

@@ -92,7 +92,7 @@ func (r *Report) writeIdle(w io.Writer) {
 	}
 }
 
-// orDash is a cell of a table that may have nothing in it.
+// orDash is a cell of a table that may be empty.
 func orDash(there bool, text string) string {
 	if there {
 		return text

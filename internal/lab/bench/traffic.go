@@ -26,7 +26,7 @@ var (
 	gateways = [2]netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.51.100.2")}
 )
 
-// The ends of what they say to each other.
+// The endpoints of their traffic.
 var source, sink = netip.AddrPortFrom(hosts[0], 4000), netip.AddrPortFrom(hosts[1], 5000)
 
 // suite is one kind of protection: its SAs, innermost first.
