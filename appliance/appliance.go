@@ -238,10 +238,12 @@ func (a *Appliance) inward(queue int) (stages []nic.Stage) {
 	if a.options.Ahead != nil {
 		stages = a.options.Ahead(queue)
 	}
-	if a.adapter != nil {
+	switch {
+	case a.adapter != nil && a.host != nil:
+		stages = append(stages, newReceiving(a.adapter.pipelines[queue], a.host.consumer))
+	case a.adapter != nil:
 		stages = append(stages, a.adapter.pipelines[queue])
-	}
-	if a.host != nil {
+	case a.host != nil:
 		stages = append(stages, a.host.consumer)
 	}
 	return stages

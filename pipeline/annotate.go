@@ -5,8 +5,8 @@ import (
 	"tapsec/wire"
 )
 
-// annotate puts the frame into the form asked for and appends the trailer.
-func (p *Pipeline) annotate() []byte {
+// annotate completes the annotation, and puts the frame into the form asked for.
+func (p *Pipeline) annotate() ([]byte, *status.Trailer) {
 	t := &p.trailer
 	if t.N > 0 && p.sad.table.Asks(p.outer.headers[0].sa) {
 		t.Word |= status.SADeleteReq
@@ -19,10 +19,15 @@ func (p *Pipeline) annotate() []byte {
 	if p.opt.Form == status.Decap {
 		p.decap()
 	}
+	return p.frame, t
+}
+
+// deliver appends the trailer, unless there is to be none.
+func (p *Pipeline) deliver(frame []byte, t *status.Trailer) []byte {
 	if p.opt.NoTrailer {
-		return p.frame
+		return frame
 	}
-	return status.Annotate(p.frame, t)
+	return status.Annotate(frame, t)
 }
 
 // decap removes and counts the verified portions, the inner one first so that offsets

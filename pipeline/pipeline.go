@@ -1,7 +1,9 @@
 // Package pipeline is the NIC's receive path as a function of a frame: parse,
-// tunnel-layer crypto, transport-layer crypto, annotate. It checks and decrypts AH and
-// ESP as NDIS IPsec task offload asks of a miniport, and passes on every frame, one out
-// for one in, with the trailer that says what was found.
+// tunnel-layer crypto, transport-layer crypto, annotate. It checks and decrypts
+// AH and ESP as NDIS IPsec task offload asks of a miniport, and passes on every
+// frame, one out for one in, with the annotation that says what was found: as a
+// value to a transport in the same process (Check), as the frame's trailer to
+// everybody else (Process).
 //
 // It knows no interfaces, drops nothing, keeps no sequence window and no
 // policy: those are the transport's. A Pipeline belongs to one worker; the SAD
@@ -70,20 +72,27 @@ func (p *Pipeline) At(t time.Time) { p.now = t.UnixNano() }
 // Counters may be read by any goroutine; they advance once a batch.
 func (p *Pipeline) Counters() *Counters { return &p.counters }
 
+// Publish lets others read what Check and Process have counted.
+func (p *Pipeline) Publish() { p.counters.publish() }
+
 // Batch processes the frames of one batch, in order and in place.
 func (p *Pipeline) Batch(frames [][]byte) [][]byte {
 	p.At(time.Now())
 	for i, f := range frames {
 		frames[i] = p.Process(f)
 	}
-	p.counters.publish()
+	p.Publish()
 	return frames
 }
 
-// Process checks one frame and returns it with its trailer. It writes to the frame; the
-// trailer goes into its spare capacity, and with status.Tailroom bytes of that nothing
-// is allocated.
-func (p *Pipeline) Process(frame []byte) []byte {
+// Process is Check, with the annotation as the frame's trailer. That goes into the
+// frame's spare capacity, so that a frame with status.Tailroom bytes of it costs no
+// allocation.
+func (p *Pipeline) Process(frame []byte) []byte { return p.deliver(p.Check(frame)) }
+
+// Check checks one frame in place, and returns it in the form asked for, and what was
+// found. Both stand until the next frame.
+func (p *Pipeline) Check(frame []byte) (delivered []byte, found *status.Trailer) {
 	p.parse(frame)
 	p.tunnelPortion()
 	p.transportPortion()

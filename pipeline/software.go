@@ -1,6 +1,9 @@
 package pipeline
 
-import "tapsec/sa"
+import (
+	"tapsec/sa"
+	"tapsec/status"
+)
 
 // Software is the same pipeline as a host's own IPsec: it lacks nothing, holds every SA,
 // and does what a NIC left undone. It is unsafe for concurrent use.
@@ -36,9 +39,9 @@ func (s *Software) Delete(id sa.ID) error { return s.sad.Delete(s.sad.Handle(id)
 // Mark is SAD.Mark.
 func (s *Software) Mark(id sa.ID) *sa.Mark { return s.sad.Mark(id) }
 
-// Retry is Process by a NIC that holds one SA alone (an AH with the ESP of its bundle)
+// Retry is Check by a NIC that holds one SA alone (an AH with the ESP of its bundle)
 // and takes high for the high half of its ESN (RFC 4303 appendix A3). It leaves no trace.
-func (s *Software) Retry(frame []byte, one *sa.SA, high uint32) []byte {
+func (s *Software) Retry(frame []byte, one *sa.SA, high uint32) ([]byte, *status.Trailer) {
 	presumed := *one
 	presumed.SeqHigh, presumed.Seq, presumed.Bitmap = high, 0, nil
 	bundle := []*sa.SA{&presumed}
@@ -49,7 +52,7 @@ func (s *Software) Retry(frame []byte, one *sa.SA, high uint32) []byte {
 	if _, err := sad.Add(bundle...); err != nil {
 		panic("pipeline: an SA in force cannot be added: " + err.Error())
 	}
-	return New(sad, Options{}).Process(frame)
+	return New(sad, Options{}).Check(frame)
 }
 
 // asOfNow is an SA that begins where the one in force stands now.

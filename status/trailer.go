@@ -88,7 +88,8 @@ type Record struct {
 	DeleteSA              bool  // this SA's deletion is asked for
 }
 
-// Trailer is what the NIC appends to every frame.
+// Trailer is the annotation: what the NIC has to say of a frame. A transport in the same
+// process gets this value; where a frame leaves the process it is encoded behind it.
 type Trailer struct {
 	Word     Word
 	Reason   Reason

@@ -2,16 +2,16 @@ package transport
 
 import "tapsec/status"
 
-// agrees reports whether a trailer's word and records agree, and fit a body of n bytes
-// (contract, The transport, step 1).
+// agrees reports whether an annotation's word and records agree, and fit a frame of
+// n bytes (contract, The transport, step 1).
 //
-//  1. The wire length is the body's, but for padding to the shortest frame.
+//  1. The wire length is the frame's.
 //  2. Offsets come in the order of the headers, inside the received bytes.
 //  3. Done: something was checked. Next: both portions were. Of a failed one it
 //     may be unknown which of the two it is.
 //  4. CryptoStatus is that of the first header that failed.
 func agrees(t *status.Trailer, n int) bool {
-	if n != max(int(t.WireLen), status.MinFrame) || t.Omitted > 0 {
+	if n != int(t.WireLen) || t.Omitted > 0 {
 		return false
 	}
 	var checked [status.TransportPortion + 1]bool

@@ -15,7 +15,7 @@ import (
 // RFC 4303 sections 2.2, 3.4 ask for. There is no key and no payload in it. Unknown
 // fields are zero.
 type Event struct {
-	Time     time.Time // of the frame's reception; zero where no trailer tells it
+	Time     time.Time // of the frame's reception; zero where no annotation tells it
 	Reason   Reason
 	Check    status.Reason // what NIC or software found
 	SA       string        // name
@@ -67,7 +67,7 @@ func (r *Receiver) Flush() {
 // drop mirrors and audits a frame that is not delivered.
 func (r *Receiver) drop(f *frame, reason Reason) {
 	if reason.Failed() && r.mirror != nil {
-		r.mirror(f.annotated)
+		r.mirror(status.Annotate(f.delivered, f.annotation))
 	}
 	if reason.quiet() || r.audit.report == nil {
 		return

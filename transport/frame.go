@@ -9,12 +9,13 @@ import (
 
 // frame is the frame being judged.
 type frame struct {
-	annotated []byte // with trailer, as it last came from the NIC or from software
-	bytes     []byte // what is left of it, without trailer
-	l3        int    // offset after the EtherType; 0 if there is no IP packet
+	delivered  []byte          // as it last came from the NIC or from software
+	annotation *status.Trailer // by that one
+	bytes      []byte          // what is left of it
+	l3         int             // offset after the EtherType; 0 if there is no IP packet
 
-	trailer status.Trailer
-	sas     [status.MaxRecords]*association // of the trailer's records
+	records []status.Record                 // of the annotation: those of headers to take off
+	sas     [status.MaxRecords]*association // theirs
 
 	carriedBy    []*association // the SAs that carried what is left, outermost first
 	inSoftware   bool           // software did part of the work
@@ -24,27 +25,39 @@ type frame struct {
 	refused      Reason         // why it will not be delivered, although the work continues
 }
 
-// readAnnotation takes the annotation off a frame from the NIC. Without one, the time
-// stays that of the previous frame.
-func (r *Receiver) readAnnotation(f *frame) Reason {
-	body, t, err := status.Split(f.annotated)
+// readTrailer is the Check of frames from a NIC in another process. It takes off the
+// trailer, and the padding before that.
+func (r *Receiver) readTrailer(frame []byte) ([]byte, *status.Trailer) {
+	body, t, err := status.Split(frame)
 	if err != nil {
+		return frame, nil
+	}
+	if r.read = t; len(body) == status.MinFrame {
+		body = body[:min(len(body), int(t.WireLen))]
+	}
+	return body, &r.read
+}
+
+// readAnnotation begins with a frame from the NIC. Without an annotation the time stays
+// that of the previous frame.
+func (r *Receiver) readAnnotation(f *frame, delivered []byte, t *status.Trailer) Reason {
+	if t == nil {
 		return NoAnnotation
 	}
 	r.now = t.Received
 	if t.Form != status.InPlace {
 		return Decapsulated
 	}
-	return f.begin(f.annotated, body, &t)
+	return f.begin(delivered, t)
 }
 
-// begin begins the work on an annotated frame.
-func (f *frame) begin(annotated, body []byte, t *status.Trailer) Reason {
-	f.annotated, f.trailer, f.failedRecord = annotated, *t, nil
-	if !agrees(t, len(body)) {
+// begin begins the work on a frame from the NIC or from software.
+func (f *frame) begin(delivered []byte, t *status.Trailer) Reason {
+	f.delivered, f.annotation, f.failedRecord = delivered, t, nil
+	if !agrees(t, len(delivered)) {
 		return BadAnnotation
 	}
-	f.bytes = body[:t.WireLen]
+	f.bytes, f.records = delivered, t.Records[:t.N]
 	etherType, l3, ok := wire.Ethernet(f.bytes)
 	switch {
 	case !ok || wire.MayHideIP(etherType):

@@ -299,12 +299,16 @@ func (h *host) replace(sas ...*sa.SA) {
 	}
 }
 
-// annotate is the NIC's work on a frame, in a buffer as a receive queue's.
-func (h *host) annotate(frame []byte) []byte {
+// slot is a frame in a buffer as a receive queue's.
+func slot(frame []byte) []byte {
 	buffer := bytes.Repeat([]byte{0xa5}, len(frame)+status.Tailroom)
-	copy(buffer, frame)
+	return buffer[:copy(buffer, frame)]
+}
+
+// annotate is the NIC's work on a frame.
+func (h *host) annotate(frame []byte) []byte {
 	h.nic.At(h.now.Add(h.set))
-	return h.nic.Process(buffer[:len(frame)])
+	return h.nic.Process(slot(frame))
 }
 
 // receive is the whole way of a frame.

@@ -159,13 +159,9 @@ func (r *Receiver) openInSoftware(f *frame) Reason {
 	if f.guess.of != nil {
 		return r.tryHighHalves(f)
 	}
-	annotated := r.fallback.Process(f.bytes)
-	body, t, err := status.Split(annotated)
-	switch {
-	case err != nil:
-		return BadAnnotation
-	case t.N == 0 || t.Records[0].State == status.NotProcessed:
+	opened, t := r.fallback.Check(f.bytes)
+	if t.N == 0 || t.Records[0].State == status.NotProcessed {
 		return Unsupported
 	}
-	return f.begin(annotated, body, &t)
+	return f.begin(opened, t)
 }

@@ -16,15 +16,15 @@ import (
 //
 // It keeps the records of the headers that can be taken off.
 func (r *Receiver) checkRecords(f *frame) Reason {
-	for i := range f.trailer.N {
-		rec := &f.trailer.Records[i]
+	for i := range f.records {
+		rec := &f.records[i]
 		a := r.find(f, rec)
 		f.sas[i] = a
 		if rec.DeleteSA && a != nil {
 			r.release(a)
 		}
 		if rec.State == status.NotProcessed {
-			f.trailer.N = i
+			f.records = f.records[:i]
 			return None
 		}
 		if a != nil && (rec.State == status.ICVValid || rec.State == status.FailedAfter) {
@@ -35,7 +35,7 @@ func (r *Receiver) checkRecords(f *frame) Reason {
 		}
 		switch {
 		case rec.State != status.ICVValid:
-			f.trailer.N = i
+			f.records = f.records[:i]
 			return r.checkFailed(f, a, rec)
 		case a == nil:
 			return NoSA

@@ -48,9 +48,8 @@ func (r *Receiver) tryHighHalves(f *frame) Reason {
 	guess := f.guess
 	f.guess = esnGuess{}
 	for h := uint64(guess.first); h <= uint64(guess.last); h++ {
-		annotated := r.fallback.Retry(f.bytes, guess.of.SA, uint32(h))
-		body, t, err := status.Split(annotated)
-		if err != nil || t.N == 0 {
+		opened, t := r.fallback.Retry(f.bytes, guess.of.SA, uint32(h))
+		if t.N == 0 {
 			return BadAnnotation
 		}
 		if s := t.Records[0].State; s == status.ICVValid || s == status.FailedAfter {
@@ -58,11 +57,11 @@ func (r *Receiver) tryHighHalves(f *frame) Reason {
 			if guess.of.failures >= resyncAfter {
 				r.audit.notice(r.now, guess.of, Resynchronised)
 			}
-			return f.begin(annotated, body, &t)
+			return f.begin(opened, t)
 		}
-		f.annotated, f.trailer = annotated, t
+		f.delivered, f.annotation = opened, t
 	}
-	f.failedRecord = &f.trailer.Records[0]
+	f.failedRecord = &f.annotation.Records[0]
 	f.countDropOn(guess.of)
 	return ICV
 }

@@ -12,14 +12,14 @@ import (
 // taken off so far.
 func (f *frame) strip() Reason {
 	removed := 0
-	for i := range f.trailer.N {
-		n, reason := f.stripHeader(&f.trailer.Records[i], f.sas[i], removed)
+	for i := range f.records {
+		n, reason := f.stripHeader(&f.records[i], f.sas[i], removed)
 		if reason != None {
 			return reason
 		}
 		removed += n
 	}
-	f.trailer.N = 0
+	f.records = nil
 	return None
 }
 

@@ -6,9 +6,10 @@
 // "The transport" is that side of a host; an SA's mode is always called
 // transport mode, and what such an SA protects the transport portion.
 //
-// All that it knows of the NIC's work is the trailer after the frame. It has no
-// cryptography: software is a second NIC that lacks nothing, and what that returns is
-// judged like any other frame. A Receiver does no I/O.
+// All it knows of the NIC's work is the annotation: a value, if the NIC is in the
+// same process, else read from the trailer after the frame. It has no
+// cryptography: software is a second NIC that lacks nothing, and what it returns
+// is judged like any other frame. A Receiver does no I/O.
 package transport
 
 import (
@@ -21,19 +22,24 @@ import (
 	"tapsec/internal/fragment"
 	"tapsec/internal/ledger"
 	"tapsec/sa"
+	"tapsec/status"
 )
+
+// Check opens in place what it can of a frame, and returns it, as long as it was and
+// without a trailer, with the annotation, nil where there is none. Both stand until the
+// next call. It is a NIC in this process.
+type Check func(frame []byte) ([]byte, *status.Trailer)
 
 // Fallback is the host's own IPsec: it opens what the NIC did not.
 type Fallback interface {
-	// Process annotates a frame like a NIC that lacks nothing and holds every SA. The
-	// trailer goes into the frame's spare capacity, if there is enough.
-	Process(frame []byte) []byte
-	// Mark is the ESN mark by which Process completes the SA's numbers. The transport
+	// Check is that of a NIC that lacks nothing and holds every SA.
+	Check(frame []byte) ([]byte, *status.Trailer)
+	// Mark is the ESN mark by which Check completes the SA's numbers. The transport
 	// raises it by what the NIC has authenticated.
 	Mark(id sa.ID) *sa.Mark
-	// Retry is Process by a NIC that holds s alone (an AH with the ESP of its bundle)
+	// Retry is Check by a NIC that holds s alone (an AH with the ESP of its bundle)
 	// and takes high for the high half of its ESN.
-	Retry(frame []byte, s *sa.SA, high uint32) []byte
+	Retry(frame []byte, s *sa.SA, high uint32) ([]byte, *status.Trailer)
 }
 
 // NIC is the control interface of the NIC. Both calls come from the frame path and must
@@ -51,7 +57,7 @@ type Config struct {
 	Fallback Fallback        // bound to this Receiver alone
 	NIC      NIC             // nil: not connected
 	Audit    func(Event)     // called beside the frames, at a bounded rate
-	Mirror   func([]byte)    // gets the frames dropped for a failed check, annotation included
+	Mirror   func([]byte)    // gets the frames dropped for a failed check, with their trailers
 	ICMP     func([]byte)    // sees each ICMP frame once: one that came through an SA only if delivered, any other whatever the policy says
 	Limits   fragment.Limits // of reassembly
 	Ledger   *ledger.Ledger  // where windows and lifetimes live; nil: in the Receiver
@@ -74,6 +80,8 @@ type Receiver struct {
 	now       int64          // ns since the Unix epoch: when the latest frame was received
 	clock     time.Duration  // the ledger's, which lifetimes run on
 	inWork    frame          // kept for its memory alone
+	read      status.Trailer // of the frame in work, where it came with a trailer
+	trailers  Check          // reads that
 }
 
 // rules are what a Receiver judges frames by.
@@ -94,6 +102,7 @@ func New(c Config) (*Receiver, error) {
 		fragments: fragment.New(c.Limits),
 		rules:     rules{sas: sa.NewTable[*association](0)},
 	}
+	r.trailers = r.readTrailer
 	return r, r.Replace(c.SAs, c.Policy, c.Local)
 }
 
@@ -202,36 +211,39 @@ func (r *Receiver) State(id sa.ID) (_ SAState, ok bool) {
 	return r.state(e.Value, time.Now(), r.ledger.Clock()), true
 }
 
-// Batch judges frames in order and returns those that the stack gets, in the caller's
-// slice. It counts the others.
-func (r *Receiver) Batch(frames [][]byte) [][]byte {
+// Batch judges frames with trailers in order and returns those that the stack gets, in
+// the caller's slice. It counts the others.
+func (r *Receiver) Batch(frames [][]byte) [][]byte { return r.BatchFrom(r.trailers, frames) }
+
+// BatchFrom is Batch for frames that a NIC has yet to check. What they end in is theirs.
+func (r *Receiver) BatchFrom(nic Check, frames [][]byte) [][]byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.clock = r.ledger.Clock()
 	clean := frames[:0]
 	for _, b := range frames {
-		if b, v, _ := r.receive(b); v.Clean() {
+		if b, v, _ := r.receive(nic(b)); v.Clean() {
 			clean = append(clean, b)
 		}
 	}
 	return clean
 }
 
-// Judge judges one annotated frame. If the verdict is Deliver or Software, clean is what
-// the stack gets: Ethernet header, tags, and the IP packet at its exact length. It lies in
-// the frame's memory, or is new if put together from fragments.
+// Judge judges one frame with a trailer. If the verdict is Deliver or Software,
+// clean is what the stack gets: Ethernet header, tags, and the IP packet at its
+// exact length. It lies in the frame's memory, or is new if put together from fragments.
 func (r *Receiver) Judge(annotated []byte) (clean []byte, v Verdict, reason Reason) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.clock = r.ledger.Clock()
-	return r.receive(annotated)
+	return r.receive(r.readTrailer(annotated))
 }
 
-// receive judges a frame and counts it.
-func (r *Receiver) receive(annotated []byte) ([]byte, Verdict, Reason) {
+// receive judges a frame by its annotation and counts it.
+func (r *Receiver) receive(delivered []byte, t *status.Trailer) ([]byte, Verdict, Reason) {
 	f := &r.inWork
-	*f = frame{bytes: annotated, annotated: annotated, carriedBy: f.carriedBy[:0]}
-	reason := r.judge(f)
+	*f = frame{carriedBy: f.carriedBy[:0]}
+	reason := r.judge(f, delivered, t)
 	if reason == None {
 		reason = f.refused
 	}
@@ -254,15 +266,15 @@ func (r *Receiver) receive(annotated []byte) ([]byte, Verdict, Reason) {
 
 // judge is what happens to a frame.
 //
-//  1. Read the trailer; without a valid one nothing is known about the frame.
+//  1. Read the annotation; without one nothing is known about the frame.
 //  2. Numbers with a valid ICV go to their windows, outermost first. What failed
 //     its check ends here.
 //  3. Take off what verified.
 //  4. If IPsec is left, software opens it; a fragment is reassembled. Then again
 //     from 2.
 //  5. The rest is clear, and the policy decides.
-func (r *Receiver) judge(f *frame) Reason {
-	reason := r.readAnnotation(f)
+func (r *Receiver) judge(f *frame, delivered []byte, t *status.Trailer) Reason {
+	reason := r.readAnnotation(f, delivered, t)
 	for again := true; again && reason == None; {
 		if reason = r.checkRecords(f); reason != None {
 			return reason
