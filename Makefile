@@ -4,12 +4,12 @@ GO ?= go
 PEERS = python3-scapy tshark tcpdump iproute2 iputils-ping iperf3 ethtool procps \
 	user-mode-linux kmod libipsec-mb-dev strongswan-charon strongswan-swanctl libcharon-extra-plugins \
 	libstrongswan-standard-plugins libstrongswan-extra-plugins systemd gdb prometheus curl chromium gcc \
-	tmux lintian mmdebstrap
+	tmux lintian mmdebstrap hugo
 INTEROP = $(CURDIR)/bin/interop
 FUZZTIME ?= 10m
 SOAK ?= 2m
 
-.PHONY: build demo test interop race lint fuzz mutate soak bench check peers dist help cross web
+.PHONY: build demo test interop race lint fuzz mutate soak bench check peers dist help cross web site
 
 help:
 	@echo 'make demo   show the appliance at work in a throw-away rig'
@@ -17,6 +17,7 @@ help:
 	@echo 'make build  bin/tapsec        make race   tests under the race detector'
 	@echo 'make lint   vet, staticcheck  make fuzz   every fuzz target for FUZZTIME ($(FUZZTIME))'
 	@echo 'make web    a page that judges captures in a browser   make cross  other systems'
+	@echo 'make site   the pages as a site in dist/site (needs hugo)'
 	@echo 'make bench  microbenchmarks   make check  lint, test and race'
 	@echo 'make mutate PACKAGE=./wire    which breaks of one line its tests do not notice'
 	@echo 'make soak   everything at once against the running program, for SOAK ($(SOAK)); SEED=n repeats'
@@ -60,6 +61,10 @@ cross:
 # One page that judges captures in a browser, without a server: dist/web/index.html.
 web:
 	$(GO) run ./internal/web/build
+
+# The pages, one for each command, and what make web left: dist/site/index.html.
+site:
+	@docs/site/build dist/site
 
 lint:
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }

@@ -8,23 +8,29 @@ import (
 )
 
 func newMan() *cobra.Command {
-	return &cobra.Command{
+	var markdown bool
+	cmd := &cobra.Command{
 		Use:   "man DIR",
 		Short: "Write the man pages into a folder",
 		Long: `man writes a page for each command. To read one: man -l DIR/tapsec-run.1. To
 install them for everyone, give /usr/local/share/man/man1 as DIR.`,
 		Args: args(1),
-		RunE: func(cmd *cobra.Command, given []string) error { return man(cmd.Root(), given[0]) },
+		RunE: func(cmd *cobra.Command, given []string) error { return man(cmd.Root(), given[0], markdown) },
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 			return nil, cobra.ShellCompDirectiveFilterDirs
 		},
 	}
+	cmd.Flags().BoolVar(&markdown, "markdown", false, "write them in Markdown")
+	return cmd
 }
 
-func man(root *cobra.Command, dir string) error {
+func man(root *cobra.Command, dir string, markdown bool) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	root.DisableAutoGenTag = true
+	if markdown {
+		return doc.GenMarkdownTree(root, dir)
+	}
 	return doc.GenManTree(root, &doc.GenManHeader{Section: "1", Source: "tapsec", Manual: "tapsec"}, dir)
 }
