@@ -25,7 +25,7 @@ func NewAdapter(c *configs.Config) (*Adapter, error) { return newAdapter(c, ledg
 func newAdapter(c *configs.Config, marks pipeline.Marks, failed func([]byte, *status.Trailer)) (*Adapter, error) {
 	profile := c.Profile
 	profile.Capacity = c.Capacity()
-	a := &Adapter{sad: pipeline.NewSAD(profile, c.Queues)}
+	a := &Adapter{sad: pipeline.NewSAD(profile, c.Queues+1)} // one more for whoever asks beside the frames
 	a.sad.Remember(marks)
 	for queue := range c.Queues {
 		a.pipelines = append(a.pipelines, pipeline.New(a.sad, pipeline.Options{

@@ -26,6 +26,7 @@ import (
 	server "tapsec/internal/control"
 	"tapsec/internal/event"
 	"tapsec/internal/ledger"
+	"tapsec/internal/live"
 	"tapsec/internal/metrics"
 	"tapsec/internal/mirror"
 	"tapsec/internal/nic"
@@ -92,6 +93,7 @@ type Appliance struct {
 	host     *host     // nil: the transport is elsewhere
 	ports    *ports
 	nic      *nic.NIC
+	tap      *live.Tap       // nil without an adapter
 	server   *server.Server  // nil without a control socket
 	mirror   *mirror.Mirror  // nil without
 	metrics  *metrics.Server // nil without
@@ -143,6 +145,7 @@ func (a *Appliance) open() (err error) {
 		if a.adapter, err = newAdapter(a.config, a.ledger.Marks(), failed); err != nil {
 			return inputError(err)
 		}
+		a.tap = live.New(a.config.Queues)
 		if a.failures != nil {
 			a.failures.adapter = a.adapter
 		}
@@ -240,9 +243,9 @@ func (a *Appliance) inward(queue int) (stages []nic.Stage) {
 	}
 	switch {
 	case a.adapter != nil && a.host != nil:
-		stages = append(stages, newReceiving(a.adapter.pipelines[queue], a.host.consumer))
+		stages = append(stages, newReceiving(a.adapter.pipelines[queue], a.tap.Stage(queue, a.adapter.pipelines[queue]), a.host.consumer))
 	case a.adapter != nil:
-		stages = append(stages, a.adapter.pipelines[queue])
+		stages = append(stages, a.tap.Stage(queue, a.adapter.pipelines[queue]))
 	case a.host != nil:
 		stages = append(stages, a.host.consumer)
 	}

@@ -25,6 +25,7 @@ func (a *Appliance) answer() (err error) {
 		"moved":  func() any { return a.nic.Summary() },
 		"status": func() any { return a.status() },
 	}}
+	c.Streams = a.streams()
 	if a.adapter != nil {
 		c.Documents["nic"] = func() any { return a.adapter.report() }
 	}

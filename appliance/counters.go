@@ -71,6 +71,10 @@ var counters = []counter{
 	{"tapsec_nic_under_pressure", gauge, "", "1 while the NIC asks for SAs to be deleted.", ofNIC(func(r *reading) { r.add(one(r.adapter.sad.UnderPressure())) })},
 	{"tapsec_nic_offload", gauge, "", "1 where receive offload is on: all of it, of ah, of esp.", ofNIC(readSwitches)},
 
+	{"tapsec_capture_readers", gauge, "", "Captures and traces of the NIC's frames that are under way.", ofNIC(func(r *reading) { readers, _, _ := r.tap.Counts(); r.add(float64(readers)) })},
+	{"tapsec_capture_frames", total, "frames", "Frames taken for captures and traces.", ofNIC(func(r *reading) { _, taken, _ := r.tap.Counts(); r.add(float64(taken)) })},
+	{"tapsec_capture_lost_frames", total, "frames", "Frames that captures and traces lost, since they were not read fast enough.", ofNIC(func(r *reading) { _, _, lost := r.tap.Counts(); r.add(float64(lost)) })},
+
 	{"tapsec_transport_frames", total, "frames", "Frames by the transport's verdict.", readVerdicts},
 	{"tapsec_transport_reason_frames", total, "frames", "Frames held and dropped by the transport's reason.", readHeld},
 	{"tapsec_transport_datagrams_waiting", gauge, "datagrams", "Datagrams that lack fragments.", ofHost(func(r *reading) { r.add(float64(r.host.consumer.Summary().Waiting)) })},

@@ -15,6 +15,7 @@ const (
 	blockInterface = 1
 	blockPacket    = 2 // obsolete
 	blockSimple    = 3
+	blockCounts    = 5 // Interface Statistics Block
 	blockEnhanced  = 6
 )
 
@@ -27,6 +28,15 @@ const (
 	optDescribed = 3  //
 	optTimeUnit  = 9  // if_tsresol
 	optTimeShift = 14 // if_tsoffset, in seconds
+
+	optLost     = 4 // epb_dropcount, of a frame as the ones below
+	optPacketID = 5 // epb_packetid
+	optQueue    = 6 // epb_queue
+	optVerdict  = 7 // epb_verdict, whose first byte says whose it is
+
+	optReceived = 4 // isb_ifrecv, of statistics as the ones below
+	optDropped  = 5 // isb_ifdrop
+	optAccepted = 6 // isb_filteraccept
 )
 
 const (

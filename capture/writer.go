@@ -12,6 +12,7 @@ import (
 type Writer struct {
 	blocks     Copy
 	interfaces int
+	options    []byte // scratch: a frame's marks
 }
 
 // NewWriter starts a pcapng file.
@@ -44,12 +45,75 @@ func (w *Writer) Interface(name, description string) (int, error) {
 	return w.interfaces - 1, w.blocks.err
 }
 
+// Mark is what a block says of a frame beside its bytes and its comment.
+type Mark struct {
+	Packet  uint64 // the same where two interfaces saw the same frame; 0: not said
+	Queue   uint32 // that it came through
+	Verdict []byte // the hardware's, in its own form; nil: none
+	Lost    uint64 // frames of this interface that are missing before it
+	Missing int    // bytes at its end that are left out
+}
+
 // Frame writes a frame seen on an interface, with a comment unless that is empty. A time before
 // 1970 becomes 1970.
 func (w *Writer) Frame(iface int, at time.Time, frame []byte, comment string) error {
+	return w.frame(iface, at, frame, comment, nil, 0)
+}
+
+// Marked is Frame with marks (draft-ietf-opsawg-pcapng, section 4.3).
+func (w *Writer) Marked(iface int, at time.Time, frame []byte, comment string, m *Mark) error {
+	w.options = w.options[:0]
+	le := binary.LittleEndian
+	if m.Lost > 0 {
+		w.option(optLost, le.AppendUint64(nil, m.Lost)...)
+	}
+	if m.Packet > 0 {
+		w.option(optPacketID, le.AppendUint64(nil, m.Packet)...)
+		w.option(optQueue, le.AppendUint32(nil, m.Queue)...)
+	}
+	if m.Verdict != nil {
+		const hardware = 0
+		w.option(optVerdict, append([]byte{hardware}, m.Verdict...)...)
+	}
+	return w.frame(iface, at, frame, comment, w.options, m.Missing)
+}
+
+func (w *Writer) frame(iface int, at time.Time, frame []byte, comment string, options []byte, missing int) error {
 	if iface < 0 || iface >= w.interfaces {
 		return fmt.Errorf("capture: interface %d is not among the %d described", iface, w.interfaces)
 	}
-	info := Info{origin: origin{id: uint32(iface), stamp: uint64(max(at.UnixNano(), 0))}}
+	info := Info{Missing: missing, origin: origin{id: uint32(iface), stamp: uint64(max(at.UnixNano(), 0)), options: options}}
 	return w.blocks.Frame(frame, info, comment)
+}
+
+func (w *Writer) option(code uint16, v ...byte) {
+	le := binary.LittleEndian
+	w.options = le.AppendUint16(le.AppendUint16(w.options, code), uint16(len(v)))
+	w.options = append(append(w.options, v...), make([]byte, -len(v)&3)...)
+}
+
+// Counts are those of an interface since its capture began, in frames.
+type Counts struct {
+	Received uint64 // by the interface
+	Accepted uint64 // by the capture's filter, as far as it was asked; the lost ones included
+	Lost     uint64 // that nobody had room for
+}
+
+// Counts writes what was counted on an interface. Of several the last one counts.
+func (w *Writer) Counts(iface int, at time.Time, c Counts) error {
+	b := &w.blocks
+	stamp := uint64(max(at.UnixNano(), 0))
+	b.begin(blockCounts)
+	b.u32(uint32(iface))
+	b.u32(uint32(stamp >> 32))
+	b.u32(uint32(stamp))
+	for _, o := range []struct {
+		code  uint16
+		value uint64
+	}{{optReceived, c.Received}, {optDropped, c.Lost}, {optAccepted, c.Accepted}} {
+		b.option(o.code, string(binary.LittleEndian.AppendUint64(nil, o.value)))
+	}
+	b.option(optEnd, "")
+	b.end()
+	return b.err
 }

@@ -8,7 +8,7 @@ import (
 // annotate completes the annotation, and puts the frame into the form asked for.
 func (p *Pipeline) annotate() ([]byte, *status.Trailer) {
 	t := &p.trailer
-	if t.N > 0 && p.sad.table.Asks(p.outer.headers[0].sa) {
+	if t.N > 0 && !p.opt.Aside && p.sad.table.Asks(p.outer.headers[0].sa) {
 		t.Word |= status.SADeleteReq
 		t.Records[0].DeleteSA = true
 	}
@@ -22,8 +22,8 @@ func (p *Pipeline) annotate() ([]byte, *status.Trailer) {
 	return p.frame, t
 }
 
-// deliver appends the trailer, unless there is to be none.
-func (p *Pipeline) deliver(frame []byte, t *status.Trailer) []byte {
+// Deliver appends the trailer to a frame that was checked, unless there is to be none.
+func (p *Pipeline) Deliver(frame []byte, t *status.Trailer) []byte {
 	if p.opt.NoTrailer {
 		return frame
 	}

@@ -25,7 +25,7 @@ func (p *Pipeline) check(po *portion) bool {
 				verdict = p.open(po, h, &r)
 			}
 			settle(&r, verdict)
-			if verdict != status.Verified {
+			if verdict != status.Verified && !p.opt.Aside {
 				p.sad.table.Fail(h.sa, uint16(verdict))
 			}
 		}
@@ -78,7 +78,7 @@ func (p *Pipeline) open(po *portion, h *header, r *status.Record) status.Reason 
 	} else {
 		verdict = p.openESP(po, h, r)
 	}
-	if verdict.Authentic() {
+	if verdict.Authentic() && !p.opt.Aside {
 		h.sa.Mark.Authenticated(r.Number)
 		p.sad.table.Use(h.sa)
 	}

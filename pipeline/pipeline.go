@@ -34,6 +34,10 @@ type Options struct {
 	// before headers come off. It is on the frame path: it must not wait, nor keep what
 	// it is given.
 	Failed func(frame []byte, t *status.Trailer)
+
+	// Aside makes a pipeline that is asked about frames beside their way: what it finds
+	// changes nothing that is known of an SA, neither its counts nor its ESN mark.
+	Aside bool
 }
 
 // Pipeline handles the frames of one queue, one after the other. It is unsafe
@@ -88,7 +92,7 @@ func (p *Pipeline) Batch(frames [][]byte) [][]byte {
 // Process is Check, with the annotation as the frame's trailer. That goes into the
 // frame's spare capacity, so that a frame with status.Tailroom bytes of it costs no
 // allocation.
-func (p *Pipeline) Process(frame []byte) []byte { return p.deliver(p.Check(frame)) }
+func (p *Pipeline) Process(frame []byte) []byte { return p.Deliver(p.Check(frame)) }
 
 // Check checks one frame in place, and returns it in the form asked for, and what was
 // found. Both stand until the next frame.

@@ -229,6 +229,14 @@ func (d *SAD) List() []Holding {
 	return all
 }
 
+// Holding returns the offloaded SA of a handle; its SA is nil if there is none.
+func (d *SAD) Holding(handle uint32) (none Holding) {
+	if e := d.table.Entry(handle); e != nil {
+		return d.holding(e)
+	}
+	return none
+}
+
 // Find returns an offloaded SA; its handle is 0 if it is not in the database.
 func (d *SAD) Find(id sa.ID) (none Holding) {
 	if e := d.table.Find(id); e != nil {

@@ -49,7 +49,7 @@ func (p *Pipeline) Tell(frame []byte, tell func(Step)) []byte {
 	tell(p.step("tunnel"))
 	p.transportPortion()
 	tell(p.step("transport"))
-	return p.deliver(p.annotate())
+	return p.Deliver(p.annotate())
 }
 
 func (p *Pipeline) step(stage string) Step {

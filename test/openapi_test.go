@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
@@ -37,7 +38,9 @@ func newAPI(t *testing.T, socket string) *api {
 	a.client.Transport = &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
 		return net.Dial("unix", socket)
 	}}
-	openapi3filter.RegisterBodyDecoder("text/event-stream", openapi3filter.PlainBodyDecoder)
+	for _, media := range []string{"text/event-stream", "application/x-pcapng", "application/x-ndjson"} {
+		openapi3filter.RegisterBodyDecoder(media, openapi3filter.PlainBodyDecoder)
+	}
 	var err error
 	if a.doc, err = openapi3.NewLoader().LoadFromData(control.OpenAPI); err != nil {
 		t.Fatal(err)
@@ -150,7 +153,15 @@ func TestOpenAPI(t *testing.T) {
 	a.ask("GET", "/events?last=all", "", 400)
 	a.ask("GET", "/events/stream?last=2&count=2", "", 200)
 	a.ask("GET", "/events/stream?count=all", "", 400)
-	a.crowd("/events/stream?last=1")
+	a.crowd("/events/stream?last=1", 8)
+	listen(t, "wire0").keepSending(framed(plain("192.0.2.2:9", 1, 100))) // for those who wait for frames
+	for _, path := range []string{"/capture", "/trace"} {
+		a.ask("GET", path+"?count=2&only=good,left-alone&snaplen=100&headers=true", "", 200)
+		a.ask("GET", path+"?count=many", "", 400)
+	}
+	for _, path := range []string{"/capture", "/trace"} {
+		a.crowd(path, 4)
+	}
 	a.elsewhere(t)
 	if len(a.missing) > 0 {
 		t.Errorf("described and never seen: %q", slices.Sorted(maps.Keys(a.missing)))
@@ -158,13 +169,18 @@ func TestOpenAPI(t *testing.T) {
 }
 
 // crowd has as many follow a stream as may, and then one more.
-func (a *api) crowd(path string) {
-	for range 8 {
+func (a *api) crowd(path string, most int) {
+	for held := 0; held < most; { // those of the crowd before may not have left yet
 		answer, err := a.client.Get("http://tapsec" + path)
 		if err != nil {
 			a.t.Fatal(err)
 		}
 		defer answer.Body.Close()
+		if answer.StatusCode == http.StatusOK {
+			held++
+		} else {
+			time.Sleep(10 * time.Millisecond)
+		}
 	}
 	a.ask("GET", path, "", 503)
 }
@@ -186,6 +202,8 @@ func (a *api) elsewhere(t *testing.T) {
 	transport.ask("POST", "/delete", `{"name": "one", "nic_only": true}`, 501)
 	transport.ask("POST", "/update", `{"name": "one", "high": 1}`, 501)
 	transport.ask("POST", "/offload", `{"active": true}`, 501)
+	transport.ask("GET", "/capture", "", 501)
+	transport.ask("GET", "/trace", "", 501)
 	for _, other := range []*api{nic, transport} {
 		maps.DeleteFunc(a.missing, func(seen string, _ bool) bool { return !other.missing[seen] })
 	}

@@ -187,6 +187,18 @@ func (p port) send(frame []byte) {
 	}
 }
 
+// keepSending sends a frame now and then, until the test ends.
+func (p port) keepSending(frame []byte) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for p.t.Context().Err() == nil && p.Send(frame) == nil {
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
+	p.t.Cleanup(func() { <-ended })
+}
+
 // pour sends frames in the background, never more than window ahead of the
 // number that the caller stores as seen.
 func (p port) pour(frames [][]byte, window int64) (seen *atomic.Int64) {

@@ -33,12 +33,19 @@ func FrameOf(body []byte, t *status.Trailer, src, dst netip.Addr, missing int) F
 	return f
 }
 
+// Unmatched reports whether the trailer's reason is a header that no SA matched.
+func Unmatched(t *status.Trailer) bool {
+	switch t.Reason {
+	case status.NoSA, status.AddressMismatch, status.EncapMismatch, status.SADeleted, status.UDPNoSA:
+		return true
+	}
+	return false
+}
+
 // unmatched returns the header that no SA matched, if that is the trailer's reason, and its
 // sequence number; numbered is false if that is cut off.
 func unmatched(frame []byte, t *status.Trailer) (h Header, seq uint32, numbered, ok bool) {
-	switch t.Reason {
-	case status.NoSA, status.AddressMismatch, status.EncapMismatch, status.SADeleted, status.UDPNoSA:
-	default:
+	if !Unmatched(t) {
 		return h, 0, false, false
 	}
 	p, ok := lastPacket(frame, t)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tapsec/appliance"
 	"tapsec/capture"
 	"tapsec/internal/console"
 	"tapsec/internal/explain"
@@ -66,7 +67,11 @@ func (o *replayOptions) explain(which string) error {
 	if err != nil {
 		return inputError(err)
 	}
-	f, err := explain.Capture(c, frames, number)
+	nic, err := appliance.NewOffline(c)
+	if err != nil {
+		return inputError(err)
+	}
+	f, err := explain.Capture(nic, c, frames, number)
 	if err != nil {
 		return inputError(fmt.Errorf("%s: %w", files.Name(o.in), err))
 	}

@@ -27,6 +27,7 @@ func TestJSONDocument(t *testing.T) {
 	for section, printed := range map[string][]string{
 		"replay --json":                framesNames(t),
 		"explain --json":               typeNames(explain.Document{}),
+		"trace --json":                 slices.DeleteFunc(typeNames(explain.Traced{}), func(n string) bool { return slices.Contains(typeNames(explain.Document{}), n) }),
 		"replay --summary-only --json": typeNames(inspect.Summary{}),
 		"doctor --json":                typeNames(doctor.Diagnosis{}),
 		"validate --json":              typeNames(configs.Judgement{}),

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tapsec/appliance"
 	"tapsec/capture"
 	"tapsec/configs"
 	"tapsec/internal/console"
@@ -261,7 +262,11 @@ func (o *replayOptions) inspector(c *configs.Config, page *reporting) (*inspect.
 	if to.Filter, err = inspect.ParseFilter(o.only, o.sas, o.spis, o.hosts); err != nil {
 		return nil, err
 	}
-	return inspect.New(c, o.stdout, to)
+	nic, err := appliance.NewOffline(c)
+	if err != nil {
+		return nil, err
+	}
+	return inspect.New(nic, c, o.stdout, to)
 }
 
 var errInterrupted = errors.New("interrupted")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 
+	"tapsec/appliance"
 	"tapsec/configs"
 	"tapsec/internal/explain"
 	"tapsec/internal/files"
@@ -51,6 +52,10 @@ func (o *replayOptions) explained(c *configs.Config, numbers []int) (_ []*explai
 	case o.in == "-":
 		return nil, "The capture came through a pipe, which is not read twice.", nil
 	}
-	explained, err := explain.File(c, o.in, numbers)
+	nic, err := appliance.NewOffline(c)
+	if err != nil {
+		return nil, "", err
+	}
+	explained, err := explain.File(nic, c, o.in, numbers)
 	return explained, "", err
 }

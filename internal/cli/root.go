@@ -142,7 +142,7 @@ is no such SA, 7 there is one already, 8 an SA is beyond the profile of the NIC.
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", wrap.Width)))
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return inputError(err) })
-	root.AddCommand(newCapabilities(), newCounters(), newDissector(), newEvents(), newExplain(), newKeys(), newMan(), newOffload(), newReplay(), newSA(), newShow(), newValidate(), newVersion())
+	root.AddCommand(newCapabilities(), newCapture(), newCounters(), newDissector(), newEvents(), newExplain(), newKeys(), newMan(), newOffload(), newReplay(), newSA(), newShow(), newTrace(), newValidate(), newVersion())
 	root.AddCommand(ofThisSystem()...)
 	helpOnReasons(root)
 	return root

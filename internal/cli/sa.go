@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -31,11 +32,14 @@ profile.`,
 }
 
 // asked is a command that asks a running appliance.
-type asked struct{ socket string }
+type asked struct {
+	socket string
+	flag   string // that names the socket; empty: control
+}
 
 // does makes one whose work is f.
 func (o *asked) does(cmd *cobra.Command, f func(c *control.Client, cmd *cobra.Command, given []string) error) *cobra.Command {
-	cmd.Flags().StringVar(&o.socket, "control", "/run/tapsec.sock", "control socket of the appliance at this `PATH`")
+	cmd.Flags().StringVar(&o.socket, cmp.Or(o.flag, "control"), "/run/tapsec.sock", "control socket of the appliance at this `PATH`")
 	cmd.RunE = func(cmd *cobra.Command, given []string) error {
 		c, err := control.Dial(o.socket)
 		if err != nil {

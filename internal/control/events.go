@@ -6,7 +6,6 @@ import (
 	"io"
 	"net/http"
 	"strconv"
-	"time"
 
 	"github.com/tmaxmax/go-sse"
 
@@ -50,9 +49,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 		answer(w, r, func(*http.Request) (any, error) { return nil, err })
 		return
 	}
-	// Its time is not bounded, and a listener that does not read waits alone.
-	connection := http.NewResponseController(w)
-	_ = errors.Join(connection.SetReadDeadline(time.Time{}), connection.SetWriteDeadline(time.Time{}))
+	unbounded(w)
 	w.Header().Set("Content-Type", "text/event-stream")
 	w.WriteHeader(http.StatusOK)
 	s.send(w, r, last, count)

@@ -6,7 +6,7 @@
 //
 // The package knows neither NIC nor transport: it is told what the documents say and what a
 // request does. Requests stay off the frame path. Connections are few and short: each has
-// one request, and a few seconds for it. Followers of events stay, in places of their own.
+// one request, and a few seconds for it. Followers of events and streams stay, in places of their own.
 package control
 
 import (
@@ -55,11 +55,13 @@ type Config struct {
 	Documents map[string]func() any
 	SAs       SAs
 	Events    *event.Log // nil: there are none
+	Streams   map[string]Stream
 }
 
 const (
 	maxClients   = 16      // at once; the next one waits until one of them is done
 	maxFollowers = 8       // of events, which stay
+	maxWatchers  = 4       // of streams, which stay too
 	maxBody      = 4 << 10 // bytes of a request
 	maxAdd       = 4 << 20 // bytes of one that adds SAs: some ten thousand
 	serverPause  = 5 * time.Second
@@ -76,8 +78,9 @@ type Server struct {
 	made   os.FileInfo // the socket, to recognise it
 	http   http.Server
 	ended  chan error
-	ending chan struct{} // closed when nobody is to follow events any more
+	ending chan struct{} // closed when nobody is to follow events or streams any more
 	follow chan struct{} // has one value for each follower
+	watch  chan struct{} // and one for each who reads a stream
 	once   sync.Once
 	err    error // of the first Close
 }
@@ -88,7 +91,7 @@ var documentName = regexp.MustCompile(`^[a-z0-9-]+$`)
 // that a dead program has left; one with a listener, or any other file, is an error. It
 // panics if a document's name is not one.
 func Open(path string, c Config) (*Server, error) {
-	s := &Server{config: c, path: path, ended: make(chan error, 1), ending: make(chan struct{}), follow: make(chan struct{}, maxFollowers)}
+	s := &Server{config: c, path: path, ended: make(chan error, 1), ending: make(chan struct{}), follow: make(chan struct{}, maxFollowers), watch: make(chan struct{}, maxWatchers)}
 	s.route()
 	l, err := listen(path)
 	if err != nil {
@@ -174,6 +177,10 @@ func (s *Server) route() {
 		get("events", s.events)
 		s.mux.HandleFunc("GET /events/stream", s.stream)
 		s.index.Documents = append(s.index.Documents, "events", "events/stream")
+	}
+	for name, one := range s.config.Streams {
+		s.mux.HandleFunc("GET /"+name, s.streams(name, one))
+		s.index.Documents = append(s.index.Documents, name)
 	}
 	slices.Sort(s.index.Documents)
 }

@@ -17,7 +17,6 @@ import (
 	"strings"
 	"time"
 
-	"tapsec/appliance"
 	"tapsec/capture"
 	"tapsec/configs"
 	"tapsec/internal/account"
@@ -46,6 +45,7 @@ type Frame struct {
 
 	src, dst netip.Addr
 	who      who
+	then     status.Reason // of a running NIC's frame, if SAs have changed since; else 0
 }
 
 // Story is what became of the SA's frames around the one explained. Frames have their numbers
@@ -65,9 +65,18 @@ type who struct {
 // ErrNone says that the capture does not have the frame.
 var ErrNone = errors.New("no such frame")
 
-// reader leads a capture through the pipeline.
+// NIC judges frames, each at the time of its capture, by the SAs of that time, and tells of
+// its stages. An *appliance.Offline does.
+type NIC interface {
+	SAs() []pipeline.Holding
+	Enter(t time.Time) (changed bool, err error)
+	Process(frame []byte, received time.Time) []byte
+	Tell(frame []byte, received time.Time, tell func(pipeline.Step)) []byte
+}
+
+// reader leads a capture through the NIC.
 type reader struct {
-	nic     *appliance.Offline
+	nic     NIC
 	account *account.Account
 	why     *diagnosis.Case
 	want    map[int]bool // numbers; nil: the one most worth it
@@ -77,14 +86,14 @@ type reader struct {
 }
 
 // Capture explains the frame with a number. With 0 that is the first that failed, else the
-// first whose IPsec was left alone, else the first. The error is of the configuration or the
-// capture, or ErrNone.
-func Capture(c *configs.Config, frames *capture.Reader, number int) (*Frame, error) {
+// first whose IPsec was left alone, else the first. The NIC is that of the configuration. The
+// error is of the capture, or ErrNone.
+func Capture(nic NIC, c *configs.Config, frames *capture.Reader, number int) (*Frame, error) {
 	var want map[int]bool
 	if number != 0 {
 		want = map[int]bool{number: true}
 	}
-	found, read, err := explain(c, frames, want)
+	found, read, err := explain(nic, c, frames, want)
 	switch {
 	case err != nil:
 		return nil, err
@@ -108,7 +117,7 @@ func Which(text string) (path string, number int) {
 }
 
 // File is Frames for a capture in a file.
-func File(c *configs.Config, path string, numbers []int) ([]*Frame, error) {
+func File(nic NIC, c *configs.Config, path string, numbers []int) ([]*Frame, error) {
 	in, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -118,25 +127,21 @@ func File(c *configs.Config, path string, numbers []int) ([]*Frame, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return Frames(c, frames, numbers)
+	return Frames(nic, c, frames, numbers)
 }
 
 // Frames explains the frames with these numbers, as far as they are there, in their order.
-func Frames(c *configs.Config, frames *capture.Reader, numbers []int) ([]*Frame, error) {
+func Frames(nic NIC, c *configs.Config, frames *capture.Reader, numbers []int) ([]*Frame, error) {
 	want := map[int]bool{}
 	for _, n := range numbers {
 		want[n] = true
 	}
-	found, _, err := explain(c, frames, want)
+	found, _, err := explain(nic, c, frames, want)
 	return found, err
 }
 
-// explain leads a capture through the pipeline, and says how many frames it has.
-func explain(c *configs.Config, frames *capture.Reader, want map[int]bool) (found []*Frame, read int, err error) {
-	nic, err := appliance.NewOffline(c)
-	if err != nil {
-		return nil, 0, err
-	}
+// explain leads a capture through a NIC, and says how many frames it has.
+func explain(nic NIC, c *configs.Config, frames *capture.Reader, want map[int]bool) (found []*Frame, read int, err error) {
 	others := c.Others()
 	r := &reader{nic: nic, account: account.New(nil), why: diagnosis.New(nic.SAs(), others), want: want, past: map[who]*Story{}}
 	r.hold()

@@ -52,7 +52,11 @@ func explained(t *testing.T, c *configs.Config, file []byte, number int) *explai
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := explain.Capture(c, frames, number)
+	nic, err := appliance.NewOffline(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := explain.Capture(nic, c, frames, number)
 	if err != nil {
 		t.Fatal(err)
 	}

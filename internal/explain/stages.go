@@ -202,6 +202,9 @@ func (f *Frame) inner(s *Stage, step pipeline.Step) {
 func (f *Frame) annotated(s *Stage) {
 	s.say(-1, "word %s", wordText(f.Trailer.Word))
 	s.say(-1, "reason %s", f.Trailer.Reason.Qualified())
+	if f.then != 0 {
+		s.say(-1, "SAs or switches have changed since the frame came; then it was %s", f.then.Qualified())
+	}
 }
 
 func protocolName(p uint8) string {

@@ -2,12 +2,12 @@ package explain
 
 import (
 	"bufio"
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
 
 	"tapsec/internal/wrap"
-	"tapsec/status"
 )
 
 // Colours of the head line and of the mark.
@@ -18,27 +18,26 @@ const (
 // Text writes the account for people, within 80 columns.
 func (f *Frame) Text(to io.Writer, capture string, colour bool) error {
 	w := &writer{Writer: bufio.NewWriter(to), colour: colour}
-	f.head(w, capture)
+	d := f.Document()
+	d.head(w, capture)
 	f.dump(w)
-	for _, s := range f.Stages() {
-		w.stage(&s)
-	}
+	d.stages(w)
 	fmt.Fprintln(w)
-	w.entry("rules", f.Law())
-	for _, n := range f.Near {
+	w.entry("rules", d.Law)
+	for _, n := range d.NearMisses {
 		certainty := "perhaps"
 		if n.Certain {
 			certainty = "certain"
 		}
 		w.entry("near miss", n.Cause+", "+certainty+": "+n.Sentence)
 	}
-	for _, line := range f.story() {
+	for _, line := range d.Story {
 		w.entry("the SA", line)
 	}
-	for _, o := range f.Others() {
+	for _, o := range d.Others {
 		w.entry(o.Who, o.Says)
 	}
-	w.entry("help", "tapsec help "+f.Trailer.Reason.Qualified())
+	w.entry("help", "tapsec help "+d.Reason)
 	return w.Flush()
 }
 
@@ -82,37 +81,48 @@ func (w *writer) stage(s *Stage) {
 	}
 }
 
-func (f *Frame) head(w *writer, capture string) {
-	t := &f.Trailer
-	verdict, colour := "left alone", dim
-	switch {
-	case t.Word.Code() != status.Success && f.Missing > 0:
-		verdict = "not judged: the capture lacks the frame's end"
-	case t.Word.Code() != status.Success:
-		verdict, colour = "FAILED", red
-	case t.Word.Done() && t.Word.Next():
-		verdict, colour = "good, both", green
-	case t.Word.Done():
-		verdict, colour = "good", green
+// colours are those of the verdicts.
+var colours = map[string]string{"FAILED": red, "good": green, "good, both": green}
+
+// Short writes the head of an account and what the stages found. from is what the frame is
+// of.
+func (d *Document) Short(to io.Writer, from string, colour bool) error {
+	w := &writer{Writer: bufio.NewWriter(to), colour: colour}
+	d.head(w, from)
+	d.stages(w)
+	fmt.Fprintln(w)
+	return w.Flush()
+}
+
+func (d *Document) stages(w *writer) {
+	for i := range d.Stages {
+		w.stage(&d.Stages[i])
 	}
-	fmt.Fprintf(w, "%s %s: %s\n", w.paint(colour, verdict), t.Reason.Qualified(), wrap.Text(t.Reason.Sentence(), 2, wrap.Width-len(verdict)-len(t.Reason.Qualified())-3))
-	line := fmt.Sprintf("frame %d of %s, %d bytes", f.Number, capture, t.WireLen)
-	if !f.Time.IsZero() {
-		line += f.Time.UTC().Format(", 2006-01-02 15:04:05.000000 UTC")
+}
+
+func (d *Document) head(w *writer, from string) {
+	verdict := d.Verdict
+	if d.Missing > 0 && verdict == "not judged" {
+		verdict += ": the capture lacks the frame's end"
 	}
-	if f.Interface != "" {
-		line += ", " + f.Interface
+	fmt.Fprintf(w, "%s %s: %s\n", w.paint(cmp.Or(colours[d.Verdict], dim), verdict), d.Reason, wrap.Text(d.Sentence, 2, wrap.Width-len(verdict)-len(d.Reason)-3))
+	line := fmt.Sprintf("frame %d of %s, %d bytes", d.Frame, from, d.WireLength)
+	if !d.Time.IsZero() {
+		line += d.Time.Format(", 2006-01-02 15:04:05.000000 UTC")
 	}
-	if f.src.IsValid() {
-		line += fmt.Sprintf(", %s > %s", f.src, f.dst)
+	if d.Interface != "" && !strings.HasPrefix(from, d.Interface) {
+		line += ", " + d.Interface
 	}
-	if f.Missing > 0 {
-		line += fmt.Sprintf(", its last %d bytes were not captured", f.Missing)
+	if d.Src != "" {
+		line += fmt.Sprintf(", %s > %s", d.Src, d.Dst)
 	}
-	if f.Replayed {
+	if d.Missing > 0 {
+		line += fmt.Sprintf(", its last %d bytes were not captured", d.Missing)
+	}
+	if d.Replayed {
 		line += ", a replay to the SA's window"
 	}
-	if f.Late {
+	if d.Late {
 		line += ", late"
 	}
 	fmt.Fprintf(w, "  %s\n\n", wrap.Text(line, 4, wrap.Width-2))

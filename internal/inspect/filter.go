@@ -63,6 +63,17 @@ func (o Only) has(f *frame) bool {
 	return o == 0 || o&kindOf[f.fate] != 0 || o&16 != 0 && f.Replayed || o&32 != 0 && f.Late
 }
 
+// MayTake reports whether the filter can take a frame with this trailer. It looks at nothing
+// else, and allocates nothing.
+func (f *Filter) MayTake(t *status.Trailer) bool {
+	const byNumber = 16 | 32 // which only an account tells
+	if f.Only != 0 && f.Only&byNumber == 0 && f.Only&kindOf[fateOf(t.Word, 0)] == 0 {
+		return false
+	}
+	return len(f.SPIs) == 0 || account.Unmatched(t) ||
+		slices.ContainsFunc(t.Records[:t.N], func(r status.Record) bool { return slices.Contains(f.SPIs, sa.SPI(r.SPI)) })
+}
+
 // check compares the names with those that there are.
 func (f *Filter) check(held []account.Held, others []*sa.SA) error {
 	for _, name := range f.SAs {

@@ -1,6 +1,6 @@
 // Package inspect tells what happened to the frames of a capture: a line or a JSON
 // object for each, a file of them as they are delivered, and the sum by SA. It leads
-// them through the appliance's pipeline, and reads of each what its trailer says.
+// them through a NIC, and reads of each what its trailer says.
 //
 // It opens no file and knows no flags. An Inspector is unsafe for concurrent use,
 // but for Frames.
@@ -15,11 +15,11 @@ import (
 	"sync/atomic"
 	"time"
 
-	"tapsec/appliance"
 	"tapsec/capture"
 	"tapsec/configs"
 	"tapsec/internal/account"
 	"tapsec/internal/diagnosis"
+	"tapsec/pipeline"
 	"tapsec/status"
 )
 
@@ -43,10 +43,18 @@ type Seen struct {
 	Name func(handle uint32) string // of an SA
 }
 
+// NIC judges frames, each at the time of its capture, by the SAs of that time. An
+// *appliance.Offline does.
+type NIC interface {
+	SAs() []pipeline.Holding
+	Enter(t time.Time) (changed bool, err error)
+	Process(frame []byte, received time.Time) []byte
+}
+
 // Inspector tells of the frames of one capture.
 type Inspector struct {
 	opt     Options
-	nic     *appliance.Offline
+	nic     NIC
 	account *account.Account
 	why     *diagnosis.Case
 	out     *bufio.Writer
@@ -71,14 +79,10 @@ type frame struct {
 	src, dst netip.Addr // of its own packet as it was captured
 }
 
-// New makes an Inspector that writes lines or objects to out. The error is a mistake in the
-// configuration, or a filter's name that no SA has.
-func New(c *configs.Config, out io.Writer, opt Options) (*Inspector, error) {
-	nic, err := appliance.NewOffline(c)
-	if err != nil {
-		return nil, err
-	}
-	held := heldBy(nic)
+// New makes an Inspector that writes lines or objects to out, for the NIC of a
+// configuration. The error is a filter's name that no SA has.
+func New(nic NIC, c *configs.Config, out io.Writer, opt Options) (*Inspector, error) {
+	held := heldBy(nic.SAs())
 	others := c.Others()
 	if err := opt.Filter.check(held, others); err != nil {
 		return nil, err
@@ -90,8 +94,8 @@ func New(c *configs.Config, out io.Writer, opt Options) (*Inspector, error) {
 		out: bufio.NewWriterSize(out, 1<<16)}, nil
 }
 
-func heldBy(nic *appliance.Offline) (held []account.Held) {
-	for _, h := range nic.SAs() {
+func heldBy(sas []pipeline.Holding) (held []account.Held) {
+	for _, h := range sas {
 		held = append(held, account.Held{SA: h.SA, Handle: h.Handle})
 	}
 	return held
@@ -101,7 +105,7 @@ func heldBy(nic *appliance.Offline) (held []account.Held) {
 func (i *Inspector) enter(t time.Time) error {
 	changed, err := i.nic.Enter(t)
 	if changed {
-		i.account.Hold(heldBy(i.nic))
+		i.account.Hold(heldBy(i.nic.SAs()))
 		i.why.Hold(i.nic.SAs())
 	}
 	return err
@@ -201,14 +205,19 @@ func (i *Inspector) judge(b []byte, captured time.Time) ([]byte, error) {
 }
 
 // read takes a delivered frame apart.
-func (f *frame) read(b []byte) (err error) {
-	if f.body, f.trailer, err = status.Split(b); err != nil {
+func (f *frame) read(b []byte) error {
+	body, t, err := status.Split(b)
+	if err != nil {
 		return err
 	}
-	t := &f.trailer
-	f.fate = fateOf(t.Word, f.Missing)
-	f.Frame = account.FrameOf(f.body, t, f.src, f.dst, f.Missing)
+	f.judged(body, &t)
 	return nil
+}
+
+// judged makes it a frame with this trailer.
+func (f *frame) judged(body []byte, t *status.Trailer) {
+	f.body, f.trailer, f.fate = body, *t, fateOf(t.Word, f.Missing)
+	f.Frame = account.FrameOf(body, &f.trailer, f.src, f.dst, f.Missing)
 }
 
 // tell writes the frame's line or object.

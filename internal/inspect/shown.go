@@ -36,7 +36,7 @@ func (s *shown) meet(to *account.Account, t *status.Trailer) {
 		s.met[rec.Handle] = true
 		one := s.named[sender{rec.SPI, rec.Protocol}]
 		if one == nil {
-			one = &sa.SA{Name: sa.SPI(rec.SPI).String(), SPI: rec.SPI, Protocol: sa.Protocol(rec.Protocol), ReplayOff: true}
+			one = unnamed(&rec)
 		}
 		to.Hold([]account.Held{{SA: one, Handle: rec.Handle}})
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"tapsec/appliance"
 	"tapsec/capture"
 	"tapsec/configs"
 	"tapsec/internal/explain"
@@ -80,8 +81,12 @@ func traffic(t *testing.T, n int) (*configs.Config, []byte) {
 // page writes the report of a capture.
 func page(t *testing.T, c *configs.Config, file []byte) (string, *inspect.Summary) {
 	t.Helper()
+	nic, err := appliance.NewOffline(c)
+	if err != nil {
+		t.Fatal(err)
+	}
 	r := report.New()
-	i, err := inspect.New(c, &bytes.Buffer{}, inspect.Options{Quiet: true, Watch: r.Watch})
+	i, err := inspect.New(nic, c, &bytes.Buffer{}, inspect.Options{Quiet: true, Watch: r.Watch})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,7 +100,11 @@ func page(t *testing.T, c *configs.Config, file []byte) (string, *inspect.Summar
 	if err != nil {
 		t.Fatal(err)
 	}
-	explained, err := explain.Frames(c, frames, r.Explain())
+	nic, err = appliance.NewOffline(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	explained, err := explain.Frames(nic, c, frames, r.Explain())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall/js"
 
+	"tapsec/appliance"
 	"tapsec/capture"
 	"tapsec/configs"
 	"tapsec/internal/explain"
@@ -72,8 +73,12 @@ func judge(file, text []byte, name string) (map[string]any, error) {
 		return nil, err
 	}
 	page := report.New()
+	nic, err := appliance.NewOffline(c)
+	if err != nil {
+		return nil, err
+	}
 	var lines bytes.Buffer
-	i, err := inspect.New(c, &lines, inspect.Options{Watch: page.Watch})
+	i, err := inspect.New(nic, c, &lines, inspect.Options{Watch: page.Watch})
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +109,11 @@ func again(c *configs.Config, file []byte, numbers []int) ([]*explain.Frame, err
 	if err != nil {
 		return nil, err
 	}
-	found, err := explain.Frames(c, frames, numbers)
+	nic, err := appliance.NewOffline(c)
+	if err != nil {
+		return nil, err
+	}
+	found, err := explain.Frames(nic, c, frames, numbers)
 	if errors.Is(err, explain.ErrNone) {
 		err = nil
 	}
@@ -117,7 +126,11 @@ func explainOne(file, text []byte, number int) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := explain.Capture(c, frames, number)
+	nic, err := appliance.NewOffline(c)
+	if err != nil {
+		return nil, err
+	}
+	f, err := explain.Capture(nic, c, frames, number)
 	if err != nil {
 		return nil, err
 	}

@@ -54,18 +54,20 @@ var mayImport = map[string][]string{
 	"internal/secrets": {"capture", "configs", "keys", "sa"},
 
 	"appliance": {"configs", "sa", "status", "tap", "pipeline", "transport", "internal/nic", "internal/netns", "control", "internal/control", "internal/metrics",
-		"internal/confine", "internal/event", "internal/mirror", "internal/wrap", "keys",
+		"internal/confine", "internal/event", "internal/live", "internal/mirror", "internal/wrap", "keys",
 		"internal/fragment", "internal/outbound", "internal/ledger", "internal/replay", "internal/audit", "wire"},
 
 	"internal/account": {"sa", "status", "wire", "internal/replay"},
-	"internal/inspect": {"appliance", "capture", "configs", "sa", "status", "wire", "internal/account",
+	"internal/inspect": {"capture", "configs", "pipeline", "sa", "status", "wire", "internal/account",
 		"internal/diagnosis", "internal/wrap"},
+	"internal/live":      {"capture", "pipeline", "sa", "status", "wire", "internal/explain", "internal/inspect"},
+	"internal/dump":      {"capture", "sa", "internal/files"},
 	"internal/dissector": {"status"},
 	"internal/report":    {"status", "internal/account", "internal/explain", "internal/inspect", "internal/page"},
 	"internal/page":      {},
 	"internal/web/build": {"internal/page"},
 	"docs/reasons":       {"status", "transport", "internal/outbound"},
-	"internal/explain": {"appliance", "capture", "configs", "pipeline", "sa", "status", "wire", "internal/account",
+	"internal/explain": {"capture", "configs", "pipeline", "sa", "status", "wire", "internal/account",
 		"internal/diagnosis", "internal/wrap"},
 
 	"internal/lab/bench": {"appliance", "capture", "configs", "keys", "internal/inspect", "internal/netns", "tap", "internal/nic", "pipeline",

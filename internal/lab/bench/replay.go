@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"tapsec/appliance"
 	"tapsec/capture"
 	"tapsec/configs"
 	"tapsec/internal/inspect"
@@ -79,7 +80,11 @@ func (t *telling) row() Replay {
 
 // round replays the capture once; every frame must be good.
 func (t *telling) round(text []byte, c *configs.Config) error {
-	inspector, err := inspect.New(c, io.Discard, inspect.Options{JSON: t.output == Objects, Quiet: t.output == Copied || t.output == Summed})
+	nic, err := appliance.NewOffline(c)
+	if err != nil {
+		return err
+	}
+	inspector, err := inspect.New(nic, c, io.Discard, inspect.Options{JSON: t.output == Objects, Quiet: t.output == Copied || t.output == Summed})
 	if err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"tapsec/appliance"
 	"tapsec/capture"
 	"tapsec/configs"
 	"tapsec/internal/explain"
@@ -100,8 +101,12 @@ func here(t *testing.T, file, keys []byte) (lines, one string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	nic, err := appliance.NewOffline(c)
+	if err != nil {
+		t.Fatal(err)
+	}
 	var out, told strings.Builder
-	i, err := inspect.New(c, &out, inspect.Options{})
+	i, err := inspect.New(nic, c, &out, inspect.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +123,11 @@ func here(t *testing.T, file, keys []byte) (lines, one string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f, err := explain.Capture(c, frames, 0)
+	nic, err = appliance.NewOffline(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := explain.Capture(nic, c, frames, 0)
 	if err == nil {
 		err = f.Text(&told, "the capture", false)
 	}

@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"tapsec/control"
+	"tapsec/internal/console"
+	"tapsec/internal/dump"
+	"tapsec/internal/explain"
+	"tapsec/internal/inspect"
+)
+
+func newCapture() *cobra.Command {
+	o, frames, to := asked{flag: "from"}, control.Frames{}, dump.Options{}
+	cmd := o.does(&cobra.Command{
+		Use:   "capture --from SOCKET -w FILE",
+		Short: "Capture the frames of a running NIC, before and after it",
+		Long: `capture takes frames from a tapsec that runs with --control SOCKET and has the
+NIC: each as it came from the wire and, beneath, as it is delivered, two packets
+with the same packet number (frame.packet_id in Wireshark), with the verdict as
+their comment, as replay -o writes it. What the NIC opened is open in it. Keys
+are never in it.
+
+It goes on until it is interrupted, has --count frames, or the NIC ends, and
+then the file ends well, with exit code 0. The NIC waits for nobody: whoever
+reads slowly loses frames. How many is said here at the end, in the file
+(frame.drop_count, and its statistics) and in tapsec counters.
+
+--ring keeps the latest files of many, named as dumpcap names them:
+FILE_00001_20260102030405.pcapng. With --headers what was opened is left out:
+the delivered frame is cut where it begins. What nobody had sealed stays.
+
+--only, --sa, --spi and --host are as for replay; windows begin with the
+capture. For a filter in tcpdump's language put tcpdump -r - -w - EXPRESSION
+behind.`,
+		Example: `  tapsec capture --from /run/tapsec.sock -w trace.pcapng
+  tapsec capture --from nic.sock -w - | wireshark -k -i -
+  tapsec capture --from nic.sock --only failed -w failed.pcapng
+  tapsec capture --from nic.sock -w trace.pcapng --ring 5 --size 100M`,
+		Args: args(0),
+	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
+		to.Out = cmd.OutOrStdout()
+		if err := captureTo(&to); err != nil {
+			return inputError(err)
+		}
+		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		in, err := c.Capture(ctx, frames)
+		if err != nil {
+			return err
+		}
+		sum, err := dump.Copy(in, to)
+		err = errors.Join(err, in.Close())
+		fmt.Fprintf(cmd.ErrOrStderr(), "%d frames captured, %d lost\n", sum.Frames, sum.Lost)
+		return err
+	})
+	watchFlags(cmd, &frames)
+	f := cmd.Flags()
+	f.StringVarP(&to.Path, "write", "w", "", "write pcapng to this `FILE`; - is standard output")
+	f.IntVar(&to.Keep, "ring", 0, "keep the latest `NUMBER` of files")
+	f.TextVar(&to.Size, "size", dump.Size(0), "begin another file after so many `BYTES`, as 100M (default with --ring: 100M)")
+	f.IntVar(&frames.Snap, "snaplen", 0, "take so many `BYTES` of each frame")
+	f.BoolVar(&frames.NoOpened, "headers", false, "leave out what was opened in the frames")
+	_ = cmd.MarkFlagFilename("write", "pcapng")
+	return cmd
+}
+
+// captureTo checks and completes where a capture goes.
+func captureTo(to *dump.Options) error {
+	const usual = 100 << 20
+	switch {
+	case to.Path == "":
+		return errors.New("say where the capture goes: -w FILE, or -w - for a pipe, as to wireshark -k -i -")
+	case to.Keep < 0:
+		return fmt.Errorf("--ring: expected a number of files, found %d", to.Keep)
+	case to.Path == "-" && (to.Keep > 0 || to.Size > 0):
+		return errors.New("--ring and --size are for files, and -w - is a pipe")
+	case to.Path == "-" && console.IsTerminal(to.Out):
+		return errors.New("-w - would write pcapng to a terminal: put | wireshark -k -i - or | tshark -r - behind it")
+	case to.Keep > 0 && to.Size == 0:
+		to.Size = usual
+	}
+	return nil
+}
+
+func newTrace() *cobra.Command {
+	o, frames, asJSON, color := asked{flag: "from"}, control.Frames{}, false, ""
+	cmd := o.does(&cobra.Command{
+		Use:   "trace --from SOCKET [--count 20]",
+		Short: "Say of the frames of a running NIC what each stage finds",
+		Long: `trace tells of frames while a tapsec that runs with --control SOCKET and has the
+NIC judges them: what explain says of a frame of a capture, in short. The NIC
+itself is asked, beside the frames, so no keys leave it. It goes on until it is
+interrupted, has told of --count frames, or the NIC ends. Frames that came
+faster than they were told of are left out, and counted.
+
+A frame's number is that on its queue. --json prints an object on each line,
+with all that explain --json says (docs/json.md).`,
+		Example: `  tapsec trace --from /run/tapsec.sock --count 20
+  tapsec trace --from nic.sock --only failed --json | jq .reason`,
+		Args: args(0),
+	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
+		out := cmd.OutOrStdout()
+		colour, err := console.Colour(color, out)
+		if err != nil {
+			return inputError(err)
+		}
+		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		for line, err := range c.Trace(ctx, frames) {
+			if err == nil {
+				err = printTraced(out, line, asJSON, colour)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	watchFlags(cmd, &frames)
+	f := cmd.Flags()
+	f.BoolVar(&asJSON, "json", false, "print JSON and nothing else")
+	f.StringVar(&color, "color", "auto", "colour of the verdicts `WHEN`: auto (on a terminal, without NO_COLOR), always or never")
+	_ = cmd.RegisterFlagCompletionFunc("color", fixed("auto", "always", "never"))
+	return cmd
+}
+
+func printTraced(out io.Writer, line []byte, asJSON, colour bool) error {
+	if asJSON {
+		_, err := out.Write(line)
+		return err
+	}
+	var one explain.Traced
+	if err := json.Unmarshal(line, &one); err != nil {
+		return fmt.Errorf("the trace is not what this program expects (%w): is the NIC of the same version?", err)
+	}
+	return one.Text(out, colour)
+}
+
+// watchFlags say which frames of a running NIC are meant.
+func watchFlags(cmd *cobra.Command, frames *control.Frames) {
+	f := cmd.Flags()
+	f.StringSliceVar(&frames.Only, "only", nil, "only these `KINDS` of frames: "+strings.Join(inspect.Kinds(), ","))
+	f.StringArrayVar(&frames.SAs, "sa", nil, "only frames of the SA `NAME`, or several")
+	f.StringSliceVar(&frames.SPIs, "spi", nil, "only frames with this `SPI`, or several")
+	f.StringSliceVar(&frames.Hosts, "host", nil, "only frames from or to this `ADDRESS`, outside or in a tunnel that was opened, or several")
+	f.Uint64Var(&frames.Count, "count", 0, "end after this `NUMBER` of frames (default: go on)")
+	_ = cmd.RegisterFlagCompletionFunc("only", fixed(inspect.Kinds()...))
+}

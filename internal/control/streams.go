@@ -1,0 +1,64 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"tapsec/control"
+)
+
+// Stream is an answer that goes on for as long as its listener likes.
+type Stream struct {
+	Type string // of media
+	// Begin reads the query. Then send sends to w, and calls flush where it is to be read at
+	// once, until ctx ends, which is when the listener has sent all that it will, has left, or
+	// the server ends. It may send what is left then. Its error is w's.
+	Begin func(query url.Values) (send func(ctx context.Context, w io.Writer, flush func() error) error, err error)
+}
+
+// streams answers a request for one.
+func (s *Server) streams(name string, one Stream) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		send, err := one.Begin(r.URL.Query())
+		if err != nil {
+			if said := new(control.Error); !errors.As(err, &said) {
+				err = refuse(control.BadRequest, "/%s: %v", name, err)
+			}
+		} else {
+			select {
+			case s.watch <- struct{}{}:
+				defer func() { <-s.watch }()
+			default:
+				err = refuse(control.Busy, "%d capture and trace already, and no more may: end one of them", maxWatchers)
+			}
+		}
+		if err != nil {
+			answer(w, r, func(*http.Request) (any, error) { return nil, err })
+			return
+		}
+		unbounded(w)
+		w.Header().Set("Content-Type", one.Type)
+		w.WriteHeader(http.StatusOK)
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		go func() {
+			select {
+			case <-s.ending:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+		_ = send(ctx, w, http.NewResponseController(w).Flush) // an error: the listener has left
+	}
+}
+
+// unbounded takes a connection's deadlines away: a listener that does not read waits alone.
+func unbounded(w http.ResponseWriter) {
+	connection := http.NewResponseController(w)
+	_ = connection.SetReadDeadline(time.Time{}) // a socket has deadlines
+	_ = connection.SetWriteDeadline(time.Time{})
+}
