@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,7 +18,9 @@ import (
 	"tapsec/control"
 	"tapsec/internal/lab/conformance"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 	"tapsec/status"
+	"tapsec/tap"
 	"tapsec/test/program"
 )
 
@@ -285,5 +289,263 @@ func same(t *testing.T, want, got *packet) {
 	}
 	if g != w || !bytes.Equal(wantBody, body) || got.comment != want.comment {
 		t.Errorf("captured: %s\n%+v\nreplayed: %s\n%+v", got.comment, g, want.comment, w)
+	}
+}
+
+// taken is a running NIC, the other ends of its interfaces, and where captures of it go.
+type taken struct {
+	*process
+	t          *testing.T
+	dir        string
+	socket     string
+	wire, host port
+	m          *mixer
+	sent       [][]byte
+}
+
+// takeFrom starts a NIC between two TAPs.
+func takeFrom(t *testing.T, name string, flags ...string) *taken {
+	t.Helper()
+	rig.Require(t)
+	k := &taken{t: t, dir: sockets(t), m: newMixer(t)}
+	k.socket = filepath.Join(k.dir, "nic")
+	k.process = start(t, write(t, moreSAs), append([]string{"--wire", name + "w", "--host", name + "h", "--control", k.socket}, flags...)...)
+	k.wire, k.host = listen(t, name+"w"), listen(t, name+"h")
+	return k
+}
+
+func (k *taken) file(name string) string { return filepath.Join(k.dir, name) }
+
+// send sends so many frames of all kinds, and has the host get each of them.
+func (k *taken) send(n int) {
+	k.t.Helper()
+	for range n {
+		s := k.m.sample(len(k.sent)%kinds, 8+len(k.sent)*13%1300)
+		k.sent = append(k.sent, s.frame)
+		k.wire.send(s.frame)
+		k.host.check(s)
+	}
+}
+
+// ofOurs are those of a capture's frames that a test sent.
+func ofOurs(all []packet) (some []packet) {
+	for _, p := range all {
+		if bytes.HasPrefix(p.bytes, ours) {
+			some = append(some, p)
+		}
+	}
+	return some
+}
+
+// complete reports how many frames of ours a capture has. Each is there once, in order.
+func (k *taken) complete(file string, last uint64) (frames int) {
+	k.t.Helper()
+	came, left, lost := pairs(k.t, file)
+	if lost != 0 {
+		k.t.Errorf("%s: %d frames are lost", file, lost)
+	}
+	for _, p := range left {
+		_, t, err := status.Split(p.bytes)
+		if err != nil || last > 0 && t.Ordinal != last+1 {
+			k.t.Fatalf("%s: frame %d behind %d (%v)", file, t.Ordinal, last, err)
+		}
+		last = t.Ordinal
+	}
+	return len(ofOurs(came))
+}
+
+// A capture that nobody reads, while frames come as fast as they may: every frame is
+// delivered, and what the capture lacks is what it says that it lacks.
+func TestCaptureStuck(t *testing.T) {
+	const frames, window = 9000, 100
+	k := takeFrom(t, "cst")
+	client, err := control.Dial(k.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	stream, err := client.Capture(ctx, control.Frames{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	one := k.m.sample(1, 1350).frame // which the NIC takes again and again
+	var all [][]byte
+	for range frames {
+		all = append(all, one)
+	}
+	seen := k.wire.pour(all, window)
+	for i := range frames {
+		k.host.next()
+		seen.Store(int64(i + 1))
+	}
+	stop()
+	file := k.file("stuck.pcapng")
+	text, err := io.ReadAll(stream)
+	if err == nil {
+		err = os.WriteFile(file, text, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	came, left, lost := pairs(t, file)
+	missing, last := uint64(0), uint64(0)
+	for _, p := range left {
+		_, trailer, err := status.Split(p.bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if missing += p.lost; last > 0 && trailer.Ordinal != last+1+p.lost {
+			t.Errorf("frame %d behind %d, and %d are said to be missing", trailer.Ordinal, last, p.lost)
+		}
+		last = trailer.Ordinal
+	}
+	if lost == 0 || missing > lost || uint64(len(came))+lost < frames {
+		t.Errorf("%d frames taken, %d of %d lost before one of them, of %d sent", len(came), missing, lost, frames)
+	}
+	program.Await(t, "the counters", func() bool {
+		n, got, gone := readers(t, client)
+		return n == 0 && got == float64(len(came)) && gone == float64(lost)
+	})
+	sum := readSummary(t, k.stop())
+	if sum["frames in"][0] < frames || sum["frames in"][0] != sum["frames out"][0]+sum["host_down"][0] {
+		t.Errorf("moved %v", sum)
+	}
+}
+
+// A reader that is killed leaves whole pairs, and room for others.
+func TestCaptureKilled(t *testing.T) {
+	k := takeFrom(t, "cki")
+	w := watch(t, k.socket, "capture", "-w", k.file("killed.pcapng"))
+	k.send(200)
+	program.Await(t, "frames in the file", func() bool {
+		info, err := os.Stat(k.file("killed.pcapng"))
+		return err == nil && info.Size() > 1000
+	})
+	w.cmd.Process.Kill()
+	w.cmd.Wait()
+	if n := k.complete(k.file("killed.pcapng"), 0); n == 0 || n > 200 {
+		t.Errorf("%d frames", n)
+	}
+	k.send(10)
+	program.Await(t, "the reader's end", func() bool { n, _, _ := readers(t, w.client); return n == 0 })
+	again := watch(t, k.socket, "capture", "-w", k.file("again.pcapng"), "--count", "16")
+	k.send(32)
+	if said := again.end(0); said != "16 frames captured, 0 lost\n" {
+		t.Error(said)
+	}
+	if all, _ := packets(t, k.file("again.pcapng")); len(all) != 32 {
+		t.Errorf("%d packets", len(all))
+	}
+}
+
+// When the NIC ends, the capture has all of its frames and ends well; when it is killed,
+// the file does.
+func TestCaptureOutlives(t *testing.T) {
+	k := takeFrom(t, "cou")
+	w := watch(t, k.socket, "capture", "-w", k.file("all.pcapng"))
+	k.send(300)
+	k.stop()
+	if said := w.end(0); !strings.HasSuffix(said, " 0 lost\n") {
+		t.Error(said)
+	}
+	if n := k.complete(k.file("all.pcapng"), 0); n != 300 {
+		t.Errorf("%d frames of 300", n)
+	}
+
+	k = takeFrom(t, "coV")
+	w = watch(t, k.socket, "capture", "-w", k.file("some.pcapng"))
+	k.send(300)
+	k.cmd.Process.Kill()
+	if said := w.end(1); !strings.Contains(said, "ended before its time") {
+		t.Error(said)
+	}
+	if n := k.complete(k.file("some.pcapng"), 0); n == 0 || n > 300 {
+		t.Errorf("%d frames", n)
+	}
+}
+
+// A ring keeps the latest files. Each can be read alone, and no pair is torn.
+func TestCaptureRing(t *testing.T) {
+	k := takeFrom(t, "cri")
+	w := watch(t, k.socket, "capture", "-w", k.file("ring.pcapng"), "--ring", "3", "--size", "64k")
+	k.send(600)
+	w.stop()
+	files, err := filepath.Glob(k.file("ring_0*_20*.pcapng"))
+	if err != nil || len(files) != 3 {
+		t.Fatalf("%v, %v", files, err)
+	}
+	last, frames := uint64(0), 0
+	for _, file := range files {
+		info, err := os.Stat(file)
+		if err != nil || info.Size() > 64<<10 || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %v, %v", file, info, err)
+		}
+		frames += k.complete(file, last)
+		all, _ := packets(t, file)
+		_, trailer, _ := status.Split(all[len(all)-1].bytes)
+		last = trailer.Ordinal
+	}
+	if frames < 60 || frames > 600-60 {
+		t.Errorf("%d frames in %v", frames, files)
+	}
+}
+
+// Whatever moves the frames, and through however many queues, the capture has them all.
+func TestCaptureEngines(t *testing.T) {
+	for name, flags := range map[string][]string{
+		"ring": {"--engine", "ring"}, "plain": {"--engine", "plain"}, "queues": {"--queues", "2"}, "plainqueues": {"--queues", "2", "--engine", "plain"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if engine, why := tap.Probe(); engine != tap.Ring && name == "ring" {
+				rig.Missing(t, why)
+			}
+			captureSome(t, takeFrom(t, "ce"+name[:1]+name[len(name)-1:], flags...))
+		})
+	}
+	for _, engine := range []string{"ring", "plain", "xdp"} {
+		t.Run("attached "+engine, func(t *testing.T) {
+			if lacking := tap.CanRedirect(); engine == "xdp" && lacking != nil {
+				rig.Missing(t, lacking.Error())
+			}
+			rig.Require(t)
+			k := &taken{t: t, dir: sockets(t), m: newMixer(t)}
+			k.socket = filepath.Join(k.dir, "nic")
+			in(t, nil, "link add cveth0 type veth peer name cveth1", "link set cveth0 up", "link set cveth1 up")
+			t.Cleanup(func() { netns.Delete("cveth0") })
+			if err := netns.Ready("cveth0", "cveth1"); err != nil {
+				t.Fatal(err)
+			}
+			k.process = start(t, write(t, "wire: {name: cveth0, attach: true}\n"+moreSAs), "--host", "cveh", "--engine", engine, "--control", k.socket)
+			k.wire, k.host = listen(t, "cveth1"), listen(t, "cveh")
+			captureSome(t, k)
+			k.stop()
+		})
+	}
+}
+
+func captureSome(t *testing.T, k *taken) {
+	const frames = 400
+	w := watch(t, k.socket, "capture", "-w", k.file("some.pcapng"))
+	k.send(frames)
+	w.stop()
+	came, left, lost := pairs(t, k.file("some.pcapng"))
+	last := map[uint16]uint64{}
+	for i, p := range left {
+		_, trailer, err := status.Split(p.bytes)
+		if before, known := last[trailer.Queue]; err != nil || known && trailer.Ordinal != before+1 {
+			t.Fatalf("packet %d: frame %d of queue %d behind %d (%v)", i, trailer.Ordinal, trailer.Queue, before, err)
+		}
+		last[trailer.Queue] = trailer.Ordinal
+	}
+	mine := ofOurs(came)
+	if len(mine) != frames || lost != 0 {
+		t.Fatalf("%d frames of %d, %d lost", len(mine), frames, lost)
+	}
+	for i, p := range mine {
+		if !bytes.Equal(p.bytes, k.sent[i]) {
+			t.Fatalf("frame %d came as\n%x, and was sent as\n%x", i, p.bytes, k.sent[i])
+		}
 	}
 }
