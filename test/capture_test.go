@@ -16,8 +16,10 @@ import (
 
 	"tapsec/capture"
 	"tapsec/control"
+	"tapsec/internal/dissector"
 	"tapsec/internal/lab/conformance"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/status"
 	"tapsec/tap"
@@ -547,5 +549,64 @@ func captureSome(t *testing.T, k *taken) {
 		if !bytes.Equal(p.bytes, k.sent[i]) {
 			t.Fatalf("frame %d came as\n%x, and was sent as\n%x", i, p.bytes, k.sent[i])
 		}
+	}
+}
+
+// tshark runs tshark with our dissector on a capture.
+func tsharkOn(t *testing.T, file string, args ...string) []string {
+	t.Helper()
+	testkit.Programs(t, "tshark")
+	lua := filepath.Join(t.TempDir(), "tapsec.lua")
+	if err := os.WriteFile(lua, []byte(dissector.Lua()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("tshark", append([]string{"-X", "lua_script:" + lua, "-nr", file}, args...)...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+}
+
+// Wireshark reads a live capture through a pipe: interfaces, pairs, comments, the word as the
+// hardware's verdict, and with our dissector the trailer.
+func TestCaptureInTshark(t *testing.T) {
+	k := takeFrom(t, "cts")
+	testkit.Programs(t, "tshark")
+	w := watch(t, k.socket, "capture", "-w", "-")
+	k.send(2 * kinds)
+	w.stop()
+	file := k.file("piped.pcapng")
+	if err := os.WriteFile(file, w.stdout.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fields := []string{"frame.interface_name", "frame.packet_id", "frame.interface_queue", "frame.verdict.hw", "tapsec.word", "tapsec.reason", "frame.comment"}
+	args := []string{"-T", "fields", "-Y", "eth.src == 02:00:00:00:00:01"}
+	for _, f := range fields {
+		args = append(args, "-e", f)
+	}
+	lines := tsharkOn(t, file, args...)
+	_, left, _ := pairs(t, file)
+	left = ofOurs(left)
+	if len(lines) != 2*len(left) || len(left) != 2*kinds {
+		t.Fatalf("%d packets of %d frames:\n%s", len(lines), len(left), strings.Join(lines, "\n"))
+	}
+	for i, p := range left {
+		_, trailer, err := status.Split(p.bytes)
+		if err != nil {
+			t.Fatal(err)
+		}
+		word := binary.LittleEndian.AppendUint32(nil, uint32(trailer.Word))
+		for side, rest := range []string{"\t", fmt.Sprintf("0x%s\t%d", trailer.Word, trailer.Reason)} {
+			iface := []string{"ctsw", "ctsh"}[side]
+			want := fmt.Sprintf("%s\t%d\t0\t%x\t%s\t%s", iface, trailer.Ordinal, word, rest, p.comment)
+			got := strings.Split(lines[2*i+side], "\t")
+			got[3] = strings.NewReplacer(" ", "", ":", "").Replace(got[3]) // which versions write otherwise
+			if line := strings.Join(got, "\t"); line != want {
+				t.Errorf("tshark says\n%q, want\n%q", line, want)
+			}
+		}
+	}
+	if failed := tsharkOn(t, file, "-Y", "tapsec.reason"); len(failed) != len(left) {
+		t.Errorf("%d frames have a trailer, want %d", len(failed), len(left))
 	}
 }
