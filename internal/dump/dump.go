@@ -1,6 +1,6 @@
 // Package dump writes a capture that is under way into files, as dumpcap does: into one, into
-// one after the other of which the latest stay, or to a pipe. What it writes ends behind a
-// whole frame, whatever ends the capture.
+// one after the other of which the latest stay, or to a pipe. A file ends behind a whole frame,
+// whatever ends the capture but the death of this process.
 package dump
 
 import (
