@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -80,22 +79,7 @@ func TestDist(t *testing.T) {
 			t.Errorf("lintian: %v\n%s", err, said)
 		}
 	}
-}
-
-// The image's description copies what make dist leaves, and starts it.
-func TestContainerfile(t *testing.T) {
-	text, err := os.ReadFile("../../packaging/Containerfile")
-	if err != nil {
-		t.Fatal(err)
-	}
-	built, err := os.ReadFile("../../packaging/build")
-	if err != nil {
-		t.Fatal(err)
-	}
-	copied := regexp.MustCompile(`(?m)^COPY (\S+)\$\{TARGETARCH\} (\S+)$`).FindSubmatch(text)
-	if copied == nil || !bytes.Contains(built, []byte("/"+string(copied[1])+"$arch")) || !bytes.Contains(text, []byte(`ENTRYPOINT ["`+string(copied[2])+`"]`)) {
-		t.Errorf("the image copies and starts %q", copied)
-	}
+	t.Run("image", func(t *testing.T) { image(t, one) })
 }
 
 const site = `wire: {name: wire0}
