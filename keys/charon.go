@@ -18,7 +18,7 @@ var (
 	charonStart  = regexp.MustCompile(`(?m)(?:^|\s)\d{2,}\[(?:CFG|CHD|DMN|ENC|IKE|JOB|KNL|LIB|NET)\d?\] `)
 	charonLine   = regexp.MustCompile(`(?:^|\s)(\d{2,})\[([A-Z]{3})\d?\] (?:<[^>]*> )?(.*)`)
 	charonKey    = regexp.MustCompile(`^((?:encryption|integrity) (?:initiator|responder)) key => (\d+) bytes`)
-	charonDump   = regexp.MustCompile(`^ +\d+: ((?:[0-9A-F]{2} )+)`)
+	charonDump   = regexp.MustCompile(`^ +\d+: ((?:[0-9A-F]{2}(?: |$))+)`)
 	charonUsing  = regexp.MustCompile(`^ +using (\S+) for (encryption|integrity)`)
 	charonAdding = regexp.MustCompile(`^(?:adding|registering) (inbound|outbound) (ESP|AH) SA`)
 	charonSPI    = regexp.MustCompile(`^ +SPI 0x([0-9a-f]+), src (\S+) dst (\S+)`)
@@ -85,7 +85,7 @@ type worker struct {
 func parseCharon(text string) *found {
 	c := charon{map[string]*worker{}, map[message]*agreement{}, map[[2]netip.Addr]bool{}, map[sa.ID]bool{}, map[string]int{}, map[string][2]int{}, nil}
 	for i, line := range strings.Split(text, "\n") {
-		m := charonLine.FindStringSubmatch(strings.TrimRight(line, "\r"))
+		m := charonLine.FindStringSubmatch(strings.TrimRight(line, " \t"))
 		if m == nil {
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -37,6 +38,11 @@ func TestTextsTravel(t *testing.T) {
 			"quoted in a mail":        func(b []byte) []byte { return prefixed(b, "> ") },
 			"quoted twice":            func(b []byte) []byte { return prefixed(b, "> >> ") },
 			"indented":                func(b []byte) []byte { return prefixed(b, "    ") },
+			"with blanks at the ends": func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("\n"), []byte(" \t\n")) },
+			"without":                 func(b []byte) []byte { return regexp.MustCompile(`(?m)[ \t]+$`).ReplaceAll(b, nil) },
+			"from a web page":         func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("  "), []byte("\u00a0 ")) },
+			"in colours":              func(b []byte) []byte { return prefixed(b, "\x1b[01;31m\x1b[K") },
+			"of a terminal":           func(b []byte) []byte { return append([]byte("\x1b]0;root@gw: ~\a\x1b[?2004l"), b...) },
 		} {
 			if got := summary(t, change(data)); got != want {
 				t.Errorf("%s, %s:\n%s\nwant\n%s", file, how, got, want)
@@ -272,6 +278,22 @@ func TestRing(t *testing.T) {
 			if least := int(min(window, seq)) - 3; s.Bitmap.Len() < least {
 				t.Errorf("window %d, seq %#x: %d bits, expected %d at least", window, seq, s.Bitmap.Len(), least)
 			}
+		}
+	}
+}
+
+// No text takes time by the square of its length: each of these would take longer than a
+// test may.
+func TestLongTexts(t *testing.T) {
+	const state = "src 192.0.2.1 dst 192.0.2.2\n\tproto esp spi 0x1 mode tunnel\n\treplay-window 0 flag esn\n\tauth sha1 0x1111111111111111111111111111111111111111\n"
+	for name, more := range map[string]string{
+		"continued":        strings.Repeat("foo \\\n", 500_000),
+		"command":          strings.Repeat("ip xfrm state add \\\n", 200_000),
+		"a window's words": "\tanti-replay esn context:\n\t replay_window 4294967295, bitmap-length 999999999\n\t" + strings.Repeat("ffffffff ", 3_000_000),
+	} {
+		read, err := Read("x", []byte(state+more))
+		if err != nil || len(read.All) != 1 {
+			t.Errorf("%s: %v, %v", name, read, err)
 		}
 	}
 }

@@ -197,7 +197,7 @@ func (l *list) remember(p parsed) {
 	if !p.numbered {
 		l.Unnumbered = append(l.Unnumbered, p.Name)
 	}
-	for _, what := range p.lost {
+	for _, what := range slices.Compact(slices.Sorted(slices.Values(p.lost))) {
 		l.lost[what] = append(l.lost[what], p.Name)
 	}
 }

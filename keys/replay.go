@@ -28,10 +28,10 @@ func (s *state) bits(words []string) {
 	for _, word := range words {
 		n, err := strconv.ParseUint(word, 16, 32)
 		if s.wanted--; err != nil || s.wanted < 0 {
-			s.wanted, s.bitmap = 0, nil
+			s.wanted, s.bitmap, s.printed = 0, nil, nil
 			return
 		}
-		s.bitmap, s.ring = append([]uint32{uint32(n)}, s.bitmap...), true
+		s.printed = append(s.printed, uint32(n))
 	}
 }
 

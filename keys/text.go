@@ -37,11 +37,18 @@ func fromUTF16(data []byte, order binary.ByteOrder) []byte {
 // quoteMark is what mail programs put before a quoted line.
 var quoteMark = regexp.MustCompile(`(?m)^[ \t]*(?:>[ \t]?)+`)
 
-// plainText is a text with one kind of line end and without quote marks.
+// escape is a terminal's escape sequence: CSI as for a colour, OSC as for a title (ECMA-48).
+var escape = regexp.MustCompile("\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?)")
+
+// plainText is a text with one kind of line end and of space, and without what a terminal and
+// a mail program add.
 func plainText(data []byte) string {
 	text := string(Text(data))
-	if strings.Contains(text, "\r") {
-		text = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(text)
+	if strings.ContainsAny(text, "\r\u00a0") {
+		text = strings.NewReplacer("\r\n", "\n", "\r", "\n", "\u00a0", " ").Replace(text)
+	}
+	if strings.Contains(text, "\x1b") {
+		text = escape.ReplaceAllString(text, "")
 	}
 	if isQuoted(text) {
 		text = quoteMark.ReplaceAllString(text, "")

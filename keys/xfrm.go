@@ -19,7 +19,8 @@ type state struct {
 	window            uint64
 	bitmap            []uint32 // Linux's, lowest word first
 	ring              bool     // the bitmap is a ring
-	wanted            int      // words of the bitmap still to come
+	printed           []uint32 // the bitmap as ip prints it, highest word first
+	wanted            int      // words of it still to come
 	command           bool     // not a block
 	algorithms        bool     // some line had one
 	skip              bool     // in the statistics, whose words mean something else
@@ -43,11 +44,9 @@ func parseXFRM(text string) *found {
 	x := xfrm{}
 	lines := strings.Split(text, "\n")
 	for i := 0; i < len(lines); i++ {
-		number, line := i+1, lines[i]
-		for x.continues(line) && i+1 < len(lines) {
-			i++
-			line = strings.TrimSuffix(line, `\`) + " " + lines[i]
-		}
+		number := i + 1
+		line, last := joined(lines, i)
+		i = last
 		if x.commands(line, number) {
 			continue
 		}
@@ -60,11 +59,19 @@ func parseXFRM(text string) *found {
 	return x.finish()
 }
 
-// continues reports whether a command continues on the next line. A line of ip -o ends in a
-// backslash, too.
-func (x *xfrm) continues(line string) bool {
-	words := strings.Fields(line)
-	return strings.HasSuffix(line, `\`) && words[0] != "src" && words[0][0] != '[' && !slices.Contains(events, words[0])
+// joined is line i with those that continue it, if it may be a command, and the number of the
+// last of them. A line of ip -o ends in a backslash, too.
+func joined(lines []string, i int) (line string, last int) {
+	words := strings.Fields(lines[i])
+	if !strings.HasSuffix(lines[i], `\`) || words[0] == "src" || words[0][0] == '[' || words[0] == `\` || slices.Contains(events, words[0]) {
+		return lines[i], i
+	}
+	var whole strings.Builder
+	for ; strings.HasSuffix(lines[i], `\`) && i+1 < len(lines); i++ {
+		whole.WriteString(strings.TrimSuffix(lines[i], `\`) + " ")
+	}
+	whole.WriteString(lines[i])
+	return whole.String(), i
 }
 
 // mayCommand reports whether a line may hold a command, which most lines of a listing
@@ -336,6 +343,10 @@ func (s *state) finish() parsed {
 	s.Suite, s.err = sa.ParseSuite(s.Protocol, strings.Trim(s.cipher+"-"+s.integrity, "-"))
 	if sa.ValidWindow(s.window) {
 		s.Window = uint32(s.window)
+	}
+	if len(s.printed) > 0 {
+		slices.Reverse(s.printed)
+		s.bitmap, s.ring = s.printed, true
 	}
 	s.Bitmap = s.received()
 	return s.parsed
