@@ -2,11 +2,14 @@ package capture
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
 	"math/bits"
 	"time"
+
+	"tapsec/internal/wrap"
 )
 
 // Block types (draft-ietf-opsawg-pcapng, section 11.1).
@@ -43,6 +46,7 @@ const (
 	byteOrderMagic = 0x1a2b3c4d
 	maxMetadata    = 1 << 20 // bytes of a section header or interface description
 	maxInterfaces  = 1 << 16 // in one section
+	maxName        = 255     // bytes of an interface's name
 )
 
 // pcapng is the newer format: blocks in sections, each with its own byte order and interfaces.
@@ -123,7 +127,7 @@ func (p *pcapng) block(in *bufio.Reader) (kind uint32, body int64, err error) {
 	}
 	length := p.order.Uint32(h[4:])
 	if length < 12 || length%4 != 0 {
-		return 0, 0, fmt.Errorf("expected a block length that is a multiple of 4 and at least 12, found %d", length)
+		return 0, 0, fmt.Errorf("expected a block length that is a multiple of 4 and at least 12, found %d%s", length, damaged)
 	}
 	return p.order.Uint32(h[:]), int64(length) - 12, nil
 }
@@ -188,7 +192,7 @@ func (p *pcapng) describe(in *bufio.Reader, body int64) error {
 func (i *ngInterface) option(code uint16, v []byte, order binary.ByteOrder) error {
 	switch {
 	case code == optName:
-		i.name = string(v)
+		i.name = wrap.Printable(string(bytes.TrimRight(v[:min(len(v), maxName)], "\x00")))
 	case code == optTimeShift && len(v) == 8:
 		i.shift = int64(order.Uint64(v))
 	case code == optTimeUnit && len(v) == 1:
@@ -208,11 +212,16 @@ func (i *ngInterface) option(code uint16, v []byte, order binary.ByteOrder) erro
 	return nil
 }
 
-// time converts a timestamp of the interface.
+// time converts a timestamp of the interface. One outside of the years 1 to 9999 is none.
 func (i *ngInterface) time(stamp uint64) time.Time {
+	const first, last = -62135596800, 253402300799 // seconds from 1970
+	seconds := stamp / i.perSecond
+	if seconds > last-first || i.shift < first-last || i.shift > last || int64(seconds)+i.shift < first || int64(seconds)+i.shift > last {
+		return time.Time{}
+	}
 	high, low := bits.Mul64(stamp%i.perSecond, 1e9)
 	nanos, _ := bits.Div64(high, low, i.perSecond)
-	return time.Unix(int64(stamp/i.perSecond)+i.shift, int64(nanos)).UTC()
+	return time.Unix(int64(seconds)+i.shift, int64(nanos)).UTC()
 }
 
 // packet reads the fixed part of a block that holds a frame. A Simple Packet Block has only the

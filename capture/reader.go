@@ -9,7 +9,6 @@ package capture
 import (
 	"bufio"
 	"bytes"
-	"compress/gzip"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,9 +16,6 @@ import (
 	"math/bits"
 	"slices"
 	"time"
-
-	"github.com/klauspost/compress/zstd"
-	"github.com/pierrec/lz4/v4"
 
 	"tapsec/status"
 )
@@ -100,6 +96,9 @@ func NewReader(r io.Reader) (*Reader, error) {
 		return nil, fmt.Errorf("capture: %w", err)
 	}
 	magic, err := in.Peek(4)
+	if err == io.EOF && len(magic) == 0 {
+		return nil, fmt.Errorf("capture: expected a pcap or pcapng file, found nothing at all: %w", io.ErrUnexpectedEOF)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("capture: no pcap or pcapng header: %w", unexpected(err))
 	}
@@ -134,30 +133,6 @@ func (r *Reader) BeforeRead(do func()) { r.idle.do = do }
 // Skipped counts the frames left out so far because their link type is not understood.
 func (r *Reader) Skipped() []Skipped { return r.skipped }
 
-// plain decompresses a capture, if it is compressed.
-func plain(in *bufio.Reader) (*bufio.Reader, error) {
-	magic, _ := in.Peek(4)
-	var text io.Reader
-	var err error
-	what := ""
-	switch {
-	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
-		what = "gzip"
-		text, err = gzip.NewReader(in)
-	case bytes.Equal(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		what = "zstd"
-		text, err = zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(1<<30))
-	case bytes.Equal(magic, []byte{0x04, 0x22, 0x4d, 0x18}):
-		text = lz4.NewReader(in)
-	default:
-		return in, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", what, err)
-	}
-	return bufio.NewReaderSize(text, 1<<16), nil
-}
-
 func formatOf(magic uint32, in *bufio.Reader) (format, error) {
 	if magic == blockSection {
 		return &pcapng{}, nil
@@ -176,7 +151,7 @@ func formatOf(magic uint32, in *bufio.Reader) (format, error) {
 			return newPcap(in, order, 1000, 24)
 		}
 	}
-	return nil, fmt.Errorf("expected a pcap or pcapng file, found one that starts with %#08x", magic)
+	return nil, fmt.Errorf("expected a pcap or pcapng file, found %s", other(in))
 }
 
 // Next reads a frame. It lies in the Reader's buffer until the next call, with status.Tailroom
@@ -228,7 +203,7 @@ const maxSkipped = 1 << 10 // kinds
 
 func (r *Reader) read(rec *record) ([]byte, error) {
 	if rec.captured > MaxFrame {
-		return nil, fmt.Errorf("expected at most %d captured bytes, found %d", MaxFrame, rec.captured)
+		return nil, fmt.Errorf("expected at most %d captured bytes, found %d%s", MaxFrame, rec.captured, damaged)
 	}
 	end := etherLen + int(rec.captured)
 	r.buf = slices.Grow(r.buf[:0], end+status.Tailroom)[:end]
@@ -271,13 +246,23 @@ func skip(in *bufio.Reader, n int64) error {
 	return nil
 }
 
-// unexpected makes io.EOF io.ErrUnexpectedEOF.
+// unexpected is err, but for the end of the file, which is none between two records.
 func unexpected(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return cutShort{}
 	}
 	return err
 }
+
+// cutShort is io.ErrUnexpectedEOF in words.
+type cutShort struct{}
+
+func (cutShort) Error() string { return "the file ends here, cut off or not yet written to its end" }
+
+func (cutShort) Unwrap() error { return io.ErrUnexpectedEOF }
+
+// damaged ends messages on a record that cannot be one.
+const damaged = "; from here on the file is damaged, or another one was joined to it (mergecap joins captures)"
 
 // pcap is the older format: a header of 24 bytes, then records of 16 bytes (24 in
 // Kuznetzov's form) and the frame.
@@ -307,12 +292,28 @@ func (p *pcap) header(in *bufio.Reader) (record, error) {
 	if _, err := io.ReadFull(in, h[:p.length]); err != nil {
 		return record{}, err
 	}
+	if err := p.doubt(in, h[:16]); err != nil {
+		return record{}, err
+	}
 	captured, length := p.order.Uint32(h[8:]), p.order.Uint32(h[12:])
 	seconds, fraction := int64(p.order.Uint32(h[:])), int64(p.order.Uint32(h[4:]))
 	rec := record{link: p.link, captured: captured}
 	rec.Time, rec.Missing = time.Unix(seconds, fraction*p.unit).UTC(), missing(captured, length)
 	rec.origin.stamp = uint64(seconds*1e9/p.unit + fraction)
 	return rec, nil
+}
+
+// doubt is the error for the head of a record that is none: zeros, as a machine that lost its
+// power leaves at the end of a file, and the header of another file.
+func (p *pcap) doubt(in *bufio.Reader, h []byte) error {
+	zeros := make([]byte, len(h))
+	if more, _ := in.Peek(len(h)); bytes.Equal(h, zeros) && bytes.Equal(more, zeros) {
+		return errors.New("found zeros; the rest of the file was never written")
+	}
+	if version := h[4:8]; bytes.Equal(h[8:], zeros[8:]) && p.order.Uint16(version) == 2 && p.order.Uint16(version[2:]) == 4 && p.order.Uint32(h)>>16 == 0xa1b2 {
+		return errors.New("another capture begins here; mergecap joins captures")
+	}
+	return nil
 }
 
 // missing is the number of bytes that the capture lacks of a frame.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
+	"github.com/klauspost/compress/zstd"
 
 	"tapsec/status"
 )
@@ -285,8 +286,21 @@ func TestReaderRefuses(t *testing.T) {
 		file []byte
 		want string
 	}{
-		{"empty", nil, "no pcap or pcapng header"},
-		{"text", []byte("hello, world"), "starts with 0x6c6c6568"},
+		{"empty", nil, "found nothing at all"},
+		{"text", []byte("hello, world\n"), "found text"},
+		{"text of Windows", []byte("\xef\xbb\xbfsrc 192.0.2.1\r\n"), "found text"},
+		{"no text", []byte("\x7fELF\x02\x01\x01\x00"), "starts with 7f 45 4c 46; editcap"},
+		{"cut in its header", version[:20], "the file ends here"},
+		{"cut in a frame", pcapFile(le, 0xa1b2c3d4, 1, []byte{1, 2, 3})[:42], "frame 1: the file ends here"},
+		{"xz", []byte("\xfd7zXZ\x00\x00\x04"), "found xz; give what xz -dc makes of it"},
+		{"lz4 of the kernel", []byte("\x02\x21\x4c\x18\x00\x00"), "lz4 -dc"},
+		{"bzip2", []byte("BZh91AY"), "bzip2 -dc"},
+		{"zip", []byte("PK\x03\x04\x14"), "unzip -p"},
+		{"gzip twice", gzipped(gzipped(nil)), "gzip in a compressed file"},
+		{"snoop", []byte("snoop\x00\x00\x00"), "found snoop; give what editcap makes of it"},
+		{"zeros behind", slices.Concat(pcapFile(le, 0xa1b2c3d4, 1, []byte{1}), make([]byte, 4096)), "frame 2: found zeros"},
+		{"cat of two", slices.Concat(pcapFile(le, 0xa1b2c3d4, 1, []byte{1}), pcapFile(le, 0xa1b23c4d, 1, []byte{1})), "frame 2: another capture begins here; mergecap"},
+		{"junk behind blocks", ng([]byte("junkyard")), "found 1685217657; from here on the file is damaged"},
 		{"pcap version", version, "expected pcap version 2, found 3"},
 		{"pcapng version", ngVersion, "expected pcapng version 1, found 2"},
 		{"huge frame", huge, "frame 1: expected at most 262144 captured bytes, found 4294967280"},
@@ -313,6 +327,61 @@ func TestReaderRefuses(t *testing.T) {
 	for _, v := range []byte{0, 19, 0x80, 0x80 | 63} {
 		if _, err := readAll(bytes.NewReader(slices.Concat(unit(v), packet))); err != nil {
 			t.Errorf("unit %#x: %v", v, err)
+		}
+	}
+}
+
+func gzipped(b []byte) []byte {
+	var to bytes.Buffer
+	z := gzip.NewWriter(&to)
+	_, _ = z.Write(b)
+	_ = z.Close()
+	return to.Bytes()
+}
+
+// What else stands in front of what is compressed: pzstd begins with a frame that tells lengths.
+func TestReaderSkippableFrames(t *testing.T) {
+	file := pcapFile(binary.LittleEndian, 0xa1b2c3d4, 1, []byte{1, 2, 3})
+	z, err := zstd.NewWriter(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, front := range map[string]string{"one": "\x50\x2a\x4d\x18\x04\x00\x00\x00abcd", "two": "\x5f\x2a\x4d\x18\x00\x00\x00\x00\x51\x2a\x4d\x18\x01\x00\x00\x00a"} {
+		if all, err := readAll(bytes.NewReader(z.EncodeAll(file, []byte(front)))); err != nil || len(all) != 1 {
+			t.Errorf("%s: %d frames, %v", name, len(all), err)
+		}
+	}
+	if _, err := readAll(strings.NewReader("\x50\x2a\x4d\x18\xff\xff\xff\xff")); err == nil {
+		t.Error("a skippable frame alone was taken for a capture")
+	}
+}
+
+// An interface's name is whatever the capture's author wrote, and goes to terminals.
+func TestReaderInterfaceNames(t *testing.T) {
+	for name, want := range map[string]string{"eth0\x00": "eth0", "\x1b]0;x\a\u202e\r\n": " ]0;x    ", "b\xc3\xbcro": "b\u00fcro", "\xff": "\ufffd", strings.Repeat("x", 1000): strings.Repeat("x", 255)} {
+		option := binary.LittleEndian.AppendUint16([]byte{optName, 0}, uint16(len(name)))
+		option = append(option, append([]byte(name), make([]byte, -len(name)&3)...)...)
+		packet := ngBlock(binary.LittleEndian, blockEnhanced, []uint32{0, 0, 0, 1, 1}, 1)
+		all, err := readAll(bytes.NewReader(append(ngHeader(binary.LittleEndian, option...), packet...)))
+		if err != nil || len(all) != 1 || all[0].Interface != want {
+			t.Errorf("%q: %v, %v", name, all, err)
+		}
+	}
+}
+
+// A time that RFC 3339 cannot write is none.
+func TestReaderTimes(t *testing.T) {
+	for _, c := range []struct {
+		shift int64
+		stamp uint64
+		year  int // 1: no time
+	}{{0, 0, 1970}, {0, 1<<64 - 1, 1}, {253402300799, 0, 9999}, {253402300799, 1, 1}, {-62135596799, 0, 1}, {-62135596801, 0, 1},
+		{1<<63 - 1, 5, 1}, {-1 << 63, 5, 1}, {-62135596800 - 5, 5 + 31536000, 2}} {
+		option := binary.LittleEndian.AppendUint64([]byte{optTimeUnit, 0, 1, 0, 0, 0, 0, 0, optTimeShift, 0, 8, 0}, uint64(c.shift))
+		packet := ngBlock(binary.LittleEndian, blockEnhanced, []uint32{0, uint32(c.stamp >> 32), uint32(c.stamp), 1, 1}, 1)
+		all, err := readAll(bytes.NewReader(append(ngHeader(binary.LittleEndian, option...), packet...)))
+		if err != nil || len(all) != 1 || all[0].Time.Year() != c.year {
+			t.Errorf("%+v: %v, %v", c, all, err)
 		}
 	}
 }

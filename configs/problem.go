@@ -7,8 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 
+	"tapsec/internal/wrap"
 	"tapsec/keys"
 	"tapsec/sa"
 )
@@ -103,13 +103,7 @@ func isKeyField(name string) bool { return keyField.MatchString(name) && name !=
 // redact makes text fit for messages: it masks anything that looks like a key, removes
 // whatever could move a terminal's cursor, and shortens what is too long.
 func redact(text string) string {
-	text = keys.Redact(text)
-	text = strings.Map(func(r rune) rune {
-		if r == '\t' || !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, text)
+	text = wrap.Printable(keys.Redact(text))
 	if runes := []rune(text); len(runes) > 240 {
 		text = string(runes[:240]) + " ..."
 	}

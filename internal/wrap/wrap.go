@@ -1,7 +1,11 @@
 // Package wrap fits text to a terminal, for people to read.
 package wrap
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+	"unicode"
+)
 
 // Width is a terminal's, in columns.
 const Width = 80
@@ -69,4 +73,15 @@ func Count[N int | uint64](n N, thing string) string {
 		thing += "s"
 	}
 	return fmt.Sprintf("%d %s", n, thing)
+}
+
+// Printable is a text of others as a terminal may have it: whatever is not printable, such as
+// the beginning of an escape sequence, becomes a space.
+func Printable(text string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, text)
 }

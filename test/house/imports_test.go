@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 	"esp":     {"sa", "status", "internal/mac"},
 	"ah":      {"sa", "status", "wire", "internal/mac"},
 	"keys":    {"sa"},
-	"capture": {"status"},
+	"capture": {"status", "internal/wrap"},
 
 	"pipeline": {"wire", "sa", "esp", "ah", "status"},
 
