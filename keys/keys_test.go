@@ -171,6 +171,15 @@ func TestXFRMForms(t *testing.T) {
 	if sas, _, _ = split(Read("two", []byte(sa1+other))); len(sas) != 2 || sas[1].Name != "esp-c0010001-192.0.2.2" {
 		t.Errorf("an SPI at two destinations gives %v", sas)
 	}
+	for from, to := range map[string]string{"src 192.0.2.1 dst 192.0.2.2": "src ::ffff:192.0.2.1 dst ::ffff:192.0.2.2",
+		"src fe80::1 dst fe80::2": "src fe80::1%eth0 dst fe80::2%eth0"} {
+		plain := strings.Replace(sa1, "src 192.0.2.1 dst 192.0.2.2", from, 1) + "\tsel src 192.0.2.0/24 dst 192.0.2.0/24\n"
+		want, _, _ := split(Read("plain", []byte(plain)))
+		got, _, err := split(Read(to, []byte(strings.NewReplacer(from, to, "192.0.2.0/24", "::ffff:192.0.2.0/120").Replace(plain))))
+		if len(want) != 1 || len(got) != 1 || describe(got[0]) != describe(want[0]) {
+			t.Errorf("%s gives %v, %v, expected %v", to, got, err, want)
+		}
+	}
 	old := "src 192.0.2.1 dst 192.0.2.2\n\tproto esp spi 0x1000 mode tunnel\n\tauth sha256 0x" + strings.Repeat("11", 32) +
 		"\n\tenc aes 0x" + strings.Repeat("22", 16) + "\n"
 	if sas, _, _ = split(Read("old names", []byte(old))); len(sas) != 1 || sas[0].Suite.Name != "aes128-sha256_96" {

@@ -54,6 +54,9 @@ func prefix(text string) (netip.Prefix, error) {
 	if err != nil {
 		return p, fmt.Errorf("expected an address or a prefix, found %s", sa.Quote(text))
 	}
+	if a := p.Addr(); a.Is4In6() && p.Bits() >= 96 {
+		p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
+	}
 	if p.Bits() == 0 {
 		return netip.Prefix{}, nil
 	}

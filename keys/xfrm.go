@@ -210,9 +210,8 @@ func number(words []string, word string) uint64 {
 }
 
 func (s *state) addresses(words []string) error {
-	src, err1 := netip.ParseAddr(after(words, "src"))
-	dst, err2 := netip.ParseAddr(after(words, "dst"))
-	if err1 != nil || err2 != nil {
+	src, dst := address(after(words, "src")), address(after(words, "dst"))
+	if !src.IsValid() || !dst.IsValid() {
 		return errors.New("expected src ADDRESS dst ADDRESS")
 	}
 	s.between(src, dst)

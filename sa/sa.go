@@ -12,6 +12,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"tapsec/wire"
 )
@@ -179,12 +182,23 @@ type Problem struct {
 // Error gives field and message.
 func (p Problem) Error() string { return p.Field + ": " + p.Msg }
 
+// MaxName is the longest name of an SA, in characters.
+const MaxName = 128
+
+// validName reports whether a name may go to terminals, logs and pages as it is.
+func validName(name string) bool {
+	return utf8.RuneCountInString(name) <= MaxName && !strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) })
+}
+
 // Check returns everything that is wrong with the SA by itself. A cipher without integrity
 // is accepted only if bundled says that an AH covers it.
 func (s *SA) Check(bundled, allowLegacy bool) []Problem {
 	var bad []Problem
 	say := func(field, format string, args ...any) {
 		bad = append(bad, Problem{field, fmt.Sprintf(format, args...)})
+	}
+	if !validName(s.Name) {
+		say("name", "expected at most %d characters that can be printed", MaxName)
 	}
 	if s.SPI == 0 {
 		say("spi", "0 is reserved and never on the wire (RFC 4303 section 2.1)")

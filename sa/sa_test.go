@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -23,6 +24,12 @@ func TestCheck(t *testing.T) {
 	}{
 		{"nothing wrong", func(s *SA) {}, false, false, nil},
 		{"source too", func(s *SA) { s.Src = netip.MustParseAddr("192.0.2.9") }, false, false, nil},
+		{"a name with spaces", func(s *SA) { s.Name = "büro, 2. Stock" }, false, false, nil},
+		{"the longest name", func(s *SA) { s.Name = strings.Repeat("ü", MaxName) }, false, false, nil},
+		{"a longer name", func(s *SA) { s.Name = strings.Repeat("n", MaxName+1) }, false, false, []string{"name"}},
+		{"a name that moves the cursor", func(s *SA) { s.Name = "\x1b[2J" }, false, false, []string{"name"}},
+		{"a name of two lines", func(s *SA) { s.Name = "a\nb" }, false, false, []string{"name"}},
+		{"a name that turns what follows round", func(s *SA) { s.Name = "a\u202e" }, false, false, []string{"name"}},
 		{"SPI 0", func(s *SA) { s.SPI = 0 }, false, false, []string{"spi"}},
 		{"reserved SPI is a warning only", func(s *SA) { s.SPI = 1 }, false, false, nil},
 		{"no mode", func(s *SA) { s.Mode = 0 }, false, false, []string{"mode"}},
