@@ -174,7 +174,7 @@ func (a *Appliance) open() (err error) {
 		a.metrics, err = metrics.Open(o.Metrics, func() []control.Counter {
 			all, _ := a.Counters("") // of all, which no name can fail
 			return all
-		})
+		}, a.log)
 		if err != nil {
 			return inputError(err)
 		}

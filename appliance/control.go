@@ -21,7 +21,7 @@ func (a *Appliance) answer() (err error) {
 	if a.options.Control == "" {
 		return nil
 	}
-	c := server.Config{SAs: lifecycle{a}, Events: &a.events.all, Documents: map[string]func() any{
+	c := server.Config{SAs: lifecycle{a}, Events: &a.events.all, Log: a.log, Documents: map[string]func() any{
 		"moved":  func() any { return a.nic.Summary() },
 		"status": func() any { return a.status() },
 	}}

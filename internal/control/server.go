@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -24,10 +25,9 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/net/netutil"
-
 	"tapsec/control"
 	"tapsec/internal/event"
+	"tapsec/internal/serve"
 	"tapsec/keys"
 	"tapsec/sa"
 )
@@ -56,6 +56,7 @@ type Config struct {
 	SAs       SAs
 	Events    *event.Log // nil: there are none
 	Streams   map[string]Stream
+	Log       *slog.Logger // what the server lacks is said here; nil: nowhere
 }
 
 const (
@@ -93,17 +94,23 @@ var documentName = regexp.MustCompile(`^[a-z0-9-]+$`)
 func Open(path string, c Config) (*Server, error) {
 	s := &Server{config: c, path: path, ended: make(chan error, 1), ending: make(chan struct{}), follow: make(chan struct{}, maxFollowers), watch: make(chan struct{}, maxWatchers)}
 	s.route()
+	log := c.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	l, err := listen(path)
 	if err != nil {
 		return nil, err
 	}
 	if s.made, err = os.Lstat(path); err != nil {
 		l.Close()
+		os.Remove(path)
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	s.http = http.Server{Handler: onlyOwner(s.mux), ConnContext: withPeer, ReadTimeout: serverPause, WriteTimeout: serverPause, MaxHeaderBytes: maxBody}
+	s.http = http.Server{Handler: onlyOwner(s.mux), ConnContext: withPeer, ReadTimeout: serverPause, WriteTimeout: serverPause,
+		MaxHeaderBytes: maxBody, ErrorLog: serve.Log(log)}
 	s.http.SetKeepAlivesEnabled(false) // nobody holds one of the few connections longer than a request takes
-	go func() { s.ended <- s.serve(netutil.LimitListener(peers{l}, maxClients)) }()
+	go func() { s.ended <- s.serve(serve.Limit(peers{l}, maxClients, log)) }()
 	return s, nil
 }
 

@@ -5,6 +5,7 @@ package metrics
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net"
 	"net/http"
@@ -13,9 +14,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	"golang.org/x/net/netutil"
 
 	"tapsec/control"
+	"tapsec/internal/serve"
 )
 
 const (
@@ -29,9 +30,9 @@ type Server struct {
 	http     http.Server
 }
 
-// Open listens on a TCP address, such as 127.0.0.1:9464, and calls counters for each scrape.
-// Whoever reaches the address sees the names of SAs, but no key.
-func Open(address string, counters func() []control.Counter) (*Server, error) {
+// Open listens on a TCP address, such as 127.0.0.1:9464, and calls counters for each scrape. What it
+// lacks is said to the log. Whoever reaches the address sees the names of SAs, but no key.
+func Open(address string, counters func() []control.Counter, log *slog.Logger) (*Server, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
@@ -40,8 +41,9 @@ func Open(address string, counters func() []control.Counter) (*Server, error) {
 	registry.MustRegister(collector(counters))
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{EnableOpenMetrics: true}))
-	s := &Server{listener: l, http: http.Server{Handler: mux, ReadTimeout: pause, WriteTimeout: pause, MaxHeaderBytes: 4 << 10}}
-	go func() { _ = s.http.Serve(netutil.LimitListener(l, maxClients)) }() // until Close
+	s := &Server{listener: l, http: http.Server{Handler: mux, ReadTimeout: pause, WriteTimeout: pause, MaxHeaderBytes: 4 << 10,
+		ErrorLog: serve.Log(log)}}
+	go func() { _ = s.http.Serve(serve.Limit(l, maxClients, log)) }() // until Close
 	return s, nil
 }
 
