@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tapsec/configs"
@@ -101,6 +102,7 @@ type Appliance struct {
 	losses   losses
 	events   events
 	ready    chan struct{}
+	flows    atomic.Bool // frames do, since the log has said so
 	began    time.Time
 
 	mu     sync.Mutex      // held by what changes the configuration
@@ -271,7 +273,8 @@ func (a *Appliance) Run(ctx context.Context) error {
 	if a.mirror != nil {
 		go func() { stop(a.mirror.Run(ctx)) }()
 	}
-	a.announce()
+	go a.announce(ctx)
+	defer func() { stop(nil); <-a.ready }()
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	logs := watchLogs(a.config.Logs)
@@ -303,19 +306,28 @@ func (a *Appliance) Run(ctx context.Context) error {
 // second when there are none. A worker whose count stands still moves no frames.
 func (a *Appliance) Rounds() []uint64 { return a.nic.Rounds() }
 
-// Ready returns a channel that is closed when frames flow.
+// Ready returns a channel that is closed when frames flow, or when Run ends before they do.
 func (a *Appliance) Ready() <-chan struct{} { return a.ready }
+
+// Flows reports whether frames have begun to flow.
+func (a *Appliance) Flows() bool { return a.flows.Load() }
 
 // Steering returns how a frame's queue is chosen.
 func (a *Appliance) Steering() tap.Steering { return a.ports.steering }
 
-// announce waits until the kernel sends through both interfaces, and says so.
-func (a *Appliance) announce() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if err := a.ports.ready(); err != nil {
+// announce waits until the kernel sends through both interfaces, which one without the other
+// end may never do, and says so, unless ctx ends.
+func (a *Appliance) announce(ctx context.Context) {
+	defer close(a.ready)
+	err := a.ports.ready(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
 		a.log.Warn("an interface does not come up", "err", err)
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.ports.follow(a.tellInterface)
 	engine, why := a.nic.Engine()
 	a.tell(event.Engine, slog.String("is", engine.String()), slog.String("why", why))
@@ -326,7 +338,7 @@ func (a *Appliance) announce() {
 		a.log.Info("queues", "are", a.config.Queues, "steered_by", a.ports.steering, "why", a.ports.steerWhy)
 	}
 	a.log.LogAttrs(context.Background(), slog.LevelInfo, "ready", a.shape()...)
-	close(a.ready)
+	a.flows.Store(true)
 }
 
 // tick is called each second, beside the frames.

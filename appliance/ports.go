@@ -3,6 +3,7 @@
 package appliance
 
 import (
+	"context"
 	"errors"
 	"net"
 
@@ -147,9 +148,11 @@ func (a *Appliance) warnOfSums() {
 	}
 }
 
-// ready waits until the kernel sends through both ports; that takes a moment if one was up before it was
-// opened.
-func (p *ports) ready() error { return errors.Join(p.wireWatch.Ready(), p.hostWatch.Ready()) }
+// ready waits until the kernel sends through both ports, or until ctx ends; that takes a moment if one was up
+// before it was opened.
+func (p *ports) ready(ctx context.Context) error {
+	return errors.Join(p.wireWatch.Ready(ctx), p.hostWatch.Ready(ctx))
+}
 
 // follow calls changed with the name of each interface that goes down or comes up.
 func (p *ports) follow(changed func(name string, up bool)) {

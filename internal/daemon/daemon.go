@@ -55,7 +55,9 @@ func (d *Daemon) Run(a *appliance.Appliance) error {
 		select {
 		case <-ready:
 			ready = nil
-			d.service.Ready()
+			if a.Flows() {
+				d.service.Ready()
+			}
 		case <-second.C:
 			if ready == nil && beat.Beats(a.Rounds()) {
 				d.service.Watchdog()

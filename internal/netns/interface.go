@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -65,15 +66,15 @@ const readyWithin = 10 * time.Second
 func Ready(names ...string) error {
 	deadline := time.Now().Add(readyWithin)
 	for _, name := range names {
-		if err := ready(name, deadline, func() (netlink.Link, error) { return netlink.LinkByName(name) }); err != nil {
+		if err := ready(context.Background(), name, deadline, func() (netlink.Link, error) { return netlink.LinkByName(name) }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func ready(name string, deadline time.Time, look func() (netlink.Link, error)) error {
-	for {
+func ready(ctx context.Context, name string, deadline time.Time, look func() (netlink.Link, error)) error {
+	for ctx.Err() == nil {
 		link, err := look()
 		if err != nil {
 			return fmt.Errorf("wait for %s: %w", name, err)
@@ -86,6 +87,7 @@ func ready(name string, deadline time.Time, look func() (netlink.Link, error)) e
 		}
 		time.Sleep(time.Millisecond)
 	}
+	return ctx.Err()
 }
 
 // SetMTU sets an interface's MTU in bytes, without the Ethernet header.

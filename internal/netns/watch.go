@@ -1,6 +1,7 @@
 package netns
 
 import (
+	"context"
 	"fmt"
 	"sync"
 	"time"
@@ -78,10 +79,10 @@ func (w *Watch) Look() {
 // running reports whether an interface with these flags sends and receives.
 func running(flags uint32) bool { return flags&unix.IFF_UP != 0 && flags&unix.IFF_RUNNING != 0 }
 
-// Ready waits until the interface really sends, as the function of that name does.
-func (w *Watch) Ready() error {
+// Ready waits until the interface really sends, as the function of that name does, or until ctx ends.
+func (w *Watch) Ready(ctx context.Context) error {
 	a := w.link.Attrs()
-	return ready(a.Name, time.Now().Add(readyWithin), func() (netlink.Link, error) { return w.netlink.LinkByIndex(a.Index) })
+	return ready(ctx, a.Name, time.Now().Add(readyWithin), func() (netlink.Link, error) { return w.netlink.LinkByIndex(a.Index) })
 }
 
 // MTU returns the interface's in bytes, without the Ethernet header, as it is now.
