@@ -4,7 +4,7 @@ GO ?= go
 PEERS = python3-scapy tshark tcpdump iproute2 iputils-ping iperf3 ethtool procps \
 	user-mode-linux kmod libipsec-mb-dev strongswan-charon strongswan-swanctl libcharon-extra-plugins \
 	libstrongswan-standard-plugins libstrongswan-extra-plugins systemd gdb prometheus curl chromium gcc \
-	tmux lintian mmdebstrap hugo buildah
+	tmux lintian mmdebstrap hugo buildah strace
 INTEROP = $(CURDIR)/bin/interop
 FUZZTIME ?= 10m
 SOAK ?= 2m

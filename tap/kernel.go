@@ -39,7 +39,7 @@ func (d *Device) Drops() (Drops, error) {
 	for queue := range d.queues {
 		lost, err := d.ringDrops(queue)
 		if err != nil {
-			return got, err
+			return got, fmt.Errorf("drop counter of the packet socket on %s: %w", d.name, err)
 		}
 		got.Tx += lost
 	}
@@ -230,9 +230,12 @@ func sameFile(a, b int) bool {
 }
 
 // present reports whether the current namespace has the interface.
-func present(ifr unix.Ifreq) bool {
+func present(ifr unix.Ifreq) (bool, error) {
 	err := interfaceIoctl(unix.SIOCGIFFLAGS, &ifr)
-	return !errors.Is(err, unix.ENODEV)
+	if errors.Is(err, unix.ENODEV) {
+		return false, nil
+	}
+	return true, err
 }
 
 // interfaceIoctl asks the current namespace about the interface that ifr names. Any socket will do;

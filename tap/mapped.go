@@ -362,8 +362,15 @@ func (m *mapped) frame() ([]byte, error) {
 func (m *mapped) receive(own []byte) ([]byte, error) {
 	for {
 		frame, err := m.message.receive(m.in, own)
-		if err != unix.EINTR && err != unix.ENETDOWN { // ENETDOWN comes once after the interface went down
+		switch {
+		case err == unix.EINTR, err == unix.ENETDOWN: // ENETDOWN comes once after the interface went down
+		case err == unix.EAGAIN || !refused(err):
 			return frame, err
+		case m.stopped.Load():
+			return nil, unix.EAGAIN
+		default: // memory is short; whoever asks for a frame that is too long for its slot must get that one
+			m.count.Add(1)
+			time.Sleep(longestPause)
 		}
 	}
 }
@@ -383,6 +390,8 @@ func (m *mapped) sleep() error {
 	n, err := unix.Poll(m.polled, int(limit/time.Millisecond))
 	switch {
 	case errors.Is(err, unix.EINTR):
+	case refused(err): // memory is short
+		time.Sleep(longestPause)
 	case err != nil:
 		return fmt.Errorf("wait for %s: %w", m.direction.from.name, err)
 	case n == 0:

@@ -41,6 +41,9 @@ func AttachQueues(name string, queues int) (*Device, error) {
 		return nil, err
 	}
 	index, err := indexOf(name)
+	if err != nil && !errors.Is(err, unix.ENODEV) {
+		return nil, fmt.Errorf("look for interface %s: %w", name, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("interface %s is not there: make it first, or look in which namespace it is (%w)", name, err)
 	}

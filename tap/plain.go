@@ -84,7 +84,11 @@ func (p *plain) next() (*Direction, [][]byte, error) {
 			d.taken += len(p.batch)
 			return d, p.batch, nil
 		}
-		if p.failure != nil && p.failure != unix.EAGAIN {
+		switch {
+		case p.failure == nil, p.failure == unix.EAGAIN:
+		case refused(p.failure): // memory is short
+			time.Sleep(longestPause)
+		default:
 			return nil, nil, d.from.failed("read from", p.failure)
 		}
 	}

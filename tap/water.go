@@ -42,7 +42,9 @@ func probe(name string) (existing, error) {
 	if err != nil {
 		return existing{}, fmt.Errorf("interface name %q: %w", name, err)
 	}
-	if !present(*ifr) {
+	if there, err := present(*ifr); err != nil {
+		return existing{}, fmt.Errorf("look for interface %s: %w", name, err)
+	} else if !there {
 		return existing{}, nil
 	}
 	err = attach(fd, ifr, 0)

@@ -55,8 +55,11 @@ func Join(a, b *Device, queue int, o Options) ([]*Worker, error) {
 		return nil, err
 	}
 	workers, err := j.workers(a, b)
-	if err == nil || j.asked == Plain {
-		return workers, err
+	if err == nil {
+		return workers, nil
+	}
+	if j.asked == Plain {
+		return nil, j.failed(a, b, err)
 	}
 	if j.asked == Ring {
 		return nil, fmt.Errorf("engine ring: %w: %s, or choose plain", err, advice(err))
@@ -65,7 +68,10 @@ func Join(a, b *Device, queue int, o Options) ([]*Worker, error) {
 		return nil, fmt.Errorf("engine xdp: %w", err)
 	}
 	j.Engine, j.why = Plain, fmt.Sprintf("no ring for queue %d of %s and %s: %v", queue, a.name, b.name, err)
-	return j.workers(a, b)
+	if workers, err = j.workers(a, b); err != nil {
+		return nil, j.failed(a, b, err)
+	}
+	return workers, nil
 }
 
 // joint makes the workers of a queue. Its Engine moves the frames of TAPs.
@@ -74,6 +80,11 @@ type joint struct {
 	queue int
 	asked Engine
 	why   string
+}
+
+// failed is for what not even the plain engine gets.
+func (j *joint) failed(a, b *Device, err error) error {
+	return fmt.Errorf("queue %d of %s and %s: %w: %s", j.queue, a.name, b.name, err, advice(err))
 }
 
 // workers makes all of them or none.

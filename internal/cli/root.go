@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -98,11 +99,21 @@ func Main() int {
 	}
 	if err != nil && !errors.Is(err, errSaid) {
 		_ = console.Bounded(func() error {
-			_, err := fmt.Fprintln(os.Stderr, "tapsec:", err)
+			_, err := fmt.Fprintln(os.Stderr, "tapsec:", advised(err))
 			return err
 		})
 	}
 	return exitCode(err)
+}
+
+// advised is an error with what helps if descriptors are short, wherever that shows.
+func advised(err error) string {
+	text := err.Error()
+	const advice = "allow more open files (ulimit -n)"
+	if (errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)) && !strings.Contains(text, advice) {
+		text += ": " + advice
+	}
+	return text
 }
 
 func exitCode(err error) int {

@@ -62,7 +62,11 @@ func asOwner(f func()) {
 // dropCapabilities leaves the process only those of keep that it has. The bounding set, which only matters
 // to an executed file, can only be changed with CAP_SETPCAP; without that it stays.
 func dropCapabilities(keep []cap.Value) error {
-	had, left := cap.GetProc(), cap.NewSet()
+	left := cap.NewSet()
+	had, err := cap.GetPID(0)
+	if err != nil {
+		return fmt.Errorf("capabilities: %w", err)
+	}
 	has := func(flag cap.Flag, v cap.Value) bool { on, err := had.GetFlag(flag, v); return on && err == nil }
 	mayBound := has(cap.Effective, cap.SETPCAP)
 	for v := range cap.MaxBits() {
