@@ -97,7 +97,7 @@ func NewReader(r io.Reader) (*Reader, error) {
 	}
 	magic, err := in.Peek(4)
 	if err == io.EOF && len(magic) == 0 {
-		return nil, fmt.Errorf("capture: expected a pcap or pcapng file, found nothing at all: %w", io.ErrUnexpectedEOF)
+		return nil, cutShort("capture: expected a pcap or pcapng file, found nothing at all")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("capture: no pcap or pcapng header: %w", unexpected(err))
@@ -249,15 +249,15 @@ func skip(in *bufio.Reader, n int64) error {
 // unexpected is err, but for the end of the file, which is none between two records.
 func unexpected(err error) error {
 	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return cutShort{}
+		return cutShort("the file ends here, cut off or not yet written to its end")
 	}
 	return err
 }
 
 // cutShort is io.ErrUnexpectedEOF in words.
-type cutShort struct{}
+type cutShort string
 
-func (cutShort) Error() string { return "the file ends here, cut off or not yet written to its end" }
+func (c cutShort) Error() string { return string(c) }
 
 func (cutShort) Unwrap() error { return io.ErrUnexpectedEOF }
 

@@ -310,6 +310,13 @@ func (c *Config) TakeOver() {
 	c.ended, c.unnumbered = nil, nil
 }
 
+// Warn prints the warnings, a line for each.
+func (c *Config) Warn(w io.Writer) {
+	for _, p := range c.Warnings {
+		fmt.Fprintln(w, "warning:", p)
+	}
+}
+
 // Take adds the SAs of another configuration as newer ones. An SA that is here already, by
 // name and keys, only brings its present numbers. A different one of that name or identity
 // is an error, and then none is added.

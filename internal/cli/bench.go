@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tapsec/internal/exit"
 	"tapsec/internal/lab/bench"
 	"tapsec/internal/lab/rig"
 )
@@ -69,7 +70,7 @@ should.`,
 					return inputError(fmt.Errorf("--only: expected some of %s, found %q", strings.Join(bench.Parts, ", "), part))
 				}
 			}
-			return runBench(o)
+			return runBench(cmd, o)
 		},
 	}
 	cmd.Flags().BoolVar(&o.Quick, "quick", false, "end within 40 seconds: fewer rounds, and so wider quartiles")
@@ -80,7 +81,7 @@ should.`,
 }
 
 // runBench measures in a rig: inside one at once, outside by running itself again in one.
-func runBench(o benchOptions) error {
+func runBench(cmd *cobra.Command, o benchOptions) error {
 	if rig.Inside() {
 		fmt.Fprintf(o.stderr, "Measuring for %s or less.\n", o.Lasts().Round(time.Second))
 		r, err := bench.Run(o.Options)
@@ -89,7 +90,7 @@ func runBench(o benchOptions) error {
 		}
 		return o.report(r)
 	}
-	err := inRig("bench", fmt.Sprint("--quick=", o.Quick), fmt.Sprint("--json=", o.asJSON), fmt.Sprint("--rounds=", o.Rounds), "--only="+strings.Join(o.Only, ","))
+	err := inRig(cmd)
 	if none := (noRig{}); errors.As(err, &none) {
 		return fmt.Errorf("bench needs a rig: %w", none)
 	}
@@ -103,7 +104,7 @@ func (o benchOptions) report(r *bench.Report) error {
 	}
 	switch {
 	case len(r.Wrong) > 0:
-		return exitError{exitDisagree, errors.New("frames came out other than they should: " + r.Wrong[0])}
+		return exit.Mark(exit.Disagree, errors.New("frames came out other than they should: "+r.Wrong[0]))
 	case len(r.Losses) > 0:
 		return fmt.Errorf("%d rounds lost frames and are not counted, the first: %s", len(r.Losses), r.Losses[0])
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tapsec/internal/exit"
 	"tapsec/internal/lab/hosts"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/lab/testbed"
@@ -43,7 +44,7 @@ the expected one.`,
 			if o.traffic < 0 || o.traffic > time.Minute {
 				return inputError(fmt.Errorf("--traffic: expected 0s to 1m, found %s", o.traffic))
 			}
-			return demo(o)
+			return demo(cmd, o)
 		},
 	}
 	cmd.Flags().BoolVar(&o.memory, "memory", false, "no TAPs: run the frames through the pipeline in memory")
@@ -53,7 +54,7 @@ the expected one.`,
 
 // demo finds a rig and shows the table in it: inside one it is at work already,
 // outside it runs itself again in one. What is missing for that leaves memory.
-func demo(o demoOptions) error {
+func demo(cmd *cobra.Command, o demoOptions) error {
 	switch {
 	case rig.Inside():
 		bed, err := testbed.OpenTAPs()
@@ -66,13 +67,13 @@ func demo(o demoOptions) error {
 		}
 		good, err := hosts.Show(o.out)
 		if err == nil && !good {
-			err = exitError{exitDisagree, errors.New("the whole system did not do what it should")}
+			err = exit.Mark(exit.Disagree, errors.New("the whole system did not do what it should"))
 		}
 		return err
 	case o.memory:
 		return demoInMemory(o, "asked for with --memory")
 	}
-	err := inRig("demo", "--traffic", o.traffic.String())
+	err := inRig(cmd)
 	if none := (noRig{}); errors.As(err, &none) {
 		return demoInMemory(o, none.Error())
 	}
@@ -88,7 +89,7 @@ func demoInMemory(o demoOptions, why string) error {
 func showTable(o demoOptions, b testbed.Bed) error {
 	good, err := testbed.Show(o.out, b, o.traffic)
 	if err == nil && !good {
-		err = exitError{exitDisagree, errors.New("some frames, or the mixed traffic, were not annotated as the contract says")}
+		err = exit.Mark(exit.Disagree, errors.New("some frames, or the mixed traffic, were not annotated as the contract says"))
 	}
 	return err
 }

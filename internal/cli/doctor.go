@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tapsec/internal/doctor"
+	"tapsec/internal/exit"
 )
 
 func newDoctor() *cobra.Command {
@@ -33,5 +34,5 @@ func diagnosed(d doctor.Diagnosis) error {
 	if d.Run && d.Demo {
 		return nil
 	}
-	return exitError{exitMachine, errors.New("something is missing; what to do stands beside it")}
+	return exit.Mark(exit.Machine, errors.New("something is missing; what to do stands beside it"))
 }

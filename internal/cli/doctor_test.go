@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"tapsec/internal/doctor"
+	"tapsec/internal/exit"
 )
 
 // TestDoctor: exit code and state follow what was found.
@@ -24,8 +25,8 @@ func TestDoctor(t *testing.T) {
 		code int
 		want []string
 	}{
-		{good, exitOK, []string{"tun device  yes", "bridge MTU  note", "Do: Raise it."}},
-		{bad, exitMachine, []string{"tun device  NO", "Do: Load it.", "needs the tun device"}},
+		{good, exit.OK, []string{"tun device  yes", "bridge MTU  note", "Do: Raise it."}},
+		{bad, exit.Machine, []string{"tun device  NO", "Do: Load it.", "needs the tun device"}},
 	} {
 		var table, object bytes.Buffer
 		if code := exitCode(diagnosed(c.Diagnosis)); code != c.code {

@@ -1,20 +1,13 @@
 package cli
 
 import (
-	"encoding/json"
-	"fmt"
-
 	"github.com/spf13/cobra"
 
-	"tapsec/appliance"
-	"tapsec/capture"
-	"tapsec/internal/console"
-	"tapsec/internal/explain"
-	"tapsec/internal/files"
+	"tapsec/internal/review"
 )
 
 func newExplain() *cobra.Command {
-	o := replayOptions{}
+	o := reviewFlags{}
 	cmd := &cobra.Command{
 		Use:   "explain [-c FILE | -k FILE] CAPTURE[:N]",
 		Short: "Say of one frame what each stage found, and which bytes decided",
@@ -31,57 +24,14 @@ Offsets are those of the frame, from 0. No key is shown.`,
   tapsec explain -c site.yaml --json trace.pcap:17 | jq .stages`,
 		Args: args(1),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			o.streams = streamsOf(cmd)
-			return o.explain(given[0])
+			o.open(cmd, given)
+			return review.Explain(o.Options, given[0])
 		},
 	}
 	o.sources(cmd)
 	f := cmd.Flags()
-	f.BoolVar(&o.json, "json", false, "print one JSON object (docs/json.md)")
-	f.StringVar(&o.color, "color", "auto", "colour `WHEN`: auto (on a terminal, without NO_COLOR), always or never")
+	f.BoolVar(&o.JSON, "json", false, "print one JSON object (docs/json.md)")
+	f.StringVar(&o.Color, "color", "auto", "colour `WHEN`: auto (on a terminal, without NO_COLOR), always or never")
 	completeFlags(cmd)
 	return cmd
-}
-
-// explain tells of one frame.
-func (o *replayOptions) explain(which string) error {
-	var number int
-	o.in, number = explain.Which(which)
-	colour, err := console.Colour(o.color, o.stdout)
-	if err != nil {
-		return inputError(err)
-	}
-	c, err := o.load()
-	if err != nil {
-		return err
-	}
-	in, err := files.Open(o.in, o.stdin)
-	if err != nil {
-		return inputError(err)
-	}
-	defer in.Close()
-	frames, err := capture.NewReader(in)
-	if err == nil {
-		c, _, err = o.secrets(c, frames)
-	}
-	if err != nil {
-		return inputError(err)
-	}
-	nic, err := appliance.NewOffline(c)
-	if err != nil {
-		return inputError(err)
-	}
-	f, err := explain.Capture(nic, c, frames, number)
-	if err != nil {
-		return inputError(fmt.Errorf("%s: %w", files.Name(o.in), err))
-	}
-	if o.json {
-		text, err := json.MarshalIndent(f.Document(), "", "  ")
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(o.stdout, "%s\n", text)
-		return err
-	}
-	return f.Text(o.stdout, files.Name(o.in), colour)
 }

@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 
@@ -63,7 +62,7 @@ func convert(o keysOptions) error {
 	if err != nil {
 		return inputError(err)
 	}
-	warn(o.stderr, c)
+	c.Warn(o.stderr)
 	fit, losses := keys.Fit(o.to, c.SAs)
 	for _, loss := range losses {
 		fmt.Fprintln(o.stderr, loss)
@@ -84,16 +83,9 @@ func convert(o keysOptions) error {
 // write puts keys where they are wanted.
 func (o *keysOptions) write(text []byte) error {
 	if o.out == "" {
-		warnExposed(o.stderr, o.stdout)
+		files.WarnExposed(o.stderr, o.stdout)
 		_, err := o.stdout.Write(text)
 		return err
 	}
 	return inputError(files.WriteOwn(o.out, text))
-}
-
-// warnExposed says it where keys are about to go to a file that others can read.
-func warnExposed(stderr, to io.Writer) {
-	if mode, is := files.Exposed(to); is {
-		fmt.Fprintf(stderr, "warning: others can read the file that these keys go to (mode %04o); -o makes a new one that they cannot\n", mode)
-	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"tapsec/internal/exit"
 	"tapsec/internal/files"
 	"tapsec/keys"
 )
@@ -48,7 +49,7 @@ func TestKeysRoundTrip(t *testing.T) {
 
 // What a form cannot hold is said, a line for each kind, and no key with it.
 func TestKeysSaysWhatIsLost(t *testing.T) {
-	out, said, err := command("", "keys", "--to", "esp_sa", runSample)
+	out, said, err := command("", "keys", "--to", "esp_sa", "../../configs/example.yaml")
 	if err != nil || strings.Count(out, "\n") != 3 || strings.Contains(out, "#") {
 		t.Errorf("%v\n%s", err, out)
 	}
@@ -66,9 +67,9 @@ left out: the table holds ESP only: bundle-ah
 	if err != nil || strings.Count(out, "\n") != 1 || !strings.Contains(said, "left out: the table holds ESP only: ah-c0030001, ah-c0030002, ah-c0030003 and 7 more\n") {
 		t.Errorf("%v\n%s%s", err, out, said)
 	}
-	table, _, _ := command("", "keys", "--to", "esp_sa", runSample)
-	for _, wrong := range [][]string{{"keys", "-"}, {"keys", "absent"}, {"keys", "--to", "setkey", runSample}, {"keys"}} {
-		if out, _, err := command("nothing", wrong...); exitCode(err) != exitInput || out != "" {
+	table, _, _ := command("", "keys", "--to", "esp_sa", "../../configs/example.yaml")
+	for _, wrong := range [][]string{{"keys", "-"}, {"keys", "absent"}, {"keys", "--to", "setkey", "../../configs/example.yaml"}, {"keys"}} {
+		if out, _, err := command("nothing", wrong...); exitCode(err) != exit.Input || out != "" {
 			t.Errorf("%v: %q, %v", wrong, out, err)
 		}
 	}
@@ -80,7 +81,7 @@ left out: the table holds ESP only: bundle-ah
 // Keys go to a file that is their owner's alone, and over no other one.
 func TestKeysFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "sas.yaml")
-	out, _, err := command("", "keys", "-o", path, runSample)
+	out, _, err := command("", "keys", "-o", path, "../../configs/example.yaml")
 	if err != nil || out != "" {
 		t.Fatal(out, err)
 	}
@@ -88,9 +89,9 @@ func TestKeysFile(t *testing.T) {
 		t.Errorf("%v, %v", info.Mode(), err)
 	}
 	before, _ := os.ReadFile(path)
-	_, _, err = command("", "keys", "--to", "xfrm", "-o", path, runSample)
+	_, _, err = command("", "keys", "--to", "xfrm", "-o", path, "../../configs/example.yaml")
 	after, _ := os.ReadFile(path)
-	if exitCode(err) != exitInput || !bytes.Equal(before, after) || len(before) == 0 {
+	if exitCode(err) != exit.Input || !bytes.Equal(before, after) || len(before) == 0 {
 		t.Errorf("a file was overwritten, or not refused: %v", err)
 	}
 	for mode, warned := range map[os.FileMode]bool{0o600: false, 0o644: true} {

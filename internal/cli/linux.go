@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tapsec/appliance"
+	"tapsec/internal/exit"
 	"tapsec/internal/netns"
 	"tapsec/tap"
 )
@@ -23,11 +24,11 @@ func exitOfAppliance(err error) int {
 	var input appliance.InputError
 	switch {
 	case errors.As(err, &input):
-		return exitInput
+		return exit.Input
 	case errors.Is(err, tap.ErrGone):
-		return exitGone
+		return exit.Gone
 	}
-	return exitMachine
+	return exit.Machine
 }
 
 // completeNamespaces completes the name of a network namespace.

@@ -2,12 +2,16 @@
 
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"tapsec/internal/exit"
+
+	"github.com/spf13/cobra"
+)
 
 // ofThisSystem are none: elsewhere captures and keys are read, and running appliances asked.
 func ofThisSystem() []*cobra.Command { return nil }
 
-func exitOfAppliance(error) int { return exitMachine }
+func exitOfAppliance(error) int { return exit.Machine }
 
 // completeNamespaces has nothing to offer.
 func completeNamespaces(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {

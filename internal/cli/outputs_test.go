@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"tapsec/internal/exit"
 	"tapsec/internal/files"
 )
 
@@ -68,7 +69,7 @@ func inputCopies(t *testing.T) (config, in string) {
 // both inputs are as they were.
 func intact(t *testing.T, err error, paths ...string) {
 	t.Helper()
-	if err == nil || exitCode(err) != exitInput || !strings.Contains(err.Error(), "expected a file of its own") {
+	if err == nil || exitCode(err) != exit.Input || !strings.Contains(err.Error(), "expected a file of its own") {
 		t.Errorf("exit code %d: %v", exitCode(err), err)
 	}
 	for _, path := range paths {

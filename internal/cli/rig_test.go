@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/configs"
+	"tapsec/internal/exit"
 	"tapsec/internal/lab/hosts"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/lab/testkit"
@@ -161,12 +162,12 @@ func pings(t *testing.T, flags ...string) {
 func TestRig(t *testing.T) {
 	needRig(t)
 	before := traces(t)
-	if r := must(t, exitMachine, "rig", "status"); !strings.Contains(r.err, "tapsec rig up") {
+	if r := must(t, exit.Machine, "rig", "status"); !strings.Contains(r.err, "tapsec rig up") {
 		t.Errorf("status of nothing: %q", r.err)
 	}
 	said := up(t)
 	pings(t)
-	if r := must(t, exitMachine, "rig", "up"); !strings.Contains(r.err, "tapsec rig down") || strings.Count(r.err, "\n") != 1 {
+	if r := must(t, exit.Machine, "rig", "up"); !strings.Contains(r.err, "tapsec rig down") || strings.Count(r.err, "\n") != 1 {
 		t.Errorf("up twice: %q", r.err)
 	}
 	all := reports(t, 0)
@@ -186,10 +187,10 @@ func TestRig(t *testing.T) {
 	if after := traces(t); after != before {
 		t.Errorf("left behind: before\n%s\nafter\n%s", before, after)
 	}
-	if r := must(t, exitMachine, "rig", "down"); !strings.Contains(r.err, "is not up") {
+	if r := must(t, exit.Machine, "rig", "down"); !strings.Contains(r.err, "is not up") {
 		t.Errorf("down twice: %q", r.err)
 	}
-	if r := must(t, exitMachine, "rig", "exec", "a"); !strings.Contains(r.err, "tapsec rig up") {
+	if r := must(t, exit.Machine, "rig", "exec", "a"); !strings.Contains(r.err, "tapsec rig up") {
 		t.Errorf("exec in nothing: %q", r.err)
 	}
 }
@@ -205,7 +206,7 @@ func TestRigCommands(t *testing.T) {
 	for _, c := range commands {
 		must(t, 0, strings.Fields(strings.Replace(c[1], "-c3", "-c1", 1))...)
 	}
-	must(t, exitMachine, "rig", "exec", "a", "true")
+	must(t, exit.Machine, "rig", "exec", "a", "true")
 }
 
 // TestRigExec: input, output, directory, exit code, host name and signals are the command's own.
@@ -225,8 +226,8 @@ func TestRigExec(t *testing.T) {
 		t.Error(r.err)
 	}
 	must(t, exitNotRun, "rig", "exec", "a", "--", "/etc/passwd")
-	must(t, exitMachine, "rig", "exec", "c", "--", "true")
-	must(t, exitInput, "rig", "exec")
+	must(t, exit.Machine, "rig", "exec", "c", "--", "true")
+	must(t, exit.Input, "rig", "exec")
 	t.Setenv("SHELL", "/bin/sh")
 	if r := doWith(t, strings.NewReader("uname -n"), "rig", "exec", "a"); r.out != "a\n" {
 		t.Errorf("without a command: %+v", r)
@@ -337,14 +338,14 @@ func TestRigKilled(t *testing.T) {
 		want := map[string]string{"program": "ENDED: signal: killed", "supervisor": "DIED"}[what]
 		for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 			status := do(t, "rig", "status").out
-			if strings.Contains(status, want) && !reports(t, exitMachine)[0].Programs[0].Alive {
+			if strings.Contains(status, want) && !reports(t, exit.Machine)[0].Programs[0].Alive {
 				break
 			}
 			if time.Now().After(deadline) {
 				t.Fatalf("%s killed, status says\n%s", what, status)
 			}
 		}
-		if r := reports(t, exitMachine)[0]; r.Up != (what == "program") {
+		if r := reports(t, exit.Machine)[0]; r.Up != (what == "program") {
 			t.Errorf("%s killed: %+v", what, r)
 		}
 		must(t, 0, "rig", "down")
@@ -370,7 +371,7 @@ func TestRigTwice(t *testing.T) {
 	}
 	must(t, 0, "rig", "down", "one")
 	pings(t, "--rig", "two")
-	if r := must(t, exitMachine, "rig", "exec", "a", "true"); !strings.Contains(r.err, "there is two") {
+	if r := must(t, exit.Machine, "rig", "exec", "a", "true"); !strings.Contains(r.err, "there is two") {
 		t.Errorf("said %q", r.err)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tapsec/internal/console"
+	"tapsec/internal/exit"
 	"tapsec/internal/lab/hosts"
 	"tapsec/internal/lab/rig"
 )
@@ -76,7 +77,7 @@ func newRigEnter() *cobra.Command {
 			if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 				code = exitNotFound
 			}
-			return exitError{code, err}
+			return exit.Mark(code, err)
 		},
 	}
 	return cmd

@@ -18,40 +18,18 @@ import (
 	"tapsec/configs"
 	"tapsec/control"
 	"tapsec/internal/console"
+	"tapsec/internal/exit"
 	"tapsec/internal/files"
 	"tapsec/internal/wrap"
 )
 
-// Exit codes of the program.
-const (
-	exitOK       = 0 // done, whatever the frames' verdicts
-	exitMachine  = 1 // the machine lacks something, or failed at work
-	exitInput    = 2 // a flag, a configuration or a capture is wrong
-	exitGone     = 3 // an interface was deleted under the appliance
-	exitDisagree = 4 // some frame is not as the contract says, as --expect does, or as the kernel
-)
-
-// exitCodes are those for what a running appliance answers; others are exitMachine.
+// exitCodes are those for the answers of a running appliance; for others it is exit.Machine.
 var exitCodes = map[control.Code]int{
-	control.BadRequest: exitInput, control.Full: 5, control.Unknown: 6, control.Exists: 7, control.BeyondProfile: 8,
+	control.BadRequest: exit.Input, control.Full: 5, control.Unknown: 6, control.Exists: 7, control.BeyondProfile: 8,
 }
 
-// exitError is an error with the exit code that belongs to it.
-type exitError struct {
-	code int
-	error
-}
-
-func (e exitError) Unwrap() error { return e.error }
-
-// inputError marks an error, if it is one, as one that the user can mend in what they
-// gave.
-func inputError(err error) error {
-	if err == nil {
-		return nil
-	}
-	return exitError{exitInput, err}
-}
+// inputError marks an error as one that the user can mend in what they gave.
+func inputError(err error) error { return exit.Mark(exit.Input, err) }
 
 // errSaid stands for an error that another process has told the user already.
 var errSaid = errors.New("said already")
@@ -76,13 +54,6 @@ type streams struct {
 
 func streamsOf(cmd *cobra.Command) streams {
 	return streams{cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()}
-}
-
-// warn says what is allowed in a configuration, but unwise.
-func warn(stderr io.Writer, c *configs.Config) {
-	for _, w := range c.Warnings {
-		fmt.Fprintln(stderr, "warning:", w)
-	}
 }
 
 // Main runs the command line and returns the exit code.
@@ -117,16 +88,16 @@ func advised(err error) string {
 }
 
 func exitCode(err error) int {
-	var coded exitError
 	var mistakes configs.Errors
 	var said *control.Error
+	code, marked := exit.Code(err)
 	switch {
 	case err == nil:
-		return exitOK
-	case errors.As(err, &coded):
-		return coded.code
+		return exit.OK
+	case marked:
+		return code
 	case errors.As(err, &mistakes):
-		return exitInput
+		return exit.Input
 	case errors.As(err, &said) && exitCodes[said.Code] != 0:
 		return exitCodes[said.Code]
 	}

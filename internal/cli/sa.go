@@ -93,7 +93,7 @@ files are read here. One that is there already is an error: see import.`,
 // addSAs adds the SAs of a configuration, and says what is unwise. The answer is what
 // was added, if there was any.
 func addSAs(c *control.Client, cmd *cobra.Command, config *configs.Config) (document, error) {
-	warn(cmd.ErrOrStderr(), config)
+	config.Warn(cmd.ErrOrStderr())
 	if len(config.SAs) == 0 {
 		return nil, nil
 	}

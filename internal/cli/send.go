@@ -6,10 +6,12 @@ import (
 	"errors"
 
 	"github.com/spf13/cobra"
+
+	"tapsec/internal/daemon"
 )
 
 func newSend() *cobra.Command {
-	o := runOptions{attach: true}
+	o := runFlags{daemon.Settings{Attach: true}}
 	cmd := &cobra.Command{
 		Use:   "send -c FILE --stack STACK --out INTERFACE",
 		Short: "Be the peer: seal what a plain stack sends",
@@ -26,18 +28,18 @@ local, protect both directions. It is a test's sender, not an offloaded one.`,
   tapsec send -c rig.yaml --stack stack0 --stack-netns a --out wire0`,
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.wire == "" || o.transport == "" {
+			if o.Wire == "" || o.Transport == "" {
 				return inputError(errors.New("give the stack's TAP with --stack, and the interface towards the peer with --out"))
 			}
-			return run(cmd, o)
+			return o.run(cmd)
 		},
 	}
 	o.commonFlags(cmd)
 	o.stackFlags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&o.transport, "stack", "", "`NAME` of the stack's TAP")
-	f.StringVar(&o.wire, "out", "", "`INTERFACE` towards the peer")
-	f.StringVar(&o.wireNetns, "out-netns", "", "network namespace `NAME` of --out")
+	f.StringVar(&o.Transport, "stack", "", "`NAME` of the stack's TAP")
+	f.StringVar(&o.Wire, "out", "", "`INTERFACE` towards the peer")
+	f.StringVar(&o.WireNetns, "out-netns", "", "network namespace `NAME` of --out")
 	completeFlags(cmd)
 	return cmd
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/confine"
+	"tapsec/internal/exit"
 	"tapsec/internal/logging"
 	"tapsec/internal/shadow"
 )
@@ -78,7 +79,7 @@ func (o *shadowOptions) run(cmd *cobra.Command, name string) error {
 		err = report.Print(cmd.OutOrStdout())
 	}
 	if err == nil && !report.Agrees {
-		err = exitError{exitDisagree, errors.New("kernel and tapsec differ in an SA")}
+		err = exit.Mark(exit.Disagree, errors.New("kernel and tapsec differ in an SA"))
 	}
 	return err
 }

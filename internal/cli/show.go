@@ -1,9 +1,13 @@
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"github.com/spf13/cobra"
+
+	"tapsec/internal/review"
+)
 
 func newShow() *cobra.Command {
-	o := replayOptions{shown: true}
+	o := reviewFlags{review.Options{Shown: true}}
 	cmd := &cobra.Command{
 		Use:   "show CAPTURE",
 		Short: "Say what the NIC has written behind each frame of a capture",
@@ -18,8 +22,8 @@ A trailer names SPIs; -c or -k gives SAs their names, and replay windows.`,
   tapsec show host0.pcap --summary-only --expect all-good`,
 		Args: args(1),
 		RunE: func(cmd *cobra.Command, given []string) error {
-			o.in, o.streams = given[0], streamsOf(cmd)
-			return replay(o)
+			o.open(cmd, given)
+			return review.Replay(o.Options)
 		},
 	}
 	o.sources(cmd)

@@ -6,10 +6,12 @@ import (
 	"errors"
 
 	"github.com/spf13/cobra"
+
+	"tapsec/internal/daemon"
 )
 
 func newTransport() *cobra.Command {
-	o := runOptions{attach: true, noNIC: true}
+	o := runFlags{daemon.Settings{Attach: true, NoNIC: true}}
 	asTAP := false
 	cmd := &cobra.Command{
 		Use:   "transport -c FILE --in INTERFACE --out STACK",
@@ -27,21 +29,21 @@ answers too. A log line tells of each frame dropped, at a bounded rate.`,
   tapsec transport -c configs/example.yaml --in host0 --out stack0`,
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.wire == "" || o.transport == "" {
+			if o.Wire == "" || o.Transport == "" {
 				return inputError(errors.New("give the interface with annotated frames with --in, and the stack's TAP with --out"))
 			}
-			o.attach = !asTAP
-			return run(cmd, o)
+			o.Attach = !asTAP
+			return o.run(cmd)
 		},
 	}
 	o.commonFlags(cmd)
 	o.stackFlags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&o.wire, "in", "", "`INTERFACE` on which annotated frames arrive")
+	f.StringVar(&o.Wire, "in", "", "`INTERFACE` on which annotated frames arrive")
 	f.BoolVar(&asTAP, "in-tap", false, "--in is a TAP to open: frames that its kernel's side sends are annotated")
-	f.StringVar(&o.transport, "out", "", "`NAME` of the stack's TAP")
-	f.StringVar(&o.wireNetns, "in-netns", "", "network namespace `NAME` of --in")
-	f.StringVar(&o.nic, "nic", "", "control socket of the NIC at this `PATH`, to tell it of ESN and deletions")
+	f.StringVar(&o.Transport, "out", "", "`NAME` of the stack's TAP")
+	f.StringVar(&o.WireNetns, "in-netns", "", "network namespace `NAME` of --in")
+	f.StringVar(&o.NIC, "nic", "", "control socket of the NIC at this `PATH`, to tell it of ESN and deletions")
 	completeFlags(cmd)
 	return cmd
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tapsec/configs"
+	"tapsec/internal/exit"
 	"tapsec/internal/files"
 )
 
@@ -59,7 +60,7 @@ func validate(o streams, path string, asJSON bool) error {
 	if printed := j.WriteJSON(o.stdout); printed != nil || err == nil {
 		return printed
 	}
-	return exitError{exitInput, errSaid}
+	return exit.Mark(exit.Input, errSaid)
 }
 
 func loadConfig(path string, stdin io.Reader) (*configs.Config, error) {

@@ -1,10 +1,12 @@
-// Package daemon is the process around a running appliance: SIGHUP reloads, SIGINT and
-// SIGTERM end it, the second of them at once, and a service manager hears of all of
-// it.
+// Package daemon is the process around a running appliance: what its user asks for, over
+// the configuration; its signals (SIGHUP reloads, SIGINT and SIGTERM end it, the second of
+// them at once); its log, its summary, and the service manager that hears of all this.
 package daemon
 
 import (
 	"context"
+	"errors"
+	"io"
 	"os"
 	"os/signal"
 	"time"
@@ -12,40 +14,71 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/appliance"
+	"tapsec/internal/console"
+	"tapsec/internal/exit"
+	"tapsec/internal/logging"
 	"tapsec/internal/notify"
 )
 
-// Daemon is the process. Signals are caught as soon as there is one.
-type Daemon struct {
+// Run is the program from start to stop. It logs to stderr and sums up on stdout, after
+// failures too.
+func Run(ctx context.Context, s Settings, stdout, stderr io.Writer) error {
+	if err := s.checkOutputs(); err != nil {
+		return exit.Mark(exit.Input, err)
+	}
+	d, err := open(ctx)
+	if err != nil {
+		return err
+	}
+	defer d.close()
+	said := console.New(stderr)
+	log := logging.New(said, s.Log)
+	s.warnIgnored(log)
+	a, err := appliance.New(s.options(log.Logger()))
+	if err != nil {
+		log.Close()
+		return err
+	}
+	end := said.Show(func() string { sum := a.Summary(); return sum.Line() })
+	err = d.run(a)
+	sum := a.Summary()
+	err = errors.Join(err, a.Close())
+	log.Close()
+	end()
+	return errors.Join(err, console.Bounded(func() error { return sum.WriteText(stdout) }))
+}
+
+// daemon is the process. Signals are caught as soon as there is one.
+type daemon struct {
 	ctx     context.Context
 	stop    context.CancelFunc
 	reload  chan os.Signal
 	service *notify.Service
 }
 
-// New catches signals. The error is of a service manager that cannot be told.
-func New(ctx context.Context) (*Daemon, error) {
+// open catches signals. The error says that a service manager cannot be told.
+func open(ctx context.Context) (*daemon, error) {
 	service, err := notify.Open()
 	if err != nil {
 		return nil, err
 	}
-	d := &Daemon{reload: make(chan os.Signal, 1), service: service}
+	d := &daemon{reload: make(chan os.Signal, 1), service: service}
 	d.ctx, d.stop = signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 	context.AfterFunc(d.ctx, d.stop)
 	signal.Notify(d.reload, unix.SIGHUP)
-	signal.Ignore(unix.SIGPIPE) // a reader of the log that ends is no reason to end
+	signal.Ignore(unix.SIGPIPE) // the program outlives the reader of its log
 	return d, nil
 }
 
-// Close leaves signals to the kernel again.
-func (d *Daemon) Close() error {
+// close leaves signals to the kernel again.
+func (d *daemon) close() error {
 	d.stop()
 	signal.Stop(d.reload)
 	return d.service.Close()
 }
 
-// Run runs an appliance until it ends.
-func (d *Daemon) Run(a *appliance.Appliance) error {
+// run runs an appliance until it ends.
+func (d *daemon) run(a *appliance.Appliance) error {
 	done := make(chan error, 1)
 	go func() { done <- a.Run(d.ctx) }()
 	second := time.NewTicker(time.Second)
@@ -67,10 +100,10 @@ func (d *Daemon) Run(a *appliance.Appliance) error {
 			d.service.Stopping()
 		case <-d.reload:
 			d.service.Reloading()
-			_ = a.Reload() // which has logged what is wrong
+			_ = a.Reload() // it has logged what is wrong
 			d.service.Ready()
 		case err := <-done:
-			if ending != nil { // by a failure, or this select took the later of two
+			if ending != nil { // it failed, or select chose the later of two
 				d.service.Stopping()
 			}
 			return err

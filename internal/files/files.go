@@ -89,15 +89,14 @@ func WriteOwn(path string, text []byte) error {
 	return errors.Join(err, file.Close())
 }
 
-// Exposed returns the mode of a file that others can read.
-func Exposed(w io.Writer) (mode os.FileMode, is bool) {
-	file, ok := Of(w)
+// WarnExposed warns if keys are about to go to a file that others can read.
+func WarnExposed(stderr, to io.Writer) {
+	file, ok := Of(to)
 	if !ok {
-		return 0, false
+		return
 	}
 	info, err := file.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return 0, false
+	if err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+		fmt.Fprintf(stderr, "warning: others can read the file that these keys go to (mode %04o); -o makes a new one that they cannot\n", info.Mode().Perm())
 	}
-	return info.Mode().Perm(), info.Mode().Perm()&0o077 != 0
 }

@@ -88,6 +88,23 @@ func (r *Result) outcome() string {
 	return "FAILED"
 }
 
+// Form is how a report is printed: for people, unless it says otherwise.
+type Form struct {
+	JSON, JUnit  bool
+	OnlyFailures bool // for people: no lines for cases that passed
+}
+
+// Write prints a report in a form.
+func (r *Report) Write(w io.Writer, f Form) error {
+	switch {
+	case f.JSON:
+		return r.WriteJSON(w)
+	case f.JUnit:
+		return r.WriteJUnit(w)
+	}
+	return r.WriteText(w, f.OnlyFailures)
+}
+
 // WriteText prints a report for people: a line for each case, or only for those that did not
 // pass, with what differs beneath it; then a line for each source, and the totals.
 func (r *Report) WriteText(w io.Writer, onlyFailures bool) error {

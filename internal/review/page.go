@@ -1,4 +1,4 @@
-package cli
+package review
 
 import (
 	"bufio"
@@ -20,42 +20,42 @@ type reporting struct {
 }
 
 // reporting opens the page; nil where none is asked for.
-func (o *replayOptions) reporting() (*reporting, error) {
-	if o.report == "" {
+func (o *Options) reporting() (*reporting, error) {
+	if o.Report == "" {
 		return nil, nil
 	}
-	in := files.Inputs{Paths: append([]string{o.config, o.in, o.expect, o.out, "-"}, o.keys...), Stdin: o.stdin}
-	to, err := in.Create("--report", o.report, 0o666)
+	in := files.Inputs{Paths: append([]string{o.Config, o.In, o.Expect, o.Out, "-"}, o.Keys...), Stdin: o.Stdin}
+	to, err := in.Create("--report", o.Report, 0o666)
 	return &reporting{report.New(), to}, inputError(err)
 }
 
 // write reads the capture once more for the failures, and writes the page.
-func (r *reporting) write(o *replayOptions, c *configs.Config, sum *inspect.Summary) error {
+func (r *reporting) write(o *Options, c *configs.Config, sum *inspect.Summary) error {
 	if r == nil {
 		return nil
 	}
 	explained, why, err := o.explained(c, r.Explain())
 	if err == nil {
 		out := bufio.NewWriter(r.to)
-		err = errors.Join(r.Write(out, files.Name(o.in), sum, explained, why), out.Flush())
+		err = errors.Join(r.Write(out, files.Name(o.In), sum, explained, why), out.Flush())
 	}
 	return errors.Join(err, r.to.Close())
 }
 
 // explained reads the capture a second time, where it is a file; else it says why not.
-func (o *replayOptions) explained(c *configs.Config, numbers []int) (_ []*explain.Frame, why string, err error) {
+func (o *Options) explained(c *configs.Config, numbers []int) (_ []*explain.Frame, why string, err error) {
 	switch {
 	case len(numbers) == 0:
 		return nil, "", nil
-	case o.shown:
+	case o.Shown:
 		return nil, "The frames came with their verdicts; explain tells of a capture of the wire.", nil
-	case o.in == "-":
+	case o.In == "-":
 		return nil, "The capture came through a pipe, which is not read twice.", nil
 	}
 	nic, err := appliance.NewOffline(c)
 	if err != nil {
 		return nil, "", err
 	}
-	explained, err := explain.File(nic, c, o.in, numbers)
+	explained, err := explain.File(nic, c, o.In, numbers)
 	return explained, "", err
 }

@@ -1,0 +1,174 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"tapsec/appliance"
+	"tapsec/configs"
+	"tapsec/internal/files"
+	"tapsec/internal/logging"
+	"tapsec/tap"
+)
+
+// Settings are what a user asks of run, transport or send, which are one program with or
+// without a NIC, with or without a transport. What is empty or 0 leaves the configuration
+// as it is.
+type Settings struct {
+	Config               string   // file
+	Keys                 []string // files with SAs in another tool's form
+	Wire, Host           string
+	WireNetns, HostNetns string
+	Queues               int
+	Form                 configs.Form
+	Annotate             configs.Annotate
+	Inactive             bool // receive offload stays off
+
+	Transport string // the stack's TAP, which then replaces the host's; empty: no transport
+	Attach    bool   // the wire exists already and is not to become a TAP of ours
+	NoNIC     bool   // the NIC is in another process: frames come annotated
+	NIC       string // its control socket
+	State     string // file that keeps the windows
+	Control   string // our control socket
+	Metrics   string // address for Prometheus
+	Mirror    bool   // hold the kernel's SAs
+	MirrorIn  string // that of this namespace; empty: of the present one
+	Engine    tap.Engine
+	Steering  tap.Steering
+	BusyPoll  time.Duration
+	Unmerged  tap.Merging
+	Use       []string // SAs to seal with, innermost first
+	First     uint64   // sequence number of the first packet sealed
+	Confine   bool
+	Log       logging.Options
+
+	Ignored []string // flags that were given and have no effect here
+}
+
+// checkOutputs returns an error if the state file, or the one that is renamed to it, is an
+// input.
+func (s *Settings) checkOutputs() error {
+	if s.State == "" {
+		return nil
+	}
+	in, path := files.Inputs{Paths: append([]string{s.Config}, s.Keys...)}, s.State
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	return errors.Join(in.Refuse("--state", path), in.Refuse("--state", path+".new"))
+}
+
+// warnIgnored logs the flags without effect.
+func (s *Settings) warnIgnored(log *logging.Log) {
+	which := "without"
+	if s.Transport == "" {
+		which = "with"
+	}
+	for _, name := range s.Ignored {
+		log.Logger().Warn("without effect: it is for a program "+which+" a transport", "flag", name)
+	}
+}
+
+// options are the appliance that is asked for.
+func (s *Settings) options(log *slog.Logger) appliance.Options {
+	o := appliance.Options{
+		Load: s.Load, NoNIC: s.NoNIC, Transport: s.Transport != "", NIC: s.NIC,
+		State: s.State, Control: s.Control, Metrics: s.Metrics, Mirror: s.Mirror, MirrorIn: s.MirrorIn,
+		Engine: s.Engine, Steering: s.Steering, BusyPoll: s.BusyPoll, Unmerged: s.Unmerged,
+		First: s.First, Confine: s.Confine, Log: log,
+	}
+	if len(s.Use) > 0 {
+		o.Use = [][]string{s.Use}
+	}
+	return o
+}
+
+// Load reads the configuration and lays the settings over it.
+func (s *Settings) Load() (*configs.Config, error) {
+	c, err := s.read()
+	if err != nil {
+		return nil, err
+	}
+	override(&c.Wire.Name, s.Wire)
+	override(&c.Host.Name, s.Host)
+	override(&c.Host.Name, s.Transport)
+	override(&c.Wire.Netns, s.WireNetns)
+	override(&c.Host.Netns, s.HostNetns)
+	c.Wire.Attach = s.Attach || c.Wire.Attach && !s.NoNIC // if the NIC is elsewhere, so is the wire of the file
+	override(&c.Queues, s.Queues)
+	override(&c.Host.Form, s.Form)
+	override(&c.Host.Annotate, s.Annotate)
+	c.Offload.Active = c.Offload.Active && !s.Inactive
+	if s.Transport != "" {
+		c.Host.Form, c.Host.Annotate, c.Host.Attach = configs.InPlace, configs.Trailer, false
+	}
+	return c, s.check(c)
+}
+
+// check finds what a running program cannot do.
+func (s *Settings) check(c *configs.Config) error {
+	if s.Transport != "" && c.Queues > 1 {
+		return fmt.Errorf("%d queues: a transport has one; say --queues 1", c.Queues)
+	}
+	if err := CheckQueues(c.Queues); err != nil {
+		return err
+	}
+	if c.Wire.Name == c.Host.Name && c.Wire.Netns == c.Host.Netns {
+		return fmt.Errorf("wire and host are both %s: give them different names", c.Wire.Name)
+	}
+	return errors.Join(tap.CheckName(c.Wire.Name), tap.CheckName(c.Host.Name), c.Live())
+}
+
+// read reads the files. Each reload does so again.
+func (s *Settings) read() (*configs.Config, error) {
+	switch {
+	case s.Config == "" && len(s.Keys) == 0 && s.Mirror:
+		return configs.Default(), nil
+	case s.Config == "" && len(s.Keys) == 0:
+		return nil, errors.New("give the configuration with -c FILE; configs/minimal.yaml is the smallest sample")
+	case slices.Contains(s.Keys, "-"):
+		return nil, errors.New("-k -: expected a file, which a reload can read again")
+	case s.Config == "":
+		return s.takeOver()
+	}
+	c, err := configs.Load(s.Config)
+	if err != nil || len(s.Keys) == 0 {
+		return c, err
+	}
+	more, err := s.takeOver()
+	if err != nil {
+		return nil, err
+	}
+	return c, c.Take(more)
+}
+
+// takeOver reads the SAs of other tools with which a running program goes on.
+func (s *Settings) takeOver() (*configs.Config, error) {
+	c, err := configs.LoadKeys(s.Keys, nil)
+	if err != nil {
+		return nil, err
+	}
+	c.TakeOver()
+	return c, nil
+}
+
+// CheckQueues checks a number of queues.
+func CheckQueues(n int) error {
+	const most = 256 // of a TAP
+	if n < 1 || n > most {
+		return fmt.Errorf("--queues: expected 1 to %d, found %d", most, n)
+	}
+	return nil
+}
+
+// override replaces *v if a setting is given.
+func override[T comparable](v *T, setting T) {
+	var none T
+	if setting != none {
+		*v = setting
+	}
+}

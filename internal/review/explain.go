@@ -1,0 +1,56 @@
+package review
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"tapsec/appliance"
+	"tapsec/capture"
+	"tapsec/internal/console"
+	"tapsec/internal/explain"
+	"tapsec/internal/files"
+)
+
+// Explain tells of one frame of the capture that is named as CAPTURE or CAPTURE:N. Its
+// errors are marked as those of Replay.
+func Explain(o Options, which string) error {
+	var number int
+	o.In, number = explain.Which(which)
+	colour, err := console.Colour(o.Color, o.Stdout)
+	if err != nil {
+		return inputError(err)
+	}
+	c, err := o.load()
+	if err != nil {
+		return err
+	}
+	in, err := files.Open(o.In, o.Stdin)
+	if err != nil {
+		return inputError(err)
+	}
+	defer in.Close()
+	frames, err := capture.NewReader(in)
+	if err == nil {
+		c, _, err = o.secrets(c, frames)
+	}
+	if err != nil {
+		return inputError(err)
+	}
+	nic, err := appliance.NewOffline(c)
+	if err != nil {
+		return inputError(err)
+	}
+	f, err := explain.Capture(nic, c, frames, number)
+	if err != nil {
+		return inputError(fmt.Errorf("%s: %w", files.Name(o.In), err))
+	}
+	if o.JSON {
+		text, err := json.MarshalIndent(f.Document(), "", "  ")
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(o.Stdout, "%s\n", text)
+		return err
+	}
+	return f.Text(o.Stdout, files.Name(o.In), colour)
+}
