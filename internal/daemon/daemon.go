@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -77,8 +78,18 @@ func (d *daemon) close() error {
 	return d.service.Close()
 }
 
+// makeRoom gives the runtime a processor for each worker beside those of the machine,
+// since a worker sleeps in the kernel with one in hand, and would find it gone when it
+// wakes. What the user has set stays.
+func makeRoom(a *appliance.Appliance) {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + len(a.Rounds()))
+	}
+}
+
 // run runs an appliance until it ends.
 func (d *daemon) run(a *appliance.Appliance) error {
+	makeRoom(a)
 	done := make(chan error, 1)
 	go func() { done <- a.Run(d.ctx) }()
 	second := time.NewTicker(time.Second)

@@ -1,6 +1,16 @@
 package nic
 
-import "tapsec/tap"
+import (
+	"runtime"
+	"time"
+
+	"tapsec/tap"
+)
+
+// turn is how long a worker holds one of the runtime's processors before it passes through
+// the scheduler. Of one that has not for 10 ms, the runtime's monitor takes away the
+// processor whenever it sleeps in the kernel, and wakes every 20 us to see.
+const turn = 4 * time.Millisecond
 
 // worker drives a worker of the tap package, and so one direction of a queue, or both.
 type worker struct {
@@ -13,7 +23,11 @@ type worker struct {
 // run moves batches until there are no more, each through the chain in force when it comes. Next returns
 // an error of Send again, and releases everything.
 func (w *worker) run() error {
-	for {
+	for began := time.Now(); ; {
+		if now := time.Now(); now.Sub(began) > turn {
+			began = now
+			runtime.Gosched()
+		}
 		direction, frames, err := w.Next()
 		if err != nil {
 			return err
