@@ -51,8 +51,9 @@ func (r *Receiver) associate(s *sa.SA) *entry {
 // find is the SA of a record, by protocol, SPI, and the addresses of the record's IP
 // header.
 func (r *Receiver) find(f *frame, rec *status.Record) *association {
-	p, ok := wire.Addresses(f.bytes, int(rec.IP))
-	if !ok {
+	var p wire.Packet
+	at := int(rec.IP)
+	if p.ParseIP(f.bytes, at, len(f.bytes), f.bytes[at]>>4) != nil {
 		return nil
 	}
 	encap := p.Proto == wire.ProtoUDP

@@ -110,13 +110,13 @@ func (f *frame) describe(e *Event) {
 	if p.Version == 6 {
 		e.FlowID = binary.BigEndian.Uint32(f.bytes[p.Start:]) & 0xfffff
 	}
-	if at := spiAt(p); f.failedRecord == nil && at > 0 && at+4 <= p.Reach {
+	if at := spiAt(&p); f.failedRecord == nil && at > 0 && at+4 <= p.Reach {
 		e.SA, e.Protocol, e.SPI = "", sa.Protocol(p.Proto), binary.BigEndian.Uint32(f.bytes[at:])
 	}
 }
 
 // spiAt is where the SPI of a bare ESP or AH packet lies, 0 in any other.
-func spiAt(p wire.Packet) int {
+func spiAt(p *wire.Packet) int {
 	switch {
 	case p.Later:
 	case p.Proto == wire.ProtoESP:

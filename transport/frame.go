@@ -13,6 +13,8 @@ type frame struct {
 	annotation *status.Trailer // by that one
 	bytes      []byte          // what is left of it
 	l3         int             // offset after the EtherType; 0 if there is no IP packet
+	ip         wire.Packet     // the packet there, while parsed
+	parsed     bool
 
 	records []status.Record                 // of the annotation: those of headers to take off
 	sas     [status.MaxRecords]*association // theirs
@@ -53,7 +55,7 @@ func (r *Receiver) readAnnotation(f *frame, delivered []byte, t *status.Trailer)
 
 // begin begins the work on a frame from the NIC or from software.
 func (f *frame) begin(delivered []byte, t *status.Trailer) Reason {
-	f.delivered, f.annotation, f.failedRecord = delivered, t, nil
+	f.delivered, f.annotation, f.failedRecord, f.parsed = delivered, t, nil, false
 	if !agrees(t, len(delivered)) {
 		return BadAnnotation
 	}
@@ -72,18 +74,26 @@ func (f *frame) begin(delivered []byte, t *status.Trailer) Reason {
 
 // packet parses the frame's IP packet, which must have the version that the EtherType
 // announces. A packet with a wrong header checksum will not be delivered.
-func (f *frame) packet() (wire.Packet, Reason) {
-	p, ok := wire.Addresses(f.bytes, f.l3)
-	announced6 := binary.BigEndian.Uint16(f.bytes[f.l3-2:]) == wire.EtherIPv6
+func (f *frame) packet() (*wire.Packet, Reason) {
+	p := &f.ip
+	if f.parsed {
+		return p, None
+	}
+	version := uint8(4)
+	if binary.BigEndian.Uint16(f.bytes[f.l3-2:]) == wire.EtherIPv6 {
+		version = 6
+	}
+	err := p.ParseIP(f.bytes, f.l3, len(f.bytes), version)
 	switch {
-	case !ok && p.Fragment && !p.Later:
+	case err != nil && p.Fragment && !p.Later:
 		return p, ShortChain
-	case !ok || p.Short || announced6 != (p.Version == 6):
+	case err != nil || p.Short:
 		return p, BadIP
 	}
-	if !wire.HeaderSum(f.bytes, p) {
+	if !wire.HeaderSum(f.bytes, *p) {
 		f.refuse(IPChecksum)
 	}
+	f.parsed = true
 	return p, None
 }
 

@@ -22,7 +22,7 @@ func (r *Receiver) next(f *frame) (again bool, _ Reason) {
 	}
 	p, reason := f.packet()
 	if reason == None && p.Fragment && r.isLocal(p.Dst) {
-		p, reason = r.reassemble(f, p)
+		p, reason = r.reassemble(f)
 	}
 	if reason != None {
 		return false, reason
@@ -37,7 +37,7 @@ func (r *Receiver) next(f *frame) (again bool, _ Reason) {
 		return false, KeepAlive
 	}
 	f.bytes = f.bytes[:p.End]
-	reason = r.checkPolicy(f, &p)
+	reason = r.checkPolicy(f, p)
 	if p.Proto == wire.ProtoICMP || p.Proto == wire.ProtoICMPv6 {
 		r.showICMP(f, reason)
 	}
@@ -55,22 +55,22 @@ func (r *Receiver) showICMP(f *frame, reason Reason) {
 
 // reassemble adds a fragment to its datagram, and returns the packet once it is whole.
 // Fragments that came through different SAs never meet.
-func (r *Receiver) reassemble(f *frame, p wire.Packet) (wire.Packet, Reason) {
-	const prime = 1<<40 + 0x1b3 // FNV's prime: handles are small
+func (r *Receiver) reassemble(f *frame) (*wire.Packet, Reason) {
+	const prime = 1<<40 + 0x1b3 // FNV's: handles are small
 	if f.refused != None {
-		return p, f.refused
+		return nil, f.refused
 	}
 	carried := uint64(0)
 	for _, a := range f.carriedBy {
 		carried = carried*prime + uint64(a.Handle)
 	}
-	whole, result := r.fragments.Add(f.bytes, p, carried, r.now)
+	whole, result := r.fragments.Add(f.bytes, f.ip, carried, r.now)
 	if result != fragment.Whole {
-		return p, incomplete[result]
+		return nil, incomplete[result]
 	}
 	f.bytes = append(make([]byte, 0, cap(whole)), whole...) // the stack reads it later
 	r.fragments.Release()
-	f.inSoftware = true
+	f.inSoftware, f.parsed = true, false
 	_, f.l3, _ = wire.Ethernet(f.bytes) // the tags are the first fragment's
 	return f.packet()
 }
@@ -99,7 +99,7 @@ const (
 
 // classify says whether a packet is IPsec that concerns us, because an SA of ours matches
 // or it is addressed to us. IPsec to others is traffic like any other.
-func (r *Receiver) classify(f *frame, p wire.Packet) kind {
+func (r *Receiver) classify(f *frame, p *wire.Packet) kind {
 	switch at := spiAt(p); {
 	case p.Proto == wire.ProtoUDP:
 		return r.classifyUDP(f, p)
@@ -112,9 +112,9 @@ func (r *Receiver) classify(f *frame, p wire.Packet) kind {
 	}
 }
 
-// classifyUDP tells ESP from other traffic of its UDP port (RFC 3948 section 2). Without
-// an encapsulated SA the port is like any other.
-func (r *Receiver) classifyUDP(f *frame, p wire.Packet) kind {
+// classifyUDP tells ESP from the other traffic of its UDP port (RFC 3948 section 2).
+// Without an encapsulated SA the port is like any other.
+func (r *Receiver) classifyUDP(f *frame, p *wire.Packet) kind {
 	if r.encap == 0 || p.Later {
 		return plain
 	}
@@ -134,7 +134,7 @@ func (r *Receiver) classifyUDP(f *frame, p wire.Packet) kind {
 }
 
 // match says whether there is an SA for the packet, of the right protocol.
-func (r *Receiver) match(p wire.Packet, protocol sa.Protocol, spi uint32, encap bool) kind {
+func (r *Receiver) match(p *wire.Packet, protocol sa.Protocol, spi uint32, encap bool) kind {
 	m := r.sas.Lookup(spi, p.Dst, p.Src, encap)
 	if m.ESP == nil && m.AH == nil {
 		return r.kindWithoutSA(p)
@@ -145,8 +145,8 @@ func (r *Receiver) match(p wire.Packet, protocol sa.Protocol, spi uint32, encap 
 	return protected
 }
 
-// kindWithoutSA is the kind of IPsec without an SA.
-func (r *Receiver) kindWithoutSA(p wire.Packet) kind {
+// kindWithoutSA is what IPsec without an SA counts as.
+func (r *Receiver) kindWithoutSA(p *wire.Packet) kind {
 	if r.isLocal(p.Dst) {
 		return lacksSA
 	}

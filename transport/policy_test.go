@@ -377,3 +377,17 @@ func TestInnerNotIP(t *testing.T) {
 		})
 	}
 }
+
+// Contract, The transport, step 7: what is behind extension headers that ESP carried counts
+// as what it is.
+func TestPolicyBehindExtensionInESP(t *testing.T) {
+	esp := espSA(sa.Transport, v6)
+	extended := func(plain []byte) []byte {
+		plain[len(plain)-1] = wire.ProtoDestOpts
+		return append([]byte{wire.ProtoUDP, 0, 1, 4, 0, 0, 0, 0}, plain...)
+	}
+	h := newHost(t, setup{sas: []*sa.SA{esp}, policy: []sa.Policy{
+		{Match: sa.Selector{Protocol: wire.ProtoUDP, DstPorts: sa.Ports{First: 5000, Last: 5000}}, Action: sa.Discard},
+	}})
+	h.drops(framed(mangled(t, 1, extended, plain6(), esp)), transport.Discard)
+}

@@ -42,18 +42,19 @@ func (f *frame) stripHeader(rec *status.Record, a *association, removed int) (n 
 	case a.Mode.Of(rec.NextHeader) == sa.Tunnel && !isBundledAH(a):
 		return f.decapsulate(p, payload, length, rec.NextHeader, a)
 	}
-	f.bytes, p = wire.StripTransport(f.bytes, p, payload, length, rec.NextHeader)
+	f.bytes, *p = wire.StripTransport(f.bytes, *p, payload, length, rec.NextHeader)
+	f.parsed = p.Version == 4 // in IPv6 further extension headers may follow
 	if a.Encap {
-		wire.UpperSum(f.bytes, p)
+		wire.UpperSum(f.bytes, *p)
 	}
 	if !isBundledAH(a) {
-		f.checkSelector(a, &p)
+		f.checkSelector(a, p)
 	}
 	return payload - header, None
 }
 
 // decapsulate leaves the packet that the tunnel carried, cut to its own length.
-func (f *frame) decapsulate(outer wire.Packet, payload, length int, next uint8, a *association) (n int, _ Reason) {
+func (f *frame) decapsulate(outer *wire.Packet, payload, length int, next uint8, a *association) (n int, _ Reason) {
 	version := uint8(4)
 	switch next {
 	case wire.ProtoIPv4:
@@ -62,15 +63,15 @@ func (f *frame) decapsulate(outer wire.Packet, payload, length int, next uint8, 
 	default:
 		return 0, InnerNotIP
 	}
-	inner, err := wire.ParseIP(f.bytes, payload, payload+length, version)
-	if err != nil || inner.Short {
+	var inner wire.Packet
+	if inner.ParseIP(f.bytes, payload, payload+length, version) != nil || inner.Short {
 		return 0, InnerNotIP
 	}
-	if !wire.PropagateECN(f.bytes, outer, inner) {
+	if !wire.PropagateECN(f.bytes, *outer, inner) {
 		f.refuse(ECN)
 	}
 	f.checkSelector(a, &inner)
-	f.bytes = wire.StripTunnel(f.bytes, f.l3, inner)
+	f.bytes, f.parsed = wire.StripTunnel(f.bytes, f.l3, inner), false
 	return payload - f.l3, None
 }
 
