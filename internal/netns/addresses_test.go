@@ -74,3 +74,35 @@ func TestFollow(t *testing.T) {
 	in(func() error { return netns.Address("three", netip.MustParsePrefix("192.0.2.2/24")) })
 	is("192.0.2.2")
 }
+
+// A view ends beside news of its interface, under the race detector too.
+func TestWatchEndsBesideNews(t *testing.T) {
+	rig.Require(t)
+	ns, err := netns.New("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	err = ns.Do(func() error {
+		if err := netns.AddTAP("one", false); err != nil {
+			return err
+		}
+		for range 20 {
+			w, err := netns.NewWatch("one")
+			if err != nil {
+				return err
+			}
+			for mtu := range 5 {
+				if err := netns.SetMTU("one", 1000+mtu); err != nil {
+					return err
+				}
+			}
+			w.Close()
+			w.Look() // sees nothing any more
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

@@ -19,6 +19,7 @@ type Watch struct {
 
 	mu      sync.Mutex
 	up      bool // when it was looked at last
+	closed  bool
 	changed func(up bool)
 }
 
@@ -64,6 +65,9 @@ func (w *Watch) Follow(changed func(up bool)) {
 func (w *Watch) Look() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.closed {
+		return
+	}
 	link, err := w.netlink.LinkByIndex(w.link.Attrs().Index)
 	if err != nil {
 		return // it is gone, which others notice, or there is an answer the next time
@@ -97,5 +101,8 @@ func (w *Watch) MTU() (int, error) {
 // Close ends the view.
 func (w *Watch) Close() {
 	close(w.done)
+	w.mu.Lock() // news may still be looked after
+	defer w.mu.Unlock()
+	w.closed = true
 	w.netlink.Close()
 }

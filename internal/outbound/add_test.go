@@ -84,6 +84,40 @@ func TestReplaceKeysWhatChanged(t *testing.T) {
 	}
 }
 
+// TestReplaceBesideFrames: an SA that stays goes on sealing while others come and go, under the race detector too.
+func TestReplaceBesideFrames(t *testing.T) {
+	c := Config{MTU: 1500, SAs: []*sa.SA{site(4), web(4)}}
+	s, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop, sealed := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		for {
+			select {
+			case <-stop:
+				sealed <- n
+				return
+			default:
+				n += len(s.Batch([][]byte{udp(4, 100)}))
+			}
+		}
+	}()
+	for range 100 {
+		if err := s.Replace(c); err != nil {
+			t.Error(err)
+		}
+		if err := s.Add([]*sa.SA{newSA("new", 0x99, sa.ESP, sa.Tunnel, gcm, gateways[4])}, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	if n := uint64(<-sealed); n == 0 || s.Counts()[Sealed] != n {
+		t.Errorf("%d frames came out, and were counted as %d", n, s.Counts()[Sealed])
+	}
+}
+
 func BenchmarkAdd(b *testing.B) {
 	for _, n := range []int{1000, 100_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

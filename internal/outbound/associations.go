@@ -144,11 +144,14 @@ func (a *associations) ready(c *Config, sas []*sa.SA, had func(name string) *lay
 	return more, more.draw(c)
 }
 
-// take puts SAs that are ready after those that are there.
+// take puts SAs that are ready after those that are there. The layer of an SA that was there before may be sealing
+// just now, and has its counter.
 func (a *associations) take(more addition) {
 	for i, s := range more.all {
 		a.places[s.Name] = len(a.all) + i
-		more.layers[i].numbers = more.counters[i]
+		if l := more.layers[i]; l.numbers != Numbers(more.counters[i]) {
+			l.numbers = more.counters[i]
+		}
 	}
 	for _, s := range more.given {
 		a.ids[s.ID()] = true
