@@ -20,7 +20,7 @@ func (a *Appliance) streams() map[string]server.Stream {
 		n.SAD = a.adapter.sad
 	}
 	if a.host != nil {
-		n.Host = "transport" // which has the frames before the stack
+		n.Host, n.Fate = "transport", saidOf // which has the frames before the stack
 	}
 	stream := func(media string, view func(live.Request) (live.View, error)) server.Stream {
 		return server.Stream{Type: media, Begin: func(query url.Values) (func(context.Context, io.Writer, func() error) error, error) {

@@ -16,22 +16,47 @@ type receiving struct {
 	nic          *pipeline.Pipeline
 	tap          *live.Stage
 	check, shown transport.Check // that of nic, as it is and by way of tap
+	judged       func(transport.Verdict, transport.Reason)
 	transport    *transport.Receiver
 }
 
 func newReceiving(nic *pipeline.Pipeline, tap *live.Stage, transport *transport.Receiver) *receiving {
-	return &receiving{nic, tap, nic.Check, tap.Check, transport}
+	return &receiving{nic, tap, nic.Check, tap.Check, judgedBy(tap), transport}
 }
 
 // Batch returns what the stack gets of the frames of one batch.
 func (r *receiving) Batch(frames [][]byte) [][]byte {
 	r.nic.At(time.Now())
-	check := r.check
+	var clean [][]byte
 	if r.tap.Begin() {
-		check = r.shown
-		defer r.tap.End()
+		clean = r.transport.BatchFrom(r.shown, frames, r.judged)
+		r.tap.End()
+	} else {
+		clean = r.transport.BatchFrom(r.check, frames, nil)
 	}
-	clean := r.transport.BatchFrom(check, frames)
 	r.nic.Publish()
 	return clean
+}
+
+// judgedBy shows those who read frames what the transport made of each.
+func judgedBy(tap *live.Stage) func(transport.Verdict, transport.Reason) {
+	return func(v transport.Verdict, r transport.Reason) {
+		tap.Judged(live.Fate{Verdict: uint8(v), Reason: uint8(r)})
+	}
+}
+
+// saidOf is the sentence for what became of a frame.
+func saidOf(f live.Fate) string {
+	why := transport.Reason(f.Reason)
+	switch transport.Verdict(f.Verdict) {
+	case transport.Deliver:
+		return "the transport delivers it"
+	case transport.Software:
+		return "the transport delivers it, after work of its own"
+	case transport.Held:
+		return "the transport holds it: " + why.Sentence()
+	case transport.Drop:
+		return "the transport drops it, " + why.String() + ": " + why.Sentence()
+	}
+	return ""
 }

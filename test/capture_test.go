@@ -4,23 +4,30 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
+	"tapsec/appliance"
 	"tapsec/capture"
+	"tapsec/configs"
 	"tapsec/control"
+	"tapsec/internal/account"
 	"tapsec/internal/dissector"
+	"tapsec/internal/explain"
 	"tapsec/internal/lab/conformance"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
+	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/tap"
 	"tapsec/test/program"
@@ -211,7 +218,7 @@ func captureLab(t *testing.T, config string, l *conformance.Lab) {
 	socket, file := filepath.Join(dir, "nic"), filepath.Join(dir, "live.pcapng")
 	p := start(t, config, "--wire", "capw0", "--host", "caph0", "--control", socket)
 	wire, host := listen(t, "capw0"), listen(t, "caph0")
-	w := watch(t, socket, "capture", "-w", file)
+	w, traced := watch(t, socket, "capture", "-w", file), watch(t, socket, "trace", "--json")
 	var sent [][]byte
 	for i, c := range l.Cases {
 		frame := bytes.Clone(c.Frame)
@@ -229,6 +236,7 @@ func captureLab(t *testing.T, config string, l *conformance.Lab) {
 		}
 	}
 	w.stop()
+	traced.stop()
 	p.stop()
 	came, left, lost := pairs(t, file)
 	if len(came) < len(sent) || lost != 0 {
@@ -237,6 +245,73 @@ func captureLab(t *testing.T, config string, l *conformance.Lab) {
 	ref := replayed(t, config, came)
 	for i, one := range left {
 		same(t, &ref[i], &one)
+	}
+	explained(t, config, traced.stdout.Bytes(), came)
+	keyless(t, l, file, traced.stdout.Bytes())
+}
+
+// explained compares what trace said of frames with what explain says of them.
+func explained(t *testing.T, config string, traced []byte, came []packet) {
+	t.Helper()
+	c, err := configs.Load(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nic, err := appliance.NewOffline(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file bytes.Buffer
+	w, err := capture.NewWriter(&file)
+	if err == nil {
+		_, err = w.Interface("capw0", "")
+	}
+	var numbers []int
+	for i := range came {
+		if numbers = append(numbers, i+1); err == nil {
+			err = w.Frame(0, time.Unix(1800000000, int64(i)), came[i].bytes, "")
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	frames, err := capture.NewReader(&file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := explain.Frames(nic, c, frames, numbers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bytes.Split(bytes.TrimSpace(traced), []byte("\n"))
+	if len(lines) != len(came) {
+		t.Fatalf("%d frames were traced, and %d captured", len(lines), len(came))
+	}
+	for i, line := range lines {
+		var got explain.Traced
+		decode(t, line, &got)
+		d := want[i].Document()
+		d.Frame, d.Time, d.Interface = got.Frame, got.Time, got.Interface
+		d.Story, d.NearMisses = []string{}, []account.Finding{} // which a whole capture tells
+		if uint64(got.Frame) != came[i].id || got.Lost != 0 || !reflect.DeepEqual(&got.Document, d) {
+			t.Errorf("traced\n%+v\nexplained\n%+v", got, d)
+		}
+	}
+}
+
+// keyless looks for the keys of a lab, as bytes and as text.
+func keyless(t *testing.T, l *conformance.Lab, file string, traced []byte) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range l.SAs() {
+		for _, key := range []sa.Key{s.EncryptionKey, s.IntegrityKey} {
+			if b := key.Bytes(); len(b) >= 8 && (bytes.Contains(text, b) || bytes.Contains(bytes.ToLower(traced), []byte(hex.EncodeToString(b)))) {
+				t.Errorf("a key of %s is in what was captured or traced", s.Name)
+			}
+		}
 	}
 }
 
@@ -619,4 +694,104 @@ func TestCaptureInTshark(t *testing.T) {
 	if failed := tsharkOn(t, file, "-Y", "tapsec.reason"); len(failed) != len(left) {
 		t.Errorf("%d frames have a trailer, want %d", len(failed), len(left))
 	}
+}
+
+// Only what was asked for is captured, and as much of it.
+func TestCaptureChooses(t *testing.T) {
+	k := takeFrom(t, "cch")
+	captures := map[string]*watching{}
+	for name, flags := range map[string][]string{
+		"failed": {"--only", "failed"}, "spi": {"--spi", "0xdddd"}, "headers": {"--headers", "--snaplen", "200", "--sa", "web"}, "host": {"--host", "10.0.0.1"},
+	} {
+		captures[name] = watch(t, k.socket, append([]string{"capture", "-w", k.file(name)}, flags...)...)
+	}
+	k.send(10 * kinds)
+	for _, w := range captures {
+		w.stop()
+	}
+	_, failed, _ := pairs(t, k.file("failed"))
+	for _, p := range failed {
+		if !bytes.Contains(p.verdict[3:], []byte{0}) || p.verdict[3] == 0 { // the status
+			t.Errorf("verdict %x is captured as failed", p.verdict)
+		}
+	}
+	if len(failed) != 30 { // rows 8, 10 and 13
+		t.Errorf("%d failed frames, of 30", len(failed))
+	}
+	if _, spi, _ := pairs(t, k.file("spi")); len(spi) != 10 {
+		t.Errorf("%d frames of the stranger's SPI, of 10", len(spi))
+	}
+	if _, host, _ := pairs(t, k.file("host")); len(host) != 10 { // row 6, whose tunnel was opened
+		t.Errorf("%d frames to a host in the tunnel, of 10", len(host))
+	}
+	came, headers, _ := pairs(t, k.file("headers"))
+	if len(headers) != 40 { // rows 5, 8, 11 and 13
+		t.Errorf("%d frames of SA web, of 40", len(headers))
+	}
+	for i, p := range headers {
+		opened := len(p.bytes) > 14+20+8+8 && p.verdict[3] == 0 || len(p.bytes) > 200
+		if opened || len(came[i].bytes) > 200 || p.length <= len(p.bytes) && p.verdict[3] == 0 {
+			t.Errorf("%s: %d bytes of %d delivered, %d as it came", p.comment, len(p.bytes), p.length, len(came[i].bytes))
+		}
+	}
+}
+
+// With other forms frames are captured as they are delivered.
+func TestCaptureForms(t *testing.T) {
+	for name, flags := range map[string][]string{"cfd": {"--form", "decap"}, "cfn": {"--form", "decap", "--annotate", "none"}} {
+		k := takeFrom(t, name, flags...)
+		w := watch(t, k.socket, "capture", "-w", k.file("form"))
+		var want [][]byte
+		for kind := range kinds {
+			k.wire.send(k.m.sample(kind, 300).frame)
+			want = append(want, bytes.Clone(k.host.next()))
+		}
+		w.stop()
+		_, left, _ := pairs(t, k.file("form"))
+		left = ofOurs(left)
+		if len(left) != len(want) {
+			t.Fatalf("%d frames of %d", len(left), len(want))
+		}
+		for i, p := range left {
+			if !bytes.Equal(p.bytes, want[i]) {
+				t.Errorf("%s: frame %d was captured as\n%x, delivered as\n%x", name, i, p.bytes, want[i])
+			}
+		}
+		k.stop()
+	}
+}
+
+// In front of a transport in the same process, the comment has both verdicts.
+func TestCaptureTransport(t *testing.T) {
+	rig.Require(t)
+	dir := sockets(t)
+	socket, file := filepath.Join(dir, "nic"), filepath.Join(dir, "both")
+	p := start(t, write(t, "local: [192.0.2.2, 198.51.100.10]\n"+moreSAs), "--wire", "ctrw", "--transport", "ctrs", "--control", socket)
+	wire, stack, m := listen(t, "ctrw"), listen(t, "ctrs"), newMixer(t)
+	w, traced := watch(t, socket, "capture", "-w", file), watch(t, socket, "trace", "--spi", "0xc002")
+	good, bad := m.sample(0, 100).frame, m.sample(3, 100).frame
+	for _, frame := range [][]byte{good, good, bad} { // the second is a replay
+		wire.send(frame)
+	}
+	stack.next()
+	wire.send(m.sample(0, 100).frame)
+	stack.next() // those before are judged
+	w.stop()
+	traced.stop()
+	_, left, _ := pairs(t, file)
+	left = ofOurs(left)
+	want := []string{"every IPsec portion checked is good; the transport delivers it", "refuses its number, which came before or is too old; the transport drops it, replay: ",
+		"CRYPTO_TRANSPORT_ESP_AUTH_FAILED  transport esp web seq 2: the ESP ICV is wrong; the transport drops it, icv: ", "; the transport delivers it"}
+	if len(left) != len(want) {
+		t.Fatalf("%d frames, want %d", len(left), len(want))
+	}
+	for i, p := range left {
+		if !strings.Contains(p.comment, want[i]) {
+			t.Errorf("frame %d: %q, want %q in it", i, p.comment, want[i])
+		}
+	}
+	if text := traced.stdout.String(); strings.Count(text, "\nhost       the transport d") != 4 {
+		t.Errorf("the trace says\n%s", text)
+	}
+	p.stop()
 }

@@ -72,7 +72,7 @@ func (h *host) batch(frames [][]byte) (clean [][]byte) {
 // batchAsValue is the way of a batch by value.
 func (h *host) batchAsValue(frames [][]byte) [][]byte {
 	h.nic.At(h.now)
-	clean := h.BatchFrom(h.nic.Check, slots(frames))
+	clean := h.BatchFrom(h.nic.Check, slots(frames), nil)
 	h.nic.Publish()
 	return clean
 }
@@ -116,7 +116,7 @@ var routes = []route{
 	}},
 	{"value", func(h *host) func([][]byte) [][]byte {
 		check := h.nic.Check
-		return func(frames [][]byte) [][]byte { return h.BatchFrom(check, frames) }
+		return func(frames [][]byte) [][]byte { return h.BatchFrom(check, frames, nil) }
 	}},
 }
 

@@ -213,16 +213,21 @@ func (r *Receiver) State(id sa.ID) (_ SAState, ok bool) {
 
 // Batch judges frames with trailers in order and returns those that the stack gets, in
 // the caller's slice. It counts the others.
-func (r *Receiver) Batch(frames [][]byte) [][]byte { return r.BatchFrom(r.trailers, frames) }
+func (r *Receiver) Batch(frames [][]byte) [][]byte { return r.BatchFrom(r.trailers, frames, nil) }
 
 // BatchFrom is Batch for frames that a NIC has yet to check. What they end in is theirs.
-func (r *Receiver) BatchFrom(nic Check, frames [][]byte) [][]byte {
+// judged, if not nil, is told what became of each; it must not wait.
+func (r *Receiver) BatchFrom(nic Check, frames [][]byte, judged func(Verdict, Reason)) [][]byte {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.clock = r.ledger.Clock()
 	clean := frames[:0]
 	for _, b := range frames {
-		if b, v, _ := r.receive(nic(b)); v.Clean() {
+		b, v, reason := r.receive(nic(b))
+		if judged != nil {
+			judged(v, reason)
+		}
+		if v.Clean() {
 			clean = append(clean, b)
 		}
 	}

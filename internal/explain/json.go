@@ -42,8 +42,9 @@ type Document struct {
 // Traced is the account of a running NIC's frame (docs/json.md).
 type Traced struct {
 	Document
-	Queue uint16 `json:"queue"` // that it came through; frames are numbered on each
-	Lost  uint64 `json:"lost"`  // frames before it that nobody had room for
+	Transport string `json:"transport,omitempty"` // what the transport in the NIC's process did
+	Queue     uint16 `json:"queue"`               // that it came through; frames are numbered on each
+	Lost      uint64 `json:"lost"`                // frames before it that nobody had room for
 }
 
 // Text writes the account in short.
@@ -55,7 +56,7 @@ func (t *Traced) Text(to io.Writer, colour bool) error {
 	if t.Lost > 0 {
 		fmt.Fprintf(to, "%d frames came faster than they were told of\n\n", t.Lost)
 	}
-	return t.Short(to, from, colour)
+	return t.short(to, from, t.Transport, colour)
 }
 
 // Document returns the account. Lists are empty rather than missing.

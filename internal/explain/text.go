@@ -84,12 +84,15 @@ func (w *writer) stage(s *Stage) {
 // colours are those of the verdicts.
 var colours = map[string]string{"FAILED": red, "good": green, "good, both": green}
 
-// Short writes the head of an account and what the stages found. from is what the frame is
-// of.
-func (d *Document) Short(to io.Writer, from string, colour bool) error {
+// short writes the head of an account, what the stages found, and what became of the frame
+// behind them. from is what it is of.
+func (d *Document) short(to io.Writer, from, fate string, colour bool) error {
 	w := &writer{Writer: bufio.NewWriter(to), colour: colour}
 	d.head(w, from)
 	d.stages(w)
+	if fate != "" {
+		w.entry("host", fate)
+	}
 	fmt.Fprintln(w)
 	return w.Flush()
 }

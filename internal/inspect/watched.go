@@ -52,6 +52,9 @@ func (w *Watched) Frame(came, body []byte, t *status.Trailer) (comment []byte, t
 	return i.text, true
 }
 
+// Marks are those of the frame of the last call.
+func (w *Watched) Marks() account.Marks { return w.i.frame.Marks }
+
 // Name is that of an SA which a frame before had a record of.
 func (w *Watched) Name(handle uint32) string { return w.i.account.Name(handle) }
 

@@ -79,6 +79,9 @@ func (c *capturing) both(comment []byte) error {
 	m := capture.Mark{Packet: uint64(t.Queue)<<48 | t.Ordinal, Queue: uint32(t.Queue), Lost: c.lost,
 		Verdict: binary.LittleEndian.AppendUint32(nil, uint32(t.Word))}
 	text := string(comment)
+	if fate := c.fate(); fate != "" {
+		text += "; " + fate
+	}
 	if err := c.packet(wireSide, c.pair.Came, len(c.pair.Came), text, m); err != nil {
 		return err
 	}

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"net/netip"
 	"sync"
 	"testing"
 	"time"
 
+	"tapsec/internal/explain"
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/testkit"
 	"tapsec/internal/live"
@@ -248,4 +250,94 @@ func BenchmarkStage(b *testing.B) {
 		r := bed.tap.Open(all)
 		return bed.stages[0].Batch, r.Close
 	})
+}
+
+// Captures and traces go on while SAs come and go. What a trace says of a frame is what the
+// NIC said, or it says that the SAs have changed since.
+func TestBesideChanges(t *testing.T) {
+	const queues = 2
+	b := newBed(t, queues, 300, 100)
+	nic := live.NIC{Tap: b.tap, SAD: b.sad, Aside: queues, Wire: "w", Host: "h"}
+	var workers, reading, changing sync.WaitGroup
+	ctx, ended := context.WithCancel(t.Context())
+	var traced, captured bytes.Buffer
+	for _, one := range []struct {
+		view func(live.Request) (live.View, error)
+		to   *bytes.Buffer
+	}{{nic.Trace, &traced}, {nic.Capture, &captured}} {
+		view, err := one.view(live.Request{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		reading.Go(func() {
+			if err := view(ctx, one.to, func() error { return nil }); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for readers := 0; readers < 2; readers, _, _ = b.tap.Counts() {
+		time.Sleep(time.Millisecond)
+	}
+	changing.Go(func() {
+		for ctx.Err() == nil {
+			if err := b.sad.Delete(b.sad.Handle(site().ID())); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Millisecond)
+			if _, err := b.sad.Add(site()); err != nil {
+				t.Error(err)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+	for q := range queues {
+		workers.Go(func() { b.run(q, 8) })
+	}
+	workers.Wait()
+	ended()
+	reading.Wait()
+	changing.Wait()
+	reasons := map[string]int{}
+	for line := range bytes.Lines(traced.Bytes()) {
+		var one explain.Traced
+		if err := json.Unmarshal(line, &one); err != nil {
+			t.Fatal(err)
+		}
+		reasons[one.Reason]++
+	}
+	if reasons["nic/verified"] == 0 || reasons["nic/esp-icv"] == 0 || captured.Len() == 0 {
+		t.Errorf("traced %v, captured %d bytes", reasons, captured.Len())
+	}
+}
+
+// What is asked beside the frames leaves no trace: neither counts nor numbers of an SA change.
+func TestAside(t *testing.T) {
+	long := site()
+	long.ESN = true
+	sad := pipeline.NewSAD(full(), 2)
+	if _, err := sad.Add(long); err != nil {
+		t.Fatal(err)
+	}
+	sealer, err := outbound.NewSealer(nil, long)
+	if err != nil {
+		t.Fatal(err)
+	}
+	aside := pipeline.New(sad, pipeline.Options{Worker: 1, Aside: true})
+	for i := range 4 {
+		packet, err := sealer.Seal(nil, forge.UDP(nil, netip.MustParseAddrPort("10.0.0.1:1"), netip.MustParseAddrPort("10.0.0.2:2"), make([]byte, 64)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		frame := forge.AppendFrame(nil, packet)
+		if i%2 == 1 {
+			frame[len(frame)-1] ^= 1
+		}
+		_, found := aside.Check(frame)
+		if failed := found.Reason != status.Verified; failed != (i%2 == 1) {
+			t.Errorf("frame %d: %s", i, found.Reason)
+		}
+	}
+	if held := sad.List()[0]; held.Top != 0 || held.Failed != 0 {
+		t.Errorf("afterwards: number %d, %d failed", held.Top, held.Failed)
+	}
 }

@@ -13,9 +13,10 @@ import (
 type NIC struct {
 	Tap        *Tap
 	SAD        *pipeline.SAD
-	Aside      int    // a worker of the SAD that moves no frames
-	Bare       bool   // frames are delivered without their trailers
-	Wire, Host string // names of its interfaces
+	Aside      int               // a worker of the SAD that moves no frames
+	Bare       bool              // frames are delivered without their trailers
+	Wire, Host string            // names of its interfaces
+	Fate       func(Fate) string // a sentence; nil where nobody behind the NIC says anything
 
 	mu   sync.Mutex // held by who uses what follows
 	pipe *pipeline.Pipeline
@@ -76,4 +77,12 @@ func (v *viewing) run(ctx context.Context, tell func(comment []byte) error, quie
 			ended = true
 		}
 	}
+}
+
+// fate says what became of the frame behind the NIC; empty: that is not known.
+func (v *viewing) fate() string {
+	if v.nic.Fate == nil {
+		return ""
+	}
+	return v.nic.Fate(v.pair.Fate)
 }

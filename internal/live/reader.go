@@ -22,6 +22,7 @@ type Reader struct {
 type Pair struct {
 	Came, Left []byte // Left without the trailer
 	Trailer    status.Trailer
+	Fate       Fate
 	Lost       uint64 // frames of its queue that are missing before it
 }
 

@@ -17,6 +17,7 @@ type ring struct {
 	seen, accepted uint64 // frames
 	lost           uint64
 	lostBefore     uint64 // since the last one that was added
+	latest         *entry // the frame checked last, if it was added
 
 	_         [64]byte
 	published struct {
@@ -32,6 +33,7 @@ type entry struct {
 	from       uint64
 	came, left int // bytes
 	lost       uint64
+	fate       Fate
 	trailer    status.Trailer
 }
 
@@ -56,7 +58,8 @@ func (r *ring) add(came, left []byte, t *status.Trailer) {
 		return
 	}
 	e := &r.entries[r.next%uint64(len(r.entries))]
-	e.from, e.came, e.left, e.lost, e.trailer = r.end, len(came), len(left), r.lostBefore, *t
+	e.from, e.came, e.left, e.lost, e.fate, e.trailer = r.end, len(came), len(left), r.lostBefore, Fate{}, *t
+	r.latest = e
 	r.put(came)
 	r.put(left)
 	r.next++
@@ -91,7 +94,7 @@ func (r *ring) first() *entry {
 // take copies the first frame, and makes room.
 func (r *ring) take(to *Pair) {
 	e := r.first()
-	to.Trailer, to.Lost = e.trailer, e.lost
+	to.Trailer, to.Fate, to.Lost = e.trailer, e.fate, e.lost
 	to.Came = r.get(to.Came[:0], e.from, e.came)
 	to.Left = r.get(to.Left[:0], e.from+uint64(e.came), e.left)
 	r.freed.Store(e.from + uint64(e.came+e.left))

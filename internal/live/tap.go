@@ -83,11 +83,25 @@ func (s *Stage) Check(frame []byte) ([]byte, *status.Trailer) {
 	for _, r := range s.readers {
 		ring := r.rings[s.queue]
 		ring.seen++
+		ring.latest = nil
 		if r.wants(t) {
 			ring.add(s.came, left, t)
 		}
 	}
 	return left, t
+}
+
+// Fate is what became of a frame behind the NIC, in the numbers of who says so. The zero Fate
+// is not known.
+type Fate struct{ Verdict, Reason uint8 }
+
+// Judged says what became of the frame that was checked last.
+func (s *Stage) Judged(f Fate) {
+	for _, r := range s.readers {
+		if e := r.rings[s.queue].latest; e != nil {
+			e.fate = f
+		}
+	}
 }
 
 // End shows readers what they were given.

@@ -41,7 +41,8 @@ func (n *NIC) Trace(r Request) (View, error) {
 func (v *viewing) traced() *explain.Traced {
 	t := &v.pair.Trailer
 	f := explain.Judged(int(t.Ordinal), v.nic.Wire, v.pair.Came, t, v.watched.Name, v.nic.tell)
-	return &explain.Traced{Document: *f.Document(), Queue: t.Queue, Lost: v.lost}
+	f.Marks = v.watched.Marks()
+	return &explain.Traced{Document: *f.Document(), Transport: v.fate(), Queue: t.Queue, Lost: v.lost}
 }
 
 // tell asks the pipeline about a frame, with the SAs that the NIC has now.
