@@ -14,17 +14,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Engine is how frames are moved. Its text is auto, ring, plain or xdp.
+// Engine is how frames are moved. Its text is auto, ring, plain, direct or xdp.
 type Engine uint8
 
 const (
-	Auto  Engine = iota // Ring if it works, else Plain
-	Ring                // io_uring: one call for all frames that are to be read and written
-	Plain               // a call for each frame read and each written
-	XDP                 // AF_XDP for attached interfaces, which takes their frames away from the machine's own stack; as Auto for TAPs
+	Auto   Engine = iota // Ring if it works, else Plain
+	Ring                 // io_uring: one call for all frames that are to be read and written
+	Plain                // a call for each frame read and each written
+	Direct               // as Auto, but AF_XDP to attached interfaces, past their queueing disciplines
+	XDP                  // AF_XDP for attached interfaces, which takes their frames away from the machine's own stack; as Auto for TAPs
 )
 
-var engineNames = []string{Auto: "auto", Ring: "ring", Plain: "plain", XDP: "xdp"}
+var engineNames = []string{Auto: "auto", Ring: "ring", Plain: "plain", Direct: "direct", XDP: "xdp"}
 
 func (e Engine) String() string { return nameOf(engineNames, e) }
 
@@ -82,10 +83,9 @@ var probeOnce = sync.OnceValue(func() probed {
 
 // settle replaces Auto by what Probe found, and refuses a ring that does not work.
 func (o Options) settle() (_ Options, why string, err error) {
-	if o.Engine == Plain {
+	if o.asked = o.Engine; o.Engine == Plain {
 		return o, "asked for", nil
 	}
-	o.xdp = o.Engine == XDP
 	p := probeOnce()
 	if o.Engine == Ring && p.engine != Ring {
 		return o, "", fmt.Errorf("engine ring: %s: %s, or choose plain", p.why, advice(p.err))

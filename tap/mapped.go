@@ -50,7 +50,7 @@ func newMapped(d *Direction, o Options) (*mapped, error) {
 	m.reach = func(do func(fd uintptr)) error { do(uintptr(m.out)); return nil }
 	err := m.equip(o)
 	if err == nil {
-		err = m.enter(o.xdp)
+		err = m.enter(o.asked == XDP)
 	}
 	if err != nil {
 		return nil, m.end(err)
@@ -108,6 +108,14 @@ func (m *mapped) enter(xdp bool) error {
 	}
 	m.ring = r
 	return nil
+}
+
+// kind is what the engine is called, and why it is this one.
+func (m *mapped) kind() (Engine, string) {
+	if m.xdp != nil {
+		return XDP, m.xdp.why()
+	}
+	return Ring, m.direction.from.name + " is attached, and the kernel puts its frames into memory of the program's"
 }
 
 // open binds the engine to the calling goroutine's thread, until finish. It returns why the engine ended.

@@ -178,7 +178,8 @@ func testAttachedFlaps(t *testing.T, how Options) {
 func TestAttachedDeletedUnderLoad(t *testing.T) { attachments(t, testAttachedDeletedUnderLoad) }
 
 func testAttachedDeletedUnderLoad(t *testing.T, how Options) {
-	near, _, _, _ := attached(t, how, 1514, 64)
+	near, _, _, out := attached(t, how, 1514, 64)
+	out.end() // whose place it takes
 	back := link(t, how, near, near, 1514, 64)
 	far := testkit.Listen(t, "far")
 	ended, sent := make(chan error, 1), make(chan error, 1)

@@ -93,14 +93,24 @@ func (o *outlet) write(fd uintptr) {
 
 // exit returns what writes to an attached interface. An AF_XDP socket is held for the caller.
 func (d *Direction) exit(o Options) (sink, *xdpSocket, error) {
-	if !o.xdp {
-		return new(together), nil, nil
+	socket := d.target
+	bypass := func(on int) error {
+		return control(socket, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, on) })
 	}
-	x, err := d.to.xdpOf(d.queue, d.room)
+	var x *xdpSocket
+	var err error
+	switch o.asked {
+	case XDP:
+		x, err = d.to.xdpOf(d.queue, d.room)
+	case Direct:
+		x, err = d.to.openXDP(socket, d.room, false)
+	default:
+		return new(together), nil, bypass(0)
+	}
 	if err != nil {
 		return nil, nil, err
 	}
-	return x, x, nil
+	return x, x, bypass(1)
 }
 
 // oneByOne writes a parcel with a call.

@@ -19,14 +19,22 @@ type xdpRedirect struct {
 	native  bool // the driver runs it
 }
 
-// CanRedirect says why a program that takes an interface's frames (engine xdp) cannot be loaded, or an
-// AF_XDP socket not opened; nil if both can. It tries both.
-func CanRedirect() error {
+// CanSendDirect says why frames cannot leave attached interfaces past their queueing disciplines (engine
+// direct); nil if they can.
+func CanSendDirect() error {
 	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return explainXDP("", err)
 	}
-	defer unix.Close(fd)
+	return unix.Close(fd)
+}
+
+// CanRedirect says why a program that takes an interface's frames (engine xdp) cannot be loaded, or an
+// AF_XDP socket not opened; nil if both can. It tries both.
+func CanRedirect() error {
+	if err := CanSendDirect(); err != nil {
+		return err
+	}
 	r, err := loadRedirect()
 	return errors.Join(explainXDP("", err), r.close())
 }
@@ -105,11 +113,11 @@ func explainXDP(name string, err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("%sAF_XDP needs CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF outside any user namespace (%w)", name, unix.EPERM)
+		return fmt.Errorf("%sAF_XDP needs CAP_NET_RAW, and to receive by it CAP_NET_ADMIN and CAP_BPF outside any user namespace (%w)", name, unix.EPERM)
 	case errors.Is(err, unix.EAFNOSUPPORT):
 		return fmt.Errorf("%sthe kernel has no AF_XDP, CONFIG_XDP_SOCKETS (%w)", name, unix.EAFNOSUPPORT)
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST):
-		return fmt.Errorf("%sanother program has its frames by XDP: stop that one, or choose ring (%w)", name, err)
+		return fmt.Errorf("%sanother program has AF_XDP there, or its frames by XDP: stop that one, or choose ring (%w)", name, err)
 	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
 		return fmt.Errorf("%sno memory for AF_XDP: allow more locked memory (ulimit -l), or choose ring (%w)", name, err)
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):

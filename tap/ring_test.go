@@ -16,14 +16,14 @@ import (
 )
 
 func TestEngineText(t *testing.T) {
-	for _, e := range []Engine{Auto, Ring, Plain, XDP} {
+	for _, e := range []Engine{Auto, Ring, Plain, Direct, XDP} {
 		text, err := e.MarshalText()
 		var back Engine
 		if err := errors.Join(err, back.UnmarshalText(text)); err != nil || back != e {
 			t.Errorf("%v: %s, %v", e, text, err)
 		}
 	}
-	if err := new(Engine).UnmarshalText([]byte("rign")); err == nil || !strings.Contains(err.Error(), "auto, ring, plain or xdp") {
+	if err := new(Engine).UnmarshalText([]byte("rign")); err == nil || !strings.Contains(err.Error(), "auto, ring, plain, direct or xdp") {
 		t.Error(err)
 	}
 }

@@ -228,19 +228,23 @@ func (d *Device) ringOf(queue, room, tail int) (*packetRing, error) {
 
 // xdpOf returns a queue's AF_XDP socket, held for the caller. A new socket's chunks have room for a frame.
 func (d *Device) xdpOf(queue, room int) (*xdpSocket, error) {
-	return inletOf(d, queue, func(socket *os.File) (x *xdpSocket, err error) {
-		inside := control(socket, func(fd int) error {
-			return inNamespace(fd, unix.SIOCGSKNS, func() error {
-				for deadline := time.Now().Add(release); ; time.Sleep(release / 50) {
-					x, err = newXDPSocket(socket, room)
-					if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
-						return nil
-					}
+	return inletOf(d, queue, func(socket *os.File) (*xdpSocket, error) { return d.openXDP(socket, room, true) })
+}
+
+// openXDP opens an AF_XDP socket, held for the caller, by one of the device's packet sockets: of one that
+// was closed the kernel lets go a moment later.
+func (d *Device) openXDP(socket *os.File, room int, receives bool) (x *xdpSocket, err error) {
+	inside := control(socket, func(fd int) error {
+		return inNamespace(fd, unix.SIOCGSKNS, func() error {
+			for deadline := time.Now().Add(release); ; time.Sleep(release / 50) {
+				x, err = newXDPSocket(socket, room, receives)
+				if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+					return nil
 				}
-			})
+			}
 		})
-		return x, errors.Join(err, inside)
 	})
+	return x, errors.Join(err, inside)
 }
 
 // xdpSockets returns those that the device has.

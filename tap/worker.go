@@ -19,7 +19,7 @@ type Options struct {
 	// SingleReads makes the ring read frame by frame, as it must before Linux 6.7.
 	SingleReads bool
 
-	xdp bool // AF_XDP for attached interfaces
+	asked Engine // before Auto was replaced; Engine is how TAPs' frames are moved then
 }
 
 // Worker is what one goroutine drives: one direction of a queue pair, or both if both devices are TAPs on
@@ -43,13 +43,14 @@ func Join(a, b *Device, queue int, o Options) ([]*Worker, error) {
 	if queue < 0 || queue >= a.Queues() || queue >= b.Queues() {
 		return nil, fmt.Errorf("no queue %d on both %s and %s", queue, a.name, b.name)
 	}
-	if o.Engine == XDP && !a.attached() && !b.attached() {
-		return nil, fmt.Errorf("engine xdp is for interfaces that are attached, and %s and %s are TAPs: choose auto", a.name, b.name)
+	byXDP := o.Engine == XDP || o.Engine == Direct
+	if byXDP && !a.attached() && !b.attached() {
+		return nil, fmt.Errorf("engine %v is for interfaces that are attached, and %s and %s are TAPs: choose auto", o.Engine, a.name, b.name)
 	}
-	if o.Engine == XDP && a.Queues() > 1 {
-		return nil, fmt.Errorf("engine xdp has one queue, and %s has %d: have one, or choose ring", a.name, a.Queues())
+	if byXDP && a.Queues() > 1 {
+		return nil, fmt.Errorf("engine %v has one queue, and %s has %d: have one, or choose ring", o.Engine, a.name, a.Queues())
 	}
-	j := joint{queue: queue, asked: o.Engine, why: "asked for"}
+	j := joint{queue: queue, why: "asked for"}
 	var err error
 	if j.Options, j.why, err = o.settle(); err != nil && !(a.attached() && b.attached()) {
 		return nil, err
@@ -64,8 +65,8 @@ func Join(a, b *Device, queue int, o Options) ([]*Worker, error) {
 	if j.asked == Ring {
 		return nil, fmt.Errorf("engine ring: %w: %s, or choose plain", err, advice(err))
 	}
-	if j.asked == XDP {
-		return nil, fmt.Errorf("engine xdp: %w", err)
+	if byXDP {
+		return nil, fmt.Errorf("engine %v: %w", j.asked, err)
 	}
 	j.Engine, j.why = Plain, fmt.Sprintf("no ring for queue %d of %s and %s: %v", queue, a.name, b.name, err)
 	if workers, err = j.workers(a, b); err != nil {
@@ -78,7 +79,6 @@ func Join(a, b *Device, queue int, o Options) ([]*Worker, error) {
 type joint struct {
 	Options
 	queue int
-	asked Engine
 	why   string
 }
 
@@ -120,29 +120,22 @@ func (j *joint) workers(a, b *Device) (all []*Worker, err error) {
 	}
 	w := newWorker(r, ringed...)
 	w.kind, w.why = Ring, j.why
+	w.leaves(r.exit, j.asked)
 	return append(all, w), nil
 }
 
 // worker makes the worker of one direction.
 func (j *joint) worker(d *Direction) (*Worker, error) {
 	why := j.why
-	if d.from.attached() && j.asked == XDP {
-		m, err := newMapped(d, j.Options)
-		if err != nil {
-			return nil, err
-		}
-		w := newWorker(m, d)
-		w.kind, w.why = XDP, m.xdp.why()
-		return w, nil
-	}
 	if d.from.attached() && j.asked != Plain {
 		m, err := newMapped(d, j.Options)
 		if err == nil {
 			w := newWorker(m, d)
-			w.kind, w.why = Ring, d.from.name+" is attached, and the kernel puts its frames into memory of the program's"
+			w.kind, w.why = m.kind()
+			w.leaves(m.exit, j.asked)
 			return w, nil
 		}
-		if j.asked == Ring {
+		if j.asked != Auto {
 			return nil, err
 		}
 		why = fmt.Sprintf("no packet ring for queue %d of %s: %v", j.queue, d.from.name, err)
@@ -177,7 +170,14 @@ func newWorker(e engine, directions ...*Direction) *Worker {
 // Directions returns the worker's directions.
 func (w *Worker) Directions() []*Direction { return w.directions }
 
-// Engine returns how the worker moves frames, Ring or Plain, and a sentence why.
+// leaves notes what frames leave an attached interface by, where it is no packet socket.
+func (w *Worker) leaves(exit *xdpSocket, asked Engine) {
+	if exit != nil && asked == Direct {
+		w.kind, w.why = Direct, fmt.Sprintf("%s; what leaves %s does so past its queueing discipline", w.why, exit.name)
+	}
+}
+
+// Engine returns how the worker moves frames, any but Auto, and a sentence why.
 func (w *Worker) Engine() (Engine, string) { return w.kind, w.why }
 
 // Open binds the worker to the calling goroutine, as the first Next would; nothing is moved yet. Next

@@ -16,6 +16,10 @@ func engines(t *testing.T, test func(t *testing.T, how Options)) {
 // attachments is engines, and those that attached interfaces alone have.
 func attachments(t *testing.T, test func(t *testing.T, how Options)) {
 	engines(t, test)
+	t.Run("direct", func(t *testing.T) {
+		rig.Require(t)
+		test(t, Options{Engine: Direct})
+	})
 	t.Run("xdp", func(t *testing.T) {
 		requireXDP(t)
 		test(t, Options{Engine: XDP})
@@ -42,8 +46,8 @@ func link(t testing.TB, how Options, from, to *Device, room, tail int) *single {
 	how.Room, how.Tail = room, tail
 	d := newDirection(from, to, 0, how)
 	s := &single{Direction: d}
-	if how.Engine == XDP {
-		how.Engine, how.xdp = Ring, true
+	if how.asked = how.Engine; how.Engine == XDP || how.Engine == Direct {
+		how.Engine = Ring
 	}
 	switch {
 	case how.Engine == Ring && from.attached():
@@ -65,15 +69,18 @@ func link(t testing.TB, how Options, from, to *Device, room, tail int) *single {
 		}
 		s.Worker = newWorker(p, d)
 	}
-	t.Cleanup(func() {
-		s.Stop()
-		for {
-			if _, _, err := s.Next(); err != nil {
-				return
-			}
-		}
-	})
+	t.Cleanup(s.end)
 	return s
+}
+
+// end ends the worker.
+func (s *single) end() {
+	s.Stop()
+	for {
+		if _, _, err := s.Next(); err != nil {
+			return
+		}
+	}
 }
 
 func (s *single) Receive() ([][]byte, error) {

@@ -47,6 +47,7 @@ type xdpSocket struct {
 	taken     uint32 // up to which the kernel has taken chunks off it
 	completed xdpQueue[uint64]
 	free      []uint64 // chunks to send by
+	long      together // sends what no chunk has room for
 	limit     int      // longest frame that was allowed when last asked for
 	redirect  *xdpRedirect
 	holders   atomic.Int32
@@ -56,9 +57,9 @@ type xdpSocket struct {
 	tooLong atomic.Uint64 // frames that no chunk had room for and that are not counted yet
 }
 
-// newXDPSocket takes an interface's frames. It is called in the interface's namespace, with its packet
-// socket.
-func newXDPSocket(packets *os.File, room int) (x *xdpSocket, err error) {
+// newXDPSocket opens what frames leave an interface by, and where it receives takes the interface's frames.
+// It is called in the interface's namespace, with a packet socket.
+func newXDPSocket(packets *os.File, room int, receives bool) (x *xdpSocket, err error) {
 	x = &xdpSocket{name: packets.Name(), in: -1, out: -1, chunk: xdpChunk}
 	defer func() {
 		if err != nil {
@@ -75,51 +76,56 @@ func newXDPSocket(packets *os.File, room int) (x *xdpSocket, err error) {
 	}); err != nil {
 		return x, fmt.Errorf("MTU of %s: %w", x.name, err)
 	}
-	if x.limit += linkLength; x.limit > xdpLongest {
+	if x.limit += linkLength; x.limit > xdpLongest && receives {
 		return x, fmt.Errorf("%s has an MTU of %d, and AF_XDP takes frames of %d bytes: lower it, or choose ring", x.name, x.limit-linkLength, xdpLongest)
 	}
 	if min(room, x.limit+2*tagLength) > xdpChunk-xdpHead { // what goes after a frame is not the kernel's
 		x.chunk = 2 * xdpChunk
 	}
-	if err = x.open(index); err == nil {
+	if err = x.open(index, receives); err == nil && receives {
 		x.redirect, err = redirectTo(x.in, index)
 	}
 	return x, explainXDP(x.name, err)
 }
 
-// open makes the memory, the sockets and the rings.
-func (x *xdpSocket) open(index int) (err error) {
-	coming := xdpMemory / x.chunk
+// open makes the memory, the sockets and the rings. Of a memory both rings to fill and completed are wanted,
+// also where nothing is received.
+func (x *xdpSocket) open(index int, receives bool) (err error) {
+	coming, filling, sockets := 0, 1, []*int{&x.out}
+	if receives {
+		coming, sockets = xdpMemory/x.chunk, []*int{&x.in, &x.out}
+		filling = coming
+	}
 	x.memory, err = unix.Mmap(-1, 0, (coming+xdpSending)*x.chunk, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return err
 	}
-	for _, fd := range []*int{&x.in, &x.out} {
+	for _, fd := range sockets {
 		if *fd, err = unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
 			return err
 		}
 	}
+	first := *sockets[0]
 	memory := unix.XDPUmemReg{Addr: addressOf(x.memory), Len: uint64(len(x.memory)), Size: uint32(x.chunk)}
-	if err := setXDPOption(x.in, unix.XDP_UMEM_REG, &memory); err != nil {
+	if err := errors.Join(setXDPOption(first, unix.XDP_UMEM_REG, &memory),
+		x.fill.open(first, unix.XDP_UMEM_FILL_RING, unix.XDP_UMEM_PGOFF_FILL_RING, filling),
+		x.completed.open(first, unix.XDP_UMEM_COMPLETION_RING, unix.XDP_UMEM_PGOFF_COMPLETION_RING, xdpSending),
+		x.transmit.open(x.out, unix.XDP_TX_RING, unix.XDP_PGOFF_TX_RING, xdpSending)); err != nil {
 		return err
 	}
-	for _, err := range []error{
-		x.fill.open(x.in, unix.XDP_UMEM_FILL_RING, unix.XDP_UMEM_PGOFF_FILL_RING, coming),
-		x.completed.open(x.in, unix.XDP_UMEM_COMPLETION_RING, unix.XDP_UMEM_PGOFF_COMPLETION_RING, xdpSending),
-		x.received.open(x.in, unix.XDP_RX_RING, unix.XDP_PGOFF_RX_RING, coming),
-		x.transmit.open(x.out, unix.XDP_TX_RING, unix.XDP_PGOFF_TX_RING, xdpSending),
-	} {
-		if err != nil {
-			return err
-		}
+	for i := range xdpSending {
+		x.free = append(x.free, uint64((coming+i)*x.chunk))
+	}
+	if !receives {
+		return unix.Bind(x.out, &unix.SockaddrXDP{Flags: unix.XDP_COPY, Ifindex: uint32(index)})
+	}
+	if err := x.received.open(x.in, unix.XDP_RX_RING, unix.XDP_PGOFF_RX_RING, coming); err != nil {
+		return err
 	}
 	for i := range coming {
 		x.fill.produce(uint64(i * x.chunk))
 	}
 	x.fill.publish()
-	for i := range xdpSending {
-		x.free = append(x.free, uint64((coming+i)*x.chunk))
-	}
 	if err := unix.Bind(x.in, &unix.SockaddrXDP{Flags: unix.XDP_COPY | unix.XDP_USE_NEED_WAKEUP, Ifindex: uint32(index)}); err != nil {
 		return err
 	}
@@ -188,7 +194,8 @@ func (x *xdpSocket) giveBack() {
 // put sends parcels with one call; only in that does the kernel take chunks off the ring. Chunks that it
 // left there it may have looked at, so they stay, and the next call, whose first parcels are the same,
 // writes them anew. It stops before a parcel longer than the MTU allows. Each parcel is a frame: nothing
-// leaves an attached interface merged.
+// leaves an attached interface merged. Those that no chunk has room for leave by the packet socket, which
+// passes the queueing discipline by as well.
 //
 // A frame that the interface threw away is off the ring, which the kernel does not always show: EBUSY. The
 // caller gets ENOBUFS, as a packet socket would say. While the interface is down the kernel looks at
@@ -198,6 +205,13 @@ func (x *xdpSocket) put(fd int, parcels []parcel) (int, error) {
 		x.free = append(x.free, x.completed.consume())
 	}
 	x.completed.release()
+	if n := x.beyond(parcels); n > 0 {
+		n, err := x.long.put(fd, parcels[:n])
+		if err == unix.ENOBUFS {
+			err = x.thrownAway(fd, &parcels[n])
+		}
+		return n, err
+	}
 	left := x.transmit.at - x.taken
 	n, err := x.stage(fd, parcels[:min(len(parcels), xdpBurst)])
 	if n == 0 {
@@ -225,11 +239,22 @@ func (x *xdpSocket) put(fd int, parcels []parcel) (int, error) {
 	return n, nil
 }
 
+// beyond is how many parcels from the first on no chunk has room for.
+func (x *xdpSocket) beyond(parcels []parcel) (n int) {
+	for n < len(parcels) && parcels[n].length > x.chunk {
+		n++
+	}
+	return n
+}
+
 // stage copies parcels into chunks, until there are no more chunks or a parcel is too long. It uses the
 // chunks left on the ring first.
 func (x *xdpSocket) stage(fd int, parcels []parcel) (int, error) {
 	for i := range parcels {
 		p := &parcels[i]
+		if p.length > x.chunk {
+			return i, nil
+		}
 		if at := x.taken + uint32(i); at != x.transmit.at {
 			d := x.transmit.entry(at)
 			d.Len = uint32(p.copy(x.memory[d.Addr:]))
@@ -260,7 +285,7 @@ func (x *xdpSocket) unstage() {
 
 // fits reports whether the interface takes a frame of this length, and one tag more, as packet(7) does.
 func (x *xdpSocket) fits(p *parcel) bool {
-	return p.length <= min(x.limit, x.chunk) || p.length <= min(x.limit+tagLength, x.chunk) && tagged8021Q(p.part(0))
+	return p.length <= x.limit || p.length <= x.limit+tagLength && tagged8021Q(p.part(0))
 }
 
 // fitsNow is fits after another look at the MTU. A deleted interface shows at the next call.

@@ -18,10 +18,12 @@ import (
 )
 
 // between makes two veths, of which one end each is attached, "xa" and "xb", and a worker from the first to
-// the second by AF_XDP. What enters by "xa-far" leaves by "xb-far".
-func between(t *testing.T) (a, b *Device, l *single) {
+// the second. What enters by "xa-far" leaves by "xb-far".
+func between(t *testing.T, engine Engine) (a, b *Device, l *single) {
 	t.Helper()
-	requireXDP(t)
+	if rig.Require(t); engine == XDP {
+		requireXDP(t)
+	}
 	remove, err := rig.QuietVeths(1500, "xa", "xb")
 	if err != nil {
 		t.Fatal(err)
@@ -36,13 +38,22 @@ func between(t *testing.T) (a, b *Device, l *single) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
-	return a, b, link(t, Options{Engine: XDP}, a, b, 1522, 64)
+	return a, b, link(t, Options{Engine: engine}, a, b, 1522, 64)
+}
+
+// senders runs a test on the engines that send by AF_XDP.
+func senders(t *testing.T, test func(t *testing.T, engine Engine)) {
+	for _, engine := range []Engine{Direct, XDP} {
+		t.Run(engine.String(), func(t *testing.T) { test(t, engine) })
+	}
 }
 
 // Every frame of a stream of all sizes arrives once, in order, whatever comes between: more than the memory
 // holds chunks in all.
-func TestXDPConserves(t *testing.T) {
-	_, b, l := between(t)
+func TestXDPConserves(t *testing.T) { senders(t, testXDPConserves) }
+
+func testXDPConserves(t *testing.T, engine Engine) {
+	_, b, l := between(t, engine)
 	in, out := testkit.Listen(t, rig.FarEnd("xa")), testkit.Listen(t, rig.FarEnd("xb"))
 	const bursts, each = 200, 97
 	want := 0
@@ -71,7 +82,7 @@ func TestXDPConserves(t *testing.T) {
 
 // What no chunk is left for the kernel drops, and it is told; what was there before comes, in order.
 func TestXDPIsFull(t *testing.T) {
-	a, _, l := between(t)
+	a, _, l := between(t, XDP)
 	in := testkit.Listen(t, rig.FarEnd("xa"))
 	chunks := len(a.xdpSockets()[0].received.entries)
 	for i := range chunks + 1000 {
@@ -152,7 +163,7 @@ func TestXDPBesideThePacketSocket(t *testing.T) {
 
 // The machine's own stack gets nothing: not even a packet socket sees a frame.
 func TestXDPTakesFramesFromTheStack(t *testing.T) {
-	_, _, l := between(t)
+	_, _, l := between(t, XDP)
 	own, in := testkit.Listen(t, "xa"), testkit.Listen(t, rig.FarEnd("xa"))
 	for i := range 5 {
 		if err := in.Send(frame(i, 60)); err != nil {
@@ -168,8 +179,10 @@ func TestXDPTakesFramesFromTheStack(t *testing.T) {
 
 // Contract, The system: what the interface loses is counted, by kind, and what comes behind it goes: longer
 // than the MTU is as it is now, and for one that is down.
-func TestXDPSendingLosesAndCounts(t *testing.T) {
-	_, _, l := between(t)
+func TestXDPSendingLosesAndCounts(t *testing.T) { senders(t, testXDPSendingLosesAndCounts) }
+
+func testXDPSendingLosesAndCounts(t *testing.T, engine Engine) {
+	_, _, l := between(t, engine)
 	far := testkit.Listen(t, rig.FarEnd("xb"))
 	long := frame(2, 1515)
 	send := func(frames ...[]byte) {
@@ -245,7 +258,11 @@ func TestXDPSendingLosesAndCounts(t *testing.T) {
 // An interface whose other end goes down and up while frames flow loses what it may, and none is sent twice,
 // or before one that was sent earlier.
 func TestXDPSendingKeepsOrderThroughRefusals(t *testing.T) {
-	_, _, l := between(t)
+	senders(t, testXDPSendingKeepsOrderThroughRefusals)
+}
+
+func testXDPSendingKeepsOrderThroughRefusals(t *testing.T, engine Engine) {
+	_, _, l := between(t, engine)
 	far := testkit.Listen(t, rig.FarEnd("xb"))
 	sent := make(chan error, 1)
 	const count = 40000
@@ -306,6 +323,93 @@ func TestXDPSendingKeepsOrderThroughRefusals(t *testing.T) {
 				}
 				running = false
 			default:
+			}
+		}
+	}
+}
+
+// An interface whose MTU is raised while frames flow takes those that no chunk has room for, in their place,
+// and is as ready to lose those that are too long.
+func TestDirectSendsLongFrames(t *testing.T) {
+	_, _, l := between(t, Direct)
+	if err := errors.Join(netns.SetMTU(rig.FarEnd("xb"), 9000), netns.SetMTU("xb", 9000)); err != nil {
+		t.Fatal(err)
+	}
+	far := testkit.Listen(t, rig.FarEnd("xb"))
+	const count = 3 * Batch
+	size := func(i int) int { return []int{60, 1514, 9014, 2049, 2048, 5000, 5001, 61}[i%8] }
+	for i := 0; i < count; i += Batch {
+		frames := [][]byte{frame(i, 9015)}
+		for j := range Batch - 1 {
+			frames = append(frames, frame(i+j, size(i+j)))
+		}
+		if err := within(t, func() error { return l.Direction.Send(frames) }); err != nil {
+			t.Fatal(err)
+		}
+		for j := range Batch - 1 {
+			got, err := far.Receive(patience)
+			if err != nil || !bytes.Equal(got, frame(i+j, size(i+j))) {
+				t.Fatalf("frame %d: %d bytes, %v; want %d", i+j, len(got), err, size(i+j))
+			}
+		}
+	}
+	if err := rig.Down(rig.FarEnd("xb")); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the kernel's notice", func() bool {
+		b, err := net.InterfaceByName("xb")
+		return err == nil && b.Flags&net.FlagRunning == 0
+	})
+	if err := within(t, func() error { return l.Direction.Send([][]byte{frame(1, 5000), frame(2, 60)}) }); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.Tally(); got.Out != count-3 || got.TooLong != 3 || got.HostDown != 2 || got.Refused != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Both ways at once, by workers that come and go. The machine's own stack hears what comes, no program is
+// loaded, and interfaces are left as they were. A second one on the same interface is refused in a sentence.
+func TestDirectBothWays(t *testing.T) {
+	a, b, l := between(t, Direct)
+	l.end()
+	was := features(t, "xa") + features(t, "xb")
+	own, ends := testkit.Listen(t, "xa"), []*rig.Socket{testkit.Listen(t, rig.FarEnd("xa")), testkit.Listen(t, rig.FarEnd("xb"))}
+	for round := range 3 {
+		workers, err := Join(a, b, 0, Options{Engine: Direct, Room: 1522, Tail: 64})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, w := range workers {
+			if kind, why := w.Engine(); kind != Direct || !strings.Contains(why, "leaves x"+string("ba"[i])) {
+				t.Errorf("%v: %s", kind, why)
+			}
+			if err := ends[i].Send(frame(round, 100)); err != nil {
+				t.Fatal(err)
+			}
+			move(t, &single{w, w.Directions()[0]}, 1, func(int, []byte) {})
+			if got, err := ends[1-i].Receive(patience); err != nil || !bytes.Equal(got, frame(round, 100)) {
+				t.Errorf("%d bytes, %v", len(got), err)
+			}
+		}
+		if got, err := own.Receive(patience); err != nil || !bytes.Equal(got, frame(round, 100)) {
+			t.Errorf("the machine's own stack gets %d bytes, %v", len(got), err)
+		}
+		other, err := Attach("xb")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Join(other, other, 0, Options{Engine: Direct, Room: 1522}); err == nil || !strings.Contains(err.Error(), "xb: another program") {
+			t.Error(err)
+		}
+		other.Close() // and is no longer promiscuous
+		if features(t, "xa")+features(t, "xb") != was {
+			t.Error("interfaces are not as they were")
+		}
+		for _, w := range workers {
+			w.Stop()
+			if _, _, err := w.Next(); err != ErrStopped {
+				t.Error(err)
 			}
 		}
 	}
@@ -444,8 +548,14 @@ func TestXDPRefuses(t *testing.T) {
 		"no interface":   {two, two, "for interfaces that are attached"},
 		"several queues": {many, one, "one queue"},
 	} {
-		if _, err := Join(c.a, c.b, 0, Options{Engine: XDP, Room: 1522}); err == nil || !strings.HasPrefix(err.Error(), "engine xdp") || !strings.Contains(err.Error(), c.words) {
-			t.Errorf("%s: %v", what, err)
+		for _, engine := range []Engine{XDP, Direct} {
+			_, err := Join(c.a, c.b, 0, Options{Engine: engine, Room: 1522})
+			if engine == Direct && c.a == long {
+				continue // which takes any MTU
+			}
+			if err == nil || !strings.HasPrefix(err.Error(), "engine "+engine.String()) || !strings.Contains(err.Error(), c.words) {
+				t.Errorf("%s: %v", what, err)
+			}
 		}
 	}
 	if strings.Contains(features(t, "xl"), "prog/xdp") {

@@ -166,7 +166,8 @@ func TestAttachedCarriesTCP(t *testing.T) {
 }
 
 // By AF_XDP as well: a veth's own hook has the kernel cut what the other end would merge, and checksums
-// that it leaves open are finished. In front of the stack, as on a bridge, nobody may merge.
+// that it leaves open are finished. In front of the stack, as on a bridge, nobody may merge. And by AF_XDP for
+// sending alone.
 func TestXDPCarriesTCP(t *testing.T) {
 	if err := tap.CanRedirect(); err != nil {
 		rig.Missing(t, err.Error())
@@ -174,12 +175,14 @@ func TestXDPCarriesTCP(t *testing.T) {
 	for name, c := range map[string]struct {
 		here, there []string
 		attach, why string
+		engine      string
 	}{
-		"veth":   {attach: "near", why: "in its driver"},
-		"bridge": {[]string{"link add name br0 type bridge mcast_snooping 0", "link set near master br0"}, []string{"ethtool -K far tso off gso off"}, "br0", "in front of the network stack"},
+		"veth, direct": {attach: "near", why: "past its queueing discipline", engine: "direct"},
+		"veth":         {attach: "near", why: "in its driver", engine: "xdp"},
+		"bridge":       {[]string{"link add name br0 type bridge mcast_snooping 0", "link set near master br0"}, []string{"ethtool -K far tso off gso off"}, "br0", "in front of the network stack", "xdp"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			j := joinBy(t, clearly, c.here, c.there, c.attach, "--engine", "xdp")
+			j := joinBy(t, clearly, c.here, c.there, c.attach, "--engine", c.engine)
 			in(t, j.far.Namespace, "addr add 2001:db8::1/64 dev far nodad")
 			in(t, j.stack.Namespace, "addr add 2001:db8::2/64 dev stack0 nodad")
 			if !strings.Contains(j.began, c.why) {

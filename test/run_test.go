@@ -454,7 +454,7 @@ func TestAttachedByConfiguration(t *testing.T) {
 	for _, end := range []struct {
 		engine string
 		killed bool
-	}{{"ring", true}, {"plain", false}, {"xdp", true}, {"xdp", false}} {
+	}{{"ring", true}, {"plain", false}, {"direct", true}, {"direct", false}, {"xdp", true}, {"xdp", false}} {
 		engine := end.engine
 		if lacking := tap.CanRedirect(); engine == "xdp" && lacking != nil {
 			rig.Missing(t, lacking.Error())
@@ -474,12 +474,13 @@ func TestAttachedByConfiguration(t *testing.T) {
 		if promiscuous(t, "veth0") == 0 {
 			t.Error("frames to others are not heard")
 		}
-		if engine == "xdp" {
+		byXDP := engine == "xdp" || engine == "direct"
+		if byXDP {
 			withoutCapabilities(t, m, wire)
 		}
 		if !end.killed {
 			sum := readSummary(t, p.stop())
-			if engine == "xdp" && (sum["host_down"][0] != 1 || sum["too_long"][0] != 1) {
+			if byXDP && (sum["host_down"][0] != 1 || sum["too_long"][0] != 1) {
 				t.Errorf("one frame was too long, and one for an interface without a carrier: %v", sum)
 			}
 		} else {

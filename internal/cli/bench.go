@@ -41,8 +41,8 @@ cpu      how much of the processor a frame takes. Frames wait in the wire's
            c  plain       the appliance on the plain engine, with annotation
            d  ring        the appliance on the ring
 attached the same from one veth to another: a read(2) and a write(2) for each
-         frame, the packet ring and AF_XDP with an empty chain, and the
-         appliance on the plain engine, on the packet ring and on AF_XDP
+         frame, each engine but plain with an empty chain, and the appliance on
+         each engine
 queues   two queues on two cores, and more where there are more, against one
 latency  how long a frame takes that comes alone, beside a blocking read and
          write

@@ -25,7 +25,7 @@ func completeFlags(cmd *cobra.Command) {
 	for flag, complete := range map[string]cobra.CompletionFunc{
 		"form": fixed(string(configs.InPlace), string(configs.Decap)), "annotate": fixed(string(configs.Trailer), string(configs.None)),
 		"log-format": fixed("text", "json"), "log-level": fixed("debug", "info", "warn", "error"),
-		"engine": fixed("auto", "ring", "plain", "xdp"), "steer": fixed("auto", "spi", "flow"),
+		"engine": fixed("auto", "ring", "plain", "direct", "xdp"), "steer": fixed("auto", "spi", "flow"),
 		"wire-netns": completeNamespaces, "host-netns": completeNamespaces, "unmerged": fixed("tso", "uso", "gro", "all", "none"), "stack-netns": completeNamespaces, "mirror-xfrm": completeNamespaces,
 		"profile": fixed(sa.ProfileNames()...),
 	} {

@@ -38,7 +38,7 @@ func (o *runFlags) commonFlags(cmd *cobra.Command) {
 	f.StringArrayVarP(&o.Keys, "keys", "k", nil, "`FILE` with SAs in another tool's form, once or several times, with a configuration or without")
 	f.StringVar(&o.Control, "control", "", "answer questions on a Unix socket at this `PATH`")
 	f.StringVar(&o.Metrics, "metrics", "", "answer Prometheus at this `ADDRESS`, such as 127.0.0.1:9464")
-	f.TextVar(&o.Engine, "engine", tap.Auto, "`HOW` frames are moved: auto, ring (none has a call of its own), plain (read and write) or xdp (attached interfaces by AF_XDP)")
+	f.TextVar(&o.Engine, "engine", tap.Auto, "`HOW` frames are moved: auto, ring (none has a call of its own), plain (read and write), direct (as auto, but into attached interfaces past their queueing disciplines) or xdp (attached interfaces by AF_XDP)")
 	f.BoolVar(&o.Confine, "confine", true, "once all is open, give up capabilities, files and system calls that are needed no more")
 	f.TextVar(&o.Log.Format, "log-format", logging.Text, "`FORM` of the log: text or json")
 	f.TextVar(&o.Log.Level, "log-level", logging.Level(slog.LevelInfo), "log nothing below this `LEVEL`: debug, info, warn or error")

@@ -96,7 +96,11 @@ func attach() Finding {
 			Remedy: "To attach an interface that is there: run as root, or with CAP_NET_RAW."}
 	}
 	unix.Close(fd)
-	return Finding{Name: "attach", Met: true, Detail: "Interfaces that are there can be attached, by a packet ring."}
+	detail := "Interfaces that are there can be attached, by a packet ring."
+	if tap.CanSendDirect() == nil {
+		detail += " What is sent by them may pass their queueing disciplines by (--engine direct)."
+	}
+	return Finding{Name: "attach", Met: true, Detail: detail}
 }
 
 // redirect reports whether interfaces can be attached by AF_XDP, and what that costs.

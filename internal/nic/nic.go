@@ -132,8 +132,8 @@ func (n *NIC) Run(ctx context.Context) error {
 	return failure
 }
 
-// Engine returns how the NIC moves frames, and a sentence why: Ring if that moves all of them, XDP if that
-// moves those of an attached interface and Ring the others, else Plain. It is known from New on, and does
+// Engine returns how the NIC moves frames, and a sentence why: Ring if that moves all of them, XDP or Direct if
+// that moves those of an attached interface and Ring the others, else Plain. It is known from New on, and does
 // not change.
 func (n *NIC) Engine() (engine tap.Engine, why string) {
 	var reasons []string
@@ -143,8 +143,8 @@ func (n *NIC) Engine() (engine tap.Engine, why string) {
 		if is == tap.Plain && engine != tap.Plain {
 			engine, reasons = tap.Plain, slices.Insert(reasons, 0, why)
 		}
-		if is == tap.XDP && engine == tap.Ring {
-			engine = tap.XDP
+		if is != tap.Plain && engine == tap.Ring {
+			engine = is
 		}
 		if !slices.Contains(reasons, why) {
 			reasons = append(reasons, why)

@@ -15,12 +15,14 @@ import (
 
 // The variants between attached veths.
 const (
-	NullCalls     = "null-calls"     // a thread, a read(2) and a write(2) of packet sockets for each frame
-	NullMapped    = "null-mapped"    // the packet ring with an empty chain
-	AttachedPlain = "attached-plain" // the appliance on the plain engine
-	AttachedRing  = "attached-ring"  // the appliance on the packet ring
-	NullXDP       = "null-xdp"       // AF_XDP with an empty chain
-	AttachedXDP   = "attached-xdp"   // the appliance on AF_XDP
+	NullCalls      = "null-calls"      // a thread, a read(2) and a write(2) of packet sockets for each frame
+	NullMapped     = "null-mapped"     // the packet ring with an empty chain
+	AttachedPlain  = "attached-plain"  // the appliance on the plain engine
+	AttachedRing   = "attached-ring"   // the appliance on the packet ring
+	NullDirect     = "null-direct"     // a packet ring, AF_XDP to send, and an empty chain
+	AttachedDirect = "attached-direct" // the appliance on these
+	NullXDP        = "null-xdp"        // AF_XDP with an empty chain
+	AttachedXDP    = "attached-xdp"    // the appliance on AF_XDP
 )
 
 var attachedSizes = []int{64, Standard}
@@ -28,6 +30,9 @@ var attachedSizes = []int{64, Standard}
 // attachedVariants are the variants that this machine can run, and why others are left out.
 func attachedVariants() (all []string, lacking error) {
 	all = []string{NullCalls, NullMapped, AttachedPlain, AttachedRing}
+	if tap.CanSendDirect() == nil {
+		all = append(all, NullDirect, AttachedDirect)
+	}
 	if lacking = tap.CanRedirect(); lacking == nil {
 		all = append(all, NullXDP, AttachedXDP)
 	}
@@ -43,7 +48,7 @@ type Attached struct {
 // attached reports whether a variant is between veths.
 func (p plan) attached() bool {
 	switch p.variant {
-	case NullCalls, NullMapped, AttachedPlain, AttachedRing, NullXDP, AttachedXDP:
+	case NullCalls, NullMapped, AttachedPlain, AttachedRing, NullDirect, AttachedDirect, NullXDP, AttachedXDP:
 		return true
 	}
 	return false
@@ -75,7 +80,7 @@ func (a *Attached) divide() {
 			cpu[row.Variant] = row.CPU
 		}
 	}
-	for _, under := range []string{NullCalls, NullMapped, AttachedPlain, NullXDP, AttachedXDP} {
+	for _, under := range []string{NullCalls, NullMapped, AttachedPlain, NullDirect, AttachedDirect, NullXDP, AttachedXDP} {
 		if cpu[under] > 0 {
 			a.Ratios[under] = cpu[AttachedRing] / cpu[under]
 		}

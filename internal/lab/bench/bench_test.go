@@ -142,7 +142,7 @@ func open(t testing.TB, variant string, size int) (*forwarder, *traffic) {
 	t.Helper()
 	rig.Require(t)
 	all := suites()
-	f, err := plan{variant: variant, id: 9, mtu: 1500, queues: 1, suites: all}.open()
+	f, err := plan{variant: variant, id: 9, mtu: Standard + overhead, queues: 1, suites: all}.open()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +208,7 @@ func TestQuantile(t *testing.T) {
 //
 //	go test -c ./internal/lab/bench && perf record -F 9000 -e cpu-clock ./bench.test -test.run '^$' -test.bench 'Round/ring' -test.benchtime 1000x
 func BenchmarkRound(b *testing.B) {
-	for _, variant := range []string{NullPlain, NullRing, OnPlain, OnRing} {
+	for _, variant := range []string{NullPlain, NullRing, OnPlain, OnRing, NullMapped, AttachedRing, NullDirect, AttachedDirect, NullXDP, AttachedXDP} {
 		b.Run(variant, func(b *testing.B) {
 			f, t := open(b, variant, Standard)
 			var took []float64

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"tapsec/appliance"
@@ -116,12 +117,14 @@ func (f *forwarder) openNIC(p plan) error {
 	}
 	o := appliance.Options{
 		Load:  func() (*configs.Config, error) { return p.config(f.wire, f.host), nil },
-		NoNIC: p.variant == NullRing || p.variant == NullMapped || p.variant == NullXDP, Engine: tap.Ring,
+		NoNIC: slices.Contains([]string{NullRing, NullMapped, NullDirect, NullXDP}, p.variant), Engine: tap.Ring,
 		Ahead: func(queue int) []nic.Stage { return []nic.Stage{f.meters[queue]} },
 	}
 	switch p.variant {
 	case OnPlain, AttachedPlain:
 		o.Engine = tap.Plain
+	case NullDirect, AttachedDirect:
+		o.Engine = tap.Direct
 	case NullXDP, AttachedXDP:
 		o.Engine = tap.XDP
 	case OnBusyRing:
