@@ -143,7 +143,7 @@ func (a *Appliance) warnOfSums() {
 			other, peer = end.Name+", its other end, which leaves", end.Name
 		}
 		a.log.Warn("AF_XDP does not say which checksums are unfinished", "interface", i.Name,
-			"why", "they come from "+other+" them to hardware: those of TCP, UDP and SCTP are told by the frame, and finished; those behind a tunnel's headers are passed on as they are, and VLAN tags that it keeps apart are lost",
+			"why", "they come from "+other+" them to hardware: those of TCP, UDP and SCTP are recognised by the frame, and finished; those after a tunnel's headers pass as they are, and VLAN tags that it keeps apart are lost",
 			"do", "ethtool -K "+peer+" tx off txvlan off, or choose ring")
 	}
 }

@@ -1,5 +1,5 @@
-// Package audit bounds what is reported of frames that fail, so that a flood of them neither
-// fills a log nor slows good frames, nor hides a frame that fails for another reason or on
+// Package audit bounds what is reported of failing frames, so that a flood of them neither
+// fills a log, nor slows good frames, nor hides a frame that fails for another reason or on
 // another SA.
 package audit
 
@@ -8,28 +8,28 @@ import (
 	"time"
 )
 
-// How many events of a kind are reported in a second: of a reason on one SA, and of
-// a reason on all of them (contract, What is logged).
+// How many events are reported in a second: for one reason on one SA, and for one reason on
+// all SAs (contract, What is logged).
 const (
 	PerSA     = 5
 	PerReason = 20
 )
 
 // Limiter is that bound. Its zero value works, and several goroutines may use it. A flood
-// costs no memory: it remembers only the SAs of the few events reported in the present
-// second.
+// takes no memory: only the SAs of the few events reported in the current second are
+// remembered.
 //
 // SA identifies an SA; its zero value is for frames without one.
 type Limiter[SA comparable] struct {
 	mu    sync.Mutex
-	since time.Time          // when the present second began
+	since time.Time          // when the current second began
 	kinds [256]kind          // by reason
-	lines map[key[SA]]uint64 // in the present second
+	lines map[key[SA]]uint64 // in the current second
 }
 
 type kind struct {
-	lines      uint64 // in the present second
-	suppressed uint64 // since it was reported
+	lines      uint64 // in the current second
+	suppressed uint64 // since that was last reported
 }
 
 type key[SA comparable] struct {
@@ -37,8 +37,8 @@ type key[SA comparable] struct {
 	sa     SA
 }
 
-// Allow reports whether an event is to be reported, and if so, how many for that reason
-// have been suppressed since the last one that was.
+// Allow reports whether an event is to be reported and, if so, how many for that reason
+// were suppressed since the last reported one.
 func (l *Limiter[SA]) Allow(reason uint8, sa SA) (suppressed uint64, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -54,9 +54,9 @@ func (l *Limiter[SA]) Allow(reason uint8, sa SA) (suppressed uint64, ok bool) {
 	return suppressed, true
 }
 
-// Silent calls report for each reason with suppressed events of which none was reported in
-// the present second, and with all, at the end, for every one. Called once a second, it
-// keeps nobody waiting for the next event of a kind.
+// Silent calls report for each reason that has suppressed events but none reported in the
+// current second; with all, as at the end, for each that has suppressed events. It is
+// called once a second, so that suppressed events show up even if no more follow.
 func (l *Limiter[SA]) Silent(all bool, report func(reason uint8, suppressed uint64)) {
 	var left [256]uint64
 	l.mu.Lock()

@@ -9,8 +9,8 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 )
 
-// capabilities are those that the plan needs: for its files usually none, since the user
-// owns them.
+// capabilities are the capabilities that the plan needs: usually none for its files, since the user owns
+// them.
 func (p Plan) capabilities() (keep []cap.Value) {
 	if p.NetAdmin {
 		keep = append(keep, cap.NET_ADMIN)
@@ -59,8 +59,8 @@ func asOwner(f func()) {
 	<-done
 }
 
-// dropCapabilities leaves the process only those of keep that it has. The bounding set, which only matters
-// to an executed file, can only be changed with CAP_SETPCAP; without that it stays.
+// dropCapabilities leaves the process only those of keep that it has. The bounding set, which matters only
+// to an executed file, stays unless there is CAP_SETPCAP to change it.
 func dropCapabilities(keep []cap.Value) error {
 	left := cap.NewSet()
 	had, err := cap.GetPID(0)

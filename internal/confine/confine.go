@@ -1,8 +1,8 @@
-// Package confine takes from the process what it no longer needs once all is open: capabilities, new
-// privileges, files, system calls, and core dumps. What is open stays open and works.
+// Package confine takes from the process what it no longer needs once everything is open: capabilities,
+// new privileges, files, system calls, and core dumps. What is open stays open and works.
 //
-// Everything holds for all threads, cannot be undone, and is done as far as the kernel supports it. What
-// could not be done is an error for the log, not a reason to end. Read asks the kernel what is left.
+// This holds for all threads, cannot be undone, and goes as far as the kernel supports it. What could not
+// be done is an error for the log, not a reason to end. Read asks the kernel what is left.
 package confine
 
 import (
@@ -15,19 +15,19 @@ import (
 )
 
 // Plan is what the process will still do with files. A file may be replaced by another of the same name,
-// so permission is for its directory, and for that of the file which a link points to. The zero Plan opens
+// so permission is for its directory and, if it is a link, for that of its target. The zero Plan opens
 // nothing more.
 type Plan struct {
 	Read    []string // files that are read again
-	Replace []string // files that are replaced by a new one, written beside and renamed
+	Replace []string // files that are replaced: a new one is written beside them and renamed
 	Remove  []string // files that are removed at the end
-	Dial    []string // Unix sockets of others
+	Dial    []string // Unix sockets of other programs
 
-	NetAdmin bool // the kernel is asked for what it tells an administrator of its network alone
+	NetAdmin bool // ask the kernel what it tells only to an administrator of its network
 }
 
-// Apply confines the process for good. Everything must be open already, and only Go may start threads
-// meanwhile.
+// Apply confines the process for good. Everything must be open already, and meanwhile only Go may start
+// threads.
 //
 //  1. Capabilities, down to those without which the plan's files cannot be used.
 //  2. No new privileges: an executed file's owner or capabilities give nothing.
@@ -48,8 +48,8 @@ func Apply(p Plan) error {
 	)
 }
 
-// spare is an error if too few descriptors are left for Apply. The library that reaches all
-// threads of a C program kills the process if it cannot read /proc.
+// spare is an error if too few descriptors are left for Apply. The library that reaches all threads of a
+// program with C kills the process if it cannot read /proc.
 func spare() error {
 	const wanted = 8
 	var held []int
@@ -68,7 +68,7 @@ func spare() error {
 	return nil
 }
 
-// directories are those of files, and of what links among them point to.
+// directories are those of files, and of the targets of links among them.
 func directories(files []string) []string {
 	seen := map[string]bool{}
 	var all []string

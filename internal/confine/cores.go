@@ -9,8 +9,8 @@ import (
 )
 
 // NoCores keeps the process's memory, and so its keys, out of core dumps. The kernel writes none, not even
-// for a panic of Go; one by root's debugger (gcore) lacks the memory that the program has written. Other
-// processes of the same user cannot look into this one either. It belongs before the first key is read.
+// for a Go panic; a dump by root's debugger (gcore) lacks the memory that the program has written. Other
+// processes of the same user cannot look into this one either. Call it before the first key is read.
 func NoCores() error {
 	// First: once the process cannot be dumped, the file is root's.
 	err := os.WriteFile("/proc/self/coredump_filter", []byte("0"), 0)

@@ -20,8 +20,8 @@ const tasks = "/proc/self/task" // what Read reads
 
 // restrictFiles allows the plan's files, and what Read reads.
 func restrictFiles(p Plan) error {
-	// Stays open: Landlock's rules are about inodes, and proc makes a new one for a directory that nobody
-	// holds.
+	// It stays open: Landlock's rules are about inodes, and proc makes a new one for a directory that
+	// nobody holds open.
 	if _, err := unix.Open(tasks, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return fmt.Errorf("files: %s: %w", tasks, err)
 	}

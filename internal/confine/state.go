@@ -16,16 +16,16 @@ import (
 	"kernel.org/pub/linux/libs/security/libcap/cap"
 )
 
-// State is what is left to the process, according to the kernel: whatever any of its threads has.
+// State is what is left to the process, according to the kernel: whatever any of its threads still has.
 type State struct {
 	Capabilities []string `json:"capabilities"` // effective, permitted, inheritable or ambient
-	Bounding     int      `json:"bounding"`     // number of capabilities that an executed file could get, were it not for no_new_privs
+	Bounding     int      `json:"bounding"`     // number of capabilities that an executed file could get, but for no_new_privs
 	NoNewPrivs   bool     `json:"no_new_privs"` // no executed file gives any privilege
 	Files        bool     `json:"files"`        // Landlock restricts them: / cannot be read
 	Landlock     int      `json:"landlock_abi"` // the kernel's version of Landlock, 0 without
 	Seccomp      string   `json:"seccomp"`      // disabled, strict or filter
 	Dumpable     bool     `json:"dumpable"`     // core dumps can be made
-	Threads      int      `json:"threads"`      // that were asked
+	Threads      int      `json:"threads"`      // how many were asked
 }
 
 // Read asks the kernel. It works before Apply and after.
@@ -39,7 +39,7 @@ func Read() (State, error) {
 	for _, f := range files {
 		text, err := os.ReadFile(filepath.Join(tasks, f.Name(), "status"))
 		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-			continue // a thread that has ended
+			continue // the thread has ended
 		}
 		if err != nil {
 			return s, fmt.Errorf("confinement: %w", err)
@@ -84,8 +84,8 @@ func (s *State) add(status string) (capabilities uint64) {
 	return capabilities
 }
 
-// Landlock is the version of the kernel's Landlock ABI, 0 if it has none or it is switched off. It is asked
-// for once, since a confined process may not.
+// Landlock is the version of the kernel's Landlock ABI, 0 if it has none or it is switched off. It is read
+// once, since a confined process may not read it.
 var Landlock = sync.OnceValue(func() int {
 	version, err := ll.LandlockGetABIVersion()
 	if err != nil {

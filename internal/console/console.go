@@ -1,5 +1,5 @@
-// Package console shows how far a command is, beneath its log, and lets no reader
-// hold up its end.
+// Package console shows the progress of a command beneath its log, and keeps a slow reader
+// from holding up its end.
 package console
 
 import (
@@ -18,9 +18,9 @@ import (
 	"tapsec/sa"
 )
 
-// Console is standard error: log lines, and on a terminal one line beneath them
-// that is written again and again. Several goroutines may use it. Each of them
-// waits for as long as nobody reads, as on a terminal that was stopped with Ctrl-S.
+// Console is standard error: log lines and, on a terminal, one line of progress beneath
+// them. Several goroutines may use it. Each waits while nobody reads, as on a terminal
+// stopped with Ctrl-S.
 type Console struct {
 	io.Writer
 	terminal bool
@@ -34,14 +34,14 @@ const clearLine = "\r\x1b[K"
 // New makes a Console of standard error.
 func New(w io.Writer) *Console { return &Console{Writer: w, terminal: IsTerminal(w)} }
 
-// IsTerminal reports whether w is one.
+// IsTerminal reports whether w is a terminal.
 func IsTerminal(w io.Writer) bool {
 	file, ok := files.Of(w)
 	return ok && term.IsTerminal(int(file.Fd()))
 }
 
-// Colour reports whether output to w is coloured, by the flag --color: auto, always or never
-// (https://no-color.org).
+// Colour reports whether output to w is coloured, given the flag --color: auto, always or
+// never (https://no-color.org).
 func Colour(when string, w io.Writer) (bool, error) {
 	switch when {
 	case "always":
@@ -54,7 +54,7 @@ func Colour(when string, w io.Writer) (bool, error) {
 	return false, fmt.Errorf("--color: expected auto, always or never, found %s", sa.Quote(when))
 }
 
-// Write takes the progress line away and writes a log line in its place.
+// Write replaces the progress line by a log line.
 func (c *Console) Write(line []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,7 +73,7 @@ func (c *Console) progress(line string) {
 	c.shown = true
 }
 
-// end takes the progress line away for good.
+// end removes the progress line for good.
 func (c *Console) end() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,8 +88,8 @@ func (c *Console) clear() {
 	}
 }
 
-// Show rewrites the progress line each second, in a goroutine of its own, until
-// end is called. Off a terminal it does nothing.
+// Show rewrites the progress line each second, in a goroutine of its own, until end is
+// called. Without a terminal it does nothing.
 func (c *Console) Show(line func() string) (end func()) {
 	if !c.terminal {
 		return func() {}
@@ -112,12 +112,12 @@ func (c *Console) Show(line func() string) (end func()) {
 	}
 }
 
-// readPause is how long the end of a program waits for whoever reads what it says.
+// readPause is how long a program's end waits for the reader of its output.
 const readPause = time.Second
 
 var errUnread = errors.New("nobody reads what is written")
 
-// Bounded waits for write, which may never end, for a second.
+// Bounded waits for write, which may never end, for at most a second.
 func Bounded(write func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- write() }()
@@ -130,9 +130,9 @@ func Bounded(write func() error) error {
 }
 
 // Interrupts returns a function that reports whether SIGINT has come, for a program that
-// then sums up what it has. If its input comes through a pipe, a terminal gives the signal
-// to the program at the other end, too, whose last output and end of file are still to
-// come: then the first SIGINT is ignored. The next one kills.
+// then sums up what it has. If its input is a pipe, a terminal sends the signal to the
+// program at the other end too, whose last output and end of file are still to come: then
+// the first SIGINT is ignored. The next one kills.
 func Interrupts(pipe bool) func() bool {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	context.AfterFunc(ctx, stop)

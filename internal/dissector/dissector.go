@@ -49,8 +49,8 @@ func Lua() string {
 	return b.String()
 }
 
-// Install writes the dissector into a folder, made if need be, and returns its path. "" is the
-// folder of the user's own Wireshark plugins.
+// Install writes the dissector into a folder, which it makes if necessary, and returns its
+// path. "" is the folder of the user's own Wireshark plugins.
 func Install(folder string) (path string, err error) {
 	if folder == "" {
 		home, err := os.UserHomeDir()

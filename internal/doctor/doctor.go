@@ -1,4 +1,4 @@
-// Package doctor looks at everything on a machine that the appliance needs or may stumble over.
+// Package doctor checks everything on a machine that the appliance needs or may stumble over.
 // It changes nothing, and says what to do about what is missing.
 package doctor
 
@@ -11,7 +11,7 @@ import (
 	"tapsec/tap"
 )
 
-// Finding is what was found about one need.
+// Finding is the result of one check.
 type Finding struct {
 	Name   string `json:"name"`
 	Met    bool   `json:"met"`
@@ -20,17 +20,17 @@ type Finding struct {
 	Remedy string `json:"remedy,omitempty"`
 }
 
-// Diagnosis is everything that was found.
+// Diagnosis is all that was found.
 type Diagnosis struct {
 	Run      bool      `json:"run"`    // run can make its interfaces here
-	Demo     bool      `json:"demo"`   // demo gets real TAPs
-	Engine   string    `json:"engine"` // what --engine auto takes here
+	Demo     bool      `json:"demo"`   // demo can have real TAPs
+	Engine   string    `json:"engine"` // what --engine auto chooses here
 	Why      string    `json:"engine_why"`
 	Findings []Finding `json:"findings"`
 	tun      bool      // the tun device can be opened
 }
 
-// Diagnose looks at the machine.
+// Diagnose checks the machine.
 func Diagnose() Diagnosis {
 	engine, why := tap.Probe()
 	d := Diagnosis{Engine: engine.String(), Why: why}
@@ -44,7 +44,7 @@ func Diagnose() Diagnosis {
 	d.Demo = tun && (admin || met["user namespaces"])
 	for i := range d.Findings {
 		if f := &d.Findings[i]; f.Name == "user namespaces" {
-			f.Needed = !admin // root makes its namespaces without one
+			f.Needed = !admin // root needs no user namespace
 		}
 	}
 	d.Findings = append(d.Findings, limits()...)
@@ -75,7 +75,7 @@ func (d Diagnosis) WriteText(out io.Writer) error {
 	return w.Flush()
 }
 
-// runs says whether run works here, and if not for want of the privilege, what does.
+// runs says whether run works here and, if only a privilege is missing, what works instead.
 func (d Diagnosis) runs() string {
 	switch {
 	case d.Run:
@@ -83,9 +83,9 @@ func (d Diagnosis) runs() string {
 	case !d.tun:
 		return "needs the tun device"
 	case d.Demo:
-		return "cannot make interfaces here; those that root made for this user and brought up will do, and so will unshare -Urn"
+		return "cannot make interfaces here; it can use those that root made for this user and brought up, or run in unshare -Urn"
 	}
-	return "cannot make interfaces here; those that root made for this user and brought up will do"
+	return "cannot make interfaces here; it can use those that root made for this user and brought up"
 }
 
 func (f Finding) state() string {

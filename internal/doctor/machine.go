@@ -14,7 +14,7 @@ import (
 	"tapsec/tap"
 )
 
-// limits are this kernel's switches by which distributions forbid user namespaces.
+// limits are the kernel's switches with which distributions forbid user namespaces.
 func limits() []Finding {
 	var all []Finding
 	for _, l := range []struct {
@@ -39,7 +39,7 @@ func limits() []Finding {
 	return all
 }
 
-// sysctl reads a number of the kernel's; false if there is none.
+// sysctl reads one of the kernel's numbers; false if there is none.
 func sysctl(name string) (int, bool) {
 	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
 	if err != nil {
@@ -49,14 +49,14 @@ func sysctl(name string) (int, bool) {
 	return value, err == nil
 }
 
-// release is the running kernel's, for instance 6.18.3-generic and 6, 18.
+// release is the running kernel's release, for instance 6.18.3-generic and 6, 18.
 func release() (name string, major, minor int) {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return "unknown", 0, 0
 	}
 	name = unix.ByteSliceToString(u.Release[:])
-	fmt.Sscanf(name, "%d.%d", &major, &minor) // what does not parse counts as old
+	fmt.Sscanf(name, "%d.%d", &major, &minor) // a name that does not parse counts as old
 	return name, major, minor
 }
 
@@ -79,7 +79,7 @@ func atLeast(major, minor, wantMajor, wantMinor int) bool {
 func ring(engine tap.Engine, why string) Finding {
 	f := Finding{Name: "io_uring", Met: engine == tap.Ring, Detail: "It " + strings.TrimPrefix(why, "io_uring ") + "."}
 	if !f.Met {
-		f.Remedy = "Nothing for the plain engine, which needs about a third more of the processor."
+		f.Remedy = "None needed: the plain engine works, with about a third more processor time."
 		if disabled, _ := sysctl("kernel.io_uring_disabled"); disabled != 0 {
 			f.Detail = fmt.Sprintf("It is switched off (kernel.io_uring_disabled is %d).", disabled)
 			f.Remedy = "For the ring engine: sysctl kernel.io_uring_disabled=0."
@@ -93,31 +93,31 @@ func attach() Finding {
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return Finding{Name: "attach", Detail: fmt.Sprintf("No packet socket may be opened (%v).", err),
-			Remedy: "To attach an interface that is there: run as root, or with CAP_NET_RAW."}
+			Remedy: "To attach an existing interface: run as root, or with CAP_NET_RAW."}
 	}
 	unix.Close(fd)
-	detail := "Interfaces that are there can be attached, by a packet ring."
+	detail := "Existing interfaces can be attached, by a packet ring."
 	if tap.CanSendDirect() == nil {
-		detail += " What is sent by them may pass their queueing disciplines by (--engine direct)."
+		detail += " Frames sent through them may bypass their queueing disciplines (--engine direct)."
 	}
 	return Finding{Name: "attach", Met: true, Detail: detail}
 }
 
 // redirect reports whether interfaces can be attached by AF_XDP, and what that costs.
 func redirect() Finding {
-	f := Finding{Name: "xdp", Met: true, Detail: "Interfaces can be attached by AF_XDP (--engine xdp). Their frames then leave the machine's own stack, VLAN tags that a sender kept apart are lost, and checksums it left unfinished are told by the frame alone."}
+	f := Finding{Name: "xdp", Met: true, Detail: "Interfaces can be attached by AF_XDP (--engine xdp). Their frames then bypass the machine's own stack, VLAN tags that a sender kept apart are lost, and unfinished checksums are recognised by the frame alone."}
 	if err := tap.CanRedirect(); err != nil {
 		f.Met, f.Detail = false, sentence(err.Error())
-		f.Remedy = "Only for --engine xdp: run as root outside any user namespace. The packet ring needs none of it."
+		f.Remedy = "Needed only for --engine xdp: run as root outside any user namespace. The packet ring does not need it."
 	}
 	return f
 }
 
-// confinement says what run can give up once it is at work. What a running program has left, its
-// document /status says.
+// confinement says what run can give up once it is at work. What a running program has left is
+// in its document /status.
 func confinement() Finding {
 	abi, calls := confine.Landlock(), confine.FiltersCalls()
-	files, made := "all that its user may, for want of Landlock", "all, for want of seccomp"
+	files, made := "all that its user may open, for lack of Landlock", "all, for lack of seccomp"
 	if abi > 0 {
 		files = fmt.Sprintf("those it uses (Landlock ABI %d)", abi)
 	}
@@ -127,17 +127,17 @@ func confinement() Finding {
 	f := Finding{Name: "confinement", Met: abi > 0 && calls, Detail: fmt.Sprintf(
 		"At work the program keeps no capability. Files: %s. System calls: %s.", files, made)}
 	if !f.Met {
-		f.Remedy = "Only for being less of a prize: Landlock is in Linux 5.13 and newer, and the boot option lsm= has to name it; containers may withhold either."
+		f.Remedy = "Needed only to be a lesser prize: Landlock is in Linux 5.13 and newer, and the boot option lsm= has to name it; containers may withhold either."
 	}
 	return f
 }
 
-// steering says whether --queues can choose by SPI, by loading such a program.
+// steering says whether --queues can choose by SPI. It loads such a program to find out.
 func steering() Finding {
-	f := Finding{Name: "steering", Met: true, Detail: "A program can be loaded by which --queues are told by SPI."}
+	f := Finding{Name: "steering", Met: true, Detail: "A program that chooses among --queues by SPI can be loaded."}
 	if err := tap.CanSteer(); err != nil {
 		f.Met, f.Detail = false, sentence(err.Error())
-		f.Remedy = "Only for --queues: run as root outside any user namespace. Without, the kernel tells frames by addresses and ports or SPI, and all SAs in UDP between two hosts share a queue."
+		f.Remedy = "Needed only for --queues: run as root outside any user namespace. Without it the kernel chooses by addresses and ports or SPI, and all SAs in UDP between two hosts share a queue."
 	}
 	return f
 }
@@ -145,8 +145,8 @@ func steering() Finding {
 // sentence makes a sentence of an error or a reason.
 func sentence(text string) string { return strings.ToUpper(text[:1]) + text[1:] + "." }
 
-// bridges looks for what would strip the trailer from frames forwarded behind the host's TAP, or
-// drop them: netfilter on bridges cuts frames to their IP length, and a port with the usual MTU
+// bridges looks for what would drop frames forwarded behind the host's TAP, or strip their
+// trailer: netfilter on bridges cuts frames to their IP length, and a port with the usual MTU
 // has no room for a trailer.
 func bridges() []Finding {
 	const enough = 1500 + status.MaxTrailer
@@ -192,7 +192,7 @@ type forwarder struct {
 	bridge bool
 }
 
-// forwarders asks each interface for its driver. One that does not tell is neither.
+// forwarders asks each interface for its driver. One that does not tell counts as neither.
 func forwarders() []forwarder {
 	all, err := net.Interfaces()
 	if err != nil {

@@ -1,6 +1,6 @@
-// Package event tells what happens to a running appliance and its SAs, as against what
-// becomes of single frames: one list of kinds, and a Log that remembers the latest and
-// that any number of listeners follow. Whoever tells of an event never waits for them.
+// Package event reports what happens to a running appliance and its SAs, as opposed to
+// single frames: one list of kinds, and a Log that remembers the latest events and
+// that any number of listeners follow. Reporting an event never waits for them.
 package event
 
 import (
@@ -14,7 +14,7 @@ import (
 	"tapsec/control"
 )
 
-// Kind is what an event is of.
+// Kind is the kind of an event.
 type Kind uint8
 
 // The kinds.
@@ -35,10 +35,10 @@ const (
 	OffloadSwitched
 	Reloaded
 
-	Lost // told by a Log alone, to a listener that was too slow
+	Lost // only from a Log, to a listener that was too slow
 )
 
-// kind is what is known of a kind: docs/events.md has all of it.
+// kind is what is known of a kind; docs/events.md has the whole list.
 type kind struct {
 	name, sentence string
 	level          slog.Level
@@ -55,7 +55,7 @@ var kinds = [...]kind{
 	SANumbersUsed:     {"sa-numbers-used", "the sequence numbers of an SA are used up: nothing more leaves through it", slog.LevelWarn, lifeFields},
 	SAResynchronised:  {"sa-resynchronised", "after a loss of more than 2^32 packets the numbers of an SA are known again", slog.LevelInfo, lifeFields},
 	StormBegan:        {"storm-began", "a hundred frames or more failed within a second", slog.LevelWarn, []string{"sa", "reason", "frames"}},
-	StormEnded:        {"storm-ended", "for five seconds fewer than a hundred frames have failed in each", slog.LevelInfo, []string{"frames", "seconds"}},
+	StormEnded:        {"storm-ended", "in each of the last five seconds fewer than a hundred frames failed", slog.LevelInfo, []string{"frames", "seconds"}},
 	Engine:            {"engine", "what moves the frames was chosen", slog.LevelInfo, []string{"is", "why"}},
 	InterfaceUp:       {"interface-up", "an interface sends and receives again", slog.LevelInfo, []string{"interface"}},
 	InterfaceDown:     {"interface-down", "an interface is down, or its other end is", slog.LevelWarn, []string{"interface"}},
@@ -64,7 +64,7 @@ var kinds = [...]kind{
 	Lost:              {"events-lost", "events are missing here, since they were not read as fast as they came", slog.LevelWarn, []string{"events"}},
 }
 
-// lifeFields are those of what happens once to an SA.
+// lifeFields are the fields of what happens once to an SA.
 var lifeFields = []string{"reason", "sa", "protocol", "spi", "seq", "src", "dst"}
 
 // Kinds lists every kind there is.
@@ -75,19 +75,19 @@ func Kinds() (all []Kind) {
 	return all
 }
 
-// String is the name, which the log's lines have too.
+// String is the name, as in the lines of the log.
 func (k Kind) String() string { return kinds[k].name }
 
 // Sentence says what has happened.
 func (k Kind) Sentence() string { return kinds[k].sentence }
 
-// Level is that of the line of the log.
+// Level is the level of the event's line in the log.
 func (k Kind) Level() slog.Level { return kinds[k].level }
 
-// Fields are the names of what an event of the kind may tell, in order.
+// Fields are the names of the fields that an event of the kind may have, in order.
 func (k Kind) Fields() []string { return kinds[k].fields }
 
-// of makes an event. It panics where the list does not know a field.
+// of makes an event. It panics if the list does not have a field.
 func (k Kind) of(at time.Time, fields []slog.Attr) control.Event {
 	e := control.Event{Time: at.UTC(), Event: k.String(), Text: k.Sentence(), Fields: map[string]any{}}
 	for _, f := range fields {

@@ -8,13 +8,12 @@ import (
 	"tapsec/control"
 )
 
-// Kept is how many events a Log remembers. A listener that is further behind has lost
-// some.
+// Kept is how many events a Log remembers. A listener further behind has lost some.
 const Kept = 1024
 
-// Log remembers the latest events. Its zero value is empty; it may be used by several
-// goroutines. A listener has no queue of its own, but a place in the list, so that
-// nobody waits for it, and what it has lost is known by number.
+// Log remembers the latest events. Its zero value is empty; several goroutines may use
+// it. A listener has no queue of its own but a place in the list, so that nobody waits
+// for it, and how many events it has lost is known.
 type Log struct {
 	mu     sync.Mutex
 	ring   [Kept]control.Event // event n at n % Kept
@@ -22,7 +21,7 @@ type Log struct {
 	more   chan struct{}       // closed by the next event; nil while nobody waits
 }
 
-// Tell adds an event. The fields are of those that its kind has.
+// Tell adds an event. Its fields must be among those of its kind.
 func (l *Log) Tell(k Kind, at time.Time, fields ...slog.Attr) {
 	e := k.of(at, fields)
 	l.mu.Lock()
@@ -36,16 +35,16 @@ func (l *Log) Tell(k Kind, at time.Time, fields ...slog.Attr) {
 	}
 }
 
-// Place is where a listener begins that is to see the last n events, and then all that
-// come.
+// Place is where a listener begins that is to see the last n events, and then all new
+// ones.
 func (l *Log) Place(n uint64) uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.latest - min(n, l.latest, Kept)
 }
 
-// After gives the events after a place. The first is of kind Lost where some are gone.
-// More is closed when there are others.
+// After gives the events after a place. If some of them are gone, the first is of kind
+// Lost. More is closed once there are new ones.
 func (l *Log) After(place uint64) (events []control.Event, more <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

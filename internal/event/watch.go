@@ -6,26 +6,26 @@ import (
 )
 
 // A storm is stormFrames failed frames within a second; it ends after stormPause
-// seconds, none of which had as many.
+// seconds without as many in any of them.
 const (
 	stormFrames = 100
 	stormPause  = 5
-	firsts      = 20 // SAs that are told of in a second; the others wait
+	firsts      = 20 // SAs reported in a second; the others wait
 )
 
-// Failure is what has failed of an SA's frames within a second.
+// Failure is what failed of an SA's frames within a second.
 type Failure struct {
 	SA, Reason string // by name; the reason is the latest frame's
 	Frames     uint64
 	First      bool // none had failed before
 }
 
-// Watch tells of what is seen in the counts of failed frames, second by second, so that
-// no frame has to. However many fail, and of however many SAs, it tells of few.
+// Watch derives events from the counts of failed frames, second by second, so that no
+// frame has to report one. However many frames and SAs fail, it reports few.
 type Watch struct {
 	Tell func(Kind, ...slog.Attr)
 
-	waiting []Failure // first ones not told of
+	waiting []Failure // first failures not yet reported
 	storm   struct {
 		on     bool
 		began  time.Time
@@ -34,7 +34,7 @@ type Watch struct {
 	}
 }
 
-// Second is called once a second with what has failed since it was called before.
+// Second is called once a second with what has failed since its last call.
 func (w *Watch) Second(now time.Time, failures []Failure) {
 	var worst Failure
 	var frames uint64
@@ -55,7 +55,7 @@ func (w *Watch) Second(now time.Time, failures []Failure) {
 	w.weather(now, worst, frames)
 }
 
-// weather looks whether a storm begins or ends.
+// weather checks whether a storm begins or ends.
 func (w *Watch) weather(now time.Time, worst Failure, frames uint64) {
 	s := &w.storm
 	switch {

@@ -1,9 +1,9 @@
-// Package explain says of one frame of a capture what became of it and why: what each stage
-// looked up, found and compared, which bytes decided, what the contract and the RFCs say,
-// near misses, and what became of the neighbouring frames of its SA.
+// Package explain says what became of one frame of a capture, and why: what each stage looked
+// up, found and compared, which bytes decided, what the contract and the RFCs say, near
+// misses, and what became of the SA's frames around it.
 //
 // The frame goes through the pipeline itself, which is asked after each stage; nothing here
-// judges. No key is shown. A computed ICV is, which reveals none.
+// judges. No key is shown. A computed ICV is shown; it reveals no key.
 package explain
 
 import (
@@ -33,7 +33,7 @@ type Frame struct {
 	Missing   int // bytes at its end that the capture lacks
 
 	Bytes   []byte // as it came
-	Opened  []byte // as it is delivered, without its trailer; nil if nothing was opened
+	Opened  []byte // as delivered, without its trailer; nil if nothing was opened
 	Trailer status.Trailer
 	Steps   []pipeline.Step // after parse, tunnel and transport
 	account.Marks
@@ -48,8 +48,8 @@ type Frame struct {
 	then     status.Reason // of a running NIC's frame, if SAs have changed since; else 0
 }
 
-// Story is what became of the SA's frames around the one explained. Frames have their numbers
-// in the capture; 0 is none.
+// Story is what became of the SA's frames around the explained one. Frames are numbered as in
+// the capture; 0 is none.
 type Story struct {
 	Good, Failed           int // before it; left alone counts as failed
 	LastGood, LastFailed   int
@@ -65,8 +65,8 @@ type who struct {
 // ErrNone says that the capture does not have the frame.
 var ErrNone = errors.New("no such frame")
 
-// NIC judges frames, each at the time of its capture, by the SAs of that time, and tells of
-// its stages. An *appliance.Offline does.
+// NIC judges frames, each at its time of capture by the SAs of that time, and reports its
+// stages. An *appliance.Offline is one.
 type NIC interface {
 	SAs() []pipeline.Holding
 	Enter(t time.Time) (changed bool, err error)
@@ -74,20 +74,20 @@ type NIC interface {
 	Tell(frame []byte, received time.Time, tell func(pipeline.Step)) []byte
 }
 
-// reader leads a capture through the NIC.
+// reader passes a capture through the NIC.
 type reader struct {
 	nic     NIC
 	account *account.Account
 	why     *diagnosis.Case
-	want    map[int]bool // numbers; nil: the one most worth it
+	want    map[int]bool // numbers; nil: the frame most worth explaining
 	found   []*Frame
 	came    []byte // the present frame as it came
 	past    map[who]*Story
 }
 
-// Capture explains the frame with a number. With 0 that is the first that failed, else the
-// first whose IPsec was left alone, else the first. The NIC is that of the configuration. The
-// error is of the capture, or ErrNone.
+// Capture explains the frame with a number; 0 means the first that failed, else the first
+// whose IPsec was left alone, else the first. The NIC is that of the configuration. The error
+// is in the capture, or ErrNone.
 func Capture(nic NIC, c *configs.Config, frames *capture.Reader, number int) (*Frame, error) {
 	var want map[int]bool
 	if number != 0 {
@@ -103,7 +103,7 @@ func Capture(nic NIC, c *configs.Config, frames *capture.Reader, number int) (*F
 	return found[0], nil
 }
 
-// Which splits CAPTURE:N; a file of that very name is a capture.
+// Which splits CAPTURE:N, unless a file has that very name.
 func Which(text string) (path string, number int) {
 	at := strings.LastIndexByte(text, ':')
 	if at < 0 {
@@ -130,7 +130,7 @@ func File(nic NIC, c *configs.Config, path string, numbers []int) ([]*Frame, err
 	return Frames(nic, c, frames, numbers)
 }
 
-// Frames explains the frames with these numbers, as far as they are there, in their order.
+// Frames explains the frames with these numbers, if the capture has them, in its order.
 func Frames(nic NIC, c *configs.Config, frames *capture.Reader, numbers []int) ([]*Frame, error) {
 	want := map[int]bool{}
 	for _, n := range numbers {
@@ -140,7 +140,7 @@ func Frames(nic NIC, c *configs.Config, frames *capture.Reader, numbers []int) (
 	return found, err
 }
 
-// explain leads a capture through a NIC, and says how many frames it has.
+// explain passes a capture through a NIC, and returns how many frames it has.
 func explain(nic NIC, c *configs.Config, frames *capture.Reader, want map[int]bool) (found []*Frame, read int, err error) {
 	others := c.Others()
 	r := &reader{nic: nic, account: account.New(nil), why: diagnosis.New(nic.SAs(), others), want: want, past: map[who]*Story{}}
@@ -169,7 +169,7 @@ func (r *reader) hold() {
 	r.why.Hold(r.nic.SAs())
 }
 
-// frame leads one frame through.
+// frame passes one frame through.
 func (r *reader) frame(b []byte, info capture.Info) error {
 	changed, err := r.nic.Enter(info.Time)
 	if err != nil {
@@ -199,7 +199,7 @@ func (r *reader) frame(b []byte, info capture.Info) error {
 	return nil
 }
 
-// whoOf says whose frame it is: of the SA whose check failed, or of the innermost SA.
+// whoOf says whose frame it is: that of the SA whose check failed, or of the innermost SA.
 func whoOf(f *account.Frame) who {
 	records := f.Trailer.Records[:f.Trailer.N]
 	for _, rec := range records {
@@ -227,7 +227,7 @@ func rank(t *status.Trailer) int {
 	return 1
 }
 
-// prefers reports whether the frame is wanted, as far as one can tell by now.
+// prefers reports whether the frame is wanted, as far as can be told by now.
 func (r *reader) prefers(f *Frame) bool {
 	if r.want != nil {
 		return r.want[f.Number]
@@ -235,7 +235,7 @@ func (r *reader) prefers(f *Frame) bool {
 	return len(r.found) == 0 || rank(&f.Trailer) > rank(&r.found[0].Trailer)
 }
 
-// take asks the pipeline about the frame that it has just judged.
+// take asks the pipeline about the frame it has just judged.
 func (r *reader) take(f *Frame) {
 	f.Bytes = bytes.Clone(r.came)
 	told := r.nic.Tell(r.came, f.Time, func(s pipeline.Step) { f.Steps = append(f.Steps, s) })
@@ -256,7 +256,7 @@ func (r *reader) take(f *Frame) {
 	r.found = append(r.found, f)
 }
 
-// remember keeps what the Story says of an SA's frames before and after the one explained.
+// remember keeps what the Story says of an SA's frames before and after the explained one.
 func (r *reader) remember(f *Frame) {
 	if f.who == (who{}) {
 		return
@@ -279,7 +279,7 @@ func (r *reader) remember(f *Frame) {
 	}
 }
 
-// follow notices the first frame of its SA that comes after the one explained.
+// follow notes the SA's first good and first failed frame after the explained one.
 func (f *Frame) follow(next *Frame) {
 	switch s := &f.Story; {
 	case next.Number == f.Number || next.who != f.who:
@@ -292,7 +292,7 @@ func (f *Frame) follow(next *Frame) {
 
 func (f *Frame) good() bool { return f.Trailer.Word.Done() && f.Trailer.Word.Code() == status.Success }
 
-// finish adds what only the whole capture tells.
+// finish adds what only the whole capture can tell.
 func (r *reader) finish() {
 	rows, _ := r.account.Rows()
 	for _, f := range r.found {

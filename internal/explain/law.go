@@ -44,7 +44,7 @@ func (f *Frame) auto(rec *status.Record) bool {
 	return false
 }
 
-// besides are further rows that a good frame belongs to.
+// besides are more rows that a good frame belongs to.
 func (f *Frame) besides() []string {
 	if v := f.subject(); v.Portion == status.TransportPortion && (v.Next == wire.ProtoAH || v.Next == wire.ProtoESP) {
 		return []string{"30"}
@@ -70,7 +70,7 @@ func (f *Frame) row() string {
 	return f.rowOfICV()
 }
 
-// syntax are the rows of checks other than that of an ICV.
+// syntax maps the checks other than that of an ICV to their rows.
 var syntax = map[status.Reason]string{
 	status.ProtocolMismatch: "22", status.BundleMismatch: "22", status.PadBytes: "24",
 	status.IPLength: "23", status.UDPLength: "23", status.ESPLength: "23", status.AHLength: "23", status.PadLength: "23", status.OptionSyntax: "23",
@@ -109,7 +109,7 @@ func insideAlone(r status.Reason) string {
 	return "31"
 }
 
-// rowOfICV is the row of a frame whose ICVs decide.
+// rowOfICV is the row of a frame that its ICVs decide.
 func (f *Frame) rowOfICV() string {
 	v, next, r := f.subject(), f.Trailer.Word.Next(), f.Trailer.Reason
 	tunnel := v.Portion == status.TunnelPortion
@@ -182,7 +182,7 @@ var clauses = map[status.Reason]clause{
 	status.PadBytes:         same("RFC 4303, 2.4"),
 }
 
-// Law says which rules the frame's reason rests on.
+// Law names the rules that the frame's reason rests on.
 func (f *Frame) Law() string {
 	rows, word := f.Rows(), "row"
 	if len(rows) > 1 {
@@ -230,7 +230,7 @@ var linux = map[status.Reason]string{
 	status.Verified:         "takes it, if window and policy do",
 }
 
-// Others say what other implementations would call the frame's fate, as far as that is known.
+// Others says what other implementations would call the frame's fate, as far as is known.
 func (f *Frame) Others() []Other {
 	var all []Other
 	if says := linux[f.Trailer.Reason]; says != "" {
@@ -261,7 +261,7 @@ func (f *Frame) vpp() string {
 	return "Integrity check failed"
 }
 
-// wordText is a word with its parts by name.
+// wordText is a word with the names of its parts.
 func wordText(w status.Word) string {
 	text := fmt.Sprintf("0x%s:", w)
 	for _, bit := range []struct {

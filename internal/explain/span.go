@@ -7,12 +7,12 @@ import (
 	"tapsec/wire"
 )
 
-// Span is the bytes that decided: their offsets in the frame, and what they are.
+// Span is the range of the bytes that decided, and what they are.
 type Span struct {
 	From   int    `json:"from"`
 	To     int    `json:"to"`
 	What   string `json:"what"`
-	Opened bool   `json:"opened"` // they are inside the tunnel, and offsets are of the opened frame
+	Opened bool   `json:"opened"` // they are inside the tunnel; offsets are in the opened frame
 }
 
 // last is the frame as the last stage left it.
@@ -32,7 +32,8 @@ func (f *Frame) subject() pipeline.View {
 	return f.last().Outer
 }
 
-// Span is where to look. Its bytes exist; it is empty only for a frame without any.
+// Span returns where to look. The bytes exist; only a frame without any bytes has
+// an empty Span.
 func (f *Frame) Span() Span {
 	s := f.span()
 	s.Opened = f.inside()
@@ -130,7 +131,7 @@ func (f *Frame) spanOfHeader(v *pipeline.View) Span {
 	return Span{From: at, To: at + 4, What: "the SPI"}
 }
 
-// decidedBy reports whether the frame's verdict is that of one of its headers.
+// decidedBy reports whether the frame's verdict comes from one of its headers.
 func (f *Frame) decidedBy(h *pipeline.Header) bool {
 	for _, rec := range f.Trailer.Records[:f.Trailer.N] {
 		if int(rec.IPsec) == h.At {

@@ -18,7 +18,7 @@ type Stage struct {
 	Lines []Line `json:"lines"`
 }
 
-// Line is one finding, and the offset of the bytes that it is about; -1: none.
+// Line is one finding, and the offset of the bytes it is about; -1 for none.
 type Line struct {
 	At   int    `json:"at"`
 	Text string `json:"text"`
@@ -28,7 +28,7 @@ func (s *Stage) say(at int, format string, args ...any) {
 	s.Lines = append(s.Lines, Line{at, fmt.Sprintf(format, args...)})
 }
 
-// Stages tells the frame's way: parse, tunnel, transport, annotate.
+// Stages tells what happened to the frame: parse, tunnel, transport, annotate.
 func (f *Frame) Stages() []Stage {
 	parse, tunnel, transport := f.Steps[0], f.Steps[1], f.Steps[2]
 	first, second := Stage{Name: "parse"}, Stage{Name: "tunnel"}
@@ -80,7 +80,7 @@ func (f *Frame) parsed(s *Stage, v *pipeline.View) {
 	}
 }
 
-// upper is a protocol as RFCs write it.
+// upper writes a protocol as RFCs do.
 func upper(p sa.Protocol) string { return strings.ToUpper(p.String()) }
 
 func (f *Frame) found(s *Stage, v *pipeline.View, h *pipeline.Header) {
@@ -124,7 +124,7 @@ func (f *Frame) missed(s *Stage, v *pipeline.View) {
 	s.say(at, "left alone: %s", v.Skip.Sentence())
 }
 
-// checked describes the check of a portion, if the stage made one.
+// checked describes the check of a portion, if the stage checked it.
 func (f *Frame) checked(s *Stage, before, after pipeline.View) {
 	if before.Checked || !after.Checked {
 		return
@@ -156,7 +156,7 @@ func (f *Frame) compared(s *Stage, v *pipeline.View, h *pipeline.Header) {
 	}
 }
 
-// icv shows the packet's ICV and the one that it should have.
+// icv shows the packet's ICV and the one it should have.
 func (f *Frame) icv(s *Stage, v *pipeline.View, h *pipeline.Header) {
 	covers := fmt.Sprintf("over bytes %d to %d: header, IV and ciphertext", h.At, h.ICV)
 	if h.Protocol == sa.AH {

@@ -10,7 +10,7 @@ import (
 	"tapsec/internal/wrap"
 )
 
-// Colours of the head line and of the mark.
+// The colours of the head line and of the mark.
 const (
 	red, green, dim, plain = "\x1b[1;31m", "\x1b[32m", "\x1b[2m", "\x1b[0m"
 )
@@ -56,7 +56,7 @@ func (w *writer) paint(colour, text string) string {
 
 const keyWidth = 11
 
-// entry writes a key and its text. The key is not repeated if it was the last one, too.
+// entry writes a key and its text. It does not repeat the key of the previous entry.
 func (w *writer) entry(key, text string) {
 	if key == w.last {
 		key = ""
@@ -66,7 +66,7 @@ func (w *writer) entry(key, text string) {
 	fmt.Fprintf(w, "%-*s%s\n", keyWidth, key, wrap.Text(text, keyWidth, wrap.Width-keyWidth))
 }
 
-// stage writes a stage's findings, each after the offset that it is about.
+// stage writes a stage's findings, each after its offset.
 func (w *writer) stage(s *Stage) {
 	const offset = 6
 	for i, line := range s.Lines {
@@ -154,11 +154,11 @@ func (f *Frame) story() []string {
 	}
 	switch {
 	case s.FirstGood > 0 && s.FirstFailed > 0:
-		say("behind it frame %d is good and frame %d %s", s.FirstGood, s.FirstFailed, bad)
+		say("after it frame %d is good and frame %d %s", s.FirstGood, s.FirstFailed, bad)
 	case s.FirstGood > 0:
-		say("behind it frame %d is good", s.FirstGood)
+		say("after it frame %d is good", s.FirstGood)
 	case s.FirstFailed > 0:
-		say("behind it none is good; the next is frame %d", s.FirstFailed)
+		say("after it none is good; the next is frame %d", s.FirstFailed)
 	}
 	if r := f.Row; r != nil && r.FirstSeq != "" {
 		text := fmt.Sprintf("in the whole capture numbers %s to %s: %d lost, %d doubled, %d late", r.FirstSeq, r.LastSeq, r.Lost, r.Duplicates, r.Late)
@@ -170,13 +170,14 @@ func (f *Frame) story() []string {
 	return all
 }
 
-// Bytes on a line of the dump, and how many lines are shown before the marked one.
+// The bytes on a line of the dump, and how many lines are shown before the marked
+// one.
 const (
 	perLine = 16
 	context = 3
 )
 
-// dump writes the frame's bytes about the marked ones, and its beginning.
+// dump writes the frame's beginning, and the bytes around the marked ones.
 func (f *Frame) dump(w *writer) {
 	s := f.Span()
 	b := f.Bytes
@@ -185,7 +186,7 @@ func (f *Frame) dump(w *writer) {
 		fmt.Fprintln(w, "  as the tunnel was opened:")
 	}
 	from, to := s.From/perLine, (max(s.To, s.From+1)-1)/perLine
-	to = min(to, from+context) // of a long span its beginning
+	to = min(to, from+context) // only the beginning of a long span
 	elided := false
 	for line := 0; line*perLine < len(b); line++ {
 		if line > context && (line < from-1 || line > to+1) {

@@ -1,6 +1,6 @@
-// Package files has what a command reads and writes: files by their names, of which
-// "-" is a standard stream. No output overwrites an input, and what holds keys is its
-// owner's alone.
+// Package files opens what a command reads and writes, by name; "-" is a standard
+// stream. No output overwrites an input, and a file with keys is readable by its
+// owner alone.
 package files
 
 import (
@@ -42,7 +42,7 @@ func Name(path string) string {
 }
 
 // Stdout is standard output. It remembers the first failure, for commands that print
-// many lines and look at none.
+// many lines and check none.
 type Stdout struct {
 	io.Writer
 	Err error
@@ -63,7 +63,7 @@ type KeepOpen struct{ io.Writer }
 // Close does nothing.
 func (KeepOpen) Close() error { return nil }
 
-// Of is the file that a stream is, if it is one.
+// Of returns the file that a stream is, if it is one.
 func Of(w any) (*os.File, bool) {
 	if k, ok := w.(KeepOpen); ok {
 		w = k.Writer
@@ -75,12 +75,12 @@ func Of(w any) (*os.File, bool) {
 	return f, ok
 }
 
-// WriteOwn makes a file that its owner alone can read; an existing one is left as it
-// is, and that is an error.
+// WriteOwn makes a file that its owner alone can read. If the file exists, that is
+// an error, and it stays as it is.
 func WriteOwn(path string, text []byte) error {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("%s is there already; remove it, or name another file", path)
+		return fmt.Errorf("%s already exists; remove it, or name another file", path)
 	}
 	if err != nil {
 		return err

@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// Inputs are the files that a command reads. None of them may be what it writes,
+// Inputs are the files that a command reads. It must not write to any of them,
 // whatever name, link or descriptor leads there.
 type Inputs struct {
 	Paths []string // "" is none
@@ -15,7 +15,7 @@ type Inputs struct {
 }
 
 // Create opens the file that a flag names and empties it, unless it is an input.
-// That is asked of the open file, so that what was asked is what is written.
+// It checks the open file, so that the file checked is the file written.
 func (in Inputs) Create(flag, path string, mode os.FileMode) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, mode)
 	if err != nil {
@@ -44,7 +44,7 @@ func (in Inputs) Refuse(flag, path string) error {
 	return in.refuse(flag+" "+path, info)
 }
 
-// RefuseOpen is Refuse for what is open already, if it is a file.
+// RefuseOpen is Refuse for a stream that is already open, if it is a file.
 func (in Inputs) RefuseOpen(flag string, w io.Writer) error {
 	file, ok := Of(w)
 	if !ok {
@@ -57,8 +57,8 @@ func (in Inputs) RefuseOpen(flag string, w io.Writer) error {
 	return in.refuse(flag, info)
 }
 
-// refuse is the error for an output that is an input. What is no regular file is
-// read once, and none.
+// refuse is the error for an output that is an input. Only a regular file can be
+// both.
 func (in Inputs) refuse(output string, info os.FileInfo) error {
 	if !info.Mode().IsRegular() {
 		return nil

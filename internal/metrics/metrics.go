@@ -1,5 +1,5 @@
-// Package metrics shows an appliance's counters to Prometheus over HTTP. It reads the one list
-// of counters (docs/metrics.md) anew for each scrape.
+// Package metrics serves an appliance's counters to Prometheus over HTTP. It reads the list of
+// counters (docs/metrics.md) anew for each scrape.
 package metrics
 
 import (
@@ -31,7 +31,7 @@ type Server struct {
 }
 
 // Open listens on a TCP address, such as 127.0.0.1:9464, and calls counters for each scrape. What it
-// lacks is said to the log. Whoever reaches the address sees the names of SAs, but no key.
+// lacks is logged. Anyone who can reach the address sees the names of SAs, but no key.
 func Open(address string, counters func() []control.Counter, log *slog.Logger) (*Server, error) {
 	l, err := net.Listen("tcp", address)
 	if err != nil {
@@ -50,7 +50,7 @@ func Open(address string, counters func() []control.Counter, log *slog.Logger) (
 // Address is where it listens.
 func (s *Server) Address() string { return s.listener.Addr().String() }
 
-// Close ends the server and the answers under way.
+// Close ends the server and unfinished answers.
 func (s *Server) Close() error {
 	if err := s.http.Close(); !errors.Is(err, net.ErrClosed) {
 		return err
@@ -73,7 +73,7 @@ func (c collector) Collect(to chan<- prometheus.Metric) {
 	}
 }
 
-// metric is a number of the list as Prometheus has it.
+// metric is a number of the list in Prometheus's form.
 func metric(c *control.Counter, s *control.Sample) prometheus.Metric {
 	labels := slices.Sorted(maps.Keys(s.Labels))
 	values := make([]string, len(labels))
@@ -99,7 +99,7 @@ func metric(c *control.Counter, s *control.Sample) prometheus.Metric {
 	default:
 		m, err = prometheus.NewConstMetric(desc, prometheus.GaugeValue, s.Value, values...)
 	}
-	if err != nil { // a name that is no UTF-8
+	if err != nil { // a name that is not UTF-8
 		return prometheus.NewInvalidMetric(desc, err)
 	}
 	return m

@@ -7,13 +7,13 @@ import (
 	"tapsec/sa"
 )
 
-// Counters reads what the kernel has counted of its SAs.
+// Counters reads what the kernel has counted for its SAs.
 type Counters struct {
 	kernel  kernel
 	request uint32
 }
 
-// OpenCounters begins to read those of the current namespace. It needs CAP_NET_ADMIN,
+// OpenCounters opens the counters of the current namespace. It needs CAP_NET_ADMIN,
 // and so does Read.
 func OpenCounters() (*Counters, error) {
 	s, err := open(0)
@@ -55,5 +55,5 @@ func (c *Counters) Read() (map[sa.ID]Usage, error) {
 	}
 }
 
-// Close ends it.
+// Close closes the socket.
 func (c *Counters) Close() error { return c.kernel.Close() }

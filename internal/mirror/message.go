@@ -14,27 +14,26 @@ import (
 	"tapsec/sa"
 )
 
-// kind says what a message of the kernel's tells.
+// kind says what a message from the kernel is about.
 type kind int
 
 const (
 	other     kind = iota // nothing that changes an SA
-	isThere               // a state is
-	isUpdated             // an update was asked for: a larval state is so now, of another one keys and mode stay
+	isThere               // a state exists
+	isUpdated             // an update was requested: a larval state takes it over, any other keeps its keys and mode
 	isGone                // a state is deleted, or its hard lifetime is over
-	isMoved               // more than one state may have changed: only a dump tells
+	isMoved               // several states may have changed: only a dump tells which
 	dumped                // the end of a dump
 	refused               // the answer to a request is an error
 	unread                // it cannot be read
 )
 
-// message is one of the kernel's, of which id and state are set where a state is
-// concerned.
+// message is a message from the kernel. id and state are set if it is about a state.
 type message struct {
 	kind    kind
-	port    uint32 // of whoever asked for what it answers, or made what it tells of
+	port    uint32 // of the socket that asked, or that made the change
 	request uint32 // its number
-	partial bool   // what was dumped has changed meanwhile
+	partial bool   // the states changed during the dump
 	id      id
 	state   keys.State
 	usage   Usage
@@ -42,7 +41,7 @@ type message struct {
 	err     error // with refused and unread
 }
 
-// id is what no two states of a kernel share.
+// id identifies a state: no two states of a kernel share it.
 type id struct {
 	protocol   uint8
 	spi        uint32
@@ -54,10 +53,10 @@ type id struct {
 // in the machine's byte order.
 const headerLen = unix.SizeofNlMsghdr
 
-var errShort = errors.New("a message of the kernel's is shorter than it says")
+var errShort = errors.New("a message from the kernel is shorter than it says")
 
-// split gives the messages of a datagram (netlink(7)). Of a length that cannot be the
-// rest is one that cannot be read.
+// split gives the messages of a datagram (netlink(7)). After an impossible length, the
+// rest is one message that cannot be read.
 func split(datagram []byte) (all []message) {
 	for len(datagram) > 0 {
 		length := 0
@@ -73,7 +72,7 @@ func split(datagram []byte) (all []message) {
 	return all
 }
 
-// aligned is a length filled up to four bytes, as messages and attributes are.
+// aligned rounds a length up to four bytes, as for messages and attributes.
 func aligned(n int) int { return (n + 3) &^ 3 }
 
 // read reads a message with its header.
@@ -115,8 +114,8 @@ func (m *message) answer(b []byte) error {
 	return nil
 }
 
-// usersa reads struct xfrm_usersa_info, and behind the whole struct that begins with it
-// the attributes.
+// usersa reads struct xfrm_usersa_info, and after the struct that begins with it the
+// attributes.
 func (m *message) usersa(b []byte, whole int) error {
 	if len(b) < whole {
 		return errShort
@@ -170,8 +169,8 @@ func (m *message) expired(b []byte) error {
 	return m.usersa(b, nl.SizeofXfrmUserExpire)
 }
 
-// eachAttribute hands on the attributes of a message: length, type, and a value that is
-// filled up to four bytes.
+// eachAttribute calls f with the attributes of a message: length, type, and a value
+// padded to four bytes.
 func eachAttribute(b []byte, take func(typ uint16, value []byte) error) error {
 	const header = unix.SizeofRtAttr
 	for len(b) >= header {
@@ -187,7 +186,7 @@ func eachAttribute(b []byte, take func(typ uint16, value []byte) error) error {
 	return nil
 }
 
-// attribute takes over what a state has beside struct xfrm_usersa_info.
+// attribute takes over what a state has besides struct xfrm_usersa_info.
 func (m *message) attribute(typ uint16, value []byte) (err error) {
 	s, u32 := &m.state, binary.NativeEndian.Uint32
 	wants := map[uint16]int{nl.XFRMA_ENCAP: nl.SizeofXfrmEncapTmpl, nl.XFRMA_MARK: nl.SizeofXfrmMark, nl.XFRMA_SA_DIR: 1,
@@ -202,7 +201,7 @@ func (m *message) attribute(typ uint16, value []byte) (err error) {
 		s.Cipher, err = algorithm(value, nl.SizeofXfrmAlgo)
 	case nl.XFRMA_ALG_AUTH_TRUNC:
 		s.Integrity, err = algorithm(value, nl.SizeofXfrmAlgoAuth)
-	case nl.XFRMA_ALG_AUTH: // old programs look for it, and the one above says more
+	case nl.XFRMA_ALG_AUTH: // for old programs; the one above says more
 		if s.Integrity == nil {
 			s.Integrity, err = algorithm(value, nl.SizeofXfrmAlgo)
 		}
@@ -233,8 +232,8 @@ func (m *message) replayESN(b []byte) {
 	}
 }
 
-// algorithm reads one of the three structs: 64 bytes of name, the key's bits, in the
-// longer ones the ICV's bits, and the key.
+// algorithm reads one of the three structs: 64 bytes of name, the length of the key in
+// bits, in the longer structs that of the ICV, and the key.
 func algorithm(b []byte, header int) (*keys.Algorithm, error) {
 	const nameLen = 64
 	if len(b) < header {
@@ -254,8 +253,8 @@ func algorithm(b []byte, header int) (*keys.Algorithm, error) {
 	return a, nil
 }
 
-// selector is that of a state. What says less than all packets of an address, but for
-// protocol and port, an SA of ours cannot hold; the NIC asks for none of it.
+// selector reads the selector of a state. Any port mask but 0 counts as a full one; the
+// NIC does not look at selectors.
 func selector(k *nl.XfrmSelector) (s sa.Selector) {
 	six := k.Family == unix.AF_INET6
 	if k.PrefixlenS > 0 {
@@ -280,7 +279,7 @@ func port(value, mask uint16) sa.Ports {
 	return sa.Ports{First: p, Last: p}
 }
 
-// swap32 reads a number of the network's byte order as the nl package leaves it.
+// swap32 reads a number in network byte order as the nl package leaves it.
 func swap32(n uint32) uint32 { return nl.Swap32(n) }
 
 func address(a nl.XfrmAddress, six bool) netip.Addr {
@@ -290,7 +289,7 @@ func address(a nl.XfrmAddress, six bool) netip.Addr {
 	return netip.AddrFrom4([4]byte(a[:4]))
 }
 
-// String names a state as sa.ID does an SA.
+// String names a state as sa.ID names an SA.
 func (i id) String() string {
 	text := sa.ID{Protocol: sa.Protocol(i.protocol), SPI: sa.SPI(i.spi), Dst: i.dst}.String()
 	if i.mark|i.mask != 0 {

@@ -1,11 +1,11 @@
-// Package mirror follows the IPsec SAs of a Linux kernel by its netlink: what an IKE
-// daemon or a person gives to the kernel the NIC gets, too, and what is deleted there
-// or expires leaves it.
+// Package mirror follows the IPsec SAs of a Linux kernel through netlink: what an IKE
+// daemon or a person gives to the kernel, the NIC gets too, and what is deleted or
+// expires there leaves the NIC.
 //
-// It asks for all SAs once, and then hears of each change. News that the kernel had to
-// drop are no loss: all SAs are asked for again, and what differs is put right. It
-// knows what it gave to the NIC itself, and takes nothing else away. Keys are in memory
-// alone; no error and no line of the log has one.
+// It asks for all SAs once, and then hears of each change. If the kernel had to drop
+// news, nothing is lost: it asks for all SAs again and corrects what differs. It knows
+// what it gave to the NIC itself, and takes nothing else away. Keys stay in memory; no
+// error and no log line has one.
 package mirror
 
 import (
@@ -21,11 +21,11 @@ import (
 	"tapsec/sa"
 )
 
-// NIC is what holds the SAs, for the mirror among others.
+// NIC is what holds the SAs, the mirror's among others.
 type NIC interface {
 	// Add puts an SA in force, and names it. On an error it is left to the kernel.
 	Add(*sa.SA) error
-	// Delete takes one out of force that was added, if it still is in force.
+	// Delete takes an added SA out of force, if it still is in force.
 	Delete(*sa.SA)
 }
 
@@ -35,48 +35,48 @@ type Teller interface {
 	Counted(*sa.SA, Usage)
 }
 
-// Usage is what the kernel has counted of an SA.
+// Usage is what the kernel has counted for an SA.
 type Usage struct {
 	Packets  uint64 // sent or taken
-	BadICV   uint64 // of those that it dropped, these had a wrong ICV
-	Replayed uint64 // these it had seen before
-	Late     uint64 // and these were older than the window
+	BadICV   uint64 // dropped: wrong ICV
+	Replayed uint64 // dropped: seen before
+	Late     uint64 // dropped: older than the window
 	Window   uint32 // packets; 0 is no protection
 }
 
-// Mirror follows one kernel's SAs. Only Resync may be called beside Run.
+// Mirror follows one kernel's SAs. Only Resync may be called during Run.
 type Mirror struct {
 	kernel kernel
 	nic    NIC
 	log    *slog.Logger
 
 	held  map[id]*sa.SA // in force because of the mirror
-	owner map[sa.ID]id  // which state each of those is
-	left  map[id]string // why others are not, which was said
+	owner map[sa.ID]id  // the state that each of those is
+	left  map[id]string // why others are not in force, as logged
 
 	request uint32    // number of the latest dump
-	dump    *dump     // that is under way; nil: none
-	stale   bool      // only another dump tells what there is
+	dump    *dump     // the dump under way; nil: none
+	stale   bool      // only another dump can tell what there is
 	retry   time.Time // not before
 }
 
-// dump is one that is under way.
+// dump is a dump that is under way.
 type dump struct {
-	seen map[id]bool // it told of these, or news did that came meanwhile
-	gone map[id]bool // meanwhile: what it still tells of these is older than that
+	seen map[id]bool // states that it, or news meanwhile, told of
+	gone map[id]bool // gone meanwhile: the dump's word on these is older
 }
 
 // kernel is where the messages come from.
 type kernel interface {
-	// receive gives the next datagram, which is good until the next call, and waits
-	// for it no longer than that; negative is for ever. Without one the error is
-	// errNone, or errAsked after wake; unix.ENOBUFS says that some were dropped.
+	// receive gives the next datagram, valid until the next call. It waits at most that
+	// long; negative is forever. Without a datagram the error is errNone, or errAsked
+	// after wake; unix.ENOBUFS says that some were dropped.
 	receive(wait time.Duration) ([]byte, error)
 	// ask begins a dump with that number.
 	ask(request uint32) error
-	// port is what answers are addressed to.
+	// port is the port that answers are addressed to.
 	port() uint32
-	// wake ends this receive, or the next one. Others may call it beside.
+	// wake ends the current receive, or the next one. Any goroutine may call it.
 	wake()
 	Close() error
 }
@@ -91,8 +91,8 @@ const (
 	retryIn   = time.Second
 )
 
-// Open begins to follow the SAs of the current namespace, and returns when the NIC has
-// those that there are. It needs CAP_NET_ADMIN, and later dumps do.
+// Open begins to follow the SAs of the current namespace, and returns once the NIC has
+// those that exist. It needs CAP_NET_ADMIN, and so do later dumps.
 func Open(nic NIC, log *slog.Logger) (*Mirror, error) {
 	k, err := open(allNews)
 	if err != nil {
@@ -109,7 +109,7 @@ func newMirror(k kernel, nic NIC, log *slog.Logger) *Mirror {
 	return &Mirror{kernel: k, nic: nic, log: log, held: map[id]*sa.SA{}, owner: map[sa.ID]id{}, left: map[id]string{}, stale: true}
 }
 
-// first does all up to the end of the first dump.
+// first does everything up to the end of the first dump.
 func (m *Mirror) first() error {
 	for deadline := time.Now().Add(firstDump); m.stale || m.dump != nil; {
 		switch err := m.step(time.Until(deadline)); {
@@ -138,13 +138,13 @@ func (m *Mirror) Run(ctx context.Context) error {
 	}
 }
 
-// Resync has all SAs compared again: those that the NIC could not take may find room,
-// and those that the user had themselves may be the user's no more.
+// Resync compares all SAs again: there may now be room for those that the NIC could not
+// take, and the user may have given up SAs of their own.
 func (m *Mirror) Resync() {
 	m.kernel.wake()
 }
 
-// Close ends it, after Run.
+// Close releases everything, after Run.
 func (m *Mirror) Close() error {
 	if err := m.kernel.Close(); !errors.Is(err, os.ErrClosed) {
 		return err
@@ -152,11 +152,11 @@ func (m *Mirror) Close() error {
 	return nil
 }
 
-// step receives and does what comes next.
+// step receives a datagram and acts on it.
 //
-// The kernel drops news while its queue is full, from the first that does not fit until
-// all of it was read. So after a loss the queue is read to its end before the next dump:
-// what comes during that dump is then without a gap, and newer than what it says.
+// Once its queue is full the kernel drops news until all of the queue has been read. So
+// after a loss the queue is read to its end before the next dump: news during that dump
+// is then without a gap, and newer than the dump.
 func (m *Mirror) step(wait time.Duration) error {
 	if m.stale && m.dump == nil {
 		wait = max(0, time.Until(m.retry))
@@ -166,7 +166,7 @@ func (m *Mirror) step(wait time.Duration) error {
 	case errors.Is(err, errAsked):
 		m.stale = true
 	case errors.Is(err, unix.ENOBUFS):
-		m.log.Warn("mirror: news of the kernel's SAs were lost; all of them are compared")
+		m.log.Warn("mirror: news of the kernel's SAs was lost; all of them are compared")
 		m.stale = true
 	case errors.Is(err, errNone):
 		if m.stale && m.dump == nil && !time.Now().Before(m.retry) {
@@ -189,7 +189,7 @@ func (m *Mirror) begin() error {
 	return m.kernel.ask(m.request)
 }
 
-// take does what a message tells.
+// take acts on a message.
 func (m *Mirror) take(one *message) {
 	answers := one.port == m.kernel.port() && m.dump != nil && one.request == m.request
 	if answers && one.partial {
@@ -230,8 +230,8 @@ func (m *Mirror) take(one *message) {
 	}
 }
 
-// end takes away what the dump had no word of. One that began before news were lost
-// says nothing.
+// end takes away what the dump did not mention. A dump that began before news was lost
+// counts for nothing.
 func (m *Mirror) end() {
 	d := m.dump
 	m.dump, m.retry = nil, time.Time{}
@@ -251,7 +251,7 @@ func (m *Mirror) end() {
 	}
 }
 
-// there puts a state in force that is new, or other than it was.
+// there puts a state in force that is new or has changed.
 func (m *Mirror) there(one *message) {
 	if one.state.Larval() {
 		return
@@ -261,7 +261,7 @@ func (m *Mirror) there(one *message) {
 	switch {
 	case old != nil && err == nil && old.Same(s) && old.Encap == s.Encap:
 	case old != nil && one.kind == isUpdated:
-		m.stale = true // what was asked for differs, and not all of it becomes so
+		m.stale = true // what was requested differs, and not all of it takes effect
 		return
 	default:
 		m.drop(one.id)
@@ -274,7 +274,7 @@ func (m *Mirror) there(one *message) {
 	}
 }
 
-// add puts a state in force; it may be so already.
+// add puts a state in force, unless it already is.
 func (m *Mirror) add(which id, s *sa.SA, usage Usage) error {
 	if owner, held := m.owner[s.ID()]; held && owner != which {
 		return fmt.Errorf("to the NIC it is the same as %s", owner)
@@ -288,14 +288,14 @@ func (m *Mirror) add(which id, s *sa.SA, usage Usage) error {
 	return nil
 }
 
-// counted tells a NIC that wants to know.
+// counted tells the NIC, if it wants to know.
 func (m *Mirror) counted(s *sa.SA, u *Usage) {
 	if t, wants := m.nic.(Teller); wants {
 		t.Counted(s, *u)
 	}
 }
 
-// leave leaves a state to the kernel, and says so once.
+// leave leaves a state to the kernel, and logs that once.
 func (m *Mirror) leave(which id, why error) {
 	m.forget(which)
 	if m.left[which] == why.Error() {
@@ -305,13 +305,13 @@ func (m *Mirror) leave(which id, why error) {
 	m.log.Warn("mirror: an SA of the kernel's is left to it", "sa", which.String(), "err", why)
 }
 
-// gone is told of a state that is no more.
+// gone notes that a state no longer exists.
 func (m *Mirror) gone(which id) {
 	m.drop(which)
 	delete(m.left, which)
 }
 
-// drop takes a state out of force, if it is.
+// drop takes a state out of force, if it is in force.
 func (m *Mirror) drop(which id) {
 	if s := m.held[which]; s != nil {
 		m.nic.Delete(s)

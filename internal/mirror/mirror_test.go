@@ -170,7 +170,7 @@ func TestRecorded(t *testing.T) {
 				t.Error("the mirror does not know all at the end")
 			}
 			lost := strings.Count(fmt.Sprint(play(t, name).lines), "lost")
-			if said := strings.Count(log.String(), "news of the kernel's SAs were lost"); said != lost || (lost == 0) != (name != "again" && name != "overrun") {
+			if said := strings.Count(log.String(), "news of the kernel's SAs was lost"); said != lost || (lost == 0) != (name != "again" && name != "overrun") {
 				t.Errorf("%d losses, of which %d were said", lost, said)
 			}
 		})

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socket is a netlink socket that hears of all changes of SAs.
+// socket is a netlink socket that hears of all changes to SAs.
 type socket struct {
 	file   *os.File
 	raw    syscall.RawConn
@@ -27,7 +27,7 @@ const (
 	longest       = 1 << 18 // of a datagram; dumps come in pieces of 32 KiB
 )
 
-// allNews are the groups of whose news a mirror lives, as bits.
+// allNews are the groups that a mirror needs, as bits.
 const allNews = 1<<(nl.XFRMNLGRP_EXPIRE-1) | 1<<(nl.XFRMNLGRP_SA-1) | 1<<(nl.XFRMNLGRP_MIGRATE-1)
 
 // open opens a socket in the current namespace that hears of some groups' news.
@@ -67,7 +67,7 @@ func (s *socket) prepare(fd int, groups uint32) (err error) {
 
 func (s *socket) port() uint32 { return s.number }
 
-// receive gives the next datagram of the kernel's; those of other processes are not for
+// receive gives the next datagram from the kernel; those of other processes are not for
 // us.
 func (s *socket) receive(wait time.Duration) ([]byte, error) {
 	deadline := time.Time{}
@@ -77,7 +77,7 @@ func (s *socket) receive(wait time.Duration) ([]byte, error) {
 	if err := s.file.SetReadDeadline(deadline); err != nil {
 		return nil, err
 	}
-	if s.woken.Swap(false) { // before the deadline was set
+	if s.woken.Swap(false) { // woken before the deadline was set
 		return nil, errAsked
 	}
 	var n int
@@ -107,7 +107,7 @@ func (s *socket) receive(wait time.Duration) ([]byte, error) {
 
 func (s *socket) wake() {
 	s.woken.Store(true)
-	_ = s.file.SetReadDeadline(time.Unix(1, 0)) // closed: there is nothing to end
+	_ = s.file.SetReadDeadline(time.Unix(1, 0)) // fails only once closed
 }
 
 // ask sends XFRM_MSG_GETSA for all states, which is struct nlmsghdr alone.

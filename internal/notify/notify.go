@@ -12,11 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Service is the program as its manager sees it. The socket is opened once, since the program may later be
-// unable to. A message that is not heard is not an error: that is what the manager's watchdog is for.
+// Service is the program as its manager sees it. The socket is opened once, since the program may be
+// unable to do so later. A message that is not heard is not an error: that is what the manager's watchdog
+// is for.
 type Service struct{ manager *os.File }
 
-// Open takes the manager's socket out of the environment, so that children do not speak for us.
+// Open removes the manager's socket from the environment, so that children do not speak for us.
 func Open() (*Service, error) {
 	name := os.Getenv("NOTIFY_SOCKET")
 	if name == "" {
@@ -26,7 +27,7 @@ func Open() (*Service, error) {
 		return nil, err
 	}
 	if !strings.HasPrefix(name, "/") && !strings.HasPrefix(name, "@") {
-		return nil, fmt.Errorf("NOTIFY_SOCKET=%s: expected a path, or an abstract name behind @", name)
+		return nil, fmt.Errorf("NOTIFY_SOCKET=%s: expected a path, or an abstract name after @", name)
 	}
 	manager, err := dial(name)
 	if err != nil {
@@ -35,8 +36,8 @@ func Open() (*Service, error) {
 	return &Service{os.NewFile(uintptr(manager), name)}, nil
 }
 
-// dial connects to the manager. The kernel waits while its queue is full, so that each message is tried at
-// least once, however late the program gets to run.
+// dial connects to the manager. The kernel waits while the manager's queue is full, so that each message
+// is tried at least once, however late the program gets to run.
 func dial(name string) (int, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -52,10 +53,10 @@ func dial(name string) (int, error) {
 	return fd, err
 }
 
-// Ready tells that frames flow, or again after Reloading.
+// Ready says that frames flow, or that a reload is over.
 func (s *Service) Ready() { s.tell("READY=1") }
 
-// Reloading tells that the configuration is read again, with the clock that the manager compares with.
+// Reloading says that the configuration is being read again, with the time on the manager's clock.
 func (s *Service) Reloading() {
 	var now unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) != nil {
@@ -64,13 +65,13 @@ func (s *Service) Reloading() {
 	s.tell(fmt.Sprintf("RELOADING=1\nMONOTONIC_USEC=%d", now.Nano()/1000))
 }
 
-// Stopping tells that the end has begun.
+// Stopping says that the end has begun.
 func (s *Service) Stopping() { s.tell("STOPPING=1") }
 
-// Watchdog tells that the program is alive, as it must within WatchdogSec each time.
+// Watchdog says that the program is alive, which it has to do every WatchdogSec.
 func (s *Service) Watchdog() { s.tell("WATCHDOG=1") }
 
-// patience is how long to wait for a manager whose queue is full; there is other work.
+// patience is how long to wait for a manager whose queue is full; there is other work to do.
 const patience = 100 * time.Millisecond
 
 func (s *Service) tell(state string) {
@@ -79,7 +80,7 @@ func (s *Service) tell(state string) {
 	}
 }
 
-// Close lets go of the socket.
+// Close closes the socket.
 func (s *Service) Close() error {
 	if s.manager == nil {
 		return nil
@@ -87,11 +88,11 @@ func (s *Service) Close() error {
 	return s.manager.Close()
 }
 
-// Pulse tells from the workers' counts whether all of them live. Its zero value is ready.
+// Pulse tells from the workers' counts whether all of them are alive. Its zero value is ready to use.
 type Pulse struct{ last []uint64 }
 
 // Beats reports whether every worker's count has risen since Beats was last true. The first call only
-// looks.
+// takes the counts.
 func (p *Pulse) Beats(counts []uint64) bool {
 	beats := len(p.last) == len(counts)
 	for i := range p.last {

@@ -1,4 +1,4 @@
-// Package page is how our pages for a browser look, in light and in dark.
+// Package page is the look of our pages for a browser, light and dark.
 package page
 
 import (
@@ -9,5 +9,5 @@ import (
 //go:embed style.css
 var style string
 
-// Style is the style sheet of a page, which loads nothing.
+// Style is the pages' style sheet. It loads nothing.
 func Style() template.CSS { return template.CSS(style) }

@@ -2,14 +2,14 @@
 //
 // A reason says what became of a frame. It is a number of its package's own type, with a short
 // name ("no-sa") and a sentence. It is not an error, since nobody can mend it. Two packages may
-// use one short name for two things. So a name that leaves the process alone, as in a log, says
-// whose it is ("transport/no-sa"); where a document, a table or a format says so, the short
-// name does.
+// use one short name for different things. So a name that stands by itself, as in a log, says
+// whose it is ("transport/no-sa"); where a document, a table or a format already says so, the
+// short name is enough.
 package reason
 
 import "fmt"
 
-// Text is a reason for people: the short name, in lower case with hyphens, and the sentence.
+// Text is a reason in words: the short name, in lower case with hyphens, and the sentence.
 type Text [2]string
 
 // List has the texts of all reasons of type R.
@@ -19,7 +19,7 @@ type List[R ~uint8 | ~uint16] struct {
 }
 
 // New makes a List of texts by number; unused numbers have none. Qualified names begin with the
-// owner.
+// owner's.
 func New[R ~uint8 | ~uint16](owner string, texts []Text) List[R] { return List[R]{owner, texts} }
 
 // All lists the reasons by number.

@@ -34,12 +34,12 @@ type sheet struct {
 	Tracks    []chart
 	Undrawn   int // SAs without a chart
 	Failures  []told
-	NotTold   string // why failures are not explained; empty
+	NotTold   string // why failures are not explained; empty if they are
 	Verdicts  []string
 	PlotWidth float64
 }
 
-// bar is a piece of a stack: how many frames of one verdict in one span of time.
+// bar is one piece of a stack: the frames of one verdict in one span of time.
 type bar struct {
 	X, Y, W, H float64
 	Class      string
@@ -84,7 +84,7 @@ const (
 	dotsHeight = 180.0
 )
 
-// Write writes the page. explained are the frames that Explain has asked for; notTold says why
+// Write writes the page. explained are the frames that Explain asked for; notTold says why
 // there are none.
 func (r *Report) Write(w io.Writer, title string, sum *inspect.Summary, explained []*explain.Frame, notTold string) error {
 	p := sheet{Title: title, Style: page.Style(), Sum: sum, Sentence: sum.String(), NotTold: notTold, Verdicts: verdicts, PlotWidth: plotWidth}
@@ -165,7 +165,7 @@ func (r *Report) charts(sum *inspect.Summary) (all []chart, undrawn int) {
 	return all, len(handles) - len(all)
 }
 
-// frame is the part of time and numbers that a chart shows.
+// frame is the range of times and numbers that a chart shows.
 type frame struct {
 	from, to  time.Time
 	low, high uint64

@@ -1,8 +1,9 @@
 // Package report makes one HTML page of what happened to the frames of a capture: how many
-// over time, an account of each SA, its numbers against time with the window, and some of the
-// failures explained. The page needs nothing from elsewhere and runs no script.
+// over time, an account of each SA, its numbers against time with the window, and some
+// failures explained. The page loads nothing and runs no script.
 //
-// Its memory is bounded, whatever the capture: times and numbers are thinned out as more come.
+// Its memory is bounded, whatever the capture: times and numbers are thinned out as more come
+// in.
 package report
 
 import (
@@ -16,8 +17,8 @@ import (
 // Bounds of what is kept and drawn.
 const (
 	maxBins      = 120 // of time
-	maxPoints    = 800 // of an SA that are good
-	maxNotable   = 400 // of an SA that are not
+	maxPoints    = 800 // good frames of an SA
+	maxNotable   = 400 // other frames of an SA
 	maxTracks    = 1000
 	maxDrawn     = 24
 	maxExplained = 20
@@ -42,7 +43,7 @@ func New() *Report {
 	return &Report{tracks: map[uint32]*track{}, explained: map[failure]bool{}}
 }
 
-// Watch takes notice of a frame.
+// Watch notes a frame.
 func (r *Report) Watch(s *inspect.Seen) {
 	r.bins.add(s.Time, s.Verdict)
 	t := s.Trailer
@@ -61,7 +62,7 @@ func (r *Report) Watch(s *inspect.Seen) {
 	r.choose(s)
 }
 
-// choose has the first failure of each kind explained.
+// choose selects the first failure of each kind to be explained.
 func (r *Report) choose(s *inspect.Seen) {
 	t := s.Trailer
 	if len(r.explain) == maxExplained || t.Word.Code() == status.Success && (t.Word.Done() || !t.Reason.OfIPsec()) {
@@ -77,13 +78,13 @@ func (r *Report) choose(s *inspect.Seen) {
 	}
 }
 
-// Explain is the numbers of the frames that the page is to explain.
+// Explain returns the numbers of the frames that the page is to explain.
 func (r *Report) Explain() []int { return r.explain }
 
 // verdicts are those of inspect, in the order in which they are stacked.
 var verdicts = []string{"good, both", "good", "left alone", "not judged", "FAILED"}
 
-// bins counts frames by time. Their width doubles whenever there would be too many.
+// bins counts frames by time. The bins' width doubles whenever there would be too many.
 type bins struct {
 	from  time.Time
 	width time.Duration
@@ -97,7 +98,7 @@ func (b *bins) add(at time.Time, verdict string) {
 	if b.count == nil {
 		b.from, b.width = at, time.Millisecond
 	}
-	n := max(0, int64(at.Sub(b.from)/b.width)) // one from before the first counts as the first
+	n := max(0, int64(at.Sub(b.from)/b.width)) // a frame earlier than the first counts as the first
 	for n >= maxBins {
 		b.halve()
 		n /= 2
@@ -126,11 +127,11 @@ func (b *bins) halve() {
 type track struct {
 	name    string
 	frames  uint64
-	step    uint64  // every so many good ones a point
+	step    uint64  // one point for this many good frames
 	points  []point // good
 	tops    []point // the highest number at the same times
 	notable []point
-	missing uint64 // notable ones that are not drawn
+	missing uint64 // notable frames that are not drawn
 	top     uint64
 }
 
@@ -165,7 +166,7 @@ func (k *track) add(s *inspect.Seen, rec *status.Record) {
 	k.notable = append(k.notable, p)
 }
 
-// good keeps a point of several, and half of them whenever there are too many.
+// good keeps one point of several, and drops every other point whenever there are too many.
 func (k *track) good(p point) {
 	if k.frames%k.step != 0 {
 		return

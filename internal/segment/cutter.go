@@ -6,15 +6,15 @@ import (
 	"tapsec/wire"
 )
 
-// Cutter cuts a merged frame into the frames that it stands for. It may be reused; the zero value has
-// nothing to cut. Every piece has all headers of the merged frame, then its share of the payload. As
-// when the stack itself cuts, the pieces differ in:
+// Cutter cuts a merged frame into the frames it stands for. It may be reused; the zero value has nothing
+// to cut. Every piece has all headers of the merged frame, then its share of the payload. As when the
+// stack itself cuts, the pieces differ in:
 //
-//   - all IP headers' lengths; an IPv4 header's identification, which is one higher each time, and its
+//   - the lengths in all IP headers; an IPv4 header's identification, one higher each time, and its
 //     checksum
 //   - TCP: the sequence number; FIN and PSH, which only the last piece has; CWR (see kindECN)
 //   - UDP: the length, of a tunnel's UDP header as well
-//   - the checksum of either, if it has one
+//   - the checksum of either, if there is one
 type Cutter struct {
 	frame  []byte // merged, without bytes after its packet
 	head   int    // length of all headers
@@ -31,7 +31,7 @@ type Cutter struct {
 	once   uint8  // TCP flags that only the first piece has
 	seq    uint32 // of the first piece
 	tunnel int    // a UDP header around an inner packet; 0 where there is none
-	within int    // which IP header's
+	within int    // the IP header that the tunnel's UDP header follows
 }
 
 // maxNested is the largest number of nested IP headers. The kernel merges nothing inside more than one
@@ -47,8 +47,9 @@ const (
 	flagCWR = 0x80
 )
 
-// Begin takes a merged frame to cut. Begin may change its headers; otherwise it must stay as it is until
-// the last piece is made. It reports false if it cannot cut the frame; then there are no pieces.
+// Begin takes a merged frame to cut. Begin may change its headers; after that the frame must stay as it
+// is until the last piece is made. It reports false if it cannot cut the frame; then there are no
+// pieces.
 func (c *Cutter) Begin(h Header, frame []byte) bool {
 	*c = Cutter{size: h.size, tcp: h.kind&^kindECN != kindUDP}
 	if h.kind&kindECN != 0 {

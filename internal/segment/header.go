@@ -1,6 +1,6 @@
-// Package segment turns what the kernel hands to a packet socket back into the frames of a wire. It
-// fills in a checksum that was left to hardware, and cuts what a sender left to be cut or a receiver
-// merged (TSO, GSO, GRO) into pieces with headers of their own.
+// Package segment turns what the kernel hands to a packet socket back into the frames of a wire. It fills
+// in a checksum that was left to hardware, and cuts what the sender left uncut or the receiver merged
+// (TSO, GSO, GRO) into pieces with headers of their own.
 //
 // The virtio header that the kernel puts before a frame says what has to be done. Everything here works
 // in the caller's memory and allocates nothing.
@@ -31,7 +31,7 @@ const (
 	kindTCPv4 = 1 // of the kinds
 	kindTCPv6 = 4
 	kindUDP   = 5
-	kindECN   = 0x80 // CWR is the first piece's alone (RFC 3168 section 6.1.2)
+	kindECN   = 0x80 // only the first piece has CWR (RFC 3168 section 6.1.2)
 )
 
 // Parse reads the header before a frame. It panics if b is shorter than HeaderLen.
@@ -40,11 +40,11 @@ func Parse(b []byte) Header {
 	return Header{flags: b[0], kind: b[1], size: int(order.Uint16(b[4:])), start: int(order.Uint16(b[6:])), place: int(order.Uint16(b[8:]))}
 }
 
-// Merged reports whether the frame is several in one, which a Cutter has to cut.
+// Merged reports whether the frame is several in one, to be cut by a Cutter.
 func (h Header) Merged() bool { return h.kind&^kindECN != 0 }
 
 // Shift adapts the header to a frame with n more bytes before its network header, such as a VLAN tag that
-// is put back.
+// was put back.
 func (h Header) Shift(n int) Header {
 	h.start += n
 	return h
@@ -52,8 +52,8 @@ func (h Header) Shift(n int) Header {
 
 // Finish computes the checksum that was left to hardware, in a frame that is not merged. It is the
 // Internet checksum over all bytes from start, with the pseudo-header's sum in its place, or SCTP's
-// CRC32c over them, with zeros in its place (RFC 9260 section 6.8). The place tells which: only SCTP has
-// it in the third word. A frame that ends before that is left alone.
+// CRC32c over them, with zeros in its place (RFC 9260 section 6.8). The place tells which it is: only
+// SCTP has it in the third word. A frame that ends before that is left alone.
 func (h Header) Finish(frame []byte) {
 	at := h.start + h.place
 	if h.flags&needsSum == 0 || at+2 > len(frame) {
@@ -75,9 +75,9 @@ func (h Header) Finish(frame []byte) {
 	binary.LittleEndian.PutUint32(frame[at:], crc32.Checksum(frame[h.start:], castagnoli)) // RFC 9260 appendix A
 }
 
-// Complete fills in a checksum that was left to hardware where nothing but the frame itself tells: in TCP
-// and UDP the field holds the sum of the pseudo-header and nothing fits but that, in SCTP it holds zero.
-// It finds none after a tunnel's headers, and reports whether it found one.
+// Complete fills in a checksum that was left to hardware if nothing but the frame itself shows that: in
+// TCP and UDP the field then holds exactly the sum of the pseudo-header, in SCTP zero. It reports whether
+// it found one; after a tunnel's headers it never does.
 func Complete(frame []byte) bool {
 	at := network(frame)
 	if at >= len(frame) {

@@ -62,8 +62,8 @@ func (c *Cutter) locate(h Header, frame []byte) bool {
 	return false
 }
 
-// enter notes the IP header at an offset. A packet longer than its length field can say has zero there,
-// and reaches to the end of the frame.
+// enter notes the IP header at an offset. A packet too long for its length field has zero there, and
+// reaches to the end of the frame.
 func (c *Cutter) enter(at int) (p wire.Packet, ok bool) {
 	b := c.frame[min(at, len(c.frame)):]
 	if len(b) < wire.IPv4Len {

@@ -7,32 +7,32 @@ import (
 	"tapsec/wire"
 )
 
-// Merger is the reverse of a Cutter: it puts neighbours of one TCP or UDP flow into a merged frame, of
-// which a Cutter makes those very same frames again. The zero value has merged none. It looks for what
+// Merger is the reverse of a Cutter: it puts neighbours of one TCP or UDP flow into a merged frame,
+// from which a Cutter makes the very same frames again. The zero value has merged none. It merges what
 // the kernel's own GRO would (net/ipv4/tcp_offload.c, udp_offload.c, af_inet.c in Linux), and is
 // stricter where cutting would lose something:
 //
-//   - Ethernet header with tags and IP header are the same, but for lengths, checksum and, in IPv4, an
-//     identification that is one higher each time. ECN, DF, TTL and flow label are so kept.
-//   - There are neither IPv4 options nor IPv6 extension headers, no fragments, no bytes behind the
-//     packet, and all checksums are right and there.
-//   - All have the same length, but for the last, which may be shorter.
-//   - TCP: one goes on where the one before ended; acknowledgment, window, options (timestamps among
-//     them) and flags are the same. Only the last has PSH or FIN; SYN, RST, URG and CWR stay alone, and
-//     so do segments without payload.
+//   - Ethernet header with tags and IP header are the same, except for lengths, checksum and, in IPv4,
+//     an identification that is one higher each time. So ECN, DF, TTL and flow label are kept.
+//   - There are no IPv4 options, IPv6 extension headers or fragments, and no bytes after the packet;
+//     all checksums are present and right.
+//   - All have the same length, except the last, which may be shorter.
+//   - TCP: each continues where the one before ended; acknowledgment, window, options (timestamps among
+//     them) and flags are the same. Only the last has PSH or FIN; segments with SYN, RST, URG or CWR,
+//     or without payload, stay alone.
 //   - UDP: the ports are the same.
 //
-// Only neighbours are merged, so that no frame overtakes another, of its flow or of any.
+// Only neighbours are merged, so that no frame overtakes another, of its own flow or any other.
 type Merger struct {
-	NoUDP bool // leave that alone
+	NoUDP bool // leave UDP alone
 
 	first, last segment
 	frame       []byte // the first
 	pieces      int
 }
 
-// MaxHeaders is the length in bytes that AppendHeaders adds at most: the virtio header, those of
-// Ethernet with all the tags there may be, IPv6 and TCP.
+// MaxHeaders is the most that AppendHeaders adds, in bytes: the virtio header, and those of Ethernet
+// with as many tags as possible, IPv6 and TCP.
 const MaxHeaders = HeaderLen + maxLink + wire.IPv6Len + 60
 
 const maxLink = 14 + 4*4
@@ -47,8 +47,9 @@ type segment struct {
 	final              uint8  // TCP's PSH and FIN
 }
 
-// Merge returns how many frames from the first one on are to go as one, at least 1. There must be one.
-// They stay as they are; AppendHeaders and Payload give what that one consists of, until the next call.
+// Merge returns how many frames, from the first on, are to go as one, at least 1. There must be one.
+// They stay as they are; until the next call AppendHeaders and Payload give the parts of the merged
+// frame.
 func (m *Merger) Merge(frames [][]byte) int {
 	m.pieces, m.frame = 1, frames[0]
 	if !m.first.read(frames[0]) || m.NoUDP && !m.first.tcp {
@@ -103,8 +104,8 @@ func (s *segment) sameUpper(a, b []byte) bool {
 		bytes.Equal(a[14:16], b[14:16]) && bytes.Equal(a[18:], b[18:])
 }
 
-// read finds the headers of a frame that may be merged with others; false where it may not, whatever
-// they are.
+// read finds the headers of a frame that may be merged with others; false if it can be merged with
+// none.
 func (s *segment) read(frame []byte) bool {
 	*s = segment{l3: network(frame)}
 	if s.l3 > maxLink || s.l3+wire.IPv4Len > len(frame) {
@@ -127,8 +128,8 @@ func (s *segment) read(frame []byte) bool {
 	return ok && s.size > 0
 }
 
-// readIP reads an IP header that is as short as can be, of a packet that is no fragment and ends where
-// the frame does.
+// readIP reads an IP header of minimal length, of a packet that is no fragment and ends where the frame
+// does.
 func (s *segment) readIP(frame []byte) (proto uint8, ok bool) {
 	const fragment = 0x3fff // more fragments, and the offset
 	be, b := binary.BigEndian, frame[s.l3:]
@@ -154,7 +155,7 @@ func (s *segment) readTCP(b []byte) bool {
 	return length >= tcpLen && flags&(syn|rst|ack|urg|flagCWR) == ack
 }
 
-// summed reports whether a frame's checksum is the one that a Cutter would write.
+// summed reports whether a frame's checksum is what a Cutter would write.
 func (s *segment) summed(frame []byte) bool {
 	const none, tcpSum, udpSum = 0, 16, 6
 	b := frame[s.upper:]

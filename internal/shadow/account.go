@@ -9,29 +9,29 @@ import (
 	"tapsec/status"
 )
 
-// fate is what becomes of a frame by one of its SAs, in the kernel's terms.
+// fate is what one of a frame's SAs makes of it, in the kernel's terms.
 type fate int
 
 const (
 	took      fate = iota
 	badICV         // its ICV is wrong
-	replayed       // its number was seen before, which the kernel asks first
+	replayed       // its number was seen before, which the kernel checks first
 	late           // its number is older than the window
 	malformed      // something else is wrong with it, which the kernel counts for no SA
 	unjudged       // tapsec leaves it alone: a fragment, a second tunnel ...
 	fates
 )
 
-// account is of one SA, in a shadow's time.
+// account is the account of one SA while the shadow runs.
 type account struct {
 	*sa.SA
 	handle         uint32
 	window         replay.Window
 	kernel, base   mirror.Usage // its counters, and what they were at the beginning
-	added, deleted time.Time    // zero: before that time, and not yet
+	added, deleted time.Time    // zero: before the shadow began, and not yet
 
 	sure, maybe [fates]uint64            // frames
-	reasons     map[status.Reason]uint64 // of those that are bad
+	reasons     map[status.Reason]uint64 // of the bad ones
 }
 
 // newAccount begins with what the kernel knows of an SA's numbers.
@@ -49,7 +49,7 @@ func newAccount(s *sa.SA, u mirror.Usage) *account {
 	return a
 }
 
-// unsure reports whether a frame that was read then may have come when the kernel did
+// unsure reports whether a frame read at that time may have come while the kernel did
 // not have the SA.
 func (a *account) unsure(at time.Time) bool {
 	return !at.After(a.added) || !a.deleted.IsZero() && at.After(a.deleted.Add(-delay))
@@ -68,7 +68,8 @@ func (a *account) count(r *status.Record, unsure bool) {
 	}
 }
 
-// fate is what the kernel makes of a record's frame: it asks the window before the ICV.
+// fate is what the kernel makes of a record's frame: it checks the window before the
+// ICV.
 func (a *account) fate(r *status.Record) fate {
 	if r.State == status.NotProcessed {
 		return unjudged
@@ -87,7 +88,7 @@ func (a *account) fate(r *status.Record) fate {
 	return malformed
 }
 
-// smallWindow reports whether the kernel's window is one that tapsec has not, so that
+// smallWindow reports whether tapsec has no window as small as the kernel's, so that
 // only the sum of what it took and refused can be compared.
 func (a *account) smallWindow() bool {
 	return a.kernel.Window > 0 && !sa.ValidWindow(uint64(a.kernel.Window))

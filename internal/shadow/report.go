@@ -20,30 +20,30 @@ type Report struct {
 	Interface string            `json:"interface"`
 	Seconds   float64           `json:"seconds"`
 	Frames    Frames            `json:"frames"`
-	SAs       []Row             `json:"sas"`       // by which a frame came
-	Elsewhere []string          `json:"elsewhere"` // names of those by which none came
-	XfrmStat  map[string]uint64 `json:"xfrm_stat"` // what of the namespace's /proc/net/xfrm_stat has risen
-	Agrees    bool              `json:"agrees"`    // in all SAs
+	SAs       []Row             `json:"sas"`       // with a frame
+	Elsewhere []string          `json:"elsewhere"` // names of the SAs without a frame
+	XfrmStat  map[string]uint64 `json:"xfrm_stat"` // counters of the namespace's /proc/net/xfrm_stat that have risen
+	Agrees    bool              `json:"agrees"`    // on all SAs
 }
 
 // Frames are the copies.
 type Frames struct {
 	Copied  uint64 `json:"copied"`
 	Judged  uint64 `json:"judged"`  // an SA matched
-	Unknown uint64 `json:"unknown"` // IPsec of which the kernel has no SA
-	Lost    uint64 `json:"lost"`    // copies for which there was no room
+	Unknown uint64 `json:"unknown"` // IPsec without an SA in the kernel
+	Lost    uint64 `json:"lost"`    // copies that there was no room for
 }
 
-// Row is an SA's.
+// Row is the account of one SA.
 type Row struct {
 	Name string `json:"name"`
 	sa.ID
 	Kernel  Counts            `json:"kernel"`
-	Tapsec  map[string]Range  `json:"tapsec"`  // by the names of Counts, and malformed, unjudged
-	Reasons map[string]uint64 `json:"reasons"` // tapsec's, of the frames that it calls bad
-	Ended   bool              `json:"ended"`   // the kernel has it no more
+	Tapsec  map[string]Range  `json:"tapsec"`  // by the names of Counts; also malformed and unjudged
+	Reasons map[string]uint64 `json:"reasons"` // tapsec's, for the frames it calls bad
+	Ended   bool              `json:"ended"`   // the kernel no longer has it
 	Window  uint32            `json:"window"`  // the kernel's, in packets
-	Differ  []string          `json:"differ"`  // the counts in which kernel and tapsec do
+	Differ  []string          `json:"differ"`  // the counts in which kernel and tapsec differ
 }
 
 // Counts are the kernel's for an SA.
@@ -54,7 +54,7 @@ type Counts struct {
 	Late     uint64 `json:"late"`
 }
 
-// Range is a number of frames that is not known better.
+// Range is a number of frames that is known only to lie within bounds.
 type Range struct {
 	From uint64 `json:"from"`
 	To   uint64 `json:"to"`
@@ -71,8 +71,8 @@ func (r Range) has(n uint64) bool { return r.From <= n && n <= r.To }
 
 var fateNames = [fates]string{"took", "bad_icv", "replayed", "late", "malformed", "unjudged"}
 
-// begin has the time begin at counters of the kernel's: what came before is forgotten,
-// but for the sequence numbers.
+// begin starts the comparison from the kernel's present counters: what came before is
+// forgotten, except sequence numbers.
 func (s *Shadow) begin(before map[sa.ID]mirror.Usage) {
 	n := 0
 	for n < len(s.waiting) && !s.waiting[n].unsure {
@@ -92,7 +92,7 @@ func (s *Shadow) begin(before map[sa.ID]mirror.Usage) {
 	s.total, s.began = Frames{Copied: uint64(len(meanwhile))}, time.Now()
 }
 
-// report compares with the kernel's counters of the end.
+// report compares with the kernel's counters at the end.
 func (s *Shadow) report(after map[sa.ID]mirror.Usage) (*Report, error) {
 	lost, err := s.copies.Lost()
 	if err != nil {
@@ -118,8 +118,8 @@ func (s *Shadow) report(after map[sa.ID]mirror.Usage) (*Report, error) {
 	return r, nil
 }
 
-// row compares an SA's counts. A copy that was lost, or that tapsec leaves alone, may be
-// anything.
+// row compares an SA's counts. A copy that was lost, or that tapsec leaves alone, may
+// count as anything.
 func (a *account) row(lost uint64) Row {
 	k, b := &a.kernel, &a.base
 	row := Row{Name: a.Name, ID: a.ID(), Tapsec: map[string]Range{}, Reasons: map[string]uint64{}, Ended: !a.deleted.IsZero(), Window: k.Window, Differ: []string{},
@@ -145,8 +145,8 @@ func (a *account) row(lost uint64) Row {
 	return row
 }
 
-// Print writes a table, and a sentence for each SA of which frames were dropped or
-// counts differ.
+// Print writes a table, and a sentence for each SA with dropped frames or different
+// counts.
 func (r *Report) Print(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%.1f s on %s: %d frames copied, %d judged, %d of SAs that the kernel has not\n", r.Seconds, r.Interface, r.Frames.Copied, r.Frames.Judged, r.Frames.Unknown)
@@ -173,7 +173,7 @@ func (r *Report) Print(w io.Writer) error {
 	return err
 }
 
-// line is one of the table, of words or numbers.
+// line is a line of the table, of words or numbers.
 const line = "%-8v %17v %8v %9v %6v %10v %11v\n"
 
 func (row *Row) table(w io.Writer) {
@@ -206,7 +206,7 @@ func (row *Row) sentences() (all []string) {
 	return all
 }
 
-// malformed names the reasons that are no wrong ICV, with their numbers.
+// malformed names the reasons other than a wrong ICV, with their counts.
 func (row *Row) malformed() string {
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(row.Reasons)) {

@@ -1,10 +1,10 @@
-// Package shadow judges beside a kernel that does IPsec itself: copies of the frames
-// that come to it are judged by the SAs that it has, and what tapsec calls good or bad
-// is held against what the kernel counted. Traffic does not notice.
+// Package shadow judges beside a kernel that does IPsec itself: it judges copies of the
+// frames that the kernel receives by the kernel's SAs, and compares the result with what
+// the kernel counted. Traffic is not affected.
 //
 // Kernel and copies have no common clock. A frame that came while the kernel was asked
-// for its counters, or while an SA came or went, may be in them or not: it makes a count
-// of ours a range, and the kernel's is to be within.
+// for its counters, or while an SA came or went, may be in them or not: it makes our
+// count a range, within which the kernel's must lie.
 package shadow
 
 import (
@@ -25,10 +25,10 @@ import (
 	"tapsec/tap"
 )
 
-// delay is how long a copy waits for the kernel's news of the SA that it came by.
+// delay is how long a copy waits for the kernel's news of its SA.
 const delay = 100 * time.Millisecond
 
-// Shadow is a kernel's, on one interface.
+// Shadow follows one kernel, on one interface.
 type Shadow struct {
 	name     string
 	copies   *tap.Copy
@@ -44,13 +44,12 @@ type Shadow struct {
 	handles map[uint32]*account
 	all     []*account
 	waiting []waiting // oldest first
-	unsure  bool      // frames that come now may be in the kernel's counters or not
+	unsure  bool      // whether frames that come now are in the kernel's counters is unknown
 	began   time.Time
 	total   Frames
 }
 
-// waiting is a copy that is still to be judged, or, where it has no frame, the end of an
-// SA.
+// waiting is a copy still to be judged or, without a frame, the end of an SA.
 type waiting struct {
 	frame  []byte
 	ends   *account
@@ -58,9 +57,9 @@ type waiting struct {
 	unsure bool
 }
 
-// Open begins to follow the SAs of a namespace, empty for this one, and to copy what
-// comes to an interface there. It needs CAP_NET_RAW, and CAP_NET_ADMIN, by which the
-// kernel tells of SAs; Run needs the second.
+// Open begins to follow the SAs of a namespace, empty for this one, and to copy what an
+// interface there receives. It needs CAP_NET_RAW, and CAP_NET_ADMIN to learn of SAs; Run
+// needs the latter.
 func Open(name, namespace string, log *slog.Logger) (s *Shadow, err error) {
 	profile, err := sa.ProfileByName("full")
 	if err != nil {
@@ -100,7 +99,7 @@ func (s *Shadow) open() (err error) {
 	return err
 }
 
-// Close ends it.
+// Close releases everything.
 func (s *Shadow) Close() (err error) {
 	if s.mirror != nil {
 		err = s.mirror.Close()
@@ -164,7 +163,7 @@ func (s *Shadow) Run(ctx context.Context) (*Report, error) {
 	return s.report(after)
 }
 
-// turn receives for a moment and judges what has waited.
+// turn receives for a moment and judges what has waited long enough.
 func (s *Shadow) turn() error {
 	const moment = 10 * time.Millisecond
 	if err := s.copies.Wait(moment); err != nil {
@@ -179,7 +178,7 @@ func (s *Shadow) turn() error {
 	return nil
 }
 
-// drain receives what has come. In a flood that does not end it takes a part of it.
+// drain receives what has come; of a flood without end, only a part.
 func (s *Shadow) drain() error {
 	const most = 1 << 14
 	for range most {
@@ -194,7 +193,7 @@ func (s *Shadow) drain() error {
 	return nil
 }
 
-// sample reads the kernel's counters. What comes meanwhile may be in them or not.
+// sample reads the kernel's counters. Frames that come meanwhile may be in them or not.
 func (s *Shadow) sample() (map[sa.ID]mirror.Usage, error) {
 	hold := func(unsure bool) error {
 		s.mu.Lock()
@@ -210,7 +209,7 @@ func (s *Shadow) sample() (map[sa.ID]mirror.Usage, error) {
 	return usage, errors.Join(err, hold(false))
 }
 
-// Counted keeps the kernel's count of an SA: that from which it begins, or its last.
+// Counted keeps the kernel's count for an SA: the first, or the last.
 func (s *Shadow) Counted(one *sa.SA, u mirror.Usage) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -221,8 +220,8 @@ func (s *Shadow) Counted(one *sa.SA, u mirror.Usage) {
 	}
 }
 
-// Add has frames judged by an SA, those that wait included: they may have come before
-// the kernel had it.
+// Add makes an SA judge frames, including those that wait: they may have come before the
+// kernel had it.
 func (s *Shadow) Add(one *sa.SA) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -230,14 +229,14 @@ func (s *Shadow) Add(one *sa.SA) error {
 		return err
 	}
 	a := s.now[one.ID()]
-	if a.handle != 0 { // all is compared
+	if a.handle != 0 { // all SAs are being compared
 		return nil
 	}
 	one.Name = keys.Name(one, func(name string) bool {
 		return slices.ContainsFunc(s.all, func(a *account) bool { return a.Name == name })
 	})
 	handle, err := s.sad.Add(one)
-	if errors.Is(err, sa.ErrExists) { // one that ended a moment ago
+	if errors.Is(err, sa.ErrExists) { // the old one ended a moment ago
 		s.judge(time.Now())
 		handle, err = s.sad.Add(one)
 	}
@@ -251,7 +250,7 @@ func (s *Shadow) Add(one *sa.SA) error {
 	return nil
 }
 
-// Delete ends an SA behind the frames that wait.
+// Delete ends an SA after the frames that wait.
 func (s *Shadow) Delete(one *sa.SA) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -264,7 +263,7 @@ func (s *Shadow) Delete(one *sa.SA) {
 	s.waiting = append(s.waiting, waiting{ends: a, at: a.deleted})
 }
 
-// judge judges what has waited since before a time.
+// judge judges the copies read before a time.
 func (s *Shadow) judge(until time.Time) {
 	n := 0
 	for ; n < len(s.waiting) && !s.waiting[n].at.After(until); n++ {

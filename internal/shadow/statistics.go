@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// statistics are the kernel's of a whole namespace, /proc/net/xfrm_stat.
+// statistics are the kernel's for a whole namespace, /proc/net/xfrm_stat.
 type statistics struct {
 	file   *os.File // nil: the kernel has none
 	before map[string]uint64
 }
 
-// openStatistics opens those of the current thread's namespace.
+// openStatistics opens the statistics of the current thread's namespace.
 func openStatistics() (*statistics, error) {
 	f, err := os.Open("/proc/thread-self/net/xfrm_stat")
 	if errors.Is(err, fs.ErrNotExist) {
@@ -27,7 +27,7 @@ func openStatistics() (*statistics, error) {
 	return s, err
 }
 
-// read reads lines of a name and a number.
+// read reads lines that have a name and a number.
 func (s *statistics) read() (map[string]uint64, error) {
 	if s.file == nil {
 		return nil, nil
@@ -48,7 +48,7 @@ func (s *statistics) read() (map[string]uint64, error) {
 	return all, nil
 }
 
-// since gives what has changed since the beginning.
+// since returns what has changed since the beginning.
 func (s *statistics) since() (map[string]uint64, error) {
 	now, err := s.read()
 	changed := map[string]uint64{}

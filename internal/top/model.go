@@ -12,33 +12,34 @@ import (
 	"tapsec/transport"
 )
 
-// reading is what an appliance said at one time.
+// reading is what an appliance said at one moment.
 type reading struct {
 	at       time.Time
-	counters map[string][]control.Sample // by name, without tapsec_ in front
+	counters map[string][]control.Sample // by name, without the prefix tapsec_
 	events   []control.Event
 	err      error // instead of all that
 }
 
-// model is what there is to see: two readings, and where the reader is.
+// model is what there is to see: two readings, and what the user has chosen.
 type model struct {
 	socket       string
 	before, now  reading
 	err          error  // of the latest attempt
 	selected     string // name of an SA
-	explains     bool   // the selected one, instead of the list
-	first        int    // SA, or line of the explanation, at the top
-	shown, lines int    // how many of those fit, and how many there are
+	explains     bool   // show the selected SA instead of the list
+	first        int    // the SA, or line of the explanation, at the top
+	shown, lines int    // how many of them fit, and how many there are
 }
 
-// take takes a reading. One that failed leaves the last in sight.
+// take takes a reading. If it failed, the last one stays on screen.
 func (m *model) take(r reading) {
 	if m.err = r.err; r.err == nil {
 		m.before, m.now = m.now, r
 	}
 }
 
-// sum is that of a counter's samples that have these labels, names and values in turn.
+// sum adds up a counter's samples that have these labels, given as names and values in
+// turn.
 func (r *reading) sum(name string, labels ...string) (sum float64) {
 	for _, s := range r.counters[name] {
 		if has(&s, labels) {
@@ -57,8 +58,7 @@ func has(s *control.Sample, labels []string) bool {
 	return true
 }
 
-// rate is by how much something rose in a second. An appliance that was started anew
-// counts from zero.
+// rate is the increase per second. An appliance that was restarted counts from zero.
 func (m *model) rate(of func(*reading) float64) float64 {
 	seconds := m.now.at.Sub(m.before.at).Seconds()
 	if m.before.at.IsZero() || seconds <= 0 {
@@ -71,12 +71,12 @@ func (m *model) rateOf(name string, labels ...string) float64 {
 	return m.rate(func(r *reading) float64 { return r.sum(name, labels...) })
 }
 
-// row is an SA. What nobody counts is NaN.
+// row is an SA. A number that nobody counts is NaN.
 type row struct {
 	name             string
 	offloaded        bool
-	packets, failing float64 // in a second
-	failed, dropped  float64 // in all; failed are those whose check failed
+	packets, failing float64 // per second
+	failed, dropped  float64 // in total; failed are frames whose check failed
 	window, top      float64
 	gaps, replays    float64
 	late, esnMark    float64
@@ -115,7 +115,7 @@ func (r *reading) by(name string) map[string]float64 {
 	return all
 }
 
-// rows are the SAs, those first that fail now, then those that have failed, then those
+// rows are the SAs: first those that fail now, then those that have failed, then those
 // with the most traffic.
 func (m *model) rows() (rows []row) {
 	names := map[string]bool{}
@@ -163,7 +163,7 @@ func (m *model) rows() (rows []row) {
 	return rows
 }
 
-// short is a number in seven columns or fewer, and a dash for one that nobody counts.
+// short formats a number in at most seven columns, and as a dash if nobody counts it.
 func short(n float64) string {
 	switch {
 	case math.IsNaN(n):
@@ -181,7 +181,7 @@ func short(n float64) string {
 	return "much"
 }
 
-// whole is a count in full.
+// whole formats a count in full.
 func whole(n float64) string {
 	if n > 0 && n < 100000 {
 		return fmt.Sprintf("%.0f", n)
@@ -189,7 +189,7 @@ func whole(n float64) string {
 	return short(n)
 }
 
-// counted are the labels' values of a counter that is not zero, and how much it is.
+// counted lists a counter's samples that are not zero, by the value of a label.
 func (r *reading) counted(name, label string, labels ...string) (names []string, values map[string]float64) {
 	values = map[string]float64{}
 	for _, s := range r.counters[name] {

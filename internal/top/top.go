@@ -1,5 +1,5 @@
 // Package top is a live view of a running appliance in a terminal: what it moves, how it
-// judges, and its SAs, those that fail first. All that it knows comes over the control
+// judges, and its SAs, failing ones first. All that it knows comes over the control
 // socket.
 package top
 
@@ -17,8 +17,8 @@ import (
 
 const pause = time.Second // between two readings
 
-// Run shows the appliance behind a client until ctx ends or the reader quits. However
-// it ends, the terminal is as it was. Color false has it do without.
+// Run shows a client's appliance until ctx ends or the user quits. However it ends, it
+// leaves the terminal as it was. It uses colors only if color is true.
 func Run(ctx context.Context, c *control.Client, socket string, colored bool) error {
 	screen, err := tcell.NewScreen()
 	if err == nil {
@@ -27,7 +27,7 @@ func Run(ctx context.Context, c *control.Client, socket string, colored bool) er
 	if err != nil {
 		return fmt.Errorf("the terminal cannot be used (%w): TERM must say what it is; tapsec counters needs none", err)
 	}
-	defer screen.Fini() // also where this panics
+	defer screen.Fini() // even after a panic
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	readings := make(chan reading)
@@ -58,8 +58,8 @@ func Run(ctx context.Context, c *control.Client, socket string, colored bool) er
 	}
 }
 
-// read asks once a second, so that an appliance that does not answer leaves the keys
-// alone.
+// read asks once a second, in a goroutine of its own, so that keys work even if the
+// appliance does not answer.
 func read(ctx context.Context, c *control.Client, to chan<- reading) {
 	for {
 		select {
@@ -75,8 +75,8 @@ func read(ctx context.Context, c *control.Client, to chan<- reading) {
 	}
 }
 
-// ask reads all there is. What panics is an error, since the terminal is not this
-// goroutine's to restore.
+// ask reads all there is. A panic becomes an error, since this goroutine cannot restore
+// the terminal.
 func ask(c *control.Client) (r reading) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -95,7 +95,7 @@ func ask(c *control.Client) (r reading) {
 	return r
 }
 
-// key does what a key asks for, and reports whether that is to quit.
+// key acts on a key, and reports whether it is for quitting.
 func (m *model) key(e *tcell.EventKey) (quit bool) {
 	switch e.Key() {
 	case tcell.KeyCtrlC, tcell.KeyCtrlD:
@@ -142,7 +142,7 @@ func (m *model) move(by int) {
 	}
 }
 
-// looksOf are the styles. Without colors what fails is bold, or underlined.
+// looksOf returns the styles. Without colors what fails is bold or underlined.
 func looksOf(colored bool) map[look]tcell.Style {
 	normal := tcell.StyleDefault
 	if !colored {

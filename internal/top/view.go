@@ -23,13 +23,13 @@ const (
 	chosen
 )
 
-// line is one of the screen.
+// line is a line of the screen.
 type line struct {
 	text string
 	look look
 }
 
-// view gives the lines of a screen.
+// view returns the lines of a screen.
 func (m *model) view(width, height int) []line {
 	lines := m.summary(width)
 	if m.err != nil {
@@ -70,7 +70,7 @@ func (m *model) summary(width int) []line {
 	return append(lines, m.state(), m.verdicts("NIC", "nic_status_frames", "status"), m.verdicts("verdict", "transport_frames", "verdict"), m.latest())
 }
 
-// state is that of the NIC's table and switches.
+// state is the state of the NIC's table and switches.
 func (m *model) state() line {
 	if len(m.now.counters["nic_offload"]) == 0 {
 		return line{"no NIC here", plain}
@@ -88,7 +88,7 @@ func (m *model) state() line {
 	return l
 }
 
-// latest is the latest event: tapsec events has all.
+// latest is the latest event; tapsec events has them all.
 func (m *model) latest() line {
 	text := "none"
 	if n := len(m.now.events); n > 0 {
@@ -97,7 +97,7 @@ func (m *model) latest() line {
 	return line{"event    " + text, plain}
 }
 
-// verdicts are frames a second by status or verdict, those that were seen at all.
+// verdicts are frames per second by status or verdict, for those ever seen.
 func (m *model) verdicts(who, counter, label string) line {
 	l := line{text: fmt.Sprintf("%-8s", who)}
 	names, _ := m.now.counted(counter, label)
@@ -114,11 +114,11 @@ func (m *model) verdicts(who, counter, label string) line {
 	return l
 }
 
-// list is that of the SAs.
+// list is the list of the SAs.
 func (m *model) list(width, room int) []line {
 	const (
 		columns = "%s %s %3s %9s %8s %7s %8s %7s %6s %6s"
-		fixed   = 64 // columns but for the name's
+		fixed   = 64 // columns, without the name's
 	)
 	space := max(12, width-fixed)
 	lines := []line{{fmt.Sprintf(columns, " ", pad("SA", space), "NIC", "PACKETS/S", "FAILED/S", "FAILED", "DROPPED", "REPLAYS", "WINDOW", "GAPS"), head}}
@@ -154,7 +154,7 @@ func (m *model) list(width, room int) []line {
 	return lines
 }
 
-// choose gives the place of the chosen SA, which is the first where that is gone.
+// choose returns the place of the chosen SA, or the first if that is gone.
 func (m *model) choose(rows []row) int {
 	for i := range rows {
 		if rows[i].name == m.selected {
@@ -167,8 +167,8 @@ func (m *model) choose(rows []row) int {
 	return 0
 }
 
-// explanation says of the chosen SA why its frames are not delivered, and of all frames
-// what the NIC, the transport and the sending side say.
+// explanation says why frames of the chosen SA are not delivered, and what the NIC, the
+// transport and the sending side say of all frames.
 func (m *model) explanation(width, room int) []line {
 	var lines []line
 	add := func(look look, format string, args ...any) {
@@ -214,7 +214,7 @@ func nicSays(name string) string       { return sentence(status.Reasons(), name)
 func transportSays(name string) string { return sentence(transport.Reasons(), name) }
 func outboundSays(name string) string  { return sentence(outbound.Reasons(), name) }
 
-// sentence is that of the reason with a name.
+// sentence is the sentence of the reason with a name.
 func sentence[R interface {
 	fmt.Stringer
 	Sentence() string

@@ -1,7 +1,7 @@
 //go:build js
 
 // Command web is replay, explain and the report in a browser. The page gives it a capture and
-// a text with keys, and it gives back what there is to tell; it asks for nothing else.
+// a text with keys, and gets back what there is to tell; it needs nothing else.
 package main
 
 import (
@@ -36,7 +36,7 @@ func bytesOf(v js.Value) []byte {
 	return b
 }
 
-// answer is what the page gets: an object with a message where it failed.
+// answer is what the page gets: an object, which after a failure has a message.
 func answer(found map[string]any, err error) any {
 	if err != nil {
 		return map[string]any{"error": err.Error()}
@@ -44,7 +44,7 @@ func answer(found map[string]any, err error) any {
 	return found
 }
 
-// open reads the capture's beginning, and the SAs: those of the text, or those that the
+// open reads the beginning of the capture, and the SAs: those of the text, or those that the
 // capture carries.
 func open(file, text []byte) (*configs.Config, *capture.Reader, error) {
 	frames, err := capture.NewReader(bytes.NewReader(file))
@@ -66,7 +66,7 @@ func open(file, text []byte) (*configs.Config, *capture.Reader, error) {
 	return c, frames, err
 }
 
-// judge tells of all frames: lines, the account, and the report's page.
+// judge returns all that is said of the frames: lines, the account, and the report's page.
 func judge(file, text []byte, name string) (map[string]any, error) {
 	c, frames, err := open(file, text)
 	if err != nil {
@@ -82,7 +82,7 @@ func judge(file, text []byte, name string) (map[string]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	failed := i.Capture(frames, nil, func() error { return nil }) // what was read before it is told all the same
+	failed := i.Capture(frames, nil, func() error { return nil }) // what was read until then is shown all the same
 	var table, html bytes.Buffer
 	sum := i.Summary()
 	explained, err := again(c, file, page.Explain())
@@ -120,7 +120,7 @@ func again(c *configs.Config, file []byte, numbers []int) ([]*explain.Frame, err
 	return found, err
 }
 
-// explainOne tells of one frame.
+// explainOne explains one frame.
 func explainOne(file, text []byte, number int) (map[string]any, error) {
 	c, frames, err := open(file, text)
 	if err != nil {
