@@ -25,20 +25,20 @@ import (
 
 const (
 	clientPause = 2 * time.Second
-	addPause    = 30 * time.Second // a file of thousands of SAs takes its time
+	addPause    = 30 * time.Second // thousands of SAs take their time
 	maxAsking   = 8                // requests under way of one Client; others wait
 	maxAnswer   = 64 << 20         // bytes; a document may list a great many SAs
 )
 
 // Client asks the program that listens on one socket. Several goroutines may use it, and it
-// keeps working when that program is restarted. Every request but an add ends within two
+// keeps working after a restart of that program. Every request except an add ends within two
 // seconds; its error is one sentence.
 type Client struct {
 	path string
 	http http.Client
 }
 
-// Dial makes a Client and asks once, to see whether somebody is there.
+// Dial makes a Client and asks once, to see whether anybody answers.
 func Dial(path string) (*Client, error) {
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", path)
@@ -56,7 +56,7 @@ func Dial(path string) (*Client, error) {
 func (c *Client) Get(name string, v any) error { return c.do(http.MethodGet, name, nil, v) }
 
 // Add puts SAs in force, all or none. As in a configuration, an AH SA may name the ESP SA
-// beneath it. The socket gets the keys.
+// beneath it. The keys go over the socket.
 func (c *Client) Add(sas []*sa.SA) ([]SA, error) {
 	var body bytes.Buffer
 	if err := keys.WriteJSON(&body, sas); err != nil {
@@ -82,7 +82,7 @@ func (c *Client) Delete(which Ref, nicOnly bool) error {
 	return c.post("delete", which, nil)
 }
 
-// fields are the fields of a reference, and one more.
+// fields returns the fields of a reference, and one more.
 func fields(which Ref, name string, value any) map[string]any {
 	if which.Name != "" {
 		return map[string]any{"name": which.Name, name: value}
@@ -128,7 +128,7 @@ func (c *Client) All() iter.Seq2[SA, error] {
 	}
 }
 
-// Missing returns those of sas that are not in force, by what identifies them.
+// Missing returns those of sas that are not in force; the identity decides.
 func (c *Client) Missing(sas []*sa.SA) (missing []*sa.SA, err error) {
 	there := map[sa.ID]bool{}
 	for s, err := range c.All() {
@@ -157,16 +157,15 @@ func (c *Client) Counters(name string) ([]Counter, error) {
 	return all.Counters, err
 }
 
-// Events gives the last n events, oldest first.
+// Events returns the last n events, oldest first.
 func (c *Client) Events(n int) ([]Event, error) {
 	var all Events
 	err := c.Get(fmt.Sprintf("events?last=%d", n), &all)
 	return all.Events, err
 }
 
-// Follow is an iterator over the last n events and then those that come, until ctx
-// ends or the program does. A listener that is slow loses events, which an event of its
-// own says: events-lost.
+// Follow is an iterator over the last n events and then new ones, until ctx ends or the
+// program does. A slow listener loses events, and gets an event that says so: events-lost.
 func (c *Client) Follow(ctx context.Context, n int) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		answer, err := c.ask(ctx, http.MethodGet, fmt.Sprintf("events/stream?last=%d", n), nil)
@@ -263,7 +262,7 @@ func (c *Client) unheard(err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("control socket %s does not exist: is tapsec running, with its control socket there? (%w)", c.path, fs.ErrNotExist)
 	case errors.Is(err, syscall.ECONNREFUSED):
-		return fmt.Errorf("control socket %s: nobody listens any more (%w): start the program again that made it", c.path, syscall.ECONNREFUSED)
+		return fmt.Errorf("control socket %s: nobody listens any more (%w): restart the program that made it", c.path, syscall.ECONNREFUSED)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("control socket %s is for the user who started tapsec, and root (%w)", c.path, fs.ErrPermission)
 	case os.IsTimeout(err):

@@ -6,8 +6,8 @@
 //	added, err := nic.Add(sas) // all of them or none
 //	err = nic.Delete(control.RefOf(sas[0]), false)
 //
-// An error tells what the NIC said: it wraps sa.ErrFull, sa.ErrUnknown or
-// sa.ErrExists, or is an *Error whose Code and Missing say more.
+// An error is what the NIC said: it wraps sa.ErrFull, sa.ErrUnknown or sa.ErrExists, or is
+// an *Error whose Code and Missing say more.
 package control
 
 import (
@@ -32,13 +32,13 @@ type Code string
 const (
 	Full          Code = "full"           // no room for the bundles
 	Unknown       Code = "unknown"        // no such SA, or no such path
-	Exists        Code = "exists"         // an SA of that name or identity is there
+	Exists        Code = "exists"         // there is an SA of that name or identity
 	BeyondProfile Code = "beyond-profile" // Missing says what the NIC lacks
 	BadRequest    Code = "bad-request"
-	NotHere       Code = "not-here"    // this process does not have what that needs
+	NotHere       Code = "not-here"    // this process lacks what that needs
 	Forbidden     Code = "forbidden"   // neither root nor the user who started the program
 	NotAllowed    Code = "not-allowed" // the path takes another method
-	Busy          Code = "busy"        // as many follow events as may
+	Busy          Code = "busy"        // too many follow events already
 	Failed        Code = "failed"      // anything else
 )
 
@@ -51,7 +51,7 @@ type Error struct {
 
 func (e *Error) Error() string { return e.Text }
 
-// Unwrap gives the error that package sa has for the code.
+// Unwrap returns the error that package sa has for the code.
 func (e *Error) Unwrap() error {
 	return map[Code]error{Full: sa.ErrFull, Unknown: sa.ErrUnknown, Exists: sa.ErrExists}[e.Code]
 }
@@ -86,13 +86,13 @@ type Index struct {
 	Actions   []string `json:"actions"`   // POST
 }
 
-// Ref says which SA is meant: by its name, or by what identifies it.
+// Ref says which SA is meant, by its name or by its identity.
 type Ref struct {
 	Name string
 	ID   sa.ID // if there is no name
 }
 
-// RefOf refers to an SA by what identifies it, which is the same on both sides of a socket.
+// RefOf refers to an SA by its identity, which is the same on both sides of a socket.
 func RefOf(s *sa.SA) Ref { return Ref{ID: s.ID()} }
 
 // String is the name, or the identity.
@@ -116,7 +116,7 @@ type SA struct {
 	Name string `json:"name"`
 	sa.ID
 	Mode      string `json:"mode"`
-	Direction string `json:"direction"` // in, out, or any if it depends on addresses
+	Direction string `json:"direction"` // in, out, or any if addresses decide
 	Suite     string `json:"suite"`
 	ESN       bool   `json:"esn"`
 	Encap     bool   `json:"encap"`             // in UDP
@@ -144,7 +144,7 @@ type Switches struct {
 // Capabilities are those of the NIC that are in force.
 type Capabilities struct {
 	Profile       string          `json:"profile"`
-	Flags         map[string]bool `json:"flags"`      // all that there are, as NDIS names them
+	Flags         map[string]bool `json:"flags"`      // all that exist, as NDIS names them
 	Algorithms    []string        `json:"algorithms"` // keywords of suites
 	Capacity      int             `json:"capacity"`   // bundles; 0 sets no bound
 	Bundles       int             `json:"bundles"`    // held now
@@ -164,7 +164,7 @@ type Flushed struct {
 	SAs int `json:"sas"` // deleted
 }
 
-// Counter is one entry of the list of counters.
+// Counter is one entry in the list of counters.
 type Counter struct {
 	Name    string   `json:"name"`
 	Kind    string   `json:"kind"` // counter, which only rises, gauge or histogram
@@ -176,25 +176,25 @@ type Counter struct {
 // Sample is a number of a counter.
 type Sample struct {
 	Labels map[string]string `json:"labels,omitempty"`
-	Value  float64           `json:"value"` // of a histogram how many were measured
+	Value  float64           `json:"value"` // for a histogram, how many were measured
 
 	*Histogram
 }
 
-// Histogram is how what was measured is spread.
+// Histogram is the distribution of what was measured.
 type Histogram struct {
 	Sum     float64  `json:"sum"`
-	Buckets []Bucket `json:"buckets"` // of what exceeds the last bound only Value tells
+	Buckets []Bucket `json:"buckets"` // only Value includes what exceeds the last bound
 }
 
-// Bucket is how many were at most Bound, those of the buckets before included.
+// Bucket is how many were at most Bound, including those of earlier buckets.
 type Bucket struct {
 	Bound float64 `json:"le"`
 	Count uint64  `json:"count"`
 }
 
-// Quantile is the bound within which a part of all was, such as 0.99, and infinite where
-// that is beyond the last one.
+// Quantile is the bound that a part of all, such as 0.99, did not exceed; infinite if that
+// is beyond the last bound.
 func (s *Sample) Quantile(part float64) float64 {
 	for _, b := range s.Buckets {
 		if float64(b.Count) >= part*s.Value {

@@ -96,7 +96,8 @@ func (c Counters) WriteText(out io.Writer) error {
 	return w.Flush()
 }
 
-// spread says what half of a histogram's were within, and all but one in a hundred.
+// spread says what half of a histogram's values did not exceed, and 99 in a
+// hundred.
 func spread(s *Sample) string {
 	if s.Histogram == nil {
 		return ""

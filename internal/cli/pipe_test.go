@@ -61,7 +61,7 @@ func TestReplayThroughPipes(t *testing.T) {
 	case <-time.After(patience):
 		t.Fatal("replay goes on though nobody reads what it writes")
 	}
-	if err == nil || !strings.Contains(err.Error(), "its reader has left after") {
+	if err == nil || !strings.Contains(err.Error(), "its reader left after") {
 		t.Errorf("ended with %v", err)
 	}
 }

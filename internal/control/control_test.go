@@ -380,7 +380,7 @@ func TestDeadSocket(t *testing.T) {
 	path := socket(t)
 	dead(t, path)
 	_, err := control.Dial(path)
-	wantSentence(t, err, path, "nobody listens any more", "start the program again")
+	wantSentence(t, err, path, "nobody listens any more", "restart the program")
 	open(t, path, Config{})
 	dial(t, path)
 }

@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// Expectation is what a Summary has to say. The zero Expectation is that every frame with AH
-// or ESP is good, and that there is one.
+// Expectation is what a Summary has to say. The zero Expectation demands that every frame
+// with AH or ESP is good, and that there is one.
 type Expectation struct{ fields map[string]any }
 
 // LoadExpectation reads what the flag --expect names: all-good (or nothing), or a file for
@@ -33,8 +33,8 @@ func LoadExpectation(path string) (Expectation, error) {
 	return e, err
 }
 
-// ParseExpectation reads the JSON of an earlier summary, or part of one; what it does not
-// name may be anything. It identifies SAs by the names, protocols and SPIs that it gives.
+// ParseExpectation reads the JSON of an earlier summary, or part of one; what it leaves
+// out may be anything. SAs are identified by the names, protocols and SPIs that it gives.
 func ParseExpectation(text []byte) (Expectation, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
@@ -42,7 +42,7 @@ func ParseExpectation(text []byte) (Expectation, error) {
 		return Expectation{}, fmt.Errorf("expected a summary, as --summary-only --json prints it, or a part of one: %w", err)
 	}
 	if d.More() {
-		return Expectation{}, errors.New("expected one summary, found more behind it")
+		return Expectation{}, errors.New("expected one summary, found more after it")
 	}
 	var e Expectation
 	if err := decode(text, &e.fields); err != nil {
@@ -81,7 +81,7 @@ func (e Expectation) differences(s *Summary) (all []string) {
 	}
 	text, err := json.Marshal(s)
 	if err != nil {
-		panic("inspect: " + err.Error()) // it has numbers and texts
+		panic("inspect: " + err.Error()) // it has only numbers and texts
 	}
 	var found map[string]any
 	if err := decode(text, &found); err != nil {
@@ -114,7 +114,7 @@ func compare(path string, want, got any, all *[]string) {
 		for _, name := range slices.Sorted(maps.Keys(want)) {
 			inner, ok := got[name]
 			if !ok {
-				inner = json.Number("0") // a reason for which nothing failed
+				inner = json.Number("0") // nothing failed for this reason
 			}
 			compare(path+"."+name, want[name], inner, all)
 		}

@@ -12,8 +12,8 @@ import (
 	"tapsec/status"
 )
 
-// File is a copy of the capture with the frames as they are delivered. A nil File
-// writes nothing.
+// File is a copy of the capture with the frames as they are delivered. A nil File writes
+// nothing.
 type File struct {
 	path      string
 	to        io.WriteCloser
@@ -25,8 +25,8 @@ type File struct {
 	original  []byte // the present frame, if so
 }
 
-// NewFile begins a copy of what is read from frames from now on. With secrets, which are for
-// frames as they came, frames are written so. The path is for messages.
+// NewFile begins a copy of what is read from frames from now on. With secrets, frames are
+// written as they came, since those belong to such frames. The path is for messages.
 func NewFile(path string, to io.WriteCloser, frames *capture.Reader, noTrailer bool, carried []capture.Secret) *File {
 	f := &File{path: path, to: to, noTrailer: noTrailer, asCame: len(carried) > 0, buffer: bufio.NewWriterSize(to, 1<<16)}
 	f.copy = frames.CopyTo(f.buffer)
@@ -34,7 +34,7 @@ func NewFile(path string, to io.WriteCloser, frames *capture.Reader, noTrailer b
 	return f
 }
 
-// keep remembers a frame before it is opened, if it is to be written so.
+// keep remembers a frame before it is opened, if it is to be written as it came.
 func (f *File) keep(frame []byte) {
 	if f != nil && f.asCame {
 		f.original = append(f.original[:0], frame...)
@@ -61,15 +61,15 @@ func (f *File) flush() {
 	}
 }
 
-// failed explains a failed write if the file's reader is the cause.
+// failed explains a failed write if the file's reader caused it.
 func (f *File) failed(err error) error {
 	if errors.Is(err, syscall.EPIPE) {
-		return fmt.Errorf("-o %s: its reader has left after %d frames or fewer", f.path, f.frames)
+		return fmt.Errorf("-o %s: its reader left after at most %d frames", f.path, f.frames)
 	}
 	return err
 }
 
-// withoutTrailer is the frame as it is delivered with annotate: none, without the padding
+// withoutTrailer is the frame as delivered with annotate: none, without the padding
 // before the trailer.
 func withoutTrailer(frame []byte) []byte {
 	body, t, err := status.Split(frame)

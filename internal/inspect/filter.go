@@ -18,15 +18,15 @@ type Filter struct {
 	SAs   []string     // frames of one of these
 	SPIs  []sa.SPI     // frames with one of these
 	Hosts []netip.Addr // frames from or to one of these, an opened tunnel's packet included
-	Only  Only         // of those that count
+	Only  Only         // reported, of those that count
 }
 
-// Only is the kinds of frames that are reported; the zero Only is all.
+// Only is a set of kinds of frames to be reported; the zero Only is all.
 type Only uint8
 
 var kinds = []string{"good", "failed", "left-alone", "not-judged", "replayed", "late"}
 
-// Kinds are the words that Only is made of.
+// Kinds returns the words for the kinds of Only.
 func Kinds() []string { return slices.Clone(kinds) }
 
 // ParseFilter reads the words of the flags --only, --sa, --spi and --host. An error names the
@@ -74,7 +74,7 @@ func (f *Filter) MayTake(t *status.Trailer) bool {
 		slices.ContainsFunc(t.Records[:t.N], func(r status.Record) bool { return slices.Contains(f.SPIs, sa.SPI(r.SPI)) })
 }
 
-// check compares the names with those that there are.
+// check compares the names with those of the SAs.
 func (f *Filter) check(held []account.Held, others []*sa.SA) error {
 	for _, name := range f.SAs {
 		if !slices.ContainsFunc(held, func(h account.Held) bool { return h.Name == name }) &&

@@ -1,9 +1,9 @@
-// Package inspect tells what happened to the frames of a capture: a line or a JSON
-// object for each, a file of them as they are delivered, and the sum by SA. It leads
-// them through a NIC, and reads of each what its trailer says.
+// Package inspect tells what happened to the frames of a capture: a line or a JSON object
+// for each, a file of the frames as they are delivered, and the sum by SA. It passes the
+// frames through a NIC, and reads what each trailer says.
 //
-// It opens no file and knows no flags. An Inspector is unsafe for concurrent use,
-// but for Frames.
+// It opens no file and knows no flags. An Inspector is unsafe for concurrent use, except
+// for Frames.
 package inspect
 
 import (
@@ -25,15 +25,15 @@ import (
 
 // Options say which frames are reported, and how.
 type Options struct {
-	JSON   bool        // an object a frame, not lines
+	JSON   bool        // one object for each frame, instead of lines
 	Quiet  bool        // neither
 	Colour bool        // of verdicts
-	Shown  bool        // frames are annotated already: what their trailers say is told, and nothing judged
-	Watch  func(*Seen) // is told of each frame that counts; nil: nobody asks
+	Shown  bool        // frames are annotated already: their trailers are reported, and nothing is judged
+	Watch  func(*Seen) // called with each frame that counts, if not nil
 	Filter
 }
 
-// Seen is what a Watch is told of a frame. It is valid during the call.
+// Seen is what Watch gets of a frame. It is valid during the call.
 type Seen struct {
 	Number  int
 	Time    time.Time
@@ -43,15 +43,15 @@ type Seen struct {
 	Name func(handle uint32) string // of an SA
 }
 
-// NIC judges frames, each at the time of its capture, by the SAs of that time. An
-// *appliance.Offline does.
+// NIC judges frames, each at its time of capture by the SAs of that time. An
+// *appliance.Offline is one.
 type NIC interface {
 	SAs() []pipeline.Holding
 	Enter(t time.Time) (changed bool, err error)
 	Process(frame []byte, received time.Time) []byte
 }
 
-// Inspector tells of the frames of one capture.
+// Inspector reports on the frames of one capture.
 type Inspector struct {
 	opt     Options
 	nic     NIC
@@ -67,7 +67,7 @@ type Inspector struct {
 	words []byte // scratch: a line before it is broken
 }
 
-// frame is the frame in work.
+// frame is the frame being inspected.
 type frame struct {
 	capture.Info
 	account.Frame
@@ -117,9 +117,9 @@ func (i *Inspector) Frames() int64 { return i.total.Load() }
 // ErrCapture marks errors of the capture rather than of the output.
 var ErrCapture = errors.New("the capture cannot be read further")
 
-// Capture leads all frames of a capture through the pipeline, each at the time of its
-// capture, until one cannot be read or written, or stop returns an error. Output is flushed
-// before the capture is waited for, so that a pipe at either end stays live.
+// Capture passes all frames of a capture through the pipeline, each at its time of capture,
+// until one cannot be read or written, or stop returns an error. Output is flushed before
+// waiting for the capture, so that a pipe at either end stays live.
 func (i *Inspector) Capture(frames *capture.Reader, file *File, stop func() error) error {
 	frames.BeforeRead(func() { // errors stay, and come with the next frame
 		_ = i.out.Flush()
@@ -193,7 +193,7 @@ func (i *Inspector) one(b []byte, info capture.Info, file *File) error {
 	return file.write(b, info, string(i.text))
 }
 
-// judge makes the NIC process a frame, which gives it a trailer.
+// judge lets the NIC process a frame, which gives it a trailer.
 func (i *Inspector) judge(b []byte, captured time.Time) ([]byte, error) {
 	if _, _, err := status.Split(b); err == nil {
 		i.sum.Annotated++
@@ -237,8 +237,8 @@ func (i *Inspector) tell(f *frame) error {
 // fate is what became of a frame.
 type fate uint8
 
-// The fates. A frame that fails but was cut short by the capture is not judged, since the
-// rest of it tells nothing about what was sent.
+// The fates. A frame that fails but was cut short by the capture is not judged, since what
+// is left says nothing about what was sent.
 const (
 	good fate = iota
 	goodBoth

@@ -10,7 +10,7 @@ import (
 )
 
 // appendJSON appends a frame's object on one line (docs/json.md). It does without
-// encoding/json, by which a frame would cost several times its judgement.
+// encoding/json, which would cost several times as much as judging the frame.
 func (i *Inspector) appendJSON(b []byte, f *frame) []byte {
 	t := &f.trailer
 	o := object{append(b, '{')}
@@ -138,13 +138,13 @@ func (o *object) time(name string, t time.Time) {
 	o.b = append(o.b, `Z"`...)
 }
 
-// word appends our own text, which needs no escapes.
+// word appends text of our own, which needs no escapes.
 func (o *object) word(name, v string) {
 	o.name(name)
 	o.b = append(append(append(o.b, '"'), v...), '"')
 }
 
-// text appends text of others, escaped if need be.
+// text appends text from elsewhere, escaped where necessary.
 func (o *object) text(name, v string) {
 	o.name(name)
 	for n := range len(v) {

@@ -14,7 +14,7 @@ const verdictWidth = 11 // columns, a space included
 var colours = [...]string{good: "\x1b[32m", goodBoth: "\x1b[32m", failed: "\x1b[1;31m", leftAlone: "\x1b[2m", notJudged: "\x1b[33m"}
 
 // appendLine appends a frame's line for people: verdict, number, time and addresses, the SAs
-// that matched, and what else there is to say. What is too long continues on an indented
+// that matched, and anything else there is to say. What is too long continues on an indented
 // line.
 func (i *Inspector) appendLine(b []byte, f *frame) []byte {
 	word := fates[f.fate]
@@ -89,8 +89,8 @@ func (i *Inspector) appendRecord(b []byte, rec *status.Record) []byte {
 	return strconv.AppendUint(b, rec.Number, 10)
 }
 
-// appendName names a record's SA. In another program's trailer handles mean nothing here, so
-// the SPI stands in.
+// appendName names a record's SA. The handles in another program's trailer mean nothing
+// here, so the SPI stands in.
 func (i *Inspector) appendName(b []byte, rec *status.Record) []byte {
 	if name := i.account.Name(rec.Handle); name != "" {
 		return append(b, name...)

@@ -8,10 +8,11 @@ import (
 	"time"
 )
 
-// Progress is a capture that knows how far it was read. Any goroutine may ask.
+// Progress is a capture that knows how far it has been read. Any goroutine may
+// ask.
 type Progress struct {
 	from  io.Reader
-	size  int64 // bytes; 0 where nobody knows, as of a pipe
+	size  int64 // bytes; 0 if unknown, as for a pipe
 	began time.Time
 	read  atomic.Int64
 }
@@ -34,8 +35,8 @@ func (p *Progress) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// Line says how many frames were read, how many in a second, and how long the rest
-// takes at that rate, where that can be told.
+// Line says how many frames were read, how many per second and, if it can be told,
+// how long the rest takes at that rate.
 func (p *Progress) Line(frames int64, now time.Time) string {
 	took := now.Sub(p.began).Seconds()
 	line := fmt.Sprintf("%d frames", frames)

@@ -27,7 +27,7 @@ func newShown(c *configs.Config) *shown {
 }
 
 // meet makes the account follow SAs that this trailer is the first to mention. They have the
-// names that the configuration gives them, or their SPIs.
+// names that the configuration gives them, or else their SPIs.
 func (s *shown) meet(to *account.Account, t *status.Trailer) {
 	for _, rec := range t.Records[:t.N] {
 		if s.met[rec.Handle] {

@@ -13,17 +13,17 @@ import (
 // Summary is the sum over a capture (docs/json.md).
 type Summary struct {
 	Frames    uint64 `json:"frames"`
-	Judged    uint64 `json:"judged"` // all but failing ones that the capture has cut short
+	Judged    uint64 `json:"judged"` // all except failing ones that the capture cut short
 	Good      uint64 `json:"good"`
-	GoodBoth  uint64 `json:"good_both"` // of these: with a tunnel and a transport portion
+	GoodBoth  uint64 `json:"good_both"` // of those: with a tunnel and a transport portion
 	Failed    uint64 `json:"failed"`
 	LeftAlone uint64 `json:"left_alone"`
-	Unopened  uint64 `json:"unopened"` // of these: with AH or ESP
+	Unopened  uint64 `json:"unopened"` // of those: with AH or ESP
 	Replayed  uint64 `json:"replayed"`
 	Late      uint64 `json:"late"`
-	LeftOut   uint64 `json:"left_out"` // not counted above: of a link type that is not understood, or to be shown and without a trailer
+	LeftOut   uint64 `json:"left_out"` // not counted above: of an unknown link type, or without a trailer to show
 
-	Annotated uint64 `json:"annotated"` // frames that came with a trailer of ours, and were judged all the same
+	Annotated uint64 `json:"annotated"` // frames that came with a trailer of ours and were judged all the same
 
 	SAs    []account.Row  `json:"sas"`
 	Others account.Others `json:"others"` // headers without an SA that are not in sas
@@ -57,7 +57,7 @@ func (s *Summary) count(f *frame) {
 	}
 }
 
-// Summary is the sum of what was inspected so far.
+// Summary returns the sum of what was inspected so far.
 func (i *Inspector) Summary() *Summary {
 	s := i.sum
 	s.SAs, s.Others = i.account.Rows()
@@ -83,7 +83,7 @@ func (s *Summary) String() string {
 	return fmt.Sprintf("%s: %d good%s, %d failed, %d left alone%s", wrap.Count(s.Frames, "frame"), s.Good, both, s.Failed, s.LeftAlone, cut)
 }
 
-// maxStrays is how many headers without an SA have lines.
+// maxStrays is how many headers without an SA get lines.
 const maxStrays = 20
 
 // Table writes the account of each SA within wrap.Width columns, and the sum.
@@ -114,7 +114,7 @@ func (s *Summary) Table(out io.Writer) error {
 
 const nameWidth = 22
 
-// rowLines writes an SA's counts, and beneath them what there is to say.
+// rowLines writes an SA's counts, and beneath them the details.
 func rowLines(b *strings.Builder, r *account.Row) {
 	name, failed := r.SA, uint64(0)
 	if name == "" {

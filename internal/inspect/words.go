@@ -8,7 +8,8 @@ import (
 	"strings"
 )
 
-// short is a number in six columns, in thousands, millions and so on if need be.
+// short formats a number in six columns, if necessary in thousands, millions and
+// so on.
 func short(n uint64) string {
 	if n < 1000000 {
 		return strconv.FormatUint(n, 10)

@@ -9,8 +9,8 @@ import (
 )
 
 // Check compares what a NIC delivered for the case's frame, trailer included, with what it
-// must be: word, reason, and as far as the case has them records and every byte. The error
-// names all differences.
+// must be: word, reason and, as far as the case has them, records and every byte. The
+// error names all differences.
 func (c *Case) Check(delivered []byte) error {
 	body, t, err := status.Split(delivered)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 func (l *Lab) WriteConfig(w io.Writer) error {
 	_, err := fmt.Fprintf(w, "# The NIC for setup %s of the conformance cases. The keys are public.\nprofile: %s\noffload: {active: %v, ah: %v, esp: %v}\n",
 		l.Name, l.Profile.Name, !l.Inactive, !l.AHOff, !l.ESPOff)
-	if err == nil && l.Pressure { // asked for where no further SA fits
+	if err == nil && l.Pressure { // the NIC asks for deletions if no more SAs fit
 		_, err = fmt.Fprintf(w, "sa_capacity: %d\n", len(l.Bundles))
 	}
 	if err != nil {

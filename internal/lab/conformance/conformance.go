@@ -1,9 +1,10 @@
 // Package conformance is the receive contract as frames: for every row of its table at
-// least one frame, the NIC that it is for, and the word that the NIC must answer. The bytes
-// are the same each time. It also has packets that others made (vectors), with every byte
-// that must come out.
+// least one frame, the NIC it is for, and the word that the NIC must answer. The bytes are
+// the same each time. It also has packets that others made (vectors), with every byte that
+// must come out.
 //
-// It sends frames to a NIC that it is given, compares and reports. It has no NIC itself.
+// It sends frames to a NIC that it is given, compares and reports. It has no NIC of its
+// own.
 package conformance
 
 import (
@@ -25,7 +26,7 @@ type Source struct {
 
 var contract = Source{"contract", "docs/contract.md, each row of its table"}
 
-// Case is one frame and what the NIC must say of it.
+// Case is one frame and what the NIC must say about it.
 type Case struct {
 	Source Source
 	Row    string // of the contract's table (docs/contract.md); empty for vectors
@@ -34,24 +35,24 @@ type Case struct {
 	Word   status.Word
 	Reason status.Reason
 
-	// Vectors say this too; nil says nothing.
+	// Vectors say this as well; nil demands nothing.
 	Records []string // as Record writes them, outermost first
 	InPlace []byte   // the frame as delivered in place, without padding
-	Decap   []byte   // the same in Decap form, if that removes anything
+	Decap   []byte   // the same in Decap form, if that removes headers
 
 	order int // among the vectors
 }
 
-// Lab is a NIC as some cases need it, and these cases.
+// Lab is a NIC as some cases need it, and those cases.
 type Lab struct {
 	Name     string
 	Profile  sa.Profile
 	Bundles  [][]*sa.SA // to be offloaded: one SA, or AH and ESP
-	Delete   []string   // SAs to be deleted again before the frames come
+	Delete   []string   // SAs to be deleted again before the frames are sent
 	AHOff    bool
 	ESPOff   bool
 	Inactive bool
-	Pressure bool // the SA table is to ask for deletions
+	Pressure bool // the SA table asks for deletions
 	Cases    []Case
 }
 
@@ -93,7 +94,7 @@ func (l *Lab) Arrange(d SAD) error {
 	return nil
 }
 
-// book makes SAs and frames from names, so that every run makes the same.
+// book makes SAs and frames from names, so that every run makes the same ones.
 type book struct {
 	sas    map[string]*sa.SA
 	number uint64 // the sequence number of the latest frame
@@ -141,7 +142,7 @@ func (k *book) bundle(name string, m sa.Mode) []*sa.SA {
 // seal applies the named SAs to a packet, innermost first.
 func (k *book) seal(packet []byte, names ...string) []byte { return k.mangle(packet, nil, names...) }
 
-// mangle is seal where what the innermost SA seals is falsified.
+// mangle is seal, but falsifies what the innermost SA seals.
 func (k *book) mangle(packet []byte, m forge.Mangle, names ...string) []byte {
 	var sas []*sa.SA
 	for _, n := range names {
@@ -164,7 +165,7 @@ func (k *book) mangle(packet []byte, m forge.Mangle, names ...string) []byte {
 	return packet
 }
 
-// add adds a case of the contract's.
+// add adds a case of the contract.
 func (l *Lab) add(c Case) {
 	c.Source = contract
 	l.Cases = append(l.Cases, c)
@@ -188,8 +189,8 @@ func corrupt(packet []byte) []byte {
 	return packet
 }
 
-// cut shortens an IPv4 packet by n bytes and says so in its header, whose
-// checksum no NIC checks.
+// cut shortens an IPv4 packet by n bytes, also in its header, whose checksum no NIC
+// checks.
 func cut(packet []byte, n int) []byte {
 	packet = packet[:len(packet)-n]
 	binary.BigEndian.PutUint16(packet[2:], uint16(len(packet)))

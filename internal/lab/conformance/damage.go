@@ -11,8 +11,8 @@ import (
 
 // damaged makes failing cases of a vector whose portions are all good: one bit of the
 // outermost ICV flipped (rows 7 to 10, 14, 19), and ESP's packet a byte shorter, with lengths
-// that say so (row 23 b). The effect on word, records and bytes is the same for every packet,
-// so it need not be written down.
+// to match (row 23 b). The effect on word, records and bytes is the same for every packet, so
+// it need not be written down.
 func damaged(good *Case) []Case {
 	if good.Reason != status.Verified || len(good.Records) == 0 {
 		return nil
@@ -31,8 +31,8 @@ func damaged(good *Case) []Case {
 	}
 }
 
-// failing is the case with another frame, whose outermost portion fails. An ESP
-// beneath the AH on the same portion is then not tried (row 19).
+// failing is the case with another frame, whose outermost portion fails. ESP after the AH of
+// the same portion is then not tried (row 19).
 func (c Case) failing(how string, frame []byte, p status.Portion, r status.Reason) Case {
 	lines := []string{ended(c.Records[0], "failed")}
 	if r == status.AHICV && len(c.Records) > 1 && strings.HasPrefix(c.Records[1], p.String()) {

@@ -13,8 +13,8 @@ var pageText string
 
 var pageOf = template.Must(template.New("page").Parse(pageText))
 
-// WriteHTML writes a report as one page for a browser, which needs nothing from elsewhere:
-// what did not pass first, then all cases by source.
+// WriteHTML writes a report as one page for a browser, which loads nothing: first what did
+// not pass, then all cases by source.
 func (r *Report) WriteHTML(w io.Writer) error {
 	return pageOf.Execute(w, struct {
 		*Document

@@ -22,7 +22,7 @@ func hello() []byte {
 	return forge.UDP(nil, netip.AddrPortFrom(hostA, 40000), netip.AddrPortFrom(hostB, 9), []byte("a datagram between two hosts"))
 }
 
-// toNATPort is a datagram to UDP 4500 that is not ESP, or not for an SA.
+// toNATPort is a datagram to UDP 4500 that is not ESP, or has no SA.
 func toNATPort(payload ...byte) []byte {
 	return forge.UDP(nil, netip.AddrPortFrom(hostA, 40000), netip.AddrPortFrom(hostB, sa.EncapPort), payload)
 }
@@ -39,7 +39,7 @@ func (l *Lab) offload(sas ...*sa.SA) {
 }
 
 // usual offloads an ESP and an AH SA for each portion, and makes two ESP SAs that the NIC
-// does not have.
+// does not get.
 func usual(l *Lab, k *book) {
 	l.offload(
 		k.add("gateway", sa.ESP, sa.Tunnel, "aes128gcm16", nil),
@@ -228,7 +228,7 @@ func pressure() Lab {
 	return l
 }
 
-// deleted is a NIC whose SA has been deleted again.
+// deleted is a NIC whose SA was deleted again.
 func deleted() Lab {
 	l, k := newLab("deleted", "full")
 	usual(&l, k)

@@ -131,7 +131,7 @@ func (r *Report) WriteText(w io.Writer, onlyFailures bool) error {
 	return err
 }
 
-// columns puts a text after the others, or beneath them if it is too long.
+// columns puts a text after the others or, if it is too long, beneath them.
 func columns(others, text string) string {
 	if utf8.RuneCountInString(others)+1+utf8.RuneCountInString(text) > wrap.Width {
 		const indent = 8
@@ -172,7 +172,7 @@ type sourceJSON struct {
 	Totals
 }
 
-// Document is a report as JSON has it (docs/json.md).
+// Document is a report in JSON (docs/json.md).
 type Document struct {
 	Judged string `json:"judged"`
 	Totals

@@ -15,17 +15,17 @@ import (
 
 // NIC is a NIC under test.
 type NIC interface {
-	// Ready makes it the NIC that the lab's cases are for. ErrNotRun says that it cannot
-	// be.
+	// Ready makes it the NIC that the lab's cases are for. ErrNotRun says that it cannot be
+	// that.
 	Ready(*Lab) error
 
-	// Exchange sends the frames into the wire, in order, and returns those that came to
-	// the host, until as many have come or no more do.
+	// Exchange sends the frames into the wire, in order, and returns those that came to the
+	// host, until as many have come or no more do.
 	Exchange(frames [][]byte) (delivered [][]byte, err error)
 }
 
-// ErrNotRun is wrapped by errors of Ready that leave the lab's cases out. Each is
-// in the report.
+// ErrNotRun is wrapped by errors of Ready that leave the lab's cases out. The report names
+// those cases.
 var ErrNotRun = errors.New("not run")
 
 // Result is what became of a case.
@@ -89,7 +89,7 @@ func exchange(nic NIC, cases []Case, first int) ([]answer, error) {
 	}
 	answers := make([]answer, len(cases))
 	for _, d := range delivered {
-		// What came too late for an earlier batch is not here any more.
+		// What came too late for an earlier batch is not ours.
 		if n, ok := number(d); ok && n >= first && n < first+len(cases) {
 			a := &answers[n-first]
 			a.frame = d
@@ -113,8 +113,8 @@ func (a answer) judge(c Case, l *Lab) Result {
 	return r
 }
 
-// Where a frame's number in the run stands: after three bytes of its source
-// address that only frames of a run have (the first says: locally administered).
+// Where a frame's number in the run stands: after three bytes of its source address that
+// only frames of a run have (the first means locally administered).
 const (
 	source     = 6
 	sourceEnd  = 12
@@ -122,7 +122,7 @@ const (
 	stampBytes = "\x02ts"
 )
 
-// stamped is the case with its number in the frame, and in what must become of it.
+// stamped is the case with its number in the frame and in the expected result.
 func stamped(c Case, n int) Case {
 	for _, f := range []*[]byte{&c.Frame, &c.InPlace, &c.Decap} {
 		if *f != nil {
@@ -135,7 +135,7 @@ func stamped(c Case, n int) Case {
 	return c
 }
 
-// Stamped reports whether a frame is one of a run, as it is sent or delivered.
+// Stamped reports whether a frame, as sent or as delivered, belongs to a run.
 func Stamped(frame []byte) bool {
 	return len(frame) >= sourceEnd && string(frame[source:source+len(stampBytes)]) == stampBytes
 }
@@ -153,7 +153,7 @@ func Sort(results []Result) {
 	slices.SortStableFunc(results, func(x, y Result) int { return cmp.Compare(x.place(), y.place()) })
 }
 
-// place is a case's in Sort: its row's number, or after all rows.
+// place is where Sort puts a case: at its row's number, or after all rows.
 func (c *Case) place() int {
 	if c.Row == "" {
 		return behindRows + c.order

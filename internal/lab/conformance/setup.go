@@ -8,9 +8,9 @@ import (
 	"tapsec/sa"
 )
 
-// Setups gives all cases there are in as few labs as can be: the contract's
-// table as in Labs, and the vectors, whose SAs are put into one NIC as far as
-// they do not get in each other's way. Each lab has another name.
+// Setups returns all cases in as few labs as possible: the contract's table as in
+// Labs, and the vectors, whose SAs share a NIC unless they get in each other's
+// way. Each lab has a name of its own.
 func Setups() []Lab {
 	var shared []*setup
 	for _, l := range Vectors() {
@@ -29,8 +29,8 @@ func Setups() []Lab {
 	return all
 }
 
-// Named gives those of all setups that have one of these names, or all where there
-// is no name.
+// Named returns the setups that have one of these names, or all if there is no
+// name.
 func Named(names []string) (some []Lab, err error) {
 	all := Setups()
 	if len(names) == 0 {
@@ -58,10 +58,10 @@ type setup struct {
 }
 
 // takes reports whether the lab's SAs can stand beside those of the setup. They
-// can where none has an SPI that is there already: then no frame of the one can
-// meet an SA of the other. Or where they are the very same ones, none with ESN,
-// whose number depends on the frames before. An SPI that only a frame has is
-// met nowhere else, which the test of the setups sees to.
+// can if none has an SPI that is there already: then no frame of the one meets an
+// SA of the other. They also can if they are the very same SAs, none with ESN,
+// where a number depends on earlier frames. The test of the setups makes sure
+// that an SPI that only a frame has is met nowhere else.
 func (s *setup) takes(l *Lab) bool {
 	for _, b := range l.Bundles {
 		for _, one := range b {
@@ -93,7 +93,7 @@ func (s *setup) add(l *Lab) {
 	}
 }
 
-// renamed is a copy of a bundle, named for its place.
+// renamed is a copy of a bundle, named after its place.
 func renamed(bundle []*sa.SA, place int) []*sa.SA {
 	var out []*sa.SA
 	for _, one := range bundle {

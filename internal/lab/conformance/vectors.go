@@ -23,10 +23,10 @@ const ethernetLen = 14 // without tags
 //go:embed vectors
 var files embed.FS
 
-// Vectors gives the packets that other implementations and standards made, a
-// lab for each vector, in the order of the files. After each good one follows
-// the same packet damaged. A file's first block names its
-// source; the fields of the other ones are
+// Vectors returns the packets that other implementations and standards made, a
+// lab for each vector, in the order of the files. Each good one is followed by
+// the same packet damaged. A file's first block names its source; the fields of
+// the others are
 //
 //	name    what the source calls the case, and what was changed in it
 //	sa      an SA as in a configuration, again for each one; without any, the
@@ -131,7 +131,8 @@ func readFrame(b vector.Block) ([]byte, error) {
 	return f, nil
 }
 
-// overwritten is the frame with plaintext in it, each "offset bytes".
+// overwritten is the frame with plaintexts written into it, each "offset
+// bytes".
 func overwritten(frame []byte, plain []string) ([]byte, error) {
 	out := slices.Clone(frame)
 	for _, p := range plain {
@@ -165,8 +166,8 @@ func decapsulated(frame []byte, packet string) ([]byte, error) {
 	return append(out, p...), nil
 }
 
-// Record writes what a trailer tells of an IPsec header as cases have it:
-// portion, protocol, SPI, number and state, and where the ICV is valid the
+// Record writes what a trailer says of an IPsec header in the form that cases
+// have: portion, protocol, SPI, number and state and, if the ICV is valid, the
 // payload's offset and length, the pad's length and the next header.
 func Record(r *status.Record) string {
 	line := fmt.Sprintf("%s %s 0x%08x %d %s", r.Portion, sa.Protocol(r.Protocol), r.SPI, r.Number, r.State)

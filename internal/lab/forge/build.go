@@ -3,8 +3,7 @@
 // that are wrong under a good ICV (mangle.go). A wrong ICV is a byte flipped
 // afterwards.
 //
-// What it is asked to make wrongly panics: it is never given what a network or a
-// person sent.
+// A wrong request panics: what a network or a person sent never gets here.
 package forge
 
 import (
@@ -20,7 +19,7 @@ const (
 )
 
 // appendIP appends an IPv4 or IPv6 header without length and checksum, which
-// mend puts in.
+// mend fills in.
 func appendIP(dst []byte, from, to netip.Addr, proto uint8) []byte {
 	if from.Is4() != to.Is4() {
 		panic("forge: a packet between two IP versions")
@@ -51,7 +50,7 @@ func mend(packet []byte) {
 	be.PutUint16(packet[10:], wire.Checksum(0, packet[:int(packet[0]&15)*4]))
 }
 
-// parse finds the headers of a packet that must be all there.
+// parse finds the headers of a packet, which must be complete.
 func parse(packet []byte) wire.Packet {
 	p, err := wire.ParseIP(packet, 0, len(packet), packet[0]>>4)
 	if err != nil || p.Short {
@@ -97,7 +96,7 @@ func Echo(dst []byte, from, to netip.Addr, id, seq uint16, payload []byte) []byt
 
 // Options appends an IPv4 packet with more options at the end of its header:
 // options as they are, with zeros (end of options) up to a multiple of 4. It
-// panics where packet is no IPv4 packet or more than 40 bytes of options result.
+// panics if packet is no IPv4 packet or the options exceed 40 bytes.
 func Options(dst, packet, options []byte) []byte {
 	p := mustParse(packet, 4)
 	start := len(dst)
@@ -118,8 +117,8 @@ func Options(dst, packet, options []byte) []byte {
 
 // Extension appends an IPv6 packet with one more extension header, number
 // proto, after those that it has. Of header, whole as on the wire, only the
-// first byte is changed: it names what follows. It panics where packet is no
-// IPv6 packet.
+// first byte is changed: it names what follows. It panics if packet is no IPv6
+// packet.
 func Extension(dst, packet []byte, proto uint8, header []byte) []byte {
 	p := mustParse(packet, 6)
 	start := len(dst)

@@ -18,7 +18,7 @@ import (
 // and returns what to sign, at least an AH long. It may change its argument.
 type Mangle func(b []byte) []byte
 
-// Reseal takes a packet apart that SA a sealed under the 64-bit number, has m
+// Reseal takes apart a packet that SA a sealed under the 64-bit number, lets m
 // falsify it, and seals it again under the same number and IV. The packet is
 // overwritten.
 func Reseal(packet []byte, a *sa.SA, number uint64, m Mangle) []byte {
@@ -82,7 +82,7 @@ const widest = 16
 // padLen reads the pad length of an ESP plaintext.
 func padLen(plain []byte) int { return int(plain[len(plain)-2]) }
 
-// insert makes room for n zero bytes after the payload, in front of the pad.
+// insert makes room for n zero bytes between the payload and the pad.
 func insert(plain []byte, n int) []byte {
 	at := len(plain) - 2 - padLen(plain)
 	tail := append(make([]byte, n), plain[at:]...)
@@ -123,7 +123,7 @@ func TFC(n int) Mangle {
 	return func(plain []byte) []byte { return insert(plain, (n+widest-1)/widest*widest) }
 }
 
-// Payload has ESP carry other bytes, rightly padded.
+// Payload makes ESP carry other bytes, correctly padded.
 func Payload(payload []byte) Mangle {
 	return func(plain []byte) []byte {
 		next := plain[len(plain)-1]

@@ -1,7 +1,8 @@
 package forge
 
-// Zeros is a source of nothing random, for frames that are the same each time. A
-// block cipher's IVs are zero with it: no key that is worth something may be used.
+// Zeros is a source of randomness without any, for frames that are the same each
+// time. It makes a block cipher's IVs zero: no key of any value may be used with
+// it.
 type Zeros struct{}
 
 // Read fills b with zeros.

@@ -19,11 +19,11 @@ const (
 	lookEvery  = 5 * time.Millisecond
 )
 
-// TakeDown takes a rig down, whether it is up, being put up, or died: it ends every process in its
-// namespaces, which go with them, and takes its directory away.
+// TakeDown takes a rig down, whether it is up, being put up, or has died: it ends every process in its
+// namespaces, which end with them, and removes its directory.
 func TakeDown(name string) error {
 	s, err := Find(name)
-	if errors.Is(err, ErrDown) { // perhaps one that never got as far as writing its state
+	if errors.Is(err, ErrDown) { // perhaps it never got as far as writing its state
 		if seat, held := hold(filepath.Join(home(), name), false); held == nil {
 			return errors.Join(err, seat.Remove())
 		}
@@ -39,7 +39,7 @@ func TakeDown(name string) error {
 		switch {
 		case err == nil:
 			return seat.Remove()
-		case errors.Is(err, os.ErrNotExist): // whoever was putting it up has done so
+		case errors.Is(err, os.ErrNotExist): // whoever was putting it up has removed it
 			return nil
 		case !errors.Is(err, errTaken):
 			return fmt.Errorf("take rig %s down: %w", name, err)
@@ -52,7 +52,7 @@ func TakeDown(name string) error {
 	}
 }
 
-// end ends every process of the rig. Guests, which its user started in it, are asked first.
+// end ends every process of the rig. Guests, which its user started in it, are first asked to end.
 func (s *Standing) end() error {
 	if len(s.spaces("self")) > 0 && os.Getenv(idVar) == s.ID {
 		return fmt.Errorf("this is inside rig %s; leave it first", s.Name)
@@ -68,7 +68,7 @@ func (s *Standing) end() error {
 	return tell(s.processes, endWithin, unix.SIGKILL)
 }
 
-// own gives the supervisor and the programs.
+// own returns the supervisor and the programs.
 func (s *Standing) own() []Process {
 	own := []Process{s.Supervisor}
 	for _, p := range s.Programs {
@@ -120,7 +120,7 @@ func (s *Standing) processes() ([]Process, error) {
 	for _, pid := range all {
 		spaces := s.spaces(strconv.Itoa(pid))
 		p, err := ProcessOf(pid)
-		if len(spaces) == 0 || err != nil { // an error: it has ended meanwhile
+		if len(spaces) == 0 || err != nil { // with an error it has ended meanwhile
 			continue
 		}
 		marked := environment(pid, idVar+"="+s.ID)
@@ -130,7 +130,7 @@ func (s *Standing) processes() ([]Process, error) {
 		}
 	}
 	found := map[Process]bool{}
-	for _, p := range s.own() { // which may have left its namespaces, and be about to end
+	for _, p := range s.own() { // those may have left its namespaces, about to end
 		found[p] = p.Alive()
 	}
 	for space, processes := range in {
@@ -142,7 +142,7 @@ func (s *Standing) processes() ([]Process, error) {
 	return slices.Collect(maps.Keys(found)), nil
 }
 
-// spaces returns the namespaces of a process whose numbers are those of the rig's.
+// spaces returns those namespaces of a process that have the numbers of the rig's.
 func (s *Standing) spaces(pid string) []string {
 	var ours []string
 	for _, kind := range []string{"net", "mnt"} {

@@ -19,9 +19,9 @@ import (
 // ErrDied says that a rig's supervisor has ended without TakeDown.
 var ErrDied = errors.New("has died")
 
-// Enter turns this process into a command inside one of the rig's hosts, in the directory in which it
-// is now; without a command, into the user's shell. On the way it runs this very program with the arguments
-// via, host, directory, "--" and the command, which must call Become. It only returns on an error.
+// Enter turns this process into a command inside one of the rig's hosts, in its present directory; without a
+// command, into the user's shell. To get there it runs this very program with the arguments via, host,
+// directory, "--" and the command, which must call Become. It returns only on an error.
 //
 // A process with threads cannot join another user namespace, so nsenter(1) does it. It replaces this process
 // and is replaced in turn, so terminal, signals and exit code are the command's own.
@@ -31,7 +31,7 @@ func (s *Standing) Enter(host string, command []string, via ...string) error {
 	case i < 0:
 		return fmt.Errorf("rig %s has no host %q", s.Name, host)
 	case !s.Up():
-		return fmt.Errorf("rig %s %w; tapsec rig up puts it up anew", s.Name, ErrDied)
+		return fmt.Errorf("rig %s %w; tapsec rig up puts it up again", s.Name, ErrDied)
 	}
 	nsenter, err := exec.LookPath("nsenter")
 	if err != nil {
@@ -64,9 +64,9 @@ func (s *Standing) Enter(host string, command []string, via ...string) error {
 	return fmt.Errorf("run %s: %w", nsenter, err)
 }
 
-// Become turns this process, which Enter brought into a host, into a command there, in a directory. The
-// machine's name becomes the host's, for the command alone, so that a shell's prompt shows it. It only
-// returns on an error, which wraps exec.ErrNotFound if there is no such command.
+// Become turns this process, which Enter brought into a host, into a command there, in a directory. For the
+// command the machine has the host's name, so that a shell's prompt shows it. It returns only on an error,
+// which wraps exec.ErrNotFound if there is no such command.
 func Become(host, dir string, command []string) error {
 	if err := os.Chdir(dir); err != nil {
 		fmt.Fprintf(os.Stderr, "tapsec: stays in /: %v\n", err)
@@ -77,7 +77,7 @@ func Become(host, dir string, command []string) error {
 	}
 	runtime.LockOSThread() // the thread that unshares is the one that execs
 	if unix.Unshare(unix.CLONE_NEWUTS) == nil {
-		_ = unix.Sethostname([]byte(host)) // only a prompt would tell
+		_ = unix.Sethostname([]byte(host)) // only a prompt shows it
 	}
 	err = syscall.Exec(path, command, os.Environ())
 	return fmt.Errorf("run %s: %w", path, err)

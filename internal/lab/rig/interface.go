@@ -1,6 +1,6 @@
 package rig
 
-// What the tests do to interfaces beside what the product needs (package netns).
+// What tests do to interfaces besides what the product needs (package netns).
 
 import (
 	"errors"
@@ -13,7 +13,7 @@ import (
 )
 
 // QuietTAPs makes TAPs, with several queues or one, to which the kernel sends no frames of its own; a TAP
-// that a program makes is up before it can be kept quiet. remove takes them away again.
+// that a program makes is up before it can be kept quiet. remove deletes them again.
 func QuietTAPs(multiQueue bool, names ...string) (remove func() error, err error) {
 	return makeAll(names, func(name string) error { return netns.AddTAP(name, multiQueue) }, netns.Quiet)
 }
@@ -22,7 +22,7 @@ func QuietTAPs(multiQueue bool, names ...string) (remove func() error, err error
 func FarEnd(name string) string { return name + "-far" }
 
 // QuietVeths makes veths, with that MTU on both ends, that are up and on which the kernel sends no frames of
-// its own. remove takes them away again.
+// its own. remove deletes them again.
 func QuietVeths(mtu int, names ...string) (remove func() error, err error) {
 	return makeAll(names, func(name string) error {
 		return netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name, MTU: mtu}, PeerName: FarEnd(name), PeerMTU: uint32(mtu)})
@@ -31,7 +31,7 @@ func QuietVeths(mtu int, names ...string) (remove func() error, err error) {
 	})
 }
 
-// makeAll makes interfaces and readies each. On an error none is left.
+// makeAll makes interfaces and prepares each. On an error none is left.
 func makeAll(names []string, add, ready func(name string) error) (remove func() error, err error) {
 	var made []string
 	remove = func() (err error) {
@@ -60,7 +60,7 @@ func SetMAC(name string, mac net.HardwareAddr) error {
 	return netns.Change(name, "set the address of", func(link netlink.Link) error { return netlink.LinkSetHardwareAddr(link, mac) })
 }
 
-// Flush takes all addresses away from an interface.
+// Flush removes all addresses of an interface.
 func Flush(name string) error {
 	return netns.Change(name, "flush", func(link netlink.Link) error {
 		all, err := netlink.AddrList(link, netlink.FAMILY_ALL)

@@ -27,7 +27,7 @@ func Main(tests interface{ Run() int }) {
 	os.Exit(code)
 }
 
-// Test is what of a *testing.T or *testing.B is needed to end it.
+// Test is the part of a *testing.T or *testing.B that ends it.
 type Test interface {
 	Helper()
 	Skipf(format string, args ...any)

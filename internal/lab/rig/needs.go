@@ -39,10 +39,10 @@ func tunDevice() Need {
 		f.Close()
 		n.Met, n.Detail = true, "/dev/net/tun can be opened."
 	case errors.Is(err, os.ErrPermission):
-		n.Detail = "/dev/net/tun is there, but this user may not open it."
+		n.Detail = "/dev/net/tun exists, but this user may not open it."
 		n.Remedy = "Run as root, or let root do: chmod 0666 /dev/net/tun; a container is started with --device /dev/net/tun."
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
-		n.Detail = "/dev/net/tun is not there."
+		n.Detail = "/dev/net/tun does not exist."
 		n.Remedy = "Load the module (modprobe tun); a container is started with --device /dev/net/tun."
 	default:
 		n.Detail = fmt.Sprintf("/dev/net/tun cannot be opened: %v.", err)
@@ -84,7 +84,7 @@ func privileged() bool {
 	return hasCapability(unix.CAP_SYS_ADMIN) && hasCapability(unix.CAP_NET_ADMIN)
 }
 
-// hasCapability looks at the effective set, which version 3 of the call gives as two words.
+// hasCapability looks at the effective set, which version 3 of the call returns as two words.
 func hasCapability(number int) bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var sets [2]unix.CapUserData

@@ -36,7 +36,7 @@ func ProcessOf(pid int) (Process, error) {
 	return Process{pid, ticks}, err
 }
 
-// Alive reports whether it still runs; one that has ended and waits for its parent does not.
+// Alive reports whether it still runs. A process that has ended and waits for its parent does not.
 func (p Process) Alive() bool {
 	now, err := ProcessOf(p.PID)
 	return err == nil && now == p

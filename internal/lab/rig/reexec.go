@@ -1,5 +1,5 @@
 // Package rig makes disposable networks: namespaces, interfaces, neighbours and routes, and packet sockets to
-// send and receive frames. Demo, bench and the tests run in it, and nothing they do reaches the machine's own
+// send and receive frames. Demo, bench and the tests run in one, and nothing they do reaches the machine's own
 // network.
 //
 // Reexec runs this program again in fresh namespaces, with or without root; the rest of the package is for
@@ -31,8 +31,8 @@ var ErrRefused = errors.New("no namespaces to be had here")
 // Inside reports whether this process was started by Reexec.
 func Inside() bool { return os.Getenv(insideVar) != "" }
 
-// Reexec runs this very program again with args, in fresh network and mount namespaces, and if privileges are
-// missing in a fresh user namespace that makes the caller root. Input, output, signals and the exit code pass
+// Reexec runs this very program again with args, in fresh network and mount namespaces and, if privileges are
+// missing, in a fresh user namespace that makes the caller root. Input, output, signals and the exit code pass
 // through; a child ended by a signal yields 128 plus the signal's number. An error that wraps ErrRefused means
 // that nothing was run.
 func Reexec(args ...string) (int, error) { return reexec(privileged(), args) }
@@ -71,7 +71,7 @@ func fresh(privileged bool) *syscall.SysProcAttr {
 	return attr
 }
 
-// forward passes signals on, except those that the terminal has sent to the child already, as to the whole
+// forward passes signals on, except those that the terminal has already sent to the child, as part of the
 // foreground process group.
 func forward(signals <-chan os.Signal, child *os.Process, ended <-chan struct{}) {
 	for {

@@ -24,10 +24,10 @@ type ProgramReport struct {
 	Alive bool `json:"alive"`
 }
 
-// Reports are those of several rigs.
+// Reports are the reports of several rigs.
 type Reports []Report
 
-// Look looks at the rigs of these names, or at all.
+// Look reports on the rigs of these names, or on all.
 func Look(names ...string) (Reports, error) {
 	all := []*Standing{}
 	for _, name := range names {
@@ -50,7 +50,7 @@ func Look(names ...string) (Reports, error) {
 	return reports, nil
 }
 
-// Whole is an error unless there are rigs, and all their programs live.
+// Whole returns an error unless there are rigs, and all their programs live.
 func (r Reports) Whole() error {
 	var ended []string
 	for _, rig := range r {

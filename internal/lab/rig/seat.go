@@ -11,7 +11,7 @@ import (
 )
 
 // Seat is the directory of a rig, locked against anybody else who would put one up under its name. The
-// supervisor holds the lock, too, for as long as it lives.
+// supervisor holds the lock too, for as long as it lives.
 type Seat struct {
 	dir  string
 	lock *os.File
@@ -22,7 +22,7 @@ const dyingWithin = time.Second
 // errTaken says that somebody else holds a seat.
 var errTaken = errors.New("is up already; tapsec rig status shows it, tapsec rig down takes it down")
 
-// Claim makes and locks the empty directory of a rig. It ends what is left of one that died.
+// Claim makes and locks the empty directory of a rig. It ends what is left of a rig that died.
 func Claim(name string) (*Seat, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
@@ -53,14 +53,14 @@ func Claim(name string) (*Seat, error) {
 	return seat, seat.empty()
 }
 
-// stands reports whether the supervisor in the directory's state lives. One that was killed keeps the lock for
-// a moment, until the kernel has ended all its threads.
+// stands reports whether the supervisor in the directory's state lives. A killed one keeps the lock for a
+// moment, until the kernel has ended all its threads.
 func stands(dir string) bool {
 	s, err := read(dir)
 	return err == nil && s.Up()
 }
 
-// hold locks a directory, which it may make.
+// hold locks a directory, which it makes if necessary.
 func hold(dir string, create bool) (*Seat, error) {
 	for {
 		if create {
@@ -70,7 +70,7 @@ func hold(dir string, create bool) (*Seat, error) {
 		}
 		lock, err := os.Open(dir)
 		if errors.Is(err, os.ErrNotExist) && create {
-			continue // taken away in between
+			continue // removed in between
 		}
 		if err != nil {
 			return nil, err
@@ -87,20 +87,20 @@ func hold(dir string, create bool) (*Seat, error) {
 		if err1 == nil && err2 == nil && os.SameFile(held, there) {
 			return &Seat{dir, lock}, nil
 		}
-		lock.Close() // one that had just been taken away
+		lock.Close() // of a directory that was just removed
 	}
 }
 
-// Dir is the directory, for a configuration and whatever else the rig is to have.
+// Dir is the directory, for a configuration and whatever else the rig needs.
 func (s *Seat) Dir() string { return s.dir }
 
-// Release lets go of the directory and leaves it.
+// Release unlocks the directory and leaves it.
 func (s *Seat) Release() error { return s.lock.Close() }
 
-// Remove takes the directory away.
+// Remove removes the directory.
 func (s *Seat) Remove() error {
 	err := errors.Join(os.RemoveAll(s.dir), s.lock.Close())
-	_ = os.Remove(filepath.Dir(s.dir)) // stays while it holds other rigs
+	_ = os.Remove(filepath.Dir(s.dir)) // it stays while it holds other rigs
 	return err
 }
 

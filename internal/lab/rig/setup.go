@@ -10,8 +10,8 @@ import (
 	"tapsec/internal/netns"
 )
 
-// Setup prepares a fresh rig, once: what is mounted here stays here, /run/netns is empty and its own, lo is
-// up. What the machine unmounts is unmounted here, too, so that a standing rig keeps no disk busy.
+// Setup prepares a fresh rig, once: what is mounted here stays here, /run/netns is empty and the rig's own,
+// lo is up. What the machine unmounts is unmounted here too, so that a standing rig keeps no disk busy.
 func Setup() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("cut mounts off from the machine's: %w", err)
@@ -35,7 +35,7 @@ func ownNames() error {
 }
 
 // replace mounts an empty directory over dir, with links to everything that dir held. It needs Linux 5.2,
-// since an ordinary bind mount would find the new directory, not the one beneath.
+// since an ordinary bind mount would find the new directory instead of the one beneath.
 func replace(dir string) error {
 	const beneath = ".machine"
 	entries, err := os.ReadDir(dir)

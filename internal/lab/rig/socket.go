@@ -20,8 +20,8 @@ const (
 	largestFrame  = 1 << 17
 )
 
-// Socket sends and receives whole Ethernet frames on one interface, from the kernel's side. Only one of
-// Overhear also receives what is sent out of the interface. One goroutine may send and one receive.
+// Socket sends and receives whole Ethernet frames on one interface, from the kernel's side. Only a Socket
+// made by Overhear also receives what is sent out of the interface. One goroutine may send and one receive.
 type Socket struct {
 	file  *os.File
 	raw   syscall.RawConn
@@ -78,8 +78,9 @@ func prepare(fd, index int, incoming bool) error {
 	return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index})
 }
 
-// Apart has what is merged, or whose checksum is left to hardware, received as the frames that it stands
-// for on a wire; without, it is received as it is. What no virtio header can tell of is then not received.
+// Apart makes merged packets, and those whose checksum is left to hardware, come as the frames they stand for
+// on a wire; without it they come as they are. Packets that no virtio header can describe then do not come at
+// all.
 func (s *Socket) Apart() error {
 	var inner error
 	err := s.raw.Control(func(fd uintptr) {
@@ -105,8 +106,8 @@ func (s *Socket) Send(frame []byte) error {
 	return err
 }
 
-// Receive waits for a frame, at most for timeout, then returns os.ErrDeadlineExceeded. The frame, padding and
-// trailers included, is valid until the next call.
+// Receive waits for a frame, at most for timeout, after which it returns os.ErrDeadlineExceeded. The frame,
+// padding and trailers included, is valid until the next call.
 func (s *Socket) Receive(timeout time.Duration) ([]byte, error) {
 	if s.cutter.Len() > 0 {
 		s.piece = s.cutter.Append(s.piece[:0])
@@ -127,7 +128,7 @@ func (s *Socket) Receive(timeout time.Duration) ([]byte, error) {
 	return frame, err
 }
 
-// KeepTime makes the kernel note when each frame comes, from a moment later on; see Came.
+// KeepTime makes the kernel note when each frame comes, beginning a moment later; see Came.
 func (s *Socket) KeepTime() error {
 	var inner error
 	err := s.raw.Control(func(fd uintptr) {
@@ -136,10 +137,10 @@ func (s *Socket) KeepTime() error {
 	return errors.Join(err, inner)
 }
 
-// Came is when the kernel got the frame received last, by its time of day, after KeepTime.
+// Came is when the kernel got the last frame received, by its time of day, after KeepTime.
 func (s *Socket) Came() time.Time { return s.stamp }
 
-// read receives one frame, or the first of those that came merged.
+// read receives one frame, or the first of several that came merged.
 func (s *Socket) read(fd int) ([]byte, error) {
 	n, oobn, _, _, err := unix.Recvmsg(fd, s.frame[tagLen:], s.aux, 0)
 	if err != nil {
@@ -168,8 +169,8 @@ func (s *Socket) read(fd int) ([]byte, error) {
 
 const tagLen = 4
 
-// complete puts the outer VLAN tag, which the kernel delivers separately, back after the two addresses of
-// the frame that begins at from, and notes the time. In front of it there is room for the tag.
+// complete puts the outer VLAN tag, which the kernel delivers separately, back after the two addresses of the
+// frame that begins at from, and notes the time. There is room for the tag before the frame.
 func (s *Socket) complete(b []byte, from, oobn int) ([]byte, error) {
 	const addresses = 12
 	messages, err := unix.ParseSocketControlMessage(s.aux[:oobn])

@@ -67,8 +67,8 @@ func (s *Standing) Log() string { return filepath.Join(s.dir, logFile) }
 // Up reports whether the rig stands: its supervisor lives. Programs may have ended all the same.
 func (s *Standing) Up() bool { return s.Supervisor.Alive() }
 
-// Find reads what a rig is made of, whether it is up or died. Where there is none of that name, the
-// error wraps ErrDown and names those that there are.
+// Find reads what a rig is made of, whether it is up or has died. If there is none of that name, the
+// error wraps ErrDown and names those that exist.
 func Find(name string) (*Standing, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
@@ -89,7 +89,7 @@ func others() string {
 	return "there is " + strings.Join(names, ", ")
 }
 
-// Names are those of all rigs that can be read.
+// Names returns the names of all rigs that can be read.
 func Names() (names []string) {
 	all, _ := All()
 	for _, s := range all {
@@ -140,8 +140,8 @@ func (s *Standing) save() error {
 	return os.Rename(next, filepath.Join(s.dir, stateFile))
 }
 
-// home is the directory of all rigs of this user: in XDG_RUNTIME_DIR, or root's in /run, or else
-// where temporary files go.
+// home is the directory of all rigs of this user: in XDG_RUNTIME_DIR, for root in /run, else where
+// temporary files go.
 func home() string {
 	if dir := os.Getenv("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) && owner(dir) {
 		return filepath.Join(dir, "tapsec")

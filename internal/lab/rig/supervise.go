@@ -27,13 +27,13 @@ const (
 	reportFD = 4 // a pipe to the process that waits for the rig
 )
 
-const ipv6Off = "/proc/sys/net/ipv6/conf/default/disable_ipv6" // of interfaces to come, in the thread's namespace
+const ipv6Off = "/proc/sys/net/ipv6/conf/default/disable_ipv6" // for new interfaces, in the thread's namespace
 
 const (
 	readyWord   = "msg=ready" // in a program's log
-	upWord      = "up"        // on the report pipe; everything else there is an error's sentence
+	upWord      = "up"        // on the report pipe; anything else there is the sentence of an error
 	readyWithin = time.Minute
-	lookAgain   = time.Second // whether the directory is still there
+	lookAgain   = time.Second // how often to check that the directory still exists
 )
 
 // Raise puts a rig up in the seat and returns once all its programs are ready. The supervisor is this very
@@ -89,7 +89,7 @@ func (s *Seat) launch(plan *Standing, args []string) (cmd *exec.Cmd, report *os.
 	cmd.Env = append(os.Environ(), idVar+"="+plan.ID)
 	cmd.Stdout, cmd.Stderr, cmd.ExtraFiles = log, log, []*os.File{s.lock, far}
 	cmd.SysProcAttr = fresh(!plan.Rootless)
-	cmd.SysProcAttr.Setsid = true // gets neither the terminal's signals nor its end
+	cmd.SysProcAttr.Setsid = true // it gets neither the terminal's signals nor its hang-up
 	if err := cmd.Start(); err != nil {
 		return nil, nil, errors.Join(refusal(err), report.Close())
 	}
@@ -97,7 +97,7 @@ func (s *Seat) launch(plan *Standing, args []string) (cmd *exec.Cmd, report *os.
 }
 
 // Supervise is the whole life of a rig's first process, which Raise started. It ends when it is killed, which
-// ends everything else of the rig but guests, or when the rig's directory is gone. It passes SIGHUP to the
+// ends everything else of the rig except guests, or when the rig's directory is gone. It passes SIGHUP to the
 // programs.
 //
 //  1. Make the namespaces, and each host's TAP with its addresses.
@@ -121,7 +121,7 @@ func Supervise(dir string) error {
 		return err
 	}
 	if _, err := report.WriteString(upWord); err != nil {
-		return fmt.Errorf("nobody waits for this rig any more: %w", err)
+		return fmt.Errorf("nobody is waiting for this rig any more: %w", err)
 	}
 	report.Close()
 	sup.log.Info("up", "rig", s.Name)
@@ -155,7 +155,7 @@ func (s *supervisor) raise() (err error) {
 			return fmt.Errorf("host %s: %w", h.Name, err)
 		}
 	}
-	if err := s.save(); err != nil { // before there is anything to be ended
+	if err := s.save(); err != nil { // before there is anything to end
 		return err
 	}
 	for i := range s.Programs {
@@ -237,14 +237,14 @@ func (s *supervisor) start(i int) error {
 	if err != nil {
 		return err
 	}
-	p.Process, _ = ProcessOf(cmd.Process.Pid) // none if it has ended, which is told below
+	p.Process, _ = ProcessOf(cmd.Process.Pid) // none if it has ended, which is reported below
 	if err := s.save(); err != nil {
 		return err
 	}
 	ready := make(chan struct{})
 	go func() {
 		last := p.follow(out, ready)
-		_ = cmd.Wait() // says what the state says
+		_ = cmd.Wait() // the state says the same
 		how := cmd.ProcessState.String()
 		if cmd.ProcessState.ExitCode() > 0 {
 			how += ", " + strings.TrimPrefix(last, "tapsec: ")
@@ -261,8 +261,8 @@ func (s *supervisor) start(i int) error {
 	}
 }
 
-// follow copies a program's output to the log, line by line, until it ends. It closes ready once the
-// program is, and returns the last line.
+// follow copies a program's output to the log, line by line, until it ends. It closes ready once the program
+// is ready, and returns the last line.
 func (p *Program) follow(out io.Reader, ready chan<- struct{}) string {
 	last := ""
 	for r := bufio.NewReader(out); ; {
@@ -281,8 +281,8 @@ func (p *Program) follow(out io.Reader, ready chan<- struct{}) string {
 	}
 }
 
-// watch notes the programs that end, and passes SIGHUP to those that live, for as long as the rig has a
-// directory.
+// watch notes the programs that end, and passes SIGHUP to those that live, for as long as the rig's directory
+// exists.
 func (s *supervisor) watch(hup <-chan os.Signal) error {
 	look := time.NewTicker(lookAgain)
 	for {

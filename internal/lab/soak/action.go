@@ -11,8 +11,8 @@ type action struct {
 	name    string
 	weight  int
 	ends    bool   // it ends a process
-	touches string // what no two actions of a step may share, of the host where none is named
-	// do does it and returns how it is put right again, or nil.
+	touches string // what no two actions of a step may share; of the same host, if none is named
+	// do does it and returns how to put it right again, or nil.
 	do func(c *campaign, p *program, r *rand.Rand) func()
 }
 
@@ -48,8 +48,8 @@ var harmless = []action{
 	{"twin", 1, false, "process", twin},
 }
 
-// act does one of the actions on one of the hosts, unless that shares with
-// another. The sequence of numbers drawn does not depend on what comes of it.
+// act does one of the actions on one of the hosts, unless another action touches
+// the same. The sequence of random numbers does not depend on the outcome.
 func (c *campaign) act(from []action, touched map[string]bool) (undo func()) {
 	a, number := c.pick(from), c.random.IntN(2)
 	r := rand.New(rand.NewPCG(c.random.Uint64(), 0))
@@ -73,8 +73,9 @@ func (c *campaign) act(from []action, touched map[string]bool) (undo func()) {
 	return a.do(c, p, r)
 }
 
-// lifetime is for how many steps in a row processes are ended now and then, and for
-// how many in a row they live, so that what they gather shows.
+// lifetime is the number of steps in a row in which processes are ended now and
+// then, and then the number in which they live on, so that what they accumulate
+// shows.
 const lifetime = 32
 
 // pick draws an action by its weight; nil where there is none.

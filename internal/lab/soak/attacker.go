@@ -12,7 +12,7 @@ import (
 	"tapsec/wire"
 )
 
-// store keeps the latest frames, and some of all that there ever were.
+// store keeps the latest frames, and a sample of all earlier ones.
 type store struct {
 	recent [256][]byte
 	old    [256][]byte
@@ -29,7 +29,7 @@ func (s *store) keep(frame []byte, random *rand.Rand) {
 	}
 }
 
-// pick returns a copy of one, or nothing.
+// pick returns a copy of one frame, or nothing.
 func (s *store) pick(random *rand.Rand) []byte {
 	from := &s.recent
 	if random.IntN(3) == 0 {
@@ -38,7 +38,7 @@ func (s *store) pick(random *rand.Rand) []byte {
 	return bytes.Clone(from[random.IntN(min(len(from), max(s.n, 1)))])
 }
 
-// attacker has seen every frame, and puts frames of his own in between.
+// attacker sees every frame, and puts frames of its own in between.
 type attacker struct {
 	c      *campaign
 	random *rand.Rand // used under the cable's lock alone
@@ -68,8 +68,7 @@ func (a *attacker) run() {
 	}
 }
 
-// make returns a frame that must not get through, and the host that it pretends
-// to be from.
+// make returns a frame that must not get through, and the host it pretends to come from.
 func (a *attacker) make() (from int, frame []byte) {
 	w, r := a.c.cable, a.random
 	w.mu.Lock()
@@ -100,18 +99,18 @@ func (a *attacker) make() (from int, frame []byte) {
 	case 8:
 		frame = a.clear(from, r)
 	}
-	// One more fragment costs a datagram (RFC 5722). In quiet none may be lost, and IPv4
-	// has so few identifications (RFC 4963) that one from before may come again.
+	// One extra fragment costs a datagram (RFC 5722). In quiet none may be lost, and
+	// IPv4 has so few identifications (RFC 4963) that an earlier one may come again.
 	if p, ok := wire.Addresses(frame, ipAt); ok && p.Fragment && (p.Version == 4 || !a.c.disturbed.Load()) {
 		return from, nil
 	}
-	if r.IntN(4) == 0 { // a verdict of his own
+	if r.IntN(4) == 0 { // a verdict of its own
 		frame = status.Annotate(frame, &status.Trailer{Word: status.CryptoDone, Reason: status.Verified, WireLen: uint32(max(len(frame), status.MinFrame))})
 	}
 	return from, frame
 }
 
-// clear makes a datagram in clear, from and to the hosts' addresses.
+// clear makes a datagram in clear between the hosts' addresses.
 func (a *attacker) clear(from int, r *rand.Rand) []byte {
 	n := r.IntN(len(paths))
 	src, dst := paths[n].addr(n, from), paths[n].addr(n, 1-from)

@@ -23,7 +23,7 @@ func (c *campaign) try(err error) {
 	}
 }
 
-// flapStack takes the stack's interface down and up a few times, which takes its
+// flapStack takes the stack's interface down and up a few times, which costs it its
 // IPv6 addresses.
 func flapStack(c *campaign, p *program, r *rand.Rand) func() {
 	h := c.hosts[p.number]
@@ -32,7 +32,7 @@ func flapStack(c *campaign, p *program, r *rand.Rand) func() {
 	return nil
 }
 
-// flapWire does so with the program's end of the wire.
+// flapWire does the same with the program's end of the wire.
 func flapWire(c *campaign, p *program, r *rand.Rand) func() {
 	c.flap(r, func() error { return rig.Down(p.set.wire) }, func() error { return netns.Up(p.set.wire) })
 	return nil
@@ -52,8 +52,8 @@ func (c *campaign) flap(r *rand.Rand, down, up func() error) {
 	}
 }
 
-// flush takes all addresses away for longer than it takes to be noticed. The host
-// that mends gives them back.
+// flush takes all addresses away for long enough to be noticed. The host's mending
+// gives them back.
 func flush(c *campaign, p *program, r *rand.Rand) func() {
 	c.try(c.hosts[p.number].ns.Do(func() error { return rig.Flush(stackName) }))
 	time.Sleep(time.Duration(r.IntN(1500)) * time.Millisecond)
@@ -79,7 +79,7 @@ func rename(c *campaign, p *program, r *rand.Rand) func() {
 	return c.hosts[p.number].mend
 }
 
-// stop lets the program stand still.
+// stop suspends the program.
 func stop(c *campaign, p *program, r *rand.Rand) func() {
 	process := p.all()[r.IntN(len(p.all()))]
 	process.signal(unix.SIGSTOP)
@@ -87,8 +87,8 @@ func stop(c *campaign, p *program, r *rand.Rand) func() {
 	return func() { process.signal(unix.SIGCONT) }
 }
 
-// restart ends the program, of two processes one or both, and starts it with another
-// engine, and perhaps another way to say the SAs' direction.
+// restart ends the program, or one or both of its two processes, and starts it with
+// another engine and perhaps another way to state the SAs' direction.
 func restart(s unix.Signal) func(*campaign, *program, *rand.Rand) func() {
 	return func(c *campaign, p *program, r *rand.Rand) func() {
 		c.killed = c.killed || s == sigKILL
@@ -143,8 +143,9 @@ func dropSAs(c *campaign, p *program, r *rand.Rand) func() {
 	return func() { p.reload(text) }
 }
 
-// cutFile has the program read a configuration that was cut in the middle of a
-// write, where it is often still well-formed: after a line, or at its beginning.
+// cutFile makes the program read a configuration that was cut in the middle of a
+// write, often at a place where it is still well-formed: after a line, or at its
+// beginning.
 func cutFile(c *campaign, p *program, r *rand.Rand) func() {
 	text := p.text()
 	at := r.IntN(len(text))
@@ -181,7 +182,7 @@ func fillDisk(c *campaign, _ *program, r *rand.Rand) func() {
 	}
 }
 
-// looksAgain is how long a program may take to find that a disk has room again.
+// looksAgain is how long a program may take to notice that a disk has room again.
 const looksAgain = 1500 * time.Millisecond
 
 // listenHow changes how the program's log is read.
@@ -198,8 +199,8 @@ func listenHow(how int32) func(*campaign, *program, *rand.Rand) func() {
 	}
 }
 
-// crowd opens many connections to the control socket that ask nothing, ask
-// halfway, or do not read the answer.
+// crowd opens many connections to the control socket that ask nothing, ask only
+// half, or do not read the answer.
 func crowd(c *campaign, p *program, r *rand.Rand) func() {
 	var all []net.Conn
 	for range 200 {
@@ -220,7 +221,7 @@ func crowd(c *campaign, p *program, r *rand.Rand) func() {
 	}
 }
 
-// unload has the NIC give up what it holds of some SAs: the transport does that work
+// unload makes the NIC give up its copies of some SAs: the transport does their work
 // itself until the next reload.
 func unload(c *campaign, p *program, r *rand.Rand) func() {
 	for _, l := range lines() {
@@ -276,7 +277,7 @@ func (c *campaign) passes(l line, fresh []*association) {
 	}
 }
 
-// strangers adds SAs that nobody uses in the place of those added before.
+// strangers adds SAs that nobody uses, in place of those added before.
 func strangers(c *campaign, p *program, r *rand.Rand) func() {
 	p.set.strangers = nil
 	for i := range r.IntN(40) {
@@ -286,7 +287,7 @@ func strangers(c *campaign, p *program, r *rand.Rand) func() {
 	return nil
 }
 
-// garbage is a configuration with a mistake, which changes nothing.
+// garbage reloads a configuration with a mistake, which changes nothing.
 func garbage(c *campaign, p *program, r *rand.Rand) func() {
 	text := p.text()
 	at := r.IntN(len(text))
@@ -295,7 +296,7 @@ func garbage(c *campaign, p *program, r *rand.Rand) func() {
 	return func() { p.reload(text) }
 }
 
-// sameFile has the program read the same configuration over and over.
+// sameFile makes the program read the same configuration over and over.
 func sameFile(c *campaign, p *program, r *rand.Rand) func() {
 	for range 1 + r.IntN(20) {
 		p.reread()
@@ -320,7 +321,8 @@ func transfer(c *campaign, p *program, r *rand.Rand) func() {
 	}
 }
 
-// twin starts the same program once more, which must see that it is there already.
+// twin starts the same program once more, which must notice that it is already
+// running.
 func twin(c *campaign, p *program, r *rand.Rand) func() {
 	run, err := c.start("twin of "+p.name, p.args...)
 	if err != nil {

@@ -26,15 +26,15 @@ const (
 	stackMTU  = 1400
 )
 
-// host is one of the two: a plain stack in a namespace of its own, behind the TAP
-// stack0.
+// host is one of the two hosts: a plain stack in a namespace of its own, behind the
+// TAP stack0.
 type host struct {
 	c      *campaign
 	number int
 	ns     *netns.Namespace
 	stack  atomic.Pointer[rig.Socket] // the kernel's side of stack0: what we send is what the stack sends
 	sink   net.PacketConn
-	large  *net.UDPConn // sends what the kernel is to cut into fragments
+	large  *net.UDPConn // sends what the kernel has to fragment
 
 	sending sync.Mutex // held while datagrams are being sent
 	turn    int        // of the paths
@@ -97,7 +97,7 @@ func ethernet(from int, packet []byte) []byte {
 	return frame
 }
 
-// address gives stack0 the addresses that it lacks; called in the namespace.
+// address gives stack0 the addresses that it lacks; it is called in the namespace.
 func (h *host) address() error {
 	var all error
 	for _, a := range addresses(h.number) {
@@ -108,11 +108,11 @@ func (h *host) address() error {
 	return all
 }
 
-// mend brings stack0 back to what it was: its name, up, with all addresses.
+// mend restores stack0: its name, up, with all addresses.
 func (h *host) mend() {
 	err := h.ns.Do(func() error {
 		if _, err := net.InterfaceByName(movedName); err == nil {
-			if rig.Rename(movedName, stackName) != nil { // a kernel that wants it down for that
+			if rig.Rename(movedName, stackName) != nil { // a kernel that renames only interfaces that are down
 				if err := errors.Join(rig.Down(movedName), rig.Rename(movedName, stackName)); err != nil {
 					return err
 				}
@@ -125,7 +125,7 @@ func (h *host) mend() {
 	}
 }
 
-// drain reads what arrives at the stack's socket, so that no port is closed.
+// drain reads what arrives at the stack's socket, so that no port counts as closed.
 func (h *host) drain() {
 	for b := make([]byte, 1<<16); ; {
 		if _, _, err := h.sink.ReadFrom(b); err != nil && h.c.over() {
@@ -134,7 +134,7 @@ func (h *host) drain() {
 	}
 }
 
-// watch judges each frame that the stack is given.
+// watch judges each frame that the stack gets.
 func (h *host) watch() {
 	for {
 		frame, err := h.stack.Load().Receive(time.Minute)
@@ -159,7 +159,7 @@ func (h *host) judge(frame []byte) {
 	case linkLocal(frame, &p):
 	case p.Src != h.peer(p.Src) || !protected(p.Dst):
 		h.c.violate("stack", "%s got a packet from %s to %s, protocol %d", hostNames[h.number], p.Src, p.Dst, p.Proto)
-	case p.Fragment: // of a datagram that is whole elsewhere, or of none
+	case p.Fragment: // of a datagram that is judged once it is whole, or of none
 		h.c.fragments.Add(1)
 	case p.Proto == wire.ProtoUDP:
 		h.datagram(frame, &p)
@@ -172,8 +172,8 @@ func (h *host) judge(frame []byte) {
 const protoTCP = 6
 
 // nested reports whether a packet is the inner one of the nested path, which a host
-// that has neither its SA nor its address any more hands on (contract, The
-// transport, 2).
+// passes on once it has neither its SA nor its address (contract, The transport,
+// 2).
 func (h *host) nested(frame []byte, p *wire.Packet) bool {
 	if p.Reach-p.Header < 4 {
 		return false
@@ -182,7 +182,7 @@ func (h *host) nested(frame []byte, p *wire.Packet) bool {
 	return s != nil && s.from != h.number && len(paths[s.line.path].layers) > 1 && !s.layer.tunnel
 }
 
-// peer returns the address where it is one of the other host's.
+// peer returns the address if it is one of the other host's.
 func (h *host) peer(a netip.Addr) netip.Addr {
 	for _, p := range addresses(1 - h.number) {
 		if p.Addr() == a {
@@ -237,7 +237,7 @@ func (h *host) send() {
 	}
 }
 
-// burst sends so many datagrams, the first of them large or not.
+// burst sends that many datagrams, the first of them perhaps large.
 func (h *host) burst(count int, large bool) {
 	h.sending.Lock()
 	defer h.sending.Unlock()
@@ -247,7 +247,7 @@ func (h *host) burst(count int, large bool) {
 	}
 }
 
-// push sends a few datagrams more on one line, and returns how many.
+// push sends a few more datagrams on one line, and returns how many.
 func (h *host) push(l line) uint64 {
 	h.sending.Lock()
 	defer h.sending.Unlock()

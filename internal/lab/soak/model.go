@@ -32,8 +32,8 @@ func (n numbers) has(x uint64) bool {
 	return page != nil && page[x%pageBits/64]&(1<<(x%64)) != 0
 }
 
-// ledger says of each datagram of one line whether it may arrive: if it was sent,
-// and once.
+// ledger says of each datagram of one line whether it may arrive: only if it was
+// sent, and only once.
 type ledger struct {
 	mu      sync.Mutex
 	next    uint64  // number of the next datagram
@@ -44,8 +44,8 @@ type ledger struct {
 	highest uint64 // of those, plus one
 }
 
-// send hands out the next number. Before done is called with what the kernel said
-// the datagram may have arrived already.
+// send hands out the next number. The datagram may arrive even before done is
+// called with the kernel's answer.
 func (l *ledger) send() (number uint64, done func(error)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -60,7 +60,7 @@ func (l *ledger) send() (number uint64, done func(error)) {
 	}
 }
 
-// arrive says what is wrong with a datagram that comes; nothing if it may.
+// arrive says what is wrong with a datagram that comes; "" if it may.
 func (l *ledger) arrive(number uint64) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -90,7 +90,8 @@ func (l *ledger) cut(number uint64) {
 	l.large.add(number)
 }
 
-// missing lists those from first to the end that were sent and have not come.
+// missing lists the numbers from first to the end that were sent and have not
+// come.
 func (l *ledger) missing(first, end uint64) (all []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -108,7 +109,7 @@ const (
 	magic      = "soak"
 	headLen    = 16
 	soakPort   = 7007
-	largeLen   = 3000 // more than a fragment, and sealed more than two
+	largeLen   = 3000 // more than a fragment, and more than two when sealed
 	maxLen     = 1200
 	streamPort = 7008 // of TCP
 )
@@ -128,7 +129,7 @@ func datagram(l line, number uint64, length int) []byte {
 	return b[:length]
 }
 
-// read is the reverse: what is wrong if it is none.
+// read is the reverse; it says what is wrong with a payload that is none.
 func read(b []byte) (l line, number uint64, wrong string) {
 	if len(b) < headLen || string(b[:4]) != magic || b[4] > 1 || int(b[5]) >= len(paths) {
 		return l, 0, fmt.Sprintf("is no datagram of the campaign: %x", b[:min(len(b), 32)])

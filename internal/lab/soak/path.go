@@ -9,13 +9,13 @@ import (
 )
 
 // path is an address pair that the hosts talk over, and how it is protected. Each
-// has addresses of its own, so that which SAs a packet gets is a matter of its
-// addresses alone.
+// has addresses of its own, so that a packet's addresses alone decide which SAs it
+// gets.
 type path struct {
 	name   string
 	six    bool
 	layers []layer // innermost first
-	bare   bool    // no rule of the policy wants it protected: its SAs alone do
+	bare   bool    // no rule of the policy demands protection, only the SAs provide it
 }
 
 // layer is one SA of a path in each direction.
@@ -24,7 +24,7 @@ type layer struct {
 	suite  string
 	esn    bool
 	window int
-	high   bool // its numbers begin shortly before the low half is used up
+	high   bool // its numbers begin shortly before the low half wraps
 }
 
 // paths are what the campaign talks over: both IP versions, the modes, one and two
@@ -60,7 +60,7 @@ func endpoint(six bool, host int) netip.Addr {
 	return netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", host+1))
 }
 
-// addresses are all that a host's stack has.
+// addresses are all the addresses of a host's stack.
 func addresses(host int) (all []netip.Prefix) {
 	for number := range paths {
 		a := paths[number].addr(number, host)
@@ -96,7 +96,7 @@ type association struct {
 	integrity []byte
 
 	mu           sync.Mutex
-	numbers, ivs numbers             // on the wire so far
+	numbers, ivs numbers             // seen on the wire so far
 	random       map[string]struct{} // IVs of CBC
 }
 
@@ -107,13 +107,13 @@ func (l line) String() string {
 	return fmt.Sprintf("%s from %s", paths[l.path].name, hostNames[l.from])
 }
 
-// associations hands out SAs, no SPI twice in a campaign.
+// associations hands out SAs, and no SPI twice in a campaign.
 type associations struct {
 	mu     sync.Mutex
 	random *rand.Rand
 	next   uint32
 	bySPI  map[uint32]*association
-	digits map[string]struct{} // any eight hexadecimal digits in a row of any key
+	digits map[string]struct{} // every run of eight hexadecimal digits in any key
 	live   map[line][]*association
 }
 
@@ -125,7 +125,7 @@ func newAssociations(random *rand.Rand) *associations {
 	return a
 }
 
-// lines are all there are.
+// lines are all lines there are.
 func lines() (all []line) {
 	for number := range paths {
 		all = append(all, line{number, 0}, line{number, 1})
@@ -165,7 +165,7 @@ func (a *associations) bytes(n int) []byte {
 	return key
 }
 
-// stranger is an SA for traffic that there is none of.
+// stranger is an SA for traffic that does not exist.
 func (a *associations) stranger(i int) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -180,7 +180,7 @@ func (a *associations) find(spi uint32) *association {
 	return a.bySPI[spi]
 }
 
-// shows reports whether a text holds part of a key.
+// shows reports whether a text contains part of a key.
 func (a *associations) shows(text string) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -205,12 +205,12 @@ type set struct {
 	wire      string
 	sas       []*association
 	strangers []string
-	how       int // in which way the direction of the SAs is said
+	how       int // how the direction of the SAs is stated
 }
 
-// The ways.
+// The ways to state it.
 const (
-	byAddresses = iota // not at all: it follows from the stack interface's addresses
+	byAddresses = iota // not at all: it follows from the addresses of the stack's interface
 	byLocal            // local
 	byDirection        // direction of each SA
 	ways

@@ -43,9 +43,9 @@ type process struct {
 	out     bytes.Buffer
 	ear     atomic.Int32
 	dead    chan struct{}
-	exited  chan struct{} // and all that it said has been read
+	exited  chan struct{} // closed once it has ended and its output was read
 	err     error         // why, once exited
-	filler  *os.File      // the end of the pipe that the program writes its log to
+	filler  *os.File      // our copy of the pipe's end that the program logs to
 	wanted  atomic.Bool
 	started time.Time
 	ready   chan struct{}
@@ -59,7 +59,7 @@ type process struct {
 	warm *usage // the campaign's
 }
 
-// usage is what a process has of the machine.
+// usage is what a process takes of the machine.
 type usage struct{ memory, files, threads int }
 
 // start starts a program and returns at once.
@@ -73,7 +73,7 @@ func (c *campaign) start(name string, args ...string) (*process, error) {
 	}
 	defer saying.Close()
 	p.cmd.Stderr = saying
-	// A description of its own, which alone does not block.
+	// A file description of its own, so that only this one does not block.
 	if p.filler, err = os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", saying.Fd()), os.O_WRONLY|unix.O_NONBLOCK, 0); err != nil {
 		return nil, err
 	}
@@ -97,8 +97,8 @@ func (c *campaign) start(name string, args ...string) (*process, error) {
 	return p, nil
 }
 
-// unexpected judges an end that nobody asked for. On a full disk a program need not
-// start.
+// unexpected judges an end that nobody asked for. With a full disk a program need
+// not start.
 func (p *process) unexpected() {
 	kind, what := "start", "does not start"
 	select {
@@ -162,7 +162,7 @@ func (p *process) hear(text string) {
 	p.mu.Lock()
 	p.tail = append(p.tail, text)
 	p.tail = p.tail[max(0, len(p.tail)-tailLines):]
-	now := text[:min(len(text), len("time=2006-01-02T15:04:05"))] // its own: after silence many come at once
+	now := text[:min(len(text), len("time=2006-01-02T15:04:05"))] // the line's own time: after a silence many come at once
 	if now != p.second {
 		p.second, p.lines = now, 0
 	}
@@ -181,13 +181,13 @@ func (p *process) said() string {
 	return "    " + strings.Join(p.tail, "\n    ")
 }
 
-func (p *process) signal(s os.Signal) { _ = p.cmd.Process.Signal(s) } // one that has ended is found out elsewhere
+func (p *process) signal(s os.Signal) { _ = p.cmd.Process.Signal(s) } // a process that has ended is noticed elsewhere
 
 // end ends the program by a signal and judges how it went.
 func (p *process) end(s syscall.Signal) {
 	p.wanted.Store(true)
 	if p.gone() {
-		return // which has been found out
+		return // that was noticed elsewhere
 	}
 	p.signal(s)
 	p.signal(unix.SIGCONT)
@@ -215,8 +215,8 @@ func (p *process) gone() bool {
 	}
 }
 
-// weigh compares what the process has of the machine with what it had when it was
-// warm. Descriptors may take a moment to be given back.
+// weigh compares what the process takes of the machine with what it took when it
+// was warm. It may take a moment to give descriptors back.
 func (p *process) weigh() {
 	if time.Since(p.started) < warmUp {
 		return
@@ -231,11 +231,11 @@ func (p *process) weigh() {
 	for deadline := time.Now().Add(patience); err == nil && now.files > p.warm.files+filesGrowth; now, err = p.usage() {
 		if time.Now().After(deadline) {
 			p.c.violate("descriptors", "%s has %d descriptors, %d when it was warm", p.name, now.files, p.warm.files)
-			p.warm.files = now.files // said once for each such growth
+			p.warm.files = now.files // reported once for each such growth
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
-	if err == nil && now.memory > p.warm.memory+memoryGrowth { // an error: it has ended, which is found out elsewhere
+	if err == nil && now.memory > p.warm.memory+memoryGrowth { // after an error it has ended, which is noticed elsewhere
 		p.c.violate("memory", "%s has %d kB after %s, %d when it was warm", p.name, now.memory, time.Since(p.started).Round(time.Second), p.warm.memory)
 		p.warm.memory = now.memory
 	}

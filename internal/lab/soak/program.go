@@ -21,14 +21,14 @@ import (
 const (
 	sigTERM   = unix.SIGTERM
 	sigKILL   = unix.SIGKILL
-	stateSize = 32 << 20 // bytes of the disk that has the states: twice those of an hour of rekeys fit
+	stateSize = 32 << 20 // bytes of the disk for the states: twice what an hour of rekeys takes
 	stateDir  = "state"
 )
 
 var engines = []string{"ring", "plain"}
 
-// program is a host's tapsec with its files, through all its restarts. Where the NIC
-// is another process, the transport's is the one that is meant.
+// program is a host's tapsec with its files, through all its restarts. If the NIC is
+// another process, this is the transport's.
 type program struct {
 	c      *campaign
 	number int
@@ -51,7 +51,7 @@ func newProgram(c *campaign, number int) *program {
 	return &program{c: c, number: number, set: set{host: number, wire: []string{lineName, wireName}[number], how: c.random.IntN(ways)}}
 }
 
-// mountState makes the disk that has both states.
+// mountState makes the disk that holds both states.
 func (c *campaign) mountState() error {
 	dir := filepath.Join(c.o.Dir, stateDir)
 	if err := os.Mkdir(dir, 0o700); err != nil {
@@ -68,7 +68,7 @@ func (c *campaign) unmountState() error {
 	return err
 }
 
-// start starts what does not run, and waits until it says that it is ready.
+// start starts what is not running, and waits until it says that it is ready.
 func (p *program) start(engine string) {
 	if p.split && (p.nic == nil || p.nic.gone()) {
 		p.nic = p.begin(engine, "run", "--wire", wireName, "--host", hostName, "--control", p.socket(true))
@@ -103,7 +103,7 @@ func (p *program) begin(engine string, args ...string) *process {
 	return run
 }
 
-// socket is the control socket, of the NIC or of what has the transport.
+// socket is the control socket of the NIC, or of the process with the transport.
 func (p *program) socket(nic bool) string {
 	if nic && p.split {
 		return p.c.file(p.number, "-nic.sock")
@@ -113,7 +113,7 @@ func (p *program) socket(nic bool) string {
 
 func (p *program) config() string { return p.c.file(p.number, ".yaml") }
 
-// text is the right configuration.
+// text is the correct configuration.
 func (p *program) text() string {
 	p.set.sas = p.set.sas[:0]
 	for _, l := range lines() {
@@ -128,7 +128,7 @@ func (p *program) write(text string) error {
 	return errors.Join(os.WriteFile(fresh, []byte(text), 0o600), os.Rename(fresh, p.config()))
 }
 
-// reload writes a configuration and has it read.
+// reload writes a configuration and makes the program read it.
 func (p *program) reload(text string) {
 	if err := p.write(text); err != nil {
 		p.c.violate("laboratory", "%v", err)
@@ -136,7 +136,7 @@ func (p *program) reload(text string) {
 	p.reread()
 }
 
-// reread has the configuration read.
+// reread makes the program read the configuration.
 func (p *program) reread() {
 	for _, process := range p.all() {
 		process.signal(unix.SIGHUP)
@@ -152,13 +152,14 @@ func (p *program) forget() error {
 	return err
 }
 
-// ask reads a document from the control socket; what goes wrong is the answer.
+// ask reads a document from the control socket; an error's text is the answer, too.
 func (p *program) ask(document string) string {
 	answer, err := p.client(false, 2*time.Second).Get("http://tapsec/" + document)
 	return p.answer(answer, err)
 }
 
-// tell has the program do something to an SA, which it must where the NIC has that.
+// tell makes the program do something to an SA, which must succeed if the NIC has
+// the SA.
 func (p *program) tell(what, document string) {
 	answer, err := p.client(true, patience).Post("http://tapsec/"+what, "application/json", strings.NewReader(document))
 	if text := p.answer(answer, err); text != "" && !strings.Contains(text, "no such SA") {
@@ -231,7 +232,7 @@ func (p *program) endAll(s unix.Signal) {
 	}
 }
 
-// tidy looks for sockets of processes that have ended of their own will.
+// tidy looks for sockets left by processes that ended by themselves.
 func (p *program) tidy() {
 	for _, nic := range []bool{true, false} {
 		if err := absent(p.socket(nic)); err != nil {
@@ -240,7 +241,7 @@ func (p *program) tidy() {
 	}
 }
 
-// deleted waits for the end of the program whose interface was deleted.
+// deleted waits for the end of a program whose interface was deleted.
 func (p *process) deleted() {
 	const gone = 3 // the exit code for that
 	select {
@@ -255,7 +256,7 @@ func (p *process) deleted() {
 }
 
 // finish ends the campaign as a user would: one program by SIGTERM, the other by
-// deleting an interface under it. Nothing of theirs stays but the states.
+// deleting an interface under it. Only their states may remain.
 func (c *campaign) finish() {
 	last := c.programs[c.random.IntN(2)]
 	c.programs[1-last.number].endAll(sigTERM)

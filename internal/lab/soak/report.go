@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Report is what a campaign came to.
+// Report is the result of a campaign.
 type Report struct {
 	Steps      int
 	Sent       uint64 // datagrams
@@ -15,7 +15,7 @@ type Report struct {
 	Frames     uint64 // on the wire
 	Forged     uint64 // the attacker's
 	Excused    uint64 // datagrams sent in quiet that a kernel dropped and counted
-	Pushed     uint64 // datagrams that were sent in order to get over a lease
+	Pushed     uint64 // datagrams sent to get beyond a lease
 	Actions    map[string]int
 	Violations map[string]int // by kind
 }
@@ -58,8 +58,8 @@ func (c *campaign) log(format string, args ...any) {
 	c.recent = c.recent[max(0, len(c.recent)-remembered):]
 }
 
-// violate reports what must not be. Of each kind the first few are shown, with
-// what was done before.
+// violate reports a violation. Of each kind the first few are shown, with the
+// actions before them.
 func (c *campaign) violate(kind, format string, args ...any) {
 	c.mu.Lock()
 	c.report.Violations[kind]++
@@ -71,7 +71,7 @@ func (c *campaign) violate(kind, format string, args ...any) {
 	}
 }
 
-// evidence is what the programs say and have counted.
+// evidence is what the programs have said and counted.
 func (c *campaign) evidence() string {
 	text := ""
 	for _, p := range c.programs {

@@ -7,9 +7,10 @@
 //	host a's stack -- tapsec send -- line0 (cable) wire0 -- tapsec run -- host b's stack
 //
 // The cable is ours: it sees every frame that a program puts on the wire, before
-// whatever the attacker makes of it. A campaign goes in steps. Each disturbs a few
-// things at once, puts them right again, waits until every path carries in both
-// directions, and then keeps quiet for a while: only what must cost nothing is done.
+// anything the attacker makes of it. A campaign goes in steps. Each disturbs a few
+// things at once, puts them right again, waits until every path carries traffic in
+// both directions, and then is quiet for a while: it does only what must cost
+// nothing.
 //
 // At all times
 //   - no datagram arrives twice, none that was not sent, none altered;
@@ -22,12 +23,12 @@
 //   - every datagram sent arrives, but for those that a kernel counted as dropped at
 //     one of the interfaces.
 //
-// After a disturbance everything carries again within the time that Options says.
-// What is lost until then is excused: links were down, processes stopped or gone,
+// After a disturbance everything carries traffic again within the time that Options
+// gives. Losses until then are excused: links were down, processes stopped or gone,
 // addresses or SAs missing, and after a kill a lease of numbers is not taken.
 //
-// The first step's seed repeats the same steps; what else the machine does in
-// between it cannot repeat.
+// The first step's seed repeats the same steps; it cannot repeat what else the
+// machine does.
 package soak
 
 import (
@@ -45,19 +46,19 @@ import (
 	"time"
 )
 
-// Options say what a campaign is. All must be there but FailFast.
+// Options describe a campaign. All but FailFast and Only are required.
 type Options struct {
-	Command  func(args ...string) *exec.Cmd // makes the program, to be started
+	Command  func(args ...string) *exec.Cmd // makes the command that starts the program
 	Seed     uint64
-	Time     time.Duration // after which no other step begins
-	Recover  time.Duration // within which everything carries again after a disturbance
+	Time     time.Duration // after which no more steps begin
+	Recover  time.Duration // within which everything carries traffic again after a disturbance
 	Dir      string        // for files; exists
 	Log      io.Writer     // what is done and found
 	FailFast bool          // end with the first violation
 	Only     []string      // names of the actions to draw from; none: all
 }
 
-// campaign is one at work, in the rig that this process is in.
+// campaign is a running campaign, in the rig that this process is in.
 type campaign struct {
 	o        Options
 	random   *rand.Rand // of the step
@@ -71,20 +72,20 @@ type campaign struct {
 	done     chan struct{}
 	work     sync.WaitGroup
 
-	killed    bool // a program, since everything carried
+	killed    bool // a program was killed since everything last carried traffic
 	disturbed atomic.Bool
 	full      atomic.Bool   // the states' disk
-	fragments atomic.Uint64 // that the stacks were given
-	unweighed sync.Once     // what cannot be read of the processes is said once
+	fragments atomic.Uint64 // that the stacks got
+	unweighed sync.Once     // what cannot be read of the processes is reported once
 	report    Report
 
-	mu     sync.Mutex // held by what is said
+	mu     sync.Mutex // guards the output
 	recent []string   // the latest actions
 	failed atomic.Bool
 }
 
-// Run runs a campaign until its time is over or ctx ends. The error is one of the
-// laboratory's own; what the program did wrong stands in the report.
+// Run runs a campaign until its time is over or ctx ends. The error is the
+// laboratory's own; what the program did wrong is in the report.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	c := newCampaign(o)
 	c.say("seed %d: SEED=%d repeats the steps", o.Seed, o.Seed)
@@ -108,8 +109,8 @@ func newCampaign(o Options) *campaign {
 	return c
 }
 
-// draw begins the random numbers of a step, which do not depend on what came of the
-// steps before.
+// draw begins the random numbers of a step, which do not depend on the outcome of
+// earlier steps.
 func (c *campaign) draw() {
 	const others = 8 // of the campaign's sequences
 	c.random = rand.New(rand.NewPCG(c.o.Seed, uint64(others+c.report.Steps)))
@@ -157,8 +158,8 @@ func (c *campaign) steps(ctx context.Context) {
 	}
 }
 
-// disturb does a few disturbing things at once, and puts them right in the
-// opposite order.
+// disturb does a few disturbing things at once, and puts them right in reverse
+// order.
 func (c *campaign) disturb() {
 	c.disturbed.Store(true)
 	var undo []func()
@@ -178,7 +179,7 @@ func (c *campaign) disturb() {
 		c.programs[number].start(engines[0]) // if it has ended
 	}
 	for _, p := range c.programs {
-		if slices.ContainsFunc(p.all(), (*process).gone) { // it does not start any more
+		if slices.ContainsFunc(p.all(), (*process).gone) { // it no longer starts
 			c.renew()
 			return
 		}
@@ -186,7 +187,7 @@ func (c *campaign) disturb() {
 }
 
 // settle waits until every line carries what is sent from now on. After a kill the
-// lines that lack get more to carry, until their numbers are beyond the lease.
+// lines that do not get more to carry, until their numbers are beyond the lease.
 func (c *campaign) settle() {
 	from := c.positions()
 	missing := func() (all []line) {
@@ -215,8 +216,7 @@ func (c *campaign) settle() {
 	c.disturbed.Store(false)
 }
 
-// renew begins again with fresh keys and both programs anew, where nothing else
-// helped.
+// renew starts both programs again, with fresh keys, if nothing else helped.
 func (c *campaign) renew() {
 	c.log("renew")
 	for _, l := range lines() {
@@ -237,7 +237,7 @@ const (
 )
 
 // quiet sends for a while and does only what must cost nothing. What is sent then
-// must arrive, before that has an end, and after.
+// must arrive, during that and after.
 func (c *campaign) quiet() {
 	if c.disturbed.Load() {
 		return // it has not recovered
@@ -279,7 +279,7 @@ func (c *campaign) pause(f func()) {
 	f()
 }
 
-// positions are how far each line has got.
+// positions returns how far each line has got.
 func (c *campaign) positions() map[line]uint64 {
 	from := map[line]uint64{}
 	for l, ledger := range c.ledgers {
@@ -288,7 +288,7 @@ func (c *campaign) positions() map[line]uint64 {
 	return from
 }
 
-// arrivals waits for what was sent since from, and judges what is lost.
+// arrivals waits for what was sent since from, and judges the losses.
 func (c *campaign) arrivals(from map[line]uint64, before uint64) {
 	missing := func() (text string, count uint64) {
 		for _, l := range lines() {
@@ -345,7 +345,7 @@ func (c *campaign) close() error {
 	return err
 }
 
-// over reports whether the campaign is.
+// over reports whether the campaign is over.
 func (c *campaign) over() bool {
 	select {
 	case <-c.done:

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stream sends data over TCP from a host to the other, between the kernel's own
-// stacks.
+// stream sends data over TCP from one host to the other, between the kernel's
+// own stacks.
 func (c *campaign) stream(number, from int, data []byte) error {
 	to := netip.AddrPortFrom(paths[number].addr(number, 1-from), streamPort)
 	var listener net.Listener
@@ -38,7 +38,7 @@ func (c *campaign) stream(number, from int, data []byte) error {
 	var conn net.Conn
 	if err := c.hosts[from].ns.Do(func() (err error) {
 		for ok := true; ok; ok = errors.Is(err, unix.EHOSTUNREACH) && time.Now().Before(deadline) {
-			conn, err = net.DialTimeout("tcp", to.String(), patience) // a host that starts answers no neighbour
+			conn, err = net.DialTimeout("tcp", to.String(), patience) // a starting host does not answer its neighbours
 		}
 		return err
 	}); err != nil {

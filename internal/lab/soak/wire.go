@@ -120,8 +120,8 @@ func (w *cable) pass(from int, frame []byte) {
 	w.put(from, frame)
 }
 
-// put gives a frame to the program of the other host. What a link that is down
-// refuses is lost, as on any wire.
+// put gives a frame to the other host's program. What a link refuses because it is
+// down is lost, as on any wire.
 func (w *cable) put(from int, frame []byte) {
 	if from == 0 {
 		_ = w.b.Send(frame)
@@ -130,8 +130,8 @@ func (w *cable) put(from int, frame []byte) {
 	}
 }
 
-// judge looks at a frame that a program gave to the wire: nothing between the
-// hosts' addresses is in clear, and no number and no IV is there twice.
+// judge checks a frame that a program put on the wire: nothing between the hosts'
+// addresses is in clear, and no number and no IV occurs twice.
 func (w *cable) judge(from int, frame []byte) {
 	etherType, at, ok := wire.Ethernet(frame)
 	if etherType == etherARP {
@@ -151,8 +151,8 @@ func (w *cable) judge(from int, frame []byte) {
 
 const etherARP = 0x0806
 
-// linkLocal reports whether a packet is one that goes no further than the link and
-// need not be protected (RFC 4301 section 5, RFC 4861).
+// linkLocal reports whether a packet stays on the link and need not be protected
+// (RFC 4301 section 5, RFC 4861).
 func linkLocal(frame []byte, p *wire.Packet) bool {
 	if p.Dst.IsMulticast() || p.Dst.IsLinkLocalUnicast() || p.Src.IsLinkLocalUnicast() || p.Dst == netip.AddrFrom4([4]byte{255, 255, 255, 255}) {
 		return true
@@ -161,8 +161,8 @@ func linkLocal(frame []byte, p *wire.Packet) bool {
 	return p.Proto == wire.ProtoICMPv6 && p.Header < len(frame) && frame[p.Start+hopLimitAt] == 255 && frame[p.Header] >= first && frame[p.Header] <= last
 }
 
-// sealed judges an ESP packet, and the one in it where it is the nested path's
-// tunnel.
+// sealed judges an ESP packet and, if it is the nested path's tunnel, the packet
+// inside.
 func (w *cable) sealed(from int, packet []byte, p *wire.Packet) {
 	const spiAndNumber = 8
 	if p.Reach-p.Header < spiAndNumber+16 {
@@ -180,7 +180,7 @@ func (w *cable) sealed(from int, packet []byte, p *wire.Packet) {
 	fresh := s.numbers.add(uint64(number))
 	var iv []byte
 	var known bool
-	if len(s.integrity) == 0 { // counter mode: 8 bytes that mostly count
+	if len(s.integrity) == 0 { // counter mode: 8 bytes, usually a counter
 		iv = esp[spiAndNumber : spiAndNumber+8]
 		known = !s.ivs.add(binary.BigEndian.Uint64(iv))
 	} else {
@@ -200,8 +200,8 @@ func (w *cable) sealed(from int, packet []byte, p *wire.Packet) {
 	}
 }
 
-// inside opens the nested path's tunnel (AES-GCM, RFC 4106) and judges what it
-// carries.
+// inside opens the nested path's tunnel (AES-GCM, RFC 4106) and judges its
+// content.
 func (w *cable) inside(from int, s *association, esp []byte) {
 	const saltLen, ivLen = 4, 8
 	block, err := aes.NewCipher(s.key[:len(s.key)-saltLen])
@@ -222,7 +222,7 @@ func (w *cable) inside(from int, s *association, esp []byte) {
 	switch {
 	case !ok:
 		w.c.violate("wire", "%s: no packet inside: %x", s.name, plain[:min(len(plain), 40)])
-	case p.Proto == wire.ProtoESP && !p.Later: // where its SA was not dropped
+	case p.Proto == wire.ProtoESP && !p.Later: // its SA was not dropped
 		w.sealed(from, plain, &p)
 	}
 }

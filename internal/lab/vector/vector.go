@@ -2,7 +2,7 @@
 // "field: value" lines, with an empty line between two blocks. A line that
 // begins with # is a comment. A field may come again in a block.
 //
-// It knows no field. What is in them, and who made it, the files say.
+// It knows no field. The files say what their fields mean, and who made them.
 package vector
 
 import "strings"
@@ -11,10 +11,10 @@ import "strings"
 // around them.
 type Block map[string][]string
 
-// Get gives a field's values, one on a line; "" where there is none.
+// Get returns a field's values, one on each line; "" if there is none.
 func (b Block) Get(field string) string { return strings.Join(b[field], "\n") }
 
-// Parse gives the blocks of a file's text that have a field.
+// Parse returns the blocks of a file's text that have any field.
 func Parse(text string) []Block {
 	var blocks []Block
 	for part := range strings.SplitSeq(text, "\n\n") {
