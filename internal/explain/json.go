@@ -66,7 +66,7 @@ func (f *Frame) Document() *Document {
 		Frame: f.Number, Time: f.Time.UTC(), Interface: f.Interface, Verdict: f.verdict(), WireLength: t.WireLen, Missing: f.Missing, Bytes: hex.EncodeToString(f.Bytes),
 		Word: "0x" + t.Word.String(), CryptoStatus: t.Word.Code().String(), Reason: t.Reason.Qualified(), Sentence: t.Reason.Sentence(),
 		Replayed: f.Replayed, Late: f.Late,
-		Mark: f.Span(), Stages: f.Stages(), Rows: f.Rows(), Law: f.Law(),
+		Mark: f.Span(), Stages: f.stages(), Rows: f.Rows(), Law: f.law(),
 		NearMisses: list(f.Near), SAs: list(f.Names), Story: list(f.story()), Others: list(f.Others()),
 	}
 	if f.src.IsValid() {

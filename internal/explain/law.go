@@ -182,8 +182,8 @@ var clauses = map[status.Reason]clause{
 	status.PadBytes:         same("RFC 4303, 2.4"),
 }
 
-// Law names the rules that the frame's reason rests on.
-func (f *Frame) Law() string {
+// law names the rules that the frame's reason rests on.
+func (f *Frame) law() string {
 	rows, word := f.Rows(), "row"
 	if len(rows) > 1 {
 		word = "rows"

@@ -28,8 +28,8 @@ func (s *Stage) say(at int, format string, args ...any) {
 	s.Lines = append(s.Lines, Line{at, fmt.Sprintf(format, args...)})
 }
 
-// Stages tells what happened to the frame: parse, tunnel, transport, annotate.
-func (f *Frame) Stages() []Stage {
+// stages tells what happened to the frame: parse, tunnel, transport, annotate.
+func (f *Frame) stages() []Stage {
 	parse, tunnel, transport := f.Steps[0], f.Steps[1], f.Steps[2]
 	first, second := Stage{Name: "parse"}, Stage{Name: "tunnel"}
 	third, fourth := Stage{Name: "transport"}, Stage{Name: "annotate"}

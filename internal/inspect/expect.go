@@ -17,7 +17,7 @@ import (
 type Expectation struct{ fields map[string]any }
 
 // LoadExpectation reads what the flag --expect names: all-good (or nothing), or a file for
-// ParseExpectation.
+// parseExpectation.
 func LoadExpectation(path string) (Expectation, error) {
 	if path == "" || path == "all-good" {
 		return Expectation{}, nil
@@ -26,16 +26,16 @@ func LoadExpectation(path string) (Expectation, error) {
 	if err != nil {
 		return Expectation{}, fmt.Errorf("--expect: expected all-good or a file: %w", err)
 	}
-	e, err := ParseExpectation(text)
+	e, err := parseExpectation(text)
 	if err != nil {
 		err = fmt.Errorf("--expect %s: %w", path, err)
 	}
 	return e, err
 }
 
-// ParseExpectation reads the JSON of an earlier summary, or part of one; what it leaves
+// parseExpectation reads the JSON of an earlier summary, or part of one; what it leaves
 // out may be anything. SAs are identified by the names, protocols and SPIs that it gives.
-func ParseExpectation(text []byte) (Expectation, error) {
+func parseExpectation(text []byte) (Expectation, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&Summary{}); err != nil {

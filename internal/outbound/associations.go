@@ -149,7 +149,7 @@ func (a *associations) ready(c *Config, sas []*sa.SA, had func(name string) *lay
 func (a *associations) take(more addition) {
 	for i, s := range more.all {
 		a.places[s.Name] = len(a.all) + i
-		if l := more.layers[i]; l.numbers != Numbers(more.counters[i]) {
+		if l := more.layers[i]; l.numbers != source(more.counters[i]) {
 			l.numbers = more.counters[i]
 		}
 	}

@@ -33,13 +33,13 @@ type Sealer struct {
 	id     *uint16 // theirs
 }
 
-// Numbers gives out the sequence numbers of an SA, each once.
-type Numbers interface {
+// source gives out the sequence numbers of an SA, each once.
+type source interface {
 	Next(last uint64) (uint64, error) // takes one, which must not exceed last
 	Peek() uint64                     // what Next would take
 }
 
-// count is numbers of the Sealer's own.
+// count is a source of the Sealer's own.
 type count uint64
 
 func (c *count) Next(last uint64) (uint64, error) {
@@ -59,7 +59,7 @@ type layer struct {
 	esp     *esp.Outbound // one of the two
 	ah      *ah.Outbound
 	wraps   bool // adds an IP header of its own
-	numbers Numbers
+	numbers source
 	id      *uint16 // of the latest outer IPv4 header; one random-based count for all SAs of NewSealer
 	path    int     // longest packet in bytes that the SA's path takes
 	out     []byte
@@ -151,9 +151,6 @@ func (s *Sealer) SetNumber(i int, next uint64) {
 	n := count(next)
 	s.layers[i].numbers = &n
 }
-
-// SetNumbers makes SA i take its numbers from n, which may outlive the Sealer.
-func (s *Sealer) SetNumbers(i int, n Numbers) { s.layers[i].numbers = n }
 
 // Number is the sequence number of the next packet of SA i.
 func (s *Sealer) Number(i int) uint64 { return s.layers[i].numbers.Peek() }

@@ -98,16 +98,16 @@ type Form struct {
 func (r *Report) Write(w io.Writer, f Form) error {
 	switch {
 	case f.JSON:
-		return r.WriteJSON(w)
+		return r.writeJSON(w)
 	case f.JUnit:
-		return r.WriteJUnit(w)
+		return r.writeJUnit(w)
 	}
-	return r.WriteText(w, f.OnlyFailures)
+	return r.writeText(w, f.OnlyFailures)
 }
 
-// WriteText prints a report for people: a line for each case, or only for those that did not
+// writeText prints a report for people: a line for each case, or only for those that did not
 // pass, with what differs beneath it; then a line for each source, and the totals.
-func (r *Report) WriteText(w io.Writer, onlyFailures bool) error {
+func (r *Report) writeText(w io.Writer, onlyFailures bool) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "judged: %s\n\n%-7s %-8s %-16s %-19s %s\n", r.NIC, "outcome", "expected", "", "source", "frame")
 	for i := range r.Results {
@@ -180,9 +180,9 @@ type Document struct {
 	Results []resultJSON `json:"results"`
 }
 
-// WriteJSON prints a report as one object: passed, failed and not_run, the
+// writeJSON prints a report as one object: passed, failed and not_run, the
 // sources with theirs, and an object for each result.
-func (r *Report) WriteJSON(w io.Writer) error { return json.NewEncoder(w).Encode(r.document()) }
+func (r *Report) writeJSON(w io.Writer) error { return json.NewEncoder(w).Encode(r.document()) }
 
 func (r *Report) document() *Document {
 	d := &Document{Judged: r.NIC, Totals: r.Totals()}
@@ -224,8 +224,8 @@ type junitSuite struct {
 	Cases    []junitCase `xml:"testcase"`
 }
 
-// WriteJUnit prints a report as JUnit's XML, a suite for each source.
-func (r *Report) WriteJUnit(w io.Writer) error {
+// writeJUnit prints a report as JUnit's XML, a suite for each source.
+func (r *Report) writeJUnit(w io.Writer) error {
 	suites := struct {
 		XMLName  xml.Name     `xml:"testsuites"`
 		Name     string       `xml:"name,attr"`

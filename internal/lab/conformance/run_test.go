@@ -109,7 +109,7 @@ func TestReport(t *testing.T) {
 	r := run(t, func(d [][]byte) [][]byte { return d[:len(d)-1] })
 	totals := r.Totals()
 	var text, object, junit, page bytes.Buffer
-	if err := errors.Join(r.WriteText(&text, true), r.WriteJSON(&object), r.WriteJUnit(&junit), r.WriteHTML(&page)); err != nil {
+	if err := errors.Join(r.writeText(&text, true), r.writeJSON(&object), r.writeJUnit(&junit), r.WriteHTML(&page)); err != nil {
 		t.Fatal(err)
 	}
 	if n := strings.Count(text.String(), "\nFAILED"); n != totals.Failed || !strings.HasSuffix(text.String(), "\n"+totals.String()+"\n") {

@@ -12,19 +12,19 @@ import (
 	"tapsec/internal/lab/conformance"
 )
 
-// Other is somebody else's NIC, between two interfaces.
-type Other struct {
+// other is somebody else's NIC, between two interfaces.
+type other struct {
 	link
 	configure string
 	dir       string
 	said      io.Writer
 }
 
-// OpenOther opens the other ends of a NIC's interfaces. To prepare the NIC for a setup, the
+// openOther opens the other ends of a NIC's interfaces. To prepare the NIC for a setup, the
 // shell runs configure with the setup's configuration file as argument; what that prints
 // goes to said. Empty means that the NIC is ready.
-func OpenOther(wire, host, configure string, wait time.Duration, said io.Writer) (_ *Other, err error) {
-	n := &Other{configure: configure, said: said}
+func openOther(wire, host, configure string, wait time.Duration, said io.Writer) (_ *other, err error) {
+	n := &other{configure: configure, said: said}
 	if n.link, err = openLink(wire, host, wait); err != nil {
 		return nil, err
 	}
@@ -35,7 +35,7 @@ func OpenOther(wire, host, configure string, wait time.Duration, said io.Writer)
 }
 
 // Ready runs the command that prepares the NIC.
-func (n *Other) Ready(l *conformance.Lab) error {
+func (n *other) Ready(l *conformance.Lab) error {
 	if len(l.Delete) > 0 {
 		return fmt.Errorf("%w: this NIC would have to be told to delete an SA", conformance.ErrNotRun)
 	}
@@ -55,7 +55,7 @@ func (n *Other) Ready(l *conformance.Lab) error {
 }
 
 // Close lets go of the interfaces.
-func (n *Other) Close() error { return errors.Join(n.close(), os.RemoveAll(n.dir)) }
+func (n *other) Close() error { return errors.Join(n.close(), os.RemoveAll(n.dir)) }
 
 // WriteSetups writes the configuration of each setup to a file of its name in a folder.
 func WriteSetups(dir string, labs []conformance.Lab) error {

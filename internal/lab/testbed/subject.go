@@ -15,7 +15,7 @@ type Subject struct {
 	Memory bool // this program's pipeline alone
 
 	Wire, Host string        // the other NIC's interfaces
-	Configure  string        // shell command that readies it (OpenOther)
+	Configure  string        // shell command that readies it (openOther)
 	Wait       time.Duration // how long it may keep a frame
 }
 
@@ -53,7 +53,7 @@ type OpenNIC interface {
 func (n *Subject) Open(noRig error, said io.Writer) (_ OpenNIC, who string, err error) {
 	switch {
 	case n.Wire != "":
-		other, err := OpenOther(n.Wire, n.Host, n.Configure, n.Wait, said)
+		other, err := openOther(n.Wire, n.Host, n.Configure, n.Wait, said)
 		return other, fmt.Sprintf("the NIC between %s and %s", n.Wire, n.Host), err
 	case n.Memory:
 		return &Memory{}, "this program's pipeline, in memory", nil
