@@ -14,8 +14,8 @@ func newOffload() *cobra.Command {
 		Use:   "offload {on|off} [ah|esp]",
 		Short: "Enable or disable the receive offload of a running appliance",
 		Long: `offload switches the receive offload of a tapsec that runs with --control
-PATH: all of it, or that of one protocol. The next reload puts it as its file
-says.`,
+PATH: all of it, or that of one protocol. The next reload sets it to what the
+file says.`,
 		ValidArgs: []string{"on", "off", "ah", "esp"},
 		Args: func(cmd *cobra.Command, given []string) error {
 			if len(given) == 0 || len(given) > 2 || given[0] != "on" && given[0] != "off" || len(given) == 2 && given[1] != "ah" && given[1] != "esp" {
@@ -39,7 +39,7 @@ func newCapabilities() *cobra.Command {
 	o := asked{}
 	return o.shows(&cobra.Command{
 		Use:   "capabilities",
-		Short: "Show what the NIC of a running appliance can do and does",
+		Short: "Show what the NIC of a running appliance can do, and what is on",
 		Args:  args(0),
 	}, func(c *control.Client, _ *cobra.Command, _ []string) (document, error) { return c.Capabilities() })
 }
@@ -49,14 +49,14 @@ func newCounters() *cobra.Command {
 	cmd := o.shows(&cobra.Command{
 		Use:   "counters [--sa NAME]",
 		Short: "Show what a running appliance has counted",
-		Long: `counters shows all that is counted and is not 0, or what is about one SA.
---json has the zeros too, and for each counter its unit and a sentence.`,
+		Long: `counters shows all counters that are not 0, or those of one SA. --json has the
+zeros too, and for each counter its unit and a sentence.`,
 		Args: args(0),
 	}, func(c *control.Client, _ *cobra.Command, _ []string) (document, error) {
 		all, err := c.Counters(name)
 		return control.Counters{Counters: all}, err
 	})
-	cmd.Flags().StringVar(&name, "sa", "", "the SA of this `NAME` alone")
+	cmd.Flags().StringVar(&name, "sa", "", "only the SA of this `NAME`")
 	_ = cmd.RegisterFlagCompletionFunc("sa", o.completeFlagSA) // an error would say that there is no such flag
 	return cmd
 }

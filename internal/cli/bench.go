@@ -30,9 +30,9 @@ func newBench() *cobra.Command {
 		Use:   "bench",
 		Short: "Measure the appliance here, beside forwarders that do nothing",
 		Long: `bench makes a network of its own that ends with it, and measures in it, on TAPs
-but for some parts:
+except for some parts:
 
-cpu      how much of the processor a frame takes. Frames wait in the wire's
+cpu      how much processor time a frame takes. Frames wait in the wire's
          queue and one core moves them: variants alternate in random order,
          and the figures are medians with quartiles.
            a  null-plain  a Read and a Write of the TAP library's file, nothing
@@ -43,21 +43,21 @@ cpu      how much of the processor a frame takes. Frames wait in the wire's
 attached the same from one veth to another: a read(2) and a write(2) for each
          frame, each engine but plain with an empty chain, and the appliance on
          each engine
-queues   two queues on two cores, and more where there are more, against one
-latency  how long a frame takes that comes alone, beside a blocking read and
+queues   two queues on two cores, and more if there are more, against one
+latency  how long a frame that comes alone takes, beside a blocking read and
          write
 idle     what is done while no frame comes
-replay   a capture in memory, told of in lines, as JSON, in a file, in sum
-table    a configuration of 100000 SAs, and of a million where the part is
-         named: reading it, keying a NIC and a transport, a reload in which one
-         SA has changed, and frames of SAs at random. A million take 6 GB
+replay   a capture in memory, reported as lines, as JSON, in a file, as a sum
+table    a configuration of 100000 SAs, and of a million if this part is named:
+         reading it, keying a NIC and a transport, a reload in which one SA has
+         changed, and frames of SAs at random. A million take 6 GB
 
 Each frame is accounted for, and a round with a loss is reported and not
-counted. Keep the machine quiet meanwhile: trust ratios of one run, not figures
-of two.
+counted. Keep the machine quiet meanwhile: trust ratios within a run, not
+figures from two.
 
-Root is not needed where the kernel grants user namespaces. Exit code 1: the
-machine lacks something, or frames were lost; 4: a frame came out other than it
+Root is not needed if the kernel grants user namespaces. Exit code 1: the
+machine lacks something, or frames were lost; 4: a frame did not come out as it
 should.`,
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -74,7 +74,7 @@ should.`,
 		},
 	}
 	cmd.Flags().BoolVar(&o.Quick, "quick", false, "end within 40 seconds: fewer rounds, and so wider quartiles")
-	cmd.Flags().IntVar(&o.Rounds, "rounds", 0, "at most `NUMBER` rounds of each kind; 0 means what fits into the time")
+	cmd.Flags().IntVar(&o.Rounds, "rounds", 0, "at most `NUMBER` rounds of each kind; 0 means as many as fit into the time")
 	cmd.Flags().StringSliceVar(&o.Only, "only", nil, "do only these `PARTS`: "+strings.Join(bench.Parts, ", "))
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print one JSON object")
 	return cmd
@@ -97,14 +97,14 @@ func runBench(cmd *cobra.Command, o benchOptions) error {
 	return err
 }
 
-// report prints what was measured, and says what that comes to for the exit code.
+// report prints what was measured; the error decides about the exit code.
 func (o benchOptions) report(r *bench.Report) error {
 	if err := show(o.out, o.asJSON, r); err != nil {
 		return err
 	}
 	switch {
 	case len(r.Wrong) > 0:
-		return exit.Mark(exit.Disagree, errors.New("frames came out other than they should: "+r.Wrong[0]))
+		return exit.Mark(exit.Disagree, errors.New("frames did not come out as they should: "+r.Wrong[0]))
 	case len(r.Losses) > 0:
 		return fmt.Errorf("%d rounds lost frames and are not counted, the first: %s", len(r.Losses), r.Losses[0])
 	}

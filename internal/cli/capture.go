@@ -30,18 +30,18 @@ with the same packet number (frame.packet_id in Wireshark), with the verdict as
 their comment, as replay -o writes it. What the NIC opened is open in it. Keys
 are never in it.
 
-It goes on until it is interrupted, has --count frames, or the NIC ends, and
-then the file ends well, with exit code 0. The NIC waits for nobody: whoever
-reads slowly loses frames. How many is said here at the end, in the file
-(frame.drop_count, and its statistics) and in tapsec counters.
+It continues until it is interrupted, has --count frames, or the NIC ends, and
+then completes the file, with exit code 0. The NIC waits for nobody: a slow
+reader loses frames. It says how many at the end, and so do the file
+(frame.drop_count, and its statistics) and tapsec counters.
 
---ring keeps the latest files of many, named as dumpcap names them:
+--ring keeps the latest of several files, named as dumpcap names them:
 FILE_00001_20260102030405.pcapng. With --headers what was opened is left out:
-the delivered frame is cut where it begins. What nobody had sealed stays.
+the delivered frame is cut where that begins. What was never sealed stays.
 
 --only, --sa, --spi and --host are as for replay; windows begin with the
-capture. For a filter in tcpdump's language put tcpdump -r - -w - EXPRESSION
-behind.`,
+capture. For a filter in tcpdump's language, pipe it into
+tcpdump -r - -w - EXPRESSION.`,
 		Example: `  tapsec capture --from /run/tapsec.sock -w trace.pcapng
   tapsec capture --from nic.sock -w - | wireshark -k -i -
   tapsec capture --from nic.sock --only failed -w failed.pcapng
@@ -67,25 +67,25 @@ behind.`,
 	f := cmd.Flags()
 	f.StringVarP(&to.Path, "write", "w", "", "write pcapng to this `FILE`; - is standard output")
 	f.IntVar(&to.Keep, "ring", 0, "keep the latest `NUMBER` of files")
-	f.TextVar(&to.Size, "size", dump.Size(0), "begin another file after so many `BYTES`, as 100M (default with --ring: 100M)")
-	f.IntVar(&frames.Snap, "snaplen", 0, "take so many `BYTES` of each frame")
+	f.TextVar(&to.Size, "size", dump.Size(0), "begin another file after this many `BYTES`, such as 100M (default with --ring: 100M)")
+	f.IntVar(&frames.Snap, "snaplen", 0, "take this many `BYTES` of each frame")
 	f.BoolVar(&frames.NoOpened, "headers", false, "leave out what was opened in the frames")
 	_ = cmd.MarkFlagFilename("write", "pcapng")
 	return cmd
 }
 
-// captureTo checks and completes where a capture goes.
+// captureTo checks where a capture goes, and fills in defaults.
 func captureTo(to *dump.Options) error {
 	const usual = 100 << 20
 	switch {
 	case to.Path == "":
-		return errors.New("say where the capture goes: -w FILE, or -w - for a pipe, as to wireshark -k -i -")
+		return errors.New("say where the capture goes: -w FILE, or -w - for a pipe, such as to wireshark -k -i -")
 	case to.Keep < 0:
 		return fmt.Errorf("--ring: expected a number of files, found %d", to.Keep)
 	case to.Path == "-" && (to.Keep > 0 || to.Size > 0):
 		return errors.New("--ring and --size are for files, and -w - is a pipe")
 	case to.Path == "-" && console.IsTerminal(to.Out):
-		return errors.New("-w - would write pcapng to a terminal: put | wireshark -k -i - or | tshark -r - behind it")
+		return errors.New("-w - would write pcapng to a terminal: add | wireshark -k -i - or | tshark -r -")
 	case to.Keep > 0 && to.Size == 0:
 		to.Size = usual
 	}
@@ -97,11 +97,11 @@ func newTrace() *cobra.Command {
 	cmd := o.does(&cobra.Command{
 		Use:   "trace --from SOCKET [--count 20]",
 		Short: "Say of the frames of a running NIC what each stage finds",
-		Long: `trace tells of frames while a tapsec that runs with --control SOCKET and has the
-NIC judges them: what explain says of a frame of a capture, in short. The NIC
-itself is asked, beside the frames, so no keys leave it. It goes on until it is
-interrupted, has told of --count frames, or the NIC ends. Frames that came
-faster than they were told of are left out, and counted.
+		Long: `trace explains frames while a tapsec that runs with --control SOCKET and has the
+NIC judges them: what explain says of a captured frame, in short. The NIC itself
+explains them, beside its work, so no keys leave it. It continues until it is
+interrupted, has explained --count frames, or the NIC ends. Frames that come
+too fast to be explained are left out, and counted.
 
 A frame's number is that on its queue. --json prints an object on each line,
 with all that explain --json says (docs/json.md).`,
@@ -146,13 +146,13 @@ func printTraced(out io.Writer, line []byte, asJSON, colour bool) error {
 	return one.Text(out, colour)
 }
 
-// watchFlags say which frames of a running NIC are meant.
+// watchFlags choose frames of a running NIC.
 func watchFlags(cmd *cobra.Command, frames *control.Frames) {
 	f := cmd.Flags()
 	f.StringSliceVar(&frames.Only, "only", nil, "only these `KINDS` of frames: "+strings.Join(inspect.Kinds(), ","))
 	f.StringArrayVar(&frames.SAs, "sa", nil, "only frames of the SA `NAME`, or several")
 	f.StringSliceVar(&frames.SPIs, "spi", nil, "only frames with this `SPI`, or several")
 	f.StringSliceVar(&frames.Hosts, "host", nil, "only frames from or to this `ADDRESS`, outside or in a tunnel that was opened, or several")
-	f.Uint64Var(&frames.Count, "count", 0, "end after this `NUMBER` of frames (default: go on)")
+	f.Uint64Var(&frames.Count, "count", 0, "end after this `NUMBER` of frames (default: never)")
 	_ = cmd.RegisterFlagCompletionFunc("only", fixed(inspect.Kinds()...))
 }

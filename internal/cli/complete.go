@@ -12,12 +12,12 @@ import (
 	"tapsec/sa"
 )
 
-// fixed completes from a list that the machine has no part in.
+// fixed completes from a fixed list.
 func fixed(names ...cobra.Completion) cobra.CompletionFunc {
 	return cobra.FixedCompletions(names, cobra.ShellCompDirectiveNoFileComp)
 }
 
-// completeFlags tells the shell what the flags take that several commands have.
+// completeFlags completes the flags that several commands have.
 func completeFlags(cmd *cobra.Command) {
 	// Errors would say that there is no such flag.
 	_ = cmd.MarkFlagFilename("config", "yaml", "yml", "json")
@@ -33,8 +33,8 @@ func completeFlags(cmd *cobra.Command) {
 	}
 }
 
-// completeSA completes the one name of an SA of the running appliance that a command
-// takes. One that does not answer has none.
+// completeSA completes the name of an SA of the running appliance, for a command that takes
+// one. An appliance that does not answer has none.
 func (o *asked) completeSA(_ *cobra.Command, given []string, _ string) (names []cobra.Completion, _ cobra.ShellCompDirective) {
 	if len(given) > 0 {
 		return nil, cobra.ShellCompDirectiveNoFileComp
@@ -42,7 +42,7 @@ func (o *asked) completeSA(_ *cobra.Command, given []string, _ string) (names []
 	return o.completeSAs()
 }
 
-// completeFlagSA does so for a flag.
+// completeFlagSA does the same for a flag.
 func (o *asked) completeFlagSA(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	return o.completeSAs()
 }

@@ -32,22 +32,22 @@ func newConformance() *cobra.Command {
 		Use:   "conformance",
 		Short: "Judge a NIC by the contract's table and by the packets of others",
 		Long: `conformance sends a frame for each row of the contract's table, and the packets
-of RFCs and of other implementations, good and damaged, into a NIC, and holds
-what comes to the host against what must: the word, the reason, what is told of
-each IPsec header, and the bytes. Each case says who asks for it.
+of RFCs and of other implementations, good and damaged, into a NIC, and compares
+what comes to the host with what must come: the word, the reason, what is said
+of each IPsec header, and the bytes. Each case says who asks for it.
 
-The NIC is this program's: on TAPs in a network that ends with the command, or,
-with --memory or where no TAP can be had, the pipeline alone. With --wire and
+The NIC is this program's: on TAPs in a network that ends with the command or,
+with --memory or if there can be no TAP, the pipeline alone. With --wire and
 --host it is whatever stands between two interfaces and annotates as
-docs/trailer.md says. That NIC has to be readied for each setup: --configure
+docs/trailer.md says. That NIC has to be prepared for each setup: --configure
 names a command that is run with a setup's configuration as its argument, and
-comes back when the NIC is ready; --write-setups shows these files.
+returns when the NIC is ready; --write-setups shows these files.
 
 Exit code 0: all cases passed, or could not be run; 4: some failed.`,
 		Example: `  tapsec conformance
   tapsec conformance --junit >report.xml
   tapsec conformance --wire veth0 --host veth1 --configure ./restart-my-nic
-  tapsec conformance --wire veth0 --host veth1 --setup layers  # readied by hand`,
+  tapsec conformance --wire veth0 --host veth1 --setup layers  # set up by hand`,
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return judge(cmd, o)
@@ -58,8 +58,8 @@ Exit code 0: all cases passed, or could not be run; 4: some failed.`,
 	f.BoolVar(&o.Memory, "memory", false, "judge this program's pipeline alone, in memory")
 	f.StringVar(&o.Wire, "wire", "", "judge another NIC: send out of interface `NAME`")
 	f.StringVar(&o.Host, "host", "", "and receive on interface `NAME`")
-	f.StringVar(&o.Configure, "configure", "", "`COMMAND` that readies that NIC; the shell runs it with a configuration file as argument")
-	f.DurationVar(&o.Wait, "wait", time.Second, "`TIME` for which that NIC may keep a frame, up to 1m")
+	f.StringVar(&o.Configure, "configure", "", "`COMMAND` that prepares that NIC; the shell runs it with a configuration file as argument")
+	f.DurationVar(&o.Wait, "wait", time.Second, "`TIME` that the NIC may keep a frame for, up to 1m")
 	f.StringSliceVar(&o.setups, "setup", nil, "only the cases of the setups with these `NAMES`")
 	_ = cmd.RegisterFlagCompletionFunc("setup", completeSetups)
 	f.StringVar(&o.write, "write-setups", "", "write the setups' configurations to this `FOLDER`, and judge nothing")

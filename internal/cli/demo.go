@@ -32,12 +32,12 @@ func newDemo() *cobra.Command {
 TAPs there, sends one frame for each row of the contract's table into the wire
 TAP, and shows what arrives on the host TAP. A few seconds of mixed traffic
 follow, and then the whole system: two hosts, a wire between them, and NIC and
-transport that let nothing bad through. Root is not needed where the kernel
-grants user namespaces; where no TAP can be had, the same frames go through the
+transport that let nothing bad through. Root is not needed if the kernel grants
+user namespaces; if there can be no TAP, the same frames go through the
 pipeline in memory.
 
 The first line says which rig it is. Exit code 4 means that an answer was not
-the expected one.`,
+as expected.`,
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.out = cmd.OutOrStdout()
@@ -52,8 +52,8 @@ the expected one.`,
 	return cmd
 }
 
-// demo finds a rig and shows the table in it: inside one it is at work already,
-// outside it runs itself again in one. What is missing for that leaves memory.
+// demo shows the table in a rig. Outside one it runs itself again in a rig or, if there
+// can be none, in memory.
 func demo(cmd *cobra.Command, o demoOptions) error {
 	switch {
 	case rig.Inside():

@@ -12,10 +12,10 @@ import (
 func newDissector() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dissector",
-		Short: "Let Wireshark and tshark read the verdicts behind frames",
+		Short: "Let Wireshark and tshark read the verdicts after frames",
 		Long: `A dissector in Lua shows word, reason and records of each trailer, as fields to
 filter by (tapsec.verdict, tapsec.reason, tapsec.spi, tapsec.seq ...), marks
-failed frames, and dissects what the NIC has opened.`,
+failed frames, and dissects what the NIC opened.`,
 		Example: `  tapsec dissector install
   tshark -r host0.pcap -Y 'tapsec.verdict == "FAILED"'
   tapsec dissector print > t.lua && tshark -X lua_script:t.lua -r host0.pcap`,
@@ -27,12 +27,12 @@ failed frames, and dissects what the NIC has opened.`,
 		Use:   "install",
 		Short: "Put the dissector where Wireshark looks for it",
 		Long: `install writes tapsec.lua into the folder of your own Wireshark plugins, or into
-the one that is given. It replaces an older one.`,
+the given one. It replaces an older version.`,
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path, err := dissector.Install(to)
 			if err == nil {
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\nWireshark reads it when it is started the next time.\n", path)
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\nWireshark reads it when it starts the next time.\n", path)
 			}
 			return err
 		},

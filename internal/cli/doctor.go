@@ -18,7 +18,7 @@ func newDoctor() *cobra.Command {
 		Short: "Say what this machine lacks for run and demo, and what to do",
 		Long: `doctor looks at everything that the appliance needs or can stumble over, and
 changes nothing. Lines marked NO keep run or demo from working; a note matters
-only to what it speaks of. Exit code 0: both work; 1: one of them does not.`,
+only for what it mentions. Exit code 0: both work; 1: one of them does not.`,
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			d := doctor.Diagnose()
@@ -34,5 +34,5 @@ func diagnosed(d doctor.Diagnosis) error {
 	if d.Run && d.Demo {
 		return nil
 	}
-	return exit.Mark(exit.Machine, errors.New("something is missing; what to do stands beside it"))
+	return exit.Mark(exit.Machine, errors.New("something is missing; the lines above say what to do"))
 }

@@ -22,10 +22,10 @@ func newEvents() *cobra.Command {
 		Short: "Show what has happened to a running appliance and its SAs",
 		Long: `events shows the last events of a tapsec that runs with --control PATH: SAs that
 came, went, failed for the first time or expired, storms of failures, interfaces
-that went down. With --follow it goes on until it is interrupted or that program
-ends. Whoever reads too slowly loses events, and is told how many; the appliance
-waits for nobody. --json prints an object on each line. docs/events.md has the
-list of all events.`,
+that went down. With --follow it continues until it is interrupted or that
+program ends. A reader that is too slow loses events, and is told how many; the
+appliance waits for nobody. --json prints an object on each line. docs/events.md
+lists all events.`,
 		Example: `  tapsec events --follow
   tapsec events --follow --last 0 --json | jq 'select(.event == "sa-failed")'`,
 		Args: args(0),
@@ -54,12 +54,12 @@ list of all events.`,
 		return nil
 	})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON and nothing else")
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what comes")
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "continue with new events")
 	cmd.Flags().IntVar(&last, "last", 100, "begin with the last `NUMBER` of events")
 	return cmd
 }
 
-// printEvent prints an event as a line, which is broken where a terminal ends.
+// printEvent prints an event as a line, broken to fit a terminal.
 func printEvent(out io.Writer, asJSON bool, e *control.Event) error {
 	if asJSON {
 		return json.NewEncoder(out).Encode(e)

@@ -11,8 +11,8 @@ func newExplain() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain [-c FILE | -k FILE] CAPTURE[:N]",
 		Short: "Say of one frame what each stage found, and which bytes decided",
-		Long: `explain leads a capture through the appliance, as replay does, and tells all
-that there is to tell of frame N: the bytes that decided, what each stage looked
+		Long: `explain passes a capture through the appliance, as replay does, and tells all
+there is to tell about frame N: the bytes that decided, what each stage looked
 up, found and compared, the ICV found and the one computed, the row of the
 contract and the clause of the RFC, near misses, the SA's frames around it, and
 what others would call it. Without N it is the first frame that failed, else the

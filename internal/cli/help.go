@@ -17,7 +17,7 @@ func helpOnReasons(root *cobra.Command) {
 		panic("cli: " + err.Error())
 	}
 	help.Use = "help [COMMAND | REASON]"
-	help.Long = "Help about a command, or about a reason that logs, replay and explain name: its\ncause, how to confirm it, and what to do."
+	help.Long = "Help on a command, or on a reason that logs, replay and explain name: its cause,\nhow to confirm it, and what to do."
 	ofCommand := help.Run
 	help.Run = func(cmd *cobra.Command, given []string) {
 		text := ""

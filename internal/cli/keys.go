@@ -28,13 +28,13 @@ in another form: yaml, the configuration of tapsec; xfrm, commands that make
 them in Linux; esp_sa, the table of that name in a Wireshark profile. It reads a
 configuration, the output of ip xfrm state or ip xfrm monitor, a script with
 commands ip xfrm state add, the output of setkey -D or of FortiGate's diagnose
-vpn tunnel list, an esp_sa table, or the log of strongSwan's charon, where that
-has chd = 4. Oldest first: of several SAs that fit, the last one seals. Of
+vpn tunnel list, an esp_sa table, or the log of strongSwan's charon with
+chd = 4. SAs come oldest first: of several that fit, the last one seals. For
 ip xfrm monitor it says which SAs ended, with -t also when; replay heeds that.
 
 What it prints are keys. -o makes a file that nobody else can read, and never
-overwrites one. What the form cannot hold of an SA is said on standard error, a
-kind to a line; names are tapsec's own and stay behind in the other forms.`,
+overwrites one. Standard error says what the form cannot hold, a line for each
+kind; names are tapsec's own, and the other forms lose them.`,
 		Example: `  ip xfrm state | tapsec keys - -o site.yaml
   tapsec keys --to esp_sa site.yaml >> ~/.config/wireshark/esp_sa
   tapsec keys --to xfrm site.yaml | ssh router sh`,

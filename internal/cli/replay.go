@@ -23,37 +23,36 @@ func newReplay() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay [-c FILE | -k FILE] IN.pcap",
 		Short: "Say what happened to each frame of a capture, and why",
-		Long: `replay leads every frame of a capture through the appliance, without a TAP and
+		Long: `replay passes every frame of a capture through the appliance, without a TAP and
 without privileges. The SAs come from a configuration (-c), or from what another
 tool knows (-k): the text of ip xfrm state, a Wireshark esp_sa table, the log of
 strongSwan's charon with filelog { chd = 4 }, or a configuration. IN and the key
-file may be - for standard input. Without both they are those that the capture
-carries: -o FILE --with-keys writes one with its frames as they came, which
-needs no other file, and which nobody should get who must not have the keys.
+file may be - for standard input. Without -c and -k the capture's own SAs are
+used: -o FILE --with-keys writes such a capture, with the frames as they came.
+It needs no other file; give it to nobody who must not have the keys.
 
-A frame's verdict is "good" where every portion checked is; "good, both" where
-these are a tunnel and a transport portion; "FAILED" where a check was not
-passed; "left alone" where nothing was checked; "not judged" where the capture
-lacks the end of a frame, so that nobody can check it. Behind it stand the
-frame's number, its time in UTC and its addresses. "replayed" is a frame that a
-window of the SA's size refuses, "late" one whose number is new but not the
-highest; both are the transport's affair, and the verdict stays.
+A frame's verdict is "good" if every portion checked is good; "good, both" if
+those are a tunnel and a transport portion; "FAILED" if a check failed; "left
+alone" if nothing was checked; "not judged" if the capture lacks the end of the
+frame, so that it cannot be checked. After it come the frame's number, its time
+in UTC and its addresses. "replayed" is a frame that a window of the SA's size
+refuses, "late" one whose number is new but not the highest; both are for the
+transport to judge, and the verdict stays.
 
-At the end comes the account of each SA, also of headers that no SA matches:
-frames good, failed and left alone; numbers lost and doubled, and those that
-came late; beneath them the smallest window that would have lost nothing, and
-which SA followed. It goes to standard error, with --summary-only to standard
-output.
+At the end comes the account of each SA, and of headers that no SA matches:
+frames good, failed and left alone; numbers lost, doubled and late; beneath them
+the smallest window that would have lost nothing, and which SA followed. It goes
+to standard error, with --summary-only to standard output.
 
 --sa, --spi and --host choose the frames that count: others appear nowhere.
 --only chooses which of these are printed and written; the account has them all.
-For a filter in tcpdump's language put tcpdump -r IN -w - EXPRESSION in front.
+For a filter in tcpdump's language, pipe in tcpdump -r IN -w - EXPRESSION.
 
 --expect all-good demands that every frame with AH or ESP is good, and that
 there is one. --expect FILE demands what FILE says: the JSON of --summary-only
---json, or a part of it. Exit code 4 says that something was otherwise, and
-what; without --expect 0 says that the capture was read to its end, whatever the
-verdicts.`,
+--json, or a part of it. With exit code 4 something was different, and the error
+says what; without --expect, 0 means that the capture was read to its end,
+whatever the verdicts.`,
 		Example: `  ip xfrm state | tapsec replay -k - trace.pcap
   tapsec replay -c site.yaml trace.pcap --only failed,not-judged
   tapsec replay -c site.yaml trace.pcap --summary-only --expect all-good
@@ -69,16 +68,16 @@ verdicts.`,
 	o.flags(cmd)
 	f := cmd.Flags()
 	f.TextVar(&o.Form, "form", configs.Form(""), "`FORM` of the frames: inplace, as on the wire, or decap, opened headers taken off (default: the configuration's)")
-	f.TextVar(&o.Annotate, "annotate", configs.Annotate(""), "`WHAT` stands behind each written frame: trailer, the verdict, or none (default: the configuration's)")
+	f.TextVar(&o.Annotate, "annotate", configs.Annotate(""), "`WHAT` follows each written frame: trailer, the verdict, or none (default: the configuration's)")
 	completeFlags(cmd)
 	return cmd
 }
 
-// flags are those that need no reading.
+// flags are those of replay that show does not have, and those that both have.
 func (o *reviewFlags) flags(cmd *cobra.Command) {
 	o.sources(cmd)
 	f := cmd.Flags()
-	f.StringVarP(&o.Out, "output", "o", "", "write the capture anew with the frames as delivered to this pcapng `FILE`; - is standard output")
+	f.StringVarP(&o.Out, "output", "o", "", "write the capture, with the frames as delivered, to this pcapng `FILE`; - is standard output")
 	f.BoolVar(&o.WithKeys, "with-keys", false, "put the SAs into the file of -o, keys included, and leave the frames as they came")
 	o.selection(cmd)
 }
@@ -90,16 +89,16 @@ func (o *reviewFlags) sources(cmd *cobra.Command) {
 	f.StringArrayVarP(&o.Keys, "keys", "k", nil, "`FILE` with SAs in another tool's form; may be given several times")
 }
 
-// selection are the flags that say what is told, and of which frames.
+// selection are the flags that say what is reported, and of which frames.
 func (o *reviewFlags) selection(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.BoolVar(&o.JSON, "json", false, "print one JSON object per frame and nothing else, or one of the sum (docs/json.md)")
+	f.BoolVar(&o.JSON, "json", false, "print one JSON object for each frame and nothing else, or one for the sum (docs/json.md)")
 	f.BoolVar(&o.SummaryOnly, "summary-only", false, "print the account of the SAs and nothing of each frame")
 	f.StringSliceVar(&o.Only, "only", nil, "print and write only these `KINDS` of frames: "+strings.Join(inspect.Kinds(), ","))
 	f.StringArrayVar(&o.SAs, "sa", nil, "only frames of the SA `NAME`, or several")
 	f.StringSliceVar(&o.SPIs, "spi", nil, "only frames with this `SPI`, or several")
-	f.StringSliceVar(&o.Hosts, "host", nil, "only frames from or to this `ADDRESS`, outside or in a tunnel that was opened, or several")
-	f.StringVar(&o.Expect, "expect", "", "end with exit code 4 unless all is `WHAT`: all-good, or as in a file")
+	f.StringSliceVar(&o.Hosts, "host", nil, "only frames from or to this `ADDRESS`, outside or in an opened tunnel, or several")
+	f.StringVar(&o.Expect, "expect", "", "end with exit code 4 unless everything is as `WHAT` says: all-good, or a file")
 	f.StringVar(&o.Report, "report", "", "write a page of what happened, for a browser, to this HTML `FILE`")
 	f.StringVar(&o.Color, "color", "auto", "colour of the verdicts `WHEN`: auto (on a terminal, without NO_COLOR), always or never")
 	_ = cmd.RegisterFlagCompletionFunc("only", fixed(inspect.Kinds()...))

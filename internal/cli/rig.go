@@ -13,11 +13,11 @@ func newRig() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "rig",
 		Short: "Two hosts, the NIC and the transport in a throw-away network",
-		Long: `rig puts two hosts up in namespaces of their own, joined by a wire. What a sends
-is sealed; before b stand the NIC and the transport. Nothing of it touches the
-machine's own network. Root is not needed where the kernel grants user
-namespaces and /dev/net/tun may be opened. Its files are in $XDG_RUNTIME_DIR,
-root's in /run, until it is taken down.`,
+		Long: `rig puts up two hosts in namespaces of their own, joined by a wire. What a sends
+is sealed; before b stand the NIC and the transport. Nothing touches the
+machine's own network. Root is not needed if the kernel grants user namespaces
+and /dev/net/tun may be opened. The rig's files are in $XDG_RUNTIME_DIR, for
+root in /run, until it is taken down.`,
 		Example: `  tapsec rig up
   tapsec rig exec a -- ping -c3 10.77.0.2
   tapsec rig exec nic -- tcpdump -ni wire0
@@ -46,8 +46,8 @@ func newRigDown() *cobra.Command {
 	return &cobra.Command{
 		Use:   "down [NAME]",
 		Short: "Take the rig down and leave nothing behind",
-		Long: `down ends every process in the rig, those that rig exec started too: they are
-asked to first, and killed after a second. A rig that died is cleared away.`,
+		Long: `down ends every process in the rig, also those that rig exec started: it asks
+them first, and kills them after a second. A rig that died is cleared away.`,
 		Args:              oneRig,
 		ValidArgsFunction: completeRigs,
 		RunE:              func(_ *cobra.Command, given []string) error { return rig.TakeDown(rigName(given)) },

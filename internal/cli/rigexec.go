@@ -30,8 +30,8 @@ func newRigExec() *cobra.Command {
 		Use:   "exec HOST [-- COMMAND...]",
 		Short: "Run a command in a host of the rig",
 		Long: `exec runs a command in host a, in host b, or in nic, the namespace between them
-where the wire is. Without a command it is your shell. The command takes the
-place of tapsec: terminal, signals and exit code are its own.`,
+where the wire is. Without a command it is your shell. The command replaces
+tapsec: terminal, signals and exit code are its own.`,
 		Example: `  tapsec rig exec a -- ping -c3 10.77.0.2
   tapsec rig exec nic -- tcpdump -ni wire0`,
 		Args: func(cmd *cobra.Command, given []string) error { return args(max(len(given), 1))(cmd, given) },

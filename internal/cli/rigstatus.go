@@ -16,7 +16,7 @@ func newRigStatus() *cobra.Command {
 		Use:   "status [NAME]",
 		Short: "Say which rigs are up and how they are",
 		Long: `status shows each rig, or the one named: its hosts, its programs, and what has
-ended. Exit code 0: all of it is up; 1: nothing is, or something has ended.`,
+ended. Exit code 0: everything is up; 1: nothing is, or something has ended.`,
 		Args:              oneRig,
 		ValidArgsFunction: completeRigs,
 		RunE: func(cmd *cobra.Command, given []string) error {

@@ -23,8 +23,8 @@ the background, and says how to enter the hosts. Several rigs may be up, each
 with a name.
 
 Without -c the configuration is configs/rig.yaml with fresh keys: IPv4 in
-transport mode inside a tunnel, IPv6 in transport mode. It lies in the rig's
-directory; change it and send SIGHUP, as up says.`,
+transport mode inside a tunnel, IPv6 in transport mode. It is in the rig's
+directory; change it and send SIGHUP, as up tells you.`,
 		Args: oneRig,
 		RunE: func(cmd *cobra.Command, given []string) error {
 			o.Name = rigName(given)
@@ -55,7 +55,7 @@ directory; change it and send SIGHUP, as up says.`,
 // be copied.
 func invocation() string {
 	self := os.Args[0]
-	if strings.Contains(self, "/go-build") { // of go run, and gone by then
+	if strings.Contains(self, "/go-build") { // made by go run, and gone by then
 		self = "go run ."
 	}
 	if os.Getenv("SUDO_COMMAND") != "" {

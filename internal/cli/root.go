@@ -109,14 +109,14 @@ func newRoot() *cobra.Command {
 		Use:   "tapsec",
 		Short: "A software NIC with IPsec receive offload, on TAP interfaces",
 		Long: `tapsec checks and decrypts AH and ESP on received frames as a NIC with IPsec
-task offload does, and hands on every frame with its verdict behind it.
+task offload does, and passes on every frame, followed by its verdict.
 
 Exit codes: 0 done, 1 the machine lacks something or failed, 2 a flag, a
 configuration or a capture is wrong, 3 an interface was deleted under the
 appliance, 4 a frame of demo, bench or conformance was not annotated as
 expected, a capture is not what replay --expect says, or shadow and the kernel
-differ; of a running appliance that was asked: 5 its SA table is full, 6 there
-is no such SA, 7 there is one already, 8 an SA is beyond the profile of the NIC.`,
+differ; when asking a running appliance: 5 its SA table is full, 6 there is no
+such SA, 7 there is one already, 8 an SA is beyond the profile of the NIC.`,
 		Version:       version(),
 		SilenceUsage:  true,
 		SilenceErrors: true,

@@ -18,10 +18,9 @@ func newSA() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "sa",
 		Short: "Add, delete and list the SAs of a running appliance",
-		Long: `sa drives the SAs of a tapsec that runs with --control PATH. What one request
-adds is in force all together or not at all, and frames go on meanwhile. SAs
-that were added stay until they are deleted or that program ends; a reload
-takes back what was done to those of its file.
+		Long: `sa manages the SAs of a tapsec that runs with --control PATH. A request adds all
+its SAs or none, while frames flow. Added SAs stay until they are deleted or
+that program ends; a reload undoes what was done to the SAs of its file.
 
 Exit codes: 2 the request is wrong, 5 the NIC's table is full, 6 there is no
 such SA, 7 there is one of that name or identity, 8 it is beyond the NIC's
@@ -37,7 +36,7 @@ type asked struct {
 	flag   string // that names the socket; empty: control
 }
 
-// does makes one whose work is f.
+// does makes a command that runs f with a client.
 func (o *asked) does(cmd *cobra.Command, f func(c *control.Client, cmd *cobra.Command, given []string) error) *cobra.Command {
 	cmd.Flags().StringVar(&o.socket, cmp.Or(o.flag, "control"), "/run/tapsec.sock", "control socket of the appliance at this `PATH`")
 	cmd.RunE = func(cmd *cobra.Command, given []string) error {
@@ -50,7 +49,7 @@ func (o *asked) does(cmd *cobra.Command, f func(c *control.Client, cmd *cobra.Co
 	return cmd
 }
 
-// shows makes one that prints the answer which f gets, if it gets one.
+// shows makes a command that prints what f returns, if anything.
 func (o *asked) shows(cmd *cobra.Command, f func(c *control.Client, cmd *cobra.Command, given []string) (document, error)) *cobra.Command {
 	asJSON := false
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON and nothing else")
@@ -69,9 +68,9 @@ func newSAAdd() *cobra.Command {
 		Use:   "add FILE",
 		Short: "Add SAs, all of FILE or none",
 		Long: `add reads SAs as a configuration has them from FILE, or from standard input
-where it is -: one entry, a list of them, or a document with sas. An AH entry
+if FILE is -: one entry, a list of them, or a document with sas. An AH entry
 may name the ESP entry beneath it (bundle); both are then one in the NIC. Key
-files are read here. One that is there already is an error: see import.`,
+files are read here. An SA that exists already is an error: see import.`,
 		Example: `  tapsec sa add - <<'EOF'
   {name: site, spi: 0x1001, dst: 192.0.2.1, protocol: esp, mode: tunnel,
    suite: aes128gcm16, encryption_key: file:site.key}
@@ -90,8 +89,8 @@ files are read here. One that is there already is an error: see import.`,
 	})
 }
 
-// addSAs adds the SAs of a configuration, and says what is unwise. The answer is what
-// was added, if there was any.
+// addSAs adds the SAs of a configuration, and prints its warnings. It returns what was
+// added, if anything.
 func addSAs(c *control.Client, cmd *cobra.Command, config *configs.Config) (document, error) {
 	config.Warn(cmd.ErrOrStderr())
 	if len(config.SAs) == 0 {
@@ -105,11 +104,11 @@ func newSAImport() *cobra.Command {
 	o := asked{}
 	return o.shows(&cobra.Command{
 		Use:   "import FILE",
-		Short: "Add the SAs of another tool's text that are not there yet",
+		Short: "Add the SAs of another tool's text that are missing",
 		Long: `import reads whatever tapsec keys reads, from FILE or from standard input
-where it is -, and adds the SAs that the appliance has not. SAs of which the
-text says that they have ended are left out. What the NIC cannot hold stays
-with the transport.`,
+if FILE is -, and adds the SAs that the appliance does not have. SAs that have
+ended according to the text are left out. What the NIC cannot hold stays with
+the transport.`,
 		Example: `  ip xfrm state | tapsec sa import -`,
 		Args:    args(1),
 	}, func(c *control.Client, cmd *cobra.Command, given []string) (document, error) {
@@ -130,8 +129,8 @@ func newSADelete() *cobra.Command {
 	cmd := o.does(&cobra.Command{
 		Use:   "delete NAME",
 		Short: "Delete an SA, and the other half of its bundle",
-		Long: `delete takes an SA out of force. Frames that were looked up before finish on
-it. With --nic-only a transport in the same process keeps it and goes on in
+		Long: `delete takes an SA out of force. Frames that were looked up before are finished
+on it. With --nic-only a transport in the same process keeps it and continues in
 software, as after a SaDeleteReq.`,
 		Args: args(1),
 	}, func(c *control.Client, _ *cobra.Command, given []string) error {
@@ -210,14 +209,14 @@ func newSAExport() *cobra.Command {
 	cmd := o.does(&cobra.Command{
 		Use:   "export",
 		Short: "Print the SAs in force as a configuration",
-		Long: `export prints the SAs in force, with the numbers that they have come to, as a
-configuration in JSON. --with-keys shows the keys, and only on a terminal;
---save writes them to a new file that nobody else can read. A program that
-starts with that file goes on where this one was, once this one has ended.`,
+		Long: `export prints the SAs in force, with the numbers they have reached, as a
+configuration in JSON. --with-keys shows the keys, but only on a terminal;
+--save writes them to a new file that nobody else can read. Once this program
+has ended, one that starts with that file continues where it was.`,
 		Args: args(0),
 	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
 		if withKeys && save == "" && !console.IsTerminal(cmd.OutOrStdout()) {
-			return inputError(errors.New("--with-keys shows keys on a terminal only; --save FILE makes a file of its owner's alone"))
+			return inputError(errors.New("--with-keys shows keys on a terminal only; --save FILE makes a file that only its owner can read"))
 		}
 		text, err := c.Export(withKeys || save != "")
 		if err != nil {

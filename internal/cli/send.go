@@ -16,13 +16,12 @@ func newSend() *cobra.Command {
 		Use:   "send -c FILE --stack STACK --out INTERFACE",
 		Short: "Be the peer: seal what a plain stack sends",
 		Long: `send is the other side of a test: what the kernel's stack sends on the TAP
---stack is sealed with the SAs of the configuration that go to others than its
-own addresses, and leaves by the interface --out, for instance the wire TAP of a
-tapsec run. Answers in clear go to the stack as they are; where the
-configuration has SAs to its own addresses, a NIC and a transport of its own
-open them.
+--stack is sealed with the configuration's SAs to addresses other than its own,
+and leaves through the interface --out, for instance the wire TAP of a tapsec
+run. Answers in clear go to the stack as they are; if the configuration has SAs
+to its own addresses, a NIC and a transport of its own open the rest.
 
-So two programs with the same file, and with the addresses of either side as
+So two programs with the same file, each with the addresses of its side as
 local, protect both directions. It is a test's sender, not an offloaded one.`,
 		Example: `  tapsec run -c rig.yaml --transport stack0 --stack-netns b &
   tapsec send -c rig.yaml --stack stack0 --stack-netns a --out wire0`,

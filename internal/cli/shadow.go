@@ -33,13 +33,13 @@ func newShadow() *cobra.Command {
 		Use:   "shadow INTERFACE",
 		Short: "Judge beside the kernel's IPsec, and compare with its counters",
 		Long: `shadow copies the frames that come to an interface for this machine, judges them
-by the SAs that the kernel has, and holds what it calls good or bad against what
-the kernel counted for each SA: that 12 frames were dropped, and that 12 have a
-wrong ICV. Traffic does not notice. It needs CAP_NET_RAW for the copies and
-CAP_NET_ADMIN for the SAs, whose keys stay in memory.
+by the kernel's SAs, and compares what it calls good or bad with what the kernel
+counted for each SA: that 12 frames were dropped, and that 12 have a wrong ICV.
+Traffic is not affected. It needs CAP_NET_RAW for the copies and CAP_NET_ADMIN
+for the SAs, whose keys stay in memory.
 
 It ends after --for, or with SIGINT, and then prints what it has seen. Exit code
-4 says that kernel and tapsec differ in an SA.`,
+4 means that kernel and tapsec differ on an SA.`,
 		Example: `  tapsec shadow eth0 --for 10s
   tapsec shadow eth0 --netns gateway --json | jq .sas`,
 		Args: args(1),
@@ -79,7 +79,7 @@ func (o *shadowOptions) run(cmd *cobra.Command, name string) error {
 		err = report.Print(cmd.OutOrStdout())
 	}
 	if err == nil && !report.Agrees {
-		err = exit.Mark(exit.Disagree, errors.New("kernel and tapsec differ in an SA"))
+		err = exit.Mark(exit.Disagree, errors.New("kernel and tapsec differ on an SA"))
 	}
 	return err
 }

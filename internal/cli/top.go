@@ -21,10 +21,9 @@ func newTop() *cobra.Command {
 		Use:   "top",
 		Short: "Watch a running appliance in a terminal",
 		Long: `top shows once a second what a tapsec that runs with --control PATH moves, how
-it judges, and its SAs: those first that fail, in red, then those with the most
-traffic, with their windows where the transport runs. e explains why frames of
-the chosen SA are dropped; q ends it. NO_COLOR, or --no-color, has it do without
-colors.`,
+it judges, and its SAs: first those that fail, in red, then those with the most
+traffic, with their windows if the transport runs. e explains why frames of the
+chosen SA are dropped; q ends it. NO_COLOR, or --no-color, turns colors off.`,
 		Args: args(0),
 	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
 		if !term.IsTerminal(int(os.Stdin.Fd())) || !term.IsTerminal(int(os.Stdout.Fd())) {

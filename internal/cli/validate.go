@@ -16,16 +16,16 @@ func newValidate() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "validate [--json] FILE | --schema",
 		Short: "Check a configuration and name every mistake",
-		Long: `validate reads a configuration, or standard input where FILE is -, and names
-every mistake with line, column and field, and what is unwise. It shows no key.
+		Long: `validate reads a configuration, or standard input if FILE is -, and names every
+mistake with line, column and field, and what is unwise. It shows no key.
 
 With --json it prints one object instead: good, errors and warnings, each of
 these with file, line, col, field, text (the line, keys masked) and msg. The
-exit code is 2 where there are errors, as without.
+exit code is 2 if there are errors, as without --json.
 
 --schema prints the JSON schema of a configuration, for editors that complete
-and check. For the YAML language server, put a first line into the file: #
-yaml-language-server: $schema=tapsec.schema.json`,
+and check. For the YAML language server, the file's first line has to be
+# yaml-language-server: $schema=tapsec.schema.json`,
 		Args: func(cmd *cobra.Command, given []string) error {
 			if schema {
 				return args(0)(cmd, given)

@@ -20,12 +20,12 @@ func newVersion() *cobra.Command {
 	}
 }
 
-// release is the version of a build that was made to be given away: the linker sets
-// it to what git describe says (packaging/build).
+// release is the version of a released build: the linker sets it to what git describe says
+// (packaging/build).
 var release string
 
-// version is what the build knows of itself: its release, else the module's version
-// or commit, the Go release and the trailer's version.
+// version is what the build knows about itself: its release, or else the module's version or
+// commit; the Go release and the trailer's version.
 func version() string {
 	what := cmp.Or(release, "unknown build")
 	if info, ok := debug.ReadBuildInfo(); ok && release == "" {
