@@ -16,15 +16,15 @@ import (
 	"time"
 )
 
-// Frames says which of a NIC's frames somebody wants to see. The zero Frames are all.
+// Frames says which of a NIC's frames are wanted. The zero Frames are all.
 type Frames struct {
 	Only     []string // kinds: good, failed, left-alone, replayed, late
 	SAs      []string // names
 	SPIs     []string
 	Hosts    []string // addresses
-	Count    uint64   // of frames after which it ends; 0: it does not
-	Snap     int      // bytes of each frame at most; 0: all. Not of a trace
-	NoOpened bool     // without what was opened in them. Not of a trace
+	Count    uint64   // frames after which it ends; 0: never
+	Snap     int      // at most this many bytes of each frame; 0: all. Not for a trace
+	NoOpened bool     // without what was opened in them. Not for a trace
 }
 
 func (f *Frames) query() string {
@@ -46,14 +46,14 @@ const leaving = 10 * time.Second
 
 // Capture takes frames from the NIC: a stream of pcapng, which begins with the frames that come
 // now. When ctx ends the NIC sends what it has taken until then, and the stream ends with
-// io.EOF, as it does when the NIC ends. A program that was killed leaves io.ErrUnexpectedEOF.
-// Whoever reads slowly loses frames, which the stream counts.
+// io.EOF, as it does when the NIC ends. A killed program leaves io.ErrUnexpectedEOF. A slow
+// reader loses frames, which the stream counts.
 func (c *Client) Capture(ctx context.Context, f Frames) (io.ReadCloser, error) {
 	return c.stream(ctx, "capture?"+f.query())
 }
 
-// Trace explains frames while the NIC gets them: an object for each (docs/json.md). It ends as
-// Capture does.
+// Trace explains frames while the NIC receives them: an object for each (docs/json.md). It ends
+// as Capture does.
 func (c *Client) Trace(ctx context.Context, f Frames) iter.Seq2[json.RawMessage, error] {
 	return func(yield func(json.RawMessage, error) bool) {
 		in, err := c.stream(ctx, "trace?"+f.query())
@@ -77,7 +77,7 @@ func (c *Client) Trace(ctx context.Context, f Frames) iter.Seq2[json.RawMessage,
 	}
 }
 
-// stream asks for something that goes on. The end of ctx ends the request, not the answer.
+// stream asks for a stream. The end of ctx ends the request, not the answer.
 func (c *Client) stream(ctx context.Context, name string) (io.ReadCloser, error) {
 	var conn atomic.Pointer[net.UnixConn]
 	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -108,13 +108,13 @@ func (c *Client) stream(ctx context.Context, name string) (io.ReadCloser, error)
 	return &streaming{answer.Body, func() { stop(); cancel() }}, nil
 }
 
-// streaming is an answer that goes on.
+// streaming is an answer that is a stream.
 type streaming struct {
 	io.ReadCloser
 	end func()
 }
 
-// Close leaves, whatever is left.
+// Close ends the stream, whatever is left of it.
 func (s *streaming) Close() error {
 	s.end()
 	if err := s.ReadCloser.Close(); err != nil && !errors.Is(err, context.Canceled) {

@@ -216,7 +216,7 @@ func TestHostileRequests(t *testing.T) {
 		"a list":           {"POST", "/update", `[]`, 400, "cannot unmarshal array"},
 		"null":             {"POST", "/update", `null`, 400, `\"protocol\" is missing`},
 		"unknown field":    {"POST", "/update", `{` + good + `, "high": 1, "key": "00"}`, 400, `unknown field \"key\"`},
-		"more behind":      {"POST", "/update", `{` + good + `, "high": 1}{}`, 400, "more behind the object"},
+		"more behind":      {"POST", "/update", `{` + good + `, "high": 1}{}`, 400, "more after the object"},
 		"too long":         {"POST", "/update", `{` + good + `, "high": 1` + strings.Repeat(" ", maxBody) + `}`, 400, "too large"},
 		"much too long":    {"POST", "/update", strings.Repeat("[", 1<<22), 400, "too large"},
 		"long, then good":  {"POST", "/update", strings.Repeat(" ", maxBody) + `{` + good + `, "high": 1}`, 400, "too large"},

@@ -13,10 +13,10 @@ import (
 	"tapsec/internal/event"
 )
 
-// defaultEvents is how many of the last events are told of unless asked.
+// defaultEvents is how many of the last events are given unless the request says.
 const defaultEvents = 100
 
-// events answers with the last ones.
+// events answers with the last events.
 func (s *Server) events(r *http.Request) (any, error) {
 	last, err := queryNumber(r, "last", defaultEvents, event.Kept)
 	if err != nil {
@@ -29,8 +29,8 @@ func (s *Server) events(r *http.Request) (any, error) {
 	return control.Events{Events: all}, nil
 }
 
-// stream sends the last events and then those that come as server-sent events, until
-// the listener leaves, has as many as it asked for, or the server ends.
+// stream sends the last events and then new ones as server-sent events, until the
+// listener leaves, has as many as it asked for, or the server ends.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	last, err1 := queryNumber(r, "last", 0, event.Kept)
 	count, err2 := queryNumber(r, "count", 0, 1<<32)
@@ -55,7 +55,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	s.send(w, r, last, count)
 }
 
-// send sends events, those of before first; count 0 is no bound.
+// send sends events, earlier ones first; count 0 is no bound.
 func (s *Server) send(w http.ResponseWriter, r *http.Request, last, count uint64) {
 	place, sent := s.config.Events.Place(last), uint64(0)
 	for ended := false; ; {

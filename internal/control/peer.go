@@ -14,8 +14,8 @@ import (
 // peers accepts connections, and finds out whose they are.
 type peers struct{ *net.UnixListener }
 
-// peer is a connection from a user. In place of a Unix socket's remote address, which tells
-// nothing, it has the user: that passes through whatever wraps the connection.
+// peer is a connection from a user. Its remote address, which tells nothing for a Unix
+// socket, is the user: so that passes through whatever wraps the connection.
 type peer struct {
 	*net.UnixConn
 	uid user

@@ -101,7 +101,7 @@ type which struct {
 	Src      *netip.Addr  `json:"src"` // likewise
 }
 
-// ref makes the reference. The error names what is missing, or too much.
+// ref makes the reference. The error names what is missing, or one too many.
 func (w *which) ref() (control.Ref, error) {
 	const missing = "%q is missing, %s"
 	switch none := w.Protocol == nil && w.SPI == nil && w.Dst == nil && w.Src == nil; {
@@ -196,7 +196,7 @@ func decode(r *http.Request, v any) error {
 		return err
 	}
 	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("there is more behind the object")
+		return errors.New("there is more after the object")
 	}
 	return nil
 }

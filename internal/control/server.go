@@ -50,13 +50,13 @@ type SAs interface {
 // Config is what the socket shows and does. Several goroutines may call its functions and
 // methods at any time.
 type Config struct {
-	// Documents make what is encoded as JSON. Names are lower-case letters, digits and
-	// dashes. encoding/json shows only the length of an sa.Key.
+	// Documents return what is encoded as JSON. Names are lower-case letters, digits and dashes.
+	// encoding/json shows only the length of an sa.Key.
 	Documents map[string]func() any
 	SAs       SAs
 	Events    *event.Log // nil: there are none
 	Streams   map[string]Stream
-	Log       *slog.Logger // what the server lacks is said here; nil: nowhere
+	Log       *slog.Logger // gets what the server lacks; nil: nothing does
 }
 
 const (
@@ -79,9 +79,9 @@ type Server struct {
 	made   os.FileInfo // the socket, to recognise it
 	http   http.Server
 	ended  chan error
-	ending chan struct{} // closed when nobody is to follow events or streams any more
+	ending chan struct{} // closed when following events and streams has to end
 	follow chan struct{} // has one value for each follower
-	watch  chan struct{} // and one for each who reads a stream
+	watch  chan struct{} // has one value for each reader of a stream
 	once   sync.Once
 	err    error // of the first Close
 }

@@ -1,6 +1,6 @@
-// Package dump writes a capture that is under way into files, as dumpcap does: into one, into
-// one after the other of which the latest stay, or to a pipe. A file ends behind a whole frame,
-// whatever ends the capture but the death of this process.
+// Package dump writes a running capture to files, as dumpcap does: to one, to a series of which
+// the latest stay, or to a pipe. A file ends after a whole frame, whatever ends the capture,
+// except the death of this process.
 package dump
 
 import (
@@ -21,8 +21,8 @@ import (
 type Options struct {
 	Path string    // of the file; - is Out
 	Out  io.Writer // standard output
-	Size Size      // bytes of a file, after which another one begins; 0: there is one
-	Keep int       // so many of the latest files; 0: all
+	Size Size      // bytes after which another file begins; 0: there is only one
+	Keep int       // how many of the latest files stay; 0: all
 }
 
 // Sum is what was written, and what the capture says was lost.
@@ -30,15 +30,15 @@ type Sum struct {
 	Frames, Lost uint64
 }
 
-// flushed is how many bytes are written at once while more is there.
+// flushed is how many bytes are written at once while there are more.
 const flushed = 1 << 16
 
-// dump is a capture under way.
+// dump is a running capture.
 type dump struct {
 	options Options
 	sum     Sum
 	sides   int    // interfaces, one packet of a frame on each
-	head    []byte // with which each file begins
+	head    []byte // what each file begins with
 	frame   []byte // so far
 
 	out     io.Writer // nil before the first file, and between two
@@ -46,11 +46,11 @@ type dump struct {
 	done    int64     // bytes of the file, all of whole frames
 	waiting []byte    // to be written
 	number  int       // of the file
-	names   []string  // of those that stay
+	names   []string  // of the files that stay
 }
 
-// Copy writes a stream of the control socket until it ends. The error says why it cannot go
-// on; what was read until then is written.
+// Copy writes a stream from the control socket until it ends. The error says why it cannot
+// continue; what was read until then is written.
 func Copy(in io.Reader, o Options) (Sum, error) {
 	d := dump{options: o}
 	err := d.begin()
@@ -80,11 +80,11 @@ func (d *dump) copy(in *capture.Blocks) error {
 	}
 }
 
-// block takes one block. A frame's packets are kept until all of them are there.
+// block takes one block. A frame's packets are kept until all of them have come.
 func (d *dump) block(b capture.Block) error {
 	if b.Heads() {
 		if d.sides++; len(d.head) == 0 {
-			d.sides = 0 // the section is no interface
+			d.sides = 0 // the section block is no interface
 		}
 		d.head = append(d.head, b...)
 		d.waiting = append(d.waiting, b...)
@@ -105,7 +105,7 @@ func (d *dump) block(b capture.Block) error {
 	return d.put(b)
 }
 
-// put adds what belongs together, in a file of its own if this one is full.
+// put adds blocks that belong together, to the next file if this one is full.
 func (d *dump) put(b []byte) error {
 	now := d.done + int64(len(d.waiting))
 	if d.options.Size > 0 && now > int64(len(d.head)) && now+int64(len(b)) > int64(d.options.Size) {
@@ -129,7 +129,7 @@ func (d *dump) begin() error {
 		d.number++
 		path = Name(path, d.number, time.Now())
 	}
-	file, err := (files.Inputs{}).Create("-w", path, 0o600) // opened packets are its owner's alone
+	file, err := (files.Inputs{}).Create("-w", path, 0o600) // only the owner may read opened packets
 	if err != nil {
 		return err
 	}
@@ -144,8 +144,8 @@ func (d *dump) begin() error {
 	return err
 }
 
-// Name is that of a file of several, as dumpcap has it: its number and when it was begun, in
-// front of the extension.
+// Name is the name of a file in a series, as dumpcap has it: with its number and the time it
+// was begun before the extension.
 func Name(path string, number int, begun time.Time) string {
 	ext := filepath.Ext(path)
 	return fmt.Sprintf("%s_%05d_%s%s", strings.TrimSuffix(path, ext), number, begun.Format("20060102150405"), ext)
@@ -167,7 +167,7 @@ func (d *dump) flush() error {
 		err = errors.Join(err, d.file.Truncate(d.done))
 	}
 	if errors.Is(err, syscall.EPIPE) {
-		err = fmt.Errorf("-w %s: its reader has left after %d frames or fewer", d.options.Path, d.sum.Frames)
+		err = fmt.Errorf("-w %s: its reader left after at most %d frames", d.options.Path, d.sum.Frames)
 	}
 	return err
 }

@@ -8,7 +8,8 @@ import (
 	"tapsec/sa"
 )
 
-// Size is bytes; its text may end in k, M or G, for 2^10, 2^20 and 2^30.
+// Size is a number of bytes; its text may end in k, M or G, for 2^10, 2^20 and
+// 2^30.
 type Size int64
 
 const least = 1 << 16 // the head and the longest frame
@@ -27,7 +28,7 @@ func (s *Size) UnmarshalText(text []byte) error {
 	}
 	n, err := strconv.ParseInt(digits, 10, 32)
 	if err != nil || n<<shift < least {
-		return fmt.Errorf("expected bytes, 64k at least, such as 100M, found %s", sa.Quote(string(text)))
+		return fmt.Errorf("expected bytes, at least 64k, such as 100M, found %s", sa.Quote(string(text)))
 	}
 	*s = Size(n << shift)
 	return nil

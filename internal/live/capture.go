@@ -30,11 +30,11 @@ type capturing struct {
 	at      int64
 }
 
-// Capture makes a capture in pcapng of what a request asks for. A frame is two packets, one
-// of the wire's interface as it came and one of the host's as it is delivered. Both have the
-// comment that replay -o writes, and the same packet number: that of the frame on its queue,
-// with the queue in the upper 16 bits. Counts follow at least once a second while frames come,
-// and at the end. The error names an SA that is not there.
+// Capture makes a capture in pcapng of what a request asks for. A frame is two packets: on the
+// wire's interface as it came, and on the host's as it is delivered. Both have the comment
+// that replay -o writes, and the same packet number: that of the frame on its queue, with the
+// queue in the upper 16 bits. Counts follow at least once a second while frames come, and at
+// the end. The error names an SA that does not exist.
 func (n *NIC) Capture(r Request) (View, error) {
 	v, err := n.view(r)
 	if err != nil {
@@ -107,7 +107,7 @@ func (c *capturing) packet(side int, frame []byte, reach int, comment string, m 
 	return c.file.Marked(side, c.pair.Trailer.Time(), frame[:reach], comment, &m)
 }
 
-// count writes the counts, if they are others than a second ago.
+// count writes the counts, if they have changed since a second ago.
 func (c *capturing) count(now int64) error {
 	counts := c.reader.Counts()
 	if now-c.at < int64(time.Second) || counts == c.counted && c.at > 0 {
@@ -122,7 +122,7 @@ func (c *capturing) count(now int64) error {
 	return nil
 }
 
-// sealed is how many bytes of a delivered frame stand before what was opened in it.
+// sealed is how many bytes of a delivered frame precede what was opened in it.
 func sealed(body []byte, t *status.Trailer) int {
 	if t.Removed > 0 {
 		_, l3, _ := wire.Ethernet(body)

@@ -9,21 +9,21 @@ import (
 	"tapsec/pipeline"
 )
 
-// NIC is the running NIC that is looked at. Several goroutines may use it.
+// NIC is the running NIC being watched. Several goroutines may use it.
 type NIC struct {
 	Tap        *Tap
 	SAD        *pipeline.SAD
 	Aside      int               // a worker of the SAD that moves no frames
 	Bare       bool              // frames are delivered without their trailers
 	Wire, Host string            // names of its interfaces
-	Fate       func(Fate) string // a sentence; nil where nobody behind the NIC says anything
+	Fate       func(Fate) string // a sentence; nil if nobody behind the NIC says anything
 
-	mu   sync.Mutex // held by who uses what follows
+	mu   sync.Mutex // guards what follows
 	pipe *pipeline.Pipeline
 }
 
-// View sends what it sees to w until ctx ends, and then what was taken before. It calls flush
-// when nothing waits. The error is w's.
+// View sends what it sees to w until ctx ends, and then what it had taken by then. It calls
+// flush when nothing waits. The error is w's.
 type View func(ctx context.Context, w io.Writer, flush func() error) error
 
 // viewing is what captures and traces share.
@@ -34,10 +34,10 @@ type viewing struct {
 	watched *inspect.Watched
 	pair    Pair
 	told    uint64 // frames
-	lost    uint64 // frames before the next one that is told
+	lost    uint64 // frames missing before the next one
 }
 
-// view begins to take frames. The error names an SA that is not there.
+// view begins to take frames. The error names an SA that does not exist.
 func (n *NIC) view(r Request) (*viewing, error) {
 	watched, err := inspect.Watch(r.Filter, n.SAD)
 	if err != nil {
@@ -46,8 +46,8 @@ func (n *NIC) view(r Request) (*viewing, error) {
 	return &viewing{nic: n, request: r, watched: watched}, nil
 }
 
-// run calls tell with each frame that is wanted, quiet when none waits, and returns when ctx
-// has ended or there were as many as asked for.
+// run calls tell with each wanted frame, and quiet when none waits. It returns when ctx has
+// ended or there were as many frames as asked for.
 func (v *viewing) run(ctx context.Context, tell func(comment []byte) error, quiet func() error) error {
 	v.reader = v.nic.Tap.Open(v.request.MayTake)
 	defer v.reader.Close()
@@ -79,7 +79,7 @@ func (v *viewing) run(ctx context.Context, tell func(comment []byte) error, quie
 	}
 }
 
-// fate says what became of the frame behind the NIC; empty: that is not known.
+// fate says what became of the frame behind the NIC; empty if that is unknown.
 func (v *viewing) fate() string {
 	if v.nic.Fate == nil {
 		return ""

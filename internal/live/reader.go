@@ -26,8 +26,7 @@ type Pair struct {
 	Lost       uint64 // frames of its queue that are missing before it
 }
 
-// Next copies the frame that was received first of those that wait, and reports whether
-// there is one.
+// Next copies the waiting frame that was received first, and reports whether there is one.
 func (r *Reader) Next(to *Pair) bool {
 	var from *ring
 	var earliest int64
@@ -68,8 +67,8 @@ func (r *Reader) wake() {
 	}
 }
 
-// Counts are those of the frames shown so far: all of them, those wanted, and of these the
-// ones that are lost.
+// Counts are the counts of the frames shown so far: all, those wanted, and how many of
+// these are lost.
 func (r *Reader) Counts() (c capture.Counts) {
 	for _, ring := range r.rings {
 		p := &ring.published
@@ -80,7 +79,7 @@ func (r *Reader) Counts() (c capture.Counts) {
 	return c
 }
 
-// Close ends it. What waits can still be read.
+// Close ends reading from the NIC. Frames that wait can still be read.
 func (r *Reader) Close() {
 	r.tap.change(func(all []*Reader) []*Reader {
 		n := slices.Index(all, r)

@@ -11,15 +11,15 @@ import (
 	"tapsec/sa"
 )
 
-// Request says what somebody wants to see.
+// Request says what a reader wants to see.
 type Request struct {
 	inspect.Filter
-	Count  uint64 // frames after which it ends; 0: it does not
-	Snap   int    // bytes of each frame at most; 0: all
+	Count  uint64 // frames after which it ends; 0: never
+	Snap   int    // at most this many bytes of each frame; 0: all
 	Sealed bool   // without what was opened
 }
 
-// ParseRequest reads a request from the query of a URL. Lists are several values, or one with
+// ParseRequest reads a request from the query of a URL. A list is several values, or one with
 // commas.
 func ParseRequest(query url.Values) (r Request, err error) {
 	list := func(name string) (all []string) {

@@ -6,8 +6,8 @@ import (
 	"tapsec/status"
 )
 
-// ring hands copies of frames from one worker to one reader. Neither waits for the other: the
-// worker leaves out what does not fit.
+// ring passes copies of frames from one worker to one reader. Neither waits for the other:
+// the worker leaves out what does not fit.
 type ring struct {
 	entries []entry // frame n at n % len
 	bytes   []byte  // of the frames, round and round
@@ -28,7 +28,7 @@ type ring struct {
 	read, freed atomic.Uint64 // frames and bytes that the reader is done with
 }
 
-// entry is a frame: its bytes as it came, and behind them those as it left.
+// entry is a frame: its bytes as it came, followed by those as it left.
 type entry struct {
 	from       uint64
 	came, left int // bytes
@@ -40,7 +40,7 @@ type entry struct {
 func newRing(size int) *ring {
 	r := &ring{entries: make([]entry, size/average), bytes: make([]byte, size)}
 	for i := 0; i < size; i += 4096 {
-		r.bytes[i] = 1 // so that no worker waits for the kernel to find a page
+		r.bytes[i] = 1 // so that no worker waits for the kernel to provide a page
 	}
 	for i := range r.entries {
 		r.entries[i].came = 0
@@ -82,7 +82,7 @@ func (r *ring) publish() {
 	p.next.Store(r.next)
 }
 
-// first is the oldest frame that was not taken; nil if there is none.
+// first is the oldest frame not yet taken; nil if there is none.
 func (r *ring) first() *entry {
 	n := r.read.Load()
 	if n == r.published.next.Load() {

@@ -1,9 +1,9 @@
 // Package live shows the frames of a running NIC to whoever asks, each as it came and as it
 // is delivered, with its verdict: as a capture (Capture) or explained (Trace).
 //
-// A worker copies frames into a Reader's memory and goes on; it waits for nobody. What does
+// A worker copies frames into a Reader's memory and continues; it waits for nobody. What does
 // not fit is lost to that Reader and counted. While nobody reads, a batch costs a worker one
-// look at a pointer. All else is done by the goroutine that reads.
+// look at a pointer. The reading goroutine does everything else.
 package live
 
 import (
@@ -20,16 +20,16 @@ import (
 const (
 	memory  = 8 << 20 // bytes of frames
 	minimum = 1 << 19 // of one queue, several of the longest frames
-	average = 1 << 10 // bytes of a frame both as it came and as it left, by which the number of frames is bounded
+	average = 1 << 10 // bytes of a frame as it came and as it left together, which bounds the number of frames
 )
 
-// Tap is where readers get at a NIC's frames. Several goroutines may use it.
+// Tap is where readers get a NIC's frames. Several goroutines may use it.
 type Tap struct {
 	queues  int
 	readers atomic.Pointer[[]*Reader] // nil: nobody reads
 
 	mu          sync.Mutex
-	taken, lost uint64 // frames, of readers that have closed
+	taken, lost uint64 // frames, of closed readers
 }
 
 // New makes the tap of a NIC with that many queues.
@@ -47,11 +47,11 @@ type Stage struct {
 	queue    int
 	pipeline *pipeline.Pipeline
 
-	readers []*Reader // of the batch in work
-	came    []byte    // the frame in work as it was received
+	readers []*Reader // of the current batch
+	came    []byte    // the current frame as it was received
 }
 
-// Batch is the pipeline's.
+// Batch is Batch of the pipeline.
 func (s *Stage) Batch(frames [][]byte) [][]byte {
 	if !s.Begin() {
 		return s.pipeline.Batch(frames)
@@ -65,8 +65,8 @@ func (s *Stage) Batch(frames [][]byte) [][]byte {
 	return frames
 }
 
-// Begin comes before the frames of a batch, and reports whether somebody reads. If so, each
-// is to go through Check, and End behind them.
+// Begin comes before the frames of a batch, and reports whether anybody reads. If so, each
+// frame must go through Check, and End must follow.
 func (s *Stage) Begin() bool {
 	readers := s.tap.readers.Load()
 	if readers == nil {
@@ -76,7 +76,7 @@ func (s *Stage) Begin() bool {
 	return true
 }
 
-// Check is the pipeline's, and gives the frame to those who want it.
+// Check is Check of the pipeline, and gives the frame to those who want it.
 func (s *Stage) Check(frame []byte) ([]byte, *status.Trailer) {
 	s.came = append(s.came[:0], frame...)
 	left, t := s.pipeline.Check(frame)
@@ -91,11 +91,11 @@ func (s *Stage) Check(frame []byte) ([]byte, *status.Trailer) {
 	return left, t
 }
 
-// Fate is what became of a frame behind the NIC, in the numbers of who says so. The zero Fate
-// is not known.
+// Fate is what became of a frame behind the NIC, as a number of whoever says so. The zero
+// Fate means unknown.
 type Fate struct{ Verdict, Reason uint8 }
 
-// Judged says what became of the frame that was checked last.
+// Judged says what became of the last frame checked.
 func (s *Stage) Judged(f Fate) {
 	for _, r := range s.readers {
 		if e := r.rings[s.queue].latest; e != nil {
@@ -104,7 +104,7 @@ func (s *Stage) Judged(f Fate) {
 	}
 }
 
-// End shows readers what they were given.
+// End shows readers the frames that they were given.
 func (s *Stage) End() {
 	for _, r := range s.readers {
 		r.rings[s.queue].publish()
@@ -112,7 +112,7 @@ func (s *Stage) End() {
 	}
 }
 
-// Open begins to read: from now on those frames that wants lets through. It is called on
+// Open begins to read, from now on, the frames that wants lets through. wants is called on
 // the frame path.
 func (t *Tap) Open(wants func(*status.Trailer) bool) *Reader {
 	r := &Reader{tap: t, wants: wants, woken: make(chan struct{}, 1)}
@@ -138,7 +138,7 @@ func (t *Tap) change(f func([]*Reader) []*Reader) {
 	t.readers.Store(&all)
 }
 
-// Counts are those of all readers so far: how many there are, and the frames that they
+// Counts are the counts of all readers so far: how many there are, and the frames that they
 // took and lost.
 func (t *Tap) Counts() (readers int, taken, lost uint64) {
 	t.mu.Lock()

@@ -13,7 +13,7 @@ import (
 )
 
 // Trace explains the frames that a request asks for: an object on each line. The error names
-// an SA that is not there.
+// an SA that does not exist.
 func (n *NIC) Trace(r Request) (View, error) {
 	v, err := n.view(r)
 	if err != nil {
@@ -37,7 +37,7 @@ func (n *NIC) Trace(r Request) (View, error) {
 	}, nil
 }
 
-// traced explains the frame at hand.
+// traced explains the current frame.
 func (v *viewing) traced() *explain.Traced {
 	t := &v.pair.Trailer
 	f := explain.Judged(int(t.Ordinal), v.nic.Wire, v.pair.Came, t, v.watched.Name, v.nic.tell)

@@ -1,5 +1,5 @@
-// Package serve is what the program's HTTP servers have in common, which answer beside the frames: few
-// clients at once, an outage of the machine's that passes, and one log.
+// Package serve is what the program's HTTP servers have in common: they answer beside the frames, a few
+// clients at once, survive passing shortages of the machine, and use one log.
 package serve
 
 import (
@@ -18,16 +18,16 @@ const (
 	silence      = time.Minute // between two lines about that
 )
 
-// Limit has a listener take so many clients at once; others wait. While one cannot be taken, for want of
-// descriptors or memory, it goes on trying, and ends only when it is closed.
+// Limit makes a listener accept that many clients at once; others wait. If it cannot accept one, for
+// lack of descriptors or memory, it keeps trying, and ends only when it is closed.
 func Limit(l net.Listener, clients int, to *slog.Logger) net.Listener {
 	return netutil.LimitListener(&patient{Listener: l, log: to}, clients)
 }
 
-// Log has what a server says of itself in the program's log.
+// Log puts what a server says about itself into the program's log.
 func Log(to *slog.Logger) *log.Logger { return slog.NewLogLogger(to.Handler(), slog.LevelWarn) }
 
-// patient is a listener whose failures pass. One goroutine accepts.
+// patient is a listener that survives failures. One goroutine accepts.
 type patient struct {
 	net.Listener
 	log  *slog.Logger
@@ -42,7 +42,7 @@ func (p *patient) Accept() (net.Conn, error) {
 		}
 		if time.Since(p.told) > silence {
 			p.told = time.Now()
-			p.log.Warn("a client cannot be taken now, and is to wait", "at", p.Addr().String(), "err", err)
+			p.log.Warn("a client cannot be accepted now, and has to wait", "at", p.Addr().String(), "err", err)
 		}
 		time.Sleep(pause)
 	}
