@@ -72,7 +72,7 @@ func newRigEnter() *cobra.Command {
 		Hidden: true,
 		Args:   func(cmd *cobra.Command, given []string) error { return args(max(len(given), 3))(cmd, given) },
 		RunE: func(_ *cobra.Command, given []string) error {
-			err := rig.Become(given[0], given[1], given[2:])
+			err := rig.ExecInside(given[0], given[1], given[2:])
 			code := exitNotRun
 			if errors.Is(err, exec.ErrNotFound) || errors.Is(err, fs.ErrNotExist) {
 				code = exitNotFound

@@ -12,7 +12,7 @@ import (
 const Default = "default"
 
 // WriteGuide says what is there and how to enter it, in commands that begin with self.
-func WriteGuide(out io.Writer, r *rig.Standing, self string) error {
+func WriteGuide(out io.Writer, r *rig.State, self string) error {
 	name := ""
 	if r.Name != Default {
 		name = " " + r.Name

@@ -47,27 +47,27 @@ func (o *Options) Check(profile string) (err error) {
 }
 
 // Up puts a rig up in the background. On an error nothing is left of it.
-func Up(ctx context.Context, o Options) (*rig.Standing, error) {
+func Up(ctx context.Context, o Options) (*rig.State, error) {
 	if err := rig.NeedsTUN(); err != nil {
 		return nil, err
 	}
-	seat, err := rig.Claim(o.Name)
+	lock, err := rig.Acquire(o.Name)
 	if err != nil {
 		return nil, err
 	}
-	plan := &rig.Standing{Name: o.Name, Config: o.Config, Hosts: Plan()}
+	plan := &rig.State{Name: o.Name, Config: o.Config, Hosts: Plan()}
 	if o.Config == "" {
-		plan.Config = filepath.Join(seat.Dir(), "rig.yaml")
+		plan.Config = filepath.Join(lock.Dir(), "rig.yaml")
 		err = os.WriteFile(plan.Config, configs.Rig(o.Profile, !o.ClearAnswers), 0o600)
 	}
-	plan.Programs = programs(seat.Dir(), plan.Config, &o)
+	plan.Programs = programs(lock.Dir(), plan.Config, &o)
 	if err == nil {
-		err = seat.Raise(ctx, plan, "rig", "supervise", seat.Dir())
+		err = lock.Start(ctx, plan, "rig", "supervise", lock.Dir())
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("rig %s: %w", o.Name, err), seat.Remove())
+		return nil, errors.Join(fmt.Errorf("rig %s: %w", o.Name, err), lock.Remove())
 	}
-	return plan, seat.Release()
+	return plan, lock.Release()
 }
 
 // programs run in the NIC's namespace, receivers first. Their control sockets and state

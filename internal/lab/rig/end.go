@@ -24,8 +24,8 @@ const (
 func TakeDown(name string) error {
 	s, err := Find(name)
 	if errors.Is(err, ErrDown) { // perhaps it never got as far as writing its state
-		if seat, held := hold(filepath.Join(home(), name), false); held == nil {
-			return errors.Join(err, seat.Remove())
+		if lock, held := hold(filepath.Join(home(), name), false); held == nil {
+			return errors.Join(err, lock.Remove())
 		}
 	}
 	if err != nil {
@@ -35,10 +35,10 @@ func TakeDown(name string) error {
 		if err := s.end(); err != nil {
 			return err
 		}
-		seat, err := hold(s.dir, false)
+		lock, err := hold(s.dir, false)
 		switch {
 		case err == nil:
-			return seat.Remove()
+			return lock.Remove()
 		case errors.Is(err, os.ErrNotExist): // whoever was putting it up has removed it
 			return nil
 		case !errors.Is(err, errTaken):
@@ -53,7 +53,7 @@ func TakeDown(name string) error {
 }
 
 // end ends every process of the rig. Guests, which its user started in it, are first asked to end.
-func (s *Standing) end() error {
+func (s *State) end() error {
 	if len(s.spaces("self")) > 0 && os.Getenv(idVar) == s.ID {
 		return fmt.Errorf("this is inside rig %s; leave it first", s.Name)
 	}
@@ -69,7 +69,7 @@ func (s *Standing) end() error {
 }
 
 // own returns the supervisor and the programs.
-func (s *Standing) own() []Process {
+func (s *State) own() []Process {
 	own := []Process{s.Supervisor}
 	for _, p := range s.Programs {
 		own = append(own, p.Process)
@@ -111,7 +111,7 @@ func tell(list func() ([]Process, error), within time.Duration, signals ...os.Si
 // processes finds the live ones: the rig's own, and all in its namespaces. The kernel reuses the numbers of
 // namespaces that are gone, so a namespace is only the rig's if a process in it was started with the rig's
 // ID.
-func (s *Standing) processes() ([]Process, error) {
+func (s *State) processes() ([]Process, error) {
 	all, err := pids()
 	if err != nil {
 		return nil, err
@@ -143,7 +143,7 @@ func (s *Standing) processes() ([]Process, error) {
 }
 
 // spaces returns those namespaces of a process that have the numbers of the rig's.
-func (s *Standing) spaces(pid string) []string {
+func (s *State) spaces(pid string) []string {
 	var ours []string
 	for _, kind := range []string{"net", "mnt"} {
 		name := space(pid, kind)

@@ -21,11 +21,11 @@ var ErrDied = errors.New("has died")
 
 // Enter turns this process into a command inside one of the rig's hosts, in its present directory; without a
 // command, into the user's shell. To get there it runs this very program with the arguments via, host,
-// directory, "--" and the command, which must call Become. It returns only on an error.
+// directory, "--" and the command, which must call ExecInside. It returns only on an error.
 //
 // A process with threads cannot join another user namespace, so nsenter(1) does it. It replaces this process
 // and is replaced in turn, so terminal, signals and exit code are the command's own.
-func (s *Standing) Enter(host string, command []string, via ...string) error {
+func (s *State) Enter(host string, command []string, via ...string) error {
 	i := slices.IndexFunc(s.Hosts, func(h Host) bool { return h.Name == host })
 	switch {
 	case i < 0:
@@ -64,10 +64,10 @@ func (s *Standing) Enter(host string, command []string, via ...string) error {
 	return fmt.Errorf("run %s: %w", nsenter, err)
 }
 
-// Become turns this process, which Enter brought into a host, into a command there, in a directory. For the
+// ExecInside turns this process, which Enter brought into a host, into a command there, in a directory. For the
 // command the machine has the host's name, so that a shell's prompt shows it. It returns only on an error,
 // which wraps exec.ErrNotFound if there is no such command.
-func Become(host, dir string, command []string) error {
+func ExecInside(host, dir string, command []string) error {
 	if err := os.Chdir(dir); err != nil {
 		fmt.Fprintf(os.Stderr, "tapsec: stays in /: %v\n", err)
 	}

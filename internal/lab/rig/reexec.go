@@ -5,8 +5,8 @@
 // Reexec runs this program again in fresh namespaces, with or without root; the rest of the package is for
 // use inside. Everything goes away with the process, since namespaces end with their last user.
 //
-// A Standing rig stays in the background: Claim and Raise put it up, Enter goes into it, TakeDown ends it,
-// from any process. Only these are called outside.
+// A rig can also stay up in the background, and its State on disk: Acquire and Start put it up, Enter goes
+// into it, TakeDown ends it, from any process. Only these are called outside.
 package rig
 
 import (

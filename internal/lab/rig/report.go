@@ -11,7 +11,7 @@ import (
 
 // Report is a rig as status shows it.
 type Report struct {
-	*Standing
+	*State
 	Up       bool            `json:"up"`
 	Dir      string          `json:"dir"`
 	Log      string          `json:"log"`
@@ -29,7 +29,7 @@ type Reports []Report
 
 // Look reports on the rigs of these names, or on all.
 func Look(names ...string) (Reports, error) {
-	all := []*Standing{}
+	all := []*State{}
 	for _, name := range names {
 		s, err := Find(name)
 		if err != nil {
@@ -77,8 +77,8 @@ func (r Reports) WriteText(out io.Writer) error {
 	return nil
 }
 
-func (s *Standing) report() Report {
-	r := Report{Standing: s, Up: s.Up(), Dir: s.Dir(), Log: s.Log()}
+func (s *State) report() Report {
+	r := Report{State: s, Up: s.Up(), Dir: s.Dir(), Log: s.Log()}
 	for _, p := range s.Programs {
 		r.Programs = append(r.Programs, ProgramReport{p, p.Process.Alive()})
 	}

@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 // play is what the grandchild does inside the namespaces of a role.
 func play(role string) {
 	switch {
-	case role == standingRole:
+	case role == guestRole:
 		stand(os.Args[1], os.Args[2:])
 	case strings.HasSuffix(role, "signal"):
 		signals := make(chan os.Signal, 1)

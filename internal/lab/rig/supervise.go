@@ -23,7 +23,7 @@ import (
 
 // Descriptors that a supervisor starts with.
 const (
-	lockFD   = 3 // its seat
+	lockFD   = 3 // its Lock
 	reportFD = 4 // a pipe to the process that waits for the rig
 )
 
@@ -36,10 +36,10 @@ const (
 	lookAgain   = time.Second // how often to check that the directory still exists
 )
 
-// Raise puts a rig up in the seat and returns once all its programs are ready. The supervisor is this very
-// program, run with args, which must call Supervise with the seat's directory. On an error, or once ctx is
-// done, only the seat is left. The error wraps ErrRefused if no namespaces can be made.
-func (s *Seat) Raise(ctx context.Context, plan *Standing, args ...string) error {
+// Start puts a rig up in the locked directory and returns once all its programs are ready. The supervisor is
+// this very program, run with args, which must call Supervise with that directory. On an error, or once ctx
+// is done, only the locked directory is left. The error wraps ErrRefused if no namespaces can be made.
+func (s *Lock) Start(ctx context.Context, plan *State, args ...string) error {
 	plan.dir, plan.ID, plan.Since, plan.Rootless = s.dir, rand.Text(), time.Now().Round(time.Second), !privileged()
 	if err := plan.save(); err != nil {
 		return err
@@ -72,7 +72,7 @@ func (s *Seat) Raise(ctx context.Context, plan *Standing, args ...string) error 
 }
 
 // launch starts the supervisor, and returns the pipe on which it reports.
-func (s *Seat) launch(plan *Standing, args []string) (cmd *exec.Cmd, report *os.File, err error) {
+func (s *Lock) launch(plan *State, args []string) (cmd *exec.Cmd, report *os.File, err error) {
 	log, err := os.OpenFile(plan.Log(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, nil, err
@@ -96,7 +96,7 @@ func (s *Seat) launch(plan *Standing, args []string) (cmd *exec.Cmd, report *os.
 	return cmd, report, nil
 }
 
-// Supervise is the whole life of a rig's first process, which Raise started. It ends when it is killed, which
+// Supervise is the whole life of a rig's first process, which Start started. It ends when it is killed, which
 // ends everything else of the rig except guests, or when the rig's directory is gone. It passes SIGHUP to the
 // programs.
 //
@@ -115,7 +115,7 @@ func Supervise(dir string) error {
 	}
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, unix.SIGHUP)
-	sup := supervisor{Standing: s, log: slog.New(slog.NewTextHandler(os.Stderr, nil)), ended: make(chan exit)}
+	sup := supervisor{State: s, log: slog.New(slog.NewTextHandler(os.Stderr, nil)), ended: make(chan exit)}
 	if err := sup.raise(); err != nil {
 		_, _ = report.WriteString(err.Error()) // the log has it too
 		return err
@@ -130,7 +130,7 @@ func Supervise(dir string) error {
 
 // supervisor is a standing rig seen from its first process.
 type supervisor struct {
-	*Standing
+	*State
 	log        *slog.Logger
 	namespaces []*netns.Namespace // by host; nil for the supervisor's own
 	ended      chan exit

@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Standing is a rig that stays up in the background until it is taken down. Its supervisor holds the
+// State is a rig that stays up in the background until it is taken down. Its supervisor holds the
 // namespaces, runs the programs, and keeps this state.
-type Standing struct {
+type State struct {
 	Name       string            `json:"name"`
 	ID         string            `json:"id"` // in the environment of every process of the rig
 	Since      time.Time         `json:"since"`
@@ -59,17 +59,17 @@ const (
 var ErrDown = errors.New("is not up")
 
 // Dir is the rig's directory: its configuration, its log, its control sockets.
-func (s *Standing) Dir() string { return s.dir }
+func (s *State) Dir() string { return s.dir }
 
 // Log is the file to which the supervisor and all programs write.
-func (s *Standing) Log() string { return filepath.Join(s.dir, logFile) }
+func (s *State) Log() string { return filepath.Join(s.dir, logFile) }
 
 // Up reports whether the rig stands: its supervisor lives. Programs may have ended all the same.
-func (s *Standing) Up() bool { return s.Supervisor.Alive() }
+func (s *State) Up() bool { return s.Supervisor.Alive() }
 
 // Find reads what a rig is made of, whether it is up or has died. If there is none of that name, the
 // error wraps ErrDown and names those that exist.
-func Find(name string) (*Standing, error) {
+func Find(name string) (*State, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
@@ -99,12 +99,12 @@ func Names() (names []string) {
 }
 
 // All finds all rigs of this user, sorted by name.
-func All() ([]*Standing, error) {
+func All() ([]*State, error) {
 	entries, err := os.ReadDir(home())
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	var all []*Standing
+	var all []*State
 	for _, e := range entries {
 		if s, err := read(filepath.Join(home(), e.Name())); err == nil {
 			all = append(all, s)
@@ -115,12 +115,12 @@ func All() ([]*Standing, error) {
 	return all, nil
 }
 
-func read(dir string) (*Standing, error) {
+func read(dir string) (*State, error) {
 	text, err := os.ReadFile(filepath.Join(dir, stateFile))
 	if err != nil {
 		return nil, err
 	}
-	s := &Standing{dir: dir}
+	s := &State{dir: dir}
 	if err := json.Unmarshal(text, s); err != nil {
 		return nil, fmt.Errorf("%s: %w", dir, err)
 	}
@@ -128,7 +128,7 @@ func read(dir string) (*Standing, error) {
 }
 
 // save replaces the state file at once, so that nobody reads half of one.
-func (s *Standing) save() error {
+func (s *State) save() error {
 	text, err := json.MarshalIndent(s, "", "  ")
 	if err != nil {
 		return err

@@ -10,20 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Seat is the directory of a rig, locked against anybody else who would put one up under its name. The
+// Lock is the directory of a rig, locked against anybody else who would put one up under its name. The
 // supervisor holds the lock too, for as long as it lives.
-type Seat struct {
+type Lock struct {
 	dir  string
 	lock *os.File
 }
 
 const dyingWithin = time.Second
 
-// errTaken says that somebody else holds a seat.
+// errTaken says that somebody else holds a lock.
 var errTaken = errors.New("is up already; tapsec rig status shows it, tapsec rig down takes it down")
 
-// Claim makes and locks the empty directory of a rig. It ends what is left of a rig that died.
-func Claim(name string) (*Seat, error) {
+// Acquire makes and locks the empty directory of a rig. It ends what is left of a rig that died.
+func Acquire(name string) (*Lock, error) {
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
@@ -34,10 +34,10 @@ func Claim(name string) (*Seat, error) {
 		return nil, fmt.Errorf("%s is not this user's alone; set XDG_RUNTIME_DIR to a directory that is", home())
 	}
 	dir := filepath.Join(home(), name)
-	seat, err := hold(dir, true)
+	l, err := hold(dir, true)
 	for deadline := time.Now().Add(dyingWithin); errors.Is(err, errTaken) && !stands(dir) && time.Now().Before(deadline); {
 		time.Sleep(lookEvery)
-		seat, err = hold(dir, true)
+		l, err = hold(dir, true)
 	}
 	switch {
 	case errors.Is(err, errTaken):
@@ -47,10 +47,10 @@ func Claim(name string) (*Seat, error) {
 	}
 	if old, err := read(dir); err == nil {
 		if err := old.end(); err != nil {
-			return nil, errors.Join(err, seat.Release())
+			return nil, errors.Join(err, l.Release())
 		}
 	}
-	return seat, seat.empty()
+	return l, l.empty()
 }
 
 // stands reports whether the supervisor in the directory's state lives. A killed one keeps the lock for a
@@ -61,7 +61,7 @@ func stands(dir string) bool {
 }
 
 // hold locks a directory, which it makes if necessary.
-func hold(dir string, create bool) (*Seat, error) {
+func hold(dir string, create bool) (*Lock, error) {
 	for {
 		if create {
 			if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -85,26 +85,26 @@ func hold(dir string, create bool) (*Seat, error) {
 		held, err1 := lock.Stat()
 		there, err2 := os.Stat(dir)
 		if err1 == nil && err2 == nil && os.SameFile(held, there) {
-			return &Seat{dir, lock}, nil
+			return &Lock{dir, lock}, nil
 		}
 		lock.Close() // of a directory that was just removed
 	}
 }
 
 // Dir is the directory, for a configuration and whatever else the rig needs.
-func (s *Seat) Dir() string { return s.dir }
+func (s *Lock) Dir() string { return s.dir }
 
 // Release unlocks the directory and leaves it.
-func (s *Seat) Release() error { return s.lock.Close() }
+func (s *Lock) Release() error { return s.lock.Close() }
 
 // Remove removes the directory.
-func (s *Seat) Remove() error {
+func (s *Lock) Remove() error {
 	err := errors.Join(os.RemoveAll(s.dir), s.lock.Close())
 	_ = os.Remove(filepath.Dir(s.dir)) // it stays while it holds other rigs
 	return err
 }
 
-func (s *Seat) empty() error {
+func (s *Lock) empty() error {
 	entries, err := os.ReadDir(s.dir)
 	for _, e := range entries {
 		err = errors.Join(err, os.RemoveAll(filepath.Join(s.dir, e.Name())))

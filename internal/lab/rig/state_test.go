@@ -21,8 +21,8 @@ import (
 	"tapsec/tap"
 )
 
-// standingRole makes the test binary the supervisor, a program or a guest of a standing rig.
-const standingRole = "standing"
+// guestRole makes the test binary the supervisor, a program or a guest of a standing rig.
+const guestRole = "standing"
 
 func stand(part string, args []string) {
 	var err error
@@ -30,9 +30,9 @@ func stand(part string, args []string) {
 	case "supervise":
 		err = Supervise(args[0])
 	case "enter":
-		err = Become(args[0], args[1], args[3:])
+		err = ExecInside(args[0], args[1], args[3:])
 	case "guest":
-		var s *Standing
+		var s *State
 		if s, err = Find(args[0]); err == nil {
 			err = s.Enter(args[1], args[2:], "enter")
 		}
@@ -70,11 +70,11 @@ func holdTAP() error {
 func newHome(t *testing.T) {
 	Require(t)
 	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
-	t.Setenv(roleVar, standingRole)
+	t.Setenv(roleVar, guestRole)
 }
 
-func plan(name string, programs ...string) *Standing {
-	s := &Standing{Name: name, Hosts: []Host{
+func plan(name string, programs ...string) *State {
+	s := &State{Name: name, Hosts: []Host{
 		{Name: "east", Interface: "stack0", MTU: 1400, Addresses: []netip.Prefix{netip.MustParsePrefix("10.9.0.1/24"), netip.MustParsePrefix("fd09::1/64")}},
 		{Name: "middle"},
 	}}
@@ -85,9 +85,9 @@ func plan(name string, programs ...string) *Standing {
 }
 
 // raise puts a rig up, and down again after the test.
-func raise(t *testing.T, name string, programs ...string) *Standing {
+func start(t *testing.T, name string, programs ...string) *State {
 	t.Helper()
-	s, err := tryRaise(t.Context(), plan(name, programs...))
+	s, err := tryStart(t.Context(), plan(name, programs...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,19 +99,19 @@ func raise(t *testing.T, name string, programs ...string) *Standing {
 	return s
 }
 
-func tryRaise(ctx context.Context, s *Standing) (*Standing, error) {
-	seat, err := Claim(s.Name)
+func tryStart(ctx context.Context, s *State) (*State, error) {
+	lock, err := Acquire(s.Name)
 	if err != nil {
 		return nil, err
 	}
-	if err := seat.Raise(ctx, s, "supervise", seat.Dir()); err != nil {
-		return s, errors.Join(err, seat.Remove())
+	if err := lock.Start(ctx, s, "supervise", lock.Dir()); err != nil {
+		return s, errors.Join(err, lock.Remove())
 	}
-	return s, seat.Release()
+	return s, lock.Release()
 }
 
 // guest is a command in a host, not started yet.
-func guest(s *Standing, host string, command ...string) *exec.Cmd {
+func guest(s *State, host string, command ...string) *exec.Cmd {
 	return exec.Command("/proc/self/exe", append([]string{"guest", s.Name, host}, command...)...)
 }
 
@@ -126,7 +126,7 @@ func ended(t *testing.T, p Process) {
 }
 
 // gone checks that nothing of a rig is left but, perhaps, its home.
-func gone(t *testing.T, s *Standing) {
+func gone(t *testing.T, s *State) {
 	t.Helper()
 	if left, err := s.processes(); err != nil || len(left) > 0 {
 		t.Errorf("processes %v left, %v", left, err)
@@ -171,42 +171,42 @@ func TestProcess(t *testing.T) {
 
 func TestSeat(t *testing.T) {
 	newHome(t)
-	seat, err := Claim("one")
+	lock, err := Acquire("one")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Claim("one"); !errors.Is(err, errTaken) {
+	if _, err := Acquire("one"); !errors.Is(err, errTaken) {
 		t.Errorf("claimed twice: %v", err)
 	}
-	other, err := Claim("two")
+	other, err := Acquire("two")
 	if err != nil {
 		t.Fatal(err)
 	}
-	leftover := filepath.Join(seat.Dir(), "x")
-	if err := errors.Join(os.WriteFile(leftover, nil, 0o600), seat.Release()); err != nil {
+	leftover := filepath.Join(lock.Dir(), "x")
+	if err := errors.Join(os.WriteFile(leftover, nil, 0o600), lock.Release()); err != nil {
 		t.Fatal(err)
 	}
-	if seat, err = Claim("one"); err != nil {
+	if lock, err = Acquire("one"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(leftover); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("an earlier rig's file is there: %v", err)
 	}
-	if err := errors.Join(seat.Remove(), other.Remove()); err != nil {
+	if err := errors.Join(lock.Remove(), other.Remove()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(home()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("home after the last rig: %v", err)
 	}
 	for _, name := range []string{"", "..", "a/b", "a b", strings.Repeat("x", 33)} {
-		if _, err := Claim(name); err == nil || !strings.Contains(err.Error(), "letters") {
+		if _, err := Acquire(name); err == nil || !strings.Contains(err.Error(), "letters") {
 			t.Errorf("%q: %v", name, err)
 		}
 	}
 	if err := errors.Join(os.Mkdir(home(), 0o700), os.Chmod(home(), 0o777)); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Claim("one"); err == nil || !strings.Contains(err.Error(), "XDG_RUNTIME_DIR") {
+	if _, err := Acquire("one"); err == nil || !strings.Contains(err.Error(), "XDG_RUNTIME_DIR") {
 		t.Errorf("a home that anybody may write: %v", err)
 	}
 }
@@ -214,7 +214,7 @@ func TestSeat(t *testing.T) {
 // A rig as it should be: hosts with what was planned, programs, an exit code, and nothing afterwards.
 func TestStanding(t *testing.T) {
 	newHome(t)
-	s := raise(t, "one", "hold")
+	s := start(t, "one", "hold")
 	if !s.Up() || !s.Programs[0].Process.Alive() || len(s.Spaces) != 3 {
 		t.Errorf("%+v", s)
 	}
@@ -251,7 +251,7 @@ func TestStanding(t *testing.T) {
 // puts the rig up again. It works once whatever was killed.
 func TestSupervisorKilled(t *testing.T) {
 	newHome(t)
-	s := raise(t, "one", "hold", "ready")
+	s := start(t, "one", "hold", "ready")
 	cmd := guest(s, "east", "sh", "-c", "trap '' HUP TERM; sleep 10 & echo in; wait")
 	out, err := cmd.StdoutPipe()
 	if err == nil {
@@ -276,7 +276,7 @@ func TestSupervisorKilled(t *testing.T) {
 	if err := s.Enter("east", nil); !errors.Is(err, ErrDied) {
 		t.Errorf("enter: %v", err)
 	}
-	anew := raise(t, "one", "hold")
+	anew := start(t, "one", "hold")
 	for _, p := range left {
 		if p.Alive() {
 			t.Errorf("guest %v lives", p)
@@ -291,7 +291,7 @@ func TestSupervisorKilled(t *testing.T) {
 // A program that ends is noted, and the others go on.
 func TestProgramKilled(t *testing.T) {
 	newHome(t)
-	s := raise(t, "one", "hold", "ready")
+	s := start(t, "one", "hold", "ready")
 	if err := s.Programs[1].Process.signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -310,14 +310,14 @@ func TestProgramKilled(t *testing.T) {
 // A rig that cannot be put up says why, and leaves nothing.
 func TestRaiseFails(t *testing.T) {
 	newHome(t)
-	s, err := tryRaise(t.Context(), plan("one", "hold", "fail"))
+	s, err := tryStart(t.Context(), plan("one", "hold", "fail"))
 	if err == nil || !strings.HasSuffix(err.Error(), "fail ended: exit status 3, no luck today") {
 		t.Errorf("said %v", err)
 	}
 	gone(t, s)
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(100*time.Millisecond, cancel)
-	s, err = tryRaise(ctx, plan("one", "never"))
+	s, err = tryStart(ctx, plan("one", "never"))
 	if err == nil || !strings.Contains(err.Error(), "interrupted") && !strings.Contains(err.Error(), "never ended") {
 		t.Errorf("said %v", err)
 	}
@@ -330,7 +330,7 @@ func TestRaiseFails(t *testing.T) {
 // Who deletes the directory ends the rig.
 func TestDirectoryDeleted(t *testing.T) {
 	newHome(t)
-	s := raise(t, "one", "hold")
+	s := start(t, "one", "hold")
 	if err := os.RemoveAll(s.Dir()); err != nil {
 		t.Fatal(err)
 	}
@@ -358,20 +358,20 @@ func TestStrangersStay(t *testing.T) {
 	}
 	stranger, ours := start("X=1"), start(idVar+"=me")
 	pid := func(p Process) string { return strconv.Itoa(p.PID) }
-	s := &Standing{ID: "me", Spaces: map[string]string{"east": space(pid(stranger), "net"), "middle": space(pid(ours), "net"),
+	s := &State{ID: "me", Spaces: map[string]string{"east": space(pid(stranger), "net"), "middle": space(pid(ours), "net"),
 		spaceMount: space(pid(stranger), "mnt")}}
 	got, err := s.processes()
 	if err != nil || !slices.Equal(got, []Process{ours}) {
 		t.Errorf("found %v, %v; want %v alone", got, err, ours)
 	}
-	if got, err = (&Standing{ID: "me"}).processes(); err != nil || len(got) > 0 {
+	if got, err = (&State{ID: "me"}).processes(); err != nil || len(got) > 0 {
 		t.Errorf("a rig without namespaces has processes %v, %v", got, err)
 	}
 }
 
 func TestTwoAtOnce(t *testing.T) {
 	newHome(t)
-	one, two := raise(t, "one", "hold"), raise(t, "two", "hold")
+	one, two := start(t, "one", "hold"), start(t, "two", "hold")
 	if all, err := All(); err != nil || len(all) != 2 || all[0].Name != "one" || all[1].Name != "two" {
 		t.Errorf("%v, %v", all, err)
 	}
