@@ -94,8 +94,8 @@ func (l *Lab) Arrange(d SAD) error {
 	return nil
 }
 
-// book makes SAs and frames from names, so that every run makes the same ones.
-type book struct {
+// builder makes SAs and frames from names, so that every run makes the same ones.
+type builder struct {
 	sas    map[string]*sa.SA
 	number uint64 // the sequence number of the latest frame
 }
@@ -111,7 +111,7 @@ func key(name string, n int) sa.Key {
 }
 
 // add makes an SA; the change, if any, comes last.
-func (k *book) add(name string, p sa.Protocol, m sa.Mode, suite string, change func(*sa.SA)) *sa.SA {
+func (k *builder) add(name string, p sa.Protocol, m sa.Mode, suite string, change func(*sa.SA)) *sa.SA {
 	su, err := sa.ParseSuite(p, suite)
 	if err != nil {
 		panic("conformance: " + err.Error())
@@ -133,17 +133,17 @@ func (k *book) add(name string, p sa.Protocol, m sa.Mode, suite string, change f
 }
 
 // bundle makes an AH over an ESP SA, one portion.
-func (k *book) bundle(name string, m sa.Mode) []*sa.SA {
+func (k *builder) bundle(name string, m sa.Mode) []*sa.SA {
 	e := k.add(name+"-esp", sa.ESP, m, "aes128gcm16", nil)
 	a := k.add(name+"-ah", sa.AH, m, "sha256", func(s *sa.SA) { s.Bundle = e.Name })
 	return []*sa.SA{a, e}
 }
 
 // seal applies the named SAs to a packet, innermost first.
-func (k *book) seal(packet []byte, names ...string) []byte { return k.mangle(packet, nil, names...) }
+func (k *builder) seal(packet []byte, names ...string) []byte { return k.mangle(packet, nil, names...) }
 
 // mangle is seal, but falsifies what the innermost SA seals.
-func (k *book) mangle(packet []byte, m forge.Mangle, names ...string) []byte {
+func (k *builder) mangle(packet []byte, m forge.Mangle, names ...string) []byte {
 	var sas []*sa.SA
 	for _, n := range names {
 		sas = append(sas, k.sas[n])

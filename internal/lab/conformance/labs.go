@@ -27,8 +27,8 @@ func toNATPort(payload ...byte) []byte {
 	return forge.UDP(nil, netip.AddrPortFrom(hostA, 40000), netip.AddrPortFrom(hostB, sa.EncapPort), payload)
 }
 
-func newLab(name, prof string) (Lab, *book) {
-	return Lab{Name: name, Profile: profile(prof)}, &book{sas: map[string]*sa.SA{}}
+func newLab(name, prof string) (Lab, *builder) {
+	return Lab{Name: name, Profile: profile(prof)}, &builder{sas: map[string]*sa.SA{}}
 }
 
 // offload adds single SAs to the NIC.
@@ -40,7 +40,7 @@ func (l *Lab) offload(sas ...*sa.SA) {
 
 // usual offloads an ESP and an AH SA for each portion, and makes two ESP SAs that the NIC
 // does not get.
-func usual(l *Lab, k *book) {
+func usual(l *Lab, k *builder) {
 	l.offload(
 		k.add("gateway", sa.ESP, sa.Tunnel, "aes128gcm16", nil),
 		k.add("gateway-ah", sa.AH, sa.Tunnel, "sha256", nil),
@@ -126,8 +126,8 @@ func bundles() Lab {
 	return l
 }
 
-// imposter is an ESP SA under the SPI of an AH one.
-func imposter(k *book) {
+// wrongProtocol adds an ESP SA under the SPI of an AH one.
+func wrongProtocol(k *builder) {
 	k.add("imposter", sa.ESP, sa.Transport, "aes128gcm16", func(s *sa.SA) { s.SPI = k.sas["host-ah"].SPI })
 }
 
@@ -135,7 +135,7 @@ func imposter(k *book) {
 func malformed() Lab {
 	l, k := newLab("malformed", "full")
 	usual(&l, k)
-	imposter(k)
+	wrongProtocol(k)
 	syntax, short := word(one, status.InvalidPacketSyntax), []byte{0x45, 0, 0, 22, 0, 0, 0, 0, 64, wire.ProtoESP, 0, 0}
 	short = append(append(append(short, hostA.AsSlice()...), hostB.AsSlice()...), 0, 0)
 	truncated := k.seal(hello(), "gateway")
@@ -155,7 +155,7 @@ func malformed() Lab {
 func inside() Lab {
 	l, k := newLab("inside", "full")
 	usual(&l, k)
-	imposter(k)
+	wrongProtocol(k)
 	encap := func(s *sa.SA) { s.Encap = true }
 	l.offload(
 		k.add("second-tunnel", sa.ESP, sa.Tunnel, "aes128gcm16", func(s *sa.SA) { s.Src, s.Dst = hostA, hostB }),
@@ -279,7 +279,7 @@ func wrongAHLength(packet []byte) []byte {
 }
 
 // wrongOption is an AH packet whose router alert option claims a length of 1.
-func wrongOption(k *book) []byte {
+func wrongOption(k *builder) []byte {
 	packet := k.seal(forge.Options(nil, hello(), []byte{148, 4, 0, 0}), "host-ah")
 	packet[21] = 1
 	return packet
