@@ -148,11 +148,16 @@ func printTraced(out io.Writer, line []byte, asJSON, colour bool) error {
 
 // watchFlags choose frames of a running NIC.
 func watchFlags(cmd *cobra.Command, frames *control.Frames) {
+	filterFlags(cmd, &frames.Only, &frames.SAs, &frames.SPIs, &frames.Hosts)
+	cmd.Flags().Uint64Var(&frames.Count, "count", 0, "end after this `NUMBER` of frames (default: never)")
+}
+
+// filterFlags choose frames.
+func filterFlags(cmd *cobra.Command, only, sas, spis, hosts *[]string) {
 	f := cmd.Flags()
-	f.StringSliceVar(&frames.Only, "only", nil, "only these `KINDS` of frames: "+strings.Join(inspect.Kinds(), ","))
-	f.StringArrayVar(&frames.SAs, "sa", nil, "only frames of the SA `NAME`, or several")
-	f.StringSliceVar(&frames.SPIs, "spi", nil, "only frames with this `SPI`, or several")
-	f.StringSliceVar(&frames.Hosts, "host", nil, "only frames from or to this `ADDRESS`, outside or in a tunnel that was opened, or several")
-	f.Uint64Var(&frames.Count, "count", 0, "end after this `NUMBER` of frames (default: never)")
+	f.StringSliceVar(only, "only", nil, "only these `KINDS` of frames: "+strings.Join(inspect.Kinds(), ","))
+	f.StringArrayVar(sas, "sa", nil, "only frames of the SA `NAME`, or several")
+	f.StringSliceVar(spis, "spi", nil, "only frames with this `SPI`, or several")
+	f.StringSliceVar(hosts, "host", nil, "only frames from or to this `ADDRESS`, outside or in an opened tunnel, or several")
 	_ = cmd.RegisterFlagCompletionFunc("only", fixed(inspect.Kinds()...))
 }

@@ -1,12 +1,9 @@
 package cli
 
 import (
-	"strings"
-
 	"github.com/spf13/cobra"
 
 	"tapsec/configs"
-	"tapsec/internal/inspect"
 	"tapsec/internal/review"
 )
 
@@ -94,13 +91,9 @@ func (o *reviewFlags) selection(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.BoolVar(&o.JSON, "json", false, "print one JSON object for each frame and nothing else, or one for the sum (docs/json.md)")
 	f.BoolVar(&o.SummaryOnly, "summary-only", false, "print the account of the SAs and nothing of each frame")
-	f.StringSliceVar(&o.Only, "only", nil, "print and write only these `KINDS` of frames: "+strings.Join(inspect.Kinds(), ","))
-	f.StringArrayVar(&o.SAs, "sa", nil, "only frames of the SA `NAME`, or several")
-	f.StringSliceVar(&o.SPIs, "spi", nil, "only frames with this `SPI`, or several")
-	f.StringSliceVar(&o.Hosts, "host", nil, "only frames from or to this `ADDRESS`, outside or in an opened tunnel, or several")
+	filterFlags(cmd, &o.Only, &o.SAs, &o.SPIs, &o.Hosts)
 	f.StringVar(&o.Expect, "expect", "", "end with exit code 4 unless everything is as `WHAT` says: all-good, or a file")
 	f.StringVar(&o.Report, "report", "", "write a page of what happened, for a browser, to this HTML `FILE`")
 	f.StringVar(&o.Color, "color", "auto", "colour of the verdicts `WHEN`: auto (on a terminal, without NO_COLOR), always or never")
-	_ = cmd.RegisterFlagCompletionFunc("only", fixed(inspect.Kinds()...))
 	_ = cmd.RegisterFlagCompletionFunc("color", fixed("auto", "always", "never"))
 }
