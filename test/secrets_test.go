@@ -39,21 +39,26 @@ const piece = 9 // bytes of a key in a row, which is shown if they are
 func needlesOf(keys map[string][]byte) needles {
 	all := needles{}
 	for name, key := range keys {
-		for at := 0; at+piece <= len(key); at++ {
-			part := key[at : at+piece]
-			all.add(string(part), name+" in bytes")
-			all.add(hex.EncodeToString(part), name+" in hexadecimal")
-			all.add(strings.Trim(fmt.Sprint(part), "[]"), name+" in decimal")
-			for shift := range 3 {
-				for _, form := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
-					text := form.EncodeToString(slices.Concat(make([]byte, shift), part))
-					first, last := (shift*8+5)/6, (shift+piece)*8/6 // characters that other bytes have no part in
-					all.add(text[first:last], name+" in base64")
-				}
+		all.learn(name, key)
+	}
+	return all
+}
+
+// learn adds those of one more key.
+func (n needles) learn(name string, key []byte) {
+	for at := 0; at+piece <= len(key); at++ {
+		part := key[at : at+piece]
+		n.add(string(part), name+" in bytes")
+		n.add(hex.EncodeToString(part), name+" in hexadecimal")
+		n.add(strings.Trim(fmt.Sprint(part), "[]"), name+" in decimal")
+		for shift := range 3 {
+			for _, form := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
+				text := form.EncodeToString(slices.Concat(make([]byte, shift), part))
+				first, last := (shift*8+5)/6, (shift+piece)*8/6 // characters that other bytes have no part in
+				n.add(text[first:last], name+" in base64")
 			}
 		}
 	}
-	return all
 }
 
 func (n needles) add(text, of string) {
@@ -180,6 +185,9 @@ func TestNoKeyAnywhere(t *testing.T) {
 	for _, format := range []string{"text", "json"} {
 		s.serve(config, text, format, capture, fmt.Sprintf("%x", keys["more"]))
 	}
+	more := fmt.Sprintf("%x", keys["more"])
+	s.apart(config, text, dir, more)
+	s.rigged(config, more)
 	s.offline(config, text, dir, capture)
 	for who, found := range s.shown {
 		t.Errorf("%s shows %v", who, found)
@@ -206,6 +214,7 @@ func (s *said) serve(config, text, format, capture, more string) {
 	p := launch(t, config, "--transport", "stack0", "--control", socket, "--metrics", "127.0.0.1:0", "--state", state, "--log-format", format, "--log-level", "debug")
 	program.Await(t, "frames flow", func() bool { return strings.Contains(p.logged(), "ready") })
 	at := regexp.MustCompile(`http://[0-9.:]+/metrics`).FindString(p.logged())
+	followed := s.follow(socket)
 	s.traffic(text, capture)
 	s.commands(config, socket, format, more)
 	s.documents(socket, more)
@@ -231,6 +240,7 @@ func (s *said) serve(config, text, format, capture, more string) {
 			t.Errorf("no crash dump:\n%s", program.Tail(p.logged(), 20))
 		}
 	}
+	s.followed(followed)
 	s.hear("log in "+format, []byte(p.logged()))
 	s.file(state)
 }
@@ -311,11 +321,7 @@ func (s *said) documents(socket, more string) {
 			return
 		}
 		defer answer.Body.Close()
-		stream := io.Reader(answer.Body)
-		if strings.HasPrefix(path, "events/stream") { // has no end
-			stream = io.LimitReader(stream, 500)
-		}
-		text, err := io.ReadAll(stream)
+		text, err := io.ReadAll(answer.Body)
 		if err != nil {
 			s.t.Error(err)
 		}
@@ -330,10 +336,9 @@ func (s *said) documents(socket, more string) {
 		s.t.Fatal(err)
 	}
 	for _, name := range append(index.Documents, "", "openapi.yaml", "events?last=1000", "events/"+more, "export?keys=false", "export?keys=maybe", "sas/web", "counters?sa=web") {
-		if name == "events/stream" {
-			name += "?last=1000"
+		if name != "events/stream" { // has no end; follow reads it
+			ask(http.MethodGet, name, "")
 		}
-		ask(http.MethodGet, name, "")
 	}
 	for _, name := range index.Actions {
 		for _, body := range []string{more, `{"name": "` + more + `"}`, `{"sas": "` + more + `"}`, `{"` + more + `": 1}`, `{"sas": [{"name": "x", "spi": "` + more + `"}]}`} {
