@@ -4,7 +4,9 @@ GO ?= go
 PEERS = python3-scapy tshark tcpdump iproute2 iputils-ping iperf3 ethtool procps \
 	user-mode-linux kmod libipsec-mb-dev strongswan-charon strongswan-swanctl libcharon-extra-plugins \
 	libstrongswan-standard-plugins libstrongswan-extra-plugins systemd gdb prometheus curl chromium gcc \
-	tmux lintian mmdebstrap hugo buildah strace
+	tmux lintian mmdebstrap hugo buildah strace python3
+# Debian 12 has it in its backports alone.
+BACKPORTS = suricata
 INTEROP = $(CURDIR)/bin/interop
 FUZZTIME ?= 10m
 SOAK ?= 2m
@@ -100,5 +102,9 @@ dist:
 	packaging/build dist $(VERSION)
 
 peers:
+	@. /etc/os-release; [ "$$VERSION_CODENAME" != bookworm ] || \
+		echo 'deb http://deb.debian.org/debian bookworm-backports main' >/etc/apt/sources.list.d/tapsec-backports.list
 	apt-get update -qq
 	apt-get install -y --no-install-recommends $(PEERS)
+	. /etc/os-release; apt-get install -y --no-install-recommends \
+		$$([ "$$VERSION_CODENAME" != bookworm ] || echo -t bookworm-backports) $(BACKPORTS)

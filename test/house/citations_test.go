@@ -161,10 +161,11 @@ func (c *contract) has(citation string) bool {
 	return false
 }
 
-// there reports whether a page stands in docs or docs/decisions, or where it says.
+// there reports whether a page stands in docs or docs/decisions, or where it says, of a
+// tutorial, too.
 func there(page string) bool {
 	name := strings.TrimPrefix(filepath.Base(strings.ReplaceAll(page, " ", "/")), "docs/")
-	for _, place := range []string{page, "docs/" + page, "docs/decisions/" + name + "*", name} {
+	for _, place := range []string{page, "docs/" + page, "docs/tutorials/" + page, "docs/decisions/" + name + "*", name} {
 		if found, _ := filepath.Glob(filepath.Join(root, place)); len(found) > 0 {
 			return true
 		}

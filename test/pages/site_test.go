@@ -27,7 +27,7 @@ type site struct {
 func build(t *testing.T) *site {
 	t.Helper()
 	testkit.Programs(t, "hugo")
-	for _, dir := range []string{"", "docs", "docs/reasons", "docs/decisions", "docs/site", "docs/site/style", "docs/site/layouts/_default",
+	for _, dir := range []string{"", "docs", "docs/reasons", "docs/decisions", "docs/tutorials", "docs/site", "docs/site/style", "docs/site/layouts/_default",
 		"docs/site/layouts/_default/_markup", "docs/site/layouts/partials"} {
 		program.Watch(t, path.Join(root, dir))
 	}
