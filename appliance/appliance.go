@@ -105,7 +105,10 @@ type Appliance struct {
 	flows    atomic.Bool // frames do, since the log has said so
 	began    time.Time
 
+	loading sync.Mutex // held by what reads the configuration, and taken before mu
+
 	mu     sync.Mutex      // held by what changes the configuration
+	closed bool            // nothing changes it any more
 	config *configs.Config // its SAs are those of the latest reload
 	roster *roster         // the SAs in force
 }
@@ -201,6 +204,9 @@ func (a *Appliance) openLedger() (*ledger.Ledger, error) {
 
 // Close releases everything, after Run has returned. Interfaces that New made disappear.
 func (a *Appliance) Close() error {
+	a.mu.Lock() // what is being read may come yet
+	a.closed = true
+	a.mu.Unlock()
 	a.flush()
 	var err error
 	if a.ledger != nil {
@@ -279,7 +285,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 	defer second.Stop()
 	logs := watchLogs(a.config.Logs)
 	defer logs.Stop()
-	var changed <-chan struct{}
+	var changed, reread <-chan struct{}
 	if a.host != nil {
 		changed = a.host.addresses.Changed()
 	}
@@ -293,13 +299,25 @@ func (a *Appliance) Run(ctx context.Context) error {
 		case <-changed:
 			a.follow()
 		case <-logs.C:
-			if logs.grown() {
-				a.reread()
+			if reread == nil && logs.grown() {
+				reread = inBackground(a.reread)
 			}
+		case <-reread:
+			reread = nil
 		case now := <-second.C:
 			a.tick(now)
 		}
 	}
+}
+
+// inBackground runs do, and returns a channel that is closed after that.
+func inBackground(do func()) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		do()
+	}()
+	return done
 }
 
 // Rounds counts each worker's rounds: one for every batch of frames, and at least one a

@@ -17,10 +17,17 @@ import (
 // added at run time stay, and so do the kernel's, unless the file has them. What cannot
 // change while frames flow stays as it was, and the log names it. A mistake is logged and
 // changes nothing.
+//
+// Files may not answer, such as a pipe or one of a server that is gone: only other reloads wait for them.
 func (a *Appliance) Reload() error {
+	a.loading.Lock()
+	defer a.loading.Unlock()
+	next, err := a.options.Load()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	next, err := a.options.Load()
+	if a.closed {
+		return err
+	}
 	return a.reload(next, err)
 }
 
@@ -82,10 +89,12 @@ func (a *Appliance) adopt(next *configs.Config) error {
 // reread is Reload if the logs of daemons tell of new SAs, or of SAs that have ended.
 // Anything else they say changes nothing.
 func (a *Appliance) reread() {
+	a.loading.Lock()
+	defer a.loading.Unlock()
+	next, err := a.options.Load()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	next, err := a.options.Load()
-	if err == nil && a.areOfFile(next.SAs) {
+	if a.closed || err == nil && a.areOfFile(next.SAs) {
 		return
 	}
 	_ = a.reload(next, err) // it has logged what is wrong

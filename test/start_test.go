@@ -1,6 +1,7 @@
 package test
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -36,5 +37,54 @@ func TestNotUp(t *testing.T) {
 	p.end(0)
 	if said("msg=ready") && !late {
 		t.Error("it waited for the interface")
+	}
+}
+
+// pipe is a named pipe in which a configuration waits to be read once, as a shell's <(...) has it.
+func pipe(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "pipe")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if text != "" {
+		go os.WriteFile(path, []byte(text), 0)
+	}
+	return path
+}
+
+// A file that does not answer holds up neither the start's end nor, when it is read again, anything else.
+func TestFileDoesNotAnswer(t *testing.T) {
+	rig.Require(t)
+	socket := filepath.Join(sockets(t), "s")
+	p := start(t, pipe(t, moreSAs), "--control", socket)
+	client, err := control.Dial(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		p.signal(unix.SIGHUP)
+		if _, err := client.Show("web"); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := client.Flush(); err != nil {
+		t.Error(err)
+	}
+	p.stop()
+
+	silent := pipe(t, "")
+	p = launch(t, silent)
+	program.Await(t, "tapsec waits for the file", func() bool {
+		f, err := os.OpenFile(silent, os.O_WRONLY|unix.O_NONBLOCK, 0) // fails until somebody reads
+		if err == nil {
+			t.Cleanup(func() { f.Close() })
+		}
+		return err == nil
+	})
+	p.signal(unix.SIGTERM)
+	p.end(1)
+	if text := p.logged(); !strings.Contains(text, "a file does not answer") {
+		t.Errorf("said %s", text)
 	}
 }

@@ -35,7 +35,7 @@ func Run(ctx context.Context, s Settings, stdout, stderr io.Writer) error {
 	said := console.New(stderr)
 	log := logging.New(said, s.Log)
 	s.warnIgnored(log)
-	a, err := appliance.New(s.options(log.Logger()))
+	a, err := d.prepare(s.options(log.Logger()))
 	if err != nil {
 		log.Close()
 		return err
@@ -71,6 +71,31 @@ func open(ctx context.Context) (*daemon, error) {
 	return d, nil
 }
 
+// prepare opens an appliance. A signal ends that, too, where what is opened does not answer.
+func (d *daemon) prepare(o appliance.Options) (*appliance.Appliance, error) {
+	const grace = 2 * time.Second
+	type result struct {
+		a   *appliance.Appliance
+		err error
+	}
+	opened := make(chan result, 1)
+	go func() {
+		a, err := appliance.New(o)
+		opened <- result{a, err}
+	}()
+	var late <-chan time.Time
+	for ending := d.ctx.Done(); ; {
+		select {
+		case r := <-opened:
+			return r.a, r.err
+		case <-ending:
+			ending, late = nil, time.After(grace)
+		case <-late:
+			return nil, errors.New("ended before all was open: a file does not answer, of the configuration, its keys or the state")
+		}
+	}
+}
+
 // close leaves signals to the kernel again.
 func (d *daemon) close() error {
 	d.stop()
@@ -95,6 +120,7 @@ func (d *daemon) run(a *appliance.Appliance) error {
 	second := time.NewTicker(time.Second)
 	defer second.Stop()
 	ready, ending, beat := a.Ready(), d.ctx.Done(), notify.Pulse{}
+	reload, reloaded := d.reload, make(chan struct{}, 1)
 	for {
 		select {
 		case <-ready:
@@ -109,9 +135,15 @@ func (d *daemon) run(a *appliance.Appliance) error {
 		case <-ending:
 			ending = nil
 			d.service.Stopping()
-		case <-d.reload:
+		case <-reload:
+			reload = nil // another one waits
 			d.service.Reloading()
-			_ = a.Reload() // it has logged what is wrong
+			go func() {
+				_ = a.Reload() // it has logged what is wrong
+				reloaded <- struct{}{}
+			}()
+		case <-reloaded:
+			reload = d.reload
 			d.service.Ready()
 		case err := <-done:
 			if ending != nil { // it failed, or select chose the later of two

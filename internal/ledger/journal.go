@@ -46,6 +46,9 @@ func lockJournal(path string) (*journal, error) {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real // a rename would replace the link
 	}
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("state file %s: there is something else, which must not be replaced (%s): name another file", path, info.Mode())
+	}
 	j := &journal{path: path, boot: bootID(), write: write}
 	var err error
 	if j.lock, err = os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600); err != nil {
