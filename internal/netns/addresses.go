@@ -18,13 +18,13 @@ type Addresses struct {
 	handle  *netlink.Handle
 	index   int
 	changed chan struct{}
-	done    chan struct{}
+	end     func() // of the news
 	once    sync.Once
 }
 
 // Follow begins to follow the addresses of an interface of the current namespace.
 func Follow(name string) (*Addresses, error) {
-	a := &Addresses{changed: make(chan struct{}, 1), done: make(chan struct{})}
+	a := &Addresses{changed: make(chan struct{}, 1)}
 	link, err := netlink.LinkByName(name)
 	if err != nil {
 		return nil, fmt.Errorf("interface %s: %w", name, err)
@@ -33,20 +33,10 @@ func Follow(name string) (*Addresses, error) {
 	if a.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		return nil, fmt.Errorf("ask for the addresses of %s: %w", name, err)
 	}
-	updates := make(chan netlink.AddrUpdate)
-	if err := netlink.AddrSubscribeWithOptions(updates, a.done, netlink.AddrSubscribeOptions{
-		ErrorCallback: func(error) { a.tell() }, // changes were missed: List has them
-	}); err != nil {
+	if a.end, err = news(a.index, a.tell, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR); err != nil {
 		a.handle.Close()
 		return nil, fmt.Errorf("follow the addresses of %s: %w", name, err)
 	}
-	go func() {
-		for u := range updates {
-			if u.LinkIndex == a.index {
-				a.tell()
-			}
-		}
-	}()
 	return a, nil
 }
 
@@ -80,6 +70,6 @@ func (a *Addresses) List() ([]netip.Addr, error) {
 
 // Close ends it.
 func (a *Addresses) Close() error {
-	a.once.Do(func() { close(a.done); a.handle.Close() })
+	a.once.Do(func() { a.end(); a.handle.Close() })
 	return nil
 }

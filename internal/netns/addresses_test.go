@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 )
 
@@ -104,5 +105,64 @@ func TestWatchEndsBesideNews(t *testing.T) {
 	})
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// News that come after the kernel had to drop some are heard like those before.
+func TestWatchAfterLoss(t *testing.T) {
+	rig.Require(t)
+	ns, err := netns.New("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	in := func(do func() error) {
+		t.Helper()
+		if err := ns.Do(do); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var w *netns.Watch
+	in(func() (err error) {
+		if _, err = rig.QuietVeths(1500, "one", "two"); err == nil {
+			w, err = netns.NewWatch("one")
+		}
+		return err
+	})
+	defer w.Close()
+	seen, listens := make(chan bool, 100), make(chan struct{})
+	w.Follow(func(up bool) {
+		<-listens // so that news pile up meanwhile
+		seen <- up
+	})
+	is := func(want bool) {
+		t.Helper()
+		for {
+			select {
+			case up := <-seen:
+				if up == want {
+					return
+				}
+			case <-time.After(testkit.Patience):
+				t.Fatalf("that it is up is %v was not heard", want)
+			}
+		}
+	}
+	in(func() error { return rig.Down("one") })
+	in(func() error {
+		for mtu := range 2000 { // far more news than a socket holds
+			if err := netns.SetMTU("two", 1000+mtu); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	close(listens)
+	is(false)
+	for range 3 {
+		in(func() error { return netns.Up("one") })
+		is(true)
+		in(func() error { return rig.Down("one") })
+		is(false)
 	}
 }

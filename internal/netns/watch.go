@@ -15,7 +15,7 @@ import (
 type Watch struct {
 	netlink *netlink.Handle
 	link    netlink.Link
-	done    chan struct{}
+	end     func() // of the news
 
 	mu      sync.Mutex
 	up      bool // when it was looked at last
@@ -34,19 +34,11 @@ func NewWatch(name string) (*Watch, error) {
 		handle.Close()
 		return nil, fmt.Errorf("watch %s: %w", name, err)
 	}
-	w := &Watch{netlink: handle, link: link, done: make(chan struct{})}
-	news := make(chan netlink.LinkUpdate)
-	if err := netlink.LinkSubscribe(news, w.done); err != nil {
+	w := &Watch{netlink: handle, link: link}
+	if w.end, err = news(link.Attrs().Index, w.Look, unix.RTNLGRP_LINK); err != nil {
 		handle.Close()
 		return nil, fmt.Errorf("watch %s: %w", name, err)
 	}
-	go func() {
-		for u := range news {
-			if int(u.Index) == link.Attrs().Index {
-				w.Look()
-			}
-		}
-	}()
 	return w, nil
 }
 
@@ -100,7 +92,7 @@ func (w *Watch) MTU() (int, error) {
 
 // Close ends the view.
 func (w *Watch) Close() {
-	close(w.done)
+	w.end()
 	w.mu.Lock() // news may still be looked after
 	defer w.mu.Unlock()
 	w.closed = true
