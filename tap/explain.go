@@ -28,6 +28,8 @@ func explain(name string, err error) error {
 		what = "is held by another program: stop that program or choose another name"
 	case errors.Is(err, unix.EINVAL):
 		what = "is not a TAP: choose another name, or delete that interface"
+	case errors.Is(err, unix.ENOTTY):
+		what = "cannot be made, since " + controlFile + " is another device: make it with `mknod " + controlFile + " c 10 200`"
 	case errors.Is(err, unix.E2BIG):
 		what = "takes no more queues: ask for fewer"
 	case errors.Is(err, unix.EBADFD), errors.Is(err, unix.ENODEV):

@@ -62,7 +62,9 @@ func (d *Device) ringDrops(queue int) (uint64, error) {
 // openTable opens the kernel's counters in the current namespace, so that they can be read later without
 // the privilege to enter it again.
 func (d *Device) openTable() (err error) {
-	d.table, err = os.Open(deviceTable)
+	if d.table, err = os.Open(deviceTable); errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("counters of %s: mount /proc (%w)", d.name, err)
+	}
 	return err
 }
 

@@ -652,6 +652,21 @@ func TestNothingLeft(t *testing.T) {
 	}
 }
 
+// TestAnotherDevice: what stands in the place of the tun device, as in a badly started container, is named.
+func TestAnotherDevice(t *testing.T) {
+	rig.Require(t)
+	for args, says := range map[string]string{"run -c " + write(t, headSA): "/dev/net/tun is another device", "doctor": "/dev/net/tun is another device"} {
+		cmd := exec.Command("unshare", "-m", "sh", "-c", `mount --bind /dev/null /dev/net/tun && exec "$0" $1`, program.Path, args)
+		out, err := cmd.CombinedOutput()
+		if err != nil && strings.Contains(string(out), "mount:") {
+			rig.Missing(t, "needs to mount: "+string(out))
+		}
+		if err == nil || !strings.Contains(strings.Join(strings.Fields(string(out)), " "), says) {
+			t.Errorf("%s: %v, says\n%s", args, err, out)
+		}
+	}
+}
+
 // TestUnprivileged: without CAP_NET_ADMIN over its namespace it says so.
 func TestUnprivileged(t *testing.T) {
 	rig.Require(t)

@@ -33,10 +33,16 @@ func NeedsTUN() error {
 
 func tunDevice() Need {
 	n := Need{Name: "tun device"}
-	f, err := os.OpenFile("/dev/net/tun", os.O_RDWR, 0)
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_, err = unix.IoctlGetInt(fd, unix.TUNGETFEATURES)
+		unix.Close(fd)
+	}
 	switch {
+	case errors.Is(err, unix.ENOTTY):
+		n.Detail = "/dev/net/tun is another device."
+		n.Remedy = "Remove it and make it: mknod /dev/net/tun c 10 200; a container is started with --device /dev/net/tun."
 	case err == nil:
-		f.Close()
 		n.Met, n.Detail = true, "/dev/net/tun can be opened."
 	case errors.Is(err, os.ErrPermission):
 		n.Detail = "/dev/net/tun exists, but this user may not open it."
