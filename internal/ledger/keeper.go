@@ -12,9 +12,13 @@ const (
 
 	// An SA is forgotten after so long without being configured, but only by a process
 	// that has run for a while: a new one does not know yet what is configured.
+	// The time of day tells how long, so such a process forgets nothing if that was set meanwhile.
 	forgetful  = 90 * 24 * time.Hour
 	knowsAfter = time.Hour
 )
+
+// unset is before every time of day that a clock has which was set since the machine started.
+var unset = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
 
 // keeper writes leases, if possible before a frame has to wait. All that it writes at a
 // time costs one wait for the disk.
@@ -24,7 +28,9 @@ type keeper struct {
 	stop   chan struct{}
 	done   chan struct{}
 	wake   chan struct{} // holds one
-	began  time.Time
+	began  time.Time     // by a clock that is not set
+	wall   time.Time     // and by the time of day
+	clock  time.Duration // and by the ledger's
 
 	listMu  sync.Mutex
 	waiting []holder // for a lease
@@ -60,7 +66,8 @@ func open(path string, say func(error)) (*Ledger, error) {
 		return nil, err
 	}
 	l := New()
-	l.keeper = &keeper{ledger: l, say: say, journal: j, began: time.Now(),
+	now := time.Now()
+	l.keeper = &keeper{ledger: l, say: say, journal: j, began: now, wall: now.Round(0), clock: l.Clock(),
 		stop: make(chan struct{}), done: make(chan struct{}), wake: make(chan struct{}, 1)}
 	boot, records, err := j.read()
 	if err == nil {
@@ -80,6 +87,9 @@ func (l *Ledger) load(boot string, records []record) {
 	here := boot != "" && boot == l.keeper.journal.boot
 	for i := range records {
 		r := &records[i]
+		if r.Seen.Before(unset) {
+			r.Seen = now
+		}
 		if r.Out != "" {
 			c := r.counter()
 			c.init(l, r.Out)
@@ -109,7 +119,7 @@ func (l *Ledger) records() iter.Seq[record] {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		now, clock := time.Now(), l.Clock()
-		knows := now.Sub(l.keeper.began) > knowsAfter
+		knows := now.Sub(l.keeper.began) > knowsAfter && !l.keeper.wasSet(now, clock)
 		for h := range l.holders() {
 			a := h.base()
 			a.mu.Lock()
@@ -121,6 +131,11 @@ func (l *Ledger) records() iter.Seq[record] {
 			}
 		}
 	}
+}
+
+// wasSet reports whether the time of day was set since the process began.
+func (k *keeper) wasSet(now time.Time, clock time.Duration) bool {
+	return (now.Round(0).Sub(k.wall) - (clock - k.clock)).Abs() > knowsAfter
 }
 
 // size is how much is known.

@@ -325,6 +325,33 @@ func TestForgotten(t *testing.T) {
 	}
 }
 
+// Where the time of day is wrong nothing is forgotten: it jumps ahead while the program runs, or what stands in the
+// file was written before it was set, as on a router without a clock of its own.
+func TestClockSet(t *testing.T) {
+	for name, was := range map[string]string{"jumps ahead": fmt.Sprint(time.Now().UTC().Year() - 1), "was not set": "1970"} {
+		path, gone := statePath(t), newSA(1)
+		l := opened(t, path)
+		accept(t, l.Inbound(gone), Fresh, 1)
+		closed(t, l)
+		text, _ := os.ReadFile(path)
+		text = bytes.ReplaceAll(text, fmt.Appendf(nil, `"seen":"%d`, time.Now().UTC().Year()), []byte(`"seen":"`+was))
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		l = opened(t, path)
+		l.keeper.mu.Lock()
+		l.keeper.began = l.keeper.began.Add(-2 * knowsAfter)
+		if name == "jumps ahead" {
+			l.keeper.wall = l.keeper.wall.Add(-2 * forgetful)
+		}
+		l.keeper.mu.Unlock()
+		closed(t, l)
+		l = opened(t, path)
+		accept(t, l.Inbound(gone), Refused, 1)
+		closed(t, l)
+	}
+}
+
 // Two processes never have one file, and a third has it as soon as they have
 // gone, in whatever way.
 func TestLock(t *testing.T) {
