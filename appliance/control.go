@@ -3,13 +3,9 @@
 package appliance
 
 import (
-	"errors"
-	"log/slog"
 	"time"
 
-	"tapsec/control"
 	server "tapsec/internal/control"
-	"tapsec/internal/event"
 	"tapsec/internal/outbound"
 	window "tapsec/internal/replay"
 	"tapsec/sa"
@@ -75,38 +71,4 @@ func (h *host) sealed() map[string]uint64 {
 		}
 	}
 	return counts
-}
-
-// remote is the control interface of a NIC in another process. It is called in the
-// background, so that no frame waits.
-type remote struct {
-	client *control.Client
-	host   *Appliance // whose transport asks
-	failed func(error)
-}
-
-func (n remote) Update(s *sa.SA, high uint32) {
-	ref := control.RefOf(s)
-	go n.do(func() error { return n.client.Update(ref, high) })
-}
-
-// Delete takes back an SA and the outbound SA that belongs to it, which the NIC may
-// have dropped already.
-func (n remote) Delete(s *sa.SA) {
-	n.host.tell(event.SADeleteRequested, slog.String("sa", s.Name))
-	go func() {
-		n.do(func() error { return n.client.Delete(control.RefOf(s), false) })
-		for _, out := range n.host.answering(s) {
-			err := n.client.Delete(control.RefOf(out), false)
-			if n.do(func() error { return err }); !errors.Is(err, sa.ErrUnknown) {
-				return
-			}
-		}
-	}()
-}
-
-func (n remote) do(ask func() error) {
-	if err := ask(); err != nil && !errors.Is(err, sa.ErrUnknown) {
-		n.failed(err)
-	}
 }

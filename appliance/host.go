@@ -77,7 +77,7 @@ func newHost(a *Appliance) (h *host, err error) {
 		if err != nil {
 			return nil, errors.Join(err, h.close())
 		}
-		tc.NIC = remote{client, a, func(err error) { h.log.Warn("the NIC was not told", "err", err) }}
+		tc.NIC = newRemote(client, a)
 	}
 	if h.mirror != nil {
 		tc.Mirror = func(frame []byte) { h.mirror.Inject(frame) } // best effort: an absent monitor loses frames

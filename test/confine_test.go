@@ -309,3 +309,57 @@ func TestConfinedTellsTheNIC(t *testing.T) {
 	p.stop()
 	n.stop()
 }
+
+// TestNICDoesNotAnswer: a NIC that is behind, and cannot be told so, is asked now and then, not for each frame; it
+// learns it in the end, and so of an SA that it wants deleted. No frame is lost.
+func TestNICDoesNotAnswer(t *testing.T) {
+	rig.Require(t)
+	const entry = `
+local: [198.51.100.10]
+sas:
+  - {name: web, spi: 0xc002, dst: 198.51.100.10, protocol: esp, mode: transport, suite: aes128gcm16, esn: true,
+     encryption_key: 0x101112131415161718191a1b1c1d1e1fb1b2b3b4%s}
+`
+	socket := filepath.Join(sockets(t), "control")
+	n := start(t, write(t, fmt.Sprintf(entry, "")), "--control", socket)
+	text := fmt.Sprintf(entry, ", seq: 0x100000005")
+	p := launchProgram(t, program.Command("transport", "-c", write(t, text), "--in", "host0", "--out", "stack0", "--nic", socket))
+	began := p.waitLog("msg=ready")
+	wire, stack := listen(t, "wire0"), listen(t, "stack0")
+	sender := sealer(t, sasOf(t, text)["web"])
+	sender.SetNumber(0, 1<<32+6)
+	pass := func() {
+		t.Helper()
+		packet := plain(server, sender.Number(0), 100)
+		wire.send(framed(sealed(t, sender, packet)))
+		if got := stack.next(); !bytes.Equal(got, framed(packet)) {
+			t.Fatalf("got %x", got)
+		}
+	}
+	if err := os.Rename(socket, socket+".away"); err != nil {
+		t.Fatal(err)
+	}
+	for range 500 {
+		pass()
+	}
+	if err := os.Rename(socket+".away", socket); err != nil {
+		t.Fatal(err)
+	}
+	client, err := control.Dial(socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	program.Await(t, "the NIC opens frames itself", func() bool {
+		pass()
+		var nic struct{ Reasons map[string]uint64 }
+		if err := client.Get("nic", &nic); err != nil {
+			t.Fatal(err)
+		}
+		return nic.Reasons[status.Verified.String()] > 0
+	})
+	p.stop()
+	n.stop()
+	if said := strings.Count(began+p.logged(), "the NIC was not told"); said == 0 || said > 100 {
+		t.Errorf("%d lines say that the NIC was not told", said)
+	}
+}
