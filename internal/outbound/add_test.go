@@ -91,9 +91,10 @@ func TestReplaceBesideFrames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop, sealed := make(chan struct{}), make(chan int)
+	began, stop, sealed := make(chan struct{}), make(chan struct{}), make(chan int)
 	go func() {
-		n := 0
+		n := len(s.Batch([][]byte{udp(4, 100)}))
+		close(began)
 		for {
 			select {
 			case <-stop:
@@ -104,6 +105,7 @@ func TestReplaceBesideFrames(t *testing.T) {
 			}
 		}
 	}()
+	<-began
 	for range 100 {
 		if err := s.Replace(c); err != nil {
 			t.Error(err)
