@@ -16,12 +16,12 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 
+	"tapsec/internal/files"
 	"tapsec/keys"
 	"tapsec/sa"
 )
@@ -164,7 +164,10 @@ func Default() *Config {
 
 // Load reads the configuration file at path. Mistakes in it are of type Errors.
 func Load(path string) (*Config, error) {
-	data, err := os.ReadFile(path)
+	if path == "-" { // it is read again, and key files lie beside it
+		return nil, errors.New("configuration: expected a file, found standard input")
+	}
+	data, err := files.Read(path, nil)
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}

@@ -7,6 +7,18 @@ import (
 	"tapsec/keys"
 )
 
+// LoadInput is Load for what is read once, which may be standard input.
+func LoadInput(path string, stdin io.Reader) (*Config, error) {
+	if path != "-" {
+		return Load(path)
+	}
+	text, err := files.Read(path, stdin)
+	if err != nil {
+		return nil, err
+	}
+	return Read(files.Name(path), text)
+}
+
 // LoadKeys is ParseKeys for files, one or several; - is standard input.
 func LoadKeys(paths []string, stdin io.Reader) (all *Config, err error) {
 	for _, path := range paths {

@@ -23,10 +23,10 @@ func newReplay() *cobra.Command {
 		Long: `replay passes every frame of a capture through the appliance, without a TAP and
 without privileges. The SAs come from a configuration (-c), or from what another
 tool knows (-k): the text of ip xfrm state, a Wireshark esp_sa table, the log of
-strongSwan's charon with filelog { chd = 4 }, or a configuration. IN and the key
-file may be - for standard input. Without -c and -k the capture's own SAs are
-used: -o FILE --with-keys writes such a capture, with the frames as they came.
-It needs no other file; give it to nobody who must not have the keys.
+strongSwan's charon with filelog { chd = 4 }, or a configuration. IN or one of
+these files may be - for standard input. Without -c and -k the capture's own SAs
+are used: -o FILE --with-keys writes such a capture, with the frames as they
+came. It needs no other file; give it to nobody who must not have the keys.
 
 A frame's verdict is "good" if every portion checked is good; "good, both" if
 those are a tunnel and a transport portion; "FAILED" if a check failed; "left

@@ -21,6 +21,7 @@ import (
 	"tapsec/internal/exit"
 	"tapsec/internal/files"
 	"tapsec/internal/wrap"
+	"tapsec/sa"
 )
 
 // exitCodes are those for the answers of a running appliance; for others it is exit.Machine.
@@ -65,12 +66,12 @@ func Main() int {
 	switch {
 	case err == nil:
 		err = out.Err
-	case cmd == root: // which does nothing by itself
+	case cmd == root && out.Err == nil: // which does nothing by itself
 		err = inputError(err)
 	}
 	if err != nil && !errors.Is(err, errSaid) {
 		_ = console.Bounded(func() error {
-			_, err := fmt.Fprintln(os.Stderr, "tapsec:", advised(err))
+			_, err := fmt.Fprintln(os.Stderr, wrap.Message("tapsec: "+advised(err), console.IsTerminal(os.Stderr)))
 			return err
 		})
 	}
@@ -126,8 +127,36 @@ such SA, 7 there is one already, 8 an SA is beyond the profile of the NIC.`,
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return inputError(err) })
 	root.AddCommand(newCapabilities(), newCapture(), newCounters(), newDissector(), newEvents(), newExplain(), newKeys(), newMan(), newOffload(), newReplay(), newSA(), newShow(), newTrace(), newValidate(), newVersion())
 	root.AddCommand(ofThisSystem()...)
+	root.InitDefaultCompletionCmd()
 	helpOnReasons(root)
+	refuseUnknown(root)
 	return root
+}
+
+// refuseUnknown makes a command that only has others beneath it refuse what is none of them:
+// cobra would show its help, and that would pass for done.
+func refuseUnknown(root *cobra.Command) {
+	for _, cmd := range root.Commands() {
+		if !cmd.HasSubCommands() || cmd.Runnable() {
+			continue
+		}
+		cmd.Args = nil // asked for below, where a suggestion is made
+		cmd.RunE = func(cmd *cobra.Command, given []string) error {
+			if len(given) == 0 {
+				return cmd.Help()
+			}
+			return unknownCommand(cmd, given[0])
+		}
+	}
+}
+
+// unknownCommand is the error for a word that is none of a command's.
+func unknownCommand(cmd *cobra.Command, word string) error {
+	hint := cmd.CommandPath() + " --help lists what there is"
+	if near := cmd.SuggestionsFor(word); len(near) > 0 {
+		hint = "did you mean " + near[0] + "?"
+	}
+	return inputError(fmt.Errorf("there is no command %s %s; %s", cmd.CommandPath(), sa.Quote(word), hint))
 }
 
 // args demands that many positional arguments.

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"io"
 
 	"github.com/spf13/cobra"
 
@@ -49,7 +48,7 @@ and check. For the YAML language server, the file's first line has to be
 }
 
 func validate(o streams, path string, asJSON bool) error {
-	c, err := loadConfig(path, o.stdin)
+	c, err := configs.LoadInput(path, o.stdin)
 	j := configs.Judge(files.Name(path), c, err)
 	switch {
 	case !asJSON && err != nil:
@@ -61,15 +60,4 @@ func validate(o streams, path string, asJSON bool) error {
 		return printed
 	}
 	return exit.Mark(exit.Input, errSaid)
-}
-
-func loadConfig(path string, stdin io.Reader) (*configs.Config, error) {
-	if path != "-" {
-		return configs.Load(path)
-	}
-	text, err := io.ReadAll(stdin)
-	if err != nil {
-		return nil, err
-	}
-	return configs.Read(files.Name(path), text)
 }

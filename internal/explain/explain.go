@@ -22,6 +22,7 @@ import (
 	"tapsec/internal/account"
 	"tapsec/internal/diagnosis"
 	"tapsec/pipeline"
+	"tapsec/sa"
 	"tapsec/status"
 )
 
@@ -104,16 +105,19 @@ func Capture(nic NIC, c *configs.Config, frames *capture.Reader, number int) (*F
 }
 
 // Which splits CAPTURE:N, unless a file has that very name.
-func Which(text string) (path string, number int) {
+func Which(text string) (path string, number int, err error) {
 	at := strings.LastIndexByte(text, ':')
-	if at < 0 {
-		return text, 0
+	if _, gone := os.Stat(text); at < 0 || gone == nil {
+		return text, 0, nil
 	}
-	n, err := strconv.Atoi(text[at+1:])
-	if _, gone := os.Stat(text); err != nil || n < 1 || gone == nil {
-		return text, 0
+	n, wrong := strconv.Atoi(text[at+1:])
+	if wrong == nil && n > 0 {
+		return text[:at], n, nil
 	}
-	return text[:at], n
+	if _, gone := os.Stat(text[:at]); gone == nil {
+		err = fmt.Errorf("expected the number of a frame, from 1, behind %s:, found %s", text[:at], sa.Quote(text[at+1:]))
+	}
+	return text, 0, err
 }
 
 // File is Frames for a capture in a file.

@@ -9,6 +9,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+
+	"tapsec/internal/wrap"
 )
 
 // Open opens an input.
@@ -26,19 +28,25 @@ func Read(path string, stdin io.Reader) ([]byte, error) {
 		return nil, err
 	}
 	defer in.Close()
-	text, err := io.ReadAll(in)
+	text, err := io.ReadAll(io.LimitReader(in, maxText+1))
+	if err == nil && len(text) > maxText {
+		err = fmt.Errorf("expected at most %d MiB of text; keep what is about the SAs, and of the right time", maxText>>20)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", Name(path), err)
 	}
 	return text, nil
 }
 
+// maxText is the longest text that is read whole, in bytes.
+const maxText = 256 << 20
+
 // Name is what messages call an input.
 func Name(path string) string {
 	if path == "-" {
 		return "standard input"
 	}
-	return path
+	return wrap.Printable(path)
 }
 
 // Stdout is standard output. It remembers the first failure, for commands that print

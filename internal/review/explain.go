@@ -15,8 +15,10 @@ import (
 // errors are marked as those of Replay.
 func Explain(o Options, which string) error {
 	var number int
-	o.In, number = explain.Which(which)
 	colour, err := console.Colour(o.Color, o.Stdout)
+	if err == nil {
+		o.In, number, err = explain.Which(which)
+	}
 	if err != nil {
 		return inputError(err)
 	}

@@ -24,6 +24,9 @@ func (o *Options) reporting() (*reporting, error) {
 	if o.Report == "" {
 		return nil, nil
 	}
+	if o.Report == "-" {
+		return nil, inputError(errors.New("--report: expected a file, found standard output, where the frames are told"))
+	}
 	in := files.Inputs{Paths: append([]string{o.Config, o.In, o.Expect, o.Out, "-"}, o.Keys...), Stdin: o.Stdin}
 	to, err := in.Create("--report", o.Report, 0o666)
 	return &reporting{report.New(), to}, inputError(err)
@@ -37,7 +40,9 @@ func (r *reporting) write(o *Options, c *configs.Config, sum *inspect.Summary) e
 	explained, why, err := o.explained(c, r.Explain())
 	if err == nil {
 		out := bufio.NewWriter(r.to)
-		err = errors.Join(r.Write(out, files.Name(o.In), sum, explained, why), out.Flush())
+		if err = r.Write(out, files.Name(o.In), sum, explained, why); err == nil {
+			err = out.Flush()
+		}
 	}
 	return errors.Join(err, r.to.Close())
 }

@@ -196,7 +196,7 @@ func (o *Options) load() (*configs.Config, error) {
 		return nil, inputError(errors.New("--with-keys leaves frames as they came; leave out --form and --annotate"))
 	case o.Config == "" && len(o.Keys) == 0:
 		return nil, nil
-	case slices.Contains(o.Keys, "-") && o.In == "-":
+	case (o.Config == "-" || slices.Contains(o.Keys, "-")) && o.In == "-":
 		return nil, inputError(errors.New("SAs and capture cannot both come from standard input; save one of them"))
 	}
 	c, err := o.read()
@@ -224,7 +224,7 @@ func (o *Options) secrets(c *configs.Config, frames *capture.Reader) (_ *configs
 
 func (o *Options) read() (*configs.Config, error) {
 	if o.Config != "" {
-		return configs.Load(o.Config)
+		return configs.LoadInput(o.Config, o.Stdin)
 	}
 	return configs.LoadKeys(o.Keys, o.Stdin)
 }

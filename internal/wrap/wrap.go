@@ -85,3 +85,17 @@ func Printable(text string) string {
 		return r
 	}, text)
 }
+
+// Message is a message to a person, who reads it on a terminal or in a log. It holds nothing that
+// is not printable. On a terminal lines end within Width, but for those that begin with a
+// space, which quote something; in a log each stays whole, for those that search it.
+func Message(text string, terminal bool) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		if line = Printable(line); terminal && !strings.HasPrefix(line, " ") {
+			line = Text(line, 2, Width)
+		}
+		lines[i] = line
+	}
+	return strings.Join(lines, "\n")
+}

@@ -42,3 +42,23 @@ func TestText(t *testing.T) {
 		}
 	})
 }
+
+// A message is whole in a log and broken for a terminal, whose cursor it never moves; what it
+// quotes stays as it is.
+func TestMessage(t *testing.T) {
+	long := strings.Repeat("word ", 30) + "end"
+	text := "a\x1b]0;title\ab " + long + "\n    " + long + "\nb\rc\td\xff"
+	log := "a ]0;title b " + long + "\n    " + long + "\nb c d\ufffd"
+	if got := wrap.Message(text, false); got != log {
+		t.Errorf("in a log %q, expected %q", got, log)
+	}
+	got := wrap.Message(text, true)
+	if strings.ReplaceAll(got, "\n  word", " word") != log && !strings.HasPrefix(got, "a ]0;title b word") {
+		t.Errorf("on a terminal %q", got)
+	}
+	for line := range strings.Lines(got) {
+		if len(line) > wrap.Width+1 && !strings.HasPrefix(line, "    ") {
+			t.Errorf("%d columns: %s", len(line), line)
+		}
+	}
+}
