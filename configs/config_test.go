@@ -130,6 +130,11 @@ var mistakes = map[string]struct {
 	want []string
 }{
 	"unknown field":    {replace("suite:", "siute:"), []string{"7:5 sas[0].siute: did you mean suite?", "2:5 sas[0].suite: is missing"}},
+	"capital field":    {replace("suite:", "SUITE:"), []string{"7:5 sas[0].SUITE: did you mean suite?", "2:5 sas[0].suite: is missing"}},
+	"far field":        {good + "base: 1\n", []string{"9:1 base: there is no such field; there are allow_legacy"}},
+	"control":          {replace("tunnel", "tun\x00nel"), []string{"6:14 : found the control character U+0000; mend this line"}},
+	"escape":           {good + "# ü\x1b[31m\n", []string{"9:4 : found the control character U+001B"}},
+	"no UTF-8":         {replace("one", "f\xfcr"), []string{"2:12 : found a byte that is no UTF-8; save the text as UTF-8"}},
 	"unknown top":      {good + "color: red\n", []string{"9:1 color: there is no such field; there are allow_legacy"}},
 	"twice":            {replace("spi: 0xc001", "spi: 0xc001\n    spi: 2"), []string{"4:5 sas[0].spi: given twice, first in line 3"}},
 	"wrong types":      {replace("spi: 0xc001", "spi: [1]\n    esn: maybe\n    window: {}"), []string{"3:10 sas[0].spi: expected a single value, found a list", "4:10 sas[0].esn: expected true or false, found \"maybe\"", "5:13 sas[0].window: found fields"}},
@@ -588,5 +593,27 @@ func TestTakeRenames(t *testing.T) {
 	more.SAs[0].OSeq, more.SAs[0].Seq, more.SAs[0].Bitmap = 7, 9, sa.Bitmap{3}
 	if err := c.Take(more); err != nil || len(c.SAs) != 2 || c.SAs[0].OSeq != 7 || c.SAs[0].Seq != 9 || c.SAs[0].Bitmap.Len() != 2 {
 		t.Errorf("%v, %v", c.SAs, err)
+	}
+}
+
+// A mistake on each of many lines, and a line without an end, cost no more time than their
+// bytes; the keys stay hidden.
+func TestManyMistakes(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("sas:\n")
+	for i := range 40_000 {
+		fmt.Fprintf(&b, "  - {name: s%d, spi: %d, dst: 192.0.2.2, protocol: esp, mode: tunnel, suite: aes128gcm16, encryption_key: %08x5ec7}\n", i, i+256, i*2654435761)
+	}
+	_, err := Parse("x", []byte(b.String()))
+	var bad Errors
+	if !errors.As(err, &bad) || len(bad) != 40_000 {
+		t.Fatalf("%d mistakes, expected 40000", len(bad))
+	}
+	if strings.Contains(err.Error(), "5ec7") {
+		t.Error("keys are shown")
+	}
+	long := good + "color: " + strings.Repeat("x", maxLine-10) + " 0x0123456789abcdef0123\n"
+	if _, err = Parse("x", []byte(long)); err == nil || strings.Contains(err.Error(), "0123") || len(err.Error()) > 1000 {
+		t.Errorf("a long line: %d bytes", len(err.Error()))
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -61,6 +62,7 @@ func (d *decoder) errors() Errors {
 // then all keys are known that no line may show.
 func (d *decoder) quote(problems []Problem) {
 	sortProblems(problems)
+	secrets := masker(d.secrets)
 	line, pos := 1, 0
 	for i := range problems {
 		p := &problems[i]
@@ -68,7 +70,7 @@ func (d *decoder) quote(problems []Problem) {
 			pos = nextLine(d.text, pos)
 		}
 		if line == p.Line {
-			p.Text = strings.Clone(redactLine(strings.TrimSuffix(d.text[pos:nextLine(d.text, pos)], "\n"), d.secrets))
+			p.Text = strings.Clone(redactLine(strings.TrimSuffix(d.text[pos:nextLine(d.text, pos)], "\n"), secrets))
 		}
 	}
 }
@@ -173,8 +175,12 @@ var yamlLine = regexp.MustCompile(`^line (\d+): `)
 // the line only if it begins like a field.
 func (d *decoder) syntax(err error) {
 	msg := fromText.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml: "), "${1}")
-	line := 1
-	if m := yamlLine.FindStringSubmatch(msg); m != nil {
+	line, column := 1, 1
+	if at, what := unreadable(d.text); what != "" {
+		before := d.text[:at]
+		start := strings.LastIndexByte(before, '\n') + 1
+		line, column, msg = strings.Count(before, "\n")+1, utf8.RuneCountInString(before[start:])+1, what
+	} else if m := yamlLine.FindStringSubmatch(msg); m != nil {
 		line, _ = strconv.Atoi(m[1])
 		msg = strings.TrimPrefix(msg, m[0])
 	}
@@ -185,12 +191,26 @@ func (d *decoder) syntax(err error) {
 			break
 		}
 	}
-	p := d.problem(&yaml.Node{Line: line, Column: 1}, "", "expected YAML: %s; mend this line or one next to it", sa.RedactLine(msg))
+	p := d.problem(&yaml.Node{Line: line, Column: column}, "", "expected YAML: %s; mend this line or one next to it", sa.RedactLine(msg))
 	if line <= len(lines) && fieldStart.MatchString(lines[line-1]) {
-		p.Text = redactLine(lines[line-1], d.secrets)
+		p.Text = redactLine(lines[line-1], masker(d.secrets))
 	}
 	d.bad = append(d.bad, p)
 	d.quoted = len(d.bad)
+}
+
+// unreadable finds the first byte of a text that YAML does not take (YAML 1.2, 5.1); what is
+// empty if there is none.
+func unreadable(text string) (at int, what string) {
+	for at, r := range text {
+		switch _, n := utf8.DecodeRuneInString(text[at:]); {
+		case r == utf8.RuneError && n == 1:
+			return at, "found a byte that is no UTF-8; save the text as UTF-8"
+		case r < ' ' && r != '\t' && r != '\n' && r != '\r', r >= 0x7f && r < 0xa0 && r != 0x85, r == 0xfffe, r == 0xffff:
+			return at, fmt.Sprintf("found the control character %U", r)
+		}
+	}
+	return 0, ""
 }
 
 // learnSecrets remembers the values of key fields, so that no quoted line shows them,
@@ -434,8 +454,8 @@ func hint(found string, names []string) string {
 func nearest(found string, names []string) string {
 	best, off, at := 3, 0, ""
 	for _, n := range names {
-		dist := distance(found, n)
-		if dist < best && dist < len(n) || dist == best && at != "" && apart(found, n) < off {
+		dist := distance(strings.ToLower(found), n)
+		if dist < best && 2*dist <= len(n) || dist == best && at != "" && apart(found, n) < off {
 			best, off, at = dist, apart(found, n), n
 		}
 	}

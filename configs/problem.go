@@ -110,8 +110,26 @@ func redact(text string) string {
 	return text
 }
 
+// masker replaces secrets by their masks, in one pass over a text. Of two that begin alike the
+// longer one counts.
+func masker(secrets []string) *strings.Replacer {
+	secrets = slices.Clone(secrets)
+	slices.SortFunc(secrets, func(a, b string) int { return cmp.Or(len(b)-len(a), strings.Compare(a, b)) })
+	var pairs []string
+	for _, s := range slices.Compact(secrets) {
+		pairs = append(pairs, s, keys.Mask(s))
+	}
+	return strings.NewReplacer(pairs...)
+}
+
+// maxLine is how much of a line is looked at to quote it, in bytes. It is far more than is quoted.
+const maxLine = 4096
+
 // redactLine is redact for a line of the file, where fields' names show which values are keys.
-func redactLine(line string, secrets []string) string {
+func redactLine(line string, secrets *strings.Replacer) string {
+	if len(line) > maxLine { // at a space, so that no piece of a key is left
+		line = line[:strings.LastIndexAny(line[:maxLine], " \t")+1] + "..."
+	}
 	fields := keyValue
 	if strings.Contains(line, "{") {
 		fields = flowKeyValue
@@ -124,8 +142,5 @@ func redactLine(line string, secrets []string) string {
 		}
 		return parts[1] + keys.Mask(value)
 	})
-	for _, s := range secrets {
-		line = strings.ReplaceAll(line, s, keys.Mask(s))
-	}
-	return sa.RedactLine(redact(strings.TrimSpace(line)))
+	return sa.RedactLine(redact(strings.TrimSpace(secrets.Replace(line))))
 }
