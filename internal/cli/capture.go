@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,10 +49,6 @@ tcpdump -r - -w - EXPRESSION.`,
   tapsec capture --from nic.sock -w trace.pcapng --ring 5 --size 100M`,
 		Args: args(0),
 	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
-		to.Out = cmd.OutOrStdout()
-		if err := captureTo(&to); err != nil {
-			return inputError(err)
-		}
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		in, err := c.Capture(ctx, frames)
@@ -64,6 +61,10 @@ tcpdump -r - -w - EXPRESSION.`,
 		return err
 	})
 	watchFlags(cmd, &frames)
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error { // before anybody is asked
+		to.Out = cmd.OutOrStdout()
+		return inputError(cmp.Or(captureTo(&to), checkFrames(&frames)))
+	}
 	f := cmd.Flags()
 	f.StringVarP(&to.Path, "write", "w", "", "write pcapng to this `FILE`; - is standard output")
 	f.IntVar(&to.Keep, "ring", 0, "keep the latest `NUMBER` of files")
@@ -93,7 +94,7 @@ func captureTo(to *dump.Options) error {
 }
 
 func newTrace() *cobra.Command {
-	o, frames, asJSON, color := asked{flag: "from"}, control.Frames{}, false, ""
+	o, frames, asJSON, color, colour := asked{flag: "from"}, control.Frames{}, false, "", false
 	cmd := o.does(&cobra.Command{
 		Use:   "trace --from SOCKET [--count 20]",
 		Short: "Say of the frames of a running NIC what each stage finds",
@@ -110,10 +111,6 @@ with all that explain --json says (docs/json.md).`,
 		Args: args(0),
 	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
 		out := cmd.OutOrStdout()
-		colour, err := console.Colour(color, out)
-		if err != nil {
-			return inputError(err)
-		}
 		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 		defer stop()
 		for line, err := range c.Trace(ctx, frames) {
@@ -127,6 +124,10 @@ with all that explain --json says (docs/json.md).`,
 		return nil
 	})
 	watchFlags(cmd, &frames)
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) (err error) {
+		colour, err = console.Colour(color, cmd.OutOrStdout())
+		return inputError(cmp.Or(err, checkFrames(&frames)))
+	}
 	f := cmd.Flags()
 	f.BoolVar(&asJSON, "json", false, "print JSON and nothing else")
 	f.StringVar(&color, "color", "auto", "colour of the verdicts `WHEN`: auto (on a terminal, without NO_COLOR), always or never")
@@ -144,6 +145,15 @@ func printTraced(out io.Writer, line []byte, asJSON, colour bool) error {
 		return fmt.Errorf("the trace is not what this program expects (%w): is the NIC of the same version?", err)
 	}
 	return one.Text(out, colour)
+}
+
+// checkFrames finds in the flags what the NIC would refuse.
+func checkFrames(frames *control.Frames) error {
+	if frames.Snap < 0 {
+		return fmt.Errorf("--snaplen: expected a number of bytes, found %d", frames.Snap)
+	}
+	_, err := inspect.ParseFilter(frames.Only, frames.SAs, frames.SPIs, frames.Hosts)
+	return err
 }
 
 // watchFlags choose frames of a running NIC.

@@ -31,7 +31,10 @@ root in /run, until it is taken down.`,
 
 // oneRig lets a command have the name of a rig as its argument, or none.
 func oneRig(cmd *cobra.Command, given []string) error {
-	return args(min(len(given), 1))(cmd, given)
+	if err := args(min(len(given), 1))(cmd, given); err != nil {
+		return err
+	}
+	return inputError(rig.CheckName(rigName(given)))
 }
 
 // rigName is the argument of a command that may have one.

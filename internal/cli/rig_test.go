@@ -393,7 +393,7 @@ func TestRigMistakes(t *testing.T) {
 		"unknown flag: --slit": {"--slit"},
 	} {
 		r := do(t, append([]string{"rig", "up"}, flags...)...)
-		if r.code == 0 || !strings.Contains(r.err, want) {
+		if r.code != exit.Input || !strings.Contains(r.err, want) {
 			t.Errorf("%v: exit code %d, said %q", flags, r.code, r.err)
 		}
 	}

@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"tapsec/configs"
 	"tapsec/control"
@@ -124,7 +126,7 @@ such SA, 7 there is one already, 8 an SA is beyond the profile of the NIC.`,
 	}
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", wrap.Width)))
 	root.SetVersionTemplate("{{.Version}}\n")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return inputError(err) })
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return inputError(wrongFlag(err)) })
 	root.AddCommand(newCapabilities(), newCapture(), newCounters(), newDissector(), newEvents(), newExplain(), newKeys(), newMan(), newOffload(), newReplay(), newSA(), newShow(), newTrace(), newValidate(), newVersion())
 	root.AddCommand(ofThisSystem()...)
 	root.InitDefaultCompletionCmd()
@@ -157,6 +159,33 @@ func unknownCommand(cmd *cobra.Command, word string) error {
 		hint = "did you mean " + near[0] + "?"
 	}
 	return inputError(fmt.Errorf("there is no command %s %s; %s", cmd.CommandPath(), sa.Quote(word), hint))
+}
+
+// wrongFlag is an error of the library that reads flags, in the words of the others.
+func wrongFlag(err error) error {
+	var wrong *pflag.InvalidValueError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	name, why := "--"+wrong.GetFlag().Name, wrong.Unwrap()
+	var number *strconv.NumError
+	if errors.As(why, &number) || strings.HasPrefix(why.Error(), "time: ") { // it tells of Go's functions
+		return fmt.Errorf("%s: expected %s, found %s", name, kindOf(wrong.GetFlag().Value.Type()), sa.Quote(wrong.GetValue()))
+	}
+	return fmt.Errorf("%s: %w", name, why)
+}
+
+// kindOf names what a flag of a type takes.
+func kindOf(flag string) string {
+	switch {
+	case flag == "bool":
+		return "true or false"
+	case flag == "duration":
+		return "a time like 30s or 8h"
+	case strings.HasPrefix(flag, "uint"):
+		return "a number from 0 on"
+	}
+	return "a number"
 }
 
 // args demands that many positional arguments.

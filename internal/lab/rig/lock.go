@@ -24,7 +24,7 @@ var errTaken = errors.New("is up already; tapsec rig status shows it, tapsec rig
 
 // Acquire makes and locks the empty directory of a rig. It ends what is left of a rig that died.
 func Acquire(name string) (*Lock, error) {
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(home(), 0o700); err != nil {

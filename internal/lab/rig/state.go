@@ -70,7 +70,7 @@ func (s *State) Up() bool { return s.Supervisor.Alive() }
 // Find reads what a rig is made of, whether it is up or has died. If there is none of that name, the
 // error wraps ErrDown and names those that exist.
 func Find(name string) (*State, error) {
-	if err := checkName(name); err != nil {
+	if err := CheckName(name); err != nil {
 		return nil, err
 	}
 	s, err := read(filepath.Join(home(), name))
@@ -152,8 +152,8 @@ func home() string {
 	return filepath.Join(os.TempDir(), fmt.Sprintf("tapsec-%d", os.Geteuid()))
 }
 
-// checkName allows names that are file names and need no quoting.
-func checkName(name string) error {
+// CheckName allows names that are file names and need no quoting.
+func CheckName(name string) error {
 	good := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
 	}
