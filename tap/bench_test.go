@@ -153,6 +153,9 @@ func BenchmarkDrainAttached(b *testing.B) {
 
 func benchmarkDrainAttached(b *testing.B, size int) {
 	movers := []*mover{byAttached(b, "plain", Options{Engine: Plain}), byAttached(b, "ring", Options{Engine: Ring})}
+	if CanSendDirect() == nil {
+		movers = append(movers, byAttached(b, "direct", Options{Engine: Direct}))
+	}
 	if CanRedirect() == nil {
 		movers = append(movers, byAttached(b, "xdp", Options{Engine: XDP}))
 	}

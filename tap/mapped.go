@@ -14,15 +14,15 @@ import (
 )
 
 // mapped is the engine of a worker that takes one direction's frames out of a packet ring, on a thread of its
-// own. Frames are processed where the kernel put them, and written from there: to a packet socket by
-// sendmmsg, to a TAP by io_uring if possible. While the ring has frames, reading takes no call and writing
+// own. Frames are processed where the kernel put them, and written from there: to an attached interface by
+// its exit, to a TAP by io_uring if possible. While the ring has frames, reading takes no call and writing
 // one for each batch.
 type mapped struct {
 	outlet
 	ring    inlet      // nil once the kernel has broken it; from then on each frame is received
 	xdp     *xdpSocket // the same, where it is AF_XDP
 	beside  bool       // with AF_XDP: the packet socket may have a frame, an earlier one or one of another queue
-	exit    *xdpSocket // by which frames leave, or nil
+	exit    exit       // by which frames leave, or nil
 	drained bool       // the ring was empty when its drops were last asked for
 	dropped uint64     // how many drops those were
 	quiet   int        // how often it has slept in vain since a frame came
@@ -75,9 +75,11 @@ func (m *mapped) equip(o Options) (err error) {
 	m.polled = []unix.PollFd{{Fd: int32(m.in), Events: unix.POLLIN}, {Fd: int32(m.alarm), Events: unix.POLLIN}}
 	switch {
 	case d.to.attached():
-		if m.sink, m.exit, err = d.exit(o); err != nil {
+		e, err := d.exit(o)
+		if err != nil {
 			return err
 		}
+		m.sink, m.exit = e, e
 	case o.Engine == Ring:
 		b, err := newBurst()
 		if err != nil {

@@ -103,7 +103,7 @@ func TestPacketRingLosesLongFramesAlone(t *testing.T) {
 func TestPacketRingIsFull(t *testing.T) {
 	near, tap, first, _ := attached(t, Options{Engine: Ring}, 1514, 64)
 	far := testkit.Listen(t, "far")
-	slots := near.mapped[0].(*packetRing).slots
+	slots := near.mapped[0].(*packetRing).count
 	count := slots + 1000
 	for i := range count {
 		if err := far.Send(frame(i, 60)); err != nil {

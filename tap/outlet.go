@@ -91,26 +91,34 @@ func (o *outlet) write(fd uintptr) {
 	}
 }
 
-// exit returns what writes to an attached interface. An AF_XDP socket is held for the caller.
-func (d *Direction) exit(o Options) (sink, *xdpSocket, error) {
-	socket := d.target
-	bypass := func(on int) error {
-		return control(socket, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, on) })
+// exit writes to an attached interface, and holds what it needs until released.
+type exit interface {
+	sink
+	release() error
+}
+
+// mtuLimit is the longest frame in bytes that an interface takes, but for a tag of 802.1Q.
+type mtuLimit int
+
+// allows reports whether the interface takes a frame of this length, and one tag more, as packet(7) does.
+func (l mtuLimit) allows(p *parcel) bool {
+	return p.length <= int(l) || p.length <= int(l)+tagLength && tagged8021Q(p.part(0))
+}
+
+// exit makes what writes to an attached interface: a transmit ring, or a socket of AF_XDP, beside which what
+// the packet socket writes passes by the queueing discipline, too.
+func (d *Direction) exit(o Options) (exit, error) {
+	if o.asked != XDP && o.asked != Direct {
+		return d.to.newTransmitRing(d.queue, d.room)
 	}
-	var x *xdpSocket
-	var err error
-	switch o.asked {
-	case XDP:
-		x, err = d.to.xdpOf(d.queue, d.room)
-	case Direct:
-		x, err = d.to.openXDP(socket, d.room, false)
-	default:
-		return new(together), nil, bypass(0)
-	}
+	err := control(d.target, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1) })
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return x, x, bypass(1)
+	if o.asked == XDP {
+		return d.to.xdpOf(d.queue, d.room)
+	}
+	return d.to.openXDP(d.target, d.room, false)
 }
 
 // oneByOne writes a parcel with a call.

@@ -15,7 +15,6 @@ import (
 const (
 	ringBytes  = 16 << 20 // of an interface's packet rings together
 	leastRing  = 2 << 20  // of each
-	blockBytes = 64 << 10 // of each piece that the kernel allocates at once
 	longSlot   = 16 << 10 // of a frame in a slot at most
 	linkHeader = 14 + 2*tagLength
 	slotHead   = 96 // of a slot: header, address and virtio header; the frame begins at an odd place
@@ -36,13 +35,10 @@ const (
 // A ring belongs to its device and passes from one worker to the next, so that no frame in it is lost. Its
 // last holder unmaps it.
 type packetRing struct {
-	memory   []byte
-	size     int // bytes of a slot
-	perBlock int
-	slots    int
-	at       int // the slot that the kernel fills next, or has filled
-	lent     int // slots before it that are not given back
-	holders  atomic.Int32
+	socketRing
+	at      int // the slot that the kernel fills next, or has filled
+	lent    int // slots before it that are not given back
+	holders atomic.Int32
 }
 
 // newPacketRing makes a socket receive through a ring of that many bytes. Its slots have room for a frame
@@ -55,26 +51,13 @@ func newPacketRing(f *os.File, bytes, room, tail int) (*packetRing, error) {
 	}); err != nil {
 		return nil, fmt.Errorf("MTU of %s: %w", f.Name(), err)
 	}
-	r := &packetRing{size: (slotHead + room + tail + 63) &^ 63}
-	block := blockBytes
-	for block < r.size {
-		block *= 2
-	}
-	r.perBlock = block / r.size
-	blocks := max(bytes/block, 2)
-	r.slots = r.perBlock * blocks
+	r := new(packetRing)
 	r.holders.Store(1)
 	err := control(f, func(fd int) (err error) {
-		for option, value := range map[int]int{unix.PACKET_VERSION: unix.TPACKET_V2, unix.PACKET_COPY_THRESH: copyThreshold} {
-			if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, option, value); err != nil {
-				return err
-			}
+		if err := unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_COPY_THRESH, copyThreshold); err != nil {
+			return err
 		}
-		err = unix.SetsockoptTpacketReq(fd, unix.SOL_PACKET, unix.PACKET_RX_RING, &unix.TpacketReq{Block_size: uint32(block),
-			Block_nr: uint32(blocks), Frame_size: uint32(r.size), Frame_nr: uint32(r.slots)})
-		if err == nil {
-			r.memory, err = unix.Mmap(fd, 0, block*blocks, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-		}
+		r.socketRing, err = newSocketRing(fd, unix.PACKET_RX_RING, (slotHead+room+tail+63)&^63, bytes)
 		return err
 	})
 	if err != nil {
@@ -129,29 +112,21 @@ func (r *packetRing) release() error {
 	return unix.Munmap(r.memory)
 }
 
-// slot returns a slot's memory. Slots do not cross from one block to the next.
-func (r *packetRing) slot(i int) []byte {
-	begin := i/r.perBlock*(len(r.memory)/(r.slots/r.perBlock)) + i%r.perBlock*r.size
-	return r.memory[begin : begin+r.size : begin+r.size]
-}
-
-func statusOf(slot []byte) *uint32 { return (*uint32)(unsafe.Pointer(unsafe.SliceData(slot))) }
-
 // ready reports whether the next slot is filled.
 func (r *packetRing) ready() bool {
-	return r.lent < r.slots && atomic.LoadUint32(statusOf(r.slot(r.at)))&unix.TP_STATUS_USER != 0
+	return r.lent < r.count && loadStatus(r.slot(r.at))&unix.TP_STATUS_USER != 0
 }
 
 // take lends the next slot, which is filled. A header that contradicts itself is an error.
 func (r *packetRing) take() (arrival, error) {
 	slot := r.slot(r.at)
-	status := atomic.LoadUint32(statusOf(slot))
+	status := loadStatus(slot)
 	h := (*unix.Tpacket2Hdr)(unsafe.Pointer(unsafe.SliceData(slot)))
 	begin, size := int(h.Mac), int(h.Snaplen)
 	if begin < int(unsafe.Sizeof(*h))+segment.HeaderLen || begin+size > len(slot) {
 		return arrival{}, fmt.Errorf("the packet ring has a frame of %d bytes at %d of a slot with %d", size, begin, len(slot))
 	}
-	r.at = (r.at + 1) % r.slots
+	r.at = (r.at + 1) % r.count
 	r.lent++
 	return arrival{slot: slot, begin: begin, end: begin + size, length: int(h.Len), copied: status&unix.TP_STATUS_COPY != 0,
 		tagged: status&unix.TP_STATUS_VLAN_VALID != 0, tci: h.Vlan_tci, tpid: h.Vlan_tpid}, nil
@@ -160,7 +135,7 @@ func (r *packetRing) take() (arrival, error) {
 // giveBack lets the kernel fill what was lent.
 func (r *packetRing) giveBack() {
 	for i := r.at - r.lent; r.lent > 0; i++ {
-		atomic.StoreUint32(statusOf(r.slot((i+r.slots)%r.slots)), unix.TP_STATUS_KERNEL)
+		storeStatus(r.slot((i+r.count)%r.count), unix.TP_STATUS_KERNEL)
 		r.lent--
 	}
 }

@@ -33,11 +33,10 @@ func tag(kind, port int, batch uint32, index int) uint64 {
 }
 
 // ring moves the frames of one or two directions with one io_uring, on one thread: all their reads and
-// writes go to the kernel with one call. Only to an attached interface is a batch written by sendmmsg, or
-// by AF_XDP if the engine is XDP.
+// writes go to the kernel with one call. Only to an attached interface is a batch written by its exit.
 type ring struct {
-	outlet            // of the direction to an attached interface, then the only direction
-	exit   *xdpSocket // with which that writes, or nil
+	outlet      // of the direction to an attached interface, then the only direction
+	exit   exit // with which that writes, or nil
 	uring  *uring
 	ports  []*ringPort
 	turn   int   // the port that hands out next
@@ -77,9 +76,11 @@ func newRing(directions []*Direction, o Options) (r *ring, err error) {
 		if d.to.attached() {
 			fd := uintptr(r.ports[i].writer.fd)
 			r.direction, r.drain = d, r.write
-			if r.sink, r.exit, err = d.exit(o); err != nil {
+			e, err := d.exit(o)
+			if err != nil {
 				return nil, r.end(err)
 			}
+			r.sink, r.exit = e, e
 			r.reach = func(do func(fd uintptr)) error { do(fd); return nil }
 		}
 		d.from.holds(r)

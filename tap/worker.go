@@ -120,7 +120,9 @@ func (j *joint) workers(a, b *Device) (all []*Worker, err error) {
 	}
 	w := newWorker(r, ringed...)
 	w.kind, w.why = Ring, j.why
-	w.leaves(r.exit, j.asked)
+	if j.asked == Direct {
+		w.leaves(r.direction.to)
+	}
 	return append(all, w), nil
 }
 
@@ -132,7 +134,9 @@ func (j *joint) worker(d *Direction) (*Worker, error) {
 		if err == nil {
 			w := newWorker(m, d)
 			w.kind, w.why = m.kind()
-			w.leaves(m.exit, j.asked)
+			if m.exit != nil && j.asked == Direct {
+				w.leaves(d.to)
+			}
 			return w, nil
 		}
 		if j.asked != Auto {
@@ -170,11 +174,9 @@ func newWorker(e engine, directions ...*Direction) *Worker {
 // Directions returns the worker's directions.
 func (w *Worker) Directions() []*Direction { return w.directions }
 
-// leaves notes what frames leave an attached interface by, where it is no packet socket.
-func (w *Worker) leaves(exit *xdpSocket, asked Engine) {
-	if exit != nil && asked == Direct {
-		w.kind, w.why = Direct, fmt.Sprintf("%s; what leaves %s does so past its queueing discipline", w.why, exit.name)
-	}
+// leaves notes that frames leave an attached interface past its queueing discipline.
+func (w *Worker) leaves(to *Device) {
+	w.kind, w.why = Direct, fmt.Sprintf("%s; what leaves %s does so past its queueing discipline", w.why, to.name)
 }
 
 // Engine returns how the worker moves frames, any but Auto, and a sentence why.

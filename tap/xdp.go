@@ -48,7 +48,7 @@ type xdpSocket struct {
 	completed xdpQueue[uint64]
 	free      []uint64 // chunks to send by
 	long      together // sends what no chunk has room for
-	limit     int      // longest frame that was allowed when last asked for
+	limit     mtuLimit // when last asked for
 	redirect  *xdpRedirect
 	holders   atomic.Int32
 
@@ -67,19 +67,19 @@ func newXDPSocket(packets *os.File, room int, receives bool) (x *xdpSocket, err 
 		}
 	}()
 	x.holders.Store(1)
-	var index int
+	var index, mtu int
 	if err := control(packets, func(fd int) (err error) {
 		if index, err = boundIndex(fd); err == nil {
-			x.limit, err = mtuOf(fd)
+			mtu, err = mtuOf(fd)
 		}
 		return err
 	}); err != nil {
 		return x, fmt.Errorf("MTU of %s: %w", x.name, err)
 	}
-	if x.limit += linkLength; x.limit > xdpLongest && receives {
-		return x, fmt.Errorf("%s has an MTU of %d, and AF_XDP takes frames of %d bytes: lower it, or choose ring", x.name, x.limit-linkLength, xdpLongest)
+	if x.limit = mtuLimit(mtu + linkLength); x.limit > xdpLongest && receives {
+		return x, fmt.Errorf("%s has an MTU of %d, and AF_XDP takes frames of %d bytes: lower it, or choose ring", x.name, mtu, xdpLongest)
 	}
-	if min(room, x.limit+2*tagLength) > xdpChunk-xdpHead { // what goes after a frame is not the kernel's
+	if min(room, mtu+linkHeader) > xdpChunk-xdpHead { // what goes after a frame is not the kernel's
 		x.chunk = 2 * xdpChunk
 	}
 	if err = x.open(index, receives); err == nil && receives {
@@ -263,7 +263,7 @@ func (x *xdpSocket) stage(fd int, parcels []parcel) (int, error) {
 		if len(x.free) == 0 {
 			return i, unix.EAGAIN
 		}
-		if !x.fits(p) && !x.fitsNow(fd, p) {
+		if !x.limit.allows(p) && !x.fitsNow(fd, p) {
 			return i, unix.EMSGSIZE
 		}
 		last := len(x.free) - 1
@@ -283,17 +283,12 @@ func (x *xdpSocket) unstage() {
 	x.transmit.publish()
 }
 
-// fits reports whether the interface takes a frame of this length, and one tag more, as packet(7) does.
-func (x *xdpSocket) fits(p *parcel) bool {
-	return p.length <= x.limit || p.length <= x.limit+tagLength && tagged8021Q(p.part(0))
-}
-
-// fitsNow is fits after another look at the MTU. A deleted interface shows at the next call.
+// fitsNow reports whether the interface takes a frame of this length, after another look at its MTU. A deleted interface shows at the next call.
 func (x *xdpSocket) fitsNow(fd int, p *parcel) bool {
 	if mtu, err := mtuOf(fd); err == nil {
-		x.limit = mtu + linkLength
+		x.limit = mtuLimit(mtu + linkLength)
 	}
-	return x.fits(p)
+	return x.limit.allows(p)
 }
 
 // thrownAway says why the interface did not take a frame. One without a carrier is down.
