@@ -38,6 +38,7 @@ type packetRing struct {
 	socketRing
 	at      int // the slot that the kernel fills next, or has filled
 	lent    int // slots before it that are not given back
+	first   int // of them
 	holders atomic.Int32
 }
 
@@ -126,7 +127,7 @@ func (r *packetRing) take() (arrival, error) {
 	if begin < int(unsafe.Sizeof(*h))+segment.HeaderLen || begin+size > len(slot) {
 		return arrival{}, fmt.Errorf("the packet ring has a frame of %d bytes at %d of a slot with %d", size, begin, len(slot))
 	}
-	r.at = (r.at + 1) % r.count
+	r.at = r.after(r.at)
 	r.lent++
 	return arrival{slot: slot, begin: begin, end: begin + size, length: int(h.Len), copied: status&unix.TP_STATUS_COPY != 0,
 		tagged: status&unix.TP_STATUS_VLAN_VALID != 0, tci: h.Vlan_tci, tpid: h.Vlan_tpid}, nil
@@ -134,9 +135,9 @@ func (r *packetRing) take() (arrival, error) {
 
 // giveBack lets the kernel fill what was lent.
 func (r *packetRing) giveBack() {
-	for i := r.at - r.lent; r.lent > 0; i++ {
-		storeStatus(r.slot((i+r.count)%r.count), unix.TP_STATUS_KERNEL)
-		r.lent--
+	for ; r.lent > 0; r.lent-- {
+		storeStatus(r.slot(r.first), unix.TP_STATUS_KERNEL)
+		r.first = r.after(r.first)
 	}
 }
 

@@ -10,12 +10,12 @@ import (
 const blockBytes = 64 << 10 // of each piece of a ring that the kernel takes from its memory at once
 
 // socketRing is memory that a packet socket shares with the kernel (packet_mmap, TPACKET_V2): blocks, each
-// cut into slots, none of which crosses from one block to the next.
+// cut into slots, none of which crosses from one block to the next. A slot is named by where it begins.
 type socketRing struct {
-	memory   []byte
-	size     int // bytes of a slot
-	perBlock int
-	count    int // slots
+	memory []byte
+	size   int // bytes of a slot
+	block  int // bytes of a block, a power of two
+	count  int // slots
 }
 
 // newSocketRing makes a ring of about so many bytes, and two blocks at least. The option says which way.
@@ -28,7 +28,7 @@ func newSocketRing(fd, option, size, bytes int) (r socketRing, err error) {
 		block *= 2
 	}
 	blocks := max(bytes/block, 2)
-	r = socketRing{size: size, perBlock: block / size, count: block / size * blocks}
+	r = socketRing{size: size, block: block, count: block / size * blocks}
 	if err := unix.SetsockoptTpacketReq(fd, unix.SOL_PACKET, option, &unix.TpacketReq{Block_size: uint32(block),
 		Block_nr: uint32(blocks), Frame_size: uint32(size), Frame_nr: uint32(r.count)}); err != nil {
 		return r, err
@@ -38,9 +38,18 @@ func newSocketRing(fd, option, size, bytes int) (r socketRing, err error) {
 }
 
 // slot returns a slot's memory.
-func (r *socketRing) slot(i int) []byte {
-	begin := i/r.perBlock*(len(r.memory)/(r.count/r.perBlock)) + i%r.perBlock*r.size
-	return r.memory[begin : begin+r.size : begin+r.size]
+func (r *socketRing) slot(at int) []byte { return r.memory[at : at+r.size : at+r.size] }
+
+// after returns the slot behind one; behind the last is the first.
+func (r *socketRing) after(at int) int {
+	at += r.size
+	if at&(r.block-1)+r.size > r.block {
+		at = (at | (r.block - 1)) + 1
+	}
+	if at == len(r.memory) {
+		return 0
+	}
+	return at
 }
 
 // statusOf is a slot's first field, by which program and kernel pass it to each other.

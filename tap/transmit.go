@@ -112,8 +112,9 @@ var errLong = errors.New("longer than a slot")
 // stage copies parcels into slots until there are no more slots, or a parcel is too long, and says which.
 func (r *transmitRing) stage(parcels []parcel) (int, error) {
 	r.look()
+	at := r.at
 	for i := range parcels {
-		p, slot := &parcels[i], r.slot((r.at+i)%r.count)
+		p, slot := &parcels[i], r.slot(at)
 		switch {
 		case p.length > len(slot)-transmitRoom:
 			return i, errLong
@@ -126,6 +127,7 @@ func (r *transmitRing) stage(parcels []parcel) (int, error) {
 		binary.NativeEndian.PutUint16(slot[transmitHead+headerLength:], uint16(length))
 		(*unix.Tpacket2Hdr)(unsafe.Pointer(unsafe.SliceData(slot))).Len = uint32(virtioLen + length)
 		storeStatus(slot, unsent)
+		at = r.after(at)
 	}
 	return len(parcels), nil
 }
@@ -133,13 +135,15 @@ func (r *transmitRing) stage(parcels []parcel) (int, error) {
 // settle counts those of n slots that the kernel has taken, and takes the others back.
 func (r *transmitRing) settle(n int) (taken int) {
 	const left = unsent | unix.TP_STATUS_WRONG_FORMAT
-	for taken < n && loadStatus(r.slot((r.at+taken)%r.count))&left == 0 {
+	for taken < n && loadStatus(r.slot(r.at))&left == 0 {
+		r.at = r.after(r.at)
 		taken++
 	}
-	for i := taken; i < n; i++ {
-		storeStatus(r.slot((r.at+i)%r.count), unix.TP_STATUS_AVAILABLE)
+	at := r.at
+	for range n - taken {
+		storeStatus(r.slot(at), unix.TP_STATUS_AVAILABLE)
+		at = r.after(at)
 	}
-	r.at = (r.at + taken) % r.count
 	return taken
 }
 
