@@ -170,6 +170,10 @@ class Attached(Ring):
         sh("ip link del port0; ip link del port1")
 
 
+class AttachedDirect(Attached):
+    name, engine = "tapsec, attached, direct", "direct"
+
+
 class AttachedQueues(Attached):
     name, spis, cores = "tapsec, attached, 2 queues", [SPI, SPI + 1], {0, 1}
 
@@ -248,4 +252,4 @@ class WireGuardBoth(WireGuard):
     name, cores = "wireguard-go, both cores", {0, 1}
 
 
-ALL = [Ring, TwoQueues, Plain, Attached, AttachedQueues, AttachedPlain, NetTap, AfPacket, WireGuard, WireGuardBoth]
+ALL = [Ring, TwoQueues, Plain, Attached, AttachedDirect, AttachedQueues, AttachedPlain, NetTap, AfPacket, WireGuard, WireGuardBoth]
