@@ -49,7 +49,7 @@ func TestPacketRingTakesWhatSlotsAreTooSmallFor(t *testing.T) {
 			want = want[1:]
 		}
 	}
-	if got := l.Tally(); got.Oversize != 3*Batch/5 {
+	if got := l.Tally(); got.Oversize != (3*Batch+1)/5 {
 		t.Errorf("%+v", got)
 	}
 }

@@ -522,7 +522,7 @@ func TestAnswersThatCannotBe(t *testing.T) {
 		want   string
 	}{
 		"another batch": {60, 2, 0, "frame 0 of batch 2"},
-		"no such slot":  {60, 1, Batch + 7, "frame 71 of batch 1"},
+		"no such slot":  {60, 1, Batch + 7, fmt.Sprintf("frame %d of batch 1", Batch+7)},
 		"cut short":     {10, 1, 0, "10 bytes of a frame that has 60"},
 		"too long":      {61, 1, 0, "61 bytes of a frame that has 60"},
 		"no errno":      {-1 << 31, 1, 0, "write to b"},
@@ -563,11 +563,11 @@ func TestReadsThatCannotBe(t *testing.T) {
 		want  string
 	}{
 		"no buffer":       {false, completion{result: 60, flags: cqeMore}, 0, "60 bytes for slot -1"},
-		"no such buffer":  {false, completion{result: 60, flags: some | slotCount<<cqeBufferBit}, 0, "slot 128, which it was not given"},
+		"no such buffer":  {false, completion{result: 60, flags: some | slotCount<<cqeBufferBit}, 0, fmt.Sprintf("slot %d, which it was not given", slotCount)},
 		"buffer in line":  {false, completion{result: 60, flags: some | 7<<cqeBufferBit}, 0, "slot 7, which it was not given"},
 		"nothing":         {false, completion{result: 0, flags: some}, 0, "0 bytes for slot 0"},
 		"too much":        {false, completion{result: 102, flags: some}, 0, "102 bytes for slot 0, which has room for 101"},
-		"no such slot":    {true, completion{result: 60}, slotCount, "slot 128, which it was not given"},
+		"no such slot":    {true, completion{result: 60}, slotCount, fmt.Sprintf("slot %d, which it was not given", slotCount)},
 		"slot in line":    {true, completion{result: 60}, 7, "slot 7, which it was not given"},
 		"nothing, single": {true, completion{result: 0}, 0, "0 bytes for slot 0"},
 		"no poll":         {true, completion{data: tag(ofPoll, 0, 0, 0)}, 0, "a poll"},

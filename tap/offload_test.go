@@ -151,7 +151,7 @@ func (k mergedKind) send(t testing.TB, name string, count, size int) (frames [][
 // test sends a merged flow by an interface, with a frame before and one behind it, and wants to see it
 // cut on the link, and as one beside that, where there is anybody.
 func (k mergedKind) test(t *testing.T, in *single, name string, beside *rig.Socket) {
-	const size, pieces = 600, 3 * Batch / 2
+	const size, pieces = 300, 3 * Batch / 2
 	count := pieces
 	if !k.tcp {
 		count = 60 // the kernel takes no more of datagrams

@@ -220,6 +220,7 @@ func testAttachedReceiveEnds(t *testing.T, how Options) {
 		}, ErrGone},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Cleanup(func() { vanish(t, "far") }) // a moment after its namespace
 			near, _, in, _ := attached(t, how, 1514, 0)
 			received := make(chan error, 1)
 			go func() {
@@ -605,5 +606,18 @@ func testAttachedDirectionAllocatesNothing(t *testing.T, how Options) {
 	})
 	if allocs != 0 {
 		t.Errorf("%v allocations a batch", allocs)
+	}
+}
+
+// vanish waits until an interface is gone.
+func vanish(t *testing.T, name string) {
+	t.Helper()
+	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+		if _, err := net.InterfaceByName(name); err != nil {
+			return
+		}
+		if time.Since(began) > testkit.Patience {
+			t.Fatalf("%s stays", name)
+		}
 	}
 }

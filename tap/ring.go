@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	submissions = 512  // for each port a batch of writes and a batch of reads, and a few more
-	completions = 1024 // as many as can be under way
+	submissions = 8 * Batch       // for each port a batch of writes and a batch of reads, and a few more
+	completions = 2 * submissions // as many as can be under way
 
 	lastPatience = 2 * heartbeat // with a kernel that does not complete cancelled requests
 )
