@@ -13,10 +13,9 @@ import (
 //
 // A Copy is not safe for concurrent use. It keeps its first error.
 type Copy struct {
-	out   io.Writer
-	order binary.ByteOrder
-	buf   []byte
-	err   error
+	out io.Writer
+	builder
+	err error
 
 	begun   bool     // a section has begun
 	secrets []Secret // to be written after its header
@@ -25,7 +24,7 @@ type Copy struct {
 // CopyTo copies everything that is read from now on to out. It comes before the first Next.
 // Frame writes each frame.
 func (r *Reader) CopyTo(out io.Writer) *Copy {
-	c := &Copy{out: out, order: binary.LittleEndian}
+	c := &Copy{out: out, builder: builder{order: binary.LittleEndian}}
 	r.copy = c
 	if p, ok := r.format.(*pcap); ok { // it has no blocks: one section, one interface
 		version := binary.LittleEndian.AppendUint32(binary.LittleEndian.AppendUint32(nil, byteOrderMagic), 1)
@@ -42,8 +41,16 @@ func (r *Reader) CopyTo(out io.Writer) *Copy {
 // Frame writes a frame in place of the one that the Reader gave with info. Bytes that were
 // missing still count as missing. The comment follows those that the frame had.
 func (c *Copy) Frame(frame []byte, info Info, comment string) error {
-	c.block(info, frame, comment)
+	c.write(AppendFrame(c.buf[:0], frame, info, comment))
 	return c.err
+}
+
+// AppendFrame appends what Frame writes, for those who put frames and what the Copy writes
+// between them into order themselves.
+func AppendFrame(to, frame []byte, info Info, comment string) []byte {
+	b := builder{order: info.origin.order, buf: to}
+	b.frame(info, frame, comment)
+	return b.buf
 }
 
 // Close returns the first error. It does not close what is written to.
@@ -72,7 +79,7 @@ func (c *Copy) section(order binary.ByteOrder, body []byte) {
 	c.u32(0xffffffff)
 	c.u32(0xffffffff)
 	c.buf = append(c.buf, body[16:]...)
-	c.end()
+	c.put()
 	c.begun = true
 	c.writeSecrets()
 }
@@ -87,76 +94,17 @@ func (c *Copy) describe(body []byte, link uint32) {
 		c.order.PutUint16(c.buf[at:], linkEthernet)
 		c.order.PutUint32(c.buf[at+4:], 0)
 	}
-	c.end()
+	c.put()
 }
 
-// block writes a frame.
-func (c *Copy) block(info Info, frame []byte, comment string) {
-	c.begin(blockEnhanced)
-	for _, v := range []uint32{info.origin.id, uint32(info.origin.stamp >> 32), uint32(info.origin.stamp),
-		uint32(len(frame)), uint32(len(frame) + info.Missing)} {
-		c.u32(v)
-	}
-	c.buf = append(c.buf, frame...)
-	c.pad()
-	before := len(c.buf)
-	c.options(info.origin.options)
-	for ; comment != ""; comment = comment[min(len(comment), maxOption):] { // the format has 16 bits for its length
-		c.option(optComment, comment[:min(len(comment), maxOption)])
-	}
-	if len(c.buf) > before {
-		c.option(optEnd, "")
-	}
-	c.end()
-}
-
-const maxOption = 0xffff
-
-// options copies a frame's options but the checksum, which is no longer right.
-func (c *Copy) options(b []byte) {
-	const checksum = 3 // epb_hash
-	for len(b) >= 4 {
-		code, n := c.order.Uint16(b), int(c.order.Uint16(b[2:]))
-		whole := 4 + (n+3)&^3
-		if code == optEnd || whole > len(b) {
-			return
-		}
-		if code != checksum {
-			c.buf = append(c.buf, b[:whole]...)
-		}
-		b = b[whole:]
-	}
-}
-
+// begin begins a block.
 func (c *Copy) begin(kind uint32) {
 	c.buf = c.buf[:0]
-	c.u32(kind)
-	c.u32(0)
+	c.builder.begin(kind)
 }
 
-func (c *Copy) end() {
-	c.pad()
-	length := uint32(len(c.buf)) + 4
-	c.u32(length)
-	c.order.PutUint32(c.buf[4:], length)
+// put ends the block and writes it.
+func (c *Copy) put() {
+	c.end()
 	c.write(c.buf)
-}
-
-func (c *Copy) u32(v uint32) {
-	c.buf = append(c.buf, 0, 0, 0, 0)
-	c.order.PutUint32(c.buf[len(c.buf)-4:], v)
-}
-
-func (c *Copy) option(code uint16, v string) {
-	c.buf = append(c.buf, 0, 0, 0, 0)
-	c.order.PutUint16(c.buf[len(c.buf)-4:], code)
-	c.order.PutUint16(c.buf[len(c.buf)-2:], uint16(len(v)))
-	c.buf = append(c.buf, v...)
-	c.pad()
-}
-
-func (c *Copy) pad() {
-	for len(c.buf)%4 != 0 {
-		c.buf = append(c.buf, 0)
-	}
 }

@@ -54,6 +54,7 @@ type pcapng struct {
 	reader     *Reader
 	order      binary.ByteOrder
 	interfaces []ngInterface
+	head       [20]byte // scratch: of a block
 }
 
 type ngInterface struct {
@@ -107,11 +108,11 @@ func (p *pcapng) other(in *bufio.Reader, kind uint32, body int64) error {
 // block reads the head of a block. body is the number of bytes that follow, without the length
 // at the end. A section header's byte order comes from the magic that follows.
 func (p *pcapng) block(in *bufio.Reader) (kind uint32, body int64, err error) {
-	var h [8]byte
-	if _, err := io.ReadFull(in, h[:]); err != nil {
+	h := p.head[:8]
+	if _, err := io.ReadFull(in, h); err != nil {
 		return 0, 0, err
 	}
-	if binary.LittleEndian.Uint32(h[:]) == blockSection {
+	if binary.LittleEndian.Uint32(h) == blockSection {
 		magic, err := in.Peek(4)
 		if err != nil {
 			return 0, 0, unexpected(err)
@@ -129,7 +130,7 @@ func (p *pcapng) block(in *bufio.Reader) (kind uint32, body int64, err error) {
 	if length < 12 || length%4 != 0 {
 		return 0, 0, fmt.Errorf("expected a block length that is a multiple of 4 and at least 12, found %d%s", length, damaged)
 	}
-	return p.order.Uint32(h[:]), int64(length) - 12, nil
+	return p.order.Uint32(h), int64(length) - 12, nil
 }
 
 // metadata reads the body of a block without a packet, at least min bytes, and the length
@@ -227,7 +228,7 @@ func (i *ngInterface) time(stamp uint64) time.Time {
 // packet reads the fixed part of a block that holds a frame. A Simple Packet Block has only the
 // frame's length: interface 0, no time.
 func (p *pcapng) packet(in *bufio.Reader, kind uint32, body int64) (record, error) {
-	h := make([]byte, 20)
+	h := p.head[:]
 	if kind == blockSimple {
 		h = h[:4]
 	}

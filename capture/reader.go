@@ -36,9 +36,10 @@ type Info struct {
 
 // origin is what a Copy keeps of a frame's record.
 type origin struct {
-	id      uint32 // of the interface
-	stamp   uint64 // in the interface's units
-	options []byte // of a pcapng block, in the section's byte order
+	order   binary.ByteOrder // of the section
+	id      uint32           // of the interface
+	stamp   uint64           // in the interface's units
+	options []byte           // of a pcapng block, in the section's byte order
 }
 
 // record is a frame about to be read: its link type, the number of its bytes that follow, and
@@ -80,8 +81,7 @@ type Reader struct {
 	idle    *idle
 	format  format
 	frames  int
-	buf     []byte
-	options []byte
+	own     Buffer // of Next
 	skipped []Skipped
 	copy    *Copy // nil: nothing is copied
 }
@@ -113,7 +113,7 @@ func NewReader(r io.Reader) (*Reader, error) {
 	return reader, nil
 }
 
-// idle calls do before each read of the file, which may wait.
+// idle calls do before each read of the file that may wait.
 type idle struct {
 	io.Reader
 	do func()
@@ -121,14 +121,17 @@ type idle struct {
 
 func (i *idle) Read(b []byte) (int, error) {
 	if i.do != nil {
-		i.do()
+		if w, ok := i.Reader.(interface{ MayWait() bool }); !ok || w.MayWait() {
+			i.do()
+		}
 	}
 	return i.Reader.Read(b)
 }
 
-// BeforeRead makes the Reader call do whenever it is about to read the file itself, which may
-// wait for whoever writes it: the time to flush what was made of it so far.
-func (r *Reader) BeforeRead(do func()) { r.idle.do = do }
+// BeforeWait makes the Reader call do whenever it is about to wait for whoever writes the
+// capture: the time to flush what was made of it so far. That is before each read of the file,
+// unless this has a method MayWait() bool which says that it will not wait.
+func (r *Reader) BeforeWait(do func()) { r.idle.do = do }
 
 // Skipped counts the frames left out so far because their link type is not understood.
 func (r *Reader) Skipped() []Skipped { return r.skipped }
@@ -154,12 +157,18 @@ func formatOf(magic uint32, in *bufio.Reader) (format, error) {
 	return nil, fmt.Errorf("expected a pcap or pcapng file, found %s", other(in))
 }
 
+// Buffer is the memory of one frame. The zero Buffer is ready, and a Reader lets it grow.
+type Buffer struct{ frame, options []byte }
+
 // Next reads a frame. It lies in the Reader's buffer until the next call, with status.Tailroom
 // bytes of spare capacity. A frame without an Ethernet header gets one with zero addresses and
 // the EtherType of what it carries. Frames of link types that are not understood are left out
 // and counted. The error is io.EOF at the end of the capture; any other names the frame, and
 // wraps io.ErrUnexpectedEOF if the file ends inside it.
-func (r *Reader) Next() ([]byte, Info, error) {
+func (r *Reader) Next() ([]byte, Info, error) { return r.NextTo(&r.own) }
+
+// NextTo is Next to a buffer of the caller's, in which frame and Info lie until it is used again.
+func (r *Reader) NextTo(b *Buffer) ([]byte, Info, error) {
 	for {
 		rec, err := r.format.header(r.in)
 		if err == io.EOF {
@@ -168,7 +177,7 @@ func (r *Reader) Next() ([]byte, Info, error) {
 		rec.Number = r.frames + 1
 		var frame []byte
 		if err == nil {
-			frame, err = r.read(&rec)
+			frame, err = r.read(&rec, b)
 		}
 		if err == nil {
 			r.frames++
@@ -178,15 +187,15 @@ func (r *Reader) Next() ([]byte, Info, error) {
 		if !errors.As(err, &foreign) {
 			return nil, rec.Info, fmt.Errorf("capture: frame %d: %w", rec.Number, err)
 		}
-		r.skip(&rec, uint32(foreign))
+		r.skip(&rec, uint32(foreign), b)
 		r.frames++
 	}
 }
 
 // skip counts a frame that is not understood. A Copy keeps it.
-func (r *Reader) skip(rec *record, link uint32) {
+func (r *Reader) skip(rec *record, link uint32, b *Buffer) {
 	if r.copy != nil {
-		r.copy.block(rec.Info, r.buf[etherLen:], "")
+		_ = r.copy.Frame(b.frame[etherLen:], rec.Info, "") // the Copy keeps its error
 	}
 	for i := range r.skipped {
 		if s := &r.skipped[i]; s.Interface == rec.Interface && s.LinkType == link {
@@ -201,36 +210,40 @@ func (r *Reader) skip(rec *record, link uint32) {
 
 const maxSkipped = 1 << 10 // kinds
 
-func (r *Reader) read(rec *record) ([]byte, error) {
+func (r *Reader) read(rec *record, b *Buffer) ([]byte, error) {
 	if rec.captured > MaxFrame {
 		return nil, fmt.Errorf("expected at most %d captured bytes, found %d%s", MaxFrame, rec.captured, damaged)
 	}
 	end := etherLen + int(rec.captured)
-	r.buf = slices.Grow(r.buf[:0], end+status.Tailroom)[:end]
-	if _, err := io.ReadFull(r.in, r.buf[etherLen:]); err != nil {
+	b.frame = slices.Grow(b.frame[:0], end+status.Tailroom)[:end]
+	if _, err := io.ReadFull(r.in, b.frame[etherLen:]); err != nil {
 		return nil, unexpected(err)
 	}
-	if err := r.readRest(rec); err != nil {
+	if err := r.readRest(rec, b); err != nil {
 		return nil, err
 	}
-	return ethernet(rec.link, r.buf)
+	return ethernet(rec.link, b.frame)
 }
 
 // readRest reads what follows a frame. Its options are for a Copy.
-func (r *Reader) readRest(rec *record) error {
+func (r *Reader) readRest(rec *record, b *Buffer) error {
+	if r.copy == nil {
+		return skip(r.in, rec.rest)
+	}
+	rec.origin.order = r.copy.order
 	padding := int64(-rec.captured & 3)
 	length := rec.rest - padding - 4
-	if r.copy == nil || !rec.options || length <= 0 || length > maxMetadata {
+	if !rec.options || length <= 0 || length > maxMetadata {
 		return skip(r.in, rec.rest)
 	}
 	if err := skip(r.in, padding); err != nil {
 		return err
 	}
-	r.options = slices.Grow(r.options[:0], int(length))[:length]
-	if _, err := io.ReadFull(r.in, r.options); err != nil {
+	b.options = slices.Grow(b.options[:0], int(length))[:length]
+	if _, err := io.ReadFull(r.in, b.options); err != nil {
 		return unexpected(err)
 	}
-	rec.origin.options = r.options
+	rec.origin.options = b.options
 	return skip(r.in, 4)
 }
 
@@ -271,6 +284,7 @@ type pcap struct {
 	unit   int64 // nanoseconds in the unit of a timestamp's fraction
 	length int   // of a record's header
 	link   uint32
+	head   [24]byte // scratch: a record's header
 }
 
 func newPcap(in *bufio.Reader, order binary.ByteOrder, unit int64, length int) (*pcap, error) {
@@ -283,12 +297,12 @@ func newPcap(in *bufio.Reader, order binary.ByteOrder, unit int64, length int) (
 	}
 	// The upper half of the word says whether a checksum follows each frame; bytes
 	// beyond the IP length are not part of a packet anyway.
-	p := &pcap{order, unit, length, order.Uint32(h[20:]) & 0xffff}
+	p := &pcap{order: order, unit: unit, length: length, link: order.Uint32(h[20:]) & 0xffff}
 	return p, understood(p.link)
 }
 
 func (p *pcap) header(in *bufio.Reader) (record, error) {
-	var h [24]byte
+	h := p.head[:]
 	if _, err := io.ReadFull(in, h[:p.length]); err != nil {
 		return record{}, err
 	}

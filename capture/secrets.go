@@ -115,7 +115,7 @@ func (c *Copy) writeSecrets() {
 		c.u32(s.Type)
 		c.u32(uint32(len(s.Data)))
 		c.buf = append(c.buf, s.Data...)
-		c.end()
+		c.put()
 	}
 	c.secrets = nil
 }

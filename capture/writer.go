@@ -17,7 +17,7 @@ type Writer struct {
 
 // NewWriter starts a pcapng file.
 func NewWriter(out io.Writer) (*Writer, error) {
-	w := &Writer{blocks: Copy{out: out, order: binary.LittleEndian}}
+	w := &Writer{blocks: Copy{out: out, builder: builder{order: binary.LittleEndian}}}
 	w.blocks.begin(blockSection)
 	w.blocks.u32(byteOrderMagic)
 	w.blocks.u32(1) // version 1.0
@@ -25,7 +25,7 @@ func NewWriter(out io.Writer) (*Writer, error) {
 	w.blocks.u32(0xffffffff) // the section's length is not known
 	w.blocks.option(optUserAppl, "tapsec")
 	w.blocks.option(optEnd, "")
-	w.blocks.end()
+	w.blocks.put()
 	return w, w.blocks.err
 }
 
@@ -40,7 +40,7 @@ func (w *Writer) Interface(name, description string) (int, error) {
 	}
 	w.blocks.option(optTimeUnit, "\x09") // 10^-9 seconds
 	w.blocks.option(optEnd, "")
-	w.blocks.end()
+	w.blocks.put()
 	w.interfaces++
 	return w.interfaces - 1, w.blocks.err
 }
@@ -82,7 +82,7 @@ func (w *Writer) frame(iface int, at time.Time, frame []byte, comment string, op
 	if iface < 0 || iface >= w.interfaces {
 		return fmt.Errorf("capture: interface %d is not among the %d described", iface, w.interfaces)
 	}
-	info := Info{Missing: missing, origin: origin{id: uint32(iface), stamp: uint64(max(at.UnixNano(), 0)), options: options}}
+	info := Info{Missing: missing, origin: origin{order: w.blocks.order, id: uint32(iface), stamp: uint64(max(at.UnixNano(), 0)), options: options}}
 	return w.blocks.Frame(frame, info, comment)
 }
 
@@ -114,6 +114,6 @@ func (w *Writer) Counts(iface int, at time.Time, c Counts) error {
 		b.option(o.code, string(binary.LittleEndian.AppendUint64(nil, o.value)))
 	}
 	b.option(optEnd, "")
-	b.end()
+	b.put()
 	return b.err
 }

@@ -79,7 +79,7 @@ func (p *Pipeline) open(po *portion, h *header, r *status.Record) status.Reason 
 		verdict = p.openESP(po, h, r)
 	}
 	if verdict.Authentic() && !p.opt.Aside {
-		h.sa.Mark.Authenticated(r.Number)
+		p.authenticated(h.sa.Mark, r.Number)
 		p.sad.table.Use(h.sa)
 	}
 	return verdict
@@ -119,7 +119,7 @@ func (p *Pipeline) record(po *portion, h *header) status.Record {
 		r.NextHeader = p.frame[h.at]
 	}
 	if numberEnd <= end {
-		r.Number = h.sa.Mark.Number(binary.BigEndian.Uint32(p.frame[numberEnd-4:]))
+		r.Number = p.number(h.sa.Mark, binary.BigEndian.Uint32(p.frame[numberEnd-4:]))
 	}
 	payload = min(payload, end)
 	r.Payload, r.PayloadLen = uint16(payload), uint16(max(0, end-behind-payload))

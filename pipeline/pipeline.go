@@ -48,6 +48,7 @@ type Pipeline struct {
 	counters Counters
 	now      int64
 	ordinal  uint64
+	assumed  *Assumed // nil but in Ahead
 
 	// The frame in work.
 	frame   []byte
@@ -72,6 +73,9 @@ func New(sad *SAD, opt Options) *Pipeline {
 
 // At sets the receive time of the frames that follow.
 func (p *Pipeline) At(t time.Time) { p.now = t.UnixNano() }
+
+// Next sets the ordinal of the next frame, where others have frames of the same queue.
+func (p *Pipeline) Next(ordinal uint64) { p.ordinal = ordinal - 1 }
 
 // Counters may be read by any goroutine; they advance once a batch.
 func (p *Pipeline) Counters() *Counters { return &p.counters }

@@ -42,6 +42,9 @@ func NewMark(s *SA) *Mark {
 	return m
 }
 
+// ESN reports whether the mark is that of an SA with extended numbers. Others never change.
+func (m *Mark) ESN() bool { return m.esn }
+
 // Number is the whole sequence number of a packet whose header carries low.
 func (m *Mark) Number(low uint32) uint64 {
 	if !m.esn {

@@ -16,10 +16,16 @@ import (
 // Open opens an input.
 func Open(path string, stdin io.Reader) (io.ReadCloser, error) {
 	if path == "-" {
-		return io.NopCloser(stdin), nil
+		return input{stdin}, nil
 	}
 	return os.Open(path)
 }
+
+// input is an input that stays open when it is closed.
+type input struct{ io.Reader }
+
+// Close does nothing.
+func (input) Close() error { return nil }
 
 // Read reads all of an input.
 func Read(path string, stdin io.Reader) ([]byte, error) {
@@ -73,6 +79,9 @@ func (KeepOpen) Close() error { return nil }
 
 // Of returns the file that a stream is, if it is one.
 func Of(w any) (*os.File, bool) {
+	if i, ok := w.(input); ok {
+		w = i.Reader
+	}
 	if k, ok := w.(KeepOpen); ok {
 		w = k.Writer
 	}
@@ -107,4 +116,17 @@ func WarnExposed(stderr, to io.Writer) {
 	if err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
 		fmt.Fprintf(stderr, "warning: others can read the file that these keys go to (mode %04o); -o makes a new one that they cannot\n", info.Mode().Perm())
 	}
+}
+
+// MayWait reports whether a Read of an input may have to wait for somebody who writes it.
+// A regular file never does.
+func MayWait(in io.Reader) bool {
+	file, ok := Of(in)
+	if !ok {
+		return true
+	}
+	if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
+		return false
+	}
+	return !readable(file)
 }

@@ -11,7 +11,7 @@ import (
 
 // appendJSON appends a frame's object on one line (docs/json.md). It does without
 // encoding/json, which would cost several times as much as judging the frame.
-func (i *Inspector) appendJSON(b []byte, f *frame) []byte {
+func (f *frame) appendJSON(b []byte) []byte {
 	t := &f.trailer
 	o := object{append(b, '{')}
 	o.number("frame", uint64(f.Info.Number))
@@ -53,13 +53,13 @@ func (i *Inspector) appendJSON(b []byte, f *frame) []byte {
 	o.name("records")
 	o.b = append(o.b, '[')
 	for n := range t.Records[:t.N] {
-		i.record(&o, &t.Records[n])
+		o.record(&t.Records[n], f.names[n])
 	}
 	return append(o.b, "]}\n"...)
 }
 
 // record is the account of one IPsec header.
-func (i *Inspector) record(o *object, rec *status.Record) {
+func (o *object) record(rec *status.Record, name string) {
 	if o.b[len(o.b)-1] == '}' {
 		o.b = append(o.b, ',')
 	}
@@ -68,7 +68,7 @@ func (i *Inspector) record(o *object, rec *status.Record) {
 	o.word("protocol", sa.Protocol(rec.Protocol).String())
 	o.hex("spi", rec.SPI)
 	o.number("seq", rec.Number)
-	if name := i.account.Name(rec.Handle); name != "" {
+	if name != "" {
 		o.text("sa", name)
 	} else {
 		o.hex("sa", rec.SPI)

@@ -16,20 +16,20 @@ var colours = [...]string{good: "\x1b[32m", goodBoth: "\x1b[32m", failed: "\x1b[
 // appendLine appends a frame's line for people: verdict, number, time and addresses, the SAs
 // that matched, and anything else there is to say. What is too long continues on an indented
 // line.
-func (i *Inspector) appendLine(b []byte, f *frame) []byte {
+func (w *worker) appendLine(b []byte, f *frame) []byte {
 	word := fates[f.fate]
-	if i.opt.Colour {
+	if w.i.opt.Colour {
 		b = append(append(append(b, colours[f.fate]...), word...), "\x1b[0m"...)
 	} else {
 		b = append(b, word...)
 	}
 	b = append(b, "           "[len(word):verdictWidth]...)
-	i.words = i.appendWords(i.words[:0], f)
-	return append(wrap.Append(b, i.words, verdictWidth, wrap.Width-verdictWidth), '\n')
+	w.one = f.appendWords(w.one[:0])
+	return append(wrap.Append(b, w.one, verdictWidth, wrap.Width-verdictWidth), '\n')
 }
 
 // appendWords appends what follows the verdict, on one line.
-func (i *Inspector) appendWords(b []byte, f *frame) []byte {
+func (f *frame) appendWords(b []byte) []byte {
 	b = appendPadded(b, f.Info.Number, 5)
 	if !f.Time.IsZero() {
 		b = appendClock(append(b, ' '), f)
@@ -43,10 +43,10 @@ func (i *Inspector) appendWords(b []byte, f *frame) []byte {
 		if n > 0 {
 			b = append(b, ',')
 		}
-		b = i.appendRecord(append(b, ' '), &t.Records[n])
+		b = f.appendRecord(append(b, ' '), n)
 	}
 	if f.fate == notJudged || t.Reason != status.Verified {
-		b = i.appendWhy(append(b, ": "...), f)
+		b = f.appendWhy(append(b, ": "...))
 	}
 	if f.Replayed {
 		b = append(b, ", replayed"...)
@@ -61,7 +61,7 @@ func (i *Inspector) appendWords(b []byte, f *frame) []byte {
 }
 
 // appendWhy says why the frame is not simply good.
-func (i *Inspector) appendWhy(b []byte, f *frame) []byte {
+func (f *frame) appendWhy(b []byte) []byte {
 	t := &f.trailer
 	if f.fate == notJudged {
 		return fmt.Appendf(b, "its last %d bytes were not captured", f.Missing)
@@ -83,23 +83,24 @@ func (i *Inspector) appendWhy(b []byte, f *frame) []byte {
 	return b
 }
 
-func (i *Inspector) appendRecord(b []byte, rec *status.Record) []byte {
+func (f *frame) appendRecord(b []byte, n int) []byte {
+	rec := &f.trailer.Records[n]
 	b = append(append(b, sa.Protocol(rec.Protocol).String()...), ' ')
-	b = append(i.appendName(b, rec), " seq "...)
+	b = append(f.appendName(b, n), " seq "...)
 	return strconv.AppendUint(b, rec.Number, 10)
 }
 
 // appendName names a record's SA. The handles in another program's trailer mean nothing
 // here, so the SPI stands in.
-func (i *Inspector) appendName(b []byte, rec *status.Record) []byte {
-	if name := i.account.Name(rec.Handle); name != "" {
+func (f *frame) appendName(b []byte, n int) []byte {
+	if name := f.names[n]; name != "" {
 		return append(b, name...)
 	}
-	return appendHex(append(b, "0x"...), rec.SPI)
+	return appendHex(append(b, "0x"...), f.trailer.Records[n].SPI)
 }
 
 // appendComment appends a frame's comment, in whole sentences.
-func (i *Inspector) appendComment(b []byte, f *frame) []byte {
+func (f *frame) appendComment(b []byte) []byte {
 	t, cut := &f.trailer, f.fate == notJudged
 	if t.Word.Code() != status.Success && !cut {
 		b = append(append(b, t.Word.Code().String()...), "  "...)
@@ -110,7 +111,7 @@ func (i *Inspector) appendComment(b []byte, f *frame) []byte {
 			b = append(b, ", "...)
 		}
 		b = append(append(b, rec.Portion.String()...), ' ')
-		b = i.appendRecord(b, rec)
+		b = f.appendRecord(b, n)
 	}
 	if t.N > 0 {
 		b = append(b, ": "...)

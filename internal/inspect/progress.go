@@ -3,9 +3,10 @@ package inspect
 import (
 	"fmt"
 	"io"
-	"io/fs"
 	"sync/atomic"
 	"time"
+
+	"tapsec/internal/files"
 )
 
 // Progress is a capture that knows how far it has been read. Any goroutine may
@@ -20,7 +21,7 @@ type Progress struct {
 // NewProgress reads a capture from a file or a pipe.
 func NewProgress(from io.Reader) *Progress {
 	p := &Progress{from: from, began: time.Now()}
-	if f, ok := from.(interface{ Stat() (fs.FileInfo, error) }); ok {
+	if f, ok := files.Of(from); ok {
 		if st, err := f.Stat(); err == nil && st.Mode().IsRegular() {
 			p.size = st.Size()
 		}
@@ -34,6 +35,10 @@ func (p *Progress) Read(b []byte) (int, error) {
 	p.read.Add(int64(n))
 	return n, err
 }
+
+// MayWait reports whether the next Read may wait for whoever writes the capture
+// (capture.Reader.BeforeWait).
+func (p *Progress) MayWait() bool { return p.size == 0 && files.MayWait(p.from) }
 
 // Line says how many frames were read, how many per second and, if it can be told,
 // how long the rest takes at that rate.

@@ -13,9 +13,11 @@ import (
 // Watched tells of frames that a running NIC has judged, as an Inspector tells of those of a
 // capture. It is unsafe for concurrent use.
 type Watched struct {
-	i   Inspector
-	sad *pipeline.SAD
-	met map[uint32]bool // handles
+	i     Inspector
+	sad   *pipeline.SAD
+	met   map[uint32]bool // handles
+	frame frame
+	text  []byte // scratch: a comment
 }
 
 // Watch begins with frames of a NIC that holds the SAs of sad. The error is a filter's name
@@ -34,13 +36,15 @@ func Watch(f Filter, sad *pipeline.SAD) (*Watched, error) {
 // trailer. The comment is valid until the next call.
 func (w *Watched) Frame(came, body []byte, t *status.Trailer) (comment []byte, takes bool) {
 	i := &w.i
-	f := &i.frame
+	f := &w.frame
 	w.meet(t)
 	f.Info, f.src, f.dst = capture.Info{}, netip.Addr{}, netip.Addr{}
 	if p, ok := account.OwnPacket(came); ok {
 		f.src, f.dst = p.Src, p.Dst
 	}
-	f.judged(body, t)
+	f.body, f.trailer = body, *t
+	f.judged()
+	f.called(i.account)
 	if !i.selects(f) {
 		return nil, false
 	}
@@ -48,12 +52,12 @@ func (w *Watched) Frame(came, body []byte, t *status.Trailer) (comment []byte, t
 	if !i.opt.Only.has(f) {
 		return nil, false
 	}
-	i.text = i.appendComment(i.text[:0], f)
-	return i.text, true
+	w.text = f.appendComment(w.text[:0])
+	return w.text, true
 }
 
 // Marks are those of the frame of the last call.
-func (w *Watched) Marks() account.Marks { return w.i.frame.Marks }
+func (w *Watched) Marks() account.Marks { return w.frame.Marks }
 
 // Name is that of an SA which a frame before had a record of.
 func (w *Watched) Name(handle uint32) string { return w.i.account.Name(handle) }
