@@ -44,16 +44,13 @@ type Inbound struct {
 	workers []hash.Hash // each made by its worker at first use
 }
 
-// NewInbound keys the SA's algorithm for that many workers. An error names the
-// suite and what is wrong with its key's length.
+// NewInbound makes the Inbound of an SA for that many workers. An error names the suite and what
+// is wrong with its key's length; the keyed algorithm waits for the first packet.
 func NewInbound(s *sa.SA, workers int) (*Inbound, error) {
-	m, err := mac.New(s.Suite, s.IntegrityKey)
-	if err != nil {
+	if _, err := mac.New(s.Suite, s.IntegrityKey); err != nil {
 		return nil, err
 	}
-	in := &Inbound{suite: s.Suite, key: s.IntegrityKey, esn: s.ESN, workers: make([]hash.Hash, workers)}
-	in.workers[0] = m
-	return in, nil
+	return &Inbound{suite: s.Suite, key: s.IntegrityKey, esn: s.ESN, workers: make([]hash.Hash, workers)}, nil
 }
 
 // Fits reports whether the length field of the AH that begins with header suits the SA's

@@ -37,6 +37,7 @@ func (a *Appliance) reload(next *configs.Config, err error) error {
 		err = next.Take(&configs.Config{SAs: a.roster.sas(by(ofSocket))})
 	}
 	if err == nil {
+		a.roster.share(next.SAs)
 		next.SAs = append(next.SAs, a.mirroredBeside(next.SAs)...)
 		for _, field := range fixed(a.config, next) {
 			a.log.Warn("this change needs a restart", "field", field)

@@ -92,6 +92,16 @@ func (r *roster) sas(want func(*member) bool) (all []*sa.SA) {
 	return all
 }
 
+// share puts the file's SAs that are in force in the place of those that say the same, so that
+// a reload has in memory once what has not changed.
+func (r *roster) share(sas []*sa.SA) {
+	for i, s := range sas {
+		if m := r.byID[s.ID()]; m != nil && m.origin == ofFile && m.Unchanged(s) {
+			sas[i] = m.SA
+		}
+	}
+}
+
 func anyMember(*member) bool { return true }
 
 // by picks the members of one origin.

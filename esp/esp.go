@@ -38,8 +38,9 @@ type Inbound struct {
 	workers              []cipher.AEAD // each made by its worker at first use
 }
 
-// NewInbound keys the SA's suite for that many workers. An error names the
-// suite and what is wrong with its keys' lengths.
+// NewInbound makes the Inbound of an SA for that many workers. An error names the suite and what
+// is wrong with its keys' lengths; the keyed suite itself, most of an SA's memory, waits for the
+// first packet.
 func NewInbound(s *sa.SA, workers int) (*Inbound, error) {
 	in := &Inbound{
 		ivLen: s.Suite.IVLen, icvLen: s.Suite.ICVLen, align: s.Suite.Block,
@@ -47,11 +48,9 @@ func NewInbound(s *sa.SA, workers int) (*Inbound, error) {
 		suite: s.Suite, enc: s.EncryptionKey, auth: s.IntegrityKey,
 		workers: make([]cipher.AEAD, workers),
 	}
-	first, err := newAEAD(s.Suite, s.EncryptionKey, s.IntegrityKey)
-	if err != nil {
+	if _, err := newAEAD(s.Suite, s.EncryptionKey, s.IntegrityKey); err != nil {
 		return nil, err
 	}
-	in.workers[0] = first
 	return in, nil
 }
 

@@ -84,9 +84,12 @@ func (d *SAD) Replace(bundles [][]*sa.SA) error {
 func (d *SAD) allEntries(bundles [][]*sa.SA) ([][]*entry, error) {
 	all := make([][]*entry, 0, len(bundles))
 	for _, b := range bundles {
-		entries, err := d.entries(b)
-		if err != nil {
-			return nil, err
+		entries := d.table.Standing(b)
+		if entries == nil {
+			var err error
+			if entries, err = d.entries(b); err != nil {
+				return nil, err
+			}
 		}
 		all = append(all, entries)
 	}

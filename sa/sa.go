@@ -300,7 +300,7 @@ func (s *SA) EncapPorts() (src, dst uint16) {
 // Same reports whether two SAs are the same association, whose sequence numbers go on:
 // identity, mode, suite and keys agree.
 func (s *SA) Same(o *SA) bool {
-	return s.ID() == o.ID() && s.Mode == o.Mode && s.ESN == o.ESN && s.Suite == o.Suite &&
+	return s == o || s.ID() == o.ID() && s.Mode == o.Mode && s.ESN == o.ESN && s.Suite == o.Suite &&
 		s.EncryptionKey.Equal(o.EncryptionKey) && s.IntegrityKey.Equal(o.IntegrityKey)
 }
 

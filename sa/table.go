@@ -168,7 +168,7 @@ func whole[T any](bundle []*Entry[T]) bool {
 }
 
 func (t *Table[T]) insert(bundle []*Entry[T]) {
-	if len(bundle) == 2 {
+	if len(bundle) == 2 && bundle[0].Partner != bundle[1] {
 		bundle[0].Partner, bundle[1].Partner = bundle[1], bundle[0]
 	}
 	used := &use{}
@@ -212,6 +212,23 @@ func (t *Table[T]) Find(id ID) *Entry[T] {
 	return nil
 }
 
+// Standing returns the entries of a bundle that is in the table with these very SAs, for
+// Replace to keep as they are; nil if it is not.
+func (t *Table[T]) Standing(bundle []*SA) []*Entry[T] {
+	entries := make([]*Entry[T], 0, len(bundle))
+	for _, s := range bundle {
+		e := t.Find(s.ID())
+		if e == nil || e.SA != s || (e.Partner == nil) != (len(bundle) == 1) {
+			return nil
+		}
+		entries = append(entries, e)
+	}
+	if len(entries) == 2 && entries[0].Partner != entries[1] {
+		return nil
+	}
+	return entries
+}
+
 // Entry returns the entry with that handle, nil if it is not in the table.
 func (t *Table[T]) Entry(handle uint32) *Entry[T] {
 	t.mu.Lock()
@@ -252,7 +269,7 @@ func (t *Table[T]) Replace(bundles [][]*Entry[T]) error {
 	next.seconds.Store(t.seconds.Load())
 	for _, bundle := range bundles {
 		for _, e := range bundle {
-			if old := t.Find(e.ID()); old != nil && old.Same(e.SA) {
+			if old := t.Find(e.ID()); old != nil && old != e && old.Same(e.SA) {
 				e.Handle, e.use = old.Handle, old.use
 				if e.Mark == nil && (old.Mark.T() != 0 || e.SeqHigh == old.SeqHigh && e.Seq == 0) {
 					e.Mark = old.Mark

@@ -16,7 +16,9 @@ type entry = sa.Entry[*association]
 type association struct {
 	*entry
 	known *ledger.Inbound // its window, and how much of its lifetime is used
-	tally Tally
+
+	packets, bytes uint64              // as Tally has them
+	dropped        *[NumReasons]uint64 // nil while there is none, as for most of many SAs
 
 	announced bool          // that the soft lifetime is over
 	failures  int           // ICV failures in a row
@@ -31,6 +33,21 @@ type association struct {
 type Tally struct {
 	Packets, Bytes uint64             // carried, with a valid ICV and a fresh number; bytes of payload
 	Dropped        [NumReasons]uint64 // by reason, on the innermost SA reached
+}
+
+func (a *association) drop(reason Reason) {
+	if a.dropped == nil {
+		a.dropped = new([NumReasons]uint64)
+	}
+	a.dropped[reason]++
+}
+
+func (a *association) tally() Tally {
+	t := Tally{Packets: a.packets, Bytes: a.bytes}
+	if a.dropped != nil {
+		t.Dropped = *a.dropped
+	}
+	return t
 }
 
 // associate makes the entry of an SA. An unchanged SA keeps its association.

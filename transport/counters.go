@@ -18,7 +18,7 @@ func (r *Receiver) count(f *frame, v Verdict, reason Reason) {
 	r.counters.verdicts[v]++
 	r.counters.reasons[reason]++
 	if a := f.carrier(); v == Drop && a != nil {
-		a.tally.Dropped[reason]++
+		a.drop(reason)
 		if reason.Failed() {
 			r.fail(a, reason)
 		}
@@ -101,5 +101,5 @@ func (r *Receiver) States() []SAState {
 }
 
 func (r *Receiver) state(a *association, now time.Time, clock time.Duration) SAState {
-	return SAState{SA: a.SA, Window: a.known.Window(), T: a.Mark.T(), Tally: a.tally, Since: now.Add(a.known.Usage().Began - clock)}
+	return SAState{SA: a.SA, Window: a.known.Window(), T: a.Mark.T(), Tally: a.tally(), Since: now.Add(a.known.Usage().Began - clock)}
 }

@@ -67,8 +67,8 @@ func (r *Receiver) accept(f *frame, a *association, rec *status.Record) Reason {
 	case ledger.NoLease:
 		return NoLease
 	}
-	a.tally.Packets++
-	a.tally.Bytes += uint64(rec.PayloadLen)
+	a.packets++
+	a.bytes += uint64(rec.PayloadLen)
 	if r.checkLifetime(a) {
 		f.refuse(Expired)
 	}

@@ -114,12 +114,14 @@ func (r *Receiver) Replace(sas [][]*sa.SA, policy []sa.Policy, local []netip.Add
 	defer r.mu.Unlock()
 	next := rules{sas: r.sas, policy: policy}
 	next.own(local)
-	var bundles [][]*entry
+	bundles := make([][]*entry, 0, len(sas))
 	for _, bundle := range sas {
-		var entries []*entry
+		entries := r.sas.Standing(bundle)
 		for _, s := range bundle {
 			next.encap += encaps(s)
-			entries = append(entries, r.associate(s))
+			if len(entries) < len(bundle) {
+				entries = append(entries, r.associate(s))
+			}
 		}
 		bundles = append(bundles, entries)
 	}

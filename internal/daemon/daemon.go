@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -139,7 +140,7 @@ func (d *daemon) run(a *appliance.Appliance) error {
 			reload = nil // another one waits
 			d.service.Reloading()
 			go func() {
-				_ = a.Reload() // it has logged what is wrong
+				reread(a)
 				reloaded <- struct{}{}
 			}()
 		case <-reloaded:
@@ -152,4 +153,13 @@ func (d *daemon) run(a *appliance.Appliance) error {
 			return err
 		}
 	}
+}
+
+// reread has the appliance reread its configuration. Meanwhile the old SAs are there beside the
+// new ones, so less garbage than usual may lie beside both.
+func reread(a *appliance.Appliance) {
+	const frugal = 50 // percent of what is in use
+	defer debug.FreeOSMemory()
+	defer debug.SetGCPercent(debug.SetGCPercent(frugal))
+	_ = a.Reload() // it has logged what is wrong
 }

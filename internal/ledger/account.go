@@ -35,8 +35,11 @@ func ask(h holder, s *sa.SA) {
 	a := h.base()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.asked, a.about = true, s.ID().String()
-	if a.keeper != nil && !a.lease.granted {
+	a.asked = true
+	if a.keeper == nil {
+		return
+	}
+	if a.about = s.ID().String(); !a.lease.granted {
 		a.keeper.want(h)
 	}
 }

@@ -101,30 +101,28 @@ func first(s *sa.SA) uint64 {
 type Marks struct {
 	ledger *Ledger
 	mu     sync.Mutex
-	known  map[markKey]*sa.Mark
-}
-
-type markKey struct {
-	id  string
-	esn bool
+	known  map[string]*sa.Mark // by fingerprint
 }
 
 // Marks makes a memory without marks.
-func (l *Ledger) Marks() *Marks { return &Marks{ledger: l, known: map[markKey]*sa.Mark{}} }
+func (l *Ledger) Marks() *Marks { return &Marks{ledger: l, known: map[string]*sa.Mark{}} }
 
-// Of returns the mark that an SA had before. A new one begins where the inbound side is.
+// Of returns the mark that an SA had before. A new one begins where the inbound side is. Without
+// ESN a mark remembers nothing, and nothing is remembered of it.
 func (ms *Marks) Of(s *sa.SA) *sa.Mark {
+	if !s.ESN {
+		return sa.NewMark(s)
+	}
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
 	l := ms.ledger
 	l.mu.Lock()
 	in, id := l.find(s)
 	l.mu.Unlock()
-	k := markKey{id, s.ESN}
-	m := ms.known[k]
+	m := ms.known[id]
 	if m == nil || m.T() == 0 { // nothing was authenticated: the SA's own numbers count
 		m = sa.NewMark(s)
-		ms.known[k] = m
+		ms.known[id] = m
 	}
 	m.Authenticated(s.Seq)
 	if in != nil {
@@ -136,9 +134,12 @@ func (ms *Marks) Of(s *sa.SA) *sa.Mark {
 // Dropped forgets the mark of a deleted SA if it tells nothing: adding SAs for ever then
 // leaves only what was used.
 func (ms *Marks) Dropped(s *sa.SA, m *sa.Mark) {
+	if !s.ESN {
+		return
+	}
 	ms.mu.Lock()
 	defer ms.mu.Unlock()
-	if k := (markKey{fingerprint(s), s.ESN}); m.T() == 0 && ms.known[k] == m {
-		delete(ms.known, k)
+	if id := fingerprint(s); m.T() == 0 && ms.known[id] == m {
+		delete(ms.known, id)
 	}
 }
