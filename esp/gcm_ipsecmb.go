@@ -89,9 +89,7 @@ func newBareGCM(key []byte, tag int) (cipher.AEAD, error) {
 	if err := initialize(); err != nil {
 		return nil, err
 	}
-	memory := make([]byte, unsafe.Sizeof(C.struct_gcm_key_data{})+keyAlign)
-	skip := -uintptr(unsafe.Pointer(&memory[0])) % keyAlign // the heap does not move
-	g := &bareGCM{key: memory[skip:], length: C.int(len(key)), size: tag}
+	g := &bareGCM{key: aligned(int(unsafe.Sizeof(C.struct_gcm_key_data{})), keyAlign), length: C.int(len(key)), size: tag}
 	C.tapsecGCMKey(start(g.key), start(key), g.length)
 	return g, nil
 }

@@ -1,7 +1,6 @@
 package esp
 
 import (
-	"crypto/aes"
 	"crypto/cipher"
 	"crypto/des"
 	"fmt"
@@ -47,7 +46,7 @@ func newMode(s sa.Suite, key, salt []byte) (cipherMode, error) {
 	case sa.Null:
 		return null{}, nil
 	case sa.AESCBC:
-		return newCBC(aes.NewCipher, key)
+		return newAESCBC(key)
 	case sa.TripleDESCBC:
 		return newCBC(des.NewTripleDESCipher, key)
 	case sa.DESCBC:

@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"tapsec/esp"
 )
 
 func newVersion() *cobra.Command {
@@ -25,7 +27,7 @@ func newVersion() *cobra.Command {
 var release string
 
 // version is what the build knows about itself: its release, or else the module's version or
-// commit; the Go release and the trailer's version.
+// commit; the Go release, whose AES it has, and the trailer's version.
 func version() string {
 	what := cmp.Or(release, "unknown build")
 	if info, ok := debug.ReadBuildInfo(); ok && release == "" {
@@ -36,5 +38,5 @@ func version() string {
 			}
 		}
 	}
-	return fmt.Sprintf("tapsec %s, %s %s/%s, trailer version 1", what, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("tapsec %s, %s %s/%s, AES of %s, trailer version 1", what, runtime.Version(), runtime.GOOS, runtime.GOARCH, esp.Ciphers)
 }

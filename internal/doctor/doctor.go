@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"tapsec/esp"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/wrap"
 	"tapsec/tap"
@@ -26,6 +27,7 @@ type Diagnosis struct {
 	Demo     bool      `json:"demo"`   // demo can have real TAPs
 	Engine   string    `json:"engine"` // what --engine auto chooses here
 	Why      string    `json:"engine_why"`
+	AES      string    `json:"aes"` // whose this build has
 	Findings []Finding `json:"findings"`
 	tun      bool      // the tun device can be opened
 }
@@ -33,7 +35,7 @@ type Diagnosis struct {
 // Diagnose checks the machine.
 func Diagnose() Diagnosis {
 	engine, why := tap.Probe()
-	d := Diagnosis{Engine: engine.String(), Why: why}
+	d := Diagnosis{Engine: engine.String(), Why: why, AES: esp.Ciphers}
 	met := map[string]bool{}
 	for _, n := range rig.Needs() {
 		met[n.Name] = n.Met
@@ -66,6 +68,7 @@ func (d Diagnosis) WriteText(out io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(w, "\nengine\tauto is %s: %s\n", d.Engine, d.Why)
+	fmt.Fprintf(w, "AES\tof %s; the build tag ipsecmb says which\n", d.AES)
 	fmt.Fprintf(w, "run\t%s\n", d.runs())
 	demo := "works in memory only"
 	if d.Demo {

@@ -84,7 +84,7 @@ var mayImport = map[string][]string{
 	"internal/review": {"appliance", "capture", "configs", "internal/console", "internal/exit", "internal/explain", "internal/files", "internal/inspect",
 		"internal/report", "internal/secrets"},
 	"internal/top":    {"control", "internal/event", "internal/outbound", "internal/wrap", "status", "transport"},
-	"internal/doctor": {"internal/confine", "internal/lab/rig", "internal/wrap", "status", "tap"},
+	"internal/doctor": {"esp", "internal/confine", "internal/lab/rig", "internal/wrap", "status", "tap"},
 	"internal/cli":    {"*"},
 	"main":            {"internal/cli"},
 }
