@@ -51,6 +51,9 @@ replay   a capture in memory, reported as lines, as JSON, in a file, as a sum
 table    a configuration of 100000 SAs, and of a million if this part is named:
          reading it, keying a NIC and a transport, a reload in which one SA has
          changed, and frames of SAs at random. A million take 6 GB
+system   the whole way: one TCP flow of iperf3 from one stack through a tunnel
+         and transport mode to another, with packets merged between transport
+         and stack, and without; all processes together. It needs iperf3
 
 Each frame is accounted for, and a round with a loss is reported and not
 counted. Keep the machine quiet meanwhile: trust ratios within a run, not

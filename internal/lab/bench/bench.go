@@ -27,7 +27,7 @@ type Options struct {
 }
 
 // Parts are what can be measured, in this order.
-var Parts = []string{"cpu", "attached", "queues", "latency", "idle", "replay", "table"}
+var Parts = []string{"cpu", "attached", "queues", "latency", "idle", "replay", "table", "system"}
 
 // effort is how long everything is measured.
 type effort struct {
@@ -38,6 +38,7 @@ type effort struct {
 	slow, fast time.Duration // latency, by pace
 	idle       time.Duration // each variant
 	replay     time.Duration // all of it
+	system     time.Duration // all of it
 	sas        int           // of the table
 }
 
@@ -45,10 +46,10 @@ type effort struct {
 var sizes = []int{64, 512, Standard, 9000}
 
 func (o Options) effort() effort {
-	e := effort{o.Rounds, 9 * time.Second, 4 * time.Second, 4 * time.Second, 16 * time.Second, 6 * time.Second, 2 * time.Second, 5 * time.Second, 100_000}
+	e := effort{o.Rounds, 9 * time.Second, 4 * time.Second, 4 * time.Second, 16 * time.Second, 6 * time.Second, 2 * time.Second, 5 * time.Second, 16 * time.Second, 100_000}
 	switch {
 	case o.Quick:
-		e = effort{o.Rounds, 3 * time.Second, time.Second, time.Second, 3 * time.Second, time.Second, 500 * time.Millisecond, time.Second, 20_000}
+		e = effort{o.Rounds, 3 * time.Second, time.Second, time.Second, 3 * time.Second, time.Second, 500 * time.Millisecond, time.Second, 3 * time.Second, 20_000}
 	case slices.Contains(o.Only, "table"):
 		e.sas = 1_000_000
 	}
@@ -70,6 +71,7 @@ func (o Options) Lasts() time.Duration {
 		"latency":  e.slow + e.fast + 2*time.Second,
 		"idle":     8 * e.idle,
 		"replay":   e.replay + time.Second,
+		"system":   e.system + 4*time.Second,
 		"table":    time.Duration(e.sas) * 50 * time.Microsecond,
 	} {
 		if o.wants(part) {
@@ -99,7 +101,7 @@ func Run(o Options) (*Report, error) {
 	if err := confine(cores[0]); err != nil {
 		return nil, err
 	}
-	for i, measure := range []func(effort) error{r.measureCPU, r.measureAttached, r.measureQueues, r.measureLatency, r.measureIdle, r.measureReplay, r.measureTable} {
+	for i, measure := range []func(effort) error{r.measureCPU, r.measureAttached, r.measureQueues, r.measureLatency, r.measureIdle, r.measureReplay, r.measureTable, r.measureSystem} {
 		if !o.wants(Parts[i]) {
 			continue
 		}
@@ -113,6 +115,6 @@ func Run(o Options) (*Report, error) {
 func newReport(cores []int) *Report {
 	engine, _ := tap.Probe()
 	return &Report{cores: cores, ring: engine == tap.Ring, Ratios: map[string]float64{},
-		Rows: []Row{}, Compare: []Comparison{}, Attached: Attached{[]Row{}, map[string]float64{}}, Queues: []Queues{}, Latency: []Latency{}, Idle: []Idle{}, Replay: []Replay{}, Table: Table{Steps: []TableStep{}},
+		Rows: []Row{}, Compare: []Comparison{}, Attached: Attached{[]Row{}, map[string]float64{}}, Queues: []Queues{}, Latency: []Latency{}, Idle: []Idle{}, System: System{[]SystemRow{}, map[string]float64{}}, Replay: []Replay{}, Table: Table{Steps: []TableStep{}},
 		Notes: []string{}, Losses: []string{}, Wrong: []string{}}
 }

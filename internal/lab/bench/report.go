@@ -16,6 +16,7 @@ type Report struct {
 	Queues   []Queues           `json:"queues"`
 	Latency  []Latency          `json:"latency"`
 	Idle     []Idle             `json:"idle"`
+	System   System             `json:"system"`
 	Replay   []Replay           `json:"replay"`
 	Table    Table              `json:"table"`
 

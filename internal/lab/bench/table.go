@@ -23,6 +23,7 @@ import (
 // them.
 type Table struct {
 	SAs   int         `json:"sas"`
+	Rate  float64     `json:"frames_per_s"` // of the last step, on one core
 	Steps []TableStep `json:"steps"`
 }
 
@@ -92,6 +93,9 @@ func (r *Report) measureTable(e effort) error {
 		took, n := processTime()-cpu, e.sas
 		if step.name == Frame {
 			n = len(frames)
+		}
+		if step.name == Frame {
+			r.Table.Rate = 1e9 * float64(n) / float64(took)
 		}
 		r.Table.Steps = append(r.Table.Steps, TableStep{step.name, float64(took) / float64(n), (inUse() - bytes) / float64(e.sas)})
 	}

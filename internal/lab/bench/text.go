@@ -17,6 +17,7 @@ func (r *Report) WriteText(out io.Writer) error {
 	r.writeQueues(w)
 	r.writeLatency(w)
 	r.writeIdle(w)
+	r.writeSystem(w)
 	r.writeReplay(w)
 	r.writeTable(w)
 	fmt.Fprintf(w, "\n%d frames were looked at one by one: %d wrong. Rounds that lost frames: %d.\n",

@@ -20,14 +20,14 @@ const (
 	overhead = 200 // octets of headers, pads and ICVs of two portions, at most
 )
 
-// The hosts, and the gateways between which the tunnel runs.
+// The endpoints, and the gateways between which the tunnel runs.
 var (
-	hosts    = [2]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}
-	gateways = [2]netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.51.100.2")}
+	endpoints = [2]netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")}
+	gateways  = [2]netip.Addr{netip.MustParseAddr("198.51.100.1"), netip.MustParseAddr("198.51.100.2")}
 )
 
 // The endpoints of their traffic.
-var source, sink = netip.AddrPortFrom(hosts[0], 4000), netip.AddrPortFrom(hosts[1], 5000)
+var source, sink = netip.AddrPortFrom(endpoints[0], 4000), netip.AddrPortFrom(endpoints[1], 5000)
 
 // suite is one kind of protection: its SAs, innermost first.
 type suite struct {
@@ -57,7 +57,7 @@ func newSA(spi uint32, protocol sa.Protocol, mode sa.Mode, text string) *sa.SA {
 	if err != nil {
 		panic("bench: " + err.Error())
 	}
-	ends := hosts
+	ends := endpoints
 	if mode == sa.Tunnel {
 		ends = gateways
 	}
