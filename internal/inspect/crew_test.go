@@ -247,6 +247,52 @@ func jumping(t *rapid.T) (*configs.Config, []*outbound.Sealer) {
 	return c, sealers
 }
 
+// TestLivePipe: a frame is told of before the next one is written, by several workers as by one.
+func TestLivePipe(t *testing.T) {
+	c := captures(t)["../../configs/layers.pcapng"]
+	for workers := 1; workers <= 3; workers++ {
+		nic, err := appliance.NewOfflineOf(c, workers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in, writer := io.Pipe()
+		lines, out := io.Pipe()
+		i, err := inspect.New(nic, c, out, inspect.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() {
+			frames, err := capture.NewReader(in)
+			if err == nil {
+				err = i.Capture(frames, nil, func() error { return nil })
+			}
+			ended <- err
+		}()
+		w, err := capture.NewWriter(writer)
+		if err == nil {
+			_, err = w.Interface("wire", "")
+		}
+		for n := range 5 {
+			if err == nil {
+				err = w.Frame(0, time.Unix(1700000000, int64(n)), make([]byte, 60), "")
+			}
+			if _, err := io.ReadFull(lines, make([]byte, 1)); err != nil { // waits for ever without a line
+				t.Fatal(err)
+			}
+			if _, err := lines.Read(make([]byte, 1000)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := writer.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if end := <-ended; err != nil || end != nil || i.Frames() != 5 {
+			t.Errorf("%d workers: %d frames, %v, %v", workers, i.Frames(), err, end)
+		}
+	}
+}
+
 // FuzzWorkers: the same of whatever a capture is.
 func FuzzWorkers(f *testing.F) {
 	var c *configs.Config
