@@ -9,7 +9,7 @@ func FuzzParseExpectation(f *testing.F) {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		e, err := ParseExpectation(text)
+		e, err := parseExpectation(text)
 		if err != nil {
 			return
 		}
