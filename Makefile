@@ -40,7 +40,7 @@ test:
 	@/usr/bin/python3 -c 'import scapy' 2>/dev/null || echo 'SKIPPED: the tests that need scapy; make peers installs it'
 	@$(GO) run . doctor --json 2>/dev/null | grep -q '"demo": true' || \
 		echo 'SKIPPED: the tests on real TAPs; go run . doctor says what is missing'
-	$(GO) test ./...
+	$(GO) test -timeout 20m ./...
 	@if [ -e /usr/include/intel-ipsec-mb.h ]; then set -x; $(GO) test -tags ipsecmb ./esp ./pipeline; else \
 		echo 'SKIPPED: the tests of the build with -tags ipsecmb; make peers installs libipsec-mb-dev'; fi
 
