@@ -102,9 +102,10 @@ dist:
 	packaging/build dist $(VERSION)
 
 peers:
-	@. /etc/os-release; [ "$$VERSION_CODENAME" != bookworm ] || \
-		echo 'deb http://deb.debian.org/debian bookworm-backports main' >/etc/apt/sources.list.d/tapsec-backports.list
 	apt-get update -qq
 	apt-get install -y --no-install-recommends $(PEERS)
+	@. /etc/os-release; [ "$$VERSION_CODENAME" != bookworm ] || { \
+		mirror=$$(apt-get indextargets --format '$$(REPO_URI)' 'Codename: bookworm' 'Created-By: Packages' | head -1); \
+		echo "deb $$mirror bookworm-backports main" >/etc/apt/sources.list.d/tapsec-backports.list; apt-get update -qq; }
 	. /etc/os-release; apt-get install -y --no-install-recommends \
 		$$([ "$$VERSION_CODENAME" != bookworm ] || echo -t bookworm-backports) $(BACKPORTS)
