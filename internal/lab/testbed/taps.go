@@ -61,10 +61,10 @@ func OpenTAPs() (_ *TAPs, err error) {
 		Ahead: func(int) []nic.Stage { return []nic.Stage{&b.current} },
 	})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, b.remove())
 	}
 	if b.link, err = openLink(names.Wire.Name, names.Host.Name, answerWithin); err != nil {
-		return nil, errors.Join(err, b.appliance.Close())
+		return nil, errors.Join(err, b.appliance.Close(), b.remove())
 	}
 	var ctx context.Context
 	ctx, b.stop = context.WithCancel(context.Background())
