@@ -828,7 +828,7 @@ func TestCaptureFull(t *testing.T) {
 	reader.Close()
 	k.send(10)
 	k.wire.keepSending(k.sent[0]) // until the capture notices
-	if said := left.end(1); !strings.Contains(said, "its reader has left") {
+	if said := left.end(1); !strings.Contains(said, "its reader left after at most ") {
 		t.Error(said)
 	}
 	program.Await(t, "the readers' end", func() bool { n, _, _ := readers(t, full.client); return n == 0 })

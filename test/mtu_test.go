@@ -130,7 +130,7 @@ func TestMTUFollowed(t *testing.T) {
 	if err := netns.SetMTU("wire0", 300); err != nil {
 		t.Fatal(err)
 	}
-	p.waitLog("less than packets are sealed for")
+	p.waitLog("smaller than what packets are sealed for")
 	p.waitLog("the wire's MTU")
 	if err := netns.SetMTU("wire0", 2500); err != nil {
 		t.Fatal(err)
