@@ -5,8 +5,11 @@ package pages
 
 import (
 	"io/fs"
+	"log"
 	"os"
+	"os/exec"
 	"path"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -18,7 +21,27 @@ import (
 	"tapsec/test/program"
 )
 
-func TestMain(m *testing.M) { program.Main(m) }
+func TestMain(m *testing.M) {
+	fetch()
+	program.Main(m)
+}
+
+// fetch has Go fetch what a workspace with this module needs, since pages are followed where there
+// is no network. Where that fails, the pages say so.
+func fetch() {
+	dir, err := os.MkdirTemp("", "tapsec-fetch-")
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	clone, err := filepath.Abs(root)
+	if err != nil {
+		log.Fatal(err)
+	}
+	cmd := exec.Command("sh", "-ec", `go mod init example/fetch; go work init . "$0"; go list -deps tapsec/...`, clone)
+	cmd.Dir = dir
+	_ = cmd.Run()
+}
 
 // root is the repository.
 const root = "../.."

@@ -102,7 +102,6 @@ func TestTutorials(t *testing.T) {
 	if err != nil || len(pages) < 5 {
 		t.Fatal(pages, err)
 	}
-	fetch(t)
 	for _, path := range pages {
 		name := filepath.Base(path)
 		t.Run(strings.TrimSuffix(name, ".md"), func(t *testing.T) {
@@ -141,21 +140,6 @@ func goEnv(t *testing.T, name string) string {
 		t.Fatal(err)
 	}
 	return strings.TrimSpace(string(value))
-}
-
-// fetch has Go fetch what a workspace with this module needs, since a page is followed without
-// a network.
-func fetch(t *testing.T) {
-	t.Helper()
-	clone, err := filepath.Abs(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("sh", "-ec", `go mod init example/fetch; go work init . "$0"; go list -deps tapsec/...`, clone)
-	cmd.Dir = t.TempDir()
-	if said, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, said)
-	}
 }
 
 // judge holds what was said against what the page shows.
