@@ -44,14 +44,20 @@ type Inbound struct {
 	workers []hash.Hash // each made by its worker at first use
 }
 
-// NewInbound makes the Inbound of an SA for that many workers. An error names the suite and what
-// is wrong with its key's length; the keyed algorithm waits for the first packet.
+// NewInbound keys the SA's algorithm, for the first of that many workers; the others do so with
+// their first packet. An error names the suite and what is wrong with its key's length.
 func NewInbound(s *sa.SA, workers int) (*Inbound, error) {
-	if _, err := mac.New(s.Suite, s.IntegrityKey); err != nil {
+	m, err := mac.New(s.Suite, s.IntegrityKey)
+	if err != nil {
 		return nil, err
 	}
-	return &Inbound{suite: s.Suite, key: s.IntegrityKey, esn: s.ESN, workers: make([]hash.Hash, workers)}, nil
+	in := &Inbound{suite: s.Suite, key: s.IntegrityKey, esn: s.ESN, workers: make([]hash.Hash, workers)}
+	in.workers[0] = m
+	return in, nil
 }
+
+// Rest drops the keyed algorithm until a packet needs it. No packet has been verified yet.
+func (in *Inbound) Rest() { clear(in.workers) }
 
 // Fits reports whether the length field of the AH that begins with header suits the SA's
 // ICV: rounded up to 4 or to 8 octets in IPv4, where both are in use, and to 8 in IPv6

@@ -38,9 +38,8 @@ type Inbound struct {
 	workers              []cipher.AEAD // each made by its worker at first use
 }
 
-// NewInbound makes the Inbound of an SA for that many workers. An error names the suite and what
-// is wrong with its keys' lengths; the keyed suite itself, most of an SA's memory, waits for the
-// first packet.
+// NewInbound keys the SA's suite, for the first of that many workers; the others do so with their
+// first packet. An error names the suite and what is wrong with its keys' lengths.
 func NewInbound(s *sa.SA, workers int) (*Inbound, error) {
 	in := &Inbound{
 		ivLen: s.Suite.IVLen, icvLen: s.Suite.ICVLen, align: s.Suite.Block,
@@ -48,11 +47,17 @@ func NewInbound(s *sa.SA, workers int) (*Inbound, error) {
 		suite: s.Suite, enc: s.EncryptionKey, auth: s.IntegrityKey,
 		workers: make([]cipher.AEAD, workers),
 	}
-	if _, err := newAEAD(s.Suite, s.EncryptionKey, s.IntegrityKey); err != nil {
+	first, err := newAEAD(s.Suite, s.EncryptionKey, s.IntegrityKey)
+	if err != nil {
 		return nil, err
 	}
+	in.workers[0] = first
 	return in, nil
 }
+
+// Rest drops the keyed suite, most of an SA's memory, until a packet needs it. No packet has been
+// opened yet.
+func (in *Inbound) Rest() { clear(in.workers) }
 
 // Opened is what an opened packet holds. Its Len bytes of payload begin after header and
 // IV, in place of the ciphertext.

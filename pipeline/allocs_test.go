@@ -62,3 +62,24 @@ func allocates(t *testing.T, c frameCase, form status.Form) {
 		t.Errorf("%s, %s: %v allocations a frame", c.sas[0].Suite.Name, form, n)
 	}
 }
+
+// TestFirstFrameAllocatesNothing: an SA is keyed when it is added, so its first frame finds that done.
+func TestFirstFrameAllocatesNothing(t *testing.T) {
+	for _, suite := range []string{"aes128gcm16", "aes256gcm16", "chacha20poly1305"} {
+		c := frameCase{sas: []*sa.SA{espSA(sa.Transport, testkit.Suite(suite))}, word: 2}
+		frame := c.seal(t).frame
+		const runs = 20
+		var fresh []*pipeline.Pipeline
+		for range runs + 1 { // the first one is not counted
+			fresh = append(fresh, pipeline.New(c.nic(t), pipeline.Options{}))
+		}
+		buffer := make([]byte, len(frame)+status.Tailroom)
+		n := testing.AllocsPerRun(runs, func() {
+			fresh[0].Process(buffer[:copy(buffer, frame)])
+			fresh = fresh[1:]
+		})
+		if n != 0 {
+			t.Errorf("%s: %v allocations for the first frame of an SA", suite, n)
+		}
+	}
+}

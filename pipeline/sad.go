@@ -19,6 +19,7 @@ type SAD struct {
 	workers int
 	table   *sa.Table[inbound]
 	marks   Marks // nil: those of the table
+	resting bool  // SAs are keyed by their first packets, since most get none
 
 	inactive, ahOff, espOff atomic.Bool
 }
@@ -27,6 +28,14 @@ type SAD struct {
 type inbound struct {
 	esp *esp.Inbound
 	ah  *ah.Inbound
+}
+
+func (in inbound) rest() {
+	if in.ah != nil {
+		in.ah.Rest()
+		return
+	}
+	in.esp.Rest()
 }
 
 type entry = sa.Entry[inbound]
@@ -148,6 +157,9 @@ func (d *SAD) key(s *sa.SA) (in inbound, err error) {
 		in.ah, err = ah.NewInbound(s, d.workers)
 	} else {
 		in.esp, err = esp.NewInbound(s, d.workers)
+	}
+	if err == nil && d.resting {
+		in.rest()
 	}
 	return in, err
 }

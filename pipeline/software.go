@@ -13,7 +13,9 @@ type Software struct {
 
 // NewSoftware makes a host's IPsec without SAs.
 func NewSoftware() *Software {
-	return &Software{Pipeline: New(NewSAD(everything(), 1), Options{})}
+	sad := NewSAD(everything(), 1)
+	sad.resting = true // the NIC opens most of what these SAs carry
+	return &Software{Pipeline: New(sad, Options{})}
 }
 
 func everything() sa.Profile {
