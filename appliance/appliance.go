@@ -52,7 +52,7 @@ type Options struct {
 	Engine   tap.Engine
 	Steering tap.Steering
 	BusyPoll time.Duration // how long to look for frames before sleeping
-	Unmerged tap.Merging   // what must not pass merged between transport and stack
+	Unmerged tap.Merging   // what must not pass merged between transport and stack, or on the wire
 	Use      [][]string    // stacks of SAs to seal with, each innermost first; nil: those that fit each packet
 	First    uint64        // sequence number of the first packet sealed; 0 is 1
 
@@ -62,12 +62,20 @@ type Options struct {
 	Log   *slog.Logger // nil: nothing is logged
 }
 
-// merging is what passes merged on the host's TAP: only a stack behind a transport takes that.
-func (o *Options) merging() tap.Merging {
+// stackMerging is what passes merged on the host's TAP: only a stack behind a transport takes that.
+func (o *Options) stackMerging() tap.Merging {
 	if !o.Transport {
 		return 0
 	}
-	return tap.AllMerging &^ o.Unmerged
+	return tap.AllMerging &^ tap.Wire &^ o.Unmerged
+}
+
+// wireMerging is what passes merged on a transport's wire.
+func (o *Options) wireMerging() tap.Merging {
+	if !o.Transport {
+		return 0
+	}
+	return tap.Wire &^ o.Unmerged
 }
 
 // InputError is a mistake in what the user gave, who can mend it.
@@ -156,7 +164,7 @@ func (a *Appliance) open() (err error) {
 		}
 	}
 	a.warn(a.config)
-	if a.ports, err = openPorts(a.config, o.merging(), o.Steering); err != nil {
+	if a.ports, err = openPorts(a.config, o); err != nil {
 		return err
 	}
 	if o.Transport {

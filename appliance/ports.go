@@ -36,16 +36,16 @@ type ports struct {
 // openPorts opens the two TAPs, making those that do not exist, in the namespaces that
 // the configuration names, and brings them up; with attach it opens existing interfaces
 // of any kind. A new host TAP gets the wire's MTU. On an error nothing is left behind.
-func openPorts(c *configs.Config, stack tap.Merging, steer tap.Steering) (*ports, error) {
+func openPorts(c *configs.Config, o *Options) (*ports, error) {
 	p := &ports{}
-	if err := p.open(c, stack, steer); err != nil {
+	if err := p.open(c, o); err != nil {
 		return nil, errors.Join(err, p.close())
 	}
 	return p, nil
 }
 
-func (p *ports) open(c *configs.Config, stack tap.Merging, steer tap.Steering) (err error) {
-	if p.wire, err = openPort(c.Wire, tap.Config{Queues: c.Queues}); err != nil {
+func (p *ports) open(c *configs.Config, o *Options) (err error) {
+	if p.wire, err = openPort(c.Wire, tap.Config{Queues: c.Queues, Merging: o.wireMerging()}); err != nil {
 		return err
 	}
 	if p.wireWatch, err = watch(c.Wire); err != nil {
@@ -55,7 +55,7 @@ func (p *ports) open(c *configs.Config, stack tap.Merging, steer tap.Steering) (
 	if err != nil {
 		return err
 	}
-	if p.host, err = openPort(c.Host.Interface, tap.Config{Queues: c.Queues, Fresh: min(mtu, maxTAP), Merging: stack}); err != nil {
+	if p.host, err = openPort(c.Host.Interface, tap.Config{Queues: c.Queues, Fresh: min(mtu, maxTAP), Merging: o.stackMerging()}); err != nil {
 		return err
 	}
 	if p.hostWatch, err = watch(c.Host.Interface); err != nil {
@@ -64,7 +64,7 @@ func (p *ports) open(c *configs.Config, stack tap.Merging, steer tap.Steering) (
 	var err1, err2, err3 error
 	p.wireBefore, err1 = p.wire.Drops()
 	p.hostBefore, err2 = p.host.Drops()
-	p.steering, p.steerWhy, err3 = p.wire.Steer(steer)
+	p.steering, p.steerWhy, err3 = p.wire.Steer(o.Steering)
 	return errors.Join(err1, err2, err3, p.host.Up(), p.wire.Up())
 }
 
@@ -121,7 +121,7 @@ func give(ns *netns.Namespace, want tap.Config) error {
 func (p *ports) join(c *configs.Config, o *Options, inward, outward nic.Chain, opened func()) (*nic.NIC, error) {
 	return nic.New(nic.Config{
 		Wire: p.wire, Host: p.host, Chain: inward, Outward: outward, Engine: o.Engine, BusyPoll: o.BusyPoll, Opened: opened,
-		Room: room, Tail: status.Tailroom,
+		Merging: o.wireMerging(), Room: room, Tail: status.Tailroom,
 	})
 }
 

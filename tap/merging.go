@@ -12,20 +12,21 @@ import (
 	"tapsec/internal/segment"
 )
 
-// Merging says which packets pass merged between a TAP's program and the kernel's stack, each with all
-// headers once and a virtio header in front (linux/virtio_net.h). Its text is the names with commas.
+// Merging says which packets pass merged between a TAP's program and the kernel, each with all headers
+// once and a virtio header in front (linux/virtio_net.h). Its text is the names with commas.
 type Merging uint8
 
 const (
-	TSO Merging = 1 << iota // TCP that the stack sends
-	USO                     // UDP that the stack sends
-	GRO                     // TCP and UDP that the stack receives
+	TSO  Merging = 1 << iota // TCP that the stack sends
+	USO                      // UDP that the stack sends
+	GRO                      // TCP and UDP that the stack receives
+	Wire                     // ESP in UDP between two programs, one of which has attached the other's TAP
 )
 
 // AllMerging is all there is.
-const AllMerging = TSO | USO | GRO
+const AllMerging = TSO | USO | GRO | Wire
 
-var mergingNames = []string{"tso", "uso", "gro"}
+var mergingNames = []string{"tso", "uso", "gro", "wire"}
 
 // String returns the text.
 func (m Merging) String() string {
@@ -97,7 +98,7 @@ func openMerging(name string, multi bool) (*os.File, error) {
 }
 
 // offer tells the kernel what it may hand over merged, and notes which of that the kernel supports:
-// before Linux 6.2 it merged no UDP. A persistent interface keeps what it was told last, so it is told
+// before Linux 6.2 it knew no merged UDP. A persistent interface keeps what it was told last, so it is told
 // even if that is nothing.
 func (d *Device) offer(asked Merging) error {
 	features := 0
@@ -110,9 +111,9 @@ func (d *Device) offer(asked Merging) error {
 	}
 	d.merging, d.takesUDP = asked, err == nil
 	if err != nil {
-		d.merging &^= USO
+		d.merging &^= USO | Wire
 	}
-	if d.merging&USO != 0 {
+	if d.merging&(USO|Wire) != 0 {
 		return nil
 	}
 	return d.tell(features)

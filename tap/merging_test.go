@@ -4,8 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"os/exec"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/gopacket/layers"
+	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/lab/testkit"
@@ -112,6 +117,194 @@ func (k mergedKind) bare(frame []byte) []byte {
 	frame[l3+6] = frame[at]
 	binary.BigEndian.PutUint16(frame[l3+4:], binary.BigEndian.Uint16(frame[l3+4:])-extension)
 	return append(frame[:at:at], frame[at+extension:]...)
+}
+
+// sealed are frames of ESP in UDP without a checksum, of two SAs one behind the other, and of others before,
+// between and behind; and the same as they are once they have been merged and cut.
+func sealed(t testing.TB) (frames, cut [][]byte) {
+	const size, udp = 700, 14 + 20
+	add := func(spi byte, identification, length int) {
+		f, _ := inPacket(t, false, "", &layers.UDP{SrcPort: 4500, DstPort: 4500}, append([]byte{0, 0, 1, spi}, make([]byte, length)...))
+		identify(f, 14, identification)
+		cut = append(cut, bytes.Clone(f))
+		clear(f[udp+6 : udp+8])
+		frames = append(frames, f)
+	}
+	alone := func(number int) {
+		frames, cut = append(frames, frame(number, 60)), append(cut, frame(number, 60))
+	}
+	alone(1)
+	for i := range 60 {
+		add(1, i, size)
+	}
+	for i := range 30 {
+		add(2, 60+i, size)
+	}
+	alone(2)
+	for i := range 10 {
+		add(1, 1000+i, size)
+	}
+	alone(3)
+	return frames, cut
+}
+
+// Contract, The sending side, 6: ESP in UDP leaves merged for a TAP, which gets it so where its program says that
+// it takes that; else the kernel cuts it. Either way each packet comes, in order, with the checksum that the
+// kernel has put into it. Nothing is merged where it is not to be.
+func TestSealedPassesMerged(t *testing.T) { engines(t, testSealedPassesMerged) }
+
+func testSealedPassesMerged(t *testing.T, how Options) {
+	for _, reads := range []Merging{Wire, 0} {
+		for _, sends := range []Merging{Wire, 0} {
+			t.Run("from "+sends.String()+" to "+reads.String(), func(t *testing.T) {
+				wire, other := openTAP(t, Config{Name: "wm", MTU: 1500, Merging: reads}), openTAP(t, Config{Name: "wo"})
+				if reads != wire.Merging() {
+					rig.Missing(t, "needs a kernel with USO")
+				}
+				if err := errors.Join(netns.Up("wm"), netns.Up("wo"), netns.Ready("wm", "wo")); err != nil {
+					t.Fatal(err)
+				}
+				in := link(t, how, wire, other, 1522, 64)
+				out := toWire(t, other, "wm", sends)
+				frames, cut := sealed(t)
+				if sends == 0 {
+					cut = cloned(frames)
+				}
+				if err := out.Send(frames); err != nil {
+					t.Fatal(err)
+				}
+				expect(t, in, cut)
+				packets := len(frames)
+				if reads == Wire && sends == Wire {
+					packets = 6
+				}
+				if c, err := netns.Counters("wm"); err != nil || int(c.TxPackets) != packets {
+					t.Errorf("%d frames were %d packets, expected %d: %v", len(frames), c.TxPackets, packets, err)
+				}
+				if n := out.Tally(); int(n.Out) != len(frames) || n.Refused+n.TooLong+n.HostDown != 0 {
+					t.Errorf("%+v, of %d frames", n, len(frames))
+				}
+			})
+		}
+	}
+}
+
+// toWire is a link to an interface that it attaches, by a transmit ring.
+func toWire(t *testing.T, from *Device, name string, merges Merging) *single {
+	t.Helper()
+	to, err := Attach(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { to.Close() })
+	return link(t, Options{Engine: Ring, Merging: merges}, from, to, 1522, 64)
+}
+
+func cloned(frames [][]byte) (all [][]byte) {
+	for _, f := range frames {
+		all = append(all, bytes.Clone(f))
+	}
+	return all
+}
+
+// Behind any interface but a TAP nobody was asked whether they take merged frames, so they get none.
+func TestSealedStaysApart(t *testing.T) {
+	rig.Require(t)
+	remove, err := rig.QuietVeths(1500, "wv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer remove()
+	far := testkit.Listen(t, rig.FarEnd("wv"))
+	out := toWire(t, openTAP(t, Config{Name: "wo"}), "wv", Wire)
+	frames, _ := sealed(t)
+	want := cloned(frames)
+	if err := out.Send(frames); err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range want {
+		if got, err := far.Receive(patience); err != nil || !bytes.Equal(got, f) {
+			t.Fatalf("frame %d: %d bytes, %v", i, len(got), err)
+		}
+	}
+}
+
+// Where merged frames are refused, for whatever reason, their packets go one by one, and so do all later ones.
+func TestSealedIsRefusedMerged(t *testing.T) {
+	for _, c := range []struct {
+		why    string
+		refuse func(t *testing.T, out *single)
+	}{
+		{"by a kernel before 6.2", func(t *testing.T, out *single) {
+			r := out.Worker.engine.(*ring)
+			r.sink = withoutUDP{r.sink}
+		}},
+		{"by an egress filter", func(t *testing.T, _ *single) {
+			rules := exec.Command("nft", "-f", "-")
+			rules.Stdin = strings.NewReader("table netdev t {\n chain e {\n type filter hook egress device wr priority 0\n meta length > 2000 drop\n }\n}\n")
+			if what, err := rules.CombinedOutput(); err != nil {
+				rig.Missing(t, "needs nft and its egress hook: "+string(what))
+			}
+			t.Cleanup(func() { exec.Command("nft", "delete", "table", "netdev", "t").Run() })
+		}},
+	} {
+		t.Run(c.why, func(t *testing.T) {
+			wire, other := openTAP(t, Config{Name: "wr", MTU: 1500, Merging: Wire}), openTAP(t, Config{Name: "wo"})
+			if wire.Merging() != Wire {
+				rig.Missing(t, "needs a kernel with USO")
+			}
+			if err := errors.Join(netns.Up("wr"), netns.Up("wo"), netns.Ready("wr", "wo")); err != nil {
+				t.Fatal(err)
+			}
+			in, out := link(t, Options{Engine: Plain}, wire, other, 1522, 64), toWire(t, other, "wr", Wire)
+			c.refuse(t, out)
+			frames, _ := sealed(t)
+			want := cloned(frames)
+			if err := out.Send(frames); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, in, want)
+			if n := out.Tally(); int(n.Out) != len(want) || n.Refused+n.TooLong+n.HostDown != 0 {
+				t.Errorf("%+v, of %d frames", n, len(want))
+			}
+		})
+	}
+}
+
+// withoutUDP answers to merged UDP as a kernel does that does not know it.
+type withoutUDP struct{ sink }
+
+func (w withoutUDP) put(fd int, parcels []parcel) (int, error) {
+	for i := range parcels {
+		if parcels[i].frames > 1 {
+			if i == 0 {
+				return 0, unix.EINVAL
+			}
+			parcels = parcels[:i]
+			break
+		}
+	}
+	return w.sink.put(fd, parcels)
+}
+
+// A merged packet is as long as its longest frame.
+func TestSealedIsTooLong(t *testing.T) {
+	wire, other := openTAP(t, Config{Name: "wl", MTU: 600, Merging: Wire}), openTAP(t, Config{Name: "wo"})
+	if wire.Merging() != Wire {
+		rig.Missing(t, "needs a kernel with USO")
+	}
+	if err := errors.Join(netns.Up("wl"), netns.Up("wo"), netns.Ready("wl", "wo")); err != nil {
+		t.Fatal(err)
+	}
+	in, out := link(t, Options{Engine: Plain}, wire, other, 1522, 64), toWire(t, other, "wl", Wire)
+	frames, _ := sealed(t)
+	if err := out.Send(frames); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, in, [][]byte{frame(1, 60), frame(2, 60), frame(3, 60)})
+	if n := out.Tally(); n.Out != 3 || n.TooLong != 100 {
+		t.Errorf("%+v", n)
+	}
 }
 
 // A TAP that stays gets what its next program expects: whole frames, whatever the one before took.

@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"tapsec/internal/segment"
 )
 
 // outlet writes the frames of one direction in order, for an engine whose send returns once all are written.
@@ -79,8 +81,15 @@ func (o *outlet) write(fd uintptr) {
 				o.errno = err
 				return
 			}
-			d.tally.Refused += uint64(o.rest[0].frames)
+			if o.rest[0].frames > 1 {
+				o.rest = d.packer.apart(o.rest)
+				continue
+			}
+			d.tally.Refused++
 			o.rest = o.rest[1:]
+			continue
+		case err == unix.EINVAL && o.rest[0].frames > 1:
+			o.rest = d.packer.apart(o.rest)
 			continue
 		case !d.lose(&o.rest[0], err):
 			o.errno = err
@@ -100,16 +109,20 @@ type exit interface {
 // mtuLimit is the longest frame in bytes that an interface takes, but for a tag of 802.1Q.
 type mtuLimit int
 
-// allows reports whether the interface takes a frame of this length, and one tag more, as packet(7) does.
+// allows reports whether the interface takes frames of this length, and one tag more, as packet(7) does.
 func (l mtuLimit) allows(p *parcel) bool {
-	return p.length <= int(l) || p.length <= int(l)+tagLength && tagged8021Q(p.part(0))
+	return len(p.whole[0]) <= int(l) || len(p.whole[0]) <= int(l)+tagLength && tagged8021Q(p.whole[0])
 }
 
 // exit makes what writes to an attached interface: a transmit ring, or a socket of AF_XDP, beside which what
 // the packet socket writes passes by the queueing discipline, too.
 func (d *Direction) exit(o Options) (exit, error) {
 	if o.asked != XDP && o.asked != Direct {
-		return d.to.newTransmitRing(d.queue, d.room)
+		r, err := d.to.newTransmitRing(d.queue, d.room, o.Merging&Wire != 0)
+		if err == nil && r.merged >= 0 {
+			d.packer.merger = &segment.Merger{Sealed: true}
+		}
+		return r, err
 	}
 	err := control(d.target, func(fd int) error { return unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_QDISC_BYPASS, 1) })
 	if err != nil {

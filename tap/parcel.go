@@ -11,9 +11,10 @@ import (
 // parcel is what one write takes to an interface: a frame, or several that are merged.
 type parcel struct {
 	parts  []unix.Iovec
-	length int // of the parts, in bytes
-	frames int // it stands for
-	bytes  int // of those, as on a wire
+	length int      // of the parts, in bytes
+	whole  [][]byte // the frames it stands for, of which none is longer than the first
+	frames int      // how many those are
+	bytes  int      // as on a wire
 }
 
 // packer makes parcels of a direction's frames. Parcels are valid until it makes the next ones, and
@@ -53,7 +54,7 @@ func (p *packer) pack(frames [][]byte) []parcel {
 
 // add makes one parcel. If the memory for parts or headers grows, earlier ones stay where they are.
 func (p *packer) add(frames [][]byte) {
-	from, one := len(p.parts), parcel{frames: len(frames)}
+	from, one := len(p.parts), parcel{whole: frames, frames: len(frames)}
 	for _, f := range frames {
 		one.bytes += len(f)
 	}
@@ -78,6 +79,14 @@ func (p *packer) add(frames [][]byte) {
 func (p *packer) part(to *parcel, b []byte) {
 	p.parts = append(p.parts, unix.Iovec{Base: unsafe.SliceData(b), Len: uint64(len(b))})
 	to.length += len(b)
+}
+
+// apart makes parcels of a frame each from the last ones of a batch, for an interface that takes no merged
+// frames, and merges none from now on.
+func (p *packer) apart(rest []parcel) []parcel {
+	p.merger = nil
+	first := rest[0].whole
+	return p.pack(first[:framesOf(rest):framesOf(rest)])
 }
 
 // framesOf is how many frames parcels stand for.

@@ -38,25 +38,23 @@ type transmitRing struct {
 	request unix.Ifreq
 	limit   mtuLimit
 	long    together // sends what no slot has room for
+	merged  int      // a socket that sends what is merged; -1 if nothing is to be
 }
 
 // newTransmitRing makes a ring with slots for a frame, if possible one as long as the interface's MTU allows
-// now.
-func (d *Device) newTransmitRing(queue, room int) (*transmitRing, error) {
-	r := &transmitRing{fd: -1, most: Batch}
+// now. Merged frames it sends to a TAP only: a program that reads that has said whether it takes them, and if
+// not, the kernel cuts them. Behind any other interface nobody has been asked.
+func (d *Device) newTransmitRing(queue, room int, merging bool) (*transmitRing, error) {
+	r := &transmitRing{fd: -1, merged: -1, most: Batch}
 	err := control(d.outs[queue], func(out int) (err error) {
 		if r.index, err = boundIndex(out); err != nil {
 			return err
 		}
 		return inNamespace(out, unix.SIOCGSKNS, func() error {
-			f, err := packetSocket(d.name, r.index, 0, func(fd, _ int) error {
-				return unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1)
-			})
-			if err != nil {
-				return err
+			r.fd, err = d.virtioSocket(r.index)
+			if err == nil && merging && isTAP(out) {
+				r.merged, err = d.virtioSocket(r.index)
 			}
-			defer f.Close()
-			r.fd, err = duplicate(f)
 			return err
 		})
 	})
@@ -76,15 +74,42 @@ func (r *transmitRing) release() (err error) {
 	if r.memory != nil {
 		err = unix.Munmap(r.memory)
 	}
-	if r.fd >= 0 {
-		err = errors.Join(err, unix.Close(r.fd))
+	for _, fd := range []int{r.fd, r.merged} {
+		if fd >= 0 {
+			err = errors.Join(err, unix.Close(fd))
+		}
 	}
 	return err
+}
+
+// virtioSocket makes a packet socket to write to, with a virtio header in front of each frame.
+func (d *Device) virtioSocket(index int) (int, error) {
+	f, err := packetSocket(d.name, index, 0, func(fd, _ int) error {
+		return unix.SetsockoptInt(fd, unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1)
+	})
+	if err != nil {
+		return -1, err
+	}
+	defer f.Close()
+	return duplicate(f)
+}
+
+// isTAP reports whether a packet socket's interface is a TAP.
+func isTAP(fd int) bool {
+	ifr, err := askBound(fd, unix.SIOCGIFINDEX)
+	if err != nil {
+		return false
+	}
+	info, err := unix.IoctlGetEthtoolDrvinfo(fd, ifr.Name())
+	return err == nil && unix.ByteSliceToString(info.Driver[:]) == "tun"
 }
 
 // put sends parcels with one call. Those that no slot has room for leave by the other socket. While frames
 // of ours are in a full queue, that is what a frame waits for, and not refused.
 func (r *transmitRing) put(fd int, parcels []parcel) (int, error) {
+	if n := mergedFirst(parcels); n > 0 {
+		return r.sendMerged(parcels[:n])
+	}
 	n, err := r.stage(parcels[:min(len(parcels), r.most)])
 	switch {
 	case n > 0: // the error comes again, with the next call
@@ -100,10 +125,41 @@ func (r *transmitRing) put(fd int, parcels []parcel) (int, error) {
 		return n, nil
 	}
 	r.most = 1
-	if errno == 0 || errno == unix.ENOBUFS && outstanding(r.fd) {
+	if errno == 0 {
 		errno = unix.EAGAIN
 	}
-	return taken, errno
+	return taken, r.busy(errno)
+}
+
+// busy turns the refusal of a queue in which frames of ours wait into one that passes.
+func (r *transmitRing) busy(err error) error {
+	if err == unix.ENOBUFS && (outstanding(r.fd) || r.merged >= 0 && outstanding(r.merged)) {
+		return unix.EAGAIN
+	}
+	return err
+}
+
+// sendMerged sends merged parcels, up to one whose frames the MTU does not allow.
+func (r *transmitRing) sendMerged(parcels []parcel) (int, error) {
+	r.look()
+	for i := range parcels {
+		if !r.limit.allows(&parcels[i]) {
+			if parcels = parcels[:i]; i == 0 {
+				return 0, unix.EMSGSIZE
+			}
+			break
+		}
+	}
+	n, err := r.long.put(r.merged, parcels)
+	return n, r.busy(err)
+}
+
+// mergedFirst is how many parcels from the first on are merged.
+func mergedFirst(parcels []parcel) (n int) {
+	for n < len(parcels) && parcels[n].frames > 1 {
+		n++
+	}
+	return n
 }
 
 // errLong is for a frame that no slot has room for.
@@ -116,6 +172,8 @@ func (r *transmitRing) stage(parcels []parcel) (int, error) {
 	for i := range parcels {
 		p, slot := &parcels[i], r.slot(at)
 		switch {
+		case p.frames > 1:
+			return i, nil
 		case p.length > len(slot)-transmitRoom:
 			return i, errLong
 		case !r.limit.allows(p):

@@ -29,7 +29,7 @@ func TestTransmitRingWaitsForSlots(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	r, err := d.newTransmitRing(0, longSlot)
+	r, err := d.newTransmitRing(0, longSlot, false)
 	if err != nil {
 		t.Fatal(err)
 	}

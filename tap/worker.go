@@ -15,6 +15,7 @@ type Options struct {
 	Tail     int           // spare capacity in bytes after a frame
 	Engine   Engine        // the zero value is Auto
 	BusyPoll time.Duration // how long after the last frame to look for another before sleeping
+	Merging  Merging       // of it Wire: what may leave merged by an attached interface
 
 	// SingleReads makes the ring read frame by frame, as it must before Linux 6.7.
 	SingleReads bool

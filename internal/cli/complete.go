@@ -26,7 +26,7 @@ func completeFlags(cmd *cobra.Command) {
 		"form": fixed(string(configs.InPlace), string(configs.Decap)), "annotate": fixed(string(configs.Trailer), string(configs.None)),
 		"log-format": fixed("text", "json"), "log-level": fixed("debug", "info", "warn", "error"),
 		"engine": fixed("auto", "ring", "plain", "direct", "xdp"), "steer": fixed("auto", "spi", "flow"),
-		"wire-netns": completeNamespaces, "host-netns": completeNamespaces, "unmerged": fixed("tso", "uso", "gro", "all", "none"), "stack-netns": completeNamespaces, "mirror-xfrm": completeNamespaces,
+		"wire-netns": completeNamespaces, "host-netns": completeNamespaces, "unmerged": fixed("tso", "uso", "gro", "wire", "all", "none"), "stack-netns": completeNamespaces, "mirror-xfrm": completeNamespaces,
 		"profile": fixed(sa.ProfileNames()...),
 	} {
 		_ = cmd.RegisterFlagCompletionFunc(flag, complete)

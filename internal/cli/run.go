@@ -28,7 +28,7 @@ func (o *runFlags) stackFlags(cmd *cobra.Command) {
 
 // unmergedFlag is for every command with a stack behind it.
 func unmergedFlag(cmd *cobra.Command, m *tap.Merging) {
-	cmd.Flags().TextVar(m, "unmerged", tap.Merging(0), "do not pass `WHAT` merged between program and stack: tso, uso (TCP, UDP that it sends), gro (what it gets), some of them with commas, or all")
+	cmd.Flags().TextVar(m, "unmerged", tap.Merging(0), "do not pass `WHAT` merged: between program and stack tso, uso (TCP, UDP that it sends), gro (what it gets); wire (ESP in UDP to a TAP); some with commas, or all")
 }
 
 // commonFlags are the flags of every command that runs.

@@ -42,6 +42,7 @@ type Config struct {
 	Chain      Chain // wire to host; nil is the empty chain
 	Outward    Chain // host to wire, likewise
 	Engine     tap.Engine
+	Merging    tap.Merging   // see tap.Options
 	BusyPoll   time.Duration // how long after the last frame to look for another before sleeping
 	Opened     func()        // if not nil, called by Run once all is open, before a frame moves
 }
@@ -62,7 +63,7 @@ func New(c Config) (*NIC, error) {
 			c.Wire.Name(), c.Wire.Queues(), c.Host.Name(), c.Host.Queues())
 	}
 	n := &NIC{wire: c.Wire, queues: c.Wire.Queues(), opened: c.Opened}
-	o := tap.Options{Room: c.Room, Tail: c.Tail, Engine: c.Engine, BusyPoll: c.BusyPoll}
+	o := tap.Options{Room: c.Room, Tail: c.Tail, Engine: c.Engine, BusyPoll: c.BusyPoll, Merging: c.Merging}
 	for queue := range n.queues {
 		joined, err := tap.Join(c.Wire, c.Host, queue, o)
 		if err != nil {

@@ -26,6 +26,10 @@ import (
 type Merger struct {
 	NoUDP bool // leave UDP alone
 
+	// Sealed merges nothing but ESP in UDP of one SPI on port 4500. It may be without a checksum, which
+	// a sender is to leave out and no receiver to rely on (RFC 3948 section 2.1): what is cut has one.
+	Sealed bool
+
 	first, last segment
 	frame       []byte // the first
 	pieces      int
@@ -52,16 +56,16 @@ type segment struct {
 // frame.
 func (m *Merger) Merge(frames [][]byte) int {
 	m.pieces, m.frame = 1, frames[0]
-	if !m.first.read(frames[0]) || m.NoUDP && !m.first.tcp {
+	if !m.first.read(frames[0]) || m.NoUDP && !m.first.tcp || m.Sealed && !m.first.isSealed(m.frame) {
 		return 1
 	}
 	m.last = m.first
 	for _, frame := range frames[1:] {
 		var next segment
-		if !m.open() || !next.read(frame) || !m.continues(&next, frame) {
+		if !m.open() || !next.read(frame) || !m.continues(&next, frame) || m.Sealed && !m.first.sameSPI(m.frame, frame) {
 			break
 		}
-		if m.pieces == 1 && !m.first.summed(m.frame) || !next.summed(frame) {
+		if m.pieces == 1 && !m.summed(&m.first, m.frame) || !m.summed(&next, frame) {
 			break
 		}
 		m.last = next
@@ -155,14 +159,32 @@ func (s *segment) readTCP(b []byte) bool {
 	return length >= tcpLen && flags&(syn|rst|ack|urg|flagCWR) == ack
 }
 
-// summed reports whether a frame's checksum is what a Cutter would write.
-func (s *segment) summed(frame []byte) bool {
+const spiLen = 4
+
+// isSealed reports whether a frame is ESP in UDP. Instead of an SPI, IKE has zero there (RFC 3948 section 2.2).
+func (s *segment) isSealed(frame []byte) bool {
+	const port = 4500
+	be := binary.BigEndian
+	return !s.tcp && s.size > spiLen && be.Uint32(frame[s.payload:]) != 0 &&
+		(be.Uint16(frame[s.upper:]) == port || be.Uint16(frame[s.upper+2:]) == port)
+}
+
+// sameSPI compares a frame with the first, which is ESP in UDP.
+func (s *segment) sameSPI(a, b []byte) bool {
+	return len(b) >= s.payload+spiLen && bytes.Equal(a[s.payload:s.payload+spiLen], b[s.payload:s.payload+spiLen])
+}
+
+// summed reports whether a frame's checksum is what a Cutter would write, or need not be.
+func (m *Merger) summed(s *segment, frame []byte) bool {
 	const none, tcpSum, udpSum = 0, 16, 6
 	b := frame[s.upper:]
-	if s.tcp {
+	switch {
+	case s.tcp:
 		return binary.BigEndian.Uint16(b[tcpSum:]) != 0xffff && s.sum(frame, len(b), b) == 0
+	case binary.BigEndian.Uint16(b[udpSum:]) == none:
+		return m.Sealed && s.v4
 	}
-	return binary.BigEndian.Uint16(b[udpSum:]) != none && s.sum(frame, len(b), b) == 0
+	return s.sum(frame, len(b), b) == 0
 }
 
 // sum is the checksum over a pseudo-header and bytes.

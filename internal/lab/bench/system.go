@@ -19,7 +19,7 @@ import (
 // by both a tunnel and transport mode.
 type System struct {
 	Rows   []SystemRow        `json:"rows"`
-	Ratios map[string]float64 `json:"ratios"` // unmerged/merged, of cpu_ns
+	Ratios map[string]float64 `json:"ratios"` // unmerged/merged and udp/merged, of cpu_ns
 }
 
 // SystemRow is one way of passing packets between transport and stack. A frame is a segment of the flow.
@@ -39,12 +39,14 @@ type SystemRow struct {
 const (
 	Merged   = "merged"   // TSO, USO and GRO between transport and stack
 	Unmerged = "unmerged" // each packet by itself
+	UDP      = "udp"      // merged, and the tunnel in UDP, whose packets pass merged on the wire, too
 )
 
 // flow is one way, and its rounds so far.
 type flow struct {
 	way      string
 	unmerged tap.Merging
+	udp      bool
 
 	cpu, own, rate, again []float64
 }
@@ -58,7 +60,7 @@ func (r *Report) measureSystem(e effort) (err error) {
 	if err := confine(r.cores...); err != nil { // hosts, and both ends of the flow
 		return err
 	}
-	flows := []*flow{{way: Merged}, {way: Unmerged, unmerged: tap.AllMerging}}
+	flows := []*flow{{way: Merged}, {way: Unmerged, unmerged: tap.AllMerging}, {way: UDP, udp: true}}
 	begin := time.Now()
 	for sweep := 0; e.more(sweep, begin, e.system); sweep++ {
 		for _, n := range rand.Perm(len(flows)) {
@@ -71,6 +73,7 @@ func (r *Report) measureSystem(e effort) (err error) {
 		r.System.Rows = append(r.System.Rows, f.row())
 	}
 	r.System.Ratios["unmerged/merged"] = r.System.Rows[1].CPU / r.System.Rows[0].CPU
+	r.System.Ratios["udp/merged"] = r.System.Rows[2].CPU / r.System.Rows[0].CPU
 	return nil
 }
 
@@ -79,7 +82,7 @@ const listening = "listening"
 
 // round puts two hosts up, and carries a flow from a to b.
 func (f *flow) round(long time.Duration) (err error) {
-	pair, err := hosts.NewPair(f.unmerged)
+	pair, err := hosts.NewPair(f.unmerged, f.udp)
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func TestSystem(t *testing.T) {
 			Ratios map[string]float64 `json:"ratios"`
 		} `json:"system"`
 	}
-	if err := json.Unmarshal(text, &said); err != nil || len(said.System.Rows) != 2 || said.System.Ratios["unmerged/merged"] <= 0 {
+	if err := json.Unmarshal(text, &said); err != nil || len(said.System.Rows) != 3 || said.System.Ratios["unmerged/merged"] <= 0 {
 		t.Fatalf("%v, %s", err, text)
 	}
 	for _, row := range said.System.Rows {

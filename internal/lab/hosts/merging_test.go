@@ -19,7 +19,7 @@ import (
 )
 
 // Contract, The transport, step 9: the stacks see the same byte streams and the same datagrams whatever passes merged, in either IP
-// version, tunnelled and not, and where merged packets are to pass, some do.
+// version, tunnelled and not, in UDP and not, and where merged packets are to pass, some do.
 func TestMergingIsUnseen(t *testing.T) {
 	if !rig.Own(t) {
 		return
@@ -29,12 +29,15 @@ func TestMergingIsUnseen(t *testing.T) {
 	}
 	rig.Require(t)
 	for _, unmerged := range []tap.Merging{0, tap.GRO, tap.TSO | tap.USO, tap.AllMerging} {
-		t.Run("without "+unmerged.String(), func(t *testing.T) { unseen(t, unmerged) })
+		t.Run("without "+unmerged.String(), func(t *testing.T) { unseen(t, unmerged, false) })
+	}
+	for _, unmerged := range []tap.Merging{0, tap.GRO, tap.Wire, tap.AllMerging} {
+		t.Run("in UDP, without "+unmerged.String(), func(t *testing.T) { unseen(t, unmerged, true) })
 	}
 }
 
-func unseen(t *testing.T, unmerged tap.Merging) {
-	s, err := newSystem(unmerged)
+func unseen(t *testing.T, unmerged tap.Merging, udp bool) {
+	s, err := newSystem(unmerged, udp)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +58,15 @@ func unseen(t *testing.T, unmerged tap.Merging) {
 			t.Errorf("UDP to %s: %v", to, err)
 		}
 	}
-	wire := s.b.Summary().Moved.ToHost.Out
+	moved := s.b.Summary().Moved.ToHost
+	on, err := netns.Counters("wire0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if merged := udp && unmerged&tap.Wire == 0; merged != (on.TxPackets < moved.In) {
+		t.Errorf("%d frames came by the wire as %d packets", moved.In, on.TxPackets)
+	}
+	wire := moved.Out
 	var packets uint64
 	if err := s.ns["b"].Do(func() error {
 		c, err := netns.Counters("stack0")

@@ -9,9 +9,9 @@ type Pair struct{ system *system }
 const There = "10.77.0.2"
 
 // NewPair puts up the hosts a and b. Unmerged is what does not pass merged between a transport and
-// its stack.
-func NewPair(unmerged tap.Merging) (*Pair, error) {
-	s, err := newSystem(unmerged)
+// its stack, and on the wire. Their tunnels may be in UDP.
+func NewPair(unmerged tap.Merging, udp bool) (*Pair, error) {
+	s, err := newSystem(unmerged, udp)
 	if err != nil {
 		return nil, err
 	}

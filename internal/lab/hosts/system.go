@@ -35,7 +35,7 @@ import (
 // and the same from b to a. While a bulk transfer runs, frames come from the
 // wire that must not reach b.
 func Show(out io.Writer) (good bool, err error) {
-	s, err := newSystem(0)
+	s, err := newSystem(0, false)
 	if err != nil {
 		return false, err
 	}
@@ -82,7 +82,7 @@ type system struct {
 	ended    chan error
 }
 
-func newSystem(unmerged tap.Merging) (s *system, err error) {
+func newSystem(unmerged tap.Merging, udp bool) (s *system, err error) {
 	s = &system{unmerged: unmerged, ns: map[string]*netns.Namespace{}, ended: make(chan error, 2)}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
@@ -101,6 +101,9 @@ func newSystem(unmerged tap.Merging) (s *system, err error) {
 	}
 	if s.config, err = configs.Load(file); err != nil {
 		return nil, errors.Join(err, s.close())
+	}
+	for i := range s.config.SAs {
+		s.config.SAs[i].Encap = udp && s.config.SAs[i].Mode == sa.Tunnel
 	}
 	s.b, err = s.start(ctx, "b", false)
 	if err == nil {

@@ -26,7 +26,7 @@ func TestNothingBadReachesTheStack(t *testing.T) {
 		t.Fatal(err)
 	}
 	rig.Require(t)
-	s, err := newSystem(0)
+	s, err := newSystem(0, false)
 	if err != nil {
 		t.Fatal(err)
 	}
