@@ -6,9 +6,10 @@
 
 Two Linux stacks in network namespaces of their own, and iperf3 between them. Counted is the processor's
 time of the programs, by the kernel's scheduler, and of iperf3's both ends, by a frame of the flow, which is a
-segment of the inner MSS; whoever merges them on the wire counts as the others. It rises with what else the machine does: trust ratios of one run. wireguard-go (with its own offloads,
-ChaCha20-Poly1305, a veth between two) and tapsec with everything merged, with nothing, and with one
-tunnel in place of a tunnel and transport mode (AES-128-GCM, a TAP).
+segment of the inner MSS; whoever merges them on the wire counts as the others. It rises with what else the
+machine does: trust ratios of one run. wireguard-go (with its own offloads, ChaCha20-Poly1305, a veth between
+two) and tapsec with everything merged, with nothing, with the tunnel in UDP, as wireguard-go's is, and with one
+tunnel in place of a tunnel and transport mode, either way (AES-128-GCM, a TAP).
 It wants root, Go, and python3-cryptography, iproute2, iperf3.
 """
 
@@ -37,6 +38,7 @@ sas:
   - {name: back, spi: 0x7002, src: 192.0.2.2, dst: 192.0.2.1, protocol: esp, mode: tunnel, suite: aes128gcm16,
      encryption_key: 0x101112131415161718191a1b1c1d1e1fb1b2b3b4, esn: true}
 """
+SAMPLE = "../../configs/rig.yaml"  # what the rig has without a file of its own
 
 
 def sh(*command, **how):
@@ -156,11 +158,17 @@ def quartiles(rounds, key):
 
 def run(o):
     os.environ["XDG_RUNTIME_DIR"] = directory = tempfile.mkdtemp(prefix="system-")
-    with open(f"{directory}/tunnel.yaml", "w") as f:
-        f.write(TUNNEL)
+    with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), SAMPLE)) as f:
+        both = f.read()
+    for name, text in {"tunnel": TUNNEL, "tunnel-udp": TUNNEL.replace("mode: tunnel,", "mode: tunnel, encap: {port: 4500},"),
+                       "udp": both.replace("mode: tunnel\n", "mode: tunnel\n    encap: {port: 4500}\n")}.items():
+        with open(f"{directory}/{name}.yaml", "w") as f:
+            f.write(text)
     tapsec = f"{o.work}/tapsec"
     systems = [Rig("tapsec", tapsec), Rig("tapsec, --unmerged all", tapsec, "--unmerged", "all"),
-               Rig("tapsec, one tunnel", tapsec, "-c", f"{directory}/tunnel.yaml"), WireGuard(f"{o.work}/wireguard")]
+               Rig("tapsec, in UDP", tapsec, "-c", f"{directory}/udp.yaml"),
+               Rig("tapsec, one tunnel", tapsec, "-c", f"{directory}/tunnel.yaml"),
+               Rig("tapsec, one tunnel in UDP", tapsec, "-c", f"{directory}/tunnel-udp.yaml"), WireGuard(f"{o.work}/wireguard")]
     systems += [Rig(f"tapsec, {path}", path) for path in o.also]
     results = {s.name: [] for s in systems}
     up = []
