@@ -7,6 +7,15 @@ import (
 
 // annotate completes the annotation, and puts the frame into the form asked for.
 func (p *Pipeline) annotate() ([]byte, *status.Trailer) {
+	t := p.complete()
+	if p.opt.Form == status.Decap {
+		p.decap()
+	}
+	return p.frame, t
+}
+
+// complete completes the annotation.
+func (p *Pipeline) complete() *status.Trailer {
 	t := &p.trailer
 	if t.N > 0 && !p.opt.Aside && p.sad.table.Asks(p.outer.headers[0].sa) {
 		t.Word |= status.SADeleteReq
@@ -16,10 +25,7 @@ func (p *Pipeline) annotate() ([]byte, *status.Trailer) {
 	if p.opt.Failed != nil && t.Word.Code() != status.Success {
 		p.opt.Failed(p.frame, t)
 	}
-	if p.opt.Form == status.Decap {
-		p.decap()
-	}
-	return p.frame, t
+	return t
 }
 
 // Deliver appends the trailer to a frame that was checked, unless there is to be none.

@@ -40,8 +40,9 @@ type Header struct {
 	Computed []byte // the ICV that the packet should have had; nil if its ICV is right, or none was compared
 }
 
-// Tell is Process with a report after each stage. It is for single frames that somebody
-// asks about: it allocates, and computes each wrong ICV a second time.
+// Tell is Process with a report after each stage, in place whatever the form, since that is
+// where the offsets of Steps lead. It is for single frames that somebody asks about: it
+// allocates, and computes each wrong ICV a second time.
 func (p *Pipeline) Tell(frame []byte, tell func(Step)) []byte {
 	p.parse(frame)
 	tell(p.step("parse"))
@@ -49,7 +50,8 @@ func (p *Pipeline) Tell(frame []byte, tell func(Step)) []byte {
 	tell(p.step("tunnel"))
 	p.transportPortion()
 	tell(p.step("transport"))
-	return p.Deliver(p.annotate())
+	t := p.complete()
+	return p.Deliver(p.frame, t)
 }
 
 func (p *Pipeline) step(stage string) Step {

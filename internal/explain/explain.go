@@ -52,10 +52,23 @@ type Frame struct {
 // Story is what became of the SA's frames around the explained one. Frames are numbered as in
 // the capture; 0 is none.
 type Story struct {
-	Good, Failed           int // before it; left alone counts as failed
-	LastGood, LastFailed   int
-	FirstGood, FirstFailed int // after it
+	Before          [len(fates)]int // it, by fate
+	LastGood        int
+	FirstGood, Next int  // after it: good, and not good
+	NextFate        fate // of the latter
 }
+
+// fate is what became of a frame, as its SA sees it.
+type fate uint8
+
+const (
+	good fate = iota
+	failed
+	leftAlone
+	notJudged
+)
+
+var fates = [...]string{good: "good", failed: "failed", leftAlone: "left alone", notJudged: "not judged"}
 
 // who identifies the frames of one SA, or of one header without an SA.
 type who struct {
@@ -87,8 +100,9 @@ type reader struct {
 }
 
 // Capture explains the frame with a number; 0 means the first that failed, else the first
-// whose IPsec was left alone, else the first. The NIC is that of the configuration. The error
-// is in the capture, or ErrNone.
+// that was cut too short to be judged, else the first whose IPsec was left alone, else the
+// first. The NIC is that of the configuration. The error is in the capture, of which the frame
+// may be there nevertheless, or ErrNone.
 func Capture(nic NIC, c *configs.Config, frames *capture.Reader, number int) (*Frame, error) {
 	var want map[int]bool
 	if number != 0 {
@@ -96,12 +110,12 @@ func Capture(nic NIC, c *configs.Config, frames *capture.Reader, number int) (*F
 	}
 	found, read, err := explain(nic, c, frames, want)
 	switch {
+	case len(found) > 0:
+		return found[0], err
 	case err != nil:
 		return nil, err
-	case len(found) == 0:
-		return nil, fmt.Errorf("frame %d: %w: the capture has %d", number, ErrNone, read)
 	}
-	return found[0], nil
+	return nil, fmt.Errorf("frame %d: %w: the capture has %d", number, ErrNone, read)
 }
 
 // Which splits CAPTURE:N, unless a file has that very name.
@@ -134,7 +148,8 @@ func File(nic NIC, c *configs.Config, path string, numbers []int) ([]*Frame, err
 	return Frames(nic, c, frames, numbers)
 }
 
-// Frames explains the frames with these numbers, if the capture has them, in its order.
+// Frames explains the frames with these numbers, if the capture has them, in its order. With
+// an error in the capture it is those before it.
 func Frames(nic NIC, c *configs.Config, frames *capture.Reader, numbers []int) ([]*Frame, error) {
 	want := map[int]bool{}
 	for _, n := range numbers {
@@ -144,23 +159,24 @@ func Frames(nic NIC, c *configs.Config, frames *capture.Reader, numbers []int) (
 	return found, err
 }
 
-// explain passes a capture through a NIC, and returns how many frames it has.
+// explain passes a capture through a NIC as far as it can be read, and returns how many frames
+// that are.
 func explain(nic NIC, c *configs.Config, frames *capture.Reader, want map[int]bool) (found []*Frame, read int, err error) {
 	others := c.Others()
 	r := &reader{nic: nic, account: account.New(nil), why: diagnosis.New(nic.SAs(), others), want: want, past: map[who]*Story{}}
 	r.hold()
 	for ; ; read++ {
 		b, info, err := frames.Next()
-		if err == io.EOF {
-			r.finish()
-			return r.found, read, nil
-		}
 		if err == nil {
 			err = r.frame(b, info)
 		}
-		if err != nil {
-			return nil, read, err
+		if err == io.EOF {
+			err = nil
+		} else if err == nil {
+			continue
 		}
+		r.finish()
+		return r.found, read, err
 	}
 }
 
@@ -221,8 +237,11 @@ func whoOf(f *account.Frame) who {
 }
 
 // rank orders frames by how much there is to explain.
-func rank(t *status.Trailer) int {
+func (f *Frame) rank() int {
+	t := &f.Trailer
 	switch {
+	case t.Word.Code() != status.Success && f.Missing == 0:
+		return 4
 	case t.Word.Code() != status.Success:
 		return 3
 	case !t.Word.Done() && t.Reason.OfIPsec():
@@ -236,7 +255,7 @@ func (r *reader) prefers(f *Frame) bool {
 	if r.want != nil {
 		return r.want[f.Number]
 	}
-	return len(r.found) == 0 || rank(&f.Trailer) > rank(&r.found[0].Trailer)
+	return len(r.found) == 0 || f.rank() > r.found[0].rank()
 }
 
 // take asks the pipeline about the frame it has just judged.
@@ -276,25 +295,42 @@ func (r *reader) remember(f *Frame) {
 		s = &Story{}
 		r.past[f.who] = s
 	}
-	if f.good() {
-		s.Good, s.LastGood = s.Good+1, f.Number
-	} else {
-		s.Failed, s.LastFailed = s.Failed+1, f.Number
+	is := f.fate()
+	if s.Before[is]++; is == good {
+		s.LastGood = f.Number
 	}
 }
 
-// follow notes the SA's first good and first failed frame after the explained one.
+// follow notes the SA's first good frame after the explained one, and the first that is not.
 func (f *Frame) follow(next *Frame) {
+	if next.Number == f.Number || next.who != f.who {
+		return
+	}
+	is := next.fate()
 	switch s := &f.Story; {
-	case next.Number == f.Number || next.who != f.who:
-	case next.good() && s.FirstGood == 0:
+	case is == good && s.FirstGood == 0:
 		s.FirstGood = next.Number
-	case !next.good() && s.FirstFailed == 0:
-		s.FirstFailed = next.Number
+	case is != good && s.Next == 0:
+		s.Next, s.NextFate = next.Number, is
 	}
 }
 
-func (f *Frame) good() bool { return f.Trailer.Word.Done() && f.Trailer.Word.Code() == status.Success }
+// fate is that of the frame at the SA whose frame it is: inside a good tunnel it may have
+// failed, or been left alone.
+func (f *Frame) fate() fate {
+	for _, rec := range f.Trailer.Records[:f.Trailer.N] {
+		switch {
+		case rec.Handle != f.who.handle:
+		case rec.Reason.Failed() && f.Missing > 0:
+			return notJudged
+		case rec.Reason.Failed():
+			return failed
+		case rec.State == status.ICVValid:
+			return good
+		}
+	}
+	return leftAlone
+}
 
 // finish adds what only the whole capture can tell.
 func (r *reader) finish() {
@@ -305,7 +341,7 @@ func (r *reader) finish() {
 				f.Row = of
 			}
 		}
-		if f.who != (who{}) && !f.good() {
+		if f.who != (who{}) && f.fate() != good {
 			f.Near = r.why.Findings(f.who.handle, f.who.header)
 		}
 	}

@@ -223,7 +223,7 @@ var linux = map[status.Reason]string{
 	status.PadLength:        "drops it, XfrmInStateProtoError",
 	status.PadBytes:         "takes it: it does not look at pad bytes",
 	status.IPLength:         "drops it before IPsec, InTruncatedPkts",
-	status.Dummy:            "drops it and counts nothing",
+	status.Dummy:            "drops it, XfrmInStateProtoError, and its number stays new to the window",
 	status.KeepAlive:        "drops it and counts nothing",
 	status.IKE:              "gives it to the IKE daemon's socket",
 	status.InnerTunnelSA:    "opens the second tunnel, too",
@@ -233,17 +233,21 @@ var linux = map[status.Reason]string{
 // Others says what other implementations would call the frame's fate, as far as is known.
 func (f *Frame) Others() []Other {
 	var all []Other
-	if says := linux[f.Trailer.Reason]; says != "" {
+	r, opened := f.Trailer.Reason, f.inside()
+	if says := linux[r]; says != "" {
+		if opened && r != status.Dummy && r != status.InnerTunnelSA && r != status.Verified {
+			says = "opens the tunnel, if its window lets it; of a packet in it that is to itself: " + says
+		}
 		all = append(all, Other{"Linux", says})
 	}
-	switch r := f.Trailer.Reason; {
+	switch {
 	case r.Failed():
 		all = append(all, Other{"DPDK", "RTE_MBUF_F_RX_SEC_OFFLOAD and _FAILED"})
 		if r == status.ESPICV || r == status.AHICV {
 			all = append(all, Other{"VPP", f.vpp()})
 		}
 		all = append(all, Other{"virtio 1.4", "SECURITY and SECURITY_ERR"})
-	case r == status.Verified:
+	case r == status.Verified || opened:
 		all = append(all, Other{"DPDK", "RTE_MBUF_F_RX_SEC_OFFLOAD"}, Other{"virtio 1.4", "SECURITY"})
 	case r == status.NoSA || r == status.SADeleted:
 		all = append(all, Other{"DPDK", "neither security flag"}, Other{"virtio 1.4", "SECURITY and SECURITY_ERR, as for a wrong ICV"})

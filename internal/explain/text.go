@@ -139,26 +139,16 @@ func (f *Frame) story() []string {
 	if f.who == (who{}) {
 		return nil
 	}
-	bad := "failed"
-	if f.Trailer.N == 0 {
-		bad = "left alone"
-	}
-	if s.Good+s.Failed > 0 {
-		before := fmt.Sprintf("before this frame %d good, %d %s", s.Good, s.Failed, bad)
-		if s.LastGood > 0 {
-			before += fmt.Sprintf("; the last good one is frame %d", s.LastGood)
-		}
-		all = append(all, before)
-	} else {
-		say("this is its first frame here")
-	}
-	switch {
-	case s.FirstGood > 0 && s.FirstFailed > 0:
-		say("after it frame %d is good and frame %d %s", s.FirstGood, s.FirstFailed, bad)
+	all = append(all, f.before())
+	switch next := fates[s.NextFate]; {
+	case s.FirstGood > 0 && s.Next > 0:
+		say("after it frame %d is good and frame %d %s", s.FirstGood, s.Next, next)
 	case s.FirstGood > 0:
 		say("after it frame %d is good", s.FirstGood)
-	case s.FirstFailed > 0:
-		say("after it none is good; the next is frame %d", s.FirstFailed)
+	case s.Next > 0 && f.who.handle != 0:
+		say("after it none is good; frame %d is the next, %s", s.Next, next)
+	case s.Next > 0:
+		say("after it frame %d is the next", s.Next)
 	}
 	if r := f.Row; r != nil && r.FirstSeq != "" {
 		text := fmt.Sprintf("in the whole capture numbers %s to %s: %d lost, %d doubled, %d late", r.FirstSeq, r.LastSeq, r.Lost, r.Duplicates, r.Late)
@@ -168,6 +158,25 @@ func (f *Frame) story() []string {
 		all = append(all, text)
 	}
 	return all
+}
+
+// before counts the SA's frames before this one. What has no SA can only be left alone.
+func (f *Frame) before() string {
+	s := &f.Story
+	if s.Before == ([len(fates)]int{}) {
+		return "this is its first frame here"
+	}
+	var parts []string
+	for is, n := range s.Before {
+		if n > 0 || f.who.handle != 0 && (fate(is) == good || fate(is) == failed) {
+			parts = append(parts, fmt.Sprintf("%d %s", n, fates[is]))
+		}
+	}
+	text := "before this frame " + strings.Join(parts, ", ")
+	if s.LastGood > 0 {
+		text += fmt.Sprintf("; the last good one is frame %d", s.LastGood)
+	}
+	return text
 }
 
 // The bytes on a line of the dump, and how many lines are shown before the marked

@@ -2,6 +2,7 @@ package review
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"tapsec/appliance"
@@ -11,8 +12,9 @@ import (
 	"tapsec/internal/files"
 )
 
-// Explain tells of one frame of the capture that is named as CAPTURE or CAPTURE:N. Its
-// errors are marked as those of Replay.
+// Explain tells of one frame of the capture that is named as CAPTURE or CAPTURE:N, also where the
+// capture cannot be read to its end, which is an error nevertheless. Errors are marked as those
+// of Replay.
 func Explain(o Options, which string) error {
 	var number int
 	colour, err := console.Colour(o.Color, o.Stdout)
@@ -44,15 +46,23 @@ func Explain(o Options, which string) error {
 	}
 	f, err := explain.Capture(nic, c, frames, number)
 	if err != nil {
-		return inputError(fmt.Errorf("%s: %w", files.Name(o.In), err))
+		err = inputError(fmt.Errorf("%s: %w", files.Name(o.In), err))
 	}
-	if o.JSON {
-		text, err := json.MarshalIndent(f.Document(), "", "  ")
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(o.Stdout, "%s\n", text)
+	if f == nil {
 		return err
 	}
-	return f.Text(o.Stdout, files.Name(o.In), colour)
+	return errors.Join(o.tell(f, colour), err)
+}
+
+// tell writes the account of a frame.
+func (o *Options) tell(f *explain.Frame, colour bool) error {
+	if !o.JSON {
+		return f.Text(o.Stdout, files.Name(o.In), colour)
+	}
+	text, err := json.MarshalIndent(f.Document(), "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(o.Stdout, "%s\n", text)
+	return err
 }

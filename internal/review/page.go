@@ -3,7 +3,9 @@ package review
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
+	"os"
 
 	"tapsec/appliance"
 	"tapsec/configs"
@@ -37,30 +39,33 @@ func (r *reporting) write(o *Options, c *configs.Config, sum *inspect.Summary) e
 	if r == nil {
 		return nil
 	}
-	explained, why, err := o.explained(c, r.Explain())
+	explained, why := o.explained(c, r.Explain())
+	out := bufio.NewWriter(r.to)
+	err := r.Write(out, files.Name(o.In), sum, explained, why)
 	if err == nil {
-		out := bufio.NewWriter(r.to)
-		if err = r.Write(out, files.Name(o.In), sum, explained, why); err == nil {
-			err = out.Flush()
-		}
+		err = out.Flush()
 	}
 	return errors.Join(err, r.to.Close())
 }
 
-// explained reads the capture a second time, where it is a file; else it says why not.
-func (o *Options) explained(c *configs.Config, numbers []int) (_ []*explain.Frame, why string, err error) {
-	switch {
+// explained reads the capture a second time, where it is a file; else it says why not. Where it
+// cannot be read to its end, which was said already, it takes what is before that.
+func (o *Options) explained(c *configs.Config, numbers []int) (_ []*explain.Frame, why string) {
+	switch info, err := os.Stat(o.In); {
 	case len(numbers) == 0:
-		return nil, "", nil
+		return nil, ""
 	case o.Shown:
-		return nil, "The frames came with their verdicts; explain tells of a capture of the wire.", nil
-	case o.In == "-":
-		return nil, "The capture came through a pipe, which is not read twice.", nil
+		return nil, "The frames came with their verdicts; explain tells of a capture of the wire."
+	case o.In == "-", err == nil && !info.Mode().IsRegular():
+		return nil, "The capture came through a pipe, which is not read twice."
 	}
 	nic, err := appliance.NewOffline(c)
 	if err != nil {
-		return nil, "", err
+		return nil, err.Error()
 	}
 	explained, err := explain.File(nic, c, o.In, numbers)
-	return explained, "", err
+	if err != nil && len(explained) == 0 {
+		return nil, fmt.Sprintf("The capture could not be read a second time: %v.", err)
+	}
+	return explained, ""
 }

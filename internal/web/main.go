@@ -7,6 +7,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"strings"
 	"syscall/js"
 
@@ -86,6 +87,9 @@ func judge(file, text []byte, name string) (map[string]any, error) {
 	var table, html bytes.Buffer
 	sum := i.Summary()
 	explained, err := again(c, file, page.Explain())
+	if failed != nil {
+		err = nil // the same, for the second time
+	}
 	if err = errors.Join(err, sum.Table(&table), page.Write(&html, name, sum, explained, "")); err != nil {
 		return nil, err
 	}
@@ -113,11 +117,7 @@ func again(c *configs.Config, file []byte, numbers []int) ([]*explain.Frame, err
 	if err != nil {
 		return nil, err
 	}
-	found, err := explain.Frames(nic, c, frames, numbers)
-	if errors.Is(err, explain.ErrNone) {
-		err = nil
-	}
-	return found, err
+	return explain.Frames(nic, c, frames, numbers)
 }
 
 // explainOne explains one frame.
@@ -131,10 +131,13 @@ func explainOne(file, text []byte, number int) (map[string]any, error) {
 		return nil, err
 	}
 	f, err := explain.Capture(nic, c, frames, number)
-	if err != nil {
+	if f == nil {
 		return nil, err
 	}
 	var out strings.Builder
+	if err != nil {
+		fmt.Fprintf(&out, "%v\n\n", err)
+	}
 	err = f.Text(&out, "the capture", false)
 	return map[string]any{"text": out.String()}, err
 }
