@@ -91,6 +91,8 @@ type Frame struct {
 	Header           Header
 	Number           uint32 // of that header
 	HeaderIsNumbered bool
+
+	body []byte // as it was delivered, without its trailer
 }
 
 // Marks are what an SA's window says of a frame. Both may be set.
@@ -110,7 +112,8 @@ func (a *Account) Frame(f *Frame) (m Marks) {
 			continue // another program's trailer
 		}
 		if s.frames == 0 {
-			a.begin(s, f.Src, f.Dst)
+			src, dst := f.addresses(rec)
+			a.begin(s, src, dst)
 		}
 		s.record(rec, f.Cut, &m)
 		s.last = a.now

@@ -28,9 +28,25 @@ func (h Header) String() string {
 // caller's. The addresses are those of its own packet as it came; missing is how many bytes at its end
 // the capture lacks.
 func FrameOf(body []byte, t *status.Trailer, src, dst netip.Addr, missing int) Frame {
-	f := Frame{Trailer: t, Src: src, Dst: dst, Cut: missing > 0 && t.Word.Code() != status.Success}
+	f := Frame{Trailer: t, Src: src, Dst: dst, body: body, Cut: missing > 0 && t.Word.Code() != status.Success}
 	f.Header, f.Number, f.HeaderIsNumbered, f.Unmatched = unmatched(body, t)
 	return f
+}
+
+// addresses are those of the packet that a record is about: the frame's own, or the one in its
+// tunnel.
+func (f *Frame) addresses(rec *status.Record) (src, dst netip.Addr) {
+	p, inner := wire.Packet{}, rec.IP != f.Trailer.Records[0].IP
+	switch {
+	case inner && f.Trailer.Form == status.Decap:
+		p, inner = OwnPacket(f.body)
+	case inner:
+		p, inner = wire.Addresses(f.body, int(rec.IP))
+	}
+	if inner {
+		return p.Src, p.Dst
+	}
+	return f.Src, f.Dst
 }
 
 // Unmatched reports whether the trailer's reason is a header that no SA matched.

@@ -1,6 +1,7 @@
 package account_test
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -62,6 +63,32 @@ func TestUnmatched(t *testing.T) {
 		h, seq, numbered, ok := f.Header, f.Number, f.HeaderIsNumbered, f.Unmatched
 		if ok != c.ok || h != c.want || numbered != c.ok || c.ok && seq != 7 {
 			t.Errorf("%s: %+v, %d, %t, %t", name, h, seq, numbered, ok)
+		}
+	}
+}
+
+// An SA that names no source has the addresses of its own packets, also inside a tunnel.
+func TestAddressesOfInner(t *testing.T) {
+	inner, innermost := netip.MustParseAddr("10.1.0.1"), netip.MustParseAddr("10.2.0.2")
+	within := esp(inner, innermost)
+	inPlace := forge.AppendFrame(nil, packet(here, there, wire.ProtoESP, append(make([]byte, 16), within...)))
+	for form, body := range map[status.Form][]byte{status.InPlace: inPlace, status.Decap: forge.AppendFrame(nil, within)} {
+		a := account.New([]account.Held{
+			{SA: &sa.SA{Name: "outer", Protocol: sa.ESP, Dst: there}, Handle: 1},
+			{SA: &sa.SA{Name: "inner", Protocol: sa.ESP, Dst: innermost}, Handle: 2},
+		})
+		trailer := status.Trailer{Form: form}
+		trailer.Add(status.Record{Handle: 1, State: status.ICVValid, IP: 14, Number: 1})
+		trailer.Add(status.Record{Handle: 2, State: status.ICVValid, IP: 50, Number: 1})
+		f := account.FrameOf(body, &trailer, here, there, 0)
+		a.Frame(&f)
+		rows, _ := a.Rows()
+		got := ""
+		for _, r := range rows {
+			got += r.SA + " " + r.Src + " > " + r.Dst + "; "
+		}
+		if want := fmt.Sprintf("outer %s > %s; inner %s > %s; ", here, there, inner, innermost); got != want {
+			t.Errorf("%v: %s, want %s", form, got, want)
 		}
 	}
 }
