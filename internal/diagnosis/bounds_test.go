@@ -168,6 +168,9 @@ func TestSome(t *testing.T) {
 	if want := "510 of 530 frames of site-a fail: with the key of site-b, 4 of the 8 frames tried verify"; len(found) == 2 && found[0].Sentence != want {
 		t.Errorf("%q, want %q", found[0].Sentence, want)
 	}
+	if end := "verifies 4 of the 8 tried: those have another cause, or more than one"; len(found) == 2 && !strings.HasSuffix(found[1].Sentence, end) {
+		t.Errorf("%q, want %q", found[1].Sentence, end)
+	}
 	if again := g.All(); !slices.Equal(again, found) {
 		t.Errorf("asked again: %+v", again)
 	}

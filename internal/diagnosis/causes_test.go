@@ -102,6 +102,7 @@ type scene struct {
 	frame  func(frame []byte) []byte  // of the frame
 	cut    int
 	form   status.Form
+	first  uint64 // number; 0: the first of its high half
 
 	cause   diagnosis.Cause
 	unsure  bool
@@ -128,7 +129,7 @@ func (c *scene) packet(i int) []byte {
 	if err != nil {
 		panic(err)
 	}
-	n := uint64(c.sent.SeqHigh)<<32 + uint64(i) + 1
+	n := max(c.first, uint64(c.sent.SeqHigh)<<32+1) + uint64(i)
 	out.SetNumber(0, n)
 	packet, err := out.Seal(nil, plain)
 	if err != nil {
@@ -250,6 +251,17 @@ func scenes() []scene {
 	one(diagnosis.ESN, "no ESN, AH", ah(), ah(esn), "esn: false")
 	one(diagnosis.ESNHigh, "high half is 9", esp(high(9)), esp(esn), "the high half 9 instead of 0")
 	one(diagnosis.ESNHigh, "high half is 999", ah(high(999)), ah(high(1000)), "the high half 999 instead of 1000")
+	one(diagnosis.ESN, "ESN unknown, and old", esp(high(31)), esp(), "esn: true, seq_high: 31")
+	for _, around := range []scene{ // 2^32, whose numbers have two high halves
+		{name: "ESN unknown", held: []*sa.SA{esp()}, cause: diagnosis.ESN, says: "seq_high: 5), "},
+		{name: "high half is 5", held: []*sa.SA{esp(esn)}, cause: diagnosis.ESNHigh, says: "the high half 5 instead of 0, "},
+		{name: "another SA's key", held: []*sa.SA{esp(key(8), high(5)), esp(high(5), named("site-b", 7))}, cause: diagnosis.OtherKey},
+		{name: "other source", held: []*sa.SA{esp(high(5), between(public, gateB))}, cause: diagnosis.Addresses},
+	} {
+		around.name, around.sent, around.first = around.name+", around 2^32", esp(high(5)), 6<<32-2
+		around.says += "3 of the 3 frames tried verify"
+		add(around)
+	}
 	one(diagnosis.UnknownSPI, "SPI misread", esp(named("", 0x2002)), esp(), "match no SA: with the key of site-a, 3 of the 3")
 	one(diagnosis.Addresses, "other source", esp(between(public, gateB)), esp(), "by site-a, which is from 192.0.2.1 to 192.0.2.2, ")
 	one(diagnosis.Addresses, "other source, ESN", esp(between(public, gateB), high(7)), esp(high(7)), "by site-a")

@@ -100,7 +100,11 @@ func (d *Case) spread(m *miss, others []*sample, tries *budget) (n int) {
 		if x.explained || !tries.spend() {
 			continue
 		}
-		if d.trial.try(m, x) >= m.needs {
+		got := d.trial.try(m, x)
+		if next, ok := m.wrapped(x); ok && got < m.needs && tries.spend() {
+			got = d.trial.try(&next, x)
+		}
+		if got >= m.needs {
 			x.explained = true
 			n++
 		}
@@ -172,6 +176,9 @@ func (s *subject) unexplained(left, kept, tries int) {
 	case s.good > 0 && left == kept:
 		s.add(false, Damaged, "%s while the others are good, and none of %d near misses verifies the %d tried: damaged on the way, or forged",
 			s.failing(n), tries, kept)
+	case len(s.findings) > 0:
+		s.add(false, NothingFound, "%s, and none of %d near misses verifies %d of the %d tried: those have another cause, or more than one",
+			s.failing(n), tries, left, kept)
 	default:
 		s.add(false, NothingFound, "%s, and none of %d near misses verifies %d of the %d tried: it is the key of no SA that is known, no other algorithm, ICV length or number",
 			s.failing(n), tries, left, kept)

@@ -29,6 +29,14 @@ func (m *miss) high(own uint32) uint32 {
 	return own
 }
 
+// wrapped is the same near miss for a frame whose number's low half began anew, if there is one.
+func (m *miss) wrapped(x *sample) (miss, bool) {
+	next := *m
+	high := m.high(x.high()) + 1
+	next.half = &high
+	return next, m.sa.ESN && high != 0
+}
+
 // misses are near misses, the likeliest first.
 type misses = iter.Seq[miss]
 
@@ -60,8 +68,8 @@ func (d *Case) ofSA(s *sa.SA, x *sample) misses {
 
 // ofICV are those for a wrong ICV.
 func (d *Case) ofICV(s *sa.SA, x *sample) misses {
-	return chain(otherESN(s), icvLengths(s), salts(s), d.otherSalts(s), keyOrders(s), otherAlgorithms(s, x),
-		d.otherKeys(s, x), highHalves(s, x), edits(s, x, d.addresses.list), notEncrypted(s))
+	return chain(otherESN(s, 0, nearHalves), icvLengths(s), salts(s), d.otherSalts(s), keyOrders(s), otherAlgorithms(s, x),
+		d.otherKeys(s, x), otherESN(s, nearHalves, farHalves), highHalves(s, x), edits(s, x, d.addresses.list), notEncrypted(s))
 }
 
 // ofNone are those for a sample that no SA matched.
@@ -69,16 +77,18 @@ func (d *Case) ofNone(x *sample) misses {
 	return chain(d.sameSPI(x), d.anyKey(x))
 }
 
-// otherESN switches extended numbers on or off.
-func otherESN(s *sa.SA) misses {
+// otherESN switches extended numbers off, or on with each high half of a range.
+func otherESN(s *sa.SA, from, to uint32) misses {
 	return func(yield func(miss) bool) {
 		o := *s
 		o.ESN = !s.ESN
 		if !o.ESN {
-			yield(miss{cause: ESN, sa: o, needs: verifies, text: "without extended sequence numbers (esn: false)"})
+			if from == 0 {
+				yield(miss{cause: ESN, sa: o, needs: verifies, text: "without extended sequence numbers (esn: false)"})
+			}
 			return
 		}
-		for high := range uint32(4) {
+		for high := from; high < to; high++ {
 			if !yield(miss{cause: ESN, sa: o, needs: verifies, half: &high,
 				text: fmt.Sprintf("with extended sequence numbers (esn: true, seq_high: %d)", high)}) {
 				return
@@ -87,8 +97,11 @@ func otherESN(s *sa.SA) misses {
 	}
 }
 
-// farHalves is how far off the high half may be.
-const farHalves = 32
+// How far off the high half may be, and how far it is likely to be.
+const (
+	farHalves  = 32
+	nearHalves = 4
+)
 
 // highHalves tries other high halves, the nearest first, then the lowest.
 func highHalves(s *sa.SA, x *sample) misses {
