@@ -19,7 +19,7 @@ func (b *builder) frame(info Info, frame []byte, comment string) {
 	b.buf = append(b.buf, frame...)
 	b.pad()
 	before := len(b.buf)
-	b.options(info.origin.options)
+	b.options(info.origin.options, optHash)
 	for ; comment != ""; comment = comment[min(len(comment), maxOption):] { // the format has 16 bits for its length
 		b.option(optComment, comment[:min(len(comment), maxOption)])
 	}
@@ -31,16 +31,16 @@ func (b *builder) frame(info Info, frame []byte, comment string) {
 
 const maxOption = 0xffff
 
-// options copies a frame's options but the checksum, which is no longer right.
-func (b *builder) options(from []byte) {
-	const checksum = 3 // epb_hash
+// options copies a block's options but one, and those that whoever made them up wants left out
+// of changed files.
+func (b *builder) options(from []byte, but uint16) {
 	for len(from) >= 4 {
 		code, n := b.order.Uint16(from), int(b.order.Uint16(from[2:]))
 		whole := 4 + (n+3)&^3
 		if code == optEnd || whole > len(from) {
 			return
 		}
-		if code != checksum {
+		if code != but && code != optOwnText && code != optOwnBytes {
 			b.buf = append(b.buf, from[:whole]...)
 		}
 		from = from[whole:]

@@ -8,8 +8,8 @@ import (
 
 // Copy writes a capture as pcapng, with other bytes in its frames. All else stays: sections
 // and their byte order, interfaces with names and clocks, comments, lengths on the wire, name
-// resolution, secrets, statistics, and unknown blocks. Frames that the Reader skips are copied
-// as they are.
+// resolution, secrets, statistics, and unknown blocks, except what says that it is not to be
+// copied. Frames that the Reader skips are copied as they are.
 //
 // A Copy is not safe for concurrent use. It keeps its first error.
 type Copy struct {
@@ -78,7 +78,7 @@ func (c *Copy) section(order binary.ByteOrder, body []byte) {
 	c.buf = append(c.buf, body[:8]...)
 	c.u32(0xffffffff)
 	c.u32(0xffffffff)
-	c.buf = append(c.buf, body[16:]...)
+	c.options(body[16:])
 	c.put()
 	c.begun = true
 	c.writeSecrets()
@@ -89,12 +89,21 @@ func (c *Copy) section(order binary.ByteOrder, body []byte) {
 func (c *Copy) describe(body []byte, link uint32) {
 	c.begin(blockInterface)
 	at := len(c.buf)
-	c.buf = append(c.buf, body...)
+	c.buf = append(c.buf, body[:8]...)
+	c.options(body[8:])
 	if understood(link) == nil {
 		c.order.PutUint16(c.buf[at:], linkEthernet)
 		c.order.PutUint32(c.buf[at+4:], 0)
 	}
 	c.put()
+}
+
+// options copies those of a section or an interface.
+func (c *Copy) options(from []byte) {
+	before := len(c.buf)
+	if c.builder.options(from, optEnd); len(c.buf) > before {
+		c.option(optEnd, "")
+	}
 }
 
 // begin begins a block.

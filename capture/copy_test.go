@@ -118,6 +118,31 @@ func TestCopyKeeps(t *testing.T) {
 	}
 }
 
+// What whoever made it up wants left out of changed files is left out: Custom Blocks and options
+// of the other kind (draft-ietf-opsawg-pcapng, sections 3.5.1 and 4.10).
+func TestCopyLeavesOut(t *testing.T) {
+	order := binary.LittleEndian
+	option := func(code uint16, v string) []byte {
+		b := order.AppendUint16(order.AppendUint16(nil, code), uint16(4+len(v)))
+		return append(append(order.AppendUint32(b, 32473), v...), make([]byte, -len(v)&3)...)
+	}
+	options := slices.Concat(option(2988, "kept"), option(19372, "own text"), option(2989, "kept"), option(19373, "own bytes"), make([]byte, 4))
+	file := slices.Concat(
+		ngBlock(order, blockSection, []uint32{byteOrderMagic, 1, 0xffffffff, 0xffffffff}, options...),
+		ngBlock(order, blockInterface, []uint32{linkEthernet, 0}, options...),
+		ngBlock(order, 0xbad, []uint32{32473}, []byte("kept")...),
+		ngBlock(order, 0x40000bad, []uint32{32473}, []byte("own block")...),
+		ngBlock(order, blockEnhanced, []uint32{0, 0, 0, 60, 60}, slices.Concat(make([]byte, 60), options)...),
+	)
+	got, _ := copied(t, file)
+	if bytes.Contains(got, []byte("own")) {
+		t.Errorf("copied what is not to be:\n%q", got)
+	}
+	if n := bytes.Count(got, []byte("kept")); n != 7 {
+		t.Errorf("%d of 7 things are kept:\n%q", n, got)
+	}
+}
+
 // blocksOf cuts a pcapng file into its blocks.
 func blocksOf(t *testing.T, order binary.AppendByteOrder, file []byte) (all [][]byte) {
 	t.Helper()

@@ -20,6 +20,7 @@ const (
 	blockSimple    = 3
 	blockCounts    = 5 // Interface Statistics Block
 	blockEnhanced  = 6
+	blockOwn       = 0x40000bad // a Custom Block that is not to be copied into a changed file
 )
 
 // Options.
@@ -32,6 +33,7 @@ const (
 	optTimeUnit  = 9  // if_tsresol
 	optTimeShift = 14 // if_tsoffset, in seconds
 
+	optHash     = 3 // epb_hash, of a frame, which a changed one no longer has
 	optLost     = 4 // epb_dropcount, of a frame as the ones below
 	optPacketID = 5 // epb_packetid
 	optQueue    = 6 // epb_queue
@@ -40,6 +42,8 @@ const (
 	optReceived = 4 // isb_ifrecv, of statistics as the ones below
 	optDropped  = 5 // isb_ifdrop
 	optAccepted = 6 // isb_filteraccept
+
+	optOwnText, optOwnBytes = 19372, 19373 // of any block; custom, and not to be copied either
 )
 
 const (

@@ -89,11 +89,12 @@ func (s Secret) Own() bool {
 	return s.Type == SecretSAs || s.Type == SecretESP && bytes.HasPrefix(s.Data, []byte(OwnRows))
 }
 
-// drops reports whether a Copy leaves a block out: our own keys, which only go where somebody
+// drops reports whether a Copy leaves a block out: what its program wants left out of changed
+// files (draft-ietf-opsawg-pcapng, section 4.10), and our own keys, which only go where somebody
 // asks for them.
 func (c *Copy) drops(in *bufio.Reader, kind uint32, order binary.ByteOrder) bool {
 	if kind != blockSecrets {
-		return false
+		return kind == blockOwn
 	}
 	head, _ := in.Peek(secretsHead + len(OwnRows))
 	return len(head) >= secretsHead && Secret{order.Uint32(head), head[secretsHead:]}.Own()

@@ -128,7 +128,7 @@ func rowLines(b *strings.Builder, r *account.Row) {
 		pad = "\n" + strings.Repeat(" ", nameWidth)
 	}
 	fmt.Fprintf(b, "%s%s %-14s", name, pad, strings.TrimSpace(r.Protocol+" "+r.SPI))
-	for _, n := range []uint64{r.Good, failed, r.LeftAlone + r.NotJudged, r.Lost, r.Duplicates, r.Late} {
+	for _, n := range []uint64{r.Good, failed, r.LeftAlone, r.Lost, r.Duplicates, r.Late} {
 		fmt.Fprintf(b, " %6s", short(n))
 	}
 	b.WriteByte('\n')
@@ -155,6 +155,9 @@ func details(r *account.Row, failed uint64) string {
 	}
 	if failed > 0 {
 		say("failed: %s", byReason(r.Failed))
+	}
+	if r.NotJudged > 0 {
+		say("not judged: %d", r.NotJudged)
 	}
 	if r.Late > 0 {
 		say("late by up to %d, a window of %d loses none", r.MaxLate, r.SmallestWindow)
