@@ -113,7 +113,7 @@ func (p *pcapng) other(in *bufio.Reader, kind uint32, body int64) error {
 // at the end. A section header's byte order comes from the magic that follows.
 func (p *pcapng) block(in *bufio.Reader) (kind uint32, body int64, err error) {
 	h := p.head[:8]
-	if _, err := io.ReadFull(in, h); err != nil {
+	if err := begin(in, h); err != nil {
 		return 0, 0, err
 	}
 	if binary.LittleEndian.Uint32(h) == blockSection {

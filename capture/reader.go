@@ -267,6 +267,15 @@ func unexpected(err error) error {
 	return err
 }
 
+// begin reads the head of a record. The error is io.EOF where there is none.
+func begin(in *bufio.Reader, head []byte) error {
+	_, err := io.ReadFull(in, head)
+	if err != nil && err != io.EOF {
+		err = unexpected(err)
+	}
+	return err
+}
+
 // cutShort is io.ErrUnexpectedEOF in words.
 type cutShort string
 
@@ -303,7 +312,7 @@ func newPcap(in *bufio.Reader, order binary.ByteOrder, unit int64, length int) (
 
 func (p *pcap) header(in *bufio.Reader) (record, error) {
 	h := p.head[:]
-	if _, err := io.ReadFull(in, h[:p.length]); err != nil {
+	if err := begin(in, h[:p.length]); err != nil {
 		return record{}, err
 	}
 	if err := p.doubt(in, h[:16]); err != nil {
