@@ -3,6 +3,7 @@ package capture
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
@@ -330,4 +332,56 @@ func FuzzCopy(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Frames beside those that came, as tapsec delivered them, can be left out. A Copy keeps them.
+func TestSkipDelivered(t *testing.T) {
+	var file bytes.Buffer
+	w, err := NewWriter(&file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for iface, what := range []string{"frames as they came", Delivered} {
+		if _, err := w.Interface(fmt.Sprint("if", iface), what); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for n := range 6 {
+		if err := w.Frame(n%2, time.Unix(1, 0), bytes.Repeat([]byte{byte(n)}, 60), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, skip := range []bool{false, true} {
+		r, err := NewReader(bytes.NewReader(file.Bytes()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if skip {
+			r.SkipDelivered()
+		}
+		var out bytes.Buffer
+		c := r.CopyTo(&out)
+		var numbers []int
+		for {
+			frame, info, err := r.Next()
+			if err == io.EOF {
+				break
+			}
+			if err = errors.Join(err, c.Frame(frame, info, "")); err != nil {
+				t.Fatal(err)
+			}
+			numbers = append(numbers, info.Number)
+		}
+		again, err := readAll(&out)
+		if err != nil || len(again) != 6 || r.Frames() != 6 {
+			t.Errorf("skip %v: %d frames in the copy, %d read, %v", skip, len(again), r.Frames(), err)
+		}
+		want, left := []int{1, 2, 3, 4, 5, 6}, "[]"
+		if skip {
+			want, left = []int{1, 3, 5}, "[3 of interface if1 as tapsec delivered them, judged already; tapsec show tells of those]"
+		}
+		if !slices.Equal(numbers, want) || fmt.Sprint(r.Skipped()) != left {
+			t.Errorf("skip %v: frames %v, skipped %v", skip, numbers, r.Skipped())
+		}
+	}
 }

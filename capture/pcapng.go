@@ -64,6 +64,7 @@ type pcapng struct {
 type ngInterface struct {
 	name      string
 	link      uint32
+	host      bool   // of frames that a NIC of tapsec delivered
 	snap      uint32 // 0: no limit
 	perSecond uint64 // timestamp units in a second
 	shift     int64  // seconds
@@ -198,6 +199,8 @@ func (i *ngInterface) option(code uint16, v []byte, order binary.ByteOrder) erro
 	switch {
 	case code == optName:
 		i.name = wrap.Printable(string(bytes.TrimRight(v[:min(len(v), maxName)], "\x00")))
+	case code == optDescribed:
+		i.host = string(bytes.TrimRight(v, "\x00")) == Delivered
 	case code == optTimeShift && len(v) == 8:
 		i.shift = int64(order.Uint64(v))
 	case code == optTimeUnit && len(v) == 1:
@@ -254,7 +257,7 @@ func (p *pcapng) packet(in *bufio.Reader, kind uint32, body int64) (record, erro
 		return record{}, fmt.Errorf("interface %d is not among the %d described", id, len(p.interfaces))
 	}
 	i := &p.interfaces[id]
-	rec := record{Info: Info{Interface: i.name, origin: origin{id: id}}, link: i.link, options: kind != blockSimple}
+	rec := record{Info: Info{Interface: i.name, origin: origin{id: id}}, link: i.link, host: i.host, options: kind != blockSimple}
 	var length uint32
 	if kind == blockSimple {
 		length = p.order.Uint32(h)

@@ -47,24 +47,33 @@ type origin struct {
 type record struct {
 	Info
 	link     uint32
+	host     bool // of an interface that Delivered describes
 	captured uint32
 	rest     int64
 	options  bool // the rest is padding, options, and the block's length
 }
 
-// Skipped counts frames of one interface with a link type that is not understood.
+// Delivered describes the interface of frames as a NIC of tapsec delivers them, in a capture that
+// has them beside the frames as they came.
+const Delivered = "frames as they are delivered"
+
+// Skipped counts frames of one interface with a link type that is not understood, or those that
+// SkipDelivered is about.
 type Skipped struct {
 	Interface string // may be empty
 	LinkType  uint32
+	Delivered bool
 	Frames    int
 }
 
-// String gives the number of frames, the link type by number and name, and the
-// interface.
+// String gives the number of frames, why they are left out, and the interface.
 func (s Skipped) String() string {
 	of := ""
 	if s.Interface != "" {
 		of = " of interface " + s.Interface
+	}
+	if s.Delivered {
+		return fmt.Sprintf("%d%s as tapsec delivered them, judged already; tapsec show tells of those", s.Frames, of)
 	}
 	return fmt.Sprintf("%d%s with link type %s", s.Frames, of, linkTypeName(s.LinkType))
 }
@@ -77,13 +86,14 @@ type format interface {
 
 // Reader reads a capture. It is not safe for concurrent use.
 type Reader struct {
-	in      *bufio.Reader
-	idle    *idle
-	format  format
-	frames  int
-	own     Buffer // of Next
-	skipped []Skipped
-	copy    *Copy // nil: nothing is copied
+	in       *bufio.Reader
+	idle     *idle
+	format   format
+	frames   int
+	own      Buffer // of Next
+	skipped  []Skipped
+	onlyWire bool
+	copy     *Copy // nil: nothing is copied
 }
 
 // NewReader starts to read a capture: pcap with microseconds or nanoseconds, also with
@@ -133,8 +143,15 @@ func (i *idle) Read(b []byte) (int, error) {
 // unless this has a method MayWait() bool which says that it will not wait.
 func (r *Reader) BeforeWait(do func()) { r.idle.do = do }
 
-// Skipped counts the frames left out so far because their link type is not understood.
+// SkipDelivered makes Next leave out frames as a NIC of tapsec delivered them (Delivered), whose
+// opened headers no longer verify.
+func (r *Reader) SkipDelivered() { r.onlyWire = true }
+
+// Skipped counts the frames left out so far.
 func (r *Reader) Skipped() []Skipped { return r.skipped }
+
+// Frames is how many frames have been read so far, those left out included.
+func (r *Reader) Frames() int { return r.frames }
 
 func formatOf(magic uint32, in *bufio.Reader) (format, error) {
 	if magic == blockSection {
@@ -183,28 +200,35 @@ func (r *Reader) NextTo(b *Buffer) ([]byte, Info, error) {
 			r.frames++
 			return frame, rec.Info, nil
 		}
+		why := Skipped{Interface: rec.Interface, Delivered: err == errDelivered}
 		var foreign foreignLink
-		if !errors.As(err, &foreign) {
+		if errors.As(err, &foreign) {
+			why.LinkType = uint32(foreign)
+		} else if !why.Delivered {
 			return nil, rec.Info, fmt.Errorf("capture: frame %d: %w", rec.Number, err)
 		}
-		r.skip(&rec, uint32(foreign), b)
+		r.skip(&rec, why, b)
 		r.frames++
 	}
 }
 
-// skip counts a frame that is not understood. A Copy keeps it.
-func (r *Reader) skip(rec *record, link uint32, b *Buffer) {
+// errDelivered says that a frame is to be left out as delivered.
+var errDelivered = errors.New("delivered by tapsec")
+
+// skip counts a frame that is left out. A Copy keeps it.
+func (r *Reader) skip(rec *record, why Skipped, b *Buffer) {
 	if r.copy != nil {
 		_ = r.copy.Frame(b.frame[etherLen:], rec.Info, "") // the Copy keeps its error
 	}
 	for i := range r.skipped {
-		if s := &r.skipped[i]; s.Interface == rec.Interface && s.LinkType == link {
-			s.Frames++
+		why.Frames = r.skipped[i].Frames
+		if r.skipped[i] == why {
+			r.skipped[i].Frames++
 			return
 		}
 	}
-	if len(r.skipped) < maxSkipped {
-		r.skipped = append(r.skipped, Skipped{rec.Interface, link, 1})
+	if why.Frames = 1; len(r.skipped) < maxSkipped {
+		r.skipped = append(r.skipped, why)
 	}
 }
 
@@ -221,6 +245,9 @@ func (r *Reader) read(rec *record, b *Buffer) ([]byte, error) {
 	}
 	if err := r.readRest(rec, b); err != nil {
 		return nil, err
+	}
+	if rec.host && r.onlyWire {
+		return nil, errDelivered
 	}
 	return ethernet(rec.link, b.frame)
 }

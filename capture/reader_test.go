@@ -265,7 +265,7 @@ func TestReaderSkips(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, info, err := r.Next()
-	if want := []Skipped{{"a", 147, 2}, {"b", 147, 1}, {"a", 148, 1}}; err != nil || info.Number != 5 || !slices.Equal(r.Skipped(), want) {
+	if want := []Skipped{{"a", 147, false, 2}, {"b", 147, false, 1}, {"a", 148, false, 1}}; err != nil || info.Number != 5 || !slices.Equal(r.Skipped(), want) {
 		t.Errorf("frame %d, %v; skipped %v, want %v", info.Number, err, r.Skipped(), want)
 	}
 }

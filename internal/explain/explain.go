@@ -108,14 +108,26 @@ func Capture(nic NIC, c *configs.Config, frames *capture.Reader, number int) (*F
 	if number != 0 {
 		want = map[int]bool{number: true}
 	}
-	found, read, err := explain(nic, c, frames, want)
+	found, err := explain(nic, c, frames, want)
 	switch {
 	case len(found) > 0:
 		return found[0], err
 	case err != nil:
 		return nil, err
 	}
-	return nil, fmt.Errorf("frame %d: %w: the capture has %d", number, ErrNone, read)
+	return nil, fmt.Errorf("frame %d: %w", number, none(number, frames))
+}
+
+// none says why a capture that was read does not have a frame to explain.
+func none(number int, frames *capture.Reader) error {
+	switch left := frames.Skipped(); {
+	case number > frames.Frames() || len(left) == 0:
+		return fmt.Errorf("%w: the capture has %d", ErrNone, frames.Frames())
+	case len(left) == 1:
+		return fmt.Errorf("%w to explain; left out: %s", ErrNone, left[0])
+	default:
+		return fmt.Errorf("%w to explain: the capture has %d, and this is of those left out", ErrNone, frames.Frames())
+	}
 }
 
 // Which splits CAPTURE:N, unless a file has that very name.
@@ -155,17 +167,16 @@ func Frames(nic NIC, c *configs.Config, frames *capture.Reader, numbers []int) (
 	for _, n := range numbers {
 		want[n] = true
 	}
-	found, _, err := explain(nic, c, frames, want)
-	return found, err
+	return explain(nic, c, frames, want)
 }
 
-// explain passes a capture through a NIC as far as it can be read, and returns how many frames
-// that are.
-func explain(nic NIC, c *configs.Config, frames *capture.Reader, want map[int]bool) (found []*Frame, read int, err error) {
+// explain passes a capture through a NIC as far as it can be read.
+func explain(nic NIC, c *configs.Config, frames *capture.Reader, want map[int]bool) ([]*Frame, error) {
+	frames.SkipDelivered()
 	others := c.Others()
 	r := &reader{nic: nic, account: account.New(nil), why: diagnosis.New(nic.SAs(), others), want: want, past: map[who]*Story{}}
 	r.hold()
-	for ; ; read++ {
+	for {
 		b, info, err := frames.Next()
 		if err == nil {
 			err = r.frame(b, info)
@@ -176,7 +187,7 @@ func explain(nic NIC, c *configs.Config, frames *capture.Reader, want map[int]bo
 			continue
 		}
 		r.finish()
-		return r.found, read, err
+		return r.found, err
 	}
 }
 

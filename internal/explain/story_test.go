@@ -142,3 +142,50 @@ func TestCutShort(t *testing.T) {
 		}
 	}
 }
+
+// A frame that is left out is not one that the capture does not have, and those that tapsec
+// delivered are no frames of the wire.
+func TestLeftOut(t *testing.T) {
+	c, file := layers(t)
+	frames, err := capture.NewReader(bytes.NewReader(file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame, _, err := frames.Next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	w, err := capture.NewWriter(&out)
+	for i, what := range []string{"frames as they came", capture.Delivered} {
+		if err == nil {
+			_, err = w.Interface(fmt.Sprint("if", i), what)
+		}
+	}
+	for i := range 2 {
+		if err == nil {
+			err = w.Frame(i, time.Unix(1800000000, 0), frame, "")
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for number, want := range map[int]string{
+		1: "",
+		2: "frame 2: no such frame to explain; left out: 1 of interface if1 as tapsec delivered them, judged already; tapsec show tells of those",
+		3: "frame 3: no such frame: the capture has 2",
+	} {
+		frames, err := capture.NewReader(bytes.NewReader(out.Bytes()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		nic, err := appliance.NewOffline(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = explain.Capture(nic, c, frames, number)
+		if got := fmt.Sprint(err); got != want && (want != "" || err != nil) {
+			t.Errorf("frame %d: %s, want %s", number, got, want)
+		}
+	}
+}

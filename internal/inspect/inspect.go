@@ -109,6 +109,9 @@ var ErrCapture = errors.New("the capture cannot be read further")
 // before the capture is waited for, so that a pipe at either end stays live.
 func (i *Inspector) Capture(frames *capture.Reader, file *File, stop func() error) error {
 	i.file = file
+	if !i.opt.Shown {
+		frames.SkipDelivered()
+	}
 	c := crew{i: i, frames: frames, stop: stop}
 	err := c.work()
 	for _, skipped := range frames.Skipped() {

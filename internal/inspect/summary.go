@@ -21,7 +21,7 @@ type Summary struct {
 	Unopened  uint64 `json:"unopened"` // of those: with AH or ESP
 	Replayed  uint64 `json:"replayed"`
 	Late      uint64 `json:"late"`
-	LeftOut   uint64 `json:"left_out"` // not counted above: of an unknown link type, or without a trailer to show
+	LeftOut   uint64 `json:"left_out"` // not counted above: of an unknown link type, delivered by a NIC, or without a trailer to show
 
 	Annotated uint64 `json:"annotated"` // frames that came with a trailer of ours and were judged all the same
 

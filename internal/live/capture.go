@@ -69,7 +69,7 @@ func (c *capturing) begin() (err error) {
 	if _, err = c.file.Interface(c.nic.Wire, "frames as they came"); err != nil {
 		return err
 	}
-	_, err = c.file.Interface(c.nic.Host, "frames as they are delivered")
+	_, err = c.file.Interface(c.nic.Host, capture.Delivered)
 	return err
 }
 

@@ -126,7 +126,7 @@ func (o *Options) capture(frames *capture.Reader, inspector *inspect.Inspector, 
 	}
 	err = errors.Join(err, o.sumUp(sum))
 	if err == nil && inspector.Frames() == 0 && len(frames.Skipped()) > 0 {
-		err = inputError(fmt.Errorf("%s: no frame of a link type that is understood", files.Name(o.In)))
+		err = inputError(fmt.Errorf("%s: all of its frames are left out", files.Name(o.In)))
 	}
 	return sum, err
 }
