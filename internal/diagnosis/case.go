@@ -51,6 +51,7 @@ type subject struct {
 	header       account.Header
 	good, failed int
 	cut          int // failed frames whose ends are missing
+	ending       int // of those, not by what the capture says of itself
 	last         int // failed frames since the last good one
 	samples      samples
 
@@ -139,6 +140,9 @@ func (d *Case) record(frame []byte, f *account.Frame, rec *status.Record, number
 		}
 	case f.Cut || rec.Reason == status.IPLength:
 		s.failed, s.cut = s.failed+1, s.cut+1
+		if !f.Cut {
+			s.ending++
+		}
 	default:
 		s.failed, s.last = s.failed+1, s.last+1
 		s.samples.keep(frame, t, rec, &d.room)

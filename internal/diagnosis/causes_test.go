@@ -286,7 +286,7 @@ func scenes() []scene {
 	add(scene{name: "NAT under AH, IPv6", sent: ah(six), held: []*sa.SA{ah(six, between(netip.Addr{}, netip.Addr{})), ah(six, named("x", 9), key(4))},
 		spoil: func(p []byte) []byte { p[23] ^= 9; return p }, cause: diagnosis.NATUnderAH, says: "from 2001:db8::1 instead of 2001:db8::8"})
 	add(scene{name: "cut", sent: esp(), held: []*sa.SA{esp()}, frame: func(f []byte) []byte { return f[:80] }, cut: 40, cause: diagnosis.Cut, says: "3 frames of site-a cannot be judged"})
-	add(scene{name: "cut, and nobody knows by how much", sent: ah(), held: []*sa.SA{ah()}, frame: func(f []byte) []byte { return f[:80] }, cause: diagnosis.Cut})
+	add(scene{name: "cut, and nobody knows by how much", sent: ah(), held: []*sa.SA{ah()}, frame: func(f []byte) []byte { return f[:80] }, cause: diagnosis.Cut, unsure: true, says: "3 frames of site-a end before the IP length does"})
 	for _, form := range []status.Form{status.InPlace, status.Decap} {
 		add(scene{name: "unfinished checksum " + form.String(), sent: esp(), held: []*sa.SA{esp()}, plain: partial, cause: diagnosis.ChecksumOffload, says: "3 of the 3", form: form})
 		add(scene{name: "checksum of a host behind a NAT " + form.String(), sent: esp(encap, transport), held: []*sa.SA{esp(encap, transport, between(public, hostB))}, form: form,

@@ -160,9 +160,13 @@ func verb(n int, many, one string) string {
 
 // cutShort notes frames whose ends were not captured.
 func (s *subject) cutShort() {
-	if s.cut > 0 {
-		s.add(true, Cut, "%s of %s cannot be judged: their ends were not captured; capture anew with a larger snap length (tcpdump -s 0)",
-			frames(s.cut), s.sa.Name)
+	const remedy = "capture anew with a larger snap length (tcpdump -s 0)"
+	their := func(n int) string { return verb(n, "their ends were", "its end was") }
+	if n := s.cut - s.ending; n > 0 {
+		s.add(true, Cut, "%s of %s cannot be judged: %s not captured; %s", frames(n), s.sa.Name, their(n), remedy)
+	}
+	if n := s.ending; n > 0 {
+		s.add(false, Cut, "%s of %s %s before the IP length does: %s not captured, or never there; %s", frames(n), s.sa.Name, verb(n, "end", "ends"), their(n), remedy)
 	}
 }
 

@@ -352,7 +352,7 @@ func (r *reader) finish() {
 				f.Row = of
 			}
 		}
-		if f.who != (who{}) && f.fate() != good {
+		if is := f.fate(); is == failed || is == notJudged || f.who != (who{}) && f.who.handle == 0 {
 			f.Near = r.why.Findings(f.who.handle, f.who.header)
 		}
 	}

@@ -206,10 +206,10 @@ type Other struct {
 	Says string `json:"says"`
 }
 
-// linux is what Linux does with a frame that ends for a reason, by its counters in
+// inLinux is what Linux does with a frame that ends for a reason, by its counters in
 // /proc/net/xfrm_stat unless it says otherwise (net/xfrm/xfrm_input.c, net/ipv4/esp4.c,
 // net/ipv4/ah4.c of Linux 6).
-var linux = map[status.Reason]string{
+var inLinux = map[status.Reason]string{
 	status.NoSA:             "drops it, XfrmInNoStates",
 	status.SADeleted:        "drops it, XfrmInNoStates",
 	status.UDPNoSA:          "drops it, XfrmInNoStates",
@@ -230,11 +230,26 @@ var linux = map[status.Reason]string{
 	status.Verified:         "takes it, if window and policy do",
 }
 
+const espHeader = 8 // bytes: SPI and number
+
+// linux is what Linux does with the frame; empty if that is not known.
+func (f *Frame) linux() string {
+	r, v := f.Trailer.Reason, f.subject()
+	if n := len(v.Headers); r == status.ESPLength && n > 0 {
+		h := &v.Headers[n-1]
+		room := v.End - h.At - espHeader - h.SA.Suite.IVLen - h.SA.Suite.ICVLen
+		if h.SA.Suite.Block <= 4 && room >= 2 {
+			return "takes it if the ICV is right, and window and policy do: it does not look at the alignment"
+		}
+	}
+	return inLinux[r]
+}
+
 // Others says what other implementations would call the frame's fate, as far as is known.
 func (f *Frame) Others() []Other {
 	var all []Other
 	r, opened := f.Trailer.Reason, f.inside()
-	if says := linux[r]; says != "" {
+	if says := f.linux(); says != "" {
 		if opened && r != status.Dummy && r != status.InnerTunnelSA && r != status.Verified {
 			says = "opens the tunnel, if its window lets it; of a packet in it that is to itself: " + says
 		}

@@ -119,8 +119,11 @@ func (f *Frame) spanOfHeader(v *pipeline.View) Span {
 		return Span{From: at, To: v.End, What: "the ESP packet"}
 	case status.PadLength, status.PadBytes:
 		if n := len(v.Headers); n > 0 {
-			end := v.End - v.Headers[n-1].SA.Suite.ICVLen
-			return Span{From: end - 2, To: end - 1, What: "the pad length, encrypted; the pad is in front of it"}
+			end, what := v.End-v.Headers[n-1].SA.Suite.ICVLen, "the pad length; the pad is in front of it"
+			if su := &v.Headers[n-1].SA.Suite; su.KeyLen > 0 && su.Cipher != sa.NullGMAC {
+				what = "the pad length, encrypted; the pad is in front of it"
+			}
+			return Span{From: end - 2, To: end - 1, What: what}
 		}
 	case status.ProtocolMismatch:
 		return Span{From: v.Packet.ProtoAt, To: v.Packet.ProtoAt + 1, What: "the protocol"}

@@ -17,6 +17,7 @@ import (
 	"tapsec/configs"
 	"tapsec/internal/explain"
 	"tapsec/internal/lab/conformance"
+	"tapsec/status"
 )
 
 // The account of a frame is the same whatever form its host has it in: decap takes off the
@@ -187,5 +188,32 @@ func TestLeftOut(t *testing.T) {
 		if got := fmt.Sprint(err); got != want && (want != "" || err != nil) {
 			t.Errorf("frame %d: %s, want %s", number, got, want)
 		}
+	}
+}
+
+// Linux does not look at the alignment of what no block cipher sealed (Linux 6.1 takes such a
+// packet), and near misses are about frames that fail.
+func TestSaid(t *testing.T) {
+	labs := conformance.Labs()
+	seen := map[status.Reason]string{}
+	for i := range labs {
+		if labs[i].Name != "malformed" && labs[i].Name != "plain" {
+			continue
+		}
+		c, file := lab(t, &labs[i])
+		for n := range labs[i].Cases {
+			f := explained(t, c, file, n+1)
+			for _, o := range f.Others() {
+				if o.Who == "Linux" {
+					seen[f.Trailer.Reason] = o.Says
+				}
+			}
+			if f.Trailer.Reason == status.Fragment && len(f.Near) > 0 {
+				t.Errorf("%s, frame %d, a fragment: near misses %+v", labs[i].Name, n+1, f.Near)
+			}
+		}
+	}
+	if got := seen[status.ESPLength]; !strings.HasPrefix(got, "takes it if the ICV is right") {
+		t.Errorf("of ESP that is not aligned Linux says %q", got)
 	}
 }
