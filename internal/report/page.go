@@ -198,7 +198,9 @@ func (f *frame) place(p point) (x, y float64) {
 func (k *track) chart(window uint32) chart {
 	f := k.frame()
 	c := chart{Name: k.name, Window: window, Missing: k.missing, Low: fmt.Sprint(f.low), High: fmt.Sprint(f.high)}
-	c.Span = fmt.Sprintf("%s to %s UTC", f.from.UTC().Format("15:04:05.000"), f.to.UTC().Format("15:04:05.000"))
+	if c.Span = "the capture has no times"; !f.to.IsZero() {
+		c.Span = fmt.Sprintf("%s to %s UTC", f.from.UTC().Format("15:04:05.000"), f.to.UTC().Format("15:04:05.000"))
+	}
 	for _, p := range k.points {
 		x, y := f.place(p)
 		c.Points = append(c.Points, dot{x, y, class(p.verdict), fmt.Sprintf("frame %d, number %d: %s", p.frame, p.number, p.verdict)})

@@ -82,7 +82,9 @@ func (r *Report) choose(s *inspect.Seen) {
 func (r *Report) Explain() []int { return r.explain }
 
 // verdicts are those of inspect, in the order in which they are stacked.
-var verdicts = []string{"good, both", "good", "left alone", "not judged", "FAILED"}
+var verdicts = []string{"good, both", "good", "left alone", notJudged, "FAILED"}
+
+const notJudged = "not judged"
 
 // bins counts frames by time. The bins' width doubles whenever there would be too many.
 type bins struct {
@@ -98,7 +100,11 @@ func (b *bins) add(at time.Time, verdict string) {
 	if b.count == nil {
 		b.from, b.width = at, time.Millisecond
 	}
-	n := max(0, int64(at.Sub(b.from)/b.width)) // a frame earlier than the first counts as the first
+	if off := at.Sub(b.from); off > far || off < -far {
+		return
+	}
+	b.begin(at)
+	n := int64(at.Sub(b.from) / b.width)
 	for n >= maxBins {
 		b.halve()
 		n /= 2
@@ -107,6 +113,22 @@ func (b *bins) add(at time.Time, verdict string) {
 		b.count = append(b.count, [5]uint64{})
 	}
 	b.count[n][slices.Index(verdicts, verdict)]++
+}
+
+// far is how long before and after the first frame others have bins.
+const far = 100 * 365 * 24 * time.Hour
+
+// begin makes bins for a time before the first one.
+func (b *bins) begin(at time.Time) {
+	for at.Before(b.from) {
+		more := int64(b.from.Sub(at)/b.width) + 1
+		if int64(len(b.count))+more > maxBins {
+			b.halve()
+			continue
+		}
+		b.count = append(make([][5]uint64, more), b.count...)
+		b.from = b.from.Add(-time.Duration(more) * b.width)
+	}
 }
 
 func (b *bins) halve() {
@@ -151,8 +173,9 @@ func (k *track) add(s *inspect.Seen, rec *status.Record) {
 	switch {
 	case s.Replayed:
 		p.verdict = "replayed"
-	case rec.Reason.Failed():
+	case rec.Reason.Failed() && s.Verdict != notJudged:
 		p.verdict = "FAILED"
+	case rec.Reason.Failed():
 	case s.Late:
 		p.verdict = "late"
 	default:

@@ -21,6 +21,7 @@ import (
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/outbound"
 	"tapsec/internal/report"
+	"tapsec/status"
 )
 
 const config = `
@@ -136,6 +137,53 @@ func TestPage(t *testing.T) {
 	_, more := traffic(t, 20000)
 	if grown, _ := page(t, c, more); len(grown) > 2*len(text) {
 		t.Errorf("the page of a capture seven times as large has %d bytes instead of %d", len(grown), len(text))
+	}
+}
+
+// judged is a frame with one record.
+func judged(at time.Time, frame int, verdict string, rec status.Record, word status.Word) *inspect.Seen {
+	t := &status.Trailer{Word: word, Reason: rec.Reason}
+	t.Add(rec)
+	return &inspect.Seen{Number: frame, Time: at, Verdict: verdict, Trailer: t, Name: func(uint32) string { return "site-a" }}
+}
+
+// written is the page of some frames.
+func written(t *testing.T, all ...*inspect.Seen) string {
+	t.Helper()
+	r := report.New()
+	for _, s := range all {
+		r.Watch(s)
+	}
+	var out bytes.Buffer
+	if err := r.Write(&out, "trace.pcap", &inspect.Summary{}, nil, ""); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+// The page says of a frame what the lines say, whatever its time.
+func TestFrames(t *testing.T) {
+	good := status.Record{Handle: 1, State: status.ICVValid, Reason: status.Verified, Number: 7}
+	short := status.Record{Handle: 1, State: status.FailedBefore, Reason: status.IPLength, Number: 8}
+	at := time.Unix(1800000000, 0)
+	text := written(t, judged(at, 1, "good", good, 2), judged(at.Add(time.Second), 2, "not judged", short, 0x60002))
+	if !strings.Contains(text, "frame 2, number 8: not judged") || strings.Contains(text, "FAILED</title>") {
+		t.Errorf("a frame that was not judged is told as\n%s", text)
+	}
+	if text := written(t, judged(time.Time{}, 1, "good", good, 2)); !strings.Contains(text, "Numbers 7 to 7, the capture has no times") {
+		t.Errorf("frames without times are told as\n%s", text)
+	}
+	var back []*inspect.Seen
+	for i := range 300 { // later ones first, over an hour
+		back = append(back, judged(at.Add(-time.Duration(i)*12*time.Second), i+1, "good", good, 2))
+	}
+	back = append(back, judged(at.AddDate(5000, 0, 0), 301, "good", good, 2), judged(at.AddDate(-2000, 0, 0), 302, "good", good, 2))
+	text = written(t, back...)
+	if bars := strings.Count(text, "<rect x="); bars < 40 || bars > 120 {
+		t.Errorf("%d bars of an hour that goes back", bars)
+	}
+	if n := strings.Count(text, ": 1 good</title>"); n > 2 {
+		t.Errorf("%d bars of one frame", n)
 	}
 }
 
