@@ -50,7 +50,7 @@ func ExampleDecode() {
 	// Output:
 	// StatusTrailer
 	// Ethernet
-	// 00000000 CRYPTO_SUCCESS: the frame carries no IPv4 or IPv6 packet
+	// 00000000 CRYPTO_SUCCESS: the EtherType is neither IPv4 nor IPv6
 }
 
 // Frames are written with what is to be said of each as its comment, which

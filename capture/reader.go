@@ -30,6 +30,7 @@ type Info struct {
 	Time      time.Time // zero if the capture has none
 	Interface string    // name of the capture's interface, if it has one
 	Missing   int       // bytes at the frame's end that the snap length cut off
+	Carrier   string    // what the frame was taken out of (Reader.Open)
 
 	origin origin
 }
@@ -93,7 +94,8 @@ type Reader struct {
 	own      Buffer // of Next
 	skipped  []Skipped
 	onlyWire bool
-	copy     *Copy // nil: nothing is copied
+	open     func([]byte) ([]byte, string) // nil: frames are given as they are
+	copy     *Copy                         // nil: nothing is copied
 }
 
 // NewReader starts to read a capture: pcap with microseconds or nanoseconds, also with
@@ -147,6 +149,10 @@ func (r *Reader) BeforeWait(do func()) { r.idle.do = do }
 // opened headers no longer verify.
 func (r *Reader) SkipDelivered() { r.onlyWire = true }
 
+// Open makes Next give what open makes of each frame, in the same memory, and what it calls the
+// carrier that it took off: Unwrap does that.
+func (r *Reader) Open(open func(frame []byte) (inner []byte, carrier string)) { r.open = open }
+
 // Skipped counts the frames left out so far.
 func (r *Reader) Skipped() []Skipped { return r.skipped }
 
@@ -198,6 +204,9 @@ func (r *Reader) NextTo(b *Buffer) ([]byte, Info, error) {
 		}
 		if err == nil {
 			r.frames++
+			if r.open != nil {
+				frame, rec.Carrier = r.open(frame)
+			}
 			return frame, rec.Info, nil
 		}
 		why := Skipped{Interface: rec.Interface, Delivered: err == errDelivered}

@@ -80,7 +80,7 @@ const (
 )
 
 var texts = [...]reason.Text{
-	NotIP:           {"not-ip", "the frame carries no IPv4 or IPv6 packet"},
+	NotIP:           {"not-ip", "the EtherType is neither IPv4 nor IPv6"},
 	BadIPHeader:     {"bad-ip-header", "the IP header contradicts itself or the EtherType"},
 	NoIPsec:         {"no-ipsec", "the packet carries no AH or ESP that can be reached"},
 	NoSA:            {"no-sa", "no offloaded SA has this SPI"},

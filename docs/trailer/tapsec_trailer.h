@@ -18,7 +18,7 @@
 
 /* BEGIN NAMES */
 enum tapsec_reason {
-	TAPSEC_REASON_NOT_IP = 1, /* the frame carries no IPv4 or IPv6 packet */
+	TAPSEC_REASON_NOT_IP = 1, /* the EtherType is neither IPv4 nor IPv6 */
 	TAPSEC_REASON_BAD_IP_HEADER = 2, /* the IP header contradicts itself or the EtherType */
 	TAPSEC_REASON_NO_IPSEC = 3, /* the packet carries no AH or ESP that can be reached */
 	TAPSEC_REASON_NO_SA = 4, /* no offloaded SA has this SPI */

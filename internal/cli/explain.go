@@ -29,6 +29,7 @@ Offsets are those of the frame, from 0. No key is shown.`,
 		},
 	}
 	o.sources(cmd)
+	o.carriers(cmd)
 	f := cmd.Flags()
 	f.BoolVar(&o.JSON, "json", false, "print one JSON object (docs/json.md)")
 	f.StringVar(&o.Color, "color", "auto", "colour `WHEN`: auto (on a terminal, without NO_COLOR), always or never")

@@ -127,8 +127,9 @@ func framesNames(t *testing.T) []string {
 	}
 	for capture, config := range map[string]string{
 		"testdata/plain.pcap": "testdata/plain.yaml", samples + "/layers.pcapng": samples + "/layers.yaml", cut: "testdata/plain.yaml",
+		"testdata/pppoe.pcap": samples + "/layers.yaml",
 	} {
-		out, _, err := command("", "replay", "--json", "-c", config, capture)
+		out, _, err := command("", "replay", "--json", "--carriers", "-c", config, capture)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -73,6 +73,7 @@ whatever the verdicts.`,
 // flags are those of replay that show does not have, and those that both have.
 func (o *reviewFlags) flags(cmd *cobra.Command) {
 	o.sources(cmd)
+	o.carriers(cmd)
 	f := cmd.Flags()
 	f.StringVarP(&o.Out, "output", "o", "", "write the capture, with the frames as delivered, to this pcapng `FILE`; - is standard output")
 	f.BoolVar(&o.WithKeys, "with-keys", false, "put the SAs into the file of -o, keys included, and leave the frames as they came")
@@ -84,6 +85,11 @@ func (o *reviewFlags) sources(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVarP(&o.Config, "config", "c", "", "configuration `FILE` with the SAs")
 	f.StringArrayVarP(&o.Keys, "keys", "k", nil, "`FILE` with SAs in another tool's form; may be given several times")
+}
+
+// carriers is the flag of those that judge.
+func (o *reviewFlags) carriers(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&o.Carriers, "carriers", false, "take IPsec out of what carries it past a NIC, for good: PPPoE, MPLS, LLC, a third VLAN tag, IP in IP, GRE, ERSPAN, VXLAN, Geneve, GTP-U")
 }
 
 // selection are the flags that say what is reported, and of which frames.

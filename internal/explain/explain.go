@@ -31,7 +31,8 @@ type Frame struct {
 	Number    int
 	Time      time.Time
 	Interface string
-	Missing   int // bytes at its end that the capture lacks
+	Missing   int    // bytes at its end that the capture lacks
+	Carrier   string // what it was taken out of; empty: nothing
 
 	Bytes   []byte // as it came
 	Opened  []byte // as delivered, without its trailer; nil if nothing was opened
@@ -146,20 +147,6 @@ func Which(text string) (path string, number int, err error) {
 	return text, 0, err
 }
 
-// File is Frames for a capture in a file.
-func File(nic NIC, c *configs.Config, path string, numbers []int) ([]*Frame, error) {
-	in, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer in.Close()
-	frames, err := capture.NewReader(in)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return Frames(nic, c, frames, numbers)
-}
-
 // Frames explains the frames with these numbers, if the capture has them, in its order. With
 // an error in the capture it is those before it.
 func Frames(nic NIC, c *configs.Config, frames *capture.Reader, numbers []int) ([]*Frame, error) {
@@ -209,7 +196,7 @@ func (r *reader) frame(b []byte, info capture.Info) error {
 	if changed {
 		r.hold()
 	}
-	f := Frame{Number: info.Number, Time: info.Time, Interface: info.Interface, Missing: info.Missing}
+	f := Frame{Number: info.Number, Time: info.Time, Interface: info.Interface, Missing: info.Missing, Carrier: info.Carrier}
 	if p, ok := account.OwnPacket(b); ok {
 		f.src, f.dst = p.Src, p.Dst
 	}

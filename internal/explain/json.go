@@ -15,7 +15,8 @@ type Document struct {
 	Frame      int       `json:"frame"`
 	Time       time.Time `json:"time,omitzero"`
 	Interface  string    `json:"interface,omitempty"`
-	Src        string    `json:"src,omitempty"` // of its own packet
+	Carrier    string    `json:"carrier,omitempty"` // that it was taken out of
+	Src        string    `json:"src,omitempty"`     // of its own packet
 	Dst        string    `json:"dst,omitempty"`
 	WireLength uint32    `json:"wire_length"` // bytes
 	Missing    int       `json:"missing"`     // bytes at the end that the capture lacks
@@ -63,7 +64,7 @@ func (t *Traced) Text(to io.Writer, colour bool) error {
 func (f *Frame) Document() *Document {
 	t := &f.Trailer
 	d := &Document{
-		Frame: f.Number, Time: f.Time.UTC(), Interface: f.Interface, Verdict: f.verdict(), WireLength: t.WireLen, Missing: f.Missing, Bytes: hex.EncodeToString(f.Bytes),
+		Frame: f.Number, Time: f.Time.UTC(), Interface: f.Interface, Carrier: f.Carrier, Verdict: f.verdict(), WireLength: t.WireLen, Missing: f.Missing, Bytes: hex.EncodeToString(f.Bytes),
 		Word: "0x" + t.Word.String(), CryptoStatus: t.Word.Code().String(), Reason: t.Reason.Qualified(), Sentence: t.Reason.Sentence(),
 		Replayed: f.Replayed, Late: f.Late,
 		Mark: f.Span(), Stages: f.stages(), Rows: f.Rows(), Law: f.law(),

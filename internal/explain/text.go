@@ -119,6 +119,9 @@ func (d *Document) head(w *writer, from string) {
 	if d.Src != "" {
 		line += fmt.Sprintf(", %s > %s", d.Src, d.Dst)
 	}
+	if d.Carrier != "" {
+		line += ", out of " + d.Carrier
+	}
 	if d.Missing > 0 {
 		line += fmt.Sprintf(", its last %d bytes were not captured", d.Missing)
 	}

@@ -21,6 +21,9 @@ func (f *frame) appendJSON(b []byte) []byte {
 	if f.Interface != "" {
 		o.text("interface", f.Interface)
 	}
+	if f.Carrier != "" {
+		o.word("carrier", f.Carrier)
+	}
 	if f.src.IsValid() {
 		o.address("src", f.src)
 		o.address("dst", f.dst)

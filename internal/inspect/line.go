@@ -38,6 +38,9 @@ func (f *frame) appendWords(b []byte) []byte {
 		b = f.src.AppendTo(append(b, ' '))
 		b = f.dst.AppendTo(append(b, " > "...))
 	}
+	if f.Carrier != "" {
+		b = append(append(b, " out of "...), f.Carrier...)
+	}
 	t := &f.trailer
 	for n := range t.Records[:t.N] {
 		if n > 0 {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"tapsec/appliance"
-	"tapsec/capture"
 	"tapsec/internal/console"
 	"tapsec/internal/explain"
 	"tapsec/internal/files"
@@ -33,7 +32,7 @@ func Explain(o Options, which string) error {
 		return inputError(err)
 	}
 	defer in.Close()
-	frames, err := capture.NewReader(in)
+	frames, err := o.reader(in)
 	if err == nil {
 		c, _, err = o.secrets(c, frames)
 	}

@@ -59,13 +59,27 @@ func (o *Options) explained(c *configs.Config, numbers []int) (_ []*explain.Fram
 	case o.In == "-", err == nil && !info.Mode().IsRegular():
 		return nil, "The capture came through a pipe, which is not read twice."
 	}
-	nic, err := appliance.NewOffline(c)
-	if err != nil {
-		return nil, err.Error()
-	}
-	explained, err := explain.File(nic, c, o.In, numbers)
+	explained, err := o.again(c, numbers)
 	if err != nil && len(explained) == 0 {
 		return nil, fmt.Sprintf("The capture could not be read a second time: %v.", err)
 	}
 	return explained, ""
+}
+
+// again explains frames of the capture's file.
+func (o *Options) again(c *configs.Config, numbers []int) ([]*explain.Frame, error) {
+	in, err := os.Open(o.In)
+	if err != nil {
+		return nil, err
+	}
+	defer in.Close()
+	frames, err := o.reader(in)
+	if err != nil {
+		return nil, err
+	}
+	nic, err := appliance.NewOffline(c)
+	if err != nil {
+		return nil, err
+	}
+	return explain.Frames(nic, c, frames, numbers)
 }

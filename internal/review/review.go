@@ -30,6 +30,7 @@ type Options struct {
 	In, Out  string   // captures; - is a standard stream
 	Shown    bool     // the frames have their verdicts, and none is judged
 	WithKeys bool     // put the SAs into Out, and leave frames as they came
+	Carriers bool     // take frames out of what carries them past a NIC
 
 	Form     configs.Form // empty: the configuration's
 	Annotate configs.Annotate
@@ -64,7 +65,7 @@ func Replay(o Options) (err error) {
 	}
 	defer in.Close()
 	progress := inspect.NewProgress(in)
-	frames, err := capture.NewReader(progress)
+	frames, err := o.reader(progress)
 	if err != nil {
 		return inputError(fmt.Errorf("%s: %w", files.Name(o.In), err))
 	}
@@ -99,6 +100,15 @@ func Replay(o Options) (err error) {
 		return exit.Mark(exit.Disagree, fmt.Errorf("not as --expect says:\n  %w", err))
 	}
 	return nil
+}
+
+// reader begins to read the capture.
+func (o *Options) reader(in io.Reader) (*capture.Reader, error) {
+	frames, err := capture.NewReader(in)
+	if err == nil && o.Carriers {
+		frames.Open(capture.Unwrap)
+	}
+	return frames, err
 }
 
 // capture inspects the frames, and sums up also where they cannot be read to the end.
