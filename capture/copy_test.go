@@ -270,6 +270,10 @@ func TestReaderLinks(t *testing.T) {
 		"NFLOG, big-endian":       {linkNFLOG, []byte{10, 0, 0, 1, 0, 8, 0, 1, 0, 0, 0, 0, 0, 44, 0, 9}, v6, etherIPv6},
 		"PKTAP of raw IP":         {linkPKTAP, pktapOf(linkRawBSD), v4, etherIPv4},
 		"PKTAP of Ethernet":       {linkPKTAP, append(pktapOf(1), ether...), v4, etherIPv4},
+		"raw IP of OpenBSD":       {linkRawOpen, nil, v6, etherIPv6},
+		"PPPoE":                   {linkPPPoE, []byte{0x11, 0, 0, 1, 0, 22, 0, 0x21}, v4, etherIPv4},
+		"PPPoE, end of session":   {linkPPPoE, []byte{0x11, 0xa7, 0, 1, 0, 0}, v4, etherNone},
+		"PPI of 802.11":           {linkPPI, slices.Concat([]byte{0, 0, 12, 0, linkWiFi, 0, 0, 0, 1, 2, 3, 4}, air(8, 1), snap(0x0800)), v4, etherIPv4},
 		"802.11":                  {linkWiFi, append(air(8, 1), snap(0x0800)...), v4, etherIPv4},
 		"802.11, four addresses":  {linkWiFi, slices.Concat(air(8, 3), make([]byte, 6), snap(0x86dd)), v6, etherIPv6},
 		"802.11 QoS":              {linkWiFi, slices.Concat(air(0x88, 2), make([]byte, 2), snap(0x0800)), v4, etherIPv4},
@@ -299,6 +303,10 @@ func TestReaderLinks(t *testing.T) {
 	all, err := readAll(bytes.NewReader(foreign))
 	if err != nil || len(all) != 1 || all[0].Number != 2 {
 		t.Errorf("PKTAP of a foreign link type: %v, %v", all, err)
+	}
+	out, _ := copied(t, foreign)
+	if again, err := readAll(bytes.NewReader(out)); err != nil || len(again) != 1 {
+		t.Errorf("its copy, which is of Ethernet: %d frames, %v", len(again), err)
 	}
 	for _, order := range []binary.AppendByteOrder{binary.LittleEndian, binary.BigEndian} { // Kuznetzov's records
 		file := pcapFile(order, 0xa1b2cd34, 1)

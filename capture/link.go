@@ -14,7 +14,9 @@ const (
 	linkEthernet = 1   //
 	linkPPP      = 9   //
 	linkRawBSD   = 12  // raw IP; what some programs write for 101
+	linkRawOpen  = 14  // the same on OpenBSD
 	linkPPPHDLC  = 50  // PPP, or Cisco HDLC
+	linkPPPoE    = 51  // from the PPPoE header on
 	linkRaw      = 101 // raw IP
 	linkCHDLC    = 104 // Cisco HDLC
 	linkWiFi     = 105 // IEEE 802.11
@@ -22,6 +24,7 @@ const (
 	linkENC      = 109 // OpenBSD's and FreeBSD's enc0: family, SPI, flags
 	linkSLL      = 113 // Linux "any", 16-byte header
 	linkRadiotap = 127 // IEEE 802.11 after a radiotap header
+	linkPPI      = 192 // Per-Packet Information, with a link type of its own for each frame
 	linkPPPDir   = 204 // PPP after a byte that tells the direction
 	linkIPv4     = 228
 	linkIPv6     = 229
@@ -33,7 +36,7 @@ const (
 // otherLinks names common link types that are not understood.
 var otherLinks = map[uint32]string{
 	10: "FDDI", 120: "AIRONET", 119: "PRISM", 143: "DOCSIS", 163: "IEEE802_11_AVS", 147: "USER0", 148: "USER1", 149: "USER2", 150: "USER3",
-	187: "BLUETOOTH_HCI_H4", 189: "USB_LINUX", 192: "PPI", 195: "IEEE802_15_4_WITHFCS", 197: "ERF", 201: "BLUETOOTH_HCI_H4_WITH_PHDR",
+	187: "BLUETOOTH_HCI_H4", 189: "USB_LINUX", 195: "IEEE802_15_4_WITHFCS", 197: "ERF", 201: "BLUETOOTH_HCI_H4_WITH_PHDR",
 	220: "USB_LINUX_MMAPPED", 227: "CAN_SOCKETCAN", 249: "USBPCAP", 251: "BLUETOOTH_LE_LL", 252: "WIRESHARK_UPPER_PDU", 253: "NETLINK",
 }
 
@@ -49,15 +52,15 @@ func linkTypeName(link uint32) string {
 type foreignLink uint32
 
 func (f foreignLink) Error() string {
-	return fmt.Sprintf("link type %s is not understood; expected Ethernet, raw IP, BSD loopback, Linux \"any\", PPP, Cisco HDLC, ENC, NFLOG, PKTAP or 802.11",
+	return fmt.Sprintf("link type %s is not understood; expected Ethernet, raw IP, BSD loopback, Linux \"any\", PPP, Cisco HDLC, ENC, NFLOG, PKTAP, PPI or 802.11",
 		linkTypeName(uint32(f)))
 }
 
 // understood returns an error for a link type that is not understood.
 func understood(link uint32) error {
 	switch link {
-	case linkNull, linkEthernet, linkPPP, linkRawBSD, linkPPPHDLC, linkRaw, linkCHDLC, linkWiFi, linkLoop, linkENC, linkSLL,
-		linkRadiotap, linkPPPDir, linkIPv4, linkIPv6, linkNFLOG, linkPKTAP, linkSLL2:
+	case linkNull, linkEthernet, linkPPP, linkRawBSD, linkRawOpen, linkPPPHDLC, linkPPPoE, linkRaw, linkCHDLC, linkWiFi, linkLoop, linkENC, linkSLL,
+		linkRadiotap, linkPPI, linkPPPDir, linkIPv4, linkIPv6, linkNFLOG, linkPKTAP, linkSLL2:
 		return nil
 	}
 	return foreignLink(link)
@@ -72,9 +75,9 @@ const (
 // ethernet makes an Ethernet frame of a captured one, which lies in buf after room for an
 // Ethernet header.
 func ethernet(link uint32, buf []byte) ([]byte, error) {
-	if link == linkPKTAP {
-		n, inner := pktap(buf[etherLen:])
-		if inner == linkPKTAP {
+	if link == linkPKTAP || link == linkPPI {
+		n, inner := typed(link, buf[etherLen:])
+		if inner == linkPKTAP || inner == linkPPI {
 			return nil, foreignLink(inner) // only the outermost header is one
 		}
 		link, buf = inner, buf[n:]
@@ -92,15 +95,17 @@ func ethernet(link uint32, buf []byte) ([]byte, error) {
 	return frame, nil
 }
 
-// pktap gives the length of a PKTAP header and the link type of what follows. Nothing follows
-// a header that was not captured whole.
-func pktap(b []byte) (n int, link uint32) {
-	const typeAt, least = 8, 12
-	if len(b) < least {
-		return len(b), linkRaw
+// typed gives the length of a PKTAP or PPI header and the link type of what follows. Nothing
+// follows a header that was not captured whole.
+func typed(link uint32, b []byte) (n int, inner uint32) {
+	le := binary.LittleEndian
+	switch {
+	case link == linkPPI && len(b) >= 8: // version, flags, length, link type
+		return min(int(le.Uint16(b[2:])), len(b)), le.Uint32(b[4:])
+	case link == linkPKTAP && len(b) >= 12: // length, kind, link type
+		return int(min(le.Uint32(b), uint32(len(b)))), le.Uint32(b[8:])
 	}
-	n = int(min(binary.LittleEndian.Uint32(b), uint32(len(b))))
-	return n, binary.LittleEndian.Uint32(b[typeAt:])
+	return len(b), linkRaw
 }
 
 // fixedHeaders are link headers of fixed length, in bytes.
@@ -117,7 +122,7 @@ func linkHeader(link uint32, b []byte) (n int, etherType uint16) {
 		return 0, etherIPv4
 	case linkIPv6:
 		return 0, etherIPv6
-	case linkRaw, linkRawBSD:
+	case linkRaw, linkRawBSD, linkRawOpen:
 		return 0, ipVersion(b)
 	case linkSLL:
 		return n, binary.BigEndian.Uint16(b[14:])
@@ -125,7 +130,7 @@ func linkHeader(link uint32, b []byte) (n int, etherType uint16) {
 		return n, binary.BigEndian.Uint16(b)
 	case linkCHDLC:
 		return n, binary.BigEndian.Uint16(b[2:])
-	case linkPPP, linkPPPDir, linkPPPHDLC:
+	case linkPPP, linkPPPDir, linkPPPHDLC, linkPPPoE:
 		return ppp(link, b)
 	case linkNFLOG:
 		return nflog(b)
@@ -161,12 +166,21 @@ func family(b []byte) uint16 {
 	return etherNone
 }
 
+const pppoeLen = 6 // RFC 2516 section 4: version and type, code, session, length
+
 // ppp reads a PPP header (RFC 1661 section 2, RFC 1662 section 3.1): address and
 // control, which may be left out, and a protocol of one byte or two.
 func ppp(link uint32, b []byte) (n int, etherType uint16) {
 	const hdlcUnicast, hdlcBroadcast = 0x0f, 0x8f
-	if link == linkPPPDir {
+	switch {
+	case link == linkPPPDir:
 		n = 1
+	case link == linkPPPoE && len(b) < pppoeLen:
+		return len(b), etherNone
+	case link == linkPPPoE && b[1] != 0: // discovery, or the end of a session
+		return pppoeLen, etherNone
+	case link == linkPPPoE:
+		n = pppoeLen
 	}
 	if link == linkPPPHDLC && len(b) >= 4 && (b[0] == hdlcUnicast || b[0] == hdlcBroadcast) {
 		return 4, binary.BigEndian.Uint16(b[2:])

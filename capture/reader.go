@@ -224,9 +224,10 @@ func (r *Reader) NextTo(b *Buffer) ([]byte, Info, error) {
 // errDelivered says that a frame is to be left out as delivered.
 var errDelivered = errors.New("delivered by tapsec")
 
-// skip counts a frame that is left out. A Copy keeps it.
+// skip counts a frame that is left out. A Copy keeps it, unless the link type is its own and not
+// that of its interface, which is Ethernet there.
 func (r *Reader) skip(rec *record, why Skipped, b *Buffer) {
-	if r.copy != nil {
+	if r.copy != nil && (why.Delivered || why.LinkType == rec.link) {
 		_ = r.copy.Frame(b.frame[etherLen:], rec.Info, "") // the Copy keeps its error
 	}
 	for i := range r.skipped {

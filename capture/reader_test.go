@@ -390,11 +390,11 @@ func TestReaderTimes(t *testing.T) {
 
 // Frames too short for their link header are handed on, too.
 func TestReaderShortLinkHeaders(t *testing.T) {
-	for link, b := range map[uint32][]byte{linkRaw: {}, linkNull: {2, 0, 0}, linkSLL: make([]byte, 15), linkSLL2: make([]byte, 19), 14: nil} {
+	for link, b := range map[uint32][]byte{linkRaw: {}, linkNull: {2, 0, 0}, linkSLL: make([]byte, 15), linkSLL2: make([]byte, 19), 15: nil} {
 		all, err := readAll(bytes.NewReader(pcapFile(binary.LittleEndian, 0xa1b2c3d4, link, b)))
-		if link == 14 {
+		if link == 15 {
 			if err == nil {
-				t.Error("link type 14 was taken")
+				t.Error("link type 15 was taken")
 			}
 		} else if err != nil || !bytes.Equal(all[0].frame, make([]byte, etherLen)) {
 			t.Errorf("link type %d: %v, %v", link, all, err)
