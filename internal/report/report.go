@@ -166,15 +166,13 @@ type point struct {
 
 func (k *track) add(s *inspect.Seen, rec *status.Record) {
 	k.frames++
-	p := point{s.Time, rec.Number, s.Number, s.Verdict}
+	p := point{s.Time, rec.Number, s.Number, verdict(s, rec)}
 	if rec.State == status.ICVValid {
 		k.top = max(k.top, rec.Number)
 	}
 	switch {
 	case s.Replayed:
 		p.verdict = "replayed"
-	case rec.Reason.Failed() && s.Verdict != notJudged:
-		p.verdict = "FAILED"
 	case rec.Reason.Failed():
 	case s.Late:
 		p.verdict = "late"
@@ -187,6 +185,21 @@ func (k *track) add(s *inspect.Seen, rec *status.Record) {
 		return
 	}
 	k.notable = append(k.notable, p)
+}
+
+// verdict is that of one of a frame's records: where one portion fails the other may be good.
+func verdict(s *inspect.Seen, rec *status.Record) string {
+	switch {
+	case rec.Reason.Failed() && s.Verdict != notJudged:
+		return "FAILED"
+	case rec.Reason.Failed():
+		return notJudged
+	case rec.State == status.NotProcessed:
+		return "left alone"
+	case s.Trailer.Word.Code() != status.Success:
+		return "good"
+	}
+	return s.Verdict
 }
 
 // good keeps one point of several, and drops every other point whenever there are too many.

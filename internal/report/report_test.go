@@ -170,6 +170,12 @@ func TestFrames(t *testing.T) {
 	if !strings.Contains(text, "frame 2, number 8: not judged") || strings.Contains(text, "FAILED</title>") {
 		t.Errorf("a frame that was not judged is told as\n%s", text)
 	}
+	inner := status.Record{Handle: 2, State: status.FailedBefore, Reason: status.AHICV, Number: 9}
+	frame := judged(at, 1, "FAILED", good, 0x20006)
+	frame.Trailer.Add(inner)
+	if text := written(t, frame); !strings.Contains(text, "frame 1, number 7: good") || !strings.Contains(text, "frame 1, number 9: FAILED") {
+		t.Errorf("a good tunnel whose inside fails is told as\n%s", text)
+	}
 	if text := written(t, judged(time.Time{}, 1, "good", good, 2)); !strings.Contains(text, "Numbers 7 to 7, the capture has no times") {
 		t.Errorf("frames without times are told as\n%s", text)
 	}
