@@ -57,6 +57,8 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 
 // send sends events, earlier ones first; count 0 is no bound.
 func (s *Server) send(w http.ResponseWriter, r *http.Request, last, count uint64) {
+	ctx, cancel := s.listening(r)
+	defer cancel()
 	place, sent := s.config.Events.Place(last), uint64(0)
 	for ended := false; ; {
 		events, more := s.config.Events.After(place)
@@ -74,9 +76,7 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, last, count uint64
 		}
 		select {
 		case <-more:
-		case <-r.Context().Done():
-			return
-		case <-s.ending:
+		case <-ctx.Done():
 			ended = true
 		}
 	}

@@ -1,9 +1,11 @@
 package control
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"strings"
@@ -12,6 +14,7 @@ import (
 
 	"tapsec/control"
 	"tapsec/internal/event"
+	"tapsec/internal/lab/testkit"
 )
 
 func fail(l *event.Log, n int) {
@@ -143,6 +146,44 @@ func TestEventsRefused(t *testing.T) {
 	} {
 		if status, text := raw(t, path, "GET", url, ""); status != 400 || !strings.Contains(text, says) {
 			t.Errorf("%s: %d %s", url, status, text)
+		}
+	}
+}
+
+// A listener that leaves gives its place back, although no event comes and it has announced a body, or
+// another request has begun behind its own.
+func TestListenersThatLeave(t *testing.T) {
+	path := socket(t)
+	open(t, path, Config{Events: &event.Log{}})
+	for name, more := range map[string]string{"a body": "Content-Length: 5\r\n\r\n", "a chunk": "Transfer-Encoding: chunked\r\n\r\n5\r\n", "a request": "\r\nG"} {
+		for range maxFollowers {
+			conn, err := net.Dial("unix", path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(conn, "GET /events/stream HTTP/1.1\r\nHost: x\r\n"+more); err != nil {
+				t.Fatal(err)
+			}
+			if answer, err := bufio.NewReader(conn).ReadString('\n'); err != nil || !strings.Contains(answer, "200") {
+				t.Fatalf("%s: %q, %v", name, answer, err)
+			}
+			conn.Close()
+		}
+		for deadline := time.Now().Add(testkit.Patience); ; time.Sleep(10 * time.Millisecond) {
+			ctx, cancel := context.WithCancel(context.Background())
+			busy := false
+			time.AfterFunc(100*time.Millisecond, cancel)
+			for _, err := range dial(t, path).Follow(ctx, 0) {
+				var said *control.Error
+				busy = errors.As(err, &said) && said.Code == control.Busy
+			}
+			cancel()
+			if !busy {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("%s: those who left still follow", name)
+			}
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -14,19 +15,22 @@ import (
 // peers accepts connections, and finds out whose they are.
 type peers struct{ *net.UnixListener }
 
-// peer is a connection from a user. Its remote address, which tells nothing for a Unix
-// socket, is the user: so that passes through whatever wraps the connection.
+// peer is a connection from a client. Its remote address, which tells nothing for a Unix
+// socket, is the client: so that passes through whatever wraps the connection.
 type peer struct {
 	*net.UnixConn
-	uid user
+	of client
 }
 
-// user is a user's number as an address; -1 is unknown.
-type user int64
+// client is who is at the other end, as an address.
+type client struct {
+	uid int64 // the user's number; -1 is unknown
+	raw syscall.RawConn
+}
 
-func (user) Network() string        { return "unix" }
-func (user) String() string         { return "a user" }
-func (p peer) RemoteAddr() net.Addr { return p.uid }
+func (client) Network() string      { return "unix" }
+func (client) String() string       { return "a user" }
+func (p peer) RemoteAddr() net.Addr { return p.of }
 
 // Accept gives the next connection, a peer.
 func (p peers) Accept() (net.Conn, error) {
@@ -34,22 +38,33 @@ func (p peers) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return peer{conn, userOf(conn)}, nil
+	return peer{conn, clientOf(conn)}, nil
 }
 
-// userOf asks the kernel who made the connection (unix(7), SO_PEERCRED).
-func userOf(conn *net.UnixConn) user {
-	uid := user(-1)
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return uid
+// clientOf asks the kernel who made the connection (unix(7), SO_PEERCRED).
+func clientOf(conn *net.UnixConn) client {
+	c := client{uid: -1}
+	var err error
+	if c.raw, err = conn.SyscallConn(); err != nil {
+		return c
 	}
-	_ = raw.Control(func(fd uintptr) { // on an error the user stays unknown
+	_ = c.raw.Control(func(fd uintptr) { // on an error the user stays unknown
 		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			uid = user(cred.Uid)
+			c.uid = int64(cred.Uid)
 		}
 	})
-	return uid
+	return c
+}
+
+// hungUp reports whether the client has closed its side for writing, or all. net/http, which
+// ends a request then, does not notice behind bytes that nobody has read.
+func (c client) hungUp() bool {
+	p := []unix.PollFd{{Events: unix.POLLRDHUP}}
+	err := c.raw.Control(func(fd uintptr) {
+		p[0].Fd = int32(fd)
+		_, _ = unix.Poll(p, 0) // on an error nothing is known, until it is asked again
+	})
+	return err != nil || p[0].Revents != 0
 }
 
 type peerKey struct{}
@@ -62,7 +77,7 @@ func withPeer(ctx context.Context, conn net.Conn) context.Context {
 // out, unless it was changed or somebody handed them a connection.
 func onlyOwner(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if uid, known := r.Context().Value(peerKey{}).(user); known && (uid == 0 || uid == user(os.Geteuid())) {
+		if c, known := r.Context().Value(peerKey{}).(client); known && (c.uid == 0 || c.uid == int64(os.Geteuid())) {
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -43,17 +43,34 @@ func (s *Server) streams(name string, one Stream) http.HandlerFunc {
 		unbounded(w)
 		w.Header().Set("Content-Type", one.Type)
 		w.WriteHeader(http.StatusOK)
-		ctx, cancel := context.WithCancel(r.Context())
+		ctx, cancel := s.listening(r)
 		defer cancel()
-		go func() {
-			select {
-			case <-s.ending:
-				cancel()
-			case <-ctx.Done():
-			}
-		}()
 		_ = send(ctx, w, http.NewResponseController(w).Flush) // an error: the listener has left
 	}
+}
+
+// listening returns a context that ends when the listener has sent all that it will, has left, or the server
+// ends.
+func (s *Server) listening(r *http.Request) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(r.Context())
+	go func() {
+		defer cancel()
+		look := time.NewTicker(time.Second)
+		defer look.Stop()
+		for {
+			select {
+			case <-s.ending:
+				return
+			case <-ctx.Done():
+				return
+			case <-look.C:
+				if c, known := r.Context().Value(peerKey{}).(client); known && c.hungUp() {
+					return
+				}
+			}
+		}
+	}()
+	return ctx, cancel
 }
 
 // unbounded takes a connection's deadlines away: a listener that does not read waits alone.
