@@ -1,10 +1,12 @@
 // Package logging keeps a program's log from stopping the program: logging puts a line into a
 // bounded queue, and one goroutine writes. If nobody reads the log, or too slowly, the queue
-// fills up and lines are lost; the next line that gets through says how many, by reason.
+// fills up and lines are lost, as are those that cannot be written; the next line that gets
+// through says how many, by reason.
 package logging
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -25,6 +28,7 @@ const (
 	queueLen   = 4096            // lines
 	flushPause = time.Second / 2 // how long Close waits
 	lossPause  = time.Second     // between two lines about losses, while the queue is never empty
+	fullPause  = 5 * time.Millisecond
 )
 
 // Log is the queue and its writer.
@@ -51,7 +55,7 @@ type line struct {
 func New(w io.Writer, o Options) *Log {
 	l := &Log{lines: make(chan line, queueLen), ends: make(chan struct{}), ended: make(chan struct{}), lost: map[string]uint64{}}
 	l.close = sync.OnceFunc(func() { close(l.ends) })
-	l.root = o.handler(w)
+	l.root = o.handler(waiting{w})
 	go l.write()
 	return l
 }
@@ -92,9 +96,11 @@ func (l *Log) write() {
 	}
 }
 
-// one writes a line. If that fails there is nobody to tell.
+// one writes a line, or counts it: a full disk may have room again.
 func (l *Log) one(next line) {
-	_ = next.to.Handle(context.Background(), next.Record)
+	if next.to.Handle(context.Background(), next.Record) != nil {
+		l.lose(&next.Record)
+	}
 	if time.Since(l.said) >= lossPause {
 		l.tellLoss()
 	}
@@ -145,8 +151,28 @@ func (l *Log) tellLoss() {
 		by = append(by, slog.Uint64(of, lost[of]))
 	}
 	r.AddAttrs(slog.Uint64("lost", all), slog.Group("of", by...))
-	_ = l.root.Handle(context.Background(), r)
 	l.said = time.Now()
+	if l.root.Handle(context.Background(), r) == nil {
+		return
+	}
+	l.mu.Lock() // the next line says so
+	defer l.mu.Unlock()
+	for of, n := range lost {
+		l.lost[of] += n
+	}
+}
+
+// waiting writes all of a line to a pipe that is not to be waited for: whoever shares it may have made it so.
+type waiting struct{ io.Writer }
+
+func (w waiting) Write(line []byte) (written int, err error) {
+	for {
+		n, err := w.Writer.Write(line[written:])
+		if written += n; !errors.Is(err, syscall.EAGAIN) {
+			return written, err
+		}
+		time.Sleep(fullPause)
+	}
 }
 
 // handler is a logger's end of the queue.

@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,6 +100,74 @@ func TestUnread(t *testing.T) {
 			t.Errorf("%v and then %q; expected %d of each, replay ten times", got, last, each)
 		}
 	})
+}
+
+// disk is a writer that fails, and writes nothing, while it is full.
+type disk struct {
+	full atomic.Bool
+	bytes.Buffer
+}
+
+func (d *disk) Write(line []byte) (int, error) {
+	if d.full.Load() {
+		return 0, syscall.ENOSPC
+	}
+	return d.Buffer.Write(line)
+}
+
+// What a full disk did not take is told of once it has room (contract, What is logged).
+func TestFullDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &disk{}
+		d.full.Store(true)
+		l := New(d, Options{Format: JSON})
+		log := l.Logger()
+		for range 3 {
+			log.Warn("bad", "reason", "icv", "suppressed", uint64(9))
+			log.Info("hello")
+			time.Sleep(lossPause)
+		}
+		d.full.Store(false)
+		log.Info("last")
+		if !l.Close() {
+			t.Error("not all was written")
+		}
+		if text := d.String(); strings.Count(text, "\n") != 2 || !strings.Contains(text, `"last"`) || !strings.Contains(text, `"lost":33,"of":{"icv":30,"info":3}`) {
+			t.Error(text)
+		}
+	})
+}
+
+// A pipe that somebody else has made one not to be waited for gets each line whole.
+func TestPipeNotWaitedFor(t *testing.T) {
+	var ends [2]int
+	if err := errors.Join(syscall.Pipe2(ends[:], syscall.O_CLOEXEC|syscall.O_NONBLOCK), syscall.SetNonblock(ends[1], false)); err != nil {
+		t.Fatal(err)
+	}
+	in, out := os.NewFile(uintptr(ends[0]), "in"), os.NewFile(uintptr(ends[1]), "out")
+	defer in.Close()
+	if err := in.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	l := New(out, Options{Format: JSON})
+	if err := syscall.SetNonblock(ends[1], true); err != nil {
+		t.Fatal(err)
+	}
+	const lines = 100 // more than a pipe holds
+	for n := range lines {
+		l.Logger().Info("x", "n", n, "text", strings.Repeat("x", 3000))
+	}
+	reader := json.NewDecoder(in)
+	for n := range lines {
+		var line struct{ N int }
+		if err := reader.Decode(&line); err != nil || line.N != n {
+			t.Fatalf("line %d is %d, %v", n, line.N, err)
+		}
+	}
+	if !l.Close() {
+		t.Error("not all was written")
+	}
+	out.Close()
 }
 
 // A reader who never comes holds Close up for a moment, and nothing afterwards.
