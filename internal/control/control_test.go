@@ -234,6 +234,7 @@ func TestHostileRequests(t *testing.T) {
 		"address":          {"POST", "/delete", `{` + good + `, "src": "example.org"}`, 400, "example.org"},
 		"high in a delete": {"POST", "/delete", `{` + good + `, "high": 1}`, 400, `unknown field \"high\"`},
 		"unknown SA":       {"POST", "/delete", `{"protocol": "ah", "spi": "1", "dst": "", "src": ""}`, 404, "ah SPI 0x00000001: no such SA"},
+		"add null":         {"POST", "/add", `null`, 400, "/add: expected fields"},
 		"GET an action":    {"GET", "/update", ``, 405, "/update takes POST, not GET"},
 		"POST a document":  {"POST", "/moved", ``, 405, "/moved takes GET, not POST"},
 		"DELETE":           {"DELETE", "/", ``, 405, "takes GET"},

@@ -77,7 +77,9 @@ func (s *Server) add(r *http.Request) (any, error) {
 	c, err := configs.ParseRequest(body)
 	if mistakes := (configs.Errors)(nil); errors.As(err, &mistakes) {
 		first := mistakes[0]
-		err = fmt.Errorf("%s: %s", first.Field, first.Msg)
+		if err = errors.New(first.Msg); first.Field != "" {
+			err = fmt.Errorf("%s: %w", first.Field, err)
+		}
 		if len(mistakes) > 1 {
 			err = fmt.Errorf("%w (and %d more mistakes)", err, len(mistakes)-1)
 		}
@@ -195,8 +197,11 @@ func decode(r *http.Request, v any) error {
 	} else if err != nil {
 		return err
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("there is more after the object")
+	switch _, err := d.Token(); {
+	case errors.Is(err, io.EOF):
+		return nil
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return errors.New("the body ends before its length says")
 	}
-	return nil
+	return errors.New("there is more after the object")
 }
