@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -43,8 +42,9 @@ type Shadow struct {
 	now     map[sa.ID]*account
 	handles map[uint32]*account
 	all     []*account
-	waiting []waiting // oldest first
-	unsure  bool      // whether frames that come now are in the kernel's counters is unknown
+	names   map[string]bool // theirs
+	waiting []waiting       // oldest first
+	unsure  bool            // whether frames that come now are in the kernel's counters is unknown
 	began   time.Time
 	total   Frames
 }
@@ -65,12 +65,18 @@ func Open(name, namespace string, log *slog.Logger) (s *Shadow, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s = &Shadow{name: name, log: log, sad: pipeline.NewSAD(profile, 1), now: map[sa.ID]*account{}, handles: map[uint32]*account{}, began: time.Now()}
-	s.pipe = pipeline.New(s.sad, pipeline.Options{})
+	s = newShadow(name, profile, log)
 	if err := inside(namespace, s.open); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+func newShadow(name string, profile sa.Profile, log *slog.Logger) *Shadow {
+	s := &Shadow{name: name, log: log, sad: pipeline.NewSAD(profile, 1), now: map[sa.ID]*account{}, handles: map[uint32]*account{},
+		names: map[string]bool{}, began: time.Now()}
+	s.pipe = pipeline.New(s.sad, pipeline.Options{})
+	return s
 }
 
 func inside(namespace string, f func() error) error {
@@ -232,9 +238,7 @@ func (s *Shadow) Add(one *sa.SA) error {
 	if a.handle != 0 { // all SAs are being compared
 		return nil
 	}
-	one.Name = keys.Name(one, func(name string) bool {
-		return slices.ContainsFunc(s.all, func(a *account) bool { return a.Name == name })
-	})
+	one.Name = keys.Name(one, func(name string) bool { return s.names[name] })
 	handle, err := s.sad.Add(one)
 	if errors.Is(err, sa.ErrExists) { // the old one ended a moment ago
 		s.judge(time.Now())
@@ -246,7 +250,7 @@ func (s *Shadow) Add(one *sa.SA) error {
 	}
 	a.handle, a.added = handle, time.Now()
 	s.handles[handle] = a
-	s.all = append(s.all, a)
+	s.all, s.names[one.Name] = append(s.all, a), true
 	return nil
 }
 
