@@ -8,7 +8,9 @@ package confine
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -48,10 +50,16 @@ func Apply(p Plan) error {
 	)
 }
 
-// spare is an error if too few descriptors are left for Apply. The library that reaches all threads of a
-// program with C kills the process if it cannot read /proc.
+// spare is an error if too few descriptors are left for Apply, or /proc does not show this process. The
+// library that reaches all threads of a program with C kills the process if it cannot read there which those
+// are, and waits forever for another process's.
 func spare() error {
-	const wanted = 8
+	const wanted, mount = 8, "mount -t proc proc /proc"
+	if self, err := os.Readlink("/proc/self"); err != nil {
+		return fmt.Errorf("there is no /proc: %s (%w)", mount, err)
+	} else if self != strconv.Itoa(os.Getpid()) {
+		return fmt.Errorf("/proc is that of another PID namespace: %s", mount)
+	}
 	var held []int
 	defer func() {
 		for _, fd := range held {

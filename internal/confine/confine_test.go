@@ -49,13 +49,23 @@ func TestConfined(t *testing.T) {
 	}
 }
 
-// TestPoor: where descriptors are short the program goes on as it is, and is not
+// TestPoor: where descriptors are short, or /proc does not show it, the program goes on as it is, and is not
 // killed by whoever lacks one.
 func TestPoor(t *testing.T) {
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), "CONFINE_TEST=poor")
-	if out, err := cmd.CombinedOutput(); err != nil || !strings.HasSuffix(string(out), "goes on\n") {
-		t.Errorf("%v: %s", err, out)
+	for _, what := range []string{"poor", "no proc"} {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), "CONFINE_TEST="+what)
+		if what == "no proc" {
+			cmd.SysProcAttr = userNamespace()
+			cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWNS | unix.CLONE_NEWPID
+		}
+		out, err := cmd.CombinedOutput()
+		if errors.Is(err, unix.EPERM) {
+			rig.Missing(t, fmt.Sprintf("needs namespaces: %v", err))
+		}
+		if err != nil || !strings.HasSuffix(string(out), "goes on\n") {
+			t.Errorf("%s: %v: %s", what, err, out)
+		}
 	}
 }
 

@@ -24,6 +24,8 @@ func TestMain(m *testing.M) {
 		program(os.Args[1])
 	case "poor":
 		poor()
+	case "no proc":
+		noProc()
 	case "secret":
 		secret(os.Args[1])
 	default:
@@ -77,6 +79,18 @@ func poor() {
 		if err := Apply(Plan{}); err == nil {
 			fail(fmt.Errorf("confined with %d descriptors", free))
 		}
+	}
+	fmt.Println("goes on")
+}
+
+// noProc tries to confine itself where /proc is not that of its processes, or is not there.
+func noProc() {
+	if err := Apply(Plan{}); err == nil {
+		fail(errors.New("confined with another PID namespace's /proc"))
+	}
+	fail(errors.Join(unix.Mount("none", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("none", "/proc", "tmpfs", 0, "")))
+	if err := Apply(Plan{}); err == nil {
+		fail(errors.New("confined without /proc"))
 	}
 	fmt.Println("goes on")
 }
