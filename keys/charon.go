@@ -3,10 +3,12 @@ package keys
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"tapsec/sa"
 )
@@ -18,7 +20,7 @@ var (
 	charonStart  = regexp.MustCompile(`(?m)(?:^|\s)\d{2,}\[(?:CFG|CHD|DMN|ENC|IKE|JOB|KNL|LIB|NET)\d?\] `)
 	charonLine   = regexp.MustCompile(`(?:^|\s)(\d{2,})\[([A-Z]{3})\d?\] (?:<[^>]*> )?(.*)`)
 	charonKey    = regexp.MustCompile(`^((?:encryption|integrity) (?:initiator|responder)) key => (\d+) bytes`)
-	charonDump   = regexp.MustCompile(`^ +\d+: ((?:[0-9A-F]{2}(?: |$))+)`)
+	charonDump   = regexp.MustCompile(`^ +(\d+): ((?:[0-9A-F]{2}(?: |$))+)`)
 	charonUsing  = regexp.MustCompile(`^ +using (\S+) for (encryption|integrity)`)
 	charonAdding = regexp.MustCompile(`^(?:adding|registering) (inbound|outbound) (ESP|AH) SA`)
 	charonSPI    = regexp.MustCompile(`^ +SPI 0x([0-9a-f]+), src (\S+) dst (\S+)`)
@@ -30,16 +32,19 @@ var (
 	charonSent   = regexp.MustCompile(`^sending packet: from (\S+)\[\d+\] to (\S+)\[\d+\]`)
 )
 
-// charon is the log of strongSwan's daemon while it is read. Its workers' lines are interleaved;
-// each worker handles one IKE message at a time.
+// charon is the log of strongSwan's daemon while it is read, or that of several: what stands before
+// a worker's number, except for the time, tells them apart. The workers' lines are interleaved; each
+// worker handles one IKE message at a time.
 type charon struct {
-	workers map[string]*worker
+	workers map[string]*worker     // by daemon and number
 	open    map[message]*agreement // exchanges that follow-up key exchanges continue
 	nat     map[[2]netip.Addr]bool // addresses between which UDP encapsulation is in force
 	seen    map[sa.ID]bool
 	spis    map[string]int    // places in found, the latest of each SPI
-	pairs   map[string][2]int // places of a CHILD_SA's two SAs
+	pairs   map[string][2]int // places of a CHILD_SA's two SAs, by daemon and name
 	found   []parsed
+	from    []string // whose log has them, place by place
+	daemon  string   // that of the present line
 }
 
 // message identifies a message of an exchange.
@@ -83,16 +88,19 @@ type worker struct {
 //  6. If further key exchanges follow (RFC 9370), the last of them makes the SAs,
 //     perhaps by another worker, which takes over what was agreed.
 func parseCharon(text string) *found {
-	c := charon{map[string]*worker{}, map[message]*agreement{}, map[[2]netip.Addr]bool{}, map[sa.ID]bool{}, map[string]int{}, map[string][2]int{}, nil}
+	c := charon{map[string]*worker{}, map[message]*agreement{}, map[[2]netip.Addr]bool{}, map[sa.ID]bool{}, map[string]int{}, map[string][2]int{}, nil, nil, ""}
 	for i, line := range strings.Split(text, "\n") {
-		m := charonLine.FindStringSubmatch(strings.TrimRight(line, " \t"))
-		if m == nil {
+		line = strings.TrimRight(line, " \t")
+		at := charonLine.FindStringSubmatchIndex(line)
+		if at == nil {
 			continue
 		}
-		w := c.workers[m[1]]
+		m := []string{"", line[at[2]:at[3]], line[at[4]:at[5]], line[at[6]:at[7]]}
+		c.daemon = daemon(line[:at[2]])
+		w := c.workers[c.daemon+m[1]]
 		if w == nil {
 			w = &worker{agreement: &agreement{mode: sa.Tunnel}}
-			c.workers[m[1]] = w
+			c.workers[c.daemon+m[1]] = w
 		}
 		switch m[2] {
 		case "ENC":
@@ -102,9 +110,12 @@ func parseCharon(text string) *found {
 			c.pair(m[3])
 		case "DMN":
 			if charonBegins.MatchString(m[3]) {
-				for i := range c.found {
-					c.end(i)
+				for i, from := range c.from {
+					if from == c.daemon {
+						c.end(i)
+					}
 				}
+				maps.DeleteFunc(c.workers, func(name string, _ *worker) bool { return strings.TrimRight(name, "0123456789") == c.daemon })
 			}
 		case "NET":
 			c.sent(w, m[3])
@@ -115,13 +126,27 @@ func parseCharon(text string) *found {
 	return &found{all: c.found}
 }
 
+// daemon is what tells daemons apart of what stands before a worker's number: a host, a process, a
+// container, but no time, whose words have no letter, begin with a digit or name a day, month or zone.
+func daemon(prefix string) string {
+	var b strings.Builder
+	for _, word := range strings.Fields(prefix) {
+		if (word[0] < '0' || word[0] > '9') && strings.ContainsFunc(word, unicode.IsLetter) && !calendar.MatchString(word) {
+			b.WriteString(word + " ")
+		}
+	}
+	return b.String()
+}
+
+var calendar = regexp.MustCompile(`^(?:Sun|Mon|Tue|Wed|Thu|Fri|Sat|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec),?$|^(?:[AP]M|UTC|GMT|[A-Z]{1,3}T)$`)
+
 // pair notes which SAs a CHILD_SA has.
 func (c *charon) pair(text string) {
 	if m := charonMade.FindStringSubmatch(text); m != nil {
 		in, known := c.spis[m[2]]
 		out, both := c.spis[m[3]]
 		if known && both {
-			c.pairs[m[1]] = [2]int{in, out}
+			c.pairs[c.daemon+m[1]] = [2]int{in, out}
 		}
 	}
 }
@@ -198,7 +223,7 @@ func (c *charon) sent(w *worker, text string) {
 // child reads a line about a CHILD_SA.
 func (c *charon) child(w *worker, text string, line int) {
 	if m := charonDump.FindStringSubmatch(text); m != nil && w.left > 0 {
-		w.bytes(strings.Fields(m[1]))
+		w.bytes(m[1], strings.Fields(m[2]))
 		return
 	}
 	w.cut = w.cut || w.left > 0
@@ -215,10 +240,10 @@ func (c *charon) child(w *worker, text string, line int) {
 		c.add(w, m, line)
 		w.adding[0] = ""
 	} else if m := charonGone.FindStringSubmatch(text); m != nil {
-		if pair, known := c.pairs[m[1]]; known {
+		if pair, known := c.pairs[c.daemon+m[1]]; known {
 			c.end(pair[:]...)
 		}
-		delete(c.pairs, m[1])
+		delete(c.pairs, c.daemon+m[1])
 	}
 }
 
@@ -229,8 +254,9 @@ func put[V any](m *map[string]V, key string, value V) {
 	(*m)[key] = value
 }
 
-// bytes takes a line of a dump, which ends with the bytes as characters.
-func (w *worker) bytes(words []string) {
+// bytes takes a line of a dump: where it goes on, and bytes, at the end also as characters.
+func (w *worker) bytes(at string, words []string) {
+	w.cut = w.cut || at != strconv.Itoa(len(w.keys[w.dump]))
 	for _, word := range words[:min(len(words), w.left)] {
 		b, _ := strconv.ParseUint(word, 16, 8)
 		w.keys[w.dump] = append(w.keys[w.dump], byte(b))
@@ -256,7 +282,7 @@ func (c *charon) add(w *worker, m []string, line int) {
 		p.err = w.algorithms(p.SA)
 	}
 	w.made = append(w.made, p.SA)
-	c.found = append(c.found, p)
+	c.found, c.from = append(c.found, p), append(c.from, c.daemon)
 }
 
 // algorithms gives an SA its suite and keys. What an exchange's initiator sends is protected by

@@ -1,6 +1,9 @@
 package keys
 
 import (
+	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -115,4 +118,48 @@ func TestCharonKeptBack(t *testing.T) {
 			t.Errorf("without %q: %v %v, want %q", mark, notes, err, want)
 		}
 	}
+}
+
+// The logs of two daemons in one file, line by line as docker compose and journalctl --merge show
+// them: workers of one number are not taken for one.
+func TestCharonInterleaved(t *testing.T) {
+	read := func(file string) []string {
+		return strings.Split(strings.TrimSpace(string(must(os.ReadFile("testdata/"+file)))), "\n")
+	}
+	for _, prefixes := range [][2]string{
+		{"moon-1  | ", "sun-1   | "},
+		{"Nov 28 12:00:%02d moon charon: ", "Nov 28 12:00:%02d sun charon: "},
+		{"2026-11-28T12:00:%02d.1+01:00 gw charon[411]: ", "2026-11-28T12:00:%02d.1+01:00 gw charon[87]: "},
+	} {
+		var text strings.Builder
+		a, b := read("charon-netlink-a.log"), read("charon-netlink-b.log")
+		for i := range max(len(a), len(b)) {
+			for side, lines := range [][]string{a, b} {
+				if prefix := prefixes[side]; i < len(lines) && strings.Contains(prefix, "%") {
+					fmt.Fprintf(&text, prefix, i%60)
+					fmt.Fprintln(&text, lines[i])
+				} else if i < len(lines) {
+					fmt.Fprintln(&text, prefix+lines[i])
+				}
+			}
+		}
+		keys := func(log string) string {
+			var all []string
+			for _, s := range must(Read("log", []byte(log))).All {
+				all = append(all, fmt.Sprintf("%s %x %x", describe(s), s.EncryptionKey.Bytes(), s.IntegrityKey.Bytes()))
+			}
+			slices.Sort(all)
+			return strings.Join(all, "\n")
+		}
+		if got, want := keys(text.String()), keys(strings.Join(a, "\n")); got != want || want == "" {
+			t.Errorf("%q:\n%s\nwant\n%s", prefixes, got, want)
+		}
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }

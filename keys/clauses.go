@@ -8,7 +8,7 @@ import (
 // clauses are the first words of clauses; those of the last line are ignored.
 var clauses = []string{"src", "dst", "proto", "spi", "mode", "aead", "enc", "auth", "auth-trunc", "encap", "sel",
 	"replay-window", "replay-seq", "replay-seq-hi", "replay-oseq", "replay-oseq-hi", "flag",
-	"comp", "reqid", "seq", "mark", "limit", "coa", "ctx", "extra-flag", "output-mark", "if_id", "offload", "tfcpad", "dir"}
+	"comp", "reqid", "seq", "mark", "limit", "coa", "ctx", "extra-flag", "output-mark", "if_id", "offload", "tfcpad", "dir", "pcpu-num"}
 
 // inner are words that also occur inside some clauses.
 var inner = map[string][]string{"sel": {"src", "dst", "proto"}, "offload": {"dir"}}

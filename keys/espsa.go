@@ -169,7 +169,7 @@ func tableSuite(cipher, integrity string, keyLen int) (string, error) {
 		return "", err
 	}
 	if word == "" {
-		return "", fmt.Errorf("the algorithm %s is not supported", sa.Quote(cipher))
+		return "", unsupported(cipher, tableCiphers())
 	}
 	if integrity == "NULL" {
 		return word, nil
@@ -180,6 +180,14 @@ func tableSuite(cipher, integrity string, keyLen int) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("the authentication %s cannot be checked", sa.Quote(integrity))
+}
+
+// tableCiphers are the names of ciphers in the table.
+func tableCiphers() (names []string) {
+	for _, c := range ciphers {
+		names = append(names, strings.ReplaceAll(c.espTable, "{i}", "16"))
+	}
+	return names
 }
 
 // WriteESPSA prints Wireshark's table esp_sa, keys included. Version 4.0 reads it; SAs with ESN

@@ -41,6 +41,8 @@ func TestTextsTravel(t *testing.T) {
 			"with blanks at the ends": func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("\n"), []byte(" \t\n")) },
 			"without":                 func(b []byte) []byte { return regexp.MustCompile(`(?m)[ \t]+$`).ReplaceAll(b, nil) },
 			"from a web page":         func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("  "), []byte("\u00a0 ")) },
+			"from another page":       func(b []byte) []byte { return bytes.ReplaceAll(b, []byte("  "), []byte("\u2003\u202f")) },
+			"with hidden characters":  func(b []byte) []byte { return bytes.ReplaceAll(b, []byte(" "), []byte(" \u200b")) },
 			"in colours":              func(b []byte) []byte { return prefixed(b, "\x1b[01;31m\x1b[K") },
 			"of a terminal":           func(b []byte) []byte { return append([]byte("\x1b]0;root@gw: ~\a\x1b[?2004l"), b...) },
 		} {

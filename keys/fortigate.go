@@ -1,6 +1,8 @@
 package keys
 
 import (
+	"cmp"
+	"fmt"
 	"net/netip"
 	"regexp"
 	"strconv"
@@ -17,8 +19,8 @@ var (
 	fortiProxy  = regexp.MustCompile(`\bproxyid=(.*)`)
 	fortiWindow = regexp.MustCompile(`\breplaywin=(\d+)`)
 	fortiNumber = regexp.MustCompile(`\bseqno=([0-9a-f]+) esn=(\d) replaywin_lastseq=([0-9a-f]+)`)
-	fortiCipher = regexp.MustCompile(`\b(dec|enc): spi=([0-9a-f]{8}) esp=(\S+) key=\d+ ?([0-9a-f]*)`)
-	fortiAuth   = regexp.MustCompile(`\bah=(\S+) key=\d+ ?([0-9a-f]*)`)
+	fortiCipher = regexp.MustCompile(`\b(dec|enc): spi=([0-9a-f]{8}) esp=(\S+) key=(\d+) ?([0-9a-f]*)`)
+	fortiAuth   = regexp.MustCompile(`\bah=(\S+) key=(\d+) ?([0-9a-f]*)`)
 )
 
 // fortiNames maps FortiGate's names to those of setkeyNames.
@@ -69,7 +71,7 @@ func parseFortiGate(text string) *found {
 			r.begin(m, i+1)
 		}
 		if m := fortiAuth.FindStringSubmatch(line); m != nil && r.cur != nil {
-			r.cur.key(false, fortiName(m[1]), m[2])
+			r.key(false, m[1:])
 		}
 	}
 	r.end()
@@ -106,8 +108,17 @@ func (r *forti) begin(m []string, line int) {
 	if k.Dst.IsValid() {
 		k.Direction = direction
 	}
-	k.key(true, fortiName(m[3]), m[4])
 	r.cur = k
+	r.key(true, m[3:])
+}
+
+// key takes an algorithm with the number of bytes of its key, and the key.
+func (r *forti) key(cipher bool, m []string) {
+	if bytes, _ := strconv.Atoi(m[1]); len(m[2]) != 2*bytes {
+		r.cur.err = cmp.Or(r.cur.err, fmt.Errorf("expected a key of %s bytes, found %d hexadecimal digits; "+
+			"if its line was broken in two, make it one again", m[1], len(m[2])))
+	}
+	r.cur.key(cipher, fortiName(m[0]), m[2])
 }
 
 func (r *forti) end() {

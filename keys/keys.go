@@ -1,7 +1,7 @@
 // Package keys reads security associations from the texts of other tools, and
 // writes them for other tools: the output of `ip xfrm state` and the commands
 // that make such states, Wireshark's table esp_sa, and (read only) the log of
-// strongSwan's charon, the output of setkey -D, and FortiGate's.
+// strongSwan's charon, the output of setkey -D and commands for setkey, and FortiGate's output.
 //
 // What tapsec does not have (IPComp, BEET, unknown algorithms) is skipped with a note, and notes
 // say what of an SA cannot be taken over. No error and no note holds a key; only the functions
@@ -29,7 +29,7 @@ const (
 	XFRM             // output of `ip xfrm state` or `ip xfrm monitor`, or commands `ip xfrm state add`
 	ESPSA            // Wireshark's table of ESP SAs, esp_sa in a profile
 	Charon           // log of strongSwan's charon that shows keys (chd = 4)
-	Setkey           // output of `setkey -D`
+	Setkey           // output of `setkey -D`, or commands for setkey
 	FortiGate        // output of FortiGate's `diagnose vpn tunnel list`
 	YAML             // tapsec's own configuration; package configs reads it
 )
@@ -41,7 +41,7 @@ var (
 	xfrmStart = regexp.MustCompile(`(?m)^\s*(?:\[[\d:.T-]+\] )?(?:(?:Updated|Deleted|Expired) )?src \S+ dst \S+\s*\\?|` +
 		`^[^#\n]*\bip\b[^#\n]*\sx(?:f|fr|frm)?\s+(?:s|st|sta|stat|state|sa)\s+(?:a|ad|add|u|up|upd|upda|updat|update)\s|^[^#\n]*\bxfrm state (?:add|update)\s`)
 	espSAStart     = regexp.MustCompile(`(?m)^\s*"(?:IPv[46]|Any)"\s*,`)
-	setkeyStart    = regexp.MustCompile(`(?m)^\s+(?:esp|ah|esp-udp|ipcomp) mode=\w+ spi=\d+\(0x[0-9a-f]+\)`)
+	setkeyStart    = regexp.MustCompile(`(?m)^\s+(?:esp|ah|esp-udp|ipcomp) mode=\w+ spi=\d+\(0x[0-9a-f]+\)|` + setkeyAdd.String())
 	fortiGateStart = regexp.MustCompile(`(?m)(?:^|\s)(?:dec|enc): spi=[0-9a-f]{8} esp=`)
 	yamlStart      = regexp.MustCompile(`(?m)^["']?[a-z_]+["']?\s*:|^\s*\{|^---`)
 )
@@ -57,7 +57,7 @@ var starts = []struct {
 	{Charon, charonStart, []string{"[CFG", "[CHD", "[DMN", "[ENC", "[IKE", "[JOB", "[KNL", "[LIB", "[NET"}},
 	{XFRM, xfrmStart, []string{"src ", "xfrm state", " xf", "\txf", "\nxf", "\fxf", "x ", "x\t", "x\n", "x\f"}},
 	{ESPSA, espSAStart, []string{`"IPv`, `"Any"`}},
-	{Setkey, setkeyStart, []string{" mode="}},
+	{Setkey, setkeyStart, []string{" mode=", "add ", "add\t", "update"}},
 	{FortiGate, fortiGateStart, []string{"c: spi="}},
 	{Unknown, pskStart, []string{"PSK"}},
 	{YAML, yamlStart, []string{":", "{", "---"}},
@@ -83,7 +83,7 @@ func Read(name string, data []byte) (*SAs, error) {
 	if parse == nil {
 		return nil, fmt.Errorf("%s: %w, %s", name, ErrFormat, instead(form, data))
 	}
-	l := list{names: map[string]bool{}, ids: map[sa.ID]int{}, ended: map[string]bool{}, born: map[string]time.Time{}, lost: map[string][]string{}}
+	l := list{names: map[string]bool{}, ids: map[sa.ID]int{}, ended: map[string]bool{}, born: map[string]time.Time{}, lost: map[string][]string{}, open: map[string][]string{}}
 	f := parse(plainText(data))
 	l.Notes = f.notes
 	for _, p := range f.all {
@@ -119,6 +119,14 @@ type parsed struct {
 	expires  bool      // a lifetime of it is over, the hard one if it has ended
 	at       time.Time // when that was; zero if the text has no times
 	lost     []string  // what cannot be taken over of it
+	doubts   []string  // what the text leaves open, and how it is taken
+}
+
+// cut says that a text ended in an SA's key, if it did.
+func (p *parsed) cut(ended bool) {
+	if ended {
+		p.doubts = append(p.doubts, "the text ends in the key, which may be cut short")
+	}
 }
 
 func newSA() *sa.SA { return &sa.SA{PadCheck: true, Offload: sa.Preferred, Window: sa.DefaultWindow} }
@@ -133,11 +141,13 @@ type said struct {
 type list struct {
 	SAs
 	lines []said
+	at    []int // lines of All
 	names map[string]bool
 	ids   map[sa.ID]int // places in All
 	ended map[string]bool
 	born  map[string]time.Time // if the text has times
 	lost  map[string][]string  // names by what cannot be taken over
+	open  map[string][]string  // names by what the text leaves open
 }
 
 func (l *list) add(p parsed) {
@@ -149,7 +159,7 @@ func (l *list) add(p parsed) {
 	err := p.mistake()
 	replaces := there && (p.updates || l.ended[l.All[at].Name])
 	if err == nil && there && !replaces {
-		err = errors.New("an SA with the same protocol, SPI and addresses came before it")
+		err = fmt.Errorf("that of line %d has the same protocol, SPI and addresses%s", l.at[at], otherKeys(l.All[at], p.SA))
 		l.Former = append(l.Former, Former{SA: p.SA})
 	}
 	if p.Name = l.name(p.SA); replaces {
@@ -161,11 +171,20 @@ func (l *list) add(p parsed) {
 	}
 	if replaces {
 		l.succeed(at, p)
+		l.at[at] = p.line
 	} else {
 		l.ids[p.ID()], l.names[p.Name] = len(l.All), true
-		l.All = append(l.All, p.SA)
+		l.All, l.at = append(l.All, p.SA), append(l.at, p.line)
 	}
 	l.remember(p)
+}
+
+// otherKeys says of two SAs with one identity if they are not the same.
+func otherKeys(a, b *sa.SA) string {
+	if a.EncryptionKey.Equal(b.EncryptionKey) && a.IntegrityKey.Equal(b.IntegrityKey) {
+		return ""
+	}
+	return ", but other keys"
 }
 
 // mistake is the reason for leaving an SA out, nil where it can be held.
@@ -200,6 +219,9 @@ func (l *list) remember(p parsed) {
 	for _, what := range slices.Compact(slices.Sorted(slices.Values(p.lost))) {
 		l.lost[what] = append(l.lost[what], p.Name)
 	}
+	for _, what := range slices.Compact(slices.Sorted(slices.Values(p.doubts))) {
+		l.open[what] = append(l.open[what], p.Name)
+	}
 }
 
 func (l *list) end(name string, p parsed) {
@@ -224,7 +246,8 @@ func (l *list) finish(form Format) *SAs {
 	for _, note := range l.lines {
 		l.Notes = append(l.Notes, note.text)
 	}
-	l.Notes = append(l.Notes, leftOut(l.lost)...)
+	l.Notes = append(l.Notes, ofSAs(" cannot be held and is left out", l.lost)...)
+	l.Notes = append(l.Notes, ofSAs("", l.open)...)
 	if len(l.All) == 0 && len(l.lines) == 0 && form == XFRM {
 		l.Notes = append(l.Notes, "ip xfrm state shows SAs to root alone")
 	}

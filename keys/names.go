@@ -65,7 +65,18 @@ func linuxCipher(name string, keyLen, icvBits int) (string, error) {
 			return c.keyword(keyLen, icvBits)
 		}
 	}
-	return "", fmt.Errorf("the algorithm %s is not supported", sa.Quote(name))
+	var known []string
+	for _, c := range ciphers {
+		known = append(known, c.linux)
+	}
+	return "", unsupported(name, known)
+}
+
+// unsupported says that an algorithm is none of those that are known, in the words of its tool.
+func unsupported(name string, known []string) error {
+	known = slices.DeleteFunc(known, func(k string) bool { return k == "" })
+	slices.Sort(known)
+	return fmt.Errorf("the algorithm %s is not supported, only %s", sa.Quote(name), strings.Join(slices.Compact(known), ", "))
 }
 
 // linuxIntegrity gives the keyword for Linux's name of an integrity algorithm; with icvBits 0
@@ -82,7 +93,17 @@ func linuxIntegrity(name string, icvBits int) (string, error) {
 			return i.word, nil
 		}
 	}
-	return "", fmt.Errorf("the algorithm %s with an ICV of %d bits is not supported", sa.Quote(name), icvBits)
+	var known, bits []string
+	for _, i := range integrities {
+		known = append(known, i.linux)
+		if i.linux == name {
+			bits = append(bits, strconv.Itoa(i.bits))
+		}
+	}
+	if len(bits) == 0 {
+		return "", unsupported(name, known)
+	}
+	return "", fmt.Errorf("the algorithm %s with an ICV of %d bits is not supported, only with %s", sa.Quote(name), icvBits, strings.Join(bits, " or "))
 }
 
 // keyword is that of a cipher with a key of some bytes, salt included, and an ICV of

@@ -92,11 +92,11 @@ func protocol(name string) (uint8, error) {
 	return 0, fmt.Errorf("expected a protocol of /etc/protocols, found %s", sa.Quote(name))
 }
 
-// leftOut notes what SAs lose when they are taken over, a line for each kind.
-func leftOut(lost map[string][]string) []string {
+// ofSAs are notes on SAs, a line for each thing that is to be said of some.
+func ofSAs(verb string, names map[string][]string) []string {
 	var notes []string
-	for what, names := range lost {
-		notes = append(notes, fmt.Sprintf("%s cannot be held and is left out: %s", what, Names(names)))
+	for what, of := range names {
+		notes = append(notes, fmt.Sprintf("%s%s: %s", what, verb, Names(of)))
 	}
 	slices.Sort(notes)
 	return notes

@@ -1,9 +1,9 @@
 package keys
 
 import (
+	"cmp"
 	"errors"
-	"fmt"
-	"net/netip"
+	"maps"
 	"regexp"
 	"slices"
 	"strconv"
@@ -12,14 +12,18 @@ import (
 	"tapsec/sa"
 )
 
-// The lines of `setkey -D` (ipsec-tools, and the BSDs): two addresses, perhaps with ports, then
-// the SA's properties, indented.
+// The lines of `setkey -D` (ipsec-tools, and the BSDs): two addresses, with the ports of an SA in
+// UDP, then the SA's properties, indented. A key that was too long for a line goes on in the next.
 var (
-	setkeyEnds = regexp.MustCompile(`^\s*([0-9a-fA-F.:]+)(?:%\w+)?(?:\[\d+\])? ([0-9a-fA-F.:]+)(?:%\w+)?(?:\[\d+\])?\s*$`)
+	setkeyEnds = regexp.MustCompile(`^\s*([0-9a-fA-F.:]+)(?:%\w+)?(?:\[(\d+)\])? ([0-9a-fA-F.:]+)(?:%\w+)?(?:\[(\d+)\])?\s*$`)
 	setkeySA   = regexp.MustCompile(`^\s+(esp|ah|esp-udp|ipcomp) mode=(\w+) spi=\d+\(0x([0-9a-f]+)\)`)
 	setkeyKey  = regexp.MustCompile(`^\s+([EA]): (\S+)\s*((?:[0-9a-f]{2,8}\s*)*)$`)
-	setkeyRest = regexp.MustCompile(`^\s+seq=\S+ replay=(\d+) .*\bstate=(\w+)`)
+	setkeyMore = regexp.MustCompile(`^\s*[0-9a-f]+(?:\s+[0-9a-f]+)*\s*$`)
+	setkeyRest = regexp.MustCompile(`^\s+seq=\S+ replay=(\d+) flags=0x([0-9a-f]+) state=(\w+)`)
 )
+
+// freeBSDESN is SADB_X_SAFLAGS_ESN, which other systems' flags do not have.
+const freeBSDESN = 0x400
 
 // setkeyNames are the keywords of the algorithms; {k} as in ciphers.
 var setkeyNames = map[string]string{
@@ -30,36 +34,59 @@ var setkeyNames = map[string]string{
 	"aes128-gmac": "aes128gmac", "aes192-gmac": "aes192gmac", "aes256-gmac": "aes256gmac",
 }
 
-// parseSetkey reads the output of setkey -D, which lists the newest first. Its seq is not a
-// sequence number, and its replay window counts bytes, of eight packets each.
+// parseSetkey reads the output of setkey -D, which lists the newest first, and commands for
+// setkey, which are in order. The seq of the output is not a sequence number, and its replay
+// window counts bytes, of eight packets each.
 func parseSetkey(text string) *found {
-	f := &found{}
-	var src, dst netip.Addr
-	var cur *keyed
-	end := func() {
-		if cur != nil {
-			f.all = append(f.all, cur.finish())
+	r := setkeyReader{}
+	lines := strings.Split(text, "\n")
+	for i := 0; i < len(lines); i++ {
+		if setkeyAdd.MatchString(lines[i]) {
+			r.end()
+			i = r.commands(lines, i)
+			continue
 		}
-		cur = nil
-	}
-	for i, line := range strings.Split(text, "\n") {
-		if m := setkeyEnds.FindStringSubmatch(line); m != nil {
-			end()
-			src, dst = address(m[1]), address(m[2])
-		} else if m := setkeySA.FindStringSubmatch(line); m != nil {
-			end()
-			cur = &keyed{parsed: parsed{SA: newSA(), line: i + 1}}
-			cur.Src, cur.Dst = src, dst
-			cur.header(m)
-		} else if m := setkeyKey.FindStringSubmatch(line); m != nil && cur != nil {
-			cur.key(m[1] == "E", m[2], strings.Join(strings.Fields(m[3]), ""))
-		} else if m := setkeyRest.FindStringSubmatch(line); m != nil && cur != nil {
-			cur.rest(m)
+		line, number := lines[i], i+1
+		for setkeyKey.MatchString(line) && i+1 < len(lines) && setkeyMore.MatchString(lines[i+1]) {
+			i++
+			line += " " + lines[i]
 		}
+		r.line(line, number, i == len(lines)-1)
 	}
-	end()
-	slices.Reverse(f.all)
-	return f
+	r.end()
+	slices.Reverse(r.listed)
+	return &found{all: append(r.listed, r.added...)}
+}
+
+// setkeyReader is a text while it is read.
+type setkeyReader struct {
+	listed, added []parsed
+	ends          []string // addresses and ports of the present SA, as setkeyEnds has them
+	cur           *keyed
+}
+
+// line reads a line of setkey -D; last if nothing ends it.
+func (r *setkeyReader) line(line string, number int, last bool) {
+	if m := setkeyEnds.FindStringSubmatch(line); m != nil {
+		r.end()
+		r.ends = m[1:]
+	} else if m := setkeySA.FindStringSubmatch(line); m != nil {
+		r.end()
+		spi, _ := strconv.ParseUint(m[3], 16, 32)
+		r.cur = newKeyed(number, uint32(spi), m[1], m[2], r.ends)
+	} else if m := setkeyKey.FindStringSubmatch(line); m != nil && r.cur != nil {
+		r.cur.key(m[1] == "E", m[2], strings.Join(strings.Fields(m[3]), ""))
+		r.cur.cut(last)
+	} else if m := setkeyRest.FindStringSubmatch(line); m != nil && r.cur != nil {
+		r.cur.rest(m)
+	}
+}
+
+func (r *setkeyReader) end() {
+	if r.cur != nil {
+		r.listed = append(r.listed, r.cur.finish())
+	}
+	r.cur = nil
 }
 
 // keyed is an SA whose cipher and integrity algorithm are on separate lines.
@@ -67,20 +94,35 @@ type keyed struct {
 	parsed
 	cipher, integrity string // keywords
 	larval            bool
+	setkey            bool // its ICV of HMAC-SHA-256 may be Linux's
 }
 
-func (k *keyed) header(m []string) {
-	k.err = k.Protocol.UnmarshalText([]byte(strings.TrimSuffix(m[1], "-udp")))
-	if m[1] == "esp-udp" {
-		k.Encap, k.Src = true, netip.Addr{} // a NAT may change it
-	}
-	spi, _ := strconv.ParseUint(m[3], 16, 32)
-	k.SPI = uint32(spi)
-	if m[2] == "any" {
+// newKeyed begins an SA in setkey's words. The ends are source, port, destination, port; without
+// them it is to any address.
+func newKeyed(line int, spi uint32, proto, mode string, ends []string) *keyed {
+	k := &keyed{parsed: parsed{SA: newSA(), line: line}, setkey: true}
+	k.SPI = spi
+	k.err = k.Protocol.UnmarshalText([]byte(strings.TrimSuffix(proto, "-udp")))
+	if mode == "any" {
 		k.Mode = sa.Auto
-	} else if err := k.Mode.UnmarshalText([]byte(m[2])); err != nil && k.err == nil {
+	} else if err := k.Mode.UnmarshalText([]byte(mode)); err != nil && k.err == nil {
 		k.err = err
 	}
+	if len(ends) == 4 {
+		k.Src, k.Dst = address(ends[0]), address(ends[2])
+	}
+	if proto == "esp-udp" {
+		var ports [2]uint16
+		for i := range ports {
+			ports[i] = sa.EncapPort
+			if len(ends) == 4 && ends[1+2*i] != "" {
+				port, _ := strconv.ParseUint(ends[1+2*i], 10, 16)
+				ports[i] = uint16(port)
+			}
+		}
+		k.err = cmp.Or(k.err, k.inUDP(ports[0], ports[1]))
+	}
+	return k
 }
 
 // key takes an algorithm, by its name in setkeyNames, and its key.
@@ -96,7 +138,7 @@ func (k *keyed) key(cipher bool, name, digits string) {
 	case err != nil:
 		k.err = err
 	case !known:
-		k.err = fmt.Errorf("the algorithm %s is not supported", sa.Quote(name))
+		k.err = unsupported(name, slices.Collect(maps.Keys(setkeyNames)))
 	case cipher:
 		k.EncryptionKey = key
 		k.cipher, k.err = keyword(word, key.Len())
@@ -119,14 +161,19 @@ func (k *keyed) rest(m []string) {
 	if bytes, err := strconv.ParseUint(m[1], 10, 16); err == nil && sa.ValidWindow(bytes*8) {
 		k.Window = uint32(bytes * 8)
 	}
-	k.larval = m[2] == "larval"
-	k.ended = m[2] == "dead"
+	flags, _ := strconv.ParseUint(m[2], 16, 32)
+	k.ESN = flags&freeBSDESN != 0
+	k.larval = m[3] == "larval"
+	k.ended = m[3] == "dead"
 }
 
 // finish puts the SA together.
 func (k *keyed) finish() parsed {
 	if k.err == nil && (k.larval || k.cipher+k.integrity == "") {
 		k.err = errNoKeys
+	}
+	if k.setkey && k.integrity == "sha256" {
+		k.doubts = append(k.doubts, "hmac-sha256 is taken for ICVs of 128 bits, as in IKE and on BSD; what setkey adds to Linux has 96 (suites with sha256_96)")
 	}
 	if k.err == nil {
 		k.Suite, k.err = sa.ParseSuite(k.Protocol, strings.Trim(k.cipher+"-"+k.integrity, "-"))

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"regexp"
 	"strings"
+	"unicode"
 	"unicode/utf16"
 )
 
@@ -44,8 +45,19 @@ var escape = regexp.MustCompile("\x1b(?:\\[[0-?]*[ -/]*[@-~]|\\][^\x07\x1b]*(?:\
 // a mail program add.
 func plainText(data []byte) string {
 	text := string(Text(data))
-	if strings.ContainsAny(text, "\r\u00a0") {
-		text = strings.NewReplacer("\r\n", "\n", "\r", "\n", "\u00a0", " ").Replace(text)
+	if strings.Contains(text, "\r") {
+		text = strings.NewReplacer("\r\n", "\n", "\r", "\n").Replace(text)
+	}
+	if strings.ContainsFunc(text, unusualBlank) {
+		text = strings.Map(func(c rune) rune {
+			switch {
+			case !unusualBlank(c):
+				return c
+			case unicode.IsSpace(c):
+				return ' '
+			}
+			return -1
+		}, text)
 	}
 	if strings.Contains(text, "\x1b") {
 		text = escape.ReplaceAllString(text, "")
@@ -54,6 +66,12 @@ func plainText(data []byte) string {
 		text = quoteMark.ReplaceAllString(text, "")
 	}
 	return text
+}
+
+// unusualBlank reports whether web pages and chat programs have a character in the place of a space,
+// or where nothing is seen at all: zero-width ones and soft hyphens (categories Zs and Cf of Unicode).
+func unusualBlank(c rune) bool {
+	return c > unicode.MaxASCII && unicode.In(c, unicode.Zs, unicode.Cf)
 }
 
 // isQuoted reports whether any line begins with a quote mark.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,7 +57,15 @@ func parseXFRM(text string) *found {
 			}
 		}
 	}
+	x.end(strings.Fields(lines[len(lines)-1]))
 	return x.finish()
+}
+
+// end looks at the last line, if no line end follows it: one that ends in a key may be cut short.
+func (x *xfrm) end(words []string) {
+	if n := len(words); n > 2 && len(x.all) > 0 {
+		x.all[len(x.all)-1].cut(words[n-3] == "enc" || words[n-3] == "auth")
+	}
 }
 
 // joined is line i with those that continue it, if it may be a command, and the number of the
@@ -189,9 +198,19 @@ func (s *state) read(words []string) error {
 		s.lost = append(s.lost, words[0])
 	case "lifetime", "stats:":
 		s.skip = true
+	default:
+		if s.algorithms && xfrmMore.MatchString(words[0]) {
+			return errBroken
+		}
 	}
 	return nil
 }
+
+// xfrmMore is the rest of a key whose line was broken in two.
+var (
+	xfrmMore  = regexp.MustCompile(`^[0-9a-fA-F]+$`)
+	errBroken = errors.New("the line with its key was broken in two; make it one again")
+)
 
 // after is the word after another one, without the comma or the parentheses that ip -s adds.
 func after(words []string, word string) string {
@@ -210,11 +229,16 @@ func number(words []string, word string) uint64 {
 }
 
 func (s *state) addresses(words []string) error {
-	src, dst := address(after(words, "src")), address(after(words, "dst"))
-	if !src.IsValid() || !dst.IsValid() {
-		return errors.New("expected src ADDRESS dst ADDRESS")
+	var ends [2]netip.Addr
+	for i, word := range []string{"src", "dst"} {
+		text := after(words, word)
+		if ends[i] = address(text); text == "" {
+			return errors.New("expected src ADDRESS dst ADDRESS")
+		} else if !ends[i].IsValid() {
+			return fmt.Errorf("%s: expected an address, not a name, found %s", word, sa.Quote(text))
+		}
 	}
-	s.between(src, dst)
+	s.between(ends[0], ends[1])
 	return nil
 }
 
@@ -271,10 +295,18 @@ func (s *state) algorithm(words []string) error {
 		}
 	}
 	var bits int
+	last := len(rest)
 	if words[0] == "aead" || words[0] == "auth-trunc" {
 		if bits, err = strconv.Atoi(words[len(words)-1]); err != nil {
 			return fmt.Errorf("%s: expected the bits of the ICV behind the key", words[0])
 		}
+		last--
+	}
+	if last > 1 && rest[last-1] == "bits)" {
+		last -= 2
+	}
+	if last > 1 {
+		return fmt.Errorf("%s: expected one word behind the algorithm, which is the key, found %d", words[0], last)
 	}
 	return s.keyed(words[0] == "aead" || words[0] == "enc", words[1], key, bits)
 }
@@ -309,7 +341,7 @@ func (s *state) encap(words []string) error {
 }
 
 // inUDP takes over the ports of UDP encapsulation.
-func (s *state) inUDP(src, dst uint16) error {
+func (s *parsed) inUDP(src, dst uint16) error {
 	if !sa.Encapsulated(src, dst) {
 		return fmt.Errorf("UDP encapsulation is supported with port %d on one side", sa.EncapPort)
 	}
