@@ -190,7 +190,21 @@ func TestInstead(t *testing.T) {
 		"secrets {\n  ike-1 {\n    secret = 5ec2e7c0ffee\n  }\n}\n":             "found a secret of IKE",
 		"0x12345678@192.0.2.1 3des-cbc-hmac96:0x5ec2e7c0ffee\n":                 "found a file for tcpdump -E",
 		"0011223344556677,8899aabbccddeeff,5ec2e7c0ffee,5ec2,\"AES-CBC-128\"\n": "found Wireshark's table ikev2_decryption_table",
-		"the key is 5ec2e7c0ffee\n":                                             "found no SA in 24 bytes",
+		"home: #1, ESTABLISHED, IKEv2, 9c1e3ff0ba3ffc6e_i* 7c5b1a2bd46fd2a1_r\n  home: #1, reqid 1, INSTALLED, TUNNEL, ESP:AES_GCM_16-128\n": "found what swanctl --list-sas prints",
+		"list-sa event {gw {uniqueid=1 version=2 state=ESTABLISHED child-sas {net-1 {name=net spi-in=c3b0b3d6}}}}\n":                         "found what swanctl --list-sas prints",
+		"Security Associations (1 up, 0 connecting):\n net{1}:  INSTALLED, TUNNEL, reqid 1, ESP SPIs: c3b0b3d6_i cf2c6c2d_o\n":               "found what ipsec statusall prints",
+		"006 #2: \"west-east\", type=ESP, add_time=1550000000, inBytes=84, outBytes=84, id='@east'\n":                                        "found what ipsec whack or Libreswan's log prints",
+		"000 \"west\": 192.0.2.0/24===192.1.2.45...192.1.2.23===192.0.1.0/24; erouted\n":                                                     "found what ipsec whack or Libreswan's log prints",
+		"Dec 30 21:58:52 VPN pluto[11723]: \"a\" #2: IPsec SA established tunnel mode {ESPinUDP=>0x7a2f0ef1 <0x53f2d4ba}\n":                  "found what ipsec whack or Libreswan's log prints",
+		"interface: Tunnel0\n    Crypto map tag: a, local addr 10.1.1.1\n     inbound esp sas:\n      spi: 0x4E8C2E4A(1317809738)\n":         "found what show crypto ipsec sa prints",
+		"  Total active tunnels: 1\n  ID    Algorithm       SPI      Life:sec/kb  Mon lsys Port  Gateway\n":                                  "found what show security ipsec",
+		"Flags: H - hw-aead, A - AH, E - ESP\n #    SPI         STATE  SRC-ADDRESS    DST-ADDRESS    AUTH-ALGORITHM\n":                       "found what installed-sa print of RouterOS prints",
+		"esp tunnel from 192.0.2.1 to 192.0.2.2 spi 0x12345678 auth hmac-sha2-256 enc aes-256\n":                                             "found what ipsecctl -s sa prints",
+		"[0] sa 10 (0xa) spi 1000 (0x000003e8) protocol:esp flags:[tunnel ]\n":                                                               "found what show ipsec sa of VPP prints",
+		"Nov 28 12:00:00 moon root: src 192.0.2.1 dst 192.0.2.2\nNov 28 12:00:00 moon root:  proto esp spi 0x00001001 reqid 1 mode tunnel\n": "found lines of ip xfrm state with something before each",
+		"Sep 13 18:12:11 gw charon-systemd[139949]: selected proposal: ESP:AES_CBC_256/HMAC_SHA2_256_128/ECP_256/NO_EXT_SEQ\n":               "found charon's lines in the systemd journal",
+		"\n\r\r\n\x1c\x00\x00\x00":  "found a capture",
+		"the key is 5ec2e7c0ffee\n": "found no SA in 24 bytes",
 	} {
 		_, err := Read("x", []byte(text))
 		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "5ec2e7c0ffee") {

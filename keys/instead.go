@@ -3,6 +3,7 @@ package keys
 import (
 	"fmt"
 	"regexp"
+	"strings"
 )
 
 // Texts that people mistake for SAs.
@@ -11,6 +12,41 @@ var (
 	secretStart  = regexp.MustCompile(`(?m)^\s*secret\s*=\s*\S|^\s*ike-\w+\s*\{`)
 	tcpdumpStart = regexp.MustCompile(`(?mi)^\s*(?:0x[0-9a-f]+|\d+)@\S+\s+[a-z0-9-]+:\S`)
 	ikeTable     = regexp.MustCompile(`(?mi)^\s*"?[0-9a-f]{16}"?,"?[0-9a-f]{16}"?,`)
+)
+
+// keyless are outputs that tell of SAs and show no keys, by how they look somewhere near the
+// beginning. Many also look like a configuration.
+var keyless = []struct {
+	of   string
+	line *regexp.Regexp
+}{
+	{"swanctl --list-sas", regexp.MustCompile(`(?m)^\s*\S+: #\d+, (?:[A-Z]+, )?(?:reqid|IKEv|[A-Z]{6})|^\s*list-sa event \{`)},
+	{"ipsec statusall", regexp.MustCompile(`(?m)^Security Associations \(\d+ up|\bSPIs: [0-9a-f]{8}_i`)},
+	{"ipsec whack or Libreswan's log", regexp.MustCompile(`(?m)^\d{3} (?:#\d+: )?"[^"\n]+"|\bpluto\[\d+\]: `)},
+	{"show crypto ipsec sa", regexp.MustCompile(`(?m)^\s*(?:in|out)bound (?:esp|ah) sas:|#pkts encaps:`)},
+	{"show security ipsec security-associations", regexp.MustCompile(`(?m)^\s*Direction: (?:in|out)bound, SPI: |^\s*Total active tunnels:`)},
+	{"installed-sa print of RouterOS", regexp.MustCompile(`\benc-algorithm=|\bSRC-ADDRESS +DST-ADDRESS\b`)},
+	{"ipsecctl -s sa", regexp.MustCompile(`(?m)^\s*(?:esp|ah) (?:tunnel|transport) from \S+ to \S+ spi 0x`)},
+	{"show ipsec sa of VPP", regexp.MustCompile(`(?m)^\s*\[\d+\] sa \d+ \(0x[0-9a-f]+\) spi \d+`)},
+	{"netsh advfirewall monitor show qmsa", regexp.MustCompile(`(?m)^\s*(?:Quick|Main) Mode SA at `)},
+}
+
+// withoutKeys says whose output a text is that shows no keys; "" if none is known.
+func withoutKeys(text string) string {
+	const beginning = 64 << 10
+	for _, k := range keyless {
+		if k.line.MatchString(text[:min(len(text), beginning)]) {
+			return k.of
+		}
+	}
+	return ""
+}
+
+// What stands before the lines of a text that would be read without it; and charon's lines as its
+// service writes them to the systemd journal, without the worker and the group.
+var (
+	prefixedState = regexp.MustCompile(`(?m)^.*\S.*\bsrc \S+ dst \S+\s*$`)
+	journal       = regexp.MustCompile(`(?m)\bcharon-systemd\[\d+\]: `)
 )
 
 // instead says of a text without SAs what it is and what to give instead.
@@ -26,6 +62,15 @@ func instead(form Format, data []byte) string {
 		return "found a file for tcpdump -E: it holds no integrity keys, so that nothing could be checked. Give the output of ip xfrm state"
 	case ikeTable.MatchString(text):
 		return "found Wireshark's table ikev2_decryption_table: it opens IKE, not ESP. Give the table esp_sa"
+	case withoutKeys(text) != "":
+		return fmt.Sprintf("found what %s prints, in a form without keys, or with keys that tapsec does not read. "+
+			"Those of either end do: ip xfrm state as root, setkey -D, or charon's log with chd = 4", withoutKeys(text))
+	case prefixedState.MatchString(text):
+		return "found lines of ip xfrm state with something before each. Cut that off; cut -c N- does it"
+	case journal.MatchString(text):
+		return "found charon's lines in the systemd journal, which leaves out worker and group. Give what a filelog of strongswan.conf writes, with chd = 4"
+	case capture(data):
+		return "found a capture. It comes behind the flags, and -k has a text with keys"
 	case len(data) == 0:
 		return "found nothing at all (ip xfrm state shows SAs to root alone)"
 	}
@@ -46,4 +91,14 @@ func Names(names []string) string {
 		text += fmt.Sprintf(" and %d more", more)
 	}
 	return text
+}
+
+// capture reports whether data is a pcap or pcapng file, or a compressed one.
+func capture(data []byte) bool {
+	for _, magic := range []string{"\xd4\xc3\xb2\xa1", "\xa1\xb2\xc3\xd4", "\x4d\x3c\xb2\xa1", "\xa1\xb2\x3c\x4d", "\n\r\r\n", "\x1f\x8b", "\x28\xb5\x2f\xfd"} {
+		if strings.HasPrefix(string(data[:min(len(data), 4)]), magic) {
+			return true
+		}
+	}
+	return false
 }

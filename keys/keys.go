@@ -69,6 +69,9 @@ func Detect(data []byte) Format {
 	for _, s := range starts {
 		has := func(word string) bool { return strings.Contains(text, word) }
 		if slices.ContainsFunc(s.words, has) && s.line.MatchString(text) {
+			if s.form == YAML && withoutKeys(text) != "" {
+				return Unknown
+			}
 			return s.form
 		}
 	}
