@@ -18,6 +18,9 @@ const defaultEvents = 100
 
 // events answers with the last events.
 func (s *Server) events(r *http.Request) (any, error) {
+	if err := onlyAsks(r, "last"); err != nil {
+		return nil, err
+	}
 	last, err := queryNumber(r, "last", defaultEvents, event.Kept)
 	if err != nil {
 		return nil, refuse(control.BadRequest, "/events: %v", err)
@@ -35,7 +38,9 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	last, err1 := queryNumber(r, "last", 0, event.Kept)
 	count, err2 := queryNumber(r, "count", 0, 1<<32)
 	err := errors.Join(err1, err2)
-	if err != nil {
+	if unknown := onlyAsks(r, "last", "count"); unknown != nil {
+		err = unknown
+	} else if err != nil {
 		err = refuse(control.BadRequest, "/events/stream: %v", first(err))
 	} else {
 		select {

@@ -6,8 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"math"
 	"net/http"
 	"net/netip"
+	"reflect"
+	"slices"
 	"strconv"
 
 	"tapsec/configs"
@@ -23,12 +27,26 @@ const (
 )
 
 func (s *Server) list(r *http.Request) (any, error) {
+	if err := onlyAsks(r, "after", "limit"); err != nil {
+		return nil, err
+	}
 	after, err1 := queryNumber(r, "after", 0, 1<<63-1)
 	limit, err2 := queryNumber(r, "limit", defaultLimit, maxLimit)
 	if err := errors.Join(err1, err2); err != nil {
-		return nil, refuse(control.BadRequest, "/sas: %v", err)
+		return nil, refuse(control.BadRequest, "/sas: %v", first(err))
 	}
 	return s.config.SAs.List(after, int(max(limit, 1))), nil
+}
+
+// onlyAsks refuses what a query string asks for beyond some names: what is misspelt would ask for
+// everything.
+func onlyAsks(r *http.Request, names ...string) error {
+	for _, name := range slices.Sorted(maps.Keys(r.URL.Query())) {
+		if !slices.Contains(names, name) {
+			return refuse(control.BadRequest, "%s: expected %s in the query, found %s", r.URL.Path, sa.OneOf(names), sa.Quote(name))
+		}
+	}
+	return nil
 }
 
 // queryNumber reads a number from the query string.
@@ -47,12 +65,18 @@ func queryNumber(r *http.Request, name string, otherwise, most uint64) (uint64, 
 func (s *Server) show(r *http.Request) (any, error) { return s.config.SAs.Show(r.PathValue("name")) }
 
 func (s *Server) counters(r *http.Request) (any, error) {
+	if err := onlyAsks(r, "sa"); err != nil {
+		return nil, err
+	}
 	all, err := s.config.SAs.Counters(r.URL.Query().Get("sa"))
 	return control.Counters{Counters: all}, err
 }
 
 // export shows keys only if asked to.
 func (s *Server) export(r *http.Request) (any, error) {
+	if err := onlyAsks(r, "keys"); err != nil {
+		return nil, err
+	}
 	write, keysAsked := keys.WriteHidden, r.URL.Query().Get("keys")
 	switch keysAsked {
 	case "", "false":
@@ -195,7 +219,7 @@ func decode(r *http.Request, v any) error {
 	if err := d.Decode(v); errors.Is(err, io.EOF) {
 		return errors.New("the body is empty")
 	} else if err != nil {
-		return err
+		return inJSON(err)
 	}
 	switch _, err := d.Token(); {
 	case errors.Is(err, io.EOF):
@@ -204,4 +228,23 @@ func decode(r *http.Request, v any) error {
 		return errors.New("the body ends before its length says")
 	}
 	return errors.New("there is more after the object")
+}
+
+// inJSON says what is wrong in a body without the names of Go.
+func inJSON(err error) error {
+	var wrong *json.UnmarshalTypeError
+	if !errors.As(err, &wrong) {
+		return err
+	}
+	expected := map[reflect.Kind]string{reflect.Struct: "an object", reflect.Bool: "true or false", reflect.String: "text",
+		reflect.Uint32: fmt.Sprintf("a number from 0 to %d", uint32(math.MaxUint32))}[wrong.Type.Kind()]
+	if expected == "" {
+		expected = "text"
+	}
+	if wrong.Field != "" {
+		expected = wrong.Field + ": expected " + expected
+	} else {
+		expected = "expected " + expected
+	}
+	return fmt.Errorf("%s, found %s", expected, wrong.Value)
 }

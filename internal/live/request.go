@@ -3,7 +3,9 @@ package live
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -22,6 +24,12 @@ type Request struct {
 // ParseRequest reads a request from the query of a URL. A list is several values, or one with
 // commas.
 func ParseRequest(query url.Values) (r Request, err error) {
+	asks := []string{"only", "sa", "spi", "host", "count", "snaplen", "headers"}
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		if !slices.Contains(asks, name) { // it would show all frames
+			return r, fmt.Errorf("expected %s in the query, found %s", sa.OneOf(asks), sa.Quote(name))
+		}
+	}
 	list := func(name string) (all []string) {
 		for _, v := range query[name] {
 			all = append(all, strings.Split(v, ",")...)
