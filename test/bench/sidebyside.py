@@ -59,6 +59,11 @@ def stream(forwarder, sender, sink, seconds):
 
 def drain(forwarder, sender, sink, seconds):
     """Fills the queue of a stopped forwarder, and takes the time from its going on to the last frame."""
+    with load.Clock(forwarder.pid) as clock:
+        return drains(forwarder, sender, sink, seconds, clock)
+
+
+def drains(forwarder, sender, sink, seconds, clock):
     took, came, sent, cost, counted = 0.0, 0, 0, 0.0, 0
     while took < seconds and sender.left() > forwarder.room:
         os.kill(forwarder.pid, signal.SIGSTOP)
@@ -69,7 +74,7 @@ def drain(forwarder, sender, sink, seconds):
         begin = time.monotonic()
         os.kill(forwarder.pid, signal.SIGCONT)
         looks = []
-        took += settle(forwarder, sink, first, lap, looks) - begin
+        took += settle(forwarder, sink, first, lap, clock, looks) - begin
         came, sent = came + sink.packets() - first, sent + lap
         if looks := [x for x in looks if 0 < x[0] < lap]:
             counted += looks[-1][0] - looks[0][0]
@@ -77,7 +82,7 @@ def drain(forwarder, sender, sink, seconds):
     return {"rate": came / took, "lost": 1 - came / sent} | ({"cpu": cost / counted} if counted else {})
 
 
-def settle(forwarder, sink, first, sent, looks=None):
+def settle(forwarder, sink, first, sent, clock=None, looks=None):
     """Waits until all that were sent are out, or none has come for 1 s. Returns when the last one came.
 
     A look is how many were out, and the time of a processor that the forwarder had used then: whatever
@@ -86,19 +91,15 @@ def settle(forwarder, sink, first, sent, looks=None):
     last, when = -1, time.monotonic()
     while last < sent and time.monotonic() < when + 1:
         time.sleep(50e-6)  # core 1 is the forwarder's too where it has both
-        before, now, after = used(forwarder.pid), sink.packets() - first, used(forwarder.pid)
-        if looks is not None and after - before < 20e-6:
+        before = clock and clock.used()
+        now = sink.packets() - first
+        if clock and (after := clock.used()) - before < 20e-6:
             looks.append((now, (before + after) / 2))
         if now != last:
             last, when = now, time.monotonic()
     if not last:
         raise SystemExit(f"{forwarder.name}: of {sent} frames none came out of {forwarder.sink}")
     return when
-
-
-def used(pid):
-    """Seconds of a processor that a process has used, by its clock (clock_getcpuclockid(3))."""
-    return time.clock_gettime(~pid << 3 | 2)
 
 
 LOADS = {"stream": stream, "drain": drain}
