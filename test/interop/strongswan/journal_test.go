@@ -34,6 +34,16 @@ type record struct {
 	returned [][]byte // frames that tapsec gives to a
 }
 
+// count is how many frames of an SA are on the wire.
+func (r *record) count(spi uint32) (n int) {
+	for _, f := range r.wire {
+		if f.kind == esp && f.spi == spi {
+			n++
+		}
+	}
+	return n
+}
+
 // frame is a frame on the wire, looked at with another eye than tapsec's.
 type frame struct {
 	bytes []byte
