@@ -79,16 +79,18 @@ func (l *lab) iperf(t *testing.T, v version, n int, args ...string) (wait func()
 	return p.Join
 }
 
+// rekey has one side begin a rekey, and waits until both have the new SAs: what is
+// sealed for a host that has not is lost.
 func (l *lab) rekey(t *testing.T, v version, suite string, byB bool) {
 	t.Helper()
-	const made = "inbound CHILD_SA"
-	before := l.b.says(t, made)
+	made := func() [2]int { return [2]int{l.a.says(t, "inbound CHILD_SA"), l.b.says(t, "inbound CHILD_SA")} }
+	before := made()
 	if byB {
 		l.b.ctl(t, "--rekey", "--ike", v.String(), "--child", "all")
 	} else {
 		l.a.ctl(t, "--rekey", "--ike", v.String(), "--child", suite)
 	}
-	program.Await(t, "the rekey", func() bool { return l.b.says(t, made) > before })
+	program.Await(t, "the rekey", func() bool { now := made(); return now[0] > before[0] && now[1] > before[1] })
 }
 
 // followed waits until tapsec has taken the latest SA from the log, with no signal.
