@@ -34,6 +34,7 @@ type sheet struct {
 	Tracks    []chart
 	Undrawn   int // SAs without a chart
 	Failures  []told
+	More      uint64 // headers that no SA matches and that have no row
 	NotTold   string // why failures are not explained; empty if they are
 	Verdicts  []string
 	PlotWidth float64
@@ -89,7 +90,13 @@ const (
 func (r *Report) Write(w io.Writer, title string, sum *inspect.Summary, explained []*explain.Frame, notTold string) error {
 	p := sheet{Title: title, Style: page.Style(), Sum: sum, Sentence: sum.String(), NotTold: notTold, Verdicts: verdicts, PlotWidth: plotWidth}
 	p.Bars, p.Span, p.Width = r.bins.bars()
+	strays := uint64(0)
 	for _, s := range sum.SAs {
+		if s.SA == "" {
+			if strays++; strays > maxStrays {
+				continue
+			}
+		}
 		one := row{Row: s}
 		for _, reason := range sortedKeys(s.Failed) {
 			one.Failures += fmt.Sprintf("%s %d ", reason, s.Failed[reason])
@@ -97,6 +104,7 @@ func (r *Report) Write(w io.Writer, title string, sum *inspect.Summary, explaine
 		}
 		p.Rows = append(p.Rows, one)
 	}
+	p.More = sum.Others.Headers + strays - min(strays, maxStrays)
 	p.Tracks, p.Undrawn = r.charts(sum)
 	for _, f := range explained {
 		var text strings.Builder

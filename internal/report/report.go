@@ -22,6 +22,7 @@ const (
 	maxTracks    = 1000
 	maxDrawn     = 24
 	maxExplained = 20
+	maxStrays    = 100 // headers that no SA matches
 )
 
 // Report gathers what the page shows. It is unsafe for concurrent use.

@@ -3,6 +3,7 @@ package report_test
 import (
 	"bytes"
 	"crypto/rand"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 	"tapsec/appliance"
 	"tapsec/capture"
 	"tapsec/configs"
+	"tapsec/internal/account"
 	"tapsec/internal/explain"
 	"tapsec/internal/inspect"
 	"tapsec/internal/lab/forge"
@@ -190,6 +192,21 @@ func TestFrames(t *testing.T) {
 	}
 	if n := strings.Count(text, ": 1 good</title>"); n > 2 {
 		t.Errorf("%d bars of one frame", n)
+	}
+}
+
+// Headers that no SA matches have rows for the first of them, and a number for the rest.
+func TestStrays(t *testing.T) {
+	sum := &inspect.Summary{Others: account.Others{Headers: 1000}}
+	for i := range 300 {
+		sum.SAs = append(sum.SAs, account.Row{SPI: fmt.Sprint("spi ", i)})
+	}
+	var out bytes.Buffer
+	if err := report.New().Write(&out, "trace.pcap", sum, nil, ""); err != nil {
+		t.Fatal(err)
+	}
+	if text := out.String(); strings.Count(text, "(no SA)") != 100 || !strings.Contains(text, "And 1200 more headers that no SA matches.") {
+		t.Errorf("of 1300 headers %d have rows:\n%s", strings.Count(text, "(no SA)"), text)
 	}
 }
 
