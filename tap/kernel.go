@@ -29,12 +29,8 @@ func (d *Device) Drops() (Drops, error) {
 		return got, err
 	}
 	got = Drops{Rx: got.Tx}
-	for _, x := range d.xdpSockets() {
-		lost, err := x.account()
-		if err != nil {
-			return got, err
-		}
-		d.lost[0].Add(lost)
+	if err := d.accountXDP(); err != nil {
+		return got, err
 	}
 	for queue := range d.queues {
 		lost, err := d.ringDrops(queue)
@@ -44,6 +40,22 @@ func (d *Device) Drops() (Drops, error) {
 		got.Tx += lost
 	}
 	return got, nil
+}
+
+// accountXDP takes over what AF_XDP has lost.
+func (d *Device) accountXDP() error {
+	d.mutex.Lock()
+	x := d.xdp
+	if x == nil || x.redirect == nil || !x.again() {
+		x = nil
+	}
+	d.mutex.Unlock()
+	if x == nil {
+		return nil
+	}
+	lost, err := x.account()
+	d.lost[0].Add(lost)
+	return errors.Join(err, x.release())
 }
 
 // ringDrops returns how many frames a queue's packet socket has had no room for. Asking resets the

@@ -131,7 +131,7 @@ func (d *Direction) exit(o Options) (exit, error) {
 	if o.asked == XDP {
 		return d.to.xdpOf(d.queue, d.room)
 	}
-	return d.to.openXDP(d.target, d.room, false)
+	return d.to.directOf(d.queue, d.room)
 }
 
 // oneByOne writes a parcel with a call.

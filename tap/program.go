@@ -14,10 +14,11 @@ const (
 	flow   = asm.R9 // the flow's hash so far
 )
 
-// program is a list of instructions, and the label of the next one.
+// program is a list of instructions, the label of the next one, and what its frames are.
 type program struct {
 	code asm.Instructions
 	name string
+	from asm.BuiltinFunc // loads bytes of a frame; zero is FnSkbLoadBytes
 }
 
 func (p *program) add(code ...asm.Instruction) {
@@ -36,10 +37,14 @@ func (p *program) mark(name string) { p.name = name }
 // goes to "none".
 func (p *program) load(offset int32, size asm.Size) {
 	const scratch = -8
+	from := p.from
+	if from == 0 {
+		from = asm.FnSkbLoadBytes
+	}
 	p.add(
 		asm.Mov.Reg(asm.R1, packet), asm.Mov.Reg(asm.R2, at), asm.Add.Imm(asm.R2, offset),
 		asm.Mov.Reg(asm.R3, asm.RFP), asm.Add.Imm(asm.R3, scratch), asm.Mov.Imm(asm.R4, int32(size.Sizeof())),
-		asm.FnSkbLoadBytes.Call(), asm.JNE.Imm(asm.R0, 0, "none"),
+		from.Call(), asm.JNE.Imm(asm.R0, 0, "none"),
 		asm.LoadMem(asm.R0, asm.RFP, scratch, size))
 	if size != asm.Byte {
 		p.add(asm.HostTo(asm.BE, asm.R0, size))

@@ -11,7 +11,7 @@ import (
 )
 
 // xdpRedirect is the program that takes an interface's frames, its attachment, and the map in which it
-// finds the socket. The interface keeps it for as long as the process has a descriptor of it.
+// finds the sockets. The interface keeps it for as long as the process has a descriptor of it.
 type xdpRedirect struct {
 	program *ebpf.Program
 	sockets *ebpf.Map
@@ -35,16 +35,18 @@ func CanRedirect() error {
 	if err := CanSendDirect(); err != nil {
 		return err
 	}
-	r, err := loadRedirect()
+	r, err := loadRedirect(1)
 	return errors.Join(explainXDP("", err), r.close())
 }
 
-// redirectTo sends the frames of an interface's first receive queue to a socket: in the driver if it has
+// redirectTo shares the frames of an interface's first receive queue among sockets: in the driver if it has
 // such a hook, else in front of the network stack.
-func redirectTo(socket, index int) (*xdpRedirect, error) {
-	r, err := loadRedirect()
-	if err == nil {
-		err = r.sockets.Put(uint32(0), uint32(socket))
+func redirectTo(sockets []int, index int) (*xdpRedirect, error) {
+	r, err := loadRedirect(len(sockets))
+	for queue, socket := range sockets {
+		if err == nil {
+			err = r.sockets.Put(uint32(queue), uint32(socket))
+		}
 	}
 	if err != nil {
 		return r, err
@@ -61,30 +63,33 @@ func redirectTo(socket, index int) (*xdpRedirect, error) {
 	return r, fmt.Errorf("attach a program: in the driver %w, in front of the stack %w", err, generic)
 }
 
-// loadRedirect loads the program, with a map for one socket.
-func loadRedirect() (r *xdpRedirect, err error) {
+// loadRedirect loads the program, with a map for so many sockets.
+func loadRedirect(queues int) (r *xdpRedirect, err error) {
 	r = &xdpRedirect{}
-	if r.sockets, err = ebpf.NewMap(&ebpf.MapSpec{Name: "tapsec_xdp", Type: ebpf.XSKMap, KeySize: 4, ValueSize: 4, MaxEntries: 1}); err != nil {
+	if r.sockets, err = ebpf.NewMap(&ebpf.MapSpec{Name: "tapsec_xdp", Type: ebpf.XSKMap, KeySize: 4, ValueSize: 4, MaxEntries: uint32(queues)}); err != nil {
 		return r, err
 	}
 	if r.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{Name: "tapsec_xdp", Type: ebpf.XDP, License: "Apache-2.0",
-		Instructions: redirectProgram(r.sockets.FD())}); err != nil {
+		Instructions: redirectProgram(r.sockets.FD(), queues)}); err != nil {
 		return r, err
 	}
 	return r, nil
 }
 
-// redirectProgram returns bpf_redirect_map(sockets, the frame's queue, XDP_PASS): a frame of a queue that
-// has no socket goes on to the network stack.
-func redirectProgram(sockets int) asm.Instructions {
+// redirectProgram returns bpf_redirect_map(sockets, queue, XDP_PASS), where queue is chosen as by the programs
+// of packet sockets. A frame of a receive queue that has no sockets goes on to the network stack.
+func redirectProgram(sockets, queues int) asm.Instructions {
 	const queueIndex, pass = 16, 2 // offset of rx_queue_index in struct xdp_md, and enum xdp_action
-	return asm.Instructions{
-		asm.LoadMem(asm.R2, asm.R1, queueIndex, asm.Word),
-		asm.LoadMapPtr(asm.R1, sockets),
-		asm.Mov.Imm(asm.R3, pass),
-		asm.FnRedirectMap.Call(),
-		asm.Return(),
+	p := program{from: asm.FnXdpLoadBytes}
+	p.add(asm.LoadMem(asm.R2, asm.R1, queueIndex, asm.Word), asm.JNE.Imm(asm.R2, 0, "pass"))
+	if queues > 1 {
+		p.choose(false)
+		p.add(asm.And.Imm(asm.R0, 0xffff), asm.Mod.Imm(asm.R0, int32(queues)), asm.Mov.Reg(asm.R2, asm.R0))
 	}
+	p.add(asm.LoadMapPtr(asm.R1, sockets), asm.Mov.Imm(asm.R3, pass), asm.FnRedirectMap.Call(), asm.Return())
+	p.mark("pass")
+	p.add(asm.Mov.Imm(asm.R0, pass), asm.Return())
+	return p.code
 }
 
 // close takes the program off the interface. A nil xdpRedirect holds nothing.

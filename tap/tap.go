@@ -51,9 +51,10 @@ type Device struct {
 	merging  Merging         // what passes merged
 	takesUDP bool            // the kernel accepts merged UDP
 	outs     []*os.File      // for each queue, what writes to a packet socket's interface; nil for a TAP
-	mutex    sync.Mutex      // guards polled, mapped and idle
+	mutex    sync.Mutex      // guards polled, mapped, xdp and idle
 	polled   []*os.File      // the queues that a goroutine waits on
 	mapped   []inlet         // of a packet socket's queues; nil for one that has none
+	xdp      *xdpSockets     // those last opened
 	broken   bool            // the kernel has broken a packet ring
 	idle     []holder        // engines whose threads may not have begun
 	table    *os.File        // net/dev of the namespace where the interface was opened
@@ -226,18 +227,40 @@ func (d *Device) ringOf(queue, room, tail int) (*packetRing, error) {
 	})
 }
 
-// xdpOf returns a queue's AF_XDP socket, held for the caller. A new socket's chunks have room for a frame.
+// xdpOf returns the AF_XDP socket by which a queue receives and sends, held for the caller.
 func (d *Device) xdpOf(queue, room int) (*xdpSocket, error) {
-	return inletOf(d, queue, func(socket *os.File) (*xdpSocket, error) { return d.openXDP(socket, room, true) })
+	return inletOf(d, queue, func(*os.File) (*xdpSocket, error) { return d.sharedXDP(queue, room, true) })
 }
 
-// openXDP opens an AF_XDP socket, held for the caller, by one of the device's packet sockets: of one that
-// was closed the kernel lets go a moment later.
-func (d *Device) openXDP(socket *os.File, room int, receives bool) (x *xdpSocket, err error) {
-	inside := control(socket, func(fd int) error {
+// directOf returns the AF_XDP socket by which a queue sends alone, held for the caller.
+func (d *Device) directOf(queue, room int) (*xdpSocket, error) {
+	d.mutex.Lock()
+	defer d.mutex.Unlock()
+	return d.sharedXDP(queue, room, false)
+}
+
+// sharedXDP returns a queue's AF_XDP socket, held for the caller. If nobody holds one, it opens those of all
+// queues, with chunks that have room for a frame.
+func (d *Device) sharedXDP(queue, room int, receives bool) (*xdpSocket, error) {
+	switch {
+	case d.xdp == nil || !d.xdp.again():
+		x, err := d.openXDP(room, receives)
+		if err != nil {
+			return nil, err
+		}
+		d.xdp = x
+	case receives != (d.xdp.redirect != nil):
+		return nil, errors.Join(d.otherEngine(), d.xdp.release())
+	}
+	return d.xdp.queues[queue], nil
+}
+
+// openXDP opens AF_XDP sockets for all queues: of one that was closed the kernel lets go a moment later.
+func (d *Device) openXDP(room int, receives bool) (x *xdpSockets, err error) {
+	inside := control(d.queues[0], func(fd int) error {
 		return inNamespace(fd, unix.SIOCGSKNS, func() error {
 			for deadline := time.Now().Add(release); ; time.Sleep(release / 50) {
-				x, err = newXDPSocket(socket, room, receives)
+				x, err = newXDPSockets(d.queues[0], room, len(d.queues), receives)
 				if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
 					return nil
 				}
@@ -245,18 +268,6 @@ func (d *Device) openXDP(socket *os.File, room int, receives bool) (x *xdpSocket
 		})
 	})
 	return x, errors.Join(err, inside)
-}
-
-// xdpSockets returns those that the device has.
-func (d *Device) xdpSockets() (all []*xdpSocket) {
-	d.mutex.Lock()
-	defer d.mutex.Unlock()
-	for _, in := range d.mapped {
-		if x, ok := in.(*xdpSocket); ok {
-			all = append(all, x)
-		}
-	}
-	return all
 }
 
 // unring makes a packet socket receive without its ring, once the last holder has released that.

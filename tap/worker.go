@@ -48,9 +48,6 @@ func Join(a, b *Device, queue int, o Options) ([]*Worker, error) {
 	if byXDP && !a.attached() && !b.attached() {
 		return nil, fmt.Errorf("engine %v is for interfaces that are attached, and %s and %s are TAPs: choose auto", o.Engine, a.name, b.name)
 	}
-	if byXDP && a.Queues() > 1 {
-		return nil, fmt.Errorf("engine %v has one queue, and %s has %d: have one, or choose ring", o.Engine, a.name, a.Queues())
-	}
 	j := joint{queue: queue, why: "asked for"}
 	var err error
 	if j.Options, j.why, err = o.settle(); err != nil && !(a.attached() && b.attached()) {
