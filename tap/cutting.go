@@ -12,8 +12,11 @@ type cutting struct {
 
 // newCutting makes room for a batch of pieces of the usual length, and for one piece of any length.
 func newCutting(d *Direction) *cutting {
-	return &cutting{pieces: make([]byte, 0, max(Batch*near, d.slotSize()))}
+	return &cutting{cutter: d.cutter(), pieces: make([]byte, 0, max(Batch*near, d.slotSize()))}
 }
+
+// cutter makes what cuts the direction's merged frames.
+func (d *Direction) cutter() segment.Cutter { return segment.Cutter{Sealed: d.from.merging&Wire != 0} }
 
 // maxMerged is the length in bytes of the longest merged frame: that of its packet, plus an Ethernet
 // header with tags.

@@ -20,7 +20,7 @@ const (
 	TSO  Merging = 1 << iota // TCP that the stack sends
 	USO                      // UDP that the stack sends
 	GRO                      // TCP and UDP that the stack receives
-	Wire                     // ESP in UDP between two programs, one of which has attached the other's TAP
+	Wire                     // ESP in UDP, over IPv4 without a checksum, between two programs, one of which has attached the other's TAP
 )
 
 // AllMerging is all there is.

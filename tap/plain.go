@@ -45,6 +45,7 @@ func newPlain(d *Direction, o Options) (*plain, error) {
 		slots: d.slots(make([]byte, Batch*d.slotSize())), batch: make([][]byte, 0, Batch)}
 	if d.from.attached() || d.from.virtio {
 		p.message = newMessage(d.from.attached())
+		p.message.cutter = d.cutter()
 	}
 	p.fill, p.look, p.drain = p.readBatch, p.lookAgain, p.write
 	return p, d.source.SetReadDeadline(time.Now().Add(heartbeat))

@@ -14,8 +14,11 @@ import (
 //     checksum
 //   - TCP: the sequence number; FIN and PSH, which only the last piece has; CWR (see kindECN)
 //   - UDP: the length, of a tunnel's UDP header as well
-//   - the checksum of either, if there is one
+//   - the checksum of either, if there is one (see Sealed)
 type Cutter struct {
+	// Sealed leaves ESP in UDP over IPv4 without the UDP checksum, as its sender is to (RFC 3948 section 2.1).
+	Sealed bool
+
 	frame  []byte // merged, without bytes after its packet
 	head   int    // length of all headers
 	size   int    // bytes of payload in each piece but the last
@@ -27,6 +30,7 @@ type Cutter struct {
 	upper  int               // the TCP or UDP header whose payload was merged
 	pseudo uint32            // sum over its pseudo-header without the length
 	summed bool              // it has a checksum
+	bare   bool              // but not if it is ESP
 	tcp    bool
 	once   uint8  // TCP flags that only the first piece has
 	seq    uint32 // of the first piece
@@ -51,7 +55,7 @@ const (
 // is until the last piece is made. It reports false if it cannot cut the frame; then there are no
 // pieces.
 func (c *Cutter) Begin(h Header, frame []byte) bool {
-	*c = Cutter{size: h.size, tcp: h.kind&^kindECN != kindUDP}
+	*c = Cutter{Sealed: c.Sealed, size: h.size, tcp: h.kind&^kindECN != kindUDP}
 	if h.kind&kindECN != 0 {
 		c.once = flagCWR
 	}
@@ -125,7 +129,7 @@ func (c *Cutter) write(piece []byte, last bool) {
 		}
 		seal(b, 16, c.pseudo)
 	} else {
-		writeUDP(b, c.pseudo, c.summed)
+		writeUDP(b, c.pseudo, c.summed && !(c.bare && isSealed(b)))
 	}
 	if c.tunnel > 0 {
 		b, outer := piece[c.tunnel:], c.ips[c.within]
@@ -136,6 +140,7 @@ func (c *Cutter) write(piece []byte, last bool) {
 func writeUDP(b []byte, pseudo uint32, summed bool) {
 	const place = 6
 	binary.BigEndian.PutUint16(b[4:], uint16(len(b)))
+	b[place], b[place+1] = 0, 0
 	if summed {
 		if seal(b, place, pseudo); b[place]|b[place+1] == 0 {
 			b[place], b[place+1] = 0xff, 0xff

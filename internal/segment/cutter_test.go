@@ -183,7 +183,8 @@ func (s *shape) virtio(frame []byte) Header {
 }
 
 // What a Cutter makes of a merged frame is, byte for byte, what gopacket makes of each piece by itself,
-// and the payloads behind each other are the one of the merged frame.
+// and the payloads behind each other are the one of the merged frame. ESP in UDP over IPv4, but not IKE, may
+// be to go without a checksum.
 func TestCutAgainstGopacket(t *testing.T) {
 	var c Cutter
 	rapid.Check(t, func(t *rapid.T) {
@@ -193,6 +194,9 @@ func TestCutAgainstGopacket(t *testing.T) {
 		for i := range stream {
 			stream[i] = byte(i * 7)
 		}
+		ike := stream[rapid.IntRange(0, count-1).Draw(t, "IKE")*s.size:]
+		clear(ike[:min(4, len(ike))])
+		c.Sealed = rapid.Bool().Draw(t, "sealed")
 		merged := s.build(t, stream, 0, true)
 		h := s.virtio(merged)
 		merged = append(merged, make([]byte, rapid.IntRange(0, 6).Draw(t, "behind"))...)
@@ -202,7 +206,9 @@ func TestCutAgainstGopacket(t *testing.T) {
 		var again []byte
 		for i := range count {
 			part := stream[i*s.size : min(len(stream), (i+1)*s.size)]
-			want := s.build(t, part, i, i == count-1)
+			alone := *s
+			alone.unsummed = s.unsummed || c.Sealed && !s.tcp && !s.v6 && s.tunnel == "" && len(part) > 4 && !bytes.HasPrefix(part, []byte(spis0))
+			want := alone.build(t, part, i, i == count-1)
 			if c.Len() != len(want) {
 				t.Fatalf("piece %d of %d: %d bytes, want %d", i, count, c.Len(), len(want))
 			}

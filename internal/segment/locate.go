@@ -101,6 +101,7 @@ func (c *Cutter) found(h Header, p *wire.Packet) bool {
 	c.upper = p.Header
 	c.summed = left || p.Version == 6 || b[place]|b[place+1] != 0
 	c.pseudo = c.ips[c.nested-1].pseudo(c.frame, proto)
+	c.bare = c.Sealed && c.nested == 1 && p.Version == 4
 	if p.Routed {
 		c.pseudo = uint32(binary.BigEndian.Uint16(b[place:])) + uint32(^uint16(len(b)))
 	}

@@ -27,7 +27,8 @@ type Merger struct {
 	NoUDP bool // leave UDP alone
 
 	// Sealed merges nothing but ESP in UDP of one SPI on port 4500. It may be without a checksum, which
-	// a sender is to leave out and no receiver to rely on (RFC 3948 section 2.1): what is cut has one.
+	// a sender is to leave out and no receiver to rely on (RFC 3948 section 2.1): what is cut has one,
+	// unless the Cutter is for such frames, too.
 	Sealed bool
 
 	first, last segment
@@ -56,7 +57,7 @@ type segment struct {
 // frame.
 func (m *Merger) Merge(frames [][]byte) int {
 	m.pieces, m.frame = 1, frames[0]
-	if !m.first.read(frames[0]) || m.NoUDP && !m.first.tcp || m.Sealed && !m.first.isSealed(m.frame) {
+	if !m.first.read(frames[0]) || m.NoUDP && !m.first.tcp || m.Sealed && (m.first.tcp || !isSealed(m.frame[m.first.upper:])) {
 		return 1
 	}
 	m.last = m.first
@@ -161,17 +162,16 @@ func (s *segment) readTCP(b []byte) bool {
 
 const spiLen = 4
 
-// isSealed reports whether a frame is ESP in UDP. Instead of an SPI, IKE has zero there (RFC 3948 section 2.2).
-func (s *segment) isSealed(frame []byte) bool {
+// isSealed reports whether UDP carries ESP. Instead of an SPI, IKE has zero there (RFC 3948 section 2.2).
+func isSealed(udp []byte) bool {
 	const port = 4500
 	be := binary.BigEndian
-	return !s.tcp && s.size > spiLen && be.Uint32(frame[s.payload:]) != 0 &&
-		(be.Uint16(frame[s.upper:]) == port || be.Uint16(frame[s.upper+2:]) == port)
+	return len(udp) > wire.UDPLen+spiLen && be.Uint32(udp[wire.UDPLen:]) != 0 && (be.Uint16(udp) == port || be.Uint16(udp[2:]) == port)
 }
 
 // sameSPI compares a frame with the first, which is ESP in UDP.
 func (s *segment) sameSPI(a, b []byte) bool {
-	return len(b) >= s.payload+spiLen && bytes.Equal(a[s.payload:s.payload+spiLen], b[s.payload:s.payload+spiLen])
+	return len(b) > s.payload+spiLen && bytes.Equal(a[s.payload:s.payload+spiLen], b[s.payload:s.payload+spiLen])
 }
 
 // summed reports whether a frame's checksum is what a Cutter would write, or need not be.
