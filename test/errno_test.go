@@ -1,6 +1,7 @@
 package test
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,12 +10,25 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/netns"
 	"tapsec/test/program"
 )
 
 // refused starts tapsec where some of each thread's system calls fail, which strace(1) sees to: a system
 // call, its error, and which calls, each thread's counted by itself.
 func refused(t *testing.T, call, errno, when string, args ...string) *process {
+	t.Helper()
+	p, some := refusing(t, call, errno, when, args...)
+	t.Cleanup(func() {
+		if !some() {
+			t.Errorf("no call of %s was refused", call)
+		}
+	})
+	return p
+}
+
+// refusing is refused where the calls come later, and some reports whether one has failed.
+func refusing(t *testing.T, call, errno, when string, args ...string) (p *process, some func() bool) {
 	t.Helper()
 	if _, err := exec.LookPath("strace"); err != nil {
 		rig.Missing(t, "needs strace; make peers installs it")
@@ -25,14 +39,11 @@ func refused(t *testing.T, call, errno, when string, args ...string) *process {
 	seen := filepath.Join(t.TempDir(), "strace")
 	tracer := []string{"-D", "-f", "-qq", "-o", seen, "-e", "trace=" + call, "-e", "signal=none",
 		"-e", "inject=" + call + ":error=" + errno + ":when=" + when, program.Path}
-	p := launchProgram(t, exec.Command("strace", append(tracer, program.Command(args...).Args[1:]...)...))
-	t.Cleanup(func() {
+	p = launchProgram(t, exec.Command("strace", append(tracer, program.Command(args...).Args[1:]...)...))
+	return p, func() bool {
 		text, err := os.ReadFile(seen)
-		if err != nil || !strings.Contains(string(text), "(INJECTED)") {
-			t.Errorf("no call of %s was refused: %v", call, err)
-		}
-	})
-	return p
+		return err == nil && strings.Contains(string(text), "(INJECTED)")
+	}
 }
 
 // What memory or descriptors are short of for a moment passes: the control socket goes on answering.
@@ -81,6 +92,20 @@ func TestReadRefused(t *testing.T) {
 			p.stop()
 		}
 	}
+}
+
+// The end does not wait for answers of the kernel about the interfaces, of which none comes.
+func TestAnswersMissing(t *testing.T) {
+	rig.Require(t)
+	p, some := refusing(t, "sendto", "EAGAIN", "20+", "run", "-c", write(t, moreSAs)) // none of a thread's first ones, with which it starts
+	p.waitLog("msg=ready")
+	program.Await(t, "an answer does not come", func() bool {
+		if err := errors.Join(rig.Down("host0"), netns.Up("host0")); err != nil { // whereupon it asks
+			t.Fatal(err)
+		}
+		return some()
+	})
+	p.stop()
 }
 
 // A process that may not ask what capabilities it has goes on, and says so.

@@ -30,7 +30,7 @@ func Follow(name string) (*Addresses, error) {
 		return nil, fmt.Errorf("interface %s: %w", name, err)
 	}
 	a.index = link.Attrs().Index
-	if a.handle, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+	if a.handle, err = newHandle(); err != nil {
 		return nil, fmt.Errorf("ask for the addresses of %s: %w", name, err)
 	}
 	if a.end, err = news(a.index, a.tell, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR); err != nil {

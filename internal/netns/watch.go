@@ -25,7 +25,7 @@ type Watch struct {
 
 // NewWatch watches an interface of the current namespace.
 func NewWatch(name string) (*Watch, error) {
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	handle, err := newHandle()
 	if err != nil {
 		return nil, fmt.Errorf("watch %s: %w", name, err)
 	}
@@ -40,6 +40,17 @@ func NewWatch(name string) (*Watch, error) {
 		return nil, fmt.Errorf("watch %s: %w", name, err)
 	}
 	return w, nil
+}
+
+// newHandle opens a socket to ask the kernel by. An answer that does not come is an error after a while, since
+// whoever asks has other things to do, such as to end.
+func newHandle() (*netlink.Handle, error) {
+	const patience = 5 * time.Second
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	return handle, handle.SetSocketTimeout(patience)
 }
 
 // Follow has changed called whenever the interface has begun to send and receive, or
