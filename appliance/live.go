@@ -5,10 +5,12 @@ package appliance
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net/url"
 
 	"tapsec/configs"
 	server "tapsec/internal/control"
+	"tapsec/internal/event"
 	"tapsec/internal/live"
 )
 
@@ -22,8 +24,8 @@ func (a *Appliance) streams() map[string]server.Stream {
 	if a.host != nil {
 		n.Host, n.Fate = "transport", saidOf // which has the frames before the stack
 	}
-	stream := func(media string, view func(live.Request) (live.View, error)) server.Stream {
-		return server.Stream{Type: media, Begin: func(query url.Values) (func(context.Context, io.Writer, func() error) error, error) {
+	stream := func(name, media string, view func(live.Request) (live.View, error)) server.Stream {
+		return server.Stream{Type: media, Begin: func(query url.Values) (server.Send, error) {
 			if a.adapter == nil {
 				return nil, errNoNIC
 			}
@@ -31,8 +33,26 @@ func (a *Appliance) streams() map[string]server.Stream {
 			if err != nil {
 				return nil, err
 			}
-			return view(r)
+			send, err := view(r)
+			if err != nil {
+				return nil, err
+			}
+			return a.recorded(name, server.Send(send)), nil
 		}}
 	}
-	return map[string]server.Stream{"capture": stream("application/x-pcapng", n.Capture), "trace": stream("application/x-ndjson", n.Trace)}
+	return map[string]server.Stream{
+		"capture": stream("capture", "application/x-pcapng", n.Capture),
+		"trace":   stream("trace", "application/x-ndjson", n.Trace),
+	}
+}
+
+// recorded reports who looks at the NIC's frames, and since when until when.
+func (a *Appliance) recorded(name string, send server.Send) server.Send {
+	return func(ctx context.Context, w io.Writer, flush func() error) error {
+		by := server.PeerOf(ctx)
+		who := []slog.Attr{slog.String("stream", name), slog.Int("uid", by.UID), slog.Int("pid", by.PID)}
+		a.tell(event.CaptureBegan, who...)
+		defer a.tell(event.CaptureEnded, who...)
+		return send(ctx, w, flush)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -92,7 +93,7 @@ sas:
 `
 
 // TestEvents has each event happen but those of a full NIC, and finds it in the stream
-// and, by the same name, in the log.
+// and, by the same name, in the log; also who captures (contract, What is logged).
 func TestEvents(t *testing.T) {
 	rig.Require(t)
 	socket, file := filepath.Join(sockets(t), "nic"), write(t, eventful)
@@ -157,6 +158,13 @@ func TestEvents(t *testing.T) {
 			t.Fatalf("%s, %v", text, err)
 		}
 		f.await("interface-"+state, "interface", "ev0")
+	}
+	for _, command := range [][]string{{"capture", "-w", "-"}, {"trace"}} {
+		w := watch(t, socket, command...)
+		fields := []string{"stream", command[0], "uid", fmt.Sprint(os.Geteuid()), "pid", fmt.Sprint(w.cmd.Process.Pid)}
+		f.await("capture-began", fields...)
+		w.stop()
+		f.await("capture-ended", fields...)
 	}
 	f.await("storm-ended")
 	want := map[string]bool{}

@@ -1,10 +1,11 @@
 package control
 
 import (
+	"context"
 	"encoding/json"
-	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 
 	"github.com/tmaxmax/go-sse"
@@ -18,10 +19,10 @@ const defaultEvents = 100
 
 // events answers with the last events.
 func (s *Server) events(r *http.Request) (any, error) {
-	if err := onlyAsks(r, "last"); err != nil {
+	if err := onlyAsks(r.URL.Path, r.URL.Query(), "last"); err != nil {
 		return nil, err
 	}
-	last, err := queryNumber(r, "last", defaultEvents, event.Kept)
+	last, err := queryNumber(r.URL.Query(), "last", defaultEvents, event.Kept)
 	if err != nil {
 		return nil, refuse(control.BadRequest, "/events: %v", err)
 	}
@@ -32,52 +33,41 @@ func (s *Server) events(r *http.Request) (any, error) {
 	return control.Events{Events: all}, nil
 }
 
-// stream sends the last events and then new ones as server-sent events, until the
+// follow sends the last events and then new ones as server-sent events, until the
 // listener leaves, has as many as it asked for, or the server ends.
-func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
-	last, err1 := queryNumber(r, "last", 0, event.Kept)
-	count, err2 := queryNumber(r, "count", 0, 1<<32)
-	err := errors.Join(err1, err2)
-	if unknown := onlyAsks(r, "last", "count"); unknown != nil {
-		err = unknown
-	} else if err != nil {
-		err = refuse(control.BadRequest, "/events/stream: %v", first(err))
-	} else {
-		select {
-		case s.follow <- struct{}{}:
-			defer func() { <-s.follow }()
-		default:
-			err = refuse(control.Busy, "%d follow the events already, and no more may: end one of them, or ask for the last ones now and then", maxFollowers)
-		}
+func (s *Server) follow(query url.Values) (Send, error) {
+	if err := onlyAsks("/events/stream", query, "last", "count"); err != nil {
+		return nil, err
 	}
+	last, err := queryNumber(query, "last", 0, event.Kept)
 	if err != nil {
-		answer(w, r, func(*http.Request) (any, error) { return nil, err })
-		return
+		return nil, err
 	}
-	unbounded(w)
-	w.Header().Set("Content-Type", "text/event-stream")
-	w.WriteHeader(http.StatusOK)
-	s.send(w, r, last, count)
+	count, err := queryNumber(query, "count", 0, 1<<32)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context, w io.Writer, flush func() error) error {
+		return s.send(ctx, w, flush, last, count)
+	}, nil
 }
 
 // send sends events, earlier ones first; count 0 is no bound.
-func (s *Server) send(w http.ResponseWriter, r *http.Request, last, count uint64) {
-	ctx, cancel := s.listening(r)
-	defer cancel()
+func (s *Server) send(ctx context.Context, w io.Writer, flush func() error, last, count uint64) error {
 	place, sent := s.config.Events.Place(last), uint64(0)
 	for ended := false; ; {
 		events, more := s.config.Events.After(place)
 		for _, e := range events {
-			if tell(w, &e) != nil {
-				return // the listener has left
+			if err := tell(w, &e); err != nil {
+				return err
 			}
 			place = e.ID
 			if sent++; sent == count {
-				return
+				return nil
 			}
 		}
-		if ended || http.NewResponseController(w).Flush() != nil {
-			return
+		if err := flush(); err != nil || ended {
+			return err
 		}
 		select {
 		case <-more:

@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -15,22 +16,23 @@ import (
 // peers accepts connections, and finds out whose they are.
 type peers struct{ *net.UnixListener }
 
-// peer is a connection from a client. Its remote address, which tells nothing for a Unix
-// socket, is the client: so that passes through whatever wraps the connection.
+// peer is a connection of a Peer. Its remote address, which tells nothing for a Unix socket,
+// is the Peer: so that passes through whatever wraps the connection.
 type peer struct {
 	*net.UnixConn
-	of client
+	by Peer
 }
 
-// client is who is at the other end, as an address.
-type client struct {
-	uid int64 // the user's number; -1 is unknown
-	raw syscall.RawConn
+// Peer is who made a connection: a user and a process, as this program's namespaces number
+// them. UID -1 is unknown, and so is PID 0.
+type Peer struct {
+	UID, PID int
+	raw      syscall.RawConn
 }
 
-func (client) Network() string      { return "unix" }
-func (client) String() string       { return "a user" }
-func (p peer) RemoteAddr() net.Addr { return p.of }
+func (Peer) Network() string        { return "unix" }
+func (p Peer) String() string       { return fmt.Sprintf("process %d of user %d", p.PID, p.UID) }
+func (p peer) RemoteAddr() net.Addr { return p.by }
 
 // Accept gives the next connection, a peer.
 func (p peers) Accept() (net.Conn, error) {
@@ -38,33 +40,33 @@ func (p peers) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return peer{conn, clientOf(conn)}, nil
+	return peer{conn, peerOf(conn)}, nil
 }
 
-// clientOf asks the kernel who made the connection (unix(7), SO_PEERCRED).
-func clientOf(conn *net.UnixConn) client {
-	c := client{uid: -1}
+// peerOf asks the kernel who made the connection (unix(7), SO_PEERCRED).
+func peerOf(conn *net.UnixConn) Peer {
+	by := Peer{UID: -1}
 	var err error
-	if c.raw, err = conn.SyscallConn(); err != nil {
-		return c
+	if by.raw, err = conn.SyscallConn(); err != nil {
+		return by
 	}
-	_ = c.raw.Control(func(fd uintptr) { // on an error the user stays unknown
+	_ = by.raw.Control(func(fd uintptr) { // on an error the user stays unknown
 		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
-			c.uid = int64(cred.Uid)
+			by.UID, by.PID = int(cred.Uid), int(cred.Pid)
 		}
 	})
-	return c
+	return by
 }
 
-// hungUp reports whether the client has closed its side for writing, or all. net/http, which
+// hungUp reports whether the peer has closed its side for writing, or all. net/http, which
 // ends a request then, does not notice behind bytes that nobody has read.
-func (c client) hungUp() bool {
-	p := []unix.PollFd{{Events: unix.POLLRDHUP}}
-	err := c.raw.Control(func(fd uintptr) {
-		p[0].Fd = int32(fd)
-		_, _ = unix.Poll(p, 0) // on an error nothing is known, until it is asked again
+func (p Peer) hungUp() bool {
+	fds := []unix.PollFd{{Events: unix.POLLRDHUP}}
+	err := p.raw.Control(func(fd uintptr) {
+		fds[0].Fd = int32(fd)
+		_, _ = unix.Poll(fds, 0) // on an error nothing is known, until it is asked again
 	})
-	return err != nil || p[0].Revents != 0
+	return err != nil || fds[0].Revents != 0
 }
 
 type peerKey struct{}
@@ -73,11 +75,19 @@ func withPeer(ctx context.Context, conn net.Conn) context.Context {
 	return context.WithValue(ctx, peerKey{}, conn.RemoteAddr())
 }
 
+// PeerOf is who made the request that a context is of.
+func PeerOf(ctx context.Context) Peer {
+	if by, known := ctx.Value(peerKey{}).(Peer); known {
+		return by
+	}
+	return Peer{UID: -1}
+}
+
 // onlyOwner answers only root and the user of this program. The socket's mode keeps others
 // out, unless it was changed or somebody handed them a connection.
 func onlyOwner(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c, known := r.Context().Value(peerKey{}).(client); known && (c.uid == 0 || c.uid == int64(os.Geteuid())) {
+		if by := PeerOf(r.Context()); by.UID == 0 || by.UID == os.Geteuid() {
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -10,6 +10,7 @@ import (
 	"math"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"reflect"
 	"slices"
 	"strconv"
@@ -27,11 +28,11 @@ const (
 )
 
 func (s *Server) list(r *http.Request) (any, error) {
-	if err := onlyAsks(r, "after", "limit"); err != nil {
+	if err := onlyAsks(r.URL.Path, r.URL.Query(), "after", "limit"); err != nil {
 		return nil, err
 	}
-	after, err1 := queryNumber(r, "after", 0, 1<<63-1)
-	limit, err2 := queryNumber(r, "limit", defaultLimit, maxLimit)
+	after, err1 := queryNumber(r.URL.Query(), "after", 0, 1<<63-1)
+	limit, err2 := queryNumber(r.URL.Query(), "limit", defaultLimit, maxLimit)
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, refuse(control.BadRequest, "/sas: %v", first(err))
 	}
@@ -40,18 +41,18 @@ func (s *Server) list(r *http.Request) (any, error) {
 
 // onlyAsks refuses what a query string asks for beyond some names: what is misspelt would ask for
 // everything.
-func onlyAsks(r *http.Request, names ...string) error {
-	for _, name := range slices.Sorted(maps.Keys(r.URL.Query())) {
+func onlyAsks(path string, query url.Values, names ...string) error {
+	for _, name := range slices.Sorted(maps.Keys(query)) {
 		if !slices.Contains(names, name) {
-			return refuse(control.BadRequest, "%s: expected %s in the query, found %s", r.URL.Path, sa.OneOf(names), sa.Quote(name))
+			return refuse(control.BadRequest, "%s: expected %s in the query, found %s", path, sa.OneOf(names), sa.Quote(name))
 		}
 	}
 	return nil
 }
 
 // queryNumber reads a number from the query string.
-func queryNumber(r *http.Request, name string, otherwise, most uint64) (uint64, error) {
-	text := r.URL.Query().Get(name)
+func queryNumber(query url.Values, name string, otherwise, most uint64) (uint64, error) {
+	text := query.Get(name)
 	if text == "" {
 		return otherwise, nil
 	}
@@ -65,7 +66,7 @@ func queryNumber(r *http.Request, name string, otherwise, most uint64) (uint64, 
 func (s *Server) show(r *http.Request) (any, error) { return s.config.SAs.Show(r.PathValue("name")) }
 
 func (s *Server) counters(r *http.Request) (any, error) {
-	if err := onlyAsks(r, "sa"); err != nil {
+	if err := onlyAsks(r.URL.Path, r.URL.Query(), "sa"); err != nil {
 		return nil, err
 	}
 	all, err := s.config.SAs.Counters(r.URL.Query().Get("sa"))
@@ -74,7 +75,7 @@ func (s *Server) counters(r *http.Request) (any, error) {
 
 // export shows keys only if asked to.
 func (s *Server) export(r *http.Request) (any, error) {
-	if err := onlyAsks(r, "keys"); err != nil {
+	if err := onlyAsks(r.URL.Path, r.URL.Query(), "keys"); err != nil {
 		return nil, err
 	}
 	write, keysAsked := keys.WriteHidden, r.URL.Query().Get("keys")

@@ -80,8 +80,6 @@ type Server struct {
 	http   http.Server
 	ended  chan error
 	ending chan struct{} // closed when following events and streams has to end
-	follow chan struct{} // has one value for each follower
-	watch  chan struct{} // has one value for each reader of a stream
 	once   sync.Once
 	err    error // of the first Close
 }
@@ -92,7 +90,7 @@ var documentName = regexp.MustCompile(`^[a-z0-9-]+$`)
 // that a dead program has left; one with a listener, or any other file, is an error. It
 // panics if a document's name is not one.
 func Open(path string, c Config) (*Server, error) {
-	s := &Server{config: c, path: path, ended: make(chan error, 1), ending: make(chan struct{}), follow: make(chan struct{}, maxFollowers), watch: make(chan struct{}, maxWatchers)}
+	s := &Server{config: c, path: path, ended: make(chan error, 1), ending: make(chan struct{})}
 	s.route()
 	log := c.Log
 	if log == nil {
@@ -153,6 +151,12 @@ func (s *Server) route() {
 		s.index.Actions = append(s.index.Actions, name)
 		s.mux.HandleFunc("POST /"+name, func(w http.ResponseWriter, r *http.Request) { answer(w, r, f) })
 	}
+	stream := func(name string, one Stream, p places) {
+		s.index.Documents = append(s.index.Documents, name)
+		s.mux.HandleFunc("GET /"+name, s.stream(name, one, p))
+	}
+	s.index.Documents = slices.Collect(maps.Keys(s.config.Documents))
+	s.index.Actions = []string{}
 	get("{$}", func(*http.Request) (any, error) { return s.index, nil })
 	for name, document := range s.config.Documents {
 		if !documentName.MatchString(name) {
@@ -165,8 +169,6 @@ func (s *Server) route() {
 		w.Write(control.OpenAPI)
 	})
 	s.mux.HandleFunc("/", s.nothing)
-	s.index.Documents = slices.Collect(maps.Keys(s.config.Documents))
-	s.index.Actions = []string{}
 	if s.config.SAs != nil {
 		get("sas", s.list)
 		get("sas/{name}", s.show)
@@ -182,12 +184,13 @@ func (s *Server) route() {
 	}
 	if s.config.Events != nil {
 		get("events", s.events)
-		s.mux.HandleFunc("GET /events/stream", s.stream)
-		s.index.Documents = append(s.index.Documents, "events", "events/stream")
+		s.index.Documents = append(s.index.Documents, "events")
+		stream("events/stream", Stream{"text/event-stream", s.follow}, places{make(chan struct{}, maxFollowers),
+			"follow the events already, and no more may: end one of them, or ask for the last ones now and then"})
 	}
+	watchers := places{make(chan struct{}, maxWatchers), "capture and trace already, and no more may: end one of them"}
 	for name, one := range s.config.Streams {
-		s.mux.HandleFunc("GET /"+name, s.streams(name, one))
-		s.index.Documents = append(s.index.Documents, name)
+		stream(name, one, watchers)
 	}
 	slices.Sort(s.index.Documents)
 }

@@ -14,14 +14,23 @@ import (
 // Stream is an answer that goes on for as long as its listener likes.
 type Stream struct {
 	Type string // of media
-	// Begin reads the query. Then send sends to w, and calls flush where it is to be read at
-	// once, until ctx ends, which is when the listener has sent all that it will, has left, or
-	// the server ends. It may send what is left then. Its error is w's.
-	Begin func(query url.Values) (send func(ctx context.Context, w io.Writer, flush func() error) error, err error)
+	// Begin reads the query.
+	Begin func(query url.Values) (Send, error)
 }
 
-// streams answers a request for one.
-func (s *Server) streams(name string, one Stream) http.HandlerFunc {
+// Send sends a stream to w, and calls flush where it is to be read at once, until ctx ends,
+// which is when the listener has sent all that it will, has left, or the server ends. It may
+// send what is left then. ctx knows the listener (PeerOf). The error is w's.
+type Send func(ctx context.Context, w io.Writer, flush func() error) error
+
+// places are for those who follow streams of a kind, one value for each of them.
+type places struct {
+	taken chan struct{}
+	full  string // what one too many is told
+}
+
+// stream answers a request for one.
+func (s *Server) stream(name string, one Stream, p places) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		send, err := one.Begin(r.URL.Query())
 		if err != nil {
@@ -30,10 +39,10 @@ func (s *Server) streams(name string, one Stream) http.HandlerFunc {
 			}
 		} else {
 			select {
-			case s.watch <- struct{}{}:
-				defer func() { <-s.watch }()
+			case p.taken <- struct{}{}:
+				defer func() { <-p.taken }()
 			default:
-				err = refuse(control.Busy, "%d capture and trace already, and no more may: end one of them", maxWatchers)
+				err = refuse(control.Busy, "%d %s", cap(p.taken), p.full)
 			}
 		}
 		if err != nil {
@@ -64,7 +73,7 @@ func (s *Server) listening(r *http.Request) (context.Context, context.CancelFunc
 			case <-ctx.Done():
 				return
 			case <-look.C:
-				if c, known := r.Context().Value(peerKey{}).(client); known && c.hungUp() {
+				if PeerOf(ctx).hungUp() {
 					return
 				}
 			}

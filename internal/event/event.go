@@ -34,6 +34,8 @@ const (
 	InterfaceDown
 	OffloadSwitched
 	Reloaded
+	CaptureBegan
+	CaptureEnded
 
 	Lost // only from a Log, to a listener that was too slow
 )
@@ -61,11 +63,16 @@ var kinds = [...]kind{
 	InterfaceDown:     {"interface-down", "an interface is down, or its other end is", slog.LevelWarn, []string{"interface"}},
 	OffloadSwitched:   {"offload-switched", "receive offload was enabled or disabled", slog.LevelInfo, []string{"active", "ah", "esp"}},
 	Reloaded:          {"reloaded", "the configuration was read again and is in force", slog.LevelInfo, []string{"wire", "host", "stack", "queues", "sas", "offload", "inbound", "outbound", "went", "came"}},
+	CaptureBegan:      {"capture-began", "somebody looks at the frames of the NIC, by the control socket", slog.LevelInfo, whoFields},
+	CaptureEnded:      {"capture-ended", "that capture or trace has ended", slog.LevelInfo, whoFields},
 	Lost:              {"events-lost", "events are missing here, since they were not read as fast as they came", slog.LevelWarn, []string{"events"}},
 }
 
 // lifeFields are the fields of what happens once to an SA.
 var lifeFields = []string{"reason", "sa", "protocol", "spi", "seq", "src", "dst"}
+
+// whoFields are the fields of what a client of the control socket does.
+var whoFields = []string{"stream", "uid", "pid"}
 
 // Kinds lists every kind there is.
 func Kinds() (all []Kind) {
