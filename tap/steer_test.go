@@ -104,7 +104,7 @@ func TestSteerBySPI(t *testing.T) {
 	const queues = 3
 	s := openSteered(t, SteerSPI, queues)
 	found, used := 0, map[int]int{}
-	for _, lab := range append(conformance.Labs(), conformance.Vectors()...) {
+	for _, lab := range append(conformance.Contract(), conformance.Vectors()...) {
 		for _, c := range lab.Cases {
 			for _, tags := range []string{"", "\x81\x00\x00\x07", "\x88\xa8\x00\x07\x81\x00\x01\x23"} {
 				frame := bytes.Join([][]byte{c.Frame[:12], []byte(tags), c.Frame[12:]}, nil)

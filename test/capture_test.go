@@ -205,7 +205,7 @@ func pairs(t *testing.T, path string) (came, left []packet, lost uint64) {
 func TestCaptureRows(t *testing.T) {
 	rig.Require(t)
 	rows := map[string]bool{}
-	for _, l := range conformance.Labs() {
+	for _, l := range conformance.Contract() {
 		if len(l.Delete) > 0 {
 			continue // a configuration cannot say that an SA was there and is gone
 		}
@@ -225,7 +225,7 @@ func TestCaptureRows(t *testing.T) {
 	}
 }
 
-func captureLab(t *testing.T, config string, l *conformance.Lab) {
+func captureLab(t *testing.T, config string, l *conformance.Setup) {
 	dir := sockets(t)
 	socket, file := filepath.Join(dir, "nic"), filepath.Join(dir, "live.pcapng")
 	p := start(t, config, "--wire", "capw0", "--host", "caph0", "--control", socket)
@@ -312,7 +312,7 @@ func explained(t *testing.T, config string, traced []byte, came []packet) {
 }
 
 // keyless looks for the keys of a lab, as bytes and as text.
-func keyless(t *testing.T, l *conformance.Lab, file string, traced []byte) {
+func keyless(t *testing.T, l *conformance.Setup, file string, traced []byte) {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 )
 
 // good are the cases that end with a packet for the stack; every other case
-// must be in bad. Titles are those of conformance.Labs.
+// must be in bad. Titles are those of conformance.Contract.
 var good = []string{
 	"an ARP request", "a datagram in the clear", "UDP 4500: IKE", "UDP 4500: too short for ESP",
 	"transport ESP", "transport AH", "transport ESP in UDP", "tunnel ESP", "tunnel AH", "ESP in ESP", "AH in AH", "a frame ...",
@@ -76,7 +76,7 @@ var bad = map[string]transport.Reason{
 }
 
 // lab is a host whose NIC a lab has arranged, and which has all its SAs.
-func lab(t testing.TB, l *conformance.Lab) *host {
+func lab(t testing.TB, l *conformance.Setup) *host {
 	var sas []*sa.SA
 	for _, b := range l.Bundles {
 		sas = append(sas, b...)
@@ -95,8 +95,8 @@ func lab(t testing.TB, l *conformance.Lab) *host {
 // where no NIC has looked at the frame. Failed frames go to the mirror and count
 // in no window but those of their good headers.
 func TestLabs(t *testing.T) {
-	clear := conformance.Labs()[0].Cases[1].Frame
-	for _, l := range conformance.Labs() {
+	clear := conformance.Contract()[0].Cases[1].Frame
+	for _, l := range conformance.Contract() {
 		with, without := lab(t, &l), lab(t, &l)
 		without.sad.Activate(false)
 		for i := range l.Cases {

@@ -72,15 +72,15 @@ Exit code 0: all cases passed, or could not be run; 4: some failed.`,
 
 // judge finds the NIC and judges it.
 func judge(cmd *cobra.Command, o conformanceOptions) error {
-	labs, err := conformance.Named(o.setups)
+	setups, err := conformance.Named(o.setups)
 	if err != nil {
 		err = fmt.Errorf("--setup: %w", err)
 	}
-	if err = errors.Join(err, o.check(len(labs))); err != nil {
+	if err = errors.Join(err, o.check(len(setups))); err != nil {
 		return inputError(err)
 	}
 	if o.write != "" {
-		return testbed.WriteSetups(o.write, labs)
+		return testbed.WriteSetups(o.write, setups)
 	}
 	var none noRig
 	if o.Wire == "" && !o.Memory && !rig.Inside() {
@@ -92,7 +92,7 @@ func judge(cmd *cobra.Command, o conformanceOptions) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(o.report(cmd.OutOrStdout(), who, bed, labs), bed.Close())
+	return errors.Join(o.report(cmd.OutOrStdout(), who, bed, setups), bed.Close())
 }
 
 // check finds flags that do not go together.
@@ -104,8 +104,8 @@ func (o *conformanceOptions) check(setups int) error {
 }
 
 // report runs the cases and prints what became of them.
-func (o *conformanceOptions) report(out io.Writer, who string, nic conformance.NIC, labs []conformance.Lab) error {
-	results, err := conformance.Run(nic, labs)
+func (o *conformanceOptions) report(out io.Writer, who string, nic conformance.NIC, setups []conformance.Setup) error {
+	results, err := conformance.Run(nic, setups)
 	if err != nil {
 		return err
 	}

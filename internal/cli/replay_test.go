@@ -164,7 +164,7 @@ const samples = "../../configs"
 // fixtures are the captures and keys under testdata and samples, by file name.
 func fixtures(t *testing.T) map[string][]byte {
 	files := map[string][]byte{"xfrm.pcap": pcap(underKernelSAs(t, file(t, kernelSAs)))}
-	for _, l := range conformance.Labs() {
+	for _, l := range conformance.Contract() {
 		switch l.Name {
 		case "plain":
 			files["plain.pcap"], files["plain.yaml"], files["plain.esp_sa"] = pcap(frames(l)), configuration(t, &l), table(t, &l)
@@ -175,7 +175,7 @@ func fixtures(t *testing.T) map[string][]byte {
 	return files
 }
 
-// The files under testdata are what the labs make today.
+// The files under testdata are what the setups make today.
 func TestFixtures(t *testing.T) {
 	for name, want := range fixtures(t) {
 		path := filepath.Join("testdata", name)
@@ -188,7 +188,7 @@ func TestFixtures(t *testing.T) {
 			}
 		}
 		if !bytes.Equal(file(t, path), want) {
-			t.Errorf("%s is not what the labs make; run this test with -update", path)
+			t.Errorf("%s is not what the setups make; run this test with -update", path)
 		}
 	}
 }
@@ -202,7 +202,7 @@ func file(t *testing.T, path string) []byte {
 	return b
 }
 
-func frames(l conformance.Lab) (all [][]byte) {
+func frames(l conformance.Setup) (all [][]byte) {
 	for _, c := range l.Cases {
 		all = append(all, c.Frame)
 	}
@@ -267,7 +267,7 @@ func pcapng(t *testing.T, frames [][]byte) []byte {
 	return b.Bytes()
 }
 
-func table(t *testing.T, l *conformance.Lab) []byte {
+func table(t *testing.T, l *conformance.Setup) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	if err := keys.WriteESPSA(&b, l.SAs()); err != nil {
@@ -276,8 +276,8 @@ func table(t *testing.T, l *conformance.Lab) []byte {
 	return b.Bytes()
 }
 
-// configuration is a lab's NIC as a file.
-func configuration(t *testing.T, l *conformance.Lab) []byte {
+// configuration is a setup's NIC as a file.
+func configuration(t *testing.T, l *conformance.Setup) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	if err := l.WriteConfig(&b); err != nil {
@@ -286,10 +286,10 @@ func configuration(t *testing.T, l *conformance.Lab) []byte {
 	return b.Bytes()
 }
 
-// TestReplayLabs runs the contract's table through the command: a lab's SAs as
+// TestReplayLabs runs the contract's table through the command: a setup's SAs as
 // a file, its frames as a capture.
 func TestReplayLabs(t *testing.T) {
-	for _, l := range conformance.Labs() {
+	for _, l := range conformance.Contract() {
 		if len(l.Delete) > 0 {
 			continue // a file cannot say that there was an SA
 		}
@@ -297,7 +297,7 @@ func TestReplayLabs(t *testing.T) {
 	}
 }
 
-func replayLab(t *testing.T, l *conformance.Lab) {
+func replayLab(t *testing.T, l *conformance.Setup) {
 	dir := t.TempDir()
 	config, in := filepath.Join(dir, "lab.yaml"), filepath.Join(dir, "lab.pcap")
 	if err := errors.Join(os.WriteFile(config, configuration(t, l), 0o600), os.WriteFile(in, pcap(frames(*l)), 0o600)); err != nil {

@@ -47,7 +47,7 @@ func delivered(t *testing.T, form status.Form) (file string, trailers []status.T
 	if err == nil {
 		_, err = w.Interface("host0", "")
 	}
-	for _, l := range conformance.Labs() {
+	for _, l := range conformance.Contract() {
 		sad := pipeline.NewSAD(l.Profile, 1)
 		if err := l.Arrange(sad); err != nil {
 			t.Fatal(err)

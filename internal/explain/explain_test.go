@@ -21,7 +21,7 @@ import (
 )
 
 // lab is the configuration of a lab, and its frames as a capture.
-func lab(t *testing.T, l *conformance.Lab) (*configs.Config, []byte) {
+func lab(t *testing.T, l *conformance.Setup) (*configs.Config, []byte) {
 	t.Helper()
 	var text, file bytes.Buffer
 	if err := l.WriteConfig(&text); err != nil {
@@ -69,7 +69,7 @@ func explained(t *testing.T, c *configs.Config, file []byte, number int) *explai
 func TestRows(t *testing.T) {
 	const unsaid = "deleted" // a configuration cannot say that an SA was there and is gone
 	seen := map[string]bool{}
-	for _, l := range conformance.Labs() {
+	for _, l := range conformance.Contract() {
 		if l.Name == unsaid {
 			continue
 		}
@@ -114,7 +114,7 @@ func alike(row, told string) bool {
 }
 
 // look judges what stands on the page.
-func look(t *testing.T, name string, f *explain.Frame, l *conformance.Lab) {
+func look(t *testing.T, name string, f *explain.Frame, l *conformance.Setup) {
 	t.Helper()
 	var text strings.Builder
 	if err := f.Text(&text, "lab.pcapng", false); err != nil {
@@ -149,7 +149,7 @@ func look(t *testing.T, name string, f *explain.Frame, l *conformance.Lab) {
 
 // Whatever a frame is: it is told within 80 columns, with the verdict that Process has for it.
 func FuzzExplain(f *testing.F) {
-	labs := conformance.Labs()
+	labs := conformance.Contract()
 	var all []*configs.Config
 	for i := range labs[:6] {
 		for _, one := range labs[i].Cases {

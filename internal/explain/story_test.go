@@ -23,7 +23,7 @@ import (
 // The account of a frame is the same whatever form its host has it in: decap takes off the
 // headers that it is about.
 func TestForms(t *testing.T) {
-	labs := conformance.Labs()
+	labs := conformance.Contract()
 	for i := range labs {
 		c, file := lab(t, &labs[i])
 		other := *c
@@ -194,7 +194,7 @@ func TestLeftOut(t *testing.T) {
 // Linux does not look at the alignment of what no block cipher sealed (Linux 6.1 takes such a
 // packet), and near misses are about frames that fail.
 func TestSaid(t *testing.T) {
-	labs := conformance.Labs()
+	labs := conformance.Contract()
 	seen := map[status.Reason]string{}
 	for i := range labs {
 		if labs[i].Name != "malformed" && labs[i].Name != "plain" {

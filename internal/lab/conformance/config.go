@@ -9,10 +9,10 @@ import (
 	"tapsec/sa"
 )
 
-// WriteConfig prints the lab's NIC as a configuration of tapsec, keys included, for NICs
+// WriteConfig prints the setup's NIC as a configuration of tapsec, keys included, for NICs
 // that are prepared from outside. It cannot express that an SA was deleted (Delete). Errors
 // are the writer's.
-func (l *Lab) WriteConfig(w io.Writer) error {
+func (l *Setup) WriteConfig(w io.Writer) error {
 	_, err := fmt.Fprintf(w, "# The NIC for setup %s of the conformance cases. The keys are public.\nprofile: %s\noffload: {active: %v, ah: %v, esp: %v}\n",
 		l.Name, l.Profile.Name, !l.Inactive, !l.AHOff, !l.ESPOff)
 	if err == nil && l.Pressure { // the NIC asks for deletions if no more SAs fit
@@ -24,5 +24,5 @@ func (l *Lab) WriteConfig(w io.Writer) error {
 	return keys.WriteYAML(w, l.SAs())
 }
 
-// SAs gives the lab's SAs, bundled or not.
-func (l *Lab) SAs() []*sa.SA { return slices.Concat(l.Bundles...) }
+// SAs gives the setup's SAs, bundled or not.
+func (l *Setup) SAs() []*sa.SA { return slices.Concat(l.Bundles...) }

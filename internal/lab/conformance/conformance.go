@@ -43,8 +43,8 @@ type Case struct {
 	order int // among the vectors
 }
 
-// Lab is a NIC as some cases need it, and those cases.
-type Lab struct {
+// Setup is a NIC as some cases need it, and those cases.
+type Setup struct {
 	Name     string
 	Profile  sa.Profile
 	Bundles  [][]*sa.SA // to be offloaded: one SA, or AH and ESP
@@ -56,15 +56,15 @@ type Lab struct {
 	Cases    []Case
 }
 
-// Labs returns the whole table.
-func Labs() []Lab {
-	return []Lab{
+// Contract returns the whole table.
+func Contract() []Setup {
+	return []Setup{
 		plain(), layers(), bundles(), malformed(), inside(), undecided(),
 		noCombined(), noAHESP(), pressure(), deleted(), switchedOff(), inactive(),
 	}
 }
 
-// SAD is what a lab needs of a NIC.
+// SAD is what a setup needs of a NIC.
 type SAD interface {
 	Add(bundle ...*sa.SA) (handle uint32, err error)
 	Delete(handle uint32) error
@@ -73,8 +73,8 @@ type SAD interface {
 	ForcePressure(on bool)
 }
 
-// Arrange prepares an empty NIC of the lab's profile for its cases.
-func (l *Lab) Arrange(d SAD) error {
+// Arrange prepares an empty NIC of the setup's profile for its cases.
+func (l *Setup) Arrange(d SAD) error {
 	gone := map[string]bool{}
 	for _, name := range l.Delete {
 		gone[name] = true
@@ -166,13 +166,13 @@ func (k *builder) mangle(packet []byte, m forge.Mangle, names ...string) []byte 
 }
 
 // add adds a case of the contract.
-func (l *Lab) add(c Case) {
+func (l *Setup) add(c Case) {
 	c.Source = contract
 	l.Cases = append(l.Cases, c)
 }
 
 // expect adds a case whose frame carries packet.
-func (l *Lab) expect(row, title string, packet []byte, w status.Word, r status.Reason) {
+func (l *Setup) expect(row, title string, packet []byte, w status.Word, r status.Reason) {
 	l.add(Case{Row: row, Title: title, Frame: forge.AppendFrame(nil, packet), Word: w, Reason: r})
 }
 

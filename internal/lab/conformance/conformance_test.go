@@ -9,9 +9,9 @@ import (
 	"tapsec/status"
 )
 
-// Every case of every lab is answered as the contract says.
-func TestLabs(t *testing.T) {
-	for _, l := range Labs() {
+// Every case of every setup is answered as the contract says.
+func TestContract(t *testing.T) {
+	for _, l := range Contract() {
 		p := newPipeline(t, &l, status.InPlace)
 		for _, c := range l.Cases {
 			t.Run(fmt.Sprintf("row %s/%s/%s", c.Row, l.Name, c.Title), func(t *testing.T) {
@@ -23,7 +23,7 @@ func TestLabs(t *testing.T) {
 	}
 }
 
-func newPipeline(t *testing.T, l *Lab, form status.Form) *pipeline.Pipeline {
+func newPipeline(t *testing.T, l *Setup, form status.Form) *pipeline.Pipeline {
 	t.Helper()
 	sad := pipeline.NewSAD(l.Profile, 1)
 	if err := l.Arrange(sad); err != nil {
@@ -38,7 +38,7 @@ func TestEveryRow(t *testing.T) {
 	for i := 1; i <= 35; i++ {
 		seen[fmt.Sprint(i)] = false
 	}
-	for _, l := range Labs() {
+	for _, l := range Contract() {
 		for _, c := range l.Cases {
 			if _, ok := seen[c.Row]; !ok {
 				t.Errorf("row %q is not in the table", c.Row)
@@ -71,11 +71,11 @@ func TestSetups(t *testing.T) {
 		}
 	}
 	want := 0
-	for _, l := range append(Labs(), Vectors()...) {
+	for _, l := range append(Contract(), Vectors()...) {
 		want += len(l.Cases)
 	}
 	if cases != want {
-		t.Errorf("%d cases, the labs have %d", cases, want)
+		t.Errorf("%d cases, the setups have %d", cases, want)
 	}
 	t.Logf("%d setups, %d cases", len(names), cases)
 }

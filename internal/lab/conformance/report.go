@@ -197,7 +197,7 @@ func (r *Report) document() *Document {
 
 func (r *Result) object() resultJSON {
 	o := resultJSON{
-		Source: r.Source.Name, Row: r.Row, Case: r.Title, Setup: r.Lab, Outcome: strings.ToLower(r.outcome()),
+		Source: r.Source.Name, Row: r.Row, Case: r.Title, Setup: r.Setup, Outcome: strings.ToLower(r.outcome()),
 		Expected: saidJSON{r.Word.String(), r.Reason.String(), r.Records},
 	}
 	if r.Seen.WireLen > 0 {

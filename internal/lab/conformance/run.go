@@ -15,23 +15,23 @@ import (
 
 // NIC is a NIC under test.
 type NIC interface {
-	// Ready makes it the NIC that the lab's cases are for. ErrNotRun says that it cannot be
+	// Ready makes it the NIC that the setup's cases are for. ErrNotRun says that it cannot be
 	// that.
-	Ready(*Lab) error
+	Ready(*Setup) error
 
 	// Exchange sends the frames into the wire, in order, and returns those that came to the
 	// host, until as many have come or no more do.
 	Exchange(frames [][]byte) (delivered [][]byte, err error)
 }
 
-// ErrNotRun is wrapped by errors of Ready that leave the lab's cases out. The report names
+// ErrNotRun is wrapped by errors of Ready that leave the setup's cases out. The report names
 // those cases.
 var ErrNotRun = errors.New("not run")
 
 // Result is what became of a case.
 type Result struct {
 	Case
-	Lab     string
+	Setup   string
 	Seen    status.Trailer // what the NIC said, if it said anything
 	Differs error          // how it differs from what is expected; nil if it passed; wraps ErrNotRun if the frame was not sent
 }
@@ -42,17 +42,17 @@ func (r *Result) Passed() bool { return r.Differs == nil }
 // atOnce is how many frames are in flight, fewer than a TAP queues.
 const atOnce = 64
 
-// Run sends every case of the labs to the NIC, lab by lab, and judges what it delivers. It
+// Run sends every case of the setups to the NIC, setup by setup, and judges what it delivers. It
 // ends early with an error if the NIC cannot be reached.
 //
 // Each frame has its own source MAC address, which no NIC looks at. It identifies the frame
 // even if others are lost, doubled or reordered.
-func Run(nic NIC, labs []Lab) (results []Result, err error) {
-	for i := range labs {
-		l := &labs[i]
+func Run(nic NIC, setups []Setup) (results []Result, err error) {
+	for i := range setups {
+		l := &setups[i]
 		if err := nic.Ready(l); errors.Is(err, ErrNotRun) {
 			for _, c := range l.Cases {
-				results = append(results, Result{Case: c, Lab: l.Name, Differs: err})
+				results = append(results, Result{Case: c, Setup: l.Name, Differs: err})
 			}
 			continue
 		} else if err != nil {
@@ -99,8 +99,8 @@ func exchange(nic NIC, cases []Case, first int) ([]answer, error) {
 	return answers, nil
 }
 
-func (a answer) judge(c Case, l *Lab) Result {
-	r := Result{Case: c, Lab: l.Name}
+func (a answer) judge(c Case, l *Setup) Result {
+	r := Result{Case: c, Setup: l.Name}
 	switch a.times {
 	case 0:
 		r.Differs = errors.New("nothing came to the host; every frame must, failed ones too")

@@ -22,7 +22,7 @@ type memory struct {
 	fault func(delivered [][]byte) [][]byte
 }
 
-func (m *memory) Ready(l *Lab) error {
+func (m *memory) Ready(l *Setup) error {
 	if l.Inactive {
 		return fmt.Errorf("%w: for a test", ErrNotRun)
 	}
@@ -42,8 +42,8 @@ func (m *memory) Exchange(frames [][]byte) (delivered [][]byte, err error) {
 
 func run(t *testing.T, fault func([][]byte) [][]byte) *Report {
 	t.Helper()
-	labs := Setups()
-	results, err := Run(&memory{t: t, fault: fault}, labs)
+	setups := Setups()
+	results, err := Run(&memory{t: t, fault: fault}, setups)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ const ethernetLen = 14 // without tags
 var files embed.FS
 
 // Vectors returns the packets that other implementations and standards made, a
-// lab for each vector, in the order of the files. Each good one is followed by
+// setup for each vector, in the order of the files. Each good one is followed by
 // the same packet damaged. A file's first block names its source; the fields of
 // the others are
 //
@@ -40,8 +40,8 @@ var files embed.FS
 //	plain   offset and bytes that the NIC must have put in the place of
 //	        ciphertext, again for each portion; all other bytes stay
 //	opened  the packet that must be left in Decap form, where the source has it
-func Vectors() []Lab {
-	var labs []Lab
+func Vectors() []Setup {
+	var setups []Setup
 	err := fs.WalkDir(files, "vectors", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -49,7 +49,7 @@ func Vectors() []Lab {
 		text, err := files.ReadFile(path)
 		if err == nil {
 			name := strings.TrimSuffix(strings.TrimPrefix(path, "vectors/"), ".txt")
-			labs, err = appendVectors(labs, name, string(text))
+			setups, err = appendVectors(setups, name, string(text))
 		}
 		return err
 	})
@@ -57,17 +57,17 @@ func Vectors() []Lab {
 		panic("conformance: " + err.Error())
 	}
 	n := 0
-	for _, l := range labs {
+	for _, l := range setups {
 		for i := range l.Cases {
 			l.Cases[i].order = n
 			n++
 		}
 	}
-	return labs
+	return setups
 }
 
-// appendVectors appends the labs of a file's text.
-func appendVectors(labs []Lab, name, text string) ([]Lab, error) {
+// appendVectors appends the setups of a file's text.
+func appendVectors(setups []Setup, name, text string) ([]Setup, error) {
 	source := Source{Name: name}
 	for _, b := range vector.Parse(text) {
 		if s := b.Get("source"); s != "" {
@@ -79,17 +79,17 @@ func appendVectors(labs []Lab, name, text string) ([]Lab, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s, %s: %w", name, b.Get("name"), err)
 			}
-			labs = append(labs, Lab{Name: name, Profile: profile("full"), Bundles: c.Bundles()})
+			setups = append(setups, Setup{Name: name, Profile: profile("full"), Bundles: c.Bundles()})
 		}
 		c, err := readCase(b)
 		if err != nil {
 			return nil, fmt.Errorf("%s, %s: %w", name, b.Get("name"), err)
 		}
 		c.Source = source
-		l := &labs[len(labs)-1]
+		l := &setups[len(setups)-1]
 		l.Cases = append(append(l.Cases, c), damaged(&c)...)
 	}
-	return labs, nil
+	return setups, nil
 }
 
 // readCase reads a block.

@@ -31,7 +31,7 @@ func TestVectors(t *testing.T) {
 // Check names whatever differs from what a case expects.
 func TestCheck(t *testing.T) {
 	all := Vectors()
-	l := all[slices.IndexFunc(all, func(l Lab) bool { return l.Cases[0].Decap != nil })]
+	l := all[slices.IndexFunc(all, func(l Setup) bool { return l.Cases[0].Decap != nil })]
 	c := &l.Cases[0]
 	answer := newPipeline(t, &l, status.InPlace).Process(bytes.Clone(c.Frame))
 	if err := c.Check(answer); err != nil {
@@ -90,7 +90,7 @@ func TestVectorsCoverEverything(t *testing.T) {
 }
 
 // seen says what a case's records show of suites and portions.
-func seen(l *Lab, c *Case) (keys []string) {
+func seen(l *Setup, c *Case) (keys []string) {
 	for _, r := range c.Records {
 		f := strings.Fields(r) // portion, protocol, SPI, number, state
 		how := map[string]string{"icv-valid": " good", "failed": " bad"}[f[4]]

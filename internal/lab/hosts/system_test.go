@@ -92,7 +92,7 @@ func (s *system) failing(t *testing.T) []hostileFrame {
 	}
 	known := map[sa.ID]bool{}
 	var frames []hostileFrame
-	for _, lab := range conformance.Labs() {
+	for _, lab := range conformance.Contract() {
 		if lab.Name != "layers" && lab.Name != "malformed" {
 			continue
 		}

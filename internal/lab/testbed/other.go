@@ -35,7 +35,7 @@ func openOther(wire, host, configure string, wait time.Duration, said io.Writer)
 }
 
 // Ready runs the command that prepares the NIC.
-func (n *other) Ready(l *conformance.Lab) error {
+func (n *other) Ready(l *conformance.Setup) error {
 	if len(l.Delete) > 0 {
 		return fmt.Errorf("%w: this NIC would have to be told to delete an SA", conformance.ErrNotRun)
 	}
@@ -58,11 +58,11 @@ func (n *other) Ready(l *conformance.Lab) error {
 func (n *other) Close() error { return errors.Join(n.close(), os.RemoveAll(n.dir)) }
 
 // WriteSetups writes the configuration of each setup to a file of its name in a folder.
-func WriteSetups(dir string, labs []conformance.Lab) error {
+func WriteSetups(dir string, setups []conformance.Setup) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	for _, l := range labs {
+	for _, l := range setups {
 		if err := writeSetup(filepath.Join(dir, l.Name+".yaml"), &l); err != nil {
 			return err
 		}
@@ -70,7 +70,7 @@ func WriteSetups(dir string, labs []conformance.Lab) error {
 	return nil
 }
 
-func writeSetup(path string, l *conformance.Lab) error {
+func writeSetup(path string, l *conformance.Setup) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err

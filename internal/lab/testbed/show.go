@@ -13,15 +13,15 @@ import (
 // Bed is a NIC that takes frames from the wire and answers with what its host receives.
 type Bed interface {
 	conformance.NIC
-	Load(l *conformance.Lab, d time.Duration) (Load, error)
+	Load(l *conformance.Setup, d time.Duration) (Load, error)
 }
 
 // Show sends every case of the contract's table to a NIC, prints what came back in the
 // table's order, and then sends mixed traffic for a time. It reports whether all of it was
 // annotated as the contract says.
 func Show(out io.Writer, b Bed, traffic time.Duration) (good bool, err error) {
-	labs := conformance.Labs()
-	results, err := conformance.Run(b, labs)
+	setups := conformance.Contract()
+	results, err := conformance.Run(b, setups)
 	if err != nil {
 		return false, err
 	}
@@ -38,7 +38,7 @@ func Show(out io.Writer, b Bed, traffic time.Duration) (good bool, err error) {
 	if traffic == 0 {
 		return wrong == 0, nil
 	}
-	good, err = showLoad(out, b, labs, traffic)
+	good, err = showLoad(out, b, setups, traffic)
 	return good && wrong == 0, err
 }
 
@@ -61,17 +61,17 @@ func bit(b bool) int {
 	return 0
 }
 
-// showLoad sends mixed traffic: the cases of the lab with both layers, over and
+// showLoad sends mixed traffic: the cases of the setup with both layers, over and
 // over.
-func showLoad(out io.Writer, b Bed, labs []conformance.Lab, d time.Duration) (good bool, err error) {
-	for i := range labs {
-		if labs[i].Name != "layers" {
+func showLoad(out io.Writer, b Bed, setups []conformance.Setup, d time.Duration) (good bool, err error) {
+	for i := range setups {
+		if setups[i].Name != "layers" {
 			continue
 		}
-		if err := b.Ready(&labs[i]); err != nil {
+		if err := b.Ready(&setups[i]); err != nil {
 			return false, err
 		}
-		r, err := b.Load(&labs[i], d)
+		r, err := b.Load(&setups[i], d)
 		if err != nil {
 			return false, err
 		}
@@ -79,5 +79,5 @@ func showLoad(out io.Writer, b Bed, labs []conformance.Lab, d time.Duration) (go
 			r.Sent, r.Took.Seconds(), r.Received, r.Wrong)
 		return r.Sent == r.Received && r.Wrong == 0, nil
 	}
-	return false, errors.New("no lab with both layers in the table")
+	return false, errors.New("no setup with both layers in the table")
 }

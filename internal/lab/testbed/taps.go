@@ -74,7 +74,7 @@ func OpenTAPs() (_ *TAPs, err error) {
 }
 
 // Ready puts the setup's pipeline into the running NIC.
-func (b *TAPs) Ready(l *conformance.Lab) error {
+func (b *TAPs) Ready(l *conformance.Setup) error {
 	pipe, err := newPipeline(l)
 	if err == nil {
 		b.current.Store(pipe)
@@ -98,7 +98,7 @@ func (b *TAPs) answer(sent []byte) ([]byte, error) {
 }
 
 // Load keeps some of the setup's cases in flight for a time, and waits for the rest.
-func (b *TAPs) Load(l *conformance.Lab, d time.Duration) (r Load, err error) {
+func (b *TAPs) Load(l *conformance.Setup, d time.Duration) (r Load, err error) {
 	begin := time.Now()
 	for time.Since(begin) < d {
 		for range unanswered {

@@ -18,7 +18,7 @@ func TestLoadOnTAPs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, l := range conformance.Labs() {
+	for _, l := range conformance.Contract() {
 		if l.Name != "layers" {
 			continue
 		}

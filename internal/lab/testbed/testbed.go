@@ -22,7 +22,7 @@ type Load struct {
 }
 
 // take judges the next answer to the setup's cases, which were sent in turn.
-func (r *Load) take(answer []byte, l *conformance.Lab) {
+func (r *Load) take(answer []byte, l *conformance.Setup) {
 	_, t, err := status.Split(answer)
 	c := &l.Cases[r.Received%uint64(len(l.Cases))]
 	r.Received++
@@ -35,13 +35,13 @@ func (r *Load) take(answer []byte, l *conformance.Lab) {
 type Memory struct{ pipe *pipeline.Pipeline }
 
 // Ready makes the pipeline anew.
-func (b *Memory) Ready(l *conformance.Lab) (err error) {
+func (b *Memory) Ready(l *conformance.Setup) (err error) {
 	b.pipe, err = newPipeline(l)
 	return err
 }
 
 // newPipeline is a pipeline whose NIC is ready for the setup's cases.
-func newPipeline(l *conformance.Lab) (*pipeline.Pipeline, error) {
+func newPipeline(l *conformance.Setup) (*pipeline.Pipeline, error) {
 	sad := pipeline.NewSAD(l.Profile, 1)
 	if err := l.Arrange(sad); err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func (b *Memory) Exchange(frames [][]byte) (delivered [][]byte, err error) {
 }
 
 // Load sends the setup's cases over and over, for so long.
-func (b *Memory) Load(l *conformance.Lab, d time.Duration) (r Load, err error) {
+func (b *Memory) Load(l *conformance.Setup, d time.Duration) (r Load, err error) {
 	begin := time.Now()
 	for n := uint64(0); time.Since(begin) < d; n++ {
 		c := &l.Cases[n%uint64(len(l.Cases))]

@@ -27,12 +27,12 @@ func toNATPort(payload ...byte) []byte {
 	return forge.UDP(nil, netip.AddrPortFrom(hostA, 40000), netip.AddrPortFrom(hostB, sa.EncapPort), payload)
 }
 
-func newLab(name, prof string) (Lab, *builder) {
-	return Lab{Name: name, Profile: profile(prof)}, &builder{sas: map[string]*sa.SA{}}
+func newSetup(name, prof string) (Setup, *builder) {
+	return Setup{Name: name, Profile: profile(prof)}, &builder{sas: map[string]*sa.SA{}}
 }
 
 // offload adds single SAs to the NIC.
-func (l *Lab) offload(sas ...*sa.SA) {
+func (l *Setup) offload(sas ...*sa.SA) {
 	for _, s := range sas {
 		l.Bundles = append(l.Bundles, []*sa.SA{s})
 	}
@@ -40,7 +40,7 @@ func (l *Lab) offload(sas ...*sa.SA) {
 
 // usual offloads an ESP and an AH SA for each portion, and makes two ESP SAs that the NIC
 // does not get.
-func usual(l *Lab, k *builder) {
+func usual(l *Setup, k *builder) {
 	l.offload(
 		k.add("gateway", sa.ESP, sa.Tunnel, "aes128gcm16", nil),
 		k.add("gateway-ah", sa.AH, sa.Tunnel, "sha256", nil),
@@ -52,8 +52,8 @@ func usual(l *Lab, k *builder) {
 }
 
 // plain are the frames that the NIC leaves alone, and single portions.
-func plain() Lab {
-	l, k := newLab("plain", "full")
+func plain() Setup {
+	l, k := newSetup("plain", "full")
 	usual(&l, k)
 	l.offload(k.add("nat", sa.ESP, sa.Transport, "aes128gcm16", func(s *sa.SA) { s.Encap = true }))
 	k.add("strange-nat", sa.ESP, sa.Transport, "aes128gcm16", func(s *sa.SA) { s.Encap = true })
@@ -79,8 +79,8 @@ func plain() Lab {
 }
 
 // layers are frames with both portions.
-func layers() Lab {
-	l, k := newLab("layers", "full")
+func layers() Setup {
+	l, k := newSetup("layers", "full")
 	usual(&l, k)
 	l.expect("11", "ESP in ESP", k.seal(hello(), "host", "gateway"), both, status.Verified)
 	l.expect("11", "AH in AH", k.seal(hello(), "host-ah", "gateway-ah"), both, status.Verified)
@@ -97,8 +97,8 @@ func layers() Lab {
 }
 
 // bundles are AH and ESP on one portion.
-func bundles() Lab {
-	l, k := newLab("ah-esp", "full")
+func bundles() Setup {
+	l, k := newSetup("ah-esp", "full")
 	usual(&l, k)
 	l.Bundles = append(l.Bundles, k.bundle("pair", sa.Transport), k.bundle("gate", sa.Tunnel))
 	wrongESP := func(name string) []byte {
@@ -132,8 +132,8 @@ func wrongProtocol(k *builder) {
 }
 
 // malformed are single portions that fail for a reason other than their ICV.
-func malformed() Lab {
-	l, k := newLab("malformed", "full")
+func malformed() Setup {
+	l, k := newSetup("malformed", "full")
 	usual(&l, k)
 	wrongProtocol(k)
 	syntax, short := word(one, status.InvalidPacketSyntax), []byte{0x45, 0, 0, 22, 0, 0, 0, 0, 64, wire.ProtoESP, 0, 0}
@@ -152,8 +152,8 @@ func malformed() Lab {
 }
 
 // inside are good tunnels with something unusual in them.
-func inside() Lab {
-	l, k := newLab("inside", "full")
+func inside() Setup {
+	l, k := newSetup("inside", "full")
 	usual(&l, k)
 	wrongProtocol(k)
 	encap := func(s *sa.SA) { s.Encap = true }
@@ -177,8 +177,8 @@ func inside() Lab {
 }
 
 // undecided is a NIC that does not know the modes of its SAs.
-func undecided() Lab {
-	l, k := newLab("mode-auto", "full")
+func undecided() Setup {
+	l, k := newSetup("mode-auto", "full")
 	usual(&l, k)
 	l.offload(k.add("second-tunnel", sa.ESP, sa.Tunnel, "aes128gcm16", func(s *sa.SA) { s.Src, s.Dst = hostA, hostB }))
 	for _, b := range l.Bundles {
@@ -200,16 +200,16 @@ func undecided() Lab {
 }
 
 // noCombined is a NIC without TransportTunnelCombined.
-func noCombined() Lab {
-	l, k := newLab("mlx5-crypto", "mlx5-crypto")
+func noCombined() Setup {
+	l, k := newSetup("mlx5-crypto", "mlx5-crypto")
 	l.offload(k.add("gateway", sa.ESP, sa.Tunnel, "aes128gcm16", nil), k.add("host", sa.ESP, sa.Transport, "aes128gcm16", nil))
 	l.expect("17", "both portions, NIC takes one", k.seal(hello(), "host", "gateway"), one, status.NoCombined)
 	return l
 }
 
 // noAHESP is a NIC without AhEspCombined.
-func noAHESP() Lab {
-	l, k := newLab("ixgbe-82599", "ixgbe-82599")
+func noAHESP() Setup {
+	l, k := newSetup("ixgbe-82599", "ixgbe-82599")
 	l.offload(k.add("host", sa.ESP, sa.Transport, "aes128gcm16", nil), k.add("host-ah", sa.AH, sa.Transport, "aes128gmac", nil))
 	l.expect("21", "AH+ESP, NIC takes one of them", k.seal(hello(), "host", "host-ah"), 0, status.NoAHESP)
 	l.expect("3", "IPv4 options, NIC takes none", k.seal(forge.Options(nil, hello(), []byte{148, 4, 0, 0}), "host"), 0, status.IPv4Options)
@@ -217,8 +217,8 @@ func noAHESP() Lab {
 }
 
 // pressure is a NIC that asks for SAs to be deleted.
-func pressure() Lab {
-	l, k := newLab("table-full", "full")
+func pressure() Setup {
+	l, k := newSetup("table-full", "full")
 	usual(&l, k)
 	l.Pressure = true
 	l.expect("26", "good, the SA table full", k.seal(hello(), "gateway"), one|status.SADeleteReq, status.Verified)
@@ -229,8 +229,8 @@ func pressure() Lab {
 }
 
 // deleted is a NIC whose SA was deleted again.
-func deleted() Lab {
-	l, k := newLab("deleted", "full")
+func deleted() Setup {
+	l, k := newSetup("deleted", "full")
 	usual(&l, k)
 	l.Delete = []string{"gateway"}
 	l.expect("27", "the SA has been deleted", k.seal(hello(), "gateway"), 0, status.SADeleted)
@@ -238,8 +238,8 @@ func deleted() Lab {
 }
 
 // switchedOff is a NIC with the offload of ESP switched off.
-func switchedOff() Lab {
-	l, k := newLab("esp-off", "full")
+func switchedOff() Setup {
+	l, k := newSetup("esp-off", "full")
 	usual(&l, k)
 	l.ESPOff = true
 	l.expect("3", "transport ESP, switched off", k.seal(hello(), "host"), 0, status.ProtocolOff)
@@ -250,8 +250,8 @@ func switchedOff() Lab {
 }
 
 // inactive is a NIC whose receive offload has not been activated.
-func inactive() Lab {
-	l, k := newLab("inactive", "full")
+func inactive() Setup {
+	l, k := newSetup("inactive", "full")
 	usual(&l, k)
 	l.Inactive = true
 	l.expect("3", "receive offload is not active", k.seal(hello(), "gateway"), 0, status.OffloadInactive)

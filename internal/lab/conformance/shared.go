@@ -8,30 +8,30 @@ import (
 	"tapsec/sa"
 )
 
-// Setups returns all cases in as few labs as possible: the contract's table as in
-// Labs, and the vectors, whose SAs share a NIC unless they get in each other's
-// way. Each lab has a name of its own.
-func Setups() []Lab {
-	var shared []*setup
+// Setups returns all cases in as few setups as possible: those of Contract, and the
+// vectors, whose SAs share a NIC unless they get in each other's way. Each has a name
+// of its own.
+func Setups() []Setup {
+	var vectors []*shared
 	for _, l := range Vectors() {
-		i := slices.IndexFunc(shared, func(s *setup) bool { return s.takes(&l) })
+		i := slices.IndexFunc(vectors, func(s *shared) bool { return s.takes(&l) })
 		if i < 0 {
-			i = len(shared)
-			shared = append(shared, &setup{
-				Lab: Lab{Name: fmt.Sprintf("vectors-%02d", i+1), Profile: l.Profile}, bySPI: map[uint32]*Lab{}})
+			i = len(vectors)
+			vectors = append(vectors, &shared{
+				Setup: Setup{Name: fmt.Sprintf("vectors-%02d", i+1), Profile: l.Profile}, bySPI: map[uint32]*Setup{}})
 		}
-		shared[i].add(&l)
+		vectors[i].add(&l)
 	}
-	all := Labs()
-	for _, s := range shared {
-		all = append(all, s.Lab)
+	all := Contract()
+	for _, s := range vectors {
+		all = append(all, s.Setup)
 	}
 	return all
 }
 
 // Named returns the setups that have one of these names, or all if there is no
 // name.
-func Named(names []string) (some []Lab, err error) {
+func Named(names []string) (some []Setup, err error) {
 	all := Setups()
 	if len(names) == 0 {
 		return all, nil
@@ -51,18 +51,18 @@ func Named(names []string) (some []Lab, err error) {
 	return some, nil
 }
 
-// setup is a NIC with the SAs of several labs.
-type setup struct {
-	Lab
-	bySPI map[uint32]*Lab // the first lab with an SA of that SPI
+// shared is a setup with the SAs of several others.
+type shared struct {
+	Setup
+	bySPI map[uint32]*Setup // the first setup with an SA of that SPI
 }
 
-// takes reports whether the lab's SAs can stand beside those of the setup. They
+// takes reports whether a setup's SAs can stand beside those that are there. They
 // can if none has an SPI that is there already: then no frame of the one meets an
 // SA of the other. They also can if they are the very same SAs, none with ESN,
 // where a number depends on earlier frames. The test of the setups makes sure
 // that an SPI that only a frame has is met nowhere else.
-func (s *setup) takes(l *Lab) bool {
+func (s *shared) takes(l *Setup) bool {
 	for _, b := range l.Bundles {
 		for _, one := range b {
 			if other := s.bySPI[one.SPI]; other != nil && !sameSAs(other, l) {
@@ -73,14 +73,14 @@ func (s *setup) takes(l *Lab) bool {
 	return true
 }
 
-func sameSAs(a, b *Lab) bool {
+func sameSAs(a, b *Setup) bool {
 	same := func(x, y *sa.SA) bool { return x.Same(y) && x.Encap == y.Encap && x.PadCheck == y.PadCheck && !x.ESN }
 	return slices.EqualFunc(a.Bundles, b.Bundles, func(x, y []*sa.SA) bool { return slices.EqualFunc(x, y, same) })
 }
 
-// add puts a lab's cases, and the SAs that are not there yet, into the setup.
+// add puts a setup's cases, and the SAs that are not there yet, into the shared one.
 // SAs get names that are unique in it.
-func (s *setup) add(l *Lab) {
+func (s *shared) add(l *Setup) {
 	s.Cases = append(s.Cases, l.Cases...)
 	for _, b := range l.Bundles {
 		if s.bySPI[b[0].SPI] != nil && s.bySPI[b[0].SPI] != l {
