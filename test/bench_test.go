@@ -3,6 +3,7 @@ package test
 import (
 	"encoding/json"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -51,19 +52,10 @@ func TestBench(t *testing.T) {
 			Variant string
 			CPU     float64 `json:"cpu_us_per_s"`
 		}
-		Replay []struct {
-			Output string
-			CPU    float64 `json:"cpu_ns"`
-		}
-		Table struct {
-			Steps []struct {
-				Step string
-				CPU  float64 `json:"cpu_ns"`
-			}
-		}
-		Notes         []string
-		Inspected     int
-		Losses, Wrong []string
+		System, Replay, Table part
+		Notes                 []string
+		Inspected             int
+		Losses, Wrong         []string
 	}
 	if err := json.Unmarshal(out, &report); err != nil {
 		t.Fatal(err)
@@ -110,10 +102,48 @@ func TestBench(t *testing.T) {
 			t.Errorf("%+v", r)
 		}
 	}
-	if len(report.Replay) != 4 || len(report.Table.Steps) != 5 {
-		t.Errorf("replay %+v, table %+v", report.Replay, report.Table)
+	if len(report.Table.Steps) != 5 {
+		t.Errorf("%+v", report.Table)
+	}
+	report.Replay.judge(t, "lines", 4, "tcpdump", "tshark")
+	report.Table.judge(t, "", 0)
+	if _, err := exec.LookPath("iperf3"); err == nil {
+		report.System.judge(t, "merged", 2)
 	}
 	if report.Inspected == 0 || len(report.Losses)+len(report.Wrong) > 0 {
 		t.Errorf("%d frames inspected; losses %v, wrong %v", report.Inspected, report.Losses, report.Wrong)
+	}
+}
+
+// part is a part of the measurement as programs read it.
+type part struct {
+	CPU    float64 `json:"cpu_ns"`
+	Rate   float64 `json:"frames_per_s"`
+	Ratios map[string]float64
+	Rows   []struct {
+		Output, Way string
+		CPU         float64 `json:"cpu_ns"`
+	}
+	Steps []struct {
+		Step string
+		CPU  float64 `json:"cpu_ns"`
+	}
+}
+
+// judge wants that many rows at least, and one for each of these programs that is installed.
+func (p part) judge(t *testing.T, of string, rows int, programs ...string) {
+	t.Helper()
+	if p.CPU <= 0 || p.Rate <= 0 || len(p.Rows) < rows {
+		t.Errorf("%+v", p)
+	}
+	for _, row := range p.Rows {
+		if row.CPU <= 0 {
+			t.Errorf("%+v", row)
+		}
+	}
+	for _, program := range programs {
+		if _, err := exec.LookPath(program); err == nil && p.Ratios[of+"/"+program] <= 0 {
+			t.Errorf("no ratio for %s: %+v", program, p)
+		}
 	}
 }

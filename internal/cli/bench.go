@@ -47,17 +47,19 @@ queues   two queues on two cores, and more if there are more, against one
 latency  how long a frame that comes alone takes, beside a blocking read and
          write
 idle     what is done while no frame comes
-replay   a capture in memory, reported as lines, as JSON, in a file, as a sum
+replay   a capture in memory, reported as lines, as JSON, in a file, as a sum;
+         beside tcpdump, and tshark that decrypts, where they are installed
 table    a configuration of 100000 SAs, and of a million if this part is named:
          reading it, keying a NIC and a transport, a reload in which one SA has
          changed, and frames of SAs at random. A million take 6 GB
 system   the whole way: one TCP flow of iperf3 from one stack through a tunnel
          and transport mode to another, with packets merged between transport
-         and stack, and without; all processes together. It needs iperf3
+         and stack, and without; all processes together. It needs iperf3. Beside
+         wireguard-go, if PATH has it or TAPSEC_WIREGUARD_GO names it
 
 Each frame is accounted for, and a round with a loss is reported and not
-counted. Keep the machine quiet meanwhile: trust ratios within a run, not
-figures from two.
+counted. A peer that is not installed is left out, with a note. Keep the machine
+quiet meanwhile: trust ratios within a run, not figures from two.
 
 Root is not needed if the kernel grants user namespaces. Exit code 1: the
 machine lacks something, or frames were lost; 4: a frame did not come out as it
@@ -76,7 +78,7 @@ should.`,
 			return runBench(cmd, o)
 		},
 	}
-	cmd.Flags().BoolVar(&o.Quick, "quick", false, "end within 40 seconds: fewer rounds, and so wider quartiles")
+	cmd.Flags().BoolVar(&o.Quick, "quick", false, "end within 55 seconds: fewer rounds, and so wider quartiles")
 	cmd.Flags().IntVar(&o.Rounds, "rounds", 0, "at most `NUMBER` rounds of each kind; 0 means as many as fit into the time")
 	cmd.Flags().StringSliceVar(&o.Only, "only", nil, "do only these `PARTS`: "+strings.Join(bench.Parts, ", "))
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print one JSON object")

@@ -71,7 +71,7 @@ var mayImport = map[string][]string{
 		"internal/diagnosis", "internal/wrap"},
 
 	"internal/lab/bench": {"appliance", "capture", "configs", "keys", "internal/inspect", "internal/netns", "tap", "internal/nic", "pipeline",
-		"sa", "internal/outbound", "status", "transport", "internal/lab/forge", "internal/lab/hosts", "internal/lab/rig"},
+		"sa", "internal/outbound", "status", "transport", "internal/lab/forge", "internal/lab/hosts", "internal/lab/rig", "internal/wrap"},
 	"internal/lab/testbed": {"appliance", "configs", "internal/nic", "pipeline", "status", "internal/lab/rig",
 		"internal/lab/conformance", "internal/wrap"},
 	"internal/lab/hosts": {"appliance", "configs", "internal/netns", "sa", "internal/outbound", "status", "transport", "tap",

@@ -46,7 +46,7 @@ type effort struct {
 var sizes = []int{64, 512, Standard, 9000}
 
 func (o Options) effort() effort {
-	e := effort{o.Rounds, 9 * time.Second, 4 * time.Second, 4 * time.Second, 16 * time.Second, 6 * time.Second, 2 * time.Second, 5 * time.Second, 16 * time.Second, 100_000}
+	e := effort{o.Rounds, 9 * time.Second, 4 * time.Second, 4 * time.Second, 16 * time.Second, 6 * time.Second, 2 * time.Second, 8 * time.Second, 32 * time.Second, 100_000}
 	switch {
 	case o.Quick:
 		e = effort{o.Rounds, 3 * time.Second, time.Second, time.Second, 3 * time.Second, time.Second, 500 * time.Millisecond, time.Second, 3 * time.Second, 20_000}
@@ -70,8 +70,8 @@ func (o Options) Lasts() time.Duration {
 		"queues":   e.queues + time.Second,
 		"latency":  e.slow + e.fast + 2*time.Second,
 		"idle":     8 * e.idle,
-		"replay":   e.replay + time.Second,
-		"system":   e.system + 4*time.Second,
+		"replay":   e.replay + 3*time.Second,
+		"system":   e.system + 12*time.Second,
 		"table":    time.Duration(e.sas) * 50 * time.Microsecond,
 	} {
 		if o.wants(part) {
@@ -115,6 +115,9 @@ func Run(o Options) (*Report, error) {
 func newReport(cores []int) *Report {
 	engine, _ := tap.Probe()
 	return &Report{cores: cores, ring: engine == tap.Ring, Ratios: map[string]float64{},
-		Rows: []Row{}, Compare: []Comparison{}, Attached: Attached{[]Row{}, map[string]float64{}}, Queues: []Queues{}, Latency: []Latency{}, Idle: []Idle{}, System: System{[]SystemRow{}, map[string]float64{}}, Replay: []Replay{}, Table: Table{Steps: []TableStep{}},
+		Rows: []Row{}, Compare: []Comparison{}, Attached: Attached{[]Row{}, map[string]float64{}}, Queues: []Queues{}, Latency: []Latency{}, Idle: []Idle{},
+		System: System{noResult(), []SystemRow{}}, Replay: Replay{noResult(), []ReplayRow{}}, Table: Table{Result: noResult(), Steps: []TableStep{}}, Peers: []Peer{},
 		Notes: []string{}, Losses: []string{}, Wrong: []string{}}
 }
+
+func noResult() Result { return Result{Ratios: map[string]float64{}} }

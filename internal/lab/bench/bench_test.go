@@ -104,28 +104,12 @@ func TestTable(t *testing.T) {
 	if err := r.measureTable(effort{sas: 3000}); err != nil {
 		t.Fatal(err)
 	}
-	if r.Table.SAs != 3000 || len(r.Table.Steps) != 5 {
+	if r.Table.SAs != 3000 || len(r.Table.Steps) != 5 || r.Table.CPU <= 0 || r.Table.Rate <= 0 || r.Table.Ratios["reload/read"] <= 0 {
 		t.Fatalf("%+v", r.Table)
 	}
 	for i, s := range r.Table.Steps {
 		if s.CPU <= 0 || i < 2 && s.Bytes <= 0 {
 			t.Errorf("%+v", s)
-		}
-	}
-}
-
-// TestReplay: a capture is told of in each way, as often as in the others.
-func TestReplay(t *testing.T) {
-	r := newReport(nil)
-	if err := r.measureReplay(effort{rounds: 2, replay: time.Minute}); err != nil {
-		t.Fatal(err)
-	}
-	if len(r.Replay) != 4 {
-		t.Fatalf("%+v", r.Replay)
-	}
-	for _, p := range r.Replay {
-		if p.Rounds != 2 || p.CPU <= 0 || p.Rate <= 0 {
-			t.Errorf("%+v", p)
 		}
 	}
 }

@@ -16,13 +16,20 @@ import (
 	"tapsec/sa"
 )
 
-// Replay is what a frame of a capture costs with one kind of output, which is
-// discarded.
+// Replay is what reading a capture costs, and what it costs peers. The result is that
+// of Lines, and its ratios are over the peers.
 type Replay struct {
+	Result
+	Rows []ReplayRow `json:"rows"`
+}
+
+// ReplayRow is what a frame of a capture costs with one kind of output, which is
+// discarded, or a peer.
+type ReplayRow struct {
 	Output string `json:"output"`
 	Size   int    `json:"size"` // octets that the innermost IPsec header protects
 
-	CPU        float64 `json:"cpu_ns"` // a frame, of all the process's threads
+	CPU        float64 `json:"cpu_ns"` // a frame, of all the process's threads; of a peer without its start
 	CPUSpread  spread  `json:"cpu_ns_spread"`
 	Rate       float64 `json:"frames_per_s"`
 	RateSpread spread  `json:"frames_per_s_spread"`
@@ -39,76 +46,99 @@ const (
 
 const replayed = 16384 // frames of the capture, of eight SAs
 
-// telling is one kind of output, and its rounds so far.
+// telling is one kind of output or a peer, and its rounds so far.
 type telling struct {
 	output    string
+	once      func() (took, error)
 	cpu, rate []float64
 }
 
 // measureReplay passes the same capture through replay's inspector with each kind
-// of output, in random order.
+// of output, and through each peer, in random order.
 func (r *Report) measureReplay(e effort) error {
-	text, c, err := replayCapture()
+	text, c, err := replayCapture(replayed)
 	if err != nil {
 		return err
 	}
-	ways := []*telling{{output: Lines}, {output: Objects}, {output: Copied}, {output: Summed}}
+	var ways []*telling
+	for _, output := range []string{Lines, Objects, Copied, Summed} {
+		ways = append(ways, &telling{output: output, once: func() (took, error) { return inspected(output, text, c) }})
+	}
+	readers, closed, err := r.readers(text, c.SAs)
+	if err != nil {
+		return err
+	}
+	defer closed()
+	for _, p := range readers {
+		ways = append(ways, &telling{output: p.Name, once: p.round})
+	}
 	begin := time.Now()
 	for sweep := 0; e.more(sweep, begin, e.replay); sweep++ {
-		rand.Shuffle(len(ways), func(i, j int) { ways[i], ways[j] = ways[j], ways[i] })
-		for _, w := range ways {
-			if err := w.round(text, c); err != nil {
-				return fmt.Errorf("%s: %w", w.output, err)
+		for _, n := range rand.Perm(len(ways)) {
+			t, err := ways[n].once()
+			if err != nil {
+				return fmt.Errorf("%s: %w", ways[n].output, err)
 			}
+			ways[n].add(t)
 		}
 	}
-	for _, output := range []string{Lines, Objects, Copied, Summed} {
-		for _, w := range ways {
-			if w.output == output {
-				r.Replay = append(r.Replay, w.row())
-			}
-		}
+	for _, w := range ways {
+		r.Replay.Rows = append(r.Replay.Rows, w.row())
 	}
+	r.Replay.divide()
 	return nil
 }
 
-func (t *telling) row() Replay {
-	row := Replay{Output: t.output, Size: Standard, CPUSpread: spreadOf(t.cpu), RateSpread: spreadOf(t.rate), Rounds: len(t.cpu)}
+func (t *telling) add(took took) {
+	t.cpu, t.rate = append(t.cpu, float64(took.cpu)/replayed), append(t.rate, replayed/took.wall.Seconds())
+}
+
+func (t *telling) row() ReplayRow {
+	row := ReplayRow{Output: t.output, Size: Standard, CPUSpread: spreadOf(t.cpu), RateSpread: spreadOf(t.rate), Rounds: len(t.cpu)}
 	row.CPU, row.Rate = row.CPUSpread.Median, row.RateSpread.Median
 	return row
 }
 
-// round replays the capture once; every frame must be good.
-func (t *telling) round(text []byte, c *configs.Config) error {
+func (p *Replay) divide() {
+	lines := p.Rows[0]
+	p.CPU, p.Rate = lines.CPU, lines.Rate
+	for _, row := range p.Rows {
+		if row.Output == Tcpdump || row.Output == Tshark {
+			p.Ratios[Lines+"/"+row.Output] = lines.CPU / row.CPU
+		}
+	}
+}
+
+// inspected replays the capture once; every frame must be good.
+func inspected(output string, text []byte, c *configs.Config) (t took, err error) {
 	nic, err := appliance.NewOffline(c)
 	if err != nil {
-		return err
+		return t, err
 	}
-	inspector, err := inspect.New(nic, c, io.Discard, inspect.Options{JSON: t.output == Objects, Quiet: t.output == Copied || t.output == Summed})
+	inspector, err := inspect.New(nic, c, io.Discard, inspect.Options{JSON: output == Objects, Quiet: output == Copied || output == Summed})
 	if err != nil {
-		return err
+		return t, err
 	}
 	frames, err := capture.NewReader(bytes.NewReader(text))
 	if err != nil {
-		return err
+		return t, err
 	}
 	var file *inspect.File
-	if t.output == Copied {
+	if output == Copied {
 		file = inspect.NewFile("nowhere", nowhere{}, frames, false, nil)
 	}
 	cpu, wall := processTime(), wallTime()
 	if err := inspector.Capture(frames, file, func() error { return nil }); err != nil {
-		return err
+		return t, err
 	}
 	if err := file.Close(); err != nil {
-		return err
+		return t, err
 	}
-	cpu, wall = processTime()-cpu, wallTime()-wall
+	t = took{processTime() - cpu, wallTime() - wall}
 	if sum := inspector.Summary(); sum.Frames != replayed || sum.Good != replayed {
-		return fmt.Errorf("%d of %d frames are good, expected %d", sum.Good, sum.Frames, replayed)
+		return t, fmt.Errorf("%d of %d frames are good, expected %d", sum.Good, sum.Frames, replayed)
 	}
-	t.cpu, t.rate = append(t.cpu, float64(cpu)/replayed), append(t.rate, replayed/wall.Seconds())
-	return nil
+	return t, nil
 }
 
 type nowhere struct{}
@@ -118,7 +148,7 @@ func (nowhere) Close() error                { return nil }
 
 // replayCapture makes a capture of several SAs in turn, and the configuration that
 // holds them.
-func replayCapture() ([]byte, *configs.Config, error) {
+func replayCapture(frames int) ([]byte, *configs.Config, error) {
 	packet := forge.UDP(nil, source, sink, make([]byte, Standard-8))
 	var text bytes.Buffer
 	w, err := capture.NewWriter(&text)
@@ -139,7 +169,7 @@ func replayCapture() ([]byte, *configs.Config, error) {
 		}
 		c.SAs, sealers = append(c.SAs, s), append(sealers, sealer)
 	}
-	for i := range replayed {
+	for i := range frames {
 		sealed, err := sealers[i%len(sealers)].Seal(nil, packet)
 		if err != nil {
 			return nil, nil, err
@@ -152,12 +182,13 @@ func replayCapture() ([]byte, *configs.Config, error) {
 }
 
 func (r *Report) writeReplay(w io.Writer) {
-	if len(r.Replay) == 0 {
+	if len(r.Replay.Rows) == 0 {
 		return
 	}
-	fmt.Fprint(w, "\nreplay, 1400 octets of aes128gcm16, one core: nanoseconds of the processor for a frame\n\n")
-	fmt.Fprintln(w, "output\tns\tframes/s\t")
-	for _, p := range r.Replay {
-		fmt.Fprintf(w, "%s\t%.0f (%.0f-%.0f)\t%.0f\t\n", p.Output, p.CPU, p.CPUSpread.Q1, p.CPUSpread.Q3, p.Rate)
+	fmt.Fprint(w, "\nreplay, 1400 octets of aes128gcm16, one core: nanoseconds of the processor for a\nframe; tcpdump decrypts nothing\n\n")
+	fmt.Fprintln(w, "output\tns\tframes/s\tlines/it\t")
+	for _, p := range r.Replay.Rows {
+		ratio, ok := r.Replay.Ratios[Lines+"/"+p.Output]
+		fmt.Fprintf(w, "%s\t%.0f (%.0f-%.0f)\t%.0f\t%s\t\n", p.Output, p.CPU, p.CPUSpread.Q1, p.CPUSpread.Q3, p.Rate, orDash(ok, fmt.Sprintf("%.2f", ratio)))
 	}
 }

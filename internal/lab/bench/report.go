@@ -17,8 +17,9 @@ type Report struct {
 	Latency  []Latency          `json:"latency"`
 	Idle     []Idle             `json:"idle"`
 	System   System             `json:"system"`
-	Replay   []Replay           `json:"replay"`
+	Replay   Replay             `json:"replay"`
 	Table    Table              `json:"table"`
+	Peers    []Peer             `json:"peers"`
 
 	Inspected int      `json:"inspected"` // frames that were received and looked at, one by one
 	Losses    []string `json:"losses"`    // rounds in which not every frame came out, not counted
@@ -27,6 +28,13 @@ type Report struct {
 
 	cores []int
 	ring  bool
+}
+
+// Result is a part's in short, 0 where the part was left out.
+type Result struct {
+	CPU    float64            `json:"cpu_ns"` // a frame
+	Rate   float64            `json:"frames_per_s"`
+	Ratios map[string]float64 `json:"ratios"` // of cpu_ns
 }
 
 // spread is a median and the quartiles around it.

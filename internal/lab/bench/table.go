@@ -20,10 +20,10 @@ import (
 )
 
 // Table is what many SAs cost, from the text of a configuration to a frame of one of
-// them.
+// them. The result is the last step's, on one core, and its ratio reload/read.
 type Table struct {
+	Result
 	SAs   int         `json:"sas"`
-	Rate  float64     `json:"frames_per_s"` // of the last step, on one core
 	Steps []TableStep `json:"steps"`
 }
 
@@ -94,13 +94,20 @@ func (r *Report) measureTable(e effort) error {
 		if step.name == Frame {
 			n = len(frames)
 		}
-		if step.name == Frame {
-			r.Table.Rate = 1e9 * float64(n) / float64(took)
-		}
 		r.Table.Steps = append(r.Table.Steps, TableStep{step.name, float64(took) / float64(n), (inUse() - bytes) / float64(e.sas)})
 	}
+	r.Table.sum()
 	runtime.KeepAlive(host)
 	return nil
+}
+
+func (t *Table) sum() {
+	of := map[string]float64{}
+	for _, s := range t.Steps {
+		of[s.Step] = s.CPU
+	}
+	t.CPU, t.Rate = of[Frame], 1e9/of[Frame]
+	t.Ratios["reload/read"] = of[ReloadTable] / of[ReadTable]
 }
 
 // inUse is the number of bytes in use after garbage collection.

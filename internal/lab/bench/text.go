@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"text/tabwriter"
+
+	"tapsec/internal/wrap"
 )
 
 // WriteText writes the report for people.
@@ -22,9 +24,12 @@ func (r *Report) WriteText(out io.Writer) error {
 	r.writeTable(w)
 	fmt.Fprintf(w, "\n%d frames were looked at one by one: %d wrong. Rounds that lost frames: %d.\n",
 		r.Inspected, len(r.Wrong), len(r.Losses))
+	for _, p := range r.Peers {
+		fmt.Fprintln(w, wrap.Text(fmt.Sprintf("%s is %s, %s", p.Name, p.Program, p.Version), 2, wrap.Width))
+	}
 	for _, said := range [][]string{r.Notes, r.Losses, r.Wrong} {
 		for _, line := range said {
-			fmt.Fprintln(w, line)
+			fmt.Fprintln(w, wrap.Text(line, 2, wrap.Width))
 		}
 	}
 	return w.Flush()

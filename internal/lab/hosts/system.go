@@ -11,8 +11,6 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -73,7 +71,6 @@ func report(out io.Writer, what, fine string, err error) {
 
 // system is two hosts and the wire between them, inside a rig.
 type system struct {
-	dir      string
 	config   *configs.Config
 	unmerged tap.Merging // what does not pass merged between a transport and its stack
 	ns       map[string]*netns.Namespace
@@ -86,20 +83,13 @@ func newSystem(unmerged tap.Merging, udp bool) (s *system, err error) {
 	s = &system{unmerged: unmerged, ns: map[string]*netns.Namespace{}, ended: make(chan error, 2)}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
-	if s.dir, err = os.MkdirTemp("", "tapsec-demo"); err != nil {
-		return nil, err
-	}
-	file := filepath.Join(s.dir, "rig.yaml")
-	full, _ := sa.ProfileByName("full")
-	if err := os.WriteFile(file, configs.Rig(full, true), 0o600); err != nil {
-		return nil, errors.Join(err, s.close())
-	}
 	for _, h := range Plan() {
 		if err := s.stack(h); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
 	}
-	if s.config, err = configs.Load(file); err != nil {
+	full, _ := sa.ProfileByName("full")
+	if s.config, err = configs.Parse("rig.yaml", configs.Rig(full, true)); err != nil {
 		return nil, errors.Join(err, s.close())
 	}
 	for i := range s.config.SAs {
@@ -168,7 +158,7 @@ func (s *system) close() error {
 	for _, ns := range s.ns {
 		err = errors.Join(err, ns.Close())
 	}
-	return errors.Join(err, os.RemoveAll(s.dir))
+	return err
 }
 
 // ping asks b from a for an echo.

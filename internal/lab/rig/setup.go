@@ -16,28 +16,33 @@ func Setup() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
 		return fmt.Errorf("cut mounts off from the machine's: %w", err)
 	}
-	if err := ownNames(); err != nil {
+	if err := OwnDir(netns.Names); err != nil {
 		return err
 	}
 	return netns.Up("lo")
 }
 
-// ownNames mounts an empty /run/netns. If the machine has no such directory, none is made in its file system:
-// /run is replaced by one that has it, and everything else under its old name.
-func ownNames() error {
-	if _, err := os.Stat(netns.Names); err == nil {
-		return mountEmpty(netns.Names)
+// OwnDir mounts an empty directory of the rig's own. If the machine has no such directory, none is made in its file
+// system: the one above is replaced by one that has it, and everything else under its old name.
+func OwnDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return mountEmpty(dir)
 	}
-	if err := replace("/run"); err != nil {
-		return err
+	above := filepath.Dir(dir)
+	if _, err := os.Stat(filepath.Join(above, beneath)); err != nil { // not yet replaced
+		if err := replace(above); err != nil {
+			return err
+		}
 	}
-	return os.Mkdir(netns.Names, 0o755)
+	return os.Mkdir(dir, 0o755)
 }
+
+// beneath is what a directory that was replaced has under its old name.
+const beneath = ".machine"
 
 // replace mounts an empty directory over dir, with links to everything that dir held. It needs Linux 5.2,
 // since an ordinary bind mount would find the new directory instead of the one beneath.
 func replace(dir string) error {
-	const beneath = ".machine"
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
