@@ -4,11 +4,16 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/lab/testkit"
 	"tapsec/test/program"
 )
 
@@ -144,6 +149,66 @@ func (p part) judge(t *testing.T, of string, rows int, programs ...string) {
 	for _, program := range programs {
 		if _, err := exec.LookPath(program); err == nil && p.Ratios[of+"/"+program] <= 0 {
 			t.Errorf("no ratio for %s: %+v", program, p)
+		}
+	}
+}
+
+// Whenever bench is ended, it ends at once, and with it every program that it started: none is left, and no file.
+func TestBenchEnds(t *testing.T) {
+	rig.Require(t)
+	testkit.Programs(t, "iperf3")
+	for _, signal := range []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGKILL} {
+		t.Run(signal.String(), func(t *testing.T) {
+			temporary := t.TempDir()
+			mark := "TAPSEC_BENCH_TEST=" + temporary
+			cmd := program.Command("bench", "--quick", "--only=system")
+			cmd.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "TAPSEC_RIG=") }), mark, "TMPDIR="+temporary)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = cmd.Process.Kill() })
+			ended := make(chan error, 1)
+			go func() { ended <- cmd.Wait() }()
+			until(t, "both ends of iperf3 run", func() bool { return running(t, mark, "iperf3") > 1 })
+			if err := cmd.Process.Signal(signal); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-ended:
+			case <-time.After(program.Patience):
+				t.Fatal("it does not end")
+			}
+			until(t, "nothing runs", func() bool { return running(t, mark, "") == 0 })
+			if left, err := os.ReadDir(temporary); err != nil || len(left) > 0 {
+				t.Errorf("%v, %v", left, err)
+			}
+		})
+	}
+}
+
+// running is the number of processes with that variable and that name, or any.
+func running(t *testing.T, variable, name string) (n int) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/environ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range all {
+		environ, _ := os.ReadFile(file) // others' cannot be read, and some end meanwhile
+		called, _ := os.ReadFile(filepath.Join(filepath.Dir(file), "comm"))
+		if slices.Contains(strings.Split(string(environ), "\x00"), variable) && strings.HasPrefix(string(called), name) {
+			n++
+		}
+	}
+	return n
+}
+
+// until waits for something, patiently.
+func until(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for begin := time.Now(); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(begin) > program.Patience {
+			t.Fatalf("%s: not within %s", what, program.Patience)
 		}
 	}
 }

@@ -10,6 +10,7 @@ from forwarders import VETH, Forwarder, sh
 # Each charon wants an address of its own inside; the frames are for another one.
 SITES = [{"interface": "port0", "address": frames.OUTER[1], "network": "203.0.113.0/24", "inside": "203.0.113.200"},
          {"interface": "peer0", "address": frames.OUTER[0], "network": "198.51.100.0/24", "inside": "198.51.100.200"}]
+CHILD = "sidebyside"
 CHARON = """charon {{
   load = random nonce openssl aes sha1 sha2 hmac gcm curve25519 kdf kernel-libipsec kernel-netlink socket-default vici
   filelog {{
@@ -72,7 +73,7 @@ class Libipsec(Forwarder):
         pid = self.pid
         self.charon("initiator", *reversed(SITES), "--mount", "ip link set peer0 up")
         self.pid = pid
-        self.swanctl("initiator", "--initiate", "--child", "sidebyside")
+        self.swanctl("initiator", "--initiate", "--child", CHILD)
         sas = sh(f"{self.work}/tapsec keys --to xfrm {self.dir.name}/responder.log")
         spi, key = re.search(f"dst {re.escape(SITES[0]['address'])} .*spi (\\S+) .*rfc4106\\S+ (\\S+)", sas).groups()
         self.tunnel = frames.ESPTunnel([int(spi, 16)], bytes.fromhex(key[2:]), encap=True)
