@@ -582,7 +582,14 @@ func TestAttachedQueues(t *testing.T) {
 	t.Run("wire", func(t *testing.T) { testQueues(t, wire, "queued0-far", "host0") })
 	t.Run("host", func(t *testing.T) { testQueues(t, host, "wire0", "queued1-far") })
 	t.Run("both", func(t *testing.T) { testQueues(t, wire+host, "queued0-far", "queued1-far") })
-	t.Run("plain", func(t *testing.T) { testQueues(t, wire+host, "queued0-far", "queued1-far", "--engine", "plain") })
+	for _, engine := range []string{"plain", "direct", "xdp"} {
+		t.Run(engine, func(t *testing.T) {
+			if lacking := tap.CanRedirect(); engine == "xdp" && lacking != nil {
+				rig.Missing(t, lacking.Error())
+			}
+			testQueues(t, wire+host, "queued0-far", "queued1-far", "--engine", engine)
+		})
+	}
 }
 
 // testQueues has the far ends of wire and host.
