@@ -178,6 +178,10 @@ class AttachedQueues(Attached):
     name, spis, cores = "tapsec, attached, 2 queues", [SPI, SPI + 1], {0, 1}
 
 
+class AttachedDirectQueues(AttachedQueues):
+    name, engine = "tapsec, attached, direct, 2 queues", "direct"
+
+
 class AttachedPlain(Attached):
     name, engine = "tapsec, attached, plain", "plain"
 
@@ -252,4 +256,5 @@ class WireGuardBoth(WireGuard):
     name, cores = "wireguard-go, both cores", {0, 1}
 
 
-ALL = [Ring, TwoQueues, Plain, Attached, AttachedDirect, AttachedQueues, AttachedPlain, NetTap, AfPacket, WireGuard, WireGuardBoth]
+ALL = [Ring, TwoQueues, Plain, Attached, AttachedDirect, AttachedQueues, AttachedDirectQueues, AttachedPlain, NetTap, AfPacket,
+       WireGuard, WireGuardBoth]
