@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -117,6 +118,53 @@ func (k mergedKind) bare(frame []byte) []byte {
 	frame[l3+6] = frame[at]
 	binary.BigEndian.PutUint16(frame[l3+4:], binary.BigEndian.Uint16(frame[l3+4:])-extension)
 	return append(frame[:at:at], frame[at+extension:]...)
+}
+
+// While merged frames come, the kernel has a few slots, always the same ones; for others it gets more.
+func TestFewSlotsForMerged(t *testing.T) {
+	stack, other := merging(t, "mf", "mo")
+	in := link(t, Options{Engine: Ring}, stack, other, 1522, 64)
+	feed, ok := in.Worker.engine.(*ring).ports[0].reader.feed.(*multishot)
+	if !ok {
+		rig.Missing(t, "needs multishot reads")
+	}
+	beside := testkit.Listen(t, "mf")
+	comes := func(want [][]byte) {
+		t.Helper()
+		for len(want) > 0 {
+			frames, err := in.Receive()
+			if err != nil || len(frames) > len(want) || !slices.EqualFunc(frames, want[:len(frames)], bytes.Equal) {
+				t.Fatalf("other frames, %v", err)
+			}
+			want = want[len(frames):]
+		}
+	}
+	mergedOnes := func() {
+		t.Helper()
+		for range 3 * fewSlots {
+			want, _ := mergedKinds["tcp4"].send(t, "mf", 10, 600)
+			comes(want)
+		}
+		if feed.most != fewSlots {
+			t.Errorf("after merged frames the kernel is to have %d slots", feed.most)
+		}
+	}
+	mergedOnes()
+	if len(feed.spare) < slotCount-fewSlots {
+		t.Errorf("merged frames took %d slots", slotCount-len(feed.spare))
+	}
+	var alone [][]byte
+	for i := range 200 {
+		alone = append(alone, frame(i, 60))
+		if err := beside.Send(alone[i]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	comes(alone)
+	if feed.most <= 2*fewSlots {
+		t.Errorf("for others the kernel is to have %d slots", feed.most)
+	}
+	mergedOnes()
 }
 
 // sealed are frames of ESP in UDP without a checksum, of two SAs one behind the other, and of others before,

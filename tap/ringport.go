@@ -43,7 +43,7 @@ func newRingPort(d *Direction, index int, u *uring, single bool) (p *ringPort, e
 	if single {
 		p.reader.feed = &singles{reader: &p.reader, burst: Batch, free: make([]uint16, 0, slotCount)}
 	} else {
-		m := &multishot{reader: &p.reader, buffers: unsafe.Slice((*buffer)(unsafe.Pointer(&p.memory[0])), slotCount)}
+		m := newMultishot(&p.reader, unsafe.Slice((*buffer)(unsafe.Pointer(&p.memory[0])), slotCount))
 		if err := u.registerBuffers(uint16(index), m.buffers); err != nil {
 			return p, err
 		}

@@ -37,6 +37,7 @@ type reader struct {
 	lent   []uint16
 	batch  [][]byte // handed out
 	cut    *cutting // nil if frames come without a virtio header
+	merged bool     // one of the last frames handed out was cut from a merged one
 }
 
 // feed is how the kernel is asked to fill slots: multishot or singles.
@@ -104,9 +105,11 @@ func (r *reader) handOut() [][]byte {
 		r.giveBack(slot)
 	}
 	r.lent, r.batch = r.lent[:0], r.batch[:0]
+	merged := false
 	if r.cut != nil {
 		r.cut.pieces = r.cut.pieces[:0]
 		r.takePieces()
+		merged = len(r.batch) > 0
 	}
 	for r.filled > 0 && len(r.batch) < Batch {
 		slot := r.line[r.first]
@@ -114,11 +117,15 @@ func (r *reader) handOut() [][]byte {
 		r.filled--
 		r.places[slot] = lent
 		if r.cut != nil && r.setAside(slot) {
+			merged = true
 			r.takePieces()
 			continue
 		}
 		r.lent = append(r.lent, slot)
 		r.batch = append(r.batch, r.frames[slot])
+	}
+	if len(r.batch) > 0 {
+		r.merged = merged
 	}
 	r.direction.taken += len(r.batch)
 	return r.batch
@@ -137,12 +144,29 @@ func (r *reader) discard() (frames int) {
 }
 
 // multishot feeds through a ring of buffers, which a single entry uses in turn for as long as there are
-// any.
+// any. The kernel fills those given longest ago. So where merged frames come, with slots of 64 KiB, only a few
+// slots are given: they stay in the processor's cache. It takes them by doubling if the kernel used up all for
+// frames that are not merged.
 type multishot struct {
 	*reader
 	buffers  []buffer
 	provided uint16 // buffers ever given to the kernel, modulo 65536
+	given    int    // buffers that the kernel has
+	most     int    // that it is to have
+	spare    []uint16
+	usedUp   bool // it had none left
 	reading  bool
+}
+
+// fewSlots hold more merged frames than a batch does.
+const fewSlots = 8
+
+func newMultishot(r *reader, buffers []buffer) *multishot {
+	m := &multishot{reader: r, buffers: buffers, most: slotCount}
+	if r.cut != nil {
+		m.most, m.spare = fewSlots, make([]uint16, 0, slotCount)
+	}
+	return m
 }
 
 func (m *multishot) underWay() bool { return m.reading }
@@ -150,6 +174,11 @@ func (m *multishot) underWay() bool { return m.reading }
 func (m *multishot) woken() bool { return false }
 
 func (m *multishot) give(slot uint16) {
+	if m.given >= m.most {
+		m.spare = append(m.spare, slot)
+		return
+	}
+	m.given++
 	m.places[slot] = given
 	room := m.slots[slot][head-m.prefix:]
 	b := &m.buffers[m.provided%slotCount]
@@ -160,13 +189,31 @@ func (m *multishot) give(slot uint16) {
 }
 
 func (m *multishot) queue() {
-	if m.reading || m.filled+len(m.lent) == slotCount {
+	m.resize()
+	if m.reading || m.given == 0 {
 		return
 	}
 	m.reading = true
 	s := m.uring.submit()
 	s.op, s.fd, s.data = opReadMultishot, int32(m.fd), tag(ofRead, m.index, 0, 0)
 	s.flags, s.buffers = sqeBufferSelect, uint16(m.index)
+}
+
+// resize lets the kernel have as many slots as the last frames suggest.
+func (m *multishot) resize() {
+	switch {
+	case m.cut == nil:
+	case m.merged:
+		m.most = fewSlots
+	case m.usedUp:
+		m.most = min(2*m.most, slotCount)
+	}
+	m.usedUp = false
+	for last := len(m.spare) - 1; last >= 0 && m.given < m.most; last-- {
+		slot := m.spare[last]
+		m.spare = m.spare[:last]
+		m.give(slot)
+	}
 }
 
 func (m *multishot) answered(c completion, _ int) (slot int, known bool) {
@@ -177,6 +224,8 @@ func (m *multishot) answered(c completion, _ int) (slot int, known bool) {
 	if c.flags&cqeBuffer == 0 || c.result < 0 {
 		return -1, true
 	}
+	m.given--
+	m.usedUp = m.usedUp || m.given == 0
 	slot = int(c.flags >> cqeBufferBit)
 	return slot, slot < slotCount
 }
