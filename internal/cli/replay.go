@@ -49,7 +49,10 @@ For a filter in tcpdump's language, pipe in tcpdump -r IN -w - EXPRESSION.
 there is one. --expect FILE demands what FILE says: the JSON of --summary-only
 --json, or a part of it. With exit code 4 something was different, and the error
 says what; without --expect, 0 means that the capture was read to its end,
-whatever the verdicts.`,
+whatever the verdicts.
+
+Interrupted, replay sums up what it has read; where it reads a pipe, whose
+writer gets Ctrl-C as well, at the second time.`,
 		Example: `  ip xfrm state | tapsec replay -k - trace.pcap
   tapsec replay -c site.yaml trace.pcap --only failed,not-judged
   tapsec replay -c site.yaml trace.pcap --summary-only --expect all-good

@@ -3,7 +3,6 @@
 package console
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -129,12 +128,20 @@ func Bounded(write func() error) error {
 	}
 }
 
-// Interrupts returns a function that reports whether SIGINT has come, for a program that
-// then sums up what it has. If its input is a pipe, a terminal sends the signal to the
-// program at the other end too, whose last output and end of file are still to come: then
-// the first SIGINT is ignored. The next one kills.
-func Interrupts(pipe bool) func() bool {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	context.AfterFunc(ctx, stop)
-	return func() bool { return !pipe && ctx.Err() != nil }
+// Interrupts returns a channel that is closed at SIGINT, for a program that then sums up what it
+// has. If its input is a pipe, a terminal sends the signal to the program at the other end
+// too, whose last output and end of file are still to come: then the first SIGINT is ignored.
+// The one after that which closes the channel kills.
+func Interrupts(pipe bool) <-chan struct{} {
+	came, done := make(chan os.Signal, 2), make(chan struct{})
+	signal.Notify(came, os.Interrupt)
+	go func() {
+		if pipe {
+			<-came
+		}
+		<-came
+		signal.Stop(came)
+		close(done)
+	}()
+	return done
 }

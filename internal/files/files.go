@@ -121,12 +121,19 @@ func WarnExposed(stderr, to io.Writer) {
 // MayWait reports whether a Read of an input may have to wait for somebody who writes it.
 // A regular file never does.
 func MayWait(in io.Reader) bool {
-	file, ok := Of(in)
-	if !ok {
-		return true
-	}
-	if info, err := file.Stat(); err == nil && info.Mode().IsRegular() {
+	if IsRegular(in) {
 		return false
 	}
-	return !readable(file)
+	file, ok := Of(in)
+	return !ok || !readable(file)
+}
+
+// IsRegular reports whether a stream is a regular file.
+func IsRegular(w any) bool {
+	file, ok := Of(w)
+	if !ok {
+		return false
+	}
+	info, err := file.Stat()
+	return err == nil && info.Mode().IsRegular()
 }

@@ -58,14 +58,16 @@ func Replay(o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	interrupted := console.Interrupts(o.In == "-")
 	in, err := files.Open(o.In, o.Stdin)
 	if err != nil {
 		return inputError(err)
 	}
 	defer in.Close()
-	progress := inspect.NewProgress(in)
-	frames, err := o.reader(progress)
+	source := &waiting{Progress: inspect.NewProgress(in), done: console.Interrupts(!files.IsRegular(in))}
+	frames, err := o.reader(source)
+	if errors.Is(err, errInterrupted) {
+		return errInterrupted
+	}
 	if err != nil {
 		return inputError(fmt.Errorf("%s: %w", files.Name(o.In), err))
 	}
@@ -90,8 +92,8 @@ func Replay(o Options) (err error) {
 	if err != nil {
 		return err
 	}
-	end := o.progress(progress, inspector)
-	sum, err := o.capture(frames, inspector, file, interrupted, end)
+	end := o.progress(source.Progress, inspector)
+	sum, err := o.capture(frames, inspector, file, source.stop, end)
 	err = errors.Join(err, page.write(&o, c, sum))
 	if err != nil || o.Expect == "" {
 		return err
@@ -112,15 +114,13 @@ func (o *Options) reader(in io.Reader) (*capture.Reader, error) {
 }
 
 // capture inspects the frames, and sums up also where they cannot be read to the end.
-func (o *Options) capture(frames *capture.Reader, inspector *inspect.Inspector, file *inspect.File, interrupted func() bool, end func()) (*inspect.Summary, error) {
-	err := inspector.Capture(frames, file, func() error {
-		if interrupted() {
-			return errInterrupted
-		}
-		return nil
-	})
+func (o *Options) capture(frames *capture.Reader, inspector *inspect.Inspector, file *inspect.File, stop func() error, end func()) (*inspect.Summary, error) {
+	err := inspector.Capture(frames, file, stop)
 	end()
-	if errors.Is(err, inspect.ErrCapture) {
+	switch {
+	case errors.Is(err, errInterrupted):
+		err = errInterrupted
+	case errors.Is(err, inspect.ErrCapture):
 		err = inputError(fmt.Errorf("%s: %w", files.Name(o.In), err))
 	}
 	err = errors.Join(err, file.Close())
@@ -189,8 +189,6 @@ func (o *Options) inspector(c *configs.Config, page *reporting) (*inspect.Inspec
 	}
 	return inspect.New(nic, c, o.Stdout, to)
 }
-
-var errInterrupted = errors.New("interrupted")
 
 func inputError(err error) error { return exit.Mark(exit.Input, err) }
 
