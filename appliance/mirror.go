@@ -5,6 +5,7 @@ package appliance
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"tapsec/internal/mirror"
 	"tapsec/keys"
@@ -65,9 +66,13 @@ func (a mirrored) Delete(s *sa.SA) {
 // mirroredBeside are the mirror's SAs that may stay in force beside the user's. Of
 // two with the same name or identity, the user's stays.
 func (a *Appliance) mirroredBeside(others []*sa.SA) []*sa.SA {
+	mirrored := a.roster.sas(by(ofMirror))
+	if len(mirrored) == 0 {
+		return nil
+	}
 	names, ids := map[string]bool{}, map[sa.ID]bool{}
 	for _, s := range others {
 		names[s.Name], ids[s.ID()] = true, true
 	}
-	return a.roster.sas(func(m *member) bool { return m.origin == ofMirror && !names[m.Name] && !ids[m.ID()] })
+	return slices.DeleteFunc(mirrored, func(s *sa.SA) bool { return names[s.Name] || ids[s.ID()] })
 }

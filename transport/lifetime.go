@@ -37,8 +37,8 @@ func (r *Receiver) Tick(now int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.now, r.clock = max(r.now, now), r.ledger.Clock()
-	for _, e := range r.sas.List() {
-		r.checkLifetime(e.Value)
+	for a := range r.mortal {
+		r.checkLifetime(a)
 	}
 	r.audit.silent(false)
 }

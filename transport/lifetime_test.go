@@ -1,6 +1,7 @@
 package transport_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -145,4 +146,31 @@ func TestLifetimeNested(t *testing.T) {
 			t.Error("the inner number was forgotten")
 		}
 	})
+}
+
+// A tick looks at the SAs that have a lifetime, and at no others, however many there are: it
+// does not even list them. A reload may give a lifetime, or take it.
+func TestTickOfManySAs(t *testing.T) {
+	mortal := espSA(sa.Transport, func(s *sa.SA) { s.SPI, s.Name = 1<<20, "mortal" })
+	sas := []*sa.SA{mortal}
+	for i := range uint32(1000) {
+		sas = append(sas, espSA(sa.Transport, func(s *sa.SA) { s.SPI, s.Name = 1<<16+i, fmt.Sprint("sa", i) }))
+	}
+	h := newHost(t, setup{sas: sas})
+	if n := testing.AllocsPerRun(10, func() { h.tick(time.Minute) }); n > 0 {
+		t.Errorf("a tick of SAs without lifetimes allocates %v times", n)
+	}
+	limited := *mortal
+	limited.Lifetimes.Soft.Time = time.Hour
+	sas[0] = &limited
+	h.replace(sas...)
+	sas[0] = mortal
+	h.replace(sas...)
+	h.tick(time.Hour)
+	h.notices()
+	limited.Lifetimes.Soft.Time = 2 * time.Hour
+	sas[0] = &limited
+	h.replace(sas...)
+	h.tick(2 * time.Hour)
+	h.notices(transport.SoftExpired)
 }

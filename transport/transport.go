@@ -91,6 +91,8 @@ type rules struct {
 	local    map[netip.Addr]bool
 	anywhere bool // every address is ours
 	encap    int  // number of UDP-encapsulated SAs: if there are any, the port is ours
+
+	mortal map[*association]bool // those with a lifetime, for Tick: most of many SAs have none
 }
 
 // New makes a Receiver. The error names an SA that occurs twice.
@@ -100,7 +102,7 @@ func New(c Config) (*Receiver, error) {
 		audit:     auditor{report: c.Audit},
 		ledger:    cmp.Or(c.Ledger, ledger.New()),
 		fragments: fragment.New(c.Limits),
-		rules:     rules{sas: sa.NewTable[*association](0)},
+		rules:     rules{sas: sa.NewTable[*association](0), mortal: map[*association]bool{}},
 	}
 	r.trailers = r.readTrailer
 	return r, r.Replace(c.SAs, c.Policy, c.Local)
@@ -115,6 +117,7 @@ func (r *Receiver) Replace(sas [][]*sa.SA, policy []sa.Policy, local []netip.Add
 	next := rules{sas: r.sas, policy: policy}
 	next.own(local)
 	bundles := make([][]*entry, 0, len(sas))
+	before := r.sas.List()
 	for _, bundle := range sas {
 		entries := r.sas.Standing(bundle)
 		for _, s := range bundle {
@@ -128,10 +131,18 @@ func (r *Receiver) Replace(sas [][]*sa.SA, policy []sa.Policy, local []netip.Add
 	if err := r.sas.Replace(bundles); err != nil {
 		return err
 	}
-	for _, e := range r.sas.List() {
-		settle(e)
+	next.mortal = map[*association]bool{}
+	for _, bundle := range bundles {
+		for _, e := range bundle {
+			next.settle(e)
+		}
 	}
 	r.rules = next
+	for _, e := range before {
+		if now := r.sas.Find(e.ID()); now == nil || now.Value.known != e.Value.known {
+			r.ledger.Leave(e.Value.known)
+		}
+	}
 	return nil
 }
 
@@ -151,9 +162,12 @@ func (r *Receiver) SetLocal(local []netip.Addr) {
 }
 
 // settle gives an association its entry of the table.
-func settle(e *entry) {
+func (r *rules) settle(e *entry) {
 	e.Value.entry, e.Value.released = e, false
 	e.Value.known.Configure(e.SA)
+	if e.Lifetimes != (sa.Lifetimes{}) {
+		r.mortal[e.Value] = true
+	}
 }
 
 func encaps(s *sa.SA) int {
@@ -180,14 +194,14 @@ func (r *Receiver) Add(sas [][]*sa.SA) error {
 		return err
 	}
 	for _, e := range slices.Concat(bundles...) {
-		settle(e)
+		r.settle(e)
 		r.encap += encaps(e.SA)
 	}
 	return nil
 }
 
 // Delete removes an SA, and the other half of its bundle, between two frames. The ledger
-// keeps its window. The error is sa.ErrUnknown.
+// keeps how far it got. The error is sa.ErrUnknown.
 func (r *Receiver) Delete(id sa.ID) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -195,11 +209,19 @@ func (r *Receiver) Delete(id sa.ID) error {
 	if e == nil {
 		return sa.ErrUnknown
 	}
-	r.encap -= encaps(e.SA)
-	if e.Partner != nil {
-		r.encap -= encaps(e.Partner.SA)
+	for _, gone := range []*entry{e, e.Partner} {
+		if gone != nil {
+			r.leave(gone)
+			r.ledger.Leave(gone.Value.known)
+		}
 	}
 	return r.sas.Delete(e.Handle)
+}
+
+// leave takes back what settle and Add did for an SA.
+func (r *rules) leave(e *entry) {
+	r.encap -= encaps(e.SA)
+	delete(r.mortal, e.Value)
 }
 
 // State is what can be seen of one SA at run time; ok is false if there is none.

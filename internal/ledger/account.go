@@ -14,6 +14,7 @@ type account struct {
 	id     string  // fingerprint
 	about  string  // the SA, for people
 	asked  bool    // in use in this process, so it is kept as long as that lives
+	left   bool    // no SA has it any more: it takes and gives no number
 	seen   time.Time
 	lease  lease
 }
@@ -61,7 +62,7 @@ func (a *account) line(now time.Time) record {
 	if a.asked {
 		a.seen = now
 	}
-	return record{SA: a.about, Seen: a.seen.Truncate(time.Second).UTC()}
+	return record{SA: a.about, Seen: seenAt(a.seen)}
 }
 
 // spent asks for the lease to be renewed once half of it is used; mu is held.

@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"errors"
+	"math"
 	"time"
 )
 
@@ -19,7 +20,7 @@ type Counter struct {
 }
 
 // Next takes the next number. The error is ErrUsedUp once that would exceed last, which is
-// less than 2^64 - 1, and ErrLease if the disk cannot be written to first.
+// less than 2^64 - 1, or no SA has the counter any more, and ErrLease if the disk cannot be written to first.
 func (c *Counter) Next(last uint64) (uint64, error) {
 	for {
 		n, ok := c.take(last)
@@ -39,7 +40,9 @@ func (c *Counter) Next(last uint64) (uint64, error) {
 func (c *Counter) take(last uint64) (n uint64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	n = c.next
+	if n = c.next; c.left {
+		n = math.MaxUint64
+	}
 	if n > last || !c.covers(n) {
 		return n, false
 	}

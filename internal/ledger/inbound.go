@@ -50,6 +50,8 @@ func (in *Inbound) accept(seq, payload uint64) Verdict {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	switch {
+	case in.left:
+		return Refused
 	case !in.covers(seq):
 		return NoLease
 	case !in.window.Accept(seq):

@@ -90,14 +90,12 @@ func (l *Ledger) load(boot string, records []record) {
 		if r.Seen.Before(unset) {
 			r.Seen = now
 		}
-		if r.Out != "" {
-			c := r.counter()
-			c.init(l, r.Out)
-			l.counters[r.Out] = c
+		age := r.ageNow(here, now, clock)
+		if l.keep(r, age, clock) {
 			continue
 		}
 		l.old = l.old || len(r.In) == oldFingerprintLen
-		in := r.inbound(r.ageNow(here, now, clock), clock)
+		in := r.inbound(age, clock)
 		in.init(l, r.In)
 		l.inbound[r.In] = in
 	}
@@ -130,6 +128,11 @@ func (l *Ledger) records() iter.Seq[record] {
 				return
 			}
 		}
+		for r, asked := range l.traced(now, clock) {
+			if old := knows && !asked && now.Sub(r.Seen) > forgetful; !old && !yield(r) {
+				return
+			}
+		}
 	}
 }
 
@@ -142,7 +145,7 @@ func (k *keeper) wasSet(now time.Time, clock time.Duration) bool {
 func (l *Ledger) size() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.inbound) + len(l.counters)
+	return len(l.inbound) + len(l.counters) + len(l.traces) + len(l.outTraces)
 }
 
 // holders is everything that is known; mu is held.
@@ -269,11 +272,19 @@ func (k *keeper) wantLater(h holder) {
 func (k *keeper) grant(list []holder, need uint64) error {
 	var planned []holder
 	var records []record
+	var ended []string
 	now, clock := time.Now(), k.ledger.Clock()
 	for _, h := range list {
 		a := h.base()
 		a.mu.Lock()
 		a.lease.waiting = false
+		if a.left {
+			if a.lease.dirty {
+				ended = append(ended, a.id)
+			}
+			a.mu.Unlock()
+			continue
+		}
 		if a.lease.plan(h.used(), need, now.Sub(k.began)) {
 			planned, records = append(planned, h), append(records, h.record(now, clock))
 		} else {
@@ -281,7 +292,8 @@ func (k *keeper) grant(list []holder, need uint64) error {
 		}
 		a.mu.Unlock()
 	}
-	if len(planned) == 0 && !k.failing.Load() {
+	records = append(records, k.ledger.leftBehind(ended, now, clock)...)
+	if len(records) == 0 && !k.failing.Load() {
 		return nil
 	}
 	err := k.write(records)
@@ -291,7 +303,7 @@ func (k *keeper) grant(list []holder, need uint64) error {
 		if err == nil {
 			a.lease.settle()
 			k.watch(h)
-		} else {
+		} else if !a.left {
 			a.lease.pending = 0
 			k.want(h)
 		}

@@ -29,13 +29,18 @@ type Ledger struct {
 	mu       sync.Mutex
 	inbound  map[string]*Inbound
 	counters map[string]*Counter
-	old      bool    // some names may be those of version 1
-	keeper   *keeper // nil: in memory alone
+
+	traces    map[name]trace    // of keys that no SA has any more
+	outTraces map[name]outTrace //
+
+	old    bool    // some names may be those of version 1
+	keeper *keeper // nil: in memory alone
 }
 
 // New makes a ledger that lives as long as the process.
 func New() *Ledger {
-	return &Ledger{Clock: boottime, inbound: map[string]*Inbound{}, counters: map[string]*Counter{}}
+	return &Ledger{Clock: boottime, inbound: map[string]*Inbound{}, counters: map[string]*Counter{},
+		traces: map[name]trace{}, outTraces: map[name]outTrace{}}
 }
 
 // Inbound is what is known of an inbound SA, which protocol, SPI, addresses, suite and keys
@@ -56,12 +61,15 @@ func (l *Ledger) Inbound(s *sa.SA) *Inbound {
 // another name for it.
 func (l *Ledger) find(s *sa.SA) (*Inbound, string) {
 	id := fingerprint(s)
-	if in := l.inbound[id]; in != nil || !l.old {
+	in := l.inbound[id]
+	if in == nil {
+		in = l.back(id)
+	}
+	if in != nil || !l.old {
 		return in, id
 	}
 	old := oldFingerprint(s)
-	in := l.inbound[old]
-	if in != nil {
+	if in = l.inbound[old]; in != nil {
 		delete(l.inbound, old)
 		l.enter(in, id)
 	}
@@ -82,7 +90,9 @@ func (l *Ledger) Counter(s *sa.SA) *Counter {
 	id := counterFingerprint(s)
 	c := l.counters[id]
 	if c == nil {
-		c = &Counter{next: 1}
+		if c = l.backCounter(id); c == nil {
+			c = &Counter{next: 1}
+		}
 		c.init(l, id)
 		l.counters[id] = c
 	}

@@ -14,7 +14,7 @@ import (
 type record struct {
 	In   string    `json:"in,omitempty"`  // fingerprint of an inbound SA
 	Out  string    `json:"out,omitempty"` // fingerprint of an outbound SA, or of its key
-	SA   string    `json:"sa"`            // for people
+	SA   string    `json:"sa,omitempty"`  // for people; empty where no SA has the key any more
 	Seen time.Time `json:"seen"`          // when it was last configured
 
 	Next uint64 `json:"next,omitempty"` // lowest number that cannot have been sent
@@ -43,11 +43,7 @@ func (r *record) check() error {
 	return nil
 }
 
-// counter and inbound make what the record is about.
-func (r *record) counter() *Counter {
-	return &Counter{account: account{about: r.SA, seen: r.Seen}, next: r.Next}
-}
-
+// inbound makes what the record is about.
 func (r *record) inbound(age, clock time.Duration) *Inbound {
 	in := &Inbound{account: account{about: r.SA, seen: r.Seen}, packets: r.Packets, bytes: r.Bytes, ended: r.Ended, began: clock - age}
 	switch {

@@ -248,6 +248,22 @@ func (a *associations) named(name string) *portion {
 	return a.portions[at-1]
 }
 
+// release leaves the counters that no SA has any more. SAs may share one.
+func (a *associations) release(c *Config, had []*ledger.Counter) {
+	if len(had) == 0 {
+		return
+	}
+	have := make(map[*ledger.Counter]bool, len(a.counters))
+	for _, counter := range a.counters {
+		have[counter] = true
+	}
+	for _, counter := range had {
+		if !have[counter] {
+			c.Ledger.LeaveCounter(counter)
+		}
+	}
+}
+
 // draw makes each SA take its numbers from the ledger, which continues those used before
 // under the same key. They begin at c.First, if that is given.
 func (more *addition) draw(c *Config) error {

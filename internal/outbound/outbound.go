@@ -139,10 +139,12 @@ func (s *Sender) Replace(c Config) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	gone := s.sas.counters
 	s.config, s.sas = c, next
 	s.restorePaths()
 	s.selects = len(c.Policy) > 0 || len(c.Held) > 0 || haveSelector(c.SAs)
 	clear(s.routes)
+	s.sas.release(&c, gone)
 	return nil
 }
 
