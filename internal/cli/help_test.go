@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"tapsec/internal/exit"
 	"tapsec/internal/wrap"
 )
 
@@ -40,4 +41,19 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	visit(newRoot())
+}
+
+// A flag with nothing, such as an unset variable of a script, is not taken for one that was not
+// given: --state "" would seal with numbers that were used before.
+func TestEmptyFlags(t *testing.T) {
+	for want, given := range map[string][]string{
+		"--keys: expected FILE, found nothing":    {"replay", "-k", "", "../../configs/layers.pcapng"},
+		"--sa: expected NAME, found nothing":      {"replay", "--sa", "gateway", "--sa=", "-c", "../../configs/layers.yaml", "../../configs/layers.pcapng"},
+		"--output: expected FILE, found nothing":  {"keys", "-o", "", "../../configs/layers.yaml"},
+		"--control: expected PATH, found nothing": {"sa", "list", "--control", ""},
+	} {
+		if _, _, err := command("", given...); err == nil || err.Error() != want || exitCode(err) != exit.Input {
+			t.Errorf("%q: %v, exit code %d, want %q", given, err, exitCode(err), want)
+		}
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -127,6 +128,7 @@ such SA, 7 there is one already, 8 an SA is beyond the profile of the NIC.`,
 	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages", fmt.Sprintf(".FlagUsagesWrapped %d", wrap.Width)))
 	root.SetVersionTemplate("{{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return inputError(wrongFlag(err)) })
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return emptyFlag(cmd) }
 	root.AddCommand(newCapabilities(), newCapture(), newCounters(), newDissector(), newEvents(), newExplain(), newKeys(), newMan(), newOffload(), newReplay(), newSA(), newShow(), newTrace(), newValidate(), newVersion())
 	root.AddCommand(ofThisSystem()...)
 	root.InitDefaultCompletionCmd()
@@ -173,6 +175,22 @@ func wrongFlag(err error) error {
 		return fmt.Errorf("%s: expected %s, found %s", name, kindOf(wrong.GetFlag().Value.Type()), sa.Quote(wrong.GetValue()))
 	}
 	return fmt.Errorf("%s: %w", name, why)
+}
+
+// emptyFlag refuses a flag with an empty text, such as "$STATE" where a script's variable is not
+// set: it would be taken for one that was not given.
+func emptyFlag(cmd *cobra.Command) (err error) {
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		empty := f.Value.Type() == "string" && f.Value.String() == ""
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			empty = slices.Contains(list.GetSlice(), "")
+		}
+		if empty && err == nil {
+			what, _ := pflag.UnquoteUsage(f)
+			err = inputError(fmt.Errorf("--%s: expected %s, found nothing", f.Name, what))
+		}
+	})
+	return err
 }
 
 // kindOf names what a flag of a type takes.
