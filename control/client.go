@@ -261,6 +261,8 @@ func (c *Client) unheard(err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("control socket %s does not exist: is tapsec running, with its control socket there? (%w)", c.path, fs.ErrNotExist)
+	case errors.Is(err, syscall.ECONNREFUSED) && !isSocket(c.path):
+		return fmt.Errorf("control socket %s is no socket: give the path that the running program has after --control (%w)", c.path, syscall.ENOTSOCK)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("control socket %s: nobody listens any more (%w): restart the program that made it", c.path, syscall.ECONNREFUSED)
 	case errors.Is(err, fs.ErrPermission):
@@ -269,4 +271,10 @@ func (c *Client) unheard(err error) error {
 		return fmt.Errorf("control socket %s: no answer in time (%w): is the program stopped?", c.path, os.ErrDeadlineExceeded)
 	}
 	return fmt.Errorf("control socket %s: %w", c.path, err)
+}
+
+// isSocket reports whether a path leads to a socket, or to nothing that can be looked at.
+func isSocket(path string) bool {
+	info, err := os.Stat(path)
+	return err != nil || info.Mode().Type() == fs.ModeSocket
 }

@@ -383,6 +383,12 @@ func TestDeadSocket(t *testing.T) {
 	dead(t, path)
 	_, err := control.Dial(path)
 	wantSentence(t, err, path, "nobody listens any more", "restart the program")
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = control.Dial(file)
+	wantSentence(t, err, file, "is no socket", "--control")
 	open(t, path, Config{})
 	dial(t, path)
 }

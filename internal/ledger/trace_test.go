@@ -61,8 +61,7 @@ func TestLeftUnused(t *testing.T) {
 	}
 }
 
-// In a file the same holds after an ordinary end, after kill -9 at any time, and while the
-// disk is full.
+// In a file the same holds after an ordinary end, and after kill -9.
 func TestLeftOnDisk(t *testing.T) {
 	for _, end := range []func(*Ledger){killed, func(l *Ledger) { closed(t, l) }} {
 		path := statePath(t)

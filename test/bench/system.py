@@ -7,10 +7,11 @@
 
 Two Linux stacks in network namespaces of their own, and iperf3 between them. Counted is the processor's
 time of the programs, by the kernel's scheduler, and of iperf3's both ends, by a frame of the flow, which is a
-segment of the inner MSS; whoever merges them on the wire counts as the others. It rises with what else the machine
-does: trust ratios of one run. Beside tapsec with everything merged, with nothing, with the tunnel in UDP, and with
-one tunnel in place of a tunnel and transport mode, either way (AES-128-GCM, a TAP): wireguard-go with its own offloads (ChaCha20-Poly1305, a veth between
-two), and strongSwan's charon with kernel-libipsec (one tunnel of AES-128-GCM in UDP, a veth).
+segment of the inner MSS; whoever merges them on the wire counts as the others. It rises with what else the
+machine does: trust ratios of one run. tapsec (AES-128-GCM, a TAP) is measured with everything merged, with
+nothing, with the tunnel in UDP, and with one tunnel in place of a tunnel and transport mode, either way;
+wireguard-go with its own offloads (ChaCha20-Poly1305, a veth between two); strongSwan's charon with
+kernel-libipsec (one tunnel of AES-128-GCM in UDP, a veth).
 It wants root, Go, and python3-cryptography, iproute2, iperf3, strongswan-charon, strongswan-swanctl,
 libcharon-extra-plugins.
 """
