@@ -20,9 +20,9 @@ type worker struct {
 	inward, outward clock
 }
 
-// run moves batches until there are no more, each through the chain in force when it comes. Next returns
-// an error of Send again, and releases everything.
-func (w *worker) run() error {
+// run moves batches until there are no more, each through the chain in force when it comes. After an error of
+// Send it stops, and goes on until Next, which then releases everything, has no more.
+func (w *worker) run() (failure error) {
 	for began := time.Now(); ; {
 		if now := time.Now(); now.Sub(began) > turn {
 			began = now
@@ -30,7 +30,10 @@ func (w *worker) run() error {
 		}
 		direction, frames, err := w.Next()
 		if err != nil {
-			return err
+			if failure == nil {
+				failure = err
+			}
+			return failure
 		}
 		chains, clock, received := &w.nic.toWire, &w.outward, len(frames)
 		if direction.From() == w.nic.wire {
@@ -42,8 +45,9 @@ func (w *worker) run() error {
 		}
 		err = direction.Send(frames)
 		clock.end(received)
-		if err != nil {
-			return err
+		if err != nil && failure == nil {
+			failure = err
+			w.Stop()
 		}
 	}
 }
