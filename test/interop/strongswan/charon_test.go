@@ -134,16 +134,22 @@ func (c *charon) read(t *testing.T) string {
 // inbound gives the SAs to this host that the log has the keys of, oldest first.
 func (c *charon) inbound(t *testing.T, v version) (all []*sa.SA) {
 	t.Helper()
-	read, err := keys.Read(c.log(), []byte(c.read(t)))
-	if err != nil || len(read.Notes) > 0 {
-		t.Fatalf("keys of charon's log: %v %v", read, err)
-	}
-	for _, s := range read.All {
+	for _, s := range c.sas(t) {
 		if s.Dst == c.host.outer(v) {
 			all = append(all, s)
 		}
 	}
 	return all
+}
+
+// sas are those of the log, in its order.
+func (c *charon) sas(t *testing.T) []*sa.SA {
+	t.Helper()
+	read, err := keys.Read(c.log(), []byte(c.read(t)))
+	if err != nil || len(read.Notes) > 0 {
+		t.Fatalf("keys of charon's log: %v %v", read, err)
+	}
+	return read.All
 }
 
 // charonVersion is the last word of "Linux strongSwan 5.9.8".

@@ -112,6 +112,16 @@ func (l *lab) reload(t *testing.T) {
 	program.Await(t, "the reload", func() bool { return l.nic.Times(done) > before })
 }
 
+// taken waits until tapsec has the two latest SAs of the log: it may have read one direction's before the
+// daemon had written the other's.
+func (l *lab) taken(t *testing.T) {
+	t.Helper()
+	all := l.b.sas(t)
+	for _, s := range all[len(all)-2:] {
+		program.Await(t, s.Name, func() bool { return l.nic.Times(s.Name) > 0 })
+	}
+}
+
 // quiet waits for the end of all connections, so that nothing more is sent.
 func (l *lab) quiet(t *testing.T) {
 	t.Helper()

@@ -73,6 +73,7 @@ func (h *host) steer(t *testing.T, peer *host) {
 func (l *lab) carried(t *testing.T, ends *ends, v version, suite string, byB bool) int {
 	l.a.ctl(t, "--initiate", "--ike", v.String(), "--child", suite)
 	l.reload(t)
+	l.taken(t)
 	l.ping(t, v)
 	wait := func() {}
 	if bulk(suite) {
@@ -80,6 +81,7 @@ func (l *lab) carried(t *testing.T, ends *ends, v version, suite string, byB boo
 	}
 	l.rekey(t, v, suite, byB)
 	l.reload(t)
+	l.taken(t)
 	l.ping(t, v)
 	if bulk(suite) {
 		l.iperf(t, v, 1, "--bytes", "1M", "--bitrate", "40M")()
