@@ -30,6 +30,7 @@ func news(index int, told func(), groups ...uint) (end func(), err error) {
 			}
 			if err != nil {
 				time.Sleep(pause)
+				drain(s)
 			}
 			if err != nil || slices.ContainsFunc(messages, func(m syscall.NetlinkMessage) bool { return concerns(m, index) }) {
 				told()
@@ -40,6 +41,18 @@ func news(index int, told func(), groups ...uint) (end func(), err error) {
 		close(ended)
 		s.Close()
 	}, nil
+}
+
+// drain receives what waits. After the kernel had to drop news it drops all, and does not say so again, until
+// nothing waits (netlink_overrun in net/netlink/af_netlink.c).
+func drain(s *nl.NetlinkSocket) {
+	for {
+		p := []unix.PollFd{{Fd: int32(s.GetFd()), Events: unix.POLLIN}}
+		if n, err := unix.Poll(p, 0); err != nil || n == 0 || p[0].Revents&unix.POLLIN == 0 {
+			return
+		}
+		_, _, _ = s.Receive() // what is lost is looked after
+	}
 }
 
 // concerns reports whether a message is of an interface, whose index stands in the same place of struct ifinfomsg
