@@ -115,12 +115,11 @@ func (o *Offload) UnmarshalText(b []byte) error {
 	return pick(o, string(b), map[string]Offload{"required": Required, "preferred": Preferred, "never": Never})
 }
 
-// EncapPort is the UDP port of encapsulated ESP (RFC 3948 section 2.1). A NAT changes a
-// client's, so a server's packets go from it to any port.
-const EncapPort = 4500
+// EncapPort is the UDP port of encapsulated ESP.
+const EncapPort = wire.EncapPort
 
 // Encapsulated reports whether UDP between these ports may carry ESP.
-func Encapsulated(src, dst uint16) bool { return src == EncapPort || dst == EncapPort }
+func Encapsulated(src, dst uint16) bool { return wire.Encapsulated(src, dst) }
 
 // The sizes of a replay window in packets.
 const (

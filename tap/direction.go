@@ -91,7 +91,7 @@ func (d *Direction) received(frame []byte) {
 
 // wrote counts the frames of a parcel that was written.
 func (d *Direction) wrote(p *parcel) {
-	d.tally.Out += uint64(p.frames)
+	d.tally.Out += uint64(len(p.frames))
 	d.tally.OutBytes += uint64(p.bytes)
 }
 
@@ -100,11 +100,11 @@ func (d *Direction) wrote(p *parcel) {
 func (d *Direction) lose(p *parcel, err error) bool {
 	switch {
 	case err == unix.EIO, err == unix.ENETDOWN:
-		d.tally.HostDown += uint64(p.frames)
+		d.tally.HostDown += uint64(len(p.frames))
 	case err == unix.EMSGSIZE:
-		d.tally.TooLong += uint64(p.frames)
+		d.tally.TooLong += uint64(len(p.frames))
 	case err == unix.EINVAL:
-		d.tally.Refused += uint64(p.frames)
+		d.tally.Refused += uint64(len(p.frames))
 	default:
 		return false
 	}

@@ -324,7 +324,7 @@ type withoutUDP struct{ sink }
 
 func (w withoutUDP) put(fd int, parcels []parcel) (int, error) {
 	for i := range parcels {
-		if parcels[i].frames > 1 {
+		if parcels[i].merged() {
 			if i == 0 {
 				return 0, unix.EINVAL
 			}

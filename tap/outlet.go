@@ -81,14 +81,14 @@ func (o *outlet) write(fd uintptr) {
 				o.errno = err
 				return
 			}
-			if o.rest[0].frames > 1 {
+			if o.rest[0].merged() {
 				o.rest = d.packer.apart(o.rest)
 				continue
 			}
 			d.tally.Refused++
 			o.rest = o.rest[1:]
 			continue
-		case err == unix.EINVAL && o.rest[0].frames > 1:
+		case err == unix.EINVAL && o.rest[0].merged():
 			o.rest = d.packer.apart(o.rest)
 			continue
 		case !d.lose(&o.rest[0], err):
@@ -111,7 +111,7 @@ type mtuLimit int
 
 // allows reports whether the interface takes frames of this length, and one tag more, as packet(7) does.
 func (l mtuLimit) allows(p *parcel) bool {
-	return len(p.whole[0]) <= int(l) || len(p.whole[0]) <= int(l)+tagLength && tagged8021Q(p.whole[0])
+	return len(p.frames[0]) <= int(l) || len(p.frames[0]) <= int(l)+tagLength && tagged8021Q(p.frames[0])
 }
 
 // exit makes what writes to an attached interface: a transmit ring, or a socket of AF_XDP, beside which what

@@ -12,9 +12,8 @@ import (
 type parcel struct {
 	parts  []unix.Iovec
 	length int      // of the parts, in bytes
-	whole  [][]byte // the frames it stands for, of which none is longer than the first
-	frames int      // how many those are
-	bytes  int      // as on a wire
+	frames [][]byte // those it stands for, of which none is longer than the first
+	bytes  int      // of those, as on a wire
 }
 
 // packer makes parcels of a direction's frames. Parcels are valid until it makes the next ones, and
@@ -54,7 +53,7 @@ func (p *packer) pack(frames [][]byte) []parcel {
 
 // add makes one parcel. If the memory for parts or headers grows, earlier ones stay where they are.
 func (p *packer) add(frames [][]byte) {
-	from, one := len(p.parts), parcel{whole: frames, frames: len(frames)}
+	from, one := len(p.parts), parcel{frames: frames}
 	for _, f := range frames {
 		one.bytes += len(f)
 	}
@@ -81,21 +80,27 @@ func (p *packer) part(to *parcel, b []byte) {
 	to.length += len(b)
 }
 
-// apart makes parcels of a frame each from the last ones of a batch, for an interface that takes no merged
-// frames, and merges none from now on.
-func (p *packer) apart(rest []parcel) []parcel {
+// apart makes parcels of a frame each from others, for an interface that takes no merged frames, and merges none
+// from now on.
+func (p *packer) apart(parcels []parcel) []parcel {
 	p.merger = nil
-	first := rest[0].whole
-	return p.pack(first[:framesOf(rest):framesOf(rest)])
+	var frames [][]byte
+	for i := range parcels {
+		frames = append(frames, parcels[i].frames...)
+	}
+	return p.pack(frames)
 }
 
 // framesOf is how many frames parcels stand for.
 func framesOf(parcels []parcel) (frames uint64) {
-	for _, p := range parcels {
-		frames += uint64(p.frames)
+	for i := range parcels {
+		frames += uint64(len(parcels[i].frames))
 	}
 	return frames
 }
+
+// merged reports whether it stands for several frames.
+func (p *parcel) merged() bool { return len(p.frames) > 1 }
 
 // part is one of the parts.
 func (p *parcel) part(i int) []byte { return unsafe.Slice(p.parts[i].Base, p.parts[i].Len) }

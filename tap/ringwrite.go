@@ -103,7 +103,7 @@ func (w *writer) move(slot, result int) error {
 
 // die counts a parcel whose failure ends all writing.
 func (w *writer) die(p *parcel, why error) error {
-	w.direction.tally.HostDown += uint64(p.frames)
+	w.direction.tally.HostDown += uint64(len(p.frames))
 	w.dead = true
 	return why
 }
@@ -113,7 +113,7 @@ func (w *writer) left() int {
 	left := int(framesOf(w.rest))
 	for i, s := range w.states[:w.queued] {
 		if s == settled {
-			left -= w.rest[i].frames
+			left -= len(w.rest[i].frames)
 		}
 	}
 	return left

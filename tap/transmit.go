@@ -104,7 +104,8 @@ func isTAP(fd int) bool {
 	return err == nil && unix.ByteSliceToString(info.Driver[:]) == "tun"
 }
 
-// put sends parcels with one call. Those that no slot has room for leave by the other socket. While frames
+// put sends parcels with one call, up to a merged one or up to one that is not. Merged ones, and those that no
+// slot has room for, leave by other sockets. While frames
 // of ours are in a full queue, that is what a frame waits for, and not refused.
 func (r *transmitRing) put(fd int, parcels []parcel) (int, error) {
 	if n := mergedFirst(parcels); n > 0 {
@@ -156,7 +157,7 @@ func (r *transmitRing) sendMerged(parcels []parcel) (int, error) {
 
 // mergedFirst is how many parcels from the first on are merged.
 func mergedFirst(parcels []parcel) (n int) {
-	for n < len(parcels) && parcels[n].frames > 1 {
+	for n < len(parcels) && parcels[n].merged() {
 		n++
 	}
 	return n
@@ -172,7 +173,7 @@ func (r *transmitRing) stage(parcels []parcel) (int, error) {
 	for i := range parcels {
 		p, slot := &parcels[i], r.slot(at)
 		switch {
-		case p.frames > 1:
+		case p.merged():
 			return i, nil
 		case p.length > len(slot)-transmitRoom:
 			return i, errLong

@@ -78,7 +78,7 @@ func (x *xdpSocket) giveBack() {
 // put sends parcels with one call; only in that does the kernel take chunks off the ring. Chunks that it
 // left there it may have looked at, so they stay, and the next call, whose first parcels are the same,
 // writes them anew. It stops before a parcel longer than the MTU allows. Each parcel is a frame: nothing
-// leaves an attached interface merged. Those that no chunk has room for leave by the packet socket, which
+// leaves by AF_XDP merged. Those that no chunk has room for leave by the packet socket, which
 // passes the queueing discipline by as well.
 //
 // A frame that the interface threw away is off the ring, which the kernel does not always show: EBUSY. The

@@ -177,6 +177,13 @@ func Addresses(frame []byte, at int) (p Packet, ok bool) {
 // UDPLen is the length of a UDP header in bytes (RFC 768).
 const UDPLen = 8
 
+// EncapPort is the UDP port of encapsulated ESP (RFC 3948 section 2.1). A NAT changes a
+// client's, so a server's packets go from it to any port.
+const EncapPort = 4500
+
+// Encapsulated reports whether UDP between these ports may carry ESP.
+func Encapsulated(src, dst uint16) bool { return src == EncapPort || dst == EncapPort }
+
 // UDP reads ports and length of the UDP header at b[0]. ok is false if the header is cut
 // off.
 func UDP(b []byte) (src, dst uint16, length int, ok bool) {

@@ -50,7 +50,11 @@ func newHandle() (*netlink.Handle, error) {
 	if err != nil {
 		return nil, err
 	}
-	return handle, handle.SetSocketTimeout(patience)
+	if err := handle.SetSocketTimeout(patience); err != nil {
+		handle.Close()
+		return nil, err
+	}
+	return handle, nil
 }
 
 // Follow has changed called whenever the interface has begun to send and receive, or

@@ -164,9 +164,8 @@ const spiLen = 4
 
 // isSealed reports whether UDP carries ESP. Instead of an SPI, IKE has zero there (RFC 3948 section 2.2).
 func isSealed(udp []byte) bool {
-	const port = 4500
 	be := binary.BigEndian
-	return len(udp) > wire.UDPLen+spiLen && be.Uint32(udp[wire.UDPLen:]) != 0 && (be.Uint16(udp) == port || be.Uint16(udp[2:]) == port)
+	return len(udp) > wire.UDPLen+spiLen && be.Uint32(udp[wire.UDPLen:]) != 0 && wire.Encapsulated(be.Uint16(udp), be.Uint16(udp[2:]))
 }
 
 // sameSPI compares a frame with the first, which is ESP in UDP.
