@@ -42,3 +42,44 @@ func benchmarkOpen(b *testing.B, suite string, n int) {
 		}
 	}
 }
+
+// BenchmarkTogether measures a packet of each suite that some build opens together, as part of a
+// Burst of them.
+func BenchmarkTogether(b *testing.B) {
+	for _, suite := range []string{"aes128-sha1", "aes128-sha256", "aes256-sha512", "aes128ctr-sha256", "null-sha256"} {
+		for _, n := range []int{64, 576, 1400} {
+			b.Run(fmt.Sprintf("%s/%d", suite, n), func(b *testing.B) { benchmarkTogether(b, suite, n) })
+		}
+	}
+}
+
+func benchmarkTogether(b *testing.B, suite string, n int) {
+	s := testSA(b, suite)
+	out, err := NewOutbound(s, rand.NewChaCha8([32]byte{}))
+	if err != nil {
+		b.Fatal(err)
+	}
+	sealed, err := out.Seal(nil, make([]byte, n), 4, 1)
+	if err != nil {
+		b.Fatal(err)
+	}
+	in, packets, scratch := inbound(b, s), [Burst][]byte{}, new(Scratch)
+	for i := range packets {
+		packets[i] = make([]byte, len(sealed))
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, p := range packets {
+			copy(p, sealed)
+			in.Enter(0, p, 1, scratch)
+		}
+		scratch.Together()
+		for _, p := range packets {
+			if _, reason := in.Open(0, p, 1, scratch); reason != status.Verified {
+				b.Fatal(reason)
+			}
+		}
+		scratch.Apart()
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*Burst), "ns/packet")
+}

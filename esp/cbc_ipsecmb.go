@@ -4,7 +4,7 @@ package esp
 
 // #include <intel-ipsec-mb.h>
 //
-// static void tapsecCBCKey(IMB_MGR *m, const uint8_t *key, int length, uint8_t *seal, uint8_t *open) {
+// static void tapsecAESKey(IMB_MGR *m, const uint8_t *key, int length, uint8_t *seal, uint8_t *open) {
 // 	switch (length) {
 // 	case 16: IMB_AES_KEYEXP_128(m, key, seal, open); break;
 // 	case 24: IMB_AES_KEYEXP_192(m, key, seal, open); break;
@@ -25,8 +25,8 @@ package esp
 // 	return IMB_SUBMIT_CIPHER_BURST_NOCHECK(m, &job, 1, IMB_CIPHER_CBC, IMB_DIR_DECRYPT, length);
 // }
 //
-// #cgo noescape tapsecCBCKey
-// #cgo nocallback tapsecCBCKey
+// #cgo noescape tapsecAESKey
+// #cgo nocallback tapsecAESKey
 // #cgo noescape tapsecCBCOpen
 // #cgo nocallback tapsecCBCOpen
 import "C"
@@ -79,13 +79,17 @@ func newAESCBC(key []byte) (cipherMode, error) {
 	if err := initialize(); err != nil {
 		return nil, err
 	}
-	c := &mbCBC{cipherMode: mode, expanded: aligned(roundKeys, roundAt), length: C.int(len(key))}
-	seal := aligned(roundKeys, roundAt)
 	m := <-managers()
-	C.tapsecCBCKey(m, start(key), c.length, start(seal), start(c.expanded))
+	_, open := expand(m, key)
 	managers() <- m
-	clear(seal)
-	return c, nil
+	return &mbCBC{cipherMode: mode, expanded: open, length: C.int(len(key))}, nil
+}
+
+// expand makes an AES key's round keys, for either direction.
+func expand(m *C.IMB_MGR, key []byte) (seal, open []byte) {
+	seal, open = aligned(roundKeys, roundAt), aligned(roundKeys, roundAt)
+	C.tapsecAESKey(m, start(key), C.int(len(key)), start(seal), start(open))
+	return seal, open
 }
 
 func (c *mbCBC) open(dst, iv, src []byte) {

@@ -1,7 +1,6 @@
 package esp
 
 import (
-	"crypto/cipher"
 	"crypto/subtle"
 	"hash"
 )
@@ -31,12 +30,13 @@ type composite struct {
 	auth hash.Hash // nil: no integrity
 	icv  int
 	tag  []byte
+	lane *lane // nil: opened by itself
 }
 
 // newComposite returns the mode with the MAC auth, truncated to icv bytes. auth nil and
 // icv 0 mean no integrity, for the ESP of a bundle whose AH provides it. An icv longer
 // than auth's output panics.
-func newComposite(m cipherMode, auth hash.Hash, icv int) cipher.AEAD {
+func newComposite(m cipherMode, auth hash.Hash, icv int) *composite {
 	c := &composite{mode: m, auth: auth, icv: icv}
 	if auth != nil {
 		c.tag = make([]byte, 0, auth.Size())

@@ -26,6 +26,7 @@ const trailerLen = 2 // pad length and next header
 type Scratch struct {
 	plain [1 << 16]byte
 	aad   [12]byte
+	burst burst
 }
 
 // Inbound opens the packets of one SA. Everything that follows from the SA is computed at
@@ -76,12 +77,16 @@ type Opened struct {
 //  3. Check pad length and pad bytes there (section 2.4).
 //  4. Replace the ciphertext by the plaintext.
 func (in *Inbound) Open(worker int, packet []byte, number uint64, scratch *Scratch) (Opened, status.Reason) {
-	start, end := HeaderLen+in.ivLen, len(packet)-in.icvLen
-	if end-start < trailerLen || (end-start)%in.align != 0 {
+	start, _, whole := in.bounds(packet)
+	if !whole {
 		return Opened{}, status.ESPLength
 	}
-	plain, err := in.aead(worker).Open(scratch.plain[:0], packet[HeaderLen:start], packet[start:], in.aad(packet, number, scratch))
-	if err != nil {
+	plain, tried, good := scratch.burst.take(in, packet, number)
+	if !tried {
+		opened, err := in.aead(worker).Open(scratch.plain[:0], packet[HeaderLen:start], packet[start:], in.aad(packet, number, scratch))
+		plain, good = opened, err == nil
+	}
+	if !good {
 		return Opened{}, status.ESPICV
 	}
 	o, reason := in.trailer(plain)
@@ -89,6 +94,13 @@ func (in *Inbound) Open(worker int, packet []byte, number uint64, scratch *Scrat
 		copy(packet[start:], plain)
 	}
 	return o, reason
+}
+
+// bounds are the offsets of a packet's ciphertext and of its ICV. whole is false if pad length and next
+// header have no room between them, or it is no whole number of blocks.
+func (in *Inbound) bounds(packet []byte) (start, end int, whole bool) {
+	start, end = HeaderLen+in.ivLen, len(packet)-in.icvLen
+	return start, end, end-start >= trailerLen && (end-start)%in.align == 0
 }
 
 // ICV is the one that packet would have to carry to be authentic. It is for telling people

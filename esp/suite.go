@@ -37,7 +37,9 @@ func newAEAD(s sa.Suite, enc, auth sa.Key) (cipher.AEAD, error) {
 			return nil, err
 		}
 	}
-	return newComposite(mode, m, s.ICVLen), nil
+	c := newComposite(mode, m, s.ICVLen)
+	c.lane = newLane(s, enc, auth)
+	return c, nil
 }
 
 // newMode keys the cipher of a suite with separate integrity or none.
