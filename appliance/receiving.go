@@ -32,6 +32,7 @@ func (r *receiving) Batch(frames [][]byte) [][]byte {
 		clean = r.transport.BatchFrom(r.shown, frames, r.judged)
 		r.tap.End()
 	} else {
+		r.nic.Expect(frames)
 		clean = r.transport.BatchFrom(r.check, frames, nil)
 	}
 	r.nic.Publish()

@@ -17,6 +17,8 @@ func (p *Pipeline) annotate() ([]byte, *status.Trailer) {
 // complete completes the annotation.
 func (p *Pipeline) complete() *status.Trailer {
 	t := &p.trailer
+	p.ordinal++
+	t.Ordinal, t.Received = p.ordinal, p.now
 	if t.N > 0 && !p.opt.Aside && p.sad.table.Asks(p.outer.headers[0].sa) {
 		t.Word |= status.SADeleteReq
 		t.Records[0].DeleteSA = true

@@ -40,8 +40,7 @@ type Options struct {
 	Aside bool
 }
 
-// Pipeline handles the frames of one queue, one after the other. It is unsafe
-// for concurrent use.
+// Pipeline handles the frames of one queue, in order. It is unsafe for concurrent use.
 type Pipeline struct {
 	sad      *SAD
 	opt      Options
@@ -50,17 +49,23 @@ type Pipeline struct {
 	ordinal  uint64
 	assumed  *Assumed // nil but in Ahead
 
-	// The frame in work.
+	*work // the frame in work
+	burst
+
+	undo []byte // an inner portion as it came; kept for its memory
+
+	// What ciphers write to; it is here because it would escape to the heap.
+	esp esp.Scratch
+	ah  ah.Scratch
+}
+
+// work is a frame on its way through the stages.
+type work struct {
 	frame   []byte
 	l3      int // offset after the EtherType
 	trailer status.Trailer
 	outer   portion
 	inner   portion
-	undo    []byte // an inner portion as it came; kept for its memory
-
-	// What ciphers write to; it is here because it would escape to the heap.
-	esp esp.Scratch
-	ah  ah.Scratch
 }
 
 // New makes the pipeline of one worker.
@@ -68,7 +73,9 @@ func New(sad *SAD, opt Options) *Pipeline {
 	if opt.Worker < 0 || opt.Worker >= sad.workers {
 		panic("pipeline: worker number outside the SAD's workers")
 	}
-	return &Pipeline{sad: sad, opt: opt}
+	p := &Pipeline{sad: sad, opt: opt}
+	p.work = &p.works[0]
+	return p
 }
 
 // At sets the receive time of the frames that follow.
@@ -86,6 +93,7 @@ func (p *Pipeline) Publish() { p.counters.publish() }
 // Batch processes the frames of one batch, in order and in place.
 func (p *Pipeline) Batch(frames [][]byte) [][]byte {
 	p.At(time.Now())
+	p.Expect(frames)
 	for i, f := range frames {
 		frames[i] = p.Process(f)
 	}
@@ -101,21 +109,20 @@ func (p *Pipeline) Process(frame []byte) []byte { return p.Deliver(p.Check(frame
 // Check checks one frame in place, and returns it in the form asked for, and what was
 // found. Both stand until the next frame.
 func (p *Pipeline) Check(frame []byte) (delivered []byte, found *status.Trailer) {
-	p.parse(frame)
-	p.tunnelPortion()
-	p.transportPortion()
+	if esp.Burst == 1 || !p.inBurst(frame) {
+		p.parse(frame)
+		p.tunnelPortion()
+		p.transportPortion()
+	}
 	return p.annotate()
 }
 
 // begin forgets the previous frame.
 func (p *Pipeline) begin(frame []byte) {
 	p.frame = frame
-	p.ordinal++
 	p.outer = portion{}
 	p.inner = portion{} // assigned together they would be made elsewhere and copied
-	p.trailer = status.Trailer{
-		Queue: p.opt.Queue, Ordinal: p.ordinal, Received: p.now, WireLen: uint32(len(frame)),
-	}
+	p.trailer = status.Trailer{Queue: p.opt.Queue, WireLen: uint32(len(frame))}
 }
 
 // parse finds the frame's IP packet and the outermost IPsec portion in it.

@@ -22,6 +22,7 @@ type SAD struct {
 	resting bool  // SAs are keyed by their first packets, since most get none
 
 	inactive, ahOff, espOff atomic.Bool
+	together                atomic.Bool // an SA has had a cipher that gains by bursts
 }
 
 // inbound is what package esp or ah derived from an SA's keys; one of the two is set.
@@ -155,8 +156,8 @@ func (d *SAD) Supports(bundle []*sa.SA) error {
 func (d *SAD) key(s *sa.SA) (in inbound, err error) {
 	if s.Protocol == sa.AH {
 		in.ah, err = ah.NewInbound(s, d.workers)
-	} else {
-		in.esp, err = esp.NewInbound(s, d.workers)
+	} else if in.esp, err = esp.NewInbound(s, d.workers); err == nil && in.esp.Gains() {
+		d.together.Store(true)
 	}
 	if err == nil && d.resting {
 		in.rest()

@@ -5,15 +5,30 @@ import "tapsec/status"
 // transportPortion checks the transport portion, the frame's own or the one inside a
 // verified tunnel. What it protects is not the NIC's business.
 func (p *Pipeline) transportPortion() {
-	switch {
-	case p.inner.wanted() && p.inner.kind == status.NoPortion:
-		p.checkUndecided(&p.inner)
-	case p.inner.wanted():
-		p.check(&p.inner)
+	switch po := p.forTransport(); {
+	case po == nil:
+		if p.inner.kind != status.TunnelPortion {
+			p.leave(&p.inner)
+		}
+	case po == &p.outer:
+		p.check(po)
+	case po.kind == status.NoPortion:
+		p.checkUndecided(po)
+	default:
+		p.check(po)
 		p.trailer.Word |= status.NextCryptoDone
-	case p.outer.wanted() && !p.trailer.Word.Done():
-		p.check(&p.outer)
 	}
+}
+
+// forTransport is the portion that this stage checks, nil if none.
+func (p *Pipeline) forTransport() *portion {
+	switch {
+	case p.inner.wanted():
+		return &p.inner
+	case p.outer.wanted() && !p.trailer.Word.Done():
+		return &p.outer
+	}
+	return nil
 }
 
 // checkUndecided checks a portion inside the tunnel whose SA has mode auto. If it proves to

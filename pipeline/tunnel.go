@@ -9,15 +9,21 @@ import (
 // tunnelPortion checks the frame's tunnel portion, or what may be one, and looks for a
 // transport portion in what it opened. Nothing inside a failed tunnel is looked at.
 func (p *Pipeline) tunnelPortion() {
-	if !p.outer.wanted() || p.outer.kind == status.TransportPortion {
-		return
-	}
-	if !p.check(&p.outer) || p.outer.kind != status.TunnelPortion {
+	po := p.forTunnel()
+	if po == nil || !p.check(po) || po.kind != status.TunnelPortion {
 		return
 	}
 	if reason := p.inside(); reason != 0 {
 		p.trailer.Reason = reason
 	}
+}
+
+// forTunnel is the portion that this stage checks, nil if none.
+func (p *Pipeline) forTunnel() *portion {
+	if p.outer.wanted() && p.outer.kind != status.TransportPortion {
+		return &p.outer
+	}
+	return nil
 }
 
 // inside parses what the tunnel carried. A reason says why the frame ends here although
@@ -45,7 +51,9 @@ func (p *Pipeline) inside() status.Reason {
 	if p.inner.wanted() {
 		return 0
 	}
-	p.leave(&p.inner)
+	if p.inner.kind == status.TunnelPortion {
+		p.leave(&p.inner)
+	}
 	return p.innerReason()
 }
 
