@@ -133,36 +133,52 @@ func updateChecksum(sum, was, is uint16) uint16 {
 func Checksum(start uint32, b []byte) uint16 {
 	order := binary.LittleEndian
 	start = start>>16 + start&0xffff
-	sum, carry := uint64(bits.ReverseBytes16(uint16(start>>16+start))), uint64(0)
-	for ; len(b) >= 128; b = b[128:] { // the longer a chain of additions with carry, the better
+	sum := uint64(bits.ReverseBytes16(uint16(start>>16 + start)))
+	var sum2, carry uint64
+	for ; len(b) >= 64; b = b[64:] { // two chains of additions run side by side
+		x := (*[64]byte)(b)
+		sum, carry = bits.Add64(sum, order.Uint64(x[0:]), 0)
+		sum, carry = bits.Add64(sum, order.Uint64(x[8:]), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(x[16:]), carry)
+		sum, carry = bits.Add64(sum, order.Uint64(x[24:]), carry)
+		sum += carry
+		sum2, carry = bits.Add64(sum2, order.Uint64(x[32:]), 0)
+		sum2, carry = bits.Add64(sum2, order.Uint64(x[40:]), carry)
+		sum2, carry = bits.Add64(sum2, order.Uint64(x[48:]), carry)
+		sum2, carry = bits.Add64(sum2, order.Uint64(x[56:]), carry)
+		sum2 += carry
+	}
+	sum, carry = bits.Add64(sum, sum2, 0)
+	sum = addRest(sum+carry, b)
+	sum = sum>>32 + sum&0xffffffff
+	sum = sum>>32 + sum&0xffffffff
+	sum = sum>>16 + sum&0xffff
+	sum = sum>>16 + sum&0xffff
+	return ^bits.ReverseBytes16(uint16(sum))
+}
+
+// addRest adds less than 64 bytes: most sums are those of headers.
+func addRest(sum uint64, b []byte) uint64 {
+	order := binary.LittleEndian
+	var carry, last uint64
+	for ; len(b) >= 16; b = b[16:] {
 		sum, carry = bits.Add64(sum, order.Uint64(b), 0)
 		sum, carry = bits.Add64(sum, order.Uint64(b[8:]), carry)
-		sum, carry = bits.Add64(sum, order.Uint64(b[16:]), carry)
-		sum, carry = bits.Add64(sum, order.Uint64(b[24:]), carry)
-		sum, carry = bits.Add64(sum, order.Uint64(b[32:]), carry)
-		sum, carry = bits.Add64(sum, order.Uint64(b[40:]), carry)
-		sum, carry = bits.Add64(sum, order.Uint64(b[48:]), carry)
-		sum, carry = bits.Add64(sum, order.Uint64(b[56:]), carry)
-		sum, carry = bits.Add64(sum, order.Uint64(b[64:]), carry)
-		sum, carry = bits.Add64(sum, order.Uint64(b[72:]), carry)
-		sum, carry = bits.Add64(sum, order.Uint64(b[80:]), carry)
-		sum, carry = bits.Add64(sum, order.Uint64(b[88:]), carry)
-		sum, carry = bits.Add64(sum, order.Uint64(b[96:]), carry)
-		sum, carry = bits.Add64(sum, order.Uint64(b[104:]), carry)
-		sum, carry = bits.Add64(sum, order.Uint64(b[112:]), carry)
-		sum, carry = bits.Add64(sum, order.Uint64(b[120:]), carry)
 		sum += carry
 	}
-	for ; len(b) >= 8; b = b[8:] {
+	if len(b) >= 8 {
 		sum, carry = bits.Add64(sum, order.Uint64(b), 0)
-		sum += carry
+		sum, b = sum+carry, b[8:]
 	}
-	var last [8]byte
-	copy(last[:], b)
-	sum, carry = bits.Add64(sum, order.Uint64(last[:]), 0)
-	sum += carry
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
+	if len(b) >= 4 {
+		last, b = uint64(order.Uint32(b)), b[4:]
 	}
-	return ^bits.ReverseBytes16(uint16(sum))
+	if len(b) >= 2 {
+		last, b = last+uint64(order.Uint16(b)), b[2:]
+	}
+	if len(b) > 0 {
+		last += uint64(b[0])
+	}
+	sum, carry = bits.Add64(sum, last, 0)
+	return sum + carry
 }
