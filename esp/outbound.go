@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 
 	"tapsec/sa"
 )
@@ -18,7 +19,6 @@ type Outbound struct {
 	rand  io.Reader
 	aad   [12]byte
 	iv    [16]byte
-	plain []byte
 }
 
 // NewOutbound keys the SA's suite. CBC takes its IVs from rand; the other
@@ -44,8 +44,12 @@ func (out *Outbound) pad(n int) int {
 // Seal appends the ESP packet that carries payload (RFC 4303 section 3.3) to dst. The
 // error comes from the source of randomness.
 func (out *Outbound) Seal(dst, payload []byte, next uint8, number uint64) ([]byte, error) {
-	out.plain = out.appendPlain(out.plain[:0], payload, next)
-	return out.SealPlain(dst, out.plain, number)
+	dst, aad, err := out.begin(slices.Grow(dst, out.Len(len(payload))), number)
+	if err != nil {
+		return nil, err
+	}
+	plain := out.appendPlain(dst, payload, next)[len(dst):] // where the ciphertext will be
+	return out.aead.Seal(dst, out.iv[:out.suite.IVLen], plain, aad), nil
 }
 
 // appendPlain appends what Seal encrypts: payload, pad bytes 1, 2, 3 ..., pad
@@ -62,20 +66,29 @@ func (out *Outbound) appendPlain(dst, payload []byte, next uint8) []byte {
 // SealPlain is Seal for a plaintext that already ends in its pad, pad length
 // and next header, right or wrong; its length must be a multiple of the block.
 func (out *Outbound) SealPlain(dst, plain []byte, number uint64) ([]byte, error) {
+	dst, aad, err := out.begin(dst, number)
+	if err != nil {
+		return nil, err
+	}
+	return out.aead.Seal(dst, out.iv[:out.suite.IVLen], plain, aad), nil
+}
+
+// begin appends what stands before the ciphertext to dst, and makes the additional data.
+func (out *Outbound) begin(dst []byte, number uint64) (_, aad []byte, err error) {
 	dst = binary.BigEndian.AppendUint32(dst, out.spi)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(number))
 	header := dst[len(dst)-HeaderLen:]
 	iv, err := out.nextIV(number)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	aad := append(out.aad[:0], header[:4]...)
+	aad = append(out.aad[:0], header[:4]...)
 	if out.esn {
 		aad = binary.BigEndian.AppendUint64(aad, number)
 	} else {
 		aad = append(aad, header[4:]...)
 	}
-	return out.aead.Seal(append(dst, iv...), iv, plain, aad), nil
+	return append(dst, iv...), aad, nil
 }
 
 func (out *Outbound) nextIV(number uint64) ([]byte, error) {

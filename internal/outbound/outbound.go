@@ -252,7 +252,10 @@ func (s *Sender) pass(frame []byte, r Reason) Reason {
 func (s *Sender) seal(frame []byte, p *wire.Packet, r *route) ([]byte, Reason) {
 	start := len(s.buf)
 	s.buf = append(s.buf, frame[:p.Start]...)
-	buf, err := r.sealer.Seal(s.buf, frame[p.Start:p.End])
+	packet := *p
+	packet.Start, packet.ProtoAt, packet.Header = 0, p.ProtoAt-p.Start, p.Header-p.Start
+	packet.End, packet.Reach = p.End-p.Start, p.Reach-p.Start
+	buf, err := r.sealer.seal(s.buf, frame[p.Start:p.End], packet)
 	if err != nil {
 		s.buf = s.buf[:start]
 		reason := failure(err)

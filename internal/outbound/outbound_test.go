@@ -229,3 +229,33 @@ func TestReasons(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// A packet that was sealed stays as it is, where another stack with its SA seals the next one behind it.
+func TestSealBehind(t *testing.T) {
+	s, err := NewSealer(nil, web(4), site(4))
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone, both := s.Stack(0), s.Stack(0, 1)
+	packet := forge.UDP(nil, netip.MustParseAddrPort("10.1.0.1:1"), netip.MustParseAddrPort("10.2.0.1:2"), make([]byte, 200))
+	for _, room := range []int{0, 300, 4096} {
+		var all []byte
+		var parts [][]byte
+		buf := make([]byte, 0, room)
+		for i := range 6 {
+			stack := alone
+			if i%2 == 1 {
+				stack = both
+			}
+			start := len(buf)
+			if buf, err = stack.Seal(buf, packet); err != nil {
+				t.Fatal(err)
+			}
+			parts = append(parts, buf[start:])
+			all = append(all, buf[start:]...)
+		}
+		if !bytes.Equal(buf, all) || !bytes.Equal(bytes.Join(parts, nil), all) {
+			t.Errorf("with room for %d bytes a packet has changed", room)
+		}
+	}
+}

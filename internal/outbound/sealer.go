@@ -8,6 +8,7 @@ import (
 	"io"
 	"math"
 	"slices"
+	"unsafe"
 
 	"tapsec/ah"
 	"tapsec/esp"
@@ -62,7 +63,8 @@ type layer struct {
 	numbers source
 	id      *uint16 // of the latest outer IPv4 header; one random-based count for all SAs of NewSealer
 	path    int     // longest packet in bytes that the SA's path takes
-	out     []byte
+	out     []byte  // the packet in work
+	buf     []byte  // memory for it where another layer follows
 }
 
 // NewSealer makes a Sealer of SAs, innermost first, each applied in its own mode. AH over
@@ -177,11 +179,27 @@ func (s *Sealer) Seal(dst, packet []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	packet = packet[:p.End]
-	for i := range s.layers {
-		if packet, err = s.layers[i].seal(packet); err != nil {
+	return s.seal(dst, packet[:p.End], p)
+}
+
+// seal is Seal for a packet that was parsed. The last layer writes where the result belongs,
+// if there is room.
+func (s *Sealer) seal(dst, packet []byte, p wire.Packet) ([]byte, error) {
+	place := dst[len(dst):]
+	for i, l := range s.layers {
+		l.out = l.buf[:0]
+		if i == len(s.layers)-1 {
+			l.out = place
+		}
+		if err := l.seal(packet, &p); err != nil {
 			return nil, err
 		}
+		if packet = l.out; i < len(s.layers)-1 {
+			l.buf = packet
+		}
+	}
+	if unsafe.SliceData(packet) == unsafe.SliceData(place) {
+		return dst[:len(dst)+len(packet)], nil
 	}
 	return append(dst, packet...), nil
 }
@@ -199,44 +217,40 @@ func parse(packet []byte) (wire.Packet, error) {
 	return p, nil
 }
 
-// seal applies one SA (RFC 4303 section 3.3, RFC 4302 section 3.3). Its result is valid
-// until the next call.
+// seal applies one SA (RFC 4303 section 3.3, RFC 4302 section 3.3) to packet p, and leaves the
+// result in l.out, which p then describes.
 //
 //  1. Take the sequence number.
 //  2. Begin with the headers: a new IP header, or those of the packet.
 //  3. Append what is sealed. AH leaves its ICV open.
 //  4. Mend the IP header: what follows it, its length, its checksum.
 //  5. Fill in what covers the finished packet: the AH's ICV, a UDP checksum.
-func (l *layer) seal(packet []byte) ([]byte, error) {
-	p, err := parse(packet)
-	if err != nil {
-		return nil, err
-	}
+func (l *layer) seal(packet []byte, p *wire.Packet) error {
 	number, err := l.numbers.Next(lastNumber(&l.sa))
 	if err != nil {
-		return nil, err
+		return err
 	}
-	payload, next, err := l.headers(packet, &p)
+	payload, next, err := l.headers(packet, p)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if l.ah != nil {
 		l.appendAH(payload, next, number)
 	} else if err := l.appendESP(payload, next, number); err != nil {
-		return nil, err
+		return err
 	}
 	l.out[p.ProtoAt] = l.proto()
 	if err := mend(l.out); err != nil {
-		return nil, err
+		return err
 	}
 	p.Proto, p.End, p.Reach = l.proto(), len(l.out), len(l.out)
 	switch {
 	case l.ah != nil:
-		err = l.ah.Sign(l.out, &p, number)
+		return l.ah.Sign(l.out, p, number)
 	case l.sa.Encap && p.Version == 6: // the checksum must not be 0 (RFC 8200 section 8.1)
-		wire.UpperSum(l.out, p)
+		wire.UpperSum(l.out, *p)
 	}
-	return l.out, err
+	return nil
 }
 
 // headers starts l.out with the headers before IPsec, makes p describe them, and returns
@@ -248,7 +262,7 @@ func (l *layer) headers(packet []byte, p *wire.Packet) (payload []byte, next uin
 			next = wire.ProtoIPv6
 		}
 		*l.id++
-		l.out = outer(l.out[:0], &l.sa, l.proto(), *l.id, packet)
+		l.out = outer(l.out, &l.sa, l.proto(), *l.id, packet)
 		*p = wire.Packet{Version: 4, ProtoAt: 9, Header: wire.IPv4Len, Src: l.sa.Src, Dst: l.sa.Dst}
 		if l.sa.Dst.Is6() {
 			p.Version, p.ProtoAt, p.Header = 6, 6, wire.IPv6Len
@@ -263,7 +277,7 @@ func (l *layer) headers(packet []byte, p *wire.Packet) (payload []byte, next uin
 	case l.ah != nil && (p.Routed || p.OddRoute):
 		return nil, 0, ErrRouting
 	}
-	l.out = append(l.out[:0], packet[:p.Header]...)
+	l.out = append(l.out, packet[:p.Header]...)
 	return packet[p.Header:p.End], p.Proto, nil
 }
 
