@@ -93,7 +93,7 @@ type Sender struct {
 	sas     associations
 	ended   map[end]bool // reported so far
 	paths   map[sa.ID]*path
-	routes  map[wire.Flow]route
+	routes  routes
 	counts  [NumReasons]uint64
 	id      uint32                // of the latest IPv6 fragments, from anywhere (RFC 7739)
 	limit   audit.Limiter[string] // bounds what Audit is told
@@ -114,7 +114,7 @@ const (
 
 // New makes a Sender. An error names the SA or the field, and what is wrong.
 func New(c Config) (*Sender, error) {
-	s := &Sender{id: rand.Uint32(), ledger: ledger.New(), ended: map[end]bool{}, paths: map[sa.ID]*path{}, routes: map[wire.Flow]route{}}
+	s := &Sender{id: rand.Uint32(), ledger: ledger.New(), ended: map[end]bool{}, paths: map[sa.ID]*path{}}
 	if err := s.Replace(c); err != nil {
 		return nil, err
 	}
@@ -143,7 +143,7 @@ func (s *Sender) Replace(c Config) error {
 	s.config, s.sas = c, next
 	s.restorePaths()
 	s.selects = len(c.Policy) > 0 || len(c.Held) > 0 || haveSelector(c.SAs)
-	clear(s.routes)
+	s.routes.forget()
 	s.sas.release(&c, gone)
 	return nil
 }
@@ -165,7 +165,7 @@ func (s *Sender) Add(sas []*sa.SA, held []Held) error {
 		s.restorePath(a)
 	}
 	s.selects = s.selects || len(held) > 0 || haveSelector(sas)
-	clear(s.routes)
+	s.routes.forget()
 	return nil
 }
 
@@ -223,7 +223,7 @@ func (s *Sender) one(frame []byte) Reason {
 	case s.selects && wire.ShortChain(frame, &p):
 		return ShortChain
 	}
-	r, mtu := s.route(frame, &p), s.config.MTU-s.tags(frame, &p)
+	r, mtu := s.route(wire.FlowOf(frame, &p)), s.config.MTU-s.tags(frame, &p)
 	s.by = r.name
 	switch {
 	case r.fate.Dropped():
@@ -231,11 +231,11 @@ func (s *Sender) one(frame []byte) Reason {
 	case r.endToEnd && p.Fragment:
 		return Fragment
 	case p.End-p.Start > r.fit(&p, mtu):
-		return s.tooLong(frame, &p, &r, mtu)
+		return s.tooLong(frame, &p, r, mtu)
 	case r.fate != Sealed:
 		return s.pass(frame, r.fate)
 	}
-	sealed, reason := s.seal(frame, &p, &r)
+	sealed, reason := s.seal(frame, &p, r)
 	if reason != Sealed {
 		return reason
 	}

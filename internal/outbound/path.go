@@ -65,7 +65,7 @@ func (s *Sender) narrow(i int, r *report) {
 	}
 	p.mtu, p.until = r.mtu, s.config.Ledger.Clock()+pathHolds
 	s.sas.sealer.setPath(i, p.mtu)
-	clear(s.routes)
+	s.routes.forget()
 	if p.logged || s.config.Audit == nil {
 		return
 	}
@@ -103,7 +103,7 @@ func (s *Sender) agePaths() {
 	}
 	if changed {
 		s.restorePaths()
-		clear(s.routes)
+		s.routes.forget()
 	}
 }
 

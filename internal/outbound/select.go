@@ -57,16 +57,28 @@ type route struct {
 // maxRoutes bounds the flows remembered. One more, and all are forgotten.
 const maxRoutes = 4096
 
-func (s *Sender) route(frame []byte, p *wire.Packet) route {
-	f := wire.FlowOf(frame, p)
-	r, ok := s.routes[f]
+// routes are those of the flows so far. Packets come in runs of one flow.
+type routes struct {
+	known map[wire.Flow]*route
+	flow  wire.Flow // the latest one
+	route *route    // its route, nil if there is none
+}
+
+func (r *routes) forget() { *r = routes{known: map[wire.Flow]*route{}} }
+
+func (s *Sender) route(f wire.Flow) *route {
+	if s.routes.route != nil && s.routes.flow == f {
+		return s.routes.route
+	}
+	r, ok := s.routes.known[f]
 	if !ok {
-		if len(s.routes) >= maxRoutes {
-			clear(s.routes)
+		if len(s.routes.known) >= maxRoutes {
+			s.routes.forget()
 		}
 		r = s.resolve(f)
-		s.routes[f] = r
+		s.routes.known[f] = r
 	}
+	s.routes.flow, s.routes.route = f, r
 	return r
 }
 
@@ -74,7 +86,7 @@ func (s *Sender) route(frame []byte, p *wire.Packet) route {
 var fates = [...]Reason{NoSA, sa.Protect: NoSA, sa.Bypass: Bypassed, sa.Discard: Discarded}
 
 // resolve applies the policy and picks SAs, as Sender's comment says.
-func (s *Sender) resolve(f wire.Flow) route {
+func (s *Sender) resolve(f wire.Flow) *route {
 	fate, name := Unprotected, ""
 	if rule := sa.FirstFor(s.config.Policy, &f); rule != nil {
 		fate, name = fates[rule.Action], rule.SA
@@ -111,7 +123,7 @@ func ends(src, dst netip.Addr, f *wire.Flow) bool {
 	return (!dst.IsValid() || dst == f.Dst) && (!src.IsValid() || src == f.Src)
 }
 
-func (a *associations) route(fate Reason, k stack, mtu int) route {
+func (a *associations) route(fate Reason, k stack, mtu int) *route {
 	var places []int
 	var names []string
 	for _, p := range k {
@@ -120,7 +132,7 @@ func (a *associations) route(fate Reason, k stack, mtu int) route {
 		}
 	}
 	sealer := a.sealer.Stack(places...)
-	return route{
+	return &route{
 		fate: fate, sealer: sealer, name: strings.Join(names, " "), places: places, endToEnd: len(k) > 0 && k[0].mode() == sa.Transport,
 		mtu: mtu, fit4: sealer.Fit(mtu, wire.IPv4Len), fit6: sealer.Fit(mtu, wire.IPv6Len),
 	}

@@ -198,8 +198,8 @@ func TestRoutes(t *testing.T) {
 	for i := range 3 * maxRoutes {
 		port := uint16(i)
 		send(s, to(fmt.Sprintf("10.0.%d.1", i>>13), port), to("10.0.0.2", 80))
-		if len(s.routes) > maxRoutes {
-			t.Fatalf("%d flows remembered", len(s.routes))
+		if len(s.routes.known) > maxRoutes {
+			t.Fatalf("%d flows remembered", len(s.routes.known))
 		}
 	}
 	if got := counts(s); got != fmt.Sprintf(" sealed:%d", 6*maxRoutes) {
