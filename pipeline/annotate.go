@@ -49,9 +49,9 @@ func (p *Pipeline) decap() {
 			return
 		}
 	}
-	packet := last.packet
+	packet := &last.packet
 	if last.verified {
-		p.frame, packet = wire.StripTransport(p.frame, packet, last.payload, last.length, last.next)
+		p.frame = wire.StripTransport(p.frame, packet, last.payload, last.length, last.next)
 		p.trailer.Removed++
 	}
 	if tunnel {

@@ -204,7 +204,7 @@ func leaveOpen(t testing.TB, frame []byte, at int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wire.PartialSum(frame, p)
+	wire.PartialSum(frame, &p)
 }
 
 // identify numbers an IPv4 packet that had the number 0.

@@ -173,7 +173,7 @@ func TestDeliverNAT(t *testing.T) {
 				h := newHost(t, setup{sas: []*sa.SA{esp}})
 				want := natted(packet, from)
 				p, _ := wire.Addresses(want, 0)
-				wire.UpperSum(want, p)
+				wire.UpperSum(want, &p)
 				if name == "UDP without" && (want[26] != 0 || want[27] != 0) {
 					t.Fatal("the model is wrong")
 				}

@@ -90,7 +90,7 @@ func (f *frame) packet() (*wire.Packet, Reason) {
 	case err != nil || p.Short:
 		return p, BadIP
 	}
-	if !wire.HeaderSum(f.bytes, *p) {
+	if !wire.HeaderSum(f.bytes, p) {
 		f.refuse(IPChecksum)
 	}
 	f.parsed = true

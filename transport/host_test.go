@@ -106,7 +106,7 @@ func tcp(from, to netip.AddrPort) []byte {
 	h[12] = 5 << 4
 	copy(h[20:], message)
 	p.Proto = wire.ProtoTCP
-	wire.UpperSum(b, p)
+	wire.UpperSum(b, &p)
 	return mended(b)
 }
 

@@ -42,10 +42,10 @@ func (f *frame) stripHeader(rec *status.Record, a *association, removed int) (n 
 	case a.Mode.Of(rec.NextHeader) == sa.Tunnel && !isBundledAH(a):
 		return f.decapsulate(p, payload, length, rec.NextHeader, a)
 	}
-	f.bytes, *p = wire.StripTransport(f.bytes, *p, payload, length, rec.NextHeader)
+	f.bytes = wire.StripTransport(f.bytes, p, payload, length, rec.NextHeader)
 	f.parsed = p.Version == 4 // in IPv6 further extension headers may follow
 	if a.Encap {
-		wire.UpperSum(f.bytes, *p)
+		wire.UpperSum(f.bytes, p)
 	}
 	if !isBundledAH(a) {
 		f.checkSelector(a, p)
@@ -67,11 +67,11 @@ func (f *frame) decapsulate(outer *wire.Packet, payload, length int, next uint8,
 	if inner.ParseIP(f.bytes, payload, payload+length, version) != nil || inner.Short {
 		return 0, InnerNotIP
 	}
-	if !wire.PropagateECN(f.bytes, *outer, inner) {
+	if !wire.PropagateECN(f.bytes, outer, &inner) {
 		f.refuse(ECN)
 	}
 	f.checkSelector(a, &inner)
-	f.bytes, f.parsed = wire.StripTunnel(f.bytes, f.l3, inner), false
+	f.bytes, f.parsed = wire.StripTunnel(f.bytes, f.l3, &inner), false
 	return payload - f.l3, None
 }
 

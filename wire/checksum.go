@@ -7,7 +7,7 @@ import (
 
 // HeaderSum reports whether the header checksum of packet p is right. IPv6 has none, which
 // counts as right.
-func HeaderSum(frame []byte, p Packet) bool {
+func HeaderSum(frame []byte, p *Packet) bool {
 	if p.Version != 4 {
 		return true
 	}
@@ -19,7 +19,7 @@ func HeaderSum(frame []byte, p Packet) bool {
 // addresses in p's header (RFC 3948 section 3.1.2). A UDP checksum of zero, which means
 // none, stays zero over IPv4. Bytes beyond a datagram's own length (RFC 4303 section 2.7)
 // do not count. Other protocols, and segments too short for a checksum, are left alone.
-func UpperSum(frame []byte, p Packet) {
+func UpperSum(frame []byte, p *Packet) {
 	sum, b := upperSum(frame, p)
 	if sum == nil {
 		return
@@ -34,7 +34,7 @@ func UpperSum(frame []byte, p Packet) {
 
 // PartialSum replaces that checksum by what a host leaves there for its NIC to complete:
 // the sum of the pseudo-header.
-func PartialSum(frame []byte, p Packet) {
+func PartialSum(frame []byte, p *Packet) {
 	if sum, b := upperSum(frame, p); sum != nil {
 		binary.BigEndian.PutUint16(sum, ^Checksum(pseudoSum(p, len(b)), nil))
 	}
@@ -52,7 +52,7 @@ const (
 )
 
 // CheckUpperSum checks the checksum that UpperSum computes, and changes nothing.
-func CheckUpperSum(frame []byte, p Packet) Sum {
+func CheckUpperSum(frame []byte, p *Packet) Sum {
 	sum, b := upperSum(frame, p)
 	switch {
 	case sum == nil || p.Fragment || p.Short:
@@ -68,7 +68,7 @@ func CheckUpperSum(frame []byte, p Packet) Sum {
 
 // MayBePartial reports whether the checksum that UpperSum computes is what a NIC was to complete, or by
 // chance the same: one right one in 65536 is. It looks at the headers alone.
-func MayBePartial(frame []byte, p Packet) bool {
+func MayBePartial(frame []byte, p *Packet) bool {
 	sum, b := upperSum(frame, p)
 	if sum == nil || p.Fragment || p.Short {
 		return false
@@ -84,7 +84,7 @@ func MayBePartial(frame []byte, p Packet) bool {
 
 // upperSum finds the checksum in the segment that p carries, and what it covers; nil if
 // there is none.
-func upperSum(frame []byte, p Packet) (sum, covered []byte) {
+func upperSum(frame []byte, p *Packet) (sum, covered []byte) {
 	const tcpSum, udpSum = 16, 6
 	b := frame[p.Header:max(p.Header, p.Reach)]
 	at := tcpSum
@@ -106,7 +106,7 @@ func upperSum(frame []byte, p Packet) (sum, covered []byte) {
 
 // pseudoSum is the partial sum of the pseudo-header (RFC 793 section 3.1, RFC
 // 8200 section 8.1).
-func pseudoSum(p Packet, length int) uint32 {
+func pseudoSum(p *Packet, length int) uint32 {
 	sum := uint32(p.Proto) + uint32(length)
 	src, dst := p.Src.As16(), p.Dst.As16()
 	from := 0

@@ -12,11 +12,11 @@ import (
 func TestHeaderSum(t *testing.T) {
 	b := classed("10.0.0.1:1", 0)
 	p, _ := wire.Addresses(b, 0)
-	if !wire.HeaderSum(b, p) {
+	if !wire.HeaderSum(b, &p) {
 		t.Error("a right checksum is called wrong")
 	}
 	b[8] ^= 1
-	if wire.HeaderSum(b, p) {
+	if wire.HeaderSum(b, &p) {
 		t.Error("a wrong checksum is called right")
 	}
 }
@@ -30,18 +30,18 @@ func TestUpperSum(t *testing.T) {
 		sum := func(b []byte) uint16 { return binary.BigEndian.Uint16(b[p.Header+6:]) }
 		b := append([]byte(nil), right...)
 		b[p.Header+6] ^= 0x55
-		wire.UpperSum(b, p)
+		wire.UpperSum(b, &p)
 		if sum(b) != sum(right) || !verifies(b, p) {
 			t.Errorf("%s: UDP checksum %#x, want %#x", from, sum(b), sum(right))
 		}
 		padded, q := append(b, 1, 2, 3), p // TFC padding in transport mode
 		q.Reach += 3
-		wire.UpperSum(padded, q)
+		wire.UpperSum(padded, &q)
 		if sum(padded) != sum(right) {
 			t.Errorf("%s: with bytes behind it UDP checksum %#x, want %#x", from, sum(padded), sum(right))
 		}
 		b[p.Header+6], b[p.Header+7] = 0, 0
-		wire.UpperSum(b, p)
+		wire.UpperSum(b, &p)
 		if kept := sum(b) == 0; kept != (p.Version == 4) {
 			t.Errorf("%s: checksum none became %#x", from, sum(b))
 		}
@@ -49,7 +49,7 @@ func TestUpperSum(t *testing.T) {
 		tcp := append([]byte(nil), right...)
 		tcp = append(tcp[:p.Header], make([]byte, 20)...)
 		q.Proto, q.Reach = wire.ProtoTCP, len(tcp)
-		wire.UpperSum(tcp, q)
+		wire.UpperSum(tcp, &q)
 		if !verifies(tcp, q) {
 			t.Errorf("%s: the TCP checksum does not verify", from)
 		}
@@ -70,9 +70,9 @@ func TestUpperSumOfZero(t *testing.T) {
 		p, _ := wire.Addresses(b, 0)
 		sum, data := b[p.Header+6:p.Header+8], b[p.Header+8:]
 		data[0], data[1] = 0, 0
-		wire.UpperSum(b, p)
+		wire.UpperSum(b, &p)
 		copy(data, sum) // the rest comes to what is missing to all ones
-		wire.UpperSum(b, p)
+		wire.UpperSum(b, &p)
 		if got := binary.BigEndian.Uint16(sum); got != 0xffff {
 			t.Errorf("%s: checksum %#x, want 0xffff", from, got)
 		}
@@ -87,14 +87,14 @@ func TestCheckUpperSum(t *testing.T) {
 		is := func(b []byte, p wire.Packet, want wire.Sum) {
 			t.Helper()
 			before := string(b)
-			if got := wire.CheckUpperSum(b, p); got != want || string(b) != before {
+			if got := wire.CheckUpperSum(b, &p); got != want || string(b) != before {
 				t.Errorf("%s: found %d, want %d", from, got, want)
 			}
 		}
 		is(b, p, wire.SumRight)
 		b[len(b)-1] ^= 1
 		is(b, p, wire.SumWrong)
-		wire.PartialSum(b, p)
+		wire.PartialSum(b, &p)
 		is(b, p, wire.SumPartial)
 		fragment := p
 		fragment.Fragment = true

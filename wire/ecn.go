@@ -12,12 +12,12 @@ const (
 
 // ECN is the ECN field of packet p (RFC 3168 section 5): 0 for not-ECT, 1 for
 // ECT(1), 2 for ECT(0), 3 for CE.
-func ECN(frame []byte, p Packet) uint8 { return trafficClass(frame, p) & 3 }
+func ECN(frame []byte, p *Packet) uint8 { return trafficClass(frame, p) & 3 }
 
 // PropagateECN gives the packet inside a tunnel the ECN field of RFC 6040 section 4.2, and
 // leaves its DSCP. False means that the packet must be dropped: the tunnel met congestion,
 // and the inner packet has no way to say so.
-func PropagateECN(frame []byte, outer, inner Packet) bool {
+func PropagateECN(frame []byte, outer, inner *Packet) bool {
 	was := trafficClass(frame, inner) & 3
 	out := trafficClass(frame, outer) & 3
 	is := was
@@ -37,7 +37,7 @@ func PropagateECN(frame []byte, outer, inner Packet) bool {
 }
 
 // trafficClass is the TOS byte of IPv4, the traffic class of IPv6.
-func trafficClass(frame []byte, p Packet) uint8 {
+func trafficClass(frame []byte, p *Packet) uint8 {
 	if p.Version == 4 {
 		return frame[p.Start+1]
 	}
@@ -45,7 +45,7 @@ func trafficClass(frame []byte, p Packet) uint8 {
 }
 
 // setECN leaves an IPv4 header checksum as right or wrong as it was.
-func setECN(frame []byte, p Packet, ecn uint8) {
+func setECN(frame []byte, p *Packet, ecn uint8) {
 	b, be := frame[p.Start:], binary.BigEndian
 	was := be.Uint16(b)
 	if p.Version == 6 {

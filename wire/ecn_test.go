@@ -29,7 +29,7 @@ func TestPropagateECN(t *testing.T) {
 					frame = append(frame, classed(inner, dscp|in)...)
 					o, _ := wire.Addresses(frame[:at], 0)
 					i, _ := wire.Addresses(frame, at)
-					ok := wire.PropagateECN(frame, o, i)
+					ok := wire.PropagateECN(frame, &o, &i)
 					want := ecnTable[in][out]
 					if ok != (want != 0xff) {
 						t.Errorf("inner %d outer %d: kept %v", in, out, ok)
@@ -40,7 +40,7 @@ func TestPropagateECN(t *testing.T) {
 					if got := class(frame[at:]); got != dscp|want || class(frame) != out {
 						t.Errorf("inner %d outer %d: traffic class %#x, want %#x", in, out, got, dscp|want)
 					}
-					if !wire.HeaderSum(frame, i) {
+					if !wire.HeaderSum(frame, &i) {
 						t.Errorf("inner %d outer %d: header checksum is wrong now", in, out)
 					}
 				}

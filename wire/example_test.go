@@ -23,7 +23,7 @@ func ExampleParseIP() {
 		return
 	}
 	fmt.Printf("IP at %d from %s to %s; protocol %d at %d to %d\n", p.Start, p.Src, p.Dst, p.Proto, p.Header, p.End)
-	fmt.Println("whole:", !p.Short, "fragment:", p.Fragment, "checksum:", wire.HeaderSum(frame, p))
+	fmt.Println("whole:", !p.Short, "fragment:", p.Fragment, "checksum:", wire.HeaderSum(frame, &p))
 	// Output:
 	// IP at 18 from 192.0.2.1 to 192.0.2.2; protocol 50 at 38 to 46
 	// whole: true fragment: false checksum: true

@@ -59,7 +59,7 @@ func ShortChain(frame []byte, p *Packet) bool {
 	case !p.Fragment:
 		return false
 	case p.Later:
-		return ParseFragment(frame, *p).Offset < upperLen(p.Proto)
+		return ParseFragment(frame, p).Offset < upperLen(p.Proto)
 	default:
 		return p.Reach-p.Header < upperLen(p.Proto)
 	}

@@ -17,7 +17,7 @@ type Fragment struct {
 // ParseFragment looks at packet p, which ParseIP found to be a fragment (RFC 791
 // section 3.1, RFC 8200 section 4.5). Of several IPv6 fragment headers the first
 // one counts.
-func ParseFragment(frame []byte, p Packet) Fragment {
+func ParseFragment(frame []byte, p *Packet) Fragment {
 	if !p.Fragment {
 		panic("wire: ParseFragment of a packet that is none")
 	}

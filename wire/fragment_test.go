@@ -14,7 +14,7 @@ import (
 // judgeFragment compares ParseFragment with what gopacket finds in a packet.
 func judgeFragment(t *testing.T, b []byte, p wire.Packet) {
 	t.Helper()
-	got := wire.ParseFragment(b, p)
+	got := wire.ParseFragment(b, &p)
 	want := wire.Fragment{Head: p.Header, Data: p.Header, NextAt: p.ProtoAt, Next: p.Proto}
 	if p.Version == 4 {
 		ip := gopacket.NewPacket(b, layers.LayerTypeIPv4, gopacket.Default).Layer(layers.LayerTypeIPv4).(*layers.IPv4)
@@ -56,7 +56,7 @@ func TestParseFragmentHeaders(t *testing.T) {
 	b := append(head, 44, 0, 0, 1, 1, 2, 3, 4, 60, 0, 0, 8, 5, 6, 7, 8, 50, 0, 1, 4, 0, 0, 0, 0)
 	p, err := wire.ParseIP(b, 0, len(b), 6)
 	want := wire.Fragment{ID: 0x01020304, More: true, Head: 40, Data: 48, NextAt: 6, Next: 44}
-	if got := wire.ParseFragment(b, p); err != nil || got != want {
+	if got := wire.ParseFragment(b, &p); err != nil || got != want {
 		t.Errorf("%v\n got %+v\nwant %+v", err, got, want)
 	}
 
@@ -66,14 +66,14 @@ func TestParseFragmentHeaders(t *testing.T) {
 	long = append(long, b[40:]...)
 	p, err = wire.ParseIP(long, 0, len(long), 6)
 	behind := wire.Fragment{ID: want.ID, More: true, Head: 56, Data: 64, NextAt: 40, Next: 44}
-	if got := wire.ParseFragment(long, p); err != nil || got != behind {
+	if got := wire.ParseFragment(long, &p); err != nil || got != behind {
 		t.Errorf("%v\n got %+v\nwant %+v", err, got, behind)
 	}
 
 	b[40], b[48] = 60, 50
 	p, err = wire.ParseIP(b, 0, len(b), 6)
 	want.Next = 60
-	if got := wire.ParseFragment(b, p); err != nil || got != want || p.Proto != 50 {
+	if got := wire.ParseFragment(b, &p); err != nil || got != want || p.Proto != 50 {
 		t.Errorf("%v\n got %+v\nwant %+v, then ESP", err, got, want)
 	}
 }
@@ -86,7 +86,7 @@ func TestUnfragment(t *testing.T) {
 		if err != nil || !p.Fragment {
 			continue
 		}
-		f := wire.ParseFragment(b, p)
+		f := wire.ParseFragment(b, &p)
 		for _, congested := range []bool{false, true} {
 			frame := append(bytes.Repeat([]byte{9}, 14), b[:f.Head]...)
 			frame = append(frame, bytes.Repeat([]byte{7}, 1000)...)
@@ -99,10 +99,10 @@ func TestUnfragment(t *testing.T) {
 			whole.NextAt, whole.Head = f.NextAt+14, f.Head+14
 			wire.Unfragment(frame, 14, whole, congested)
 			q, err := wire.ParseIP(frame, 14, len(frame), p.Version)
-			if err != nil || q.Fragment || q.End != len(frame) || !wire.HeaderSum(frame, q) {
+			if err != nil || q.Fragment || q.End != len(frame) || !wire.HeaderSum(frame, &q) {
 				t.Errorf("% x: %+v, %v", frame[14:14+f.Head], q, err)
 			}
-			if got, want := wire.ECN(frame, q), wire.ECN(b, p); congested && got != 3 || !congested && got != want {
+			if got, want := wire.ECN(frame, &q), wire.ECN(b, &p); congested && got != 3 || !congested && got != want {
 				t.Errorf("ECN %d, was %d, congested %v", got, want, congested)
 			}
 			if p.Version == 4 && binary.BigEndian.Uint16(frame[14+6:]) != 0x4000 {
@@ -132,7 +132,7 @@ func TestECN(t *testing.T) {
 		for _, from := range []string{"10.0.0.1:1", "[2001:db8::1]:1"} {
 			b := classed(from, 46<<2|ecn)
 			p, _ := wire.Addresses(b, 0)
-			if got := wire.ECN(b, p); got != ecn {
+			if got := wire.ECN(b, &p); got != ecn {
 				t.Errorf("%s: %d, want %d", from, got, ecn)
 			}
 		}
@@ -152,7 +152,7 @@ func FuzzParseFragment(f *testing.F) {
 		if !p.Fragment {
 			return
 		}
-		f := wire.ParseFragment(b, p)
+		f := wire.ParseFragment(b, &p)
 		if f.Head > f.Data || f.Data > p.Reach || f.NextAt >= f.Head {
 			t.Fatalf("% x: %+v of %+v", b, f, p)
 		}

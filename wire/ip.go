@@ -60,6 +60,11 @@ type Packet struct {
 	Jumbo    bool // IPv6 payload length 0; End is then the end of the bytes
 }
 
+// Move makes p describe the same packet where it lies by bytes further on.
+func (p *Packet) Move(by int) {
+	p.Start, p.ProtoAt, p.Header, p.End, p.Reach = p.Start+by, p.ProtoAt+by, p.Header+by, p.End+by, p.Reach+by
+}
+
 // Errors of ParseIP.
 var (
 	ErrVersion = errors.New("wire: no IP packet of the version announced")

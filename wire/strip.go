@@ -6,7 +6,7 @@ import "encoding/binary"
 // tunnel, cut to its own length. The EtherType becomes the inner version's; the inner
 // header does not change. l3 is the offset after the EtherType. The Ethernet header moves,
 // not the packet, so the frame returned begins later in the same memory.
-func StripTunnel(frame []byte, l3 int, inner Packet) []byte {
+func StripTunnel(frame []byte, l3 int, inner *Packet) []byte {
 	etherType := uint16(EtherIPv4)
 	if inner.Version == 6 {
 		etherType = EtherIPv6
@@ -21,9 +21,9 @@ func StripTunnel(frame []byte, l3 int, inner Packet) []byte {
 // encapsulation, AH, ESP header and IV), and everything after payload+n (pad, ICV,
 // whatever follows the packet). The IP header then announces next: protocol, length, and
 // the IPv4 checksum by incremental update, so that a wrong one stays wrong (RFC 1624). It
-// returns the shorter frame, which begins later in the same memory, and where the packet
-// lies in it.
-func StripTransport(frame []byte, p Packet, payload, n int, next uint8) ([]byte, Packet) {
+// returns the shorter frame, which begins later in the same memory, and leaves in p where the
+// packet lies in it.
+func StripTransport(frame []byte, p *Packet, payload, n int, next uint8) []byte {
 	gap := payload - p.Header
 	copy(frame[gap:], frame[:p.Header])
 	frame = frame[gap : payload+n]
@@ -35,7 +35,7 @@ func StripTransport(frame []byte, p Packet, payload, n int, next uint8) ([]byte,
 	if p.Version == 6 {
 		be.PutUint16(ip[4:], uint16(p.End-p.Start-IPv6Len))
 		frame[p.ProtoAt] = next
-		return frame, p
+		return frame
 	}
 	lengthWas, protoWas := be.Uint16(ip[2:]), be.Uint16(ip[8:])
 	be.PutUint16(ip[2:], uint16(p.End-p.Start))
@@ -44,5 +44,5 @@ func StripTransport(frame []byte, p Packet, payload, n int, next uint8) ([]byte,
 	sum = updateChecksum(sum, lengthWas, be.Uint16(ip[2:]))
 	sum = updateChecksum(sum, protoWas, be.Uint16(ip[8:]))
 	be.PutUint16(ip[10:], sum)
-	return frame, p
+	return frame
 }

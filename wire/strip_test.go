@@ -43,7 +43,8 @@ func TestStripTransportIPv4(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out, stripped := wire.StripTransport(frame, p, p.Header+gone, n, next)
+		stripped := p
+		out := wire.StripTransport(frame, &stripped, p.Header+gone, n, next)
 		if got, err := wire.ParseIP(out, 14, len(out), 4); err != nil || got != stripped {
 			t.Fatalf("returned %+v, parsed %+v, %v", stripped, got, err)
 		}
@@ -70,7 +71,8 @@ func TestStripTransportEverySum(t *testing.T) {
 	for sum := range 1 << 16 {
 		frame := bytes.Clone(b)
 		be.PutUint16(frame[10:], uint16(sum))
-		out, _ := wire.StripTransport(frame, p, 36, 4, 132)
+		q := p
+		out := wire.StripTransport(frame, &q, 36, 4, 132)
 		shrunk, proto := 60-24, 50-132
 		before, after := int(^uint16(sum)), int(^be.Uint16(out[10:]))
 		if (before-shrunk-proto-after)%0xffff != 0 {
@@ -87,7 +89,8 @@ func TestStripTransportIPv6(t *testing.T) {
 			continue
 		}
 		frame := bytes.Clone(b)
-		out, stripped := wire.StripTransport(frame, p, p.Header+5, 4, 17)
+		stripped := p
+		out := wire.StripTransport(frame, &stripped, p.Header+5, 4, 17)
 		got, err := wire.ParseIP(out, 0, len(out), 6)
 		if err != nil || got != stripped || got.Proto != 17 || got.ProtoAt != p.ProtoAt || got.End != p.Header+4 || len(out) != got.End {
 			t.Errorf("% x\nparsed %+v, returned %+v, %v", out, got, stripped, err)
@@ -122,7 +125,7 @@ func TestStripTunnel(t *testing.T) {
 			if inner[0]>>4 == 6 {
 				want = append(link, 0x86, 0xdd)
 			}
-			if got := wire.StripTunnel(frame, l3, p); !bytes.Equal(got, append(want, inner...)) {
+			if got := wire.StripTunnel(frame, l3, &p); !bytes.Equal(got, append(want, inner...)) {
 				t.Errorf("% x\nwant % x% x", got, want, inner)
 			}
 		}
@@ -151,7 +154,7 @@ func TestNoAllocations(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wire.StripTransport(b, p, p.Header, p.End-p.Header, p.Proto)
+		wire.StripTransport(b, &p, p.Header, p.End-p.Header, p.Proto)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}

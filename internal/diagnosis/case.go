@@ -178,7 +178,7 @@ func (s *subject) look(frame []byte, t *status.Trailer, rec *status.Record) {
 		s.foreign++
 		s.next = rec.NextHeader
 	}
-	s.sums[wire.CheckUpperSum(frame, p)]++
+	s.sums[wire.CheckUpperSum(frame, &p)]++
 }
 
 // Findings is what was found out about the SA with a handle, or with 0 about frames with a

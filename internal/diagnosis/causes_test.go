@@ -317,7 +317,7 @@ func lengthened(p []byte) []byte {
 
 func partial(p []byte) []byte {
 	q, _ := wire.Addresses(p, 0)
-	wire.PartialSum(p, q)
+	wire.PartialSum(p, &q)
 	return p
 }
 
@@ -326,7 +326,7 @@ func finished(p []byte) []byte { return summed(p, wire.UpperSum) }
 
 func unfinished(p []byte) []byte { return summed(p, wire.PartialSum) }
 
-func summed(p []byte, sum func([]byte, wire.Packet)) []byte {
+func summed(p []byte, sum func([]byte, *wire.Packet)) []byte {
 	q, _ := wire.Addresses(p, 0)
 	at := q.Header + (int(p[q.Header+1])+2)*4
 	if next := p[q.Header]; next == wire.ProtoIPv4 {
@@ -334,7 +334,7 @@ func summed(p []byte, sum func([]byte, wire.Packet)) []byte {
 	} else {
 		q.Proto, q.Header = next, at
 	}
-	sum(p, q)
+	sum(p, &q)
 	return p
 }
 

@@ -80,7 +80,7 @@ func checksums(s *sa.SA) misses {
 	}
 }
 
-func sumUnder(sum func([]byte, packet)) func([]byte, packet) ([]byte, bool) {
+func sumUnder(sum func([]byte, *packet)) func([]byte, packet) ([]byte, bool) {
 	return func(frame []byte, p packet) ([]byte, bool) {
 		if p.Header+ah.FixedLen > p.Reach {
 			return nil, false
@@ -95,11 +95,11 @@ func sumUnder(sum func([]byte, packet)) func([]byte, packet) ([]byte, bool) {
 			if !ok {
 				return nil, false
 			}
-			sum(frame, inner)
+			sum(frame, &inner)
 			return frame, true
 		}
 		p.Header, p.Proto = under, next
-		sum(frame, p)
+		sum(frame, &p)
 		return frame, true
 	}
 }

@@ -95,7 +95,7 @@ func (s *samples) keep(frame []byte, t *status.Trailer, rec *status.Record, room
 	x.packet, _ = account.OwnPacket(x.frame)
 	if rec != nil && rec.Protocol == uint8(sa.ESP) && x.packet.Proto == wire.ProtoAH {
 		at := x.packet.Header + int(rec.IPsec) - p.Header
-		x.frame, x.packet = wire.StripTransport(x.frame, x.packet, at, x.packet.Reach-at, wire.ProtoESP)
+		x.frame = wire.StripTransport(x.frame, &x.packet, at, x.packet.Reach-at, wire.ProtoESP)
 	}
 	header, seq, _, _ := account.HeaderOf(x.frame, &x.packet)
 	x.header, x.reason, x.number, x.explained = header, t.Reason, uint64(seq), false

@@ -88,12 +88,12 @@ func makesSense(frame []byte, rec *status.Record) bool {
 		return false
 	}
 	if rec.NextHeader == wire.ProtoIPv4 {
-		return !p.Short && wire.HeaderSum(frame, p)
+		return !p.Short && wire.HeaderSum(frame, &p)
 	}
 	if rec.NextHeader == wire.ProtoIPv6 {
 		return !p.Short
 	}
-	sum := wire.CheckUpperSum(frame, p)
+	sum := wire.CheckUpperSum(frame, &p)
 	return sum == wire.SumRight || sum == wire.SumPartial
 }
 

@@ -147,7 +147,7 @@ func (d *datagram) store(m *memory, frame []byte, p wire.Packet, f wire.Fragment
 		d.end = end
 	}
 	d.held += len(data)
-	d.ecn |= 1 << wire.ECN(frame, p)
+	d.ecn |= 1 << wire.ECN(frame, &p)
 }
 
 // complete reports whether all bytes are there. Those held do not overlap, nor reach beyond

@@ -96,7 +96,7 @@ func (b *Buffer) Add(frame []byte, p wire.Packet, carried uint64, now int64) (wh
 		panic("fragment: Add of a packet that is no fragment")
 	}
 	b.advance(now)
-	whole, r = b.add(frame, p, wire.ParseFragment(frame, p), carried)
+	whole, r = b.add(frame, p, wire.ParseFragment(frame, &p), carried)
 	b.stats.Results[r]++
 	return whole, r
 }

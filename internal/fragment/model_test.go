@@ -69,10 +69,10 @@ func (m *model) add(frame []byte, p wire.Packet, carried uint64, now int64) ([]b
 
 func (m *model) judge(frame []byte, p wire.Packet, carried uint64, now int64) ([]byte, Result) {
 	m.advance(now)
-	f := wire.ParseFragment(frame, p)
+	f := wire.ParseFragment(frame, &p)
 	one := piece{
 		offset: f.Offset, data: bytes.Clone(frame[f.Data:min(p.End, len(frame))]), more: f.More,
-		ecn: wire.ECN(frame, p), head: bytes.Clone(frame[:f.Head]), l3: p.Start,
+		ecn: wire.ECN(frame, &p), head: bytes.Clone(frame[:f.Head]), l3: p.Start,
 	}
 	one.head[f.NextAt] = f.Next
 	switch {

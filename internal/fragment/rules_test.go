@@ -244,7 +244,7 @@ func TestECN(t *testing.T) {
 				continue
 			}
 			p, err := wire.ParseIP(whole, 14, len(whole), whole[14]>>4)
-			if err != nil || wire.ECN(whole, p) != want || !wire.HeaderSum(whole, p) {
+			if err != nil || wire.ECN(whole, &p) != want || !wire.HeaderSum(whole, &p) {
 				t.Errorf("fields %d: % x, want ECN %d", fields, whole[14:34], want)
 			}
 		}

@@ -41,7 +41,7 @@ func told(t *testing.T, answer, frame []byte) int {
 	}
 	was, _ := wire.Addresses(frame, l3)
 	is, _ := wire.Addresses(answer, l3)
-	if is.Src != was.Dst || is.Dst != was.Src || is.End != len(answer) || !wire.HeaderSum(answer, is) {
+	if is.Src != was.Dst || is.Dst != was.Src || is.End != len(answer) || !wire.HeaderSum(answer, &is) {
 		t.Errorf("answer from %s to %s, %d of %d bytes", is.Src, is.Dst, is.End, len(answer))
 	}
 	icmp, most := answer[is.Header:], 576
@@ -293,7 +293,7 @@ func TestFragmentHeaders(t *testing.T) {
 		if i > 0 { // router alert is copied, record route is not
 			options = []byte{148, 4, 0, 0, 1, 1, 1, 1, 1, 1, 1, 0}
 		}
-		if p, ok := wire.Addresses(f, 14); !ok || !wire.HeaderSum(f, p) || !bytes.Equal(f[34:46], options) {
+		if p, ok := wire.Addresses(f, 14); !ok || !wire.HeaderSum(f, &p) || !bytes.Equal(f[34:46], options) {
 			t.Errorf("fragment %d: options %x, want %x", i, f[34:46], options)
 		}
 	}

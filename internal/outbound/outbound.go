@@ -248,14 +248,15 @@ func (s *Sender) pass(frame []byte, r Reason) Reason {
 	return r
 }
 
-// seal appends the sealed frame to buf. MAC addresses and tags stay.
+// seal appends the sealed frame to buf, and makes p describe its packet. MAC addresses and tags
+// stay.
 func (s *Sender) seal(frame []byte, p *wire.Packet, r *route) ([]byte, Reason) {
-	start := len(s.buf)
-	s.buf = append(s.buf, frame[:p.Start]...)
-	packet := *p
-	packet.Start, packet.ProtoAt, packet.Header = 0, p.ProtoAt-p.Start, p.Header-p.Start
-	packet.End, packet.Reach = p.End-p.Start, p.Reach-p.Start
-	buf, err := r.sealer.seal(s.buf, frame[p.Start:p.End], packet)
+	start, l3 := len(s.buf), p.Start
+	s.buf = append(s.buf, frame[:l3]...)
+	packet := frame[p.Start:p.End]
+	p.Move(-l3)
+	buf, err := r.sealer.seal(s.buf, packet, p)
+	p.Move(l3)
 	if err != nil {
 		s.buf = s.buf[:start]
 		reason := failure(err)
@@ -267,10 +268,10 @@ func (s *Sender) seal(frame []byte, p *wire.Packet, r *route) ([]byte, Reason) {
 	s.buf = buf
 	sealed := buf[start:len(buf):len(buf)]
 	etherType := uint16(wire.EtherIPv4)
-	if sealed[p.Start]>>4 == 6 {
+	if p.Version == 6 {
 		etherType = wire.EtherIPv6
 	}
-	be.PutUint16(sealed[p.Start-2:], etherType)
+	be.PutUint16(sealed[l3-2:], etherType)
 	return sealed, r.fate
 }
 

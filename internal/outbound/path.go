@@ -156,7 +156,7 @@ func parseReport(frame []byte, l3 int, version uint8) (r report, ok bool) {
 		kind = 2 << 8 // packet too big
 	}
 	p, err := wire.ParseIP(frame, l3, len(frame), version)
-	if err != nil || p.Short || p.Fragment || p.End-p.Header < icmpLen || !wire.HeaderSum(frame, p) {
+	if err != nil || p.Short || p.Fragment || p.End-p.Header < icmpLen || !wire.HeaderSum(frame, &p) {
 		return r, false
 	}
 	icmp := frame[p.Header:p.End]

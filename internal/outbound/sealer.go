@@ -179,19 +179,19 @@ func (s *Sealer) Seal(dst, packet []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.seal(dst, packet[:p.End], p)
+	return s.seal(dst, packet[:p.End], &p)
 }
 
-// seal is Seal for a packet that was parsed. The last layer writes where the result belongs,
+// seal is Seal for packet p, which then describes the result. The last layer writes where the result belongs,
 // if there is room.
-func (s *Sealer) seal(dst, packet []byte, p wire.Packet) ([]byte, error) {
+func (s *Sealer) seal(dst, packet []byte, p *wire.Packet) ([]byte, error) {
 	place := dst[len(dst):]
 	for i, l := range s.layers {
 		l.out = l.buf[:0]
 		if i == len(s.layers)-1 {
 			l.out = place
 		}
-		if err := l.seal(packet, &p); err != nil {
+		if err := l.seal(packet, p); err != nil {
 			return nil, err
 		}
 		if packet = l.out; i < len(s.layers)-1 {
@@ -248,7 +248,7 @@ func (l *layer) seal(packet []byte, p *wire.Packet) error {
 	case l.ah != nil:
 		return l.ah.Sign(l.out, p, number)
 	case l.sa.Encap && p.Version == 6: // the checksum must not be 0 (RFC 8200 section 8.1)
-		wire.UpperSum(l.out, *p)
+		wire.UpperSum(l.out, p)
 	}
 	return nil
 }

@@ -56,7 +56,7 @@ func openOne(t fataler, packet []byte, number uint64, a *sa.SA) []byte {
 		t.Fatalf("%s: %s", a, reason)
 	}
 	if a.Mode == sa.Transport || a.Bundle != "" {
-		packet, _ = wire.StripTransport(packet, p, payload, n, next)
+		packet = wire.StripTransport(packet, &p, payload, n, next)
 		return packet
 	}
 	inner := packet[payload : payload+n]

@@ -92,8 +92,8 @@ func Complete(frame []byte) bool {
 	case p.Proto == protoSCTP && len(b) >= place+4 && binary.BigEndian.Uint32(b[place:]) == 0:
 		Header{flags: needsSum, start: p.Header, place: place}.Finish(frame[:p.Reach])
 		return true
-	case wire.MayBePartial(frame, p) && wire.CheckUpperSum(frame, p) == wire.SumPartial:
-		wire.UpperSum(frame, p)
+	case wire.MayBePartial(frame, &p) && wire.CheckUpperSum(frame, &p) == wire.SumPartial:
+		wire.UpperSum(frame, &p)
 		return true
 	}
 	return false

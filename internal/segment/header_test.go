@@ -58,7 +58,7 @@ func TestComplete(t *testing.T) {
 			t.Fatal(err)
 		}
 		open, wrong := bytes.Clone(right), bytes.Clone(right)
-		wire.PartialSum(open, p)
+		wire.PartialSum(open, &p)
 		wrong[len(wrong)-1] ^= 1
 		padded := append(bytes.Clone(open), "behind the packet"...)
 		for what, frame := range map[string][]byte{"open": open, "padded": padded} {
@@ -69,7 +69,7 @@ func TestComplete(t *testing.T) {
 		for what, frame := range map[string][]byte{"right": right, "wrong": wrong, "cut short": open[:len(open)-1], "empty": nil, "addresses": right[:at]} {
 			before := bytes.Clone(frame)
 			if what == "cut short" {
-				wire.PartialSum(frame, p)
+				wire.PartialSum(frame, &p)
 				before = bytes.Clone(frame)
 			}
 			if Complete(frame) || !bytes.Equal(frame, before) {

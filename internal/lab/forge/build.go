@@ -51,12 +51,12 @@ func mend(packet []byte) {
 }
 
 // parse finds the headers of a packet, which must be complete.
-func parse(packet []byte) wire.Packet {
+func parse(packet []byte) *wire.Packet {
 	p, err := wire.ParseIP(packet, 0, len(packet), packet[0]>>4)
 	if err != nil || p.Short {
 		panic("forge: not one whole IP packet")
 	}
-	return p
+	return &p
 }
 
 // UDP appends a complete IP packet of either version that carries payload in
@@ -132,7 +132,7 @@ func Extension(dst, packet []byte, proto uint8, header []byte) []byte {
 }
 
 func mustParse(packet []byte, version uint8) wire.Packet {
-	p := parse(packet)
+	p := *parse(packet)
 	if p.Version != version {
 		panic("forge: not a packet of the IP version that this header belongs to")
 	}

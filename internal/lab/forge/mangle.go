@@ -22,7 +22,7 @@ type Mangle func(b []byte) []byte
 // falsify it, and seals it again under the same number and IV. The packet is
 // overwritten.
 func Reseal(packet []byte, a *sa.SA, number uint64, m Mangle) []byte {
-	p := parse(packet)
+	p := *parse(packet)
 	if a.Protocol == sa.AH {
 		return resealAH(packet, p, a, number, m)
 	}

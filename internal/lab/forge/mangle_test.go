@@ -48,7 +48,7 @@ func sealed(t *testing.T, packet []byte, a *sa.SA) []byte {
 func mangled(t *testing.T, m Mangle, packet []byte, a *sa.SA) (payload []byte, next uint8, r status.Reason) {
 	t.Helper()
 	packet = Reseal(sealed(t, packet, a), a, 1, m)
-	p := parse(packet)
+	p := *parse(packet)
 	if a.Protocol == sa.AH {
 		in, err := ah.NewInbound(a, 1)
 		if err != nil {
