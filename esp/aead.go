@@ -53,30 +53,37 @@ var errOpen = errors.New("esp: packet authentication failed")
 // salted is an AEAD whose nonce is salt | IV. Unsafe for concurrent use.
 type salted struct {
 	cipher.AEAD
-	nonce []byte
-	iv    []byte // the nonce's end
+	nonce [maxNonce]byte
+	size  uint8 // of the nonce
 }
+
+const maxNonce = 12
 
 // newSalted fails unless salt and IV make up the nonce.
 func newSalted(aead cipher.AEAD, salt []byte) (cipher.AEAD, error) {
 	if want := aead.NonceSize() - ivSize; len(salt) != want {
 		return nil, fmt.Errorf("esp: salt has %d bytes, want %d", len(salt), want)
 	}
-	nonce := make([]byte, aead.NonceSize())
-	copy(nonce, salt)
-	return &salted{aead, nonce, nonce[len(salt):]}, nil
+	s := &salted{AEAD: aead, size: uint8(aead.NonceSize())}
+	copy(s.nonce[:s.size], salt)
+	return s, nil
 }
 
 func (s *salted) NonceSize() int { return ivSize }
 
 func (s *salted) Seal(dst, iv, plaintext, aad []byte) []byte {
-	setIV(s.iv, iv)
-	return s.AEAD.Seal(dst, s.nonce, plaintext, aad)
+	return s.AEAD.Seal(dst, s.with(iv), plaintext, aad)
 }
 
 func (s *salted) Open(dst, iv, sealed, aad []byte) ([]byte, error) {
-	setIV(s.iv, iv)
-	return s.AEAD.Open(dst, s.nonce, sealed, aad)
+	return s.AEAD.Open(dst, s.with(iv), sealed, aad)
+}
+
+// with is the nonce with this IV.
+func (s *salted) with(iv []byte) []byte {
+	nonce := s.nonce[:s.size]
+	setIV(nonce[len(nonce)-ivSize:], iv)
+	return nonce
 }
 
 // setIV copies an IV to its place in a nonce.

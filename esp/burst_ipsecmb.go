@@ -170,8 +170,8 @@ func (b *burst) take(in *Inbound, packet []byte, number uint64) (plain []byte, t
 		if e.job == nil || e.in != in || e.number != number {
 			return nil, false, false
 		}
-		tag := bytesOf(&e.job.tag)[:in.icvLen]
-		good = subtle.ConstantTimeCompare(tag, packet[len(packet)-in.icvLen:]) == 1
+		_, end, _ := in.bounds(packet)
+		good = subtle.ConstantTimeCompare(bytesOf(&e.job.tag)[:in.icvLen], packet[end:]) == 1
 		return unsafe.Slice((*byte)(&b.memory.packets[e.job.text]), int(e.job.length)), true, good
 	}
 	return nil, false, false

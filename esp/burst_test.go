@@ -57,7 +57,7 @@ func TestTogether(t *testing.T) {
 			want, why := p.in.Open(0, p.bytes, p.number, alone)
 			got, reason := p.in.Open(0, p.copy, p.number, together)
 			if got != want || reason != why || !bytes.Equal(p.bytes, p.copy) {
-				t.Fatalf("packet %d, %s: %+v, %v, alone %+v, %v; the same bytes: %v", i, p.in.suite.Name, got, reason, want, why, bytes.Equal(p.bytes, p.copy))
+				t.Fatalf("packet %d, %s: %+v, %v, alone %+v, %v; the same bytes: %v", i, p.in.sa.Suite.Name, got, reason, want, why, bytes.Equal(p.bytes, p.copy))
 			}
 		}
 		together.Apart()

@@ -10,6 +10,7 @@ import (
 	"crypto/cipher"
 	"encoding/binary"
 	"slices"
+	"sync/atomic"
 
 	"tapsec/sa"
 	"tapsec/status"
@@ -32,33 +33,31 @@ type Scratch struct {
 // Inbound opens the packets of one SA. Everything that follows from the SA is computed at
 // construction. Workers share an Inbound, each by its number.
 type Inbound struct {
-	ivLen, icvLen, align int
+	ivLen, icvLen, align uint8
 	esn, padCheck        bool
-	suite                sa.Suite
-	enc, auth            sa.Key
-	workers              []cipher.AEAD // each made by its worker at first use
+	workers              uint16
+	sa                   *sa.SA                        // whose keys make further ciphers
+	first                cipher.AEAD                   // the first worker's, which often is the only one
+	others               atomic.Pointer[[]cipher.AEAD] // of the others, each made by its worker at first use
 }
 
 // NewInbound keys the SA's suite, for the first of that many workers; the others do so with their
 // first packet. An error names the suite and what is wrong with its keys' lengths.
 func NewInbound(s *sa.SA, workers int) (*Inbound, error) {
 	in := &Inbound{
-		ivLen: s.Suite.IVLen, icvLen: s.Suite.ICVLen, align: s.Suite.Block,
-		esn: s.ESN, padCheck: s.PadCheck,
-		suite: s.Suite, enc: s.EncryptionKey, auth: s.IntegrityKey,
-		workers: make([]cipher.AEAD, workers),
+		ivLen: uint8(s.Suite.IVLen), icvLen: uint8(s.Suite.ICVLen), align: uint8(s.Suite.Block),
+		esn: s.ESN, padCheck: s.PadCheck, workers: uint16(workers), sa: s,
 	}
-	first, err := newAEAD(s.Suite, s.EncryptionKey, s.IntegrityKey)
-	if err != nil {
+	var err error
+	if in.first, err = newAEAD(s.Suite, s.EncryptionKey, s.IntegrityKey); err != nil {
 		return nil, err
 	}
-	in.workers[0] = first
 	return in, nil
 }
 
 // Rest drops the keyed suite, most of an SA's memory, until a packet needs it. No packet has been
 // opened yet.
-func (in *Inbound) Rest() { clear(in.workers) }
+func (in *Inbound) Rest() { in.first = nil }
 
 // Opened is what an opened packet holds. Its Len bytes of payload begin after header and
 // IV, in place of the ciphertext.
@@ -99,14 +98,14 @@ func (in *Inbound) Open(worker int, packet []byte, number uint64, scratch *Scrat
 // bounds are the offsets of a packet's ciphertext and of its ICV. whole is false if pad length and next
 // header have no room between them, or it is no whole number of blocks.
 func (in *Inbound) bounds(packet []byte) (start, end int, whole bool) {
-	start, end = HeaderLen+in.ivLen, len(packet)-in.icvLen
-	return start, end, end-start >= trailerLen && (end-start)%in.align == 0
+	start, end = HeaderLen+int(in.ivLen), len(packet)-int(in.icvLen)
+	return start, end, end-start >= trailerLen && (end-start)%int(in.align) == 0
 }
 
 // ICV is the one that packet would have to carry to be authentic. It is for telling people
 // about a packet that Open has refused: the price is that of opening it twice.
 func (in *Inbound) ICV(worker int, packet []byte, number uint64, scratch *Scratch) []byte {
-	start, end := HeaderLen+in.ivLen, len(packet)-in.icvLen
+	start, end, _ := in.bounds(packet)
 	iv, sealed, aad := packet[HeaderLen:start], packet[start:end], in.aad(packet, number, scratch)
 	aead := in.aead(worker)
 	if c, ok := aead.(*composite); ok {
@@ -146,16 +145,32 @@ func (in *Inbound) aad(packet []byte, number uint64, s *Scratch) []byte {
 	return s.aad[:]
 }
 
-// aead is the worker's own cipher. Making one again from keys that worked once cannot
-// fail.
+// aead is the worker's own cipher.
 func (in *Inbound) aead(worker int) cipher.AEAD {
-	if c := in.workers[worker]; c != nil {
-		return c
+	own := &in.first
+	if worker > 0 {
+		own = in.other(worker - 1)
 	}
-	c, err := newAEAD(in.suite, in.enc, in.auth)
+	if *own == nil {
+		*own = in.again()
+	}
+	return *own
+}
+
+// other is the place of a further worker's cipher. Any of them makes the places of all.
+func (in *Inbound) other(i int) *cipher.AEAD {
+	if in.others.Load() == nil {
+		all := make([]cipher.AEAD, in.workers-1)
+		in.others.CompareAndSwap(nil, &all)
+	}
+	return &(*in.others.Load())[i]
+}
+
+// again makes a cipher from keys that worked once, which cannot fail.
+func (in *Inbound) again() cipher.AEAD {
+	c, err := newAEAD(in.sa.Suite, in.sa.EncryptionKey, in.sa.IntegrityKey)
 	if err != nil {
 		panic("esp: a suite was keyed once but not twice")
 	}
-	in.workers[worker] = c
 	return c
 }

@@ -142,7 +142,7 @@ func spoilt(t *testing.T, in *Inbound, packet []byte, number uint64, scratch *Sc
 		b := bytes.Clone(packet)
 		number = number&^0xffffffff | uint64(binary.BigEndian.Uint32(b[4:])) // the low half is the packet's
 		if _, reason := in.Open(0, b, number, scratch); reason != status.ESPICV || !bytes.Equal(b, packet) {
-			t.Errorf("%s: %s, or bytes were changed", in.suite.Name, reason)
+			t.Errorf("%s: %s, or bytes were changed", in.sa.Suite.Name, reason)
 		}
 	}
 	attempt(number + 1<<32)

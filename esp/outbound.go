@@ -13,9 +13,7 @@ import (
 // Outbound seals the packets of one SA. It is unsafe for concurrent use.
 type Outbound struct {
 	aead  cipher.AEAD
-	suite sa.Suite
-	spi   uint32
-	esn   bool
+	sa    *sa.SA
 	rand  io.Reader
 	aad   [12]byte
 	iv    [16]byte
@@ -28,17 +26,17 @@ func NewOutbound(s *sa.SA, rand io.Reader) (*Outbound, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Outbound{aead: aead, suite: s.Suite, spi: s.SPI, esn: s.ESN, rand: rand}, nil
+	return &Outbound{aead: aead, sa: s, rand: rand}, nil
 }
 
 // Len is the number of bytes that Seal makes of n bytes of payload.
 func (out *Outbound) Len(n int) int {
-	return HeaderLen + out.suite.IVLen + n + out.pad(n) + trailerLen + out.suite.ICVLen
+	return HeaderLen + out.sa.Suite.IVLen + n + out.pad(n) + trailerLen + out.sa.Suite.ICVLen
 }
 
 func (out *Outbound) pad(n int) int {
-	over := (n + trailerLen) % out.suite.Block
-	return (out.suite.Block - over) % out.suite.Block
+	over := (n + trailerLen) % out.sa.Suite.Block
+	return (out.sa.Suite.Block - over) % out.sa.Suite.Block
 }
 
 // Seal appends the ESP packet that carries payload (RFC 4303 section 3.3) to dst. The
@@ -49,7 +47,7 @@ func (out *Outbound) Seal(dst, payload []byte, next uint8, number uint64) ([]byt
 		return nil, err
 	}
 	plain := out.appendPlain(dst, payload, next)[len(dst):] // where the ciphertext will be
-	return out.aead.Seal(dst, out.iv[:out.suite.IVLen], plain, aad), nil
+	return out.aead.Seal(dst, out.iv[:out.sa.Suite.IVLen], plain, aad), nil
 }
 
 // appendPlain appends what Seal encrypts: payload, pad bytes 1, 2, 3 ..., pad
@@ -70,12 +68,12 @@ func (out *Outbound) SealPlain(dst, plain []byte, number uint64) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	return out.aead.Seal(dst, out.iv[:out.suite.IVLen], plain, aad), nil
+	return out.aead.Seal(dst, out.iv[:out.sa.Suite.IVLen], plain, aad), nil
 }
 
 // begin appends what stands before the ciphertext to dst, and makes the additional data.
 func (out *Outbound) begin(dst []byte, number uint64) (_, aad []byte, err error) {
-	dst = binary.BigEndian.AppendUint32(dst, out.spi)
+	dst = binary.BigEndian.AppendUint32(dst, out.sa.SPI)
 	dst = binary.BigEndian.AppendUint32(dst, uint32(number))
 	header := dst[len(dst)-HeaderLen:]
 	iv, err := out.nextIV(number)
@@ -83,7 +81,7 @@ func (out *Outbound) begin(dst []byte, number uint64) (_, aad []byte, err error)
 		return nil, nil, err
 	}
 	aad = append(out.aad[:0], header[:4]...)
-	if out.esn {
+	if out.sa.ESN {
 		aad = binary.BigEndian.AppendUint64(aad, number)
 	} else {
 		aad = append(aad, header[4:]...)
@@ -92,8 +90,8 @@ func (out *Outbound) begin(dst []byte, number uint64) (_, aad []byte, err error)
 }
 
 func (out *Outbound) nextIV(number uint64) ([]byte, error) {
-	iv := out.iv[:out.suite.IVLen]
-	switch out.suite.Cipher {
+	iv := out.iv[:out.sa.Suite.IVLen]
+	switch out.sa.Suite.Cipher {
 	case sa.Null:
 	case sa.DESCBC, sa.TripleDESCBC, sa.AESCBC:
 		if _, err := io.ReadFull(out.rand, iv); err != nil {

@@ -56,7 +56,7 @@ func (c *count) Peek() uint64 { return uint64(*c) }
 
 // layer applies one SA.
 type layer struct {
-	sa      sa.SA
+	sa      *sa.SA
 	esp     *esp.Outbound // one of the two
 	ah      *ah.Outbound
 	wraps   bool // adds an IP header of its own
@@ -125,7 +125,7 @@ func (l *layer) init(source io.Reader, a *sa.SA) (err error) {
 		return errors.New("mode auto seals nothing; say mode: transport or tunnel")
 	}
 	first := count(max(a.OSeq, uint64(a.SeqHigh)<<32) + 1)
-	l.sa, l.numbers, l.path = *a, &first, math.MaxInt
+	l.sa, l.numbers, l.path = a, &first, math.MaxInt
 	l.wraps = a.Mode == sa.Tunnel && a.Bundle == ""
 	if l.wraps && !a.Src.IsValid() {
 		return errors.New("a tunnel needs src and dst for its outer header")
@@ -226,7 +226,7 @@ func parse(packet []byte) (wire.Packet, error) {
 //  4. Mend the IP header: what follows it, its length, its checksum.
 //  5. Fill in what covers the finished packet: the AH's ICV, a UDP checksum.
 func (l *layer) seal(packet []byte, p *wire.Packet) error {
-	number, err := l.numbers.Next(lastNumber(&l.sa))
+	number, err := l.numbers.Next(lastNumber(l.sa))
 	if err != nil {
 		return err
 	}
@@ -262,7 +262,7 @@ func (l *layer) headers(packet []byte, p *wire.Packet) (payload []byte, next uin
 			next = wire.ProtoIPv6
 		}
 		*l.id++
-		l.out = outer(l.out, &l.sa, l.proto(), *l.id, packet)
+		l.out = outer(l.out, l.sa, l.proto(), *l.id, packet)
 		*p = wire.Packet{Version: 4, ProtoAt: 9, Header: wire.IPv4Len, Src: l.sa.Src, Dst: l.sa.Dst}
 		if l.sa.Dst.Is6() {
 			p.Version, p.ProtoAt, p.Header = 6, 6, wire.IPv6Len
@@ -298,7 +298,7 @@ func (l *layer) appendAH(payload []byte, next uint8, number uint64) {
 func (l *layer) appendESP(payload []byte, next uint8, number uint64) (err error) {
 	at := len(l.out)
 	if l.sa.Encap {
-		l.out = appendUDP(l.out, &l.sa)
+		l.out = appendUDP(l.out, l.sa)
 	}
 	if l.out, err = l.esp.Seal(l.out, payload, next, number); err != nil {
 		return err
