@@ -52,6 +52,27 @@ func (x *index[T]) chain(spi uint32) *link[T] {
 	return nil
 }
 
+// find is the entry of an SA; nil if the index does not have it.
+func (x *index[T]) find(id ID) *Entry[T] { return x.chain(uint32(id.SPI)).find(id) }
+
+// clone is an index with the same parts.
+func (x *index[T]) clone() *index[T] {
+	y := new(index[T])
+	for i := range x {
+		y[i].Store(x[i].Load())
+	}
+	return y
+}
+
+// clone is a part with the same chains.
+func (p *part[T]) clone() *part[T] {
+	q := &part[T]{slots: make([]atomic.Pointer[link[T]], len(p.slots)), used: p.used}
+	for i := range p.slots {
+		q.slots[i].Store(p.slots[i].Load())
+	}
+	return q
+}
+
 // room is the SPI's part, grown if it has no room for one more SA.
 func (x *index[T]) room(spi uint32) *part[T] {
 	old := x.part(spi).Load()
@@ -80,12 +101,15 @@ func (p *part[T]) take(l *link[T]) {
 	slot.Store(&link[T]{l.spi, l.entry, l.gone, slot.Load()})
 }
 
-// add puts an SA into the index, and forgets that it was ever deleted.
+// add puts an SA into the index, in place of one of its identity, alive or deleted.
 func (x *index[T]) add(e *Entry[T]) {
 	p, id := x.room(e.SPI), e.ID()
 	slot := p.slot(e.SPI)
-	slot.Store(&link[T]{e.SPI, e, nil, slot.Load().without(id, keepGone)})
-	p.used++
+	old := slot.Load()
+	if old.find(id) == nil {
+		p.used++
+	}
+	slot.Store(&link[T]{e.SPI, e, nil, old.without(id, keepGone)})
 }
 
 // bury takes the SA with that identity out of the index, and remembers that it was there.
@@ -97,10 +121,8 @@ func (x *index[T]) bury(id ID) {
 	}
 	slot := p.slot(spi)
 	old := slot.Load()
-	for l := old; l != nil; l = l.next {
-		if l.is(id) {
-			p.used--
-		}
+	if old.find(id) != nil {
+		p.used--
 	}
 	slot.Store(&link[T]{spi, nil, &id, old.without(id, keepGone-1)})
 }
@@ -132,18 +154,6 @@ func (l *link[T]) identity() ID {
 	return l.entry.ID()
 }
 
-// walk calls f for all SAs that are or were in the index, in each chain the earliest
-// deleted one first.
-func (x *index[T]) walk(f func(ID)) {
-	for i := range x {
-		if p := x[i].Load(); p != nil {
-			for j := range p.slots {
-				p.slots[j].Load().walk(f)
-			}
-		}
-	}
-}
-
 // each calls f for all SAs in the index, which may change meanwhile.
 func (x *index[T]) each(f func(*Entry[T])) {
 	for i := range x {
@@ -159,16 +169,14 @@ func (x *index[T]) each(f func(*Entry[T])) {
 	}
 }
 
-func (l *link[T]) walk(f func(ID)) {
-	if l != nil {
-		l.next.walk(f)
-		f(l.identity())
+// find is the entry of an SA in the chain; nil if it is not there.
+func (l *link[T]) find(id ID) *Entry[T] {
+	for ; l != nil; l = l.next {
+		if l.spi == uint32(id.SPI) && l.entry != nil && l.entry.ID() == id {
+			return l.entry
+		}
 	}
-}
-
-// is reports whether the link is the SA with that identity.
-func (l *link[T]) is(id ID) bool {
-	return l.spi == uint32(id.SPI) && l.entry != nil && l.entry.ID() == id
+	return nil
 }
 
 // miss says why nothing in the chain matched.

@@ -9,10 +9,20 @@ import (
 // use is when a bundle was last used, whether it is to be given up, and what of it
 // failed.
 type use struct {
-	second atomic.Uint32 // by the table's clock; before the first use, when it was added
-	asked  atomic.Bool
-	told   atomic.Bool      // a frame's reader was asked for its deletion
-	failed [2]atomic.Uint64 // frames of its AH SA and of its ESP SA
+	second atomic.Uint32            // by the table's clock; before the first use, when it was added
+	asked  atomic.Uint32            // asked or told
+	failed atomic.Pointer[failures] // nil while none has, as of most
+}
+
+// What was asked for, as bits.
+const (
+	asked = 1 << iota // the bundle is to be given up
+	told              // a frame's reader was asked for that
+)
+
+// failures are the frames of a bundle's AH SA and of its ESP SA that have failed.
+type failures struct {
+	frames [2]atomic.Uint64
 	why    [2]atomic.Uint32
 }
 
@@ -25,29 +35,42 @@ func (t *Table[T]) Use(e *Entry[T]) {
 
 // Asks reports whether the table wants the SA deleted.
 func (t *Table[T]) Asks(e *Entry[T]) bool {
-	if !t.pressure.Load() || !t.urgent.Load() && !e.use.asked.Load() {
+	if !t.pressure.Load() {
 		return false
 	}
-	if !e.use.told.Load() {
-		e.use.told.Store(true)
+	is := e.use.asked.Load()
+	if !t.urgent.Load() && is&asked == 0 {
+		return false
+	}
+	if is&told == 0 {
+		e.use.asked.Or(told)
 	}
 	return true
 }
 
 // Asked reports whether the SA's deletion was asked for since the table has been under
 // pressure.
-func (t *Table[T]) Asked(e *Entry[T]) bool { return e.use.told.Load() }
+func (t *Table[T]) Asked(e *Entry[T]) bool { return e.use.asked.Load()&told != 0 }
 
 // Fail notes that a frame failed at an SA of the table, and why, in the caller's
 // numbers.
 func (t *Table[T]) Fail(e *Entry[T], why uint16) {
-	e.use.failed[half(e)].Add(1)
-	e.use.why[half(e)].Store(uint32(why))
+	f := e.use.failed.Load()
+	if f == nil {
+		e.use.failed.CompareAndSwap(nil, &failures{})
+		f = e.use.failed.Load()
+	}
+	f.frames[half(e)].Add(1)
+	f.why[half(e)].Store(uint32(why))
 }
 
 // Failed is how many frames have failed at the SA, and why the latest did.
 func (t *Table[T]) Failed(e *Entry[T]) (frames uint64, why uint16) {
-	return e.use.failed[half(e)].Load(), uint16(e.use.why[half(e)].Load())
+	f := e.use.failed.Load()
+	if f == nil {
+		return 0, 0
+	}
+	return f.frames[half(e)].Load(), uint16(f.why[half(e)].Load())
 }
 
 func half[T any](e *Entry[T]) int {
@@ -88,8 +111,7 @@ func (t *Table[T]) Tick() {
 		if t.asked > 0 {
 			t.asked = 0
 			t.index.Load().each(func(e *Entry[T]) {
-				e.use.asked.Store(false)
-				e.use.told.Store(false)
+				e.use.asked.Store(0)
 			})
 		}
 		return
@@ -104,12 +126,12 @@ func (t *Table[T]) Tick() {
 	seconds := make(map[*use]uint32, len(all)) // which frames change meanwhile
 	for _, u := range all {
 		seconds[u] = u.second.Load()
-		if u.asked.Load() {
+		if u.asked.Load()&asked != 0 {
 			seconds[u] = 0
 		}
 	}
 	slices.SortFunc(all, func(a, b *use) int { return cmp.Compare(seconds[a], seconds[b]) })
 	for _, u := range all[:t.asked] {
-		u.asked.Store(true)
+		u.asked.Or(asked)
 	}
 }

@@ -21,6 +21,7 @@ var (
 type Entry[T any] struct {
 	*SA
 	Handle  uint32    // never 0 once in a table
+	round   uint32    // of the latest Replace that took it
 	Mark    *Mark     // the table makes one if there is none
 	Partner *Entry[T] // of a bundle: the ESP entry of the AH one, and the reverse
 	Value   T
@@ -56,7 +57,8 @@ type Table[T any] struct {
 	urgent  atomic.Bool   // every SA that is used is asked for
 
 	mu         sync.Mutex // held by changes
-	byHandle   map[uint32]*Entry[T]
+	handles    handles[T]
+	round      uint32
 	capacity   int
 	bundles    int
 	lastHandle uint32
@@ -66,7 +68,7 @@ type Table[T any] struct {
 
 // NewTable makes a table for that many SA bundles; 0 sets no bound.
 func NewTable[T any](capacity int) *Table[T] {
-	t := &Table[T]{capacity: capacity, byHandle: map[uint32]*Entry[T]{}}
+	t := &Table[T]{capacity: capacity, handles: newHandles[T]()}
 	t.index.Store(new(index[T]))
 	return t
 }
@@ -168,6 +170,16 @@ func whole[T any](bundle []*Entry[T]) bool {
 }
 
 func (t *Table[T]) insert(bundle []*Entry[T]) {
+	t.complete(bundle)
+	for _, e := range bundle { // both halves are whole before a reader finds one
+		t.index.Load().add(e)
+	}
+	t.bundles++
+	t.setPressure()
+}
+
+// complete gives the entries of a bundle what they lack.
+func (t *Table[T]) complete(bundle []*Entry[T]) {
 	if len(bundle) == 2 && bundle[0].Partner != bundle[1] {
 		bundle[0].Partner, bundle[1].Partner = bundle[1], bundle[0]
 	}
@@ -182,35 +194,22 @@ func (t *Table[T]) insert(bundle []*Entry[T]) {
 		}
 		if e.Handle == 0 {
 			e.Handle = t.newHandle()
-			t.byHandle[e.Handle] = e // taken
 		}
+		t.handles.set(e.Handle, e)
 	}
-	for _, e := range bundle { // both halves are whole before a reader finds one
-		t.byHandle[e.Handle] = e
-		t.index.Load().add(e)
-	}
-	t.bundles++
-	t.setPressure()
 }
 
 func (t *Table[T]) newHandle() uint32 {
 	for {
 		t.lastHandle++
-		if _, used := t.byHandle[t.lastHandle]; !used && t.lastHandle != 0 {
+		if t.lastHandle != 0 && t.handles.get(t.lastHandle) == nil {
 			return t.lastHandle
 		}
 	}
 }
 
 // Find returns the entry of one SA, nil if it is not in the table.
-func (t *Table[T]) Find(id ID) *Entry[T] {
-	for l := t.index.Load().chain(uint32(id.SPI)); l != nil; l = l.next {
-		if l.is(id) {
-			return l.entry
-		}
-	}
-	return nil
-}
+func (t *Table[T]) Find(id ID) *Entry[T] { return t.index.Load().find(id) }
 
 // Standing returns the entries of a bundle that is in the table with these very SAs, for
 // Replace to keep as they are; nil if it is not.
@@ -233,7 +232,7 @@ func (t *Table[T]) Standing(bundle []*SA) []*Entry[T] {
 func (t *Table[T]) Entry(handle uint32) *Entry[T] {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.byHandle[handle]
+	return t.handles.get(handle)
 }
 
 // Delete takes the SA with that handle out of the table, with its bundle
@@ -241,7 +240,7 @@ func (t *Table[T]) Entry(handle uint32) *Entry[T] {
 func (t *Table[T]) Delete(handle uint32) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := t.byHandle[handle]
+	e := t.handles.get(handle)
 	if e == nil {
 		return ErrUnknown
 	}
@@ -249,47 +248,10 @@ func (t *Table[T]) Delete(handle uint32) error {
 		if gone == nil {
 			continue
 		}
-		delete(t.byHandle, gone.Handle)
+		t.handles.drop(gone.Handle)
 		t.index.Load().bury(gone.ID())
 	}
 	t.bundles--
-	t.setPressure()
-	return nil
-}
-
-// Replace makes bundles the whole content of the table, in one step for the readers. An
-// unchanged SA keeps its handle. It keeps its mark, too, unless it brings one, or the mark
-// has no T yet and the SA another SeqHigh, or a Seq. On an error nothing has changed.
-func (t *Table[T]) Replace(bundles [][]*Entry[T]) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	next := NewTable[T](t.capacity)
-	next.byHandle = make(map[uint32]*Entry[T], len(bundles))
-	next.lastHandle = t.lastHandle
-	next.seconds.Store(t.seconds.Load())
-	for _, bundle := range bundles {
-		for _, e := range bundle {
-			if old := t.Find(e.ID()); old != nil && old != e && old.Same(e.SA) {
-				e.Handle, e.use = old.Handle, old.use
-				if e.Mark == nil && (old.Mark.T() != 0 || e.SeqHigh == old.SeqHigh && e.Seq == 0) {
-					e.Mark = old.Mark
-				}
-			}
-		}
-	}
-	for _, bundle := range bundles {
-		if err := next.fits(bundle); err != nil {
-			return err
-		}
-		next.insert(bundle)
-	}
-	t.index.Load().walk(func(id ID) {
-		if next.Find(id) == nil {
-			next.index.Load().bury(id)
-		}
-	})
-	t.index.Store(next.index.Load())
-	t.byHandle, t.bundles, t.lastHandle = next.byHandle, next.bundles, next.lastHandle
 	t.setPressure()
 	return nil
 }
@@ -305,7 +267,7 @@ func (t *Table[T]) Bundles() int {
 func (t *Table[T]) Count() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.byHandle)
+	return t.handles.len()
 }
 
 // Flush empties the table.
@@ -315,10 +277,8 @@ func (t *Table[T]) Flush() { _ = t.Replace(nil) }
 func (t *Table[T]) List() []*Entry[T] {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	all := make([]*Entry[T], 0, len(t.byHandle))
-	for _, e := range t.byHandle {
-		all = append(all, e)
-	}
+	all := make([]*Entry[T], 0, t.handles.len())
+	t.handles.each(func(e *Entry[T]) { all = append(all, e) })
 	return all
 }
 
@@ -331,7 +291,7 @@ func (t *Table[T]) Each(f func(*Entry[T])) { t.index.Load().each(f) }
 func (t *Table[T]) Update(handle, high uint32) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := t.byHandle[handle]
+	e := t.handles.get(handle)
 	if e == nil {
 		return ErrUnknown
 	}

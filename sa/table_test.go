@@ -160,7 +160,7 @@ func (m *machine) remove(t *rapid.T) {
 	}
 }
 
-// reload replaces some SAs by themselves and keeps one in two of the others.
+// reload replaces some SAs by themselves, leaves some as they are, and drops others.
 func (m *machine) reload(t *rapid.T) {
 	next := model{capacity: m.model.capacity, gone: m.model.gone}
 	old := map[*Entry[int]]*Entry[int]{}
@@ -169,6 +169,10 @@ func (m *machine) reload(t *rapid.T) {
 			for _, e := range bundle {
 				next.gone = append(next.gone, e.ID())
 			}
+			continue
+		}
+		if rapid.Bool().Draw(t, "stands") {
+			next.bundles = append(next.bundles, bundle)
 			continue
 		}
 		var again []*Entry[int]
@@ -206,6 +210,11 @@ func (m *machine) check(t *rapid.T) {
 	if got, want := len(m.table.List()), len(m.model.entries()); got != want {
 		t.Fatalf("List has %d entries, expected %d", got, want)
 	}
+	for _, e := range m.model.entries() {
+		if m.table.Entry(e.Handle) != e || m.table.Find(e.ID()) != e {
+			t.Fatalf("%v is not what its handle %d and its identity name", e.SA, e.Handle)
+		}
+	}
 	n, limit := len(m.model.bundles), m.model.capacity
 	if got, want := m.table.UnderPressure(), limit > 0 && 16*(limit-n) <= limit; got != want {
 		t.Fatalf("UnderPressure = %v with %d of %d bundles", got, n, limit)
@@ -234,12 +243,19 @@ func TestTableReplaceFails(t *testing.T) {
 	if err := table.Add(kept); err != nil {
 		t.Fatal(err)
 	}
-	for want, bundles := range map[error][][]*Entry[int]{
-		ErrFull:   {{testEntry(1)}, {testEntry(2)}, {testEntry(3)}},
-		ErrExists: {{testEntry(1)}, {testEntry(1)}},
+	for _, c := range []struct {
+		want    error
+		bundles [][]*Entry[int]
+	}{
+		{ErrFull, [][]*Entry[int]{{testEntry(1)}, {testEntry(2)}, {testEntry(3)}}},
+		{ErrBundle, [][]*Entry[int]{{testEntry(1)}, {}}},
+		{ErrExists, [][]*Entry[int]{{testEntry(1)}, {testEntry(1)}}},
+		{ErrExists, [][]*Entry[int]{{kept}, {kept}}},
+		{ErrExists, [][]*Entry[int]{{kept}, {testEntry(0x100)}}},
+		{ErrExists, [][]*Entry[int]{{testEntry(0x100)}, {kept}}},
 	} {
-		if err := table.Replace(bundles); !errors.Is(err, want) {
-			t.Errorf("Replace: %v, expected %v", err, want)
+		if err := table.Replace(c.bundles); !errors.Is(err, c.want) {
+			t.Errorf("Replace: %v, expected %v", err, c.want)
 		}
 	}
 	if m := table.Lookup(0x100, testAddrs[1], testAddrs[2], false); m.ESP != kept || len(table.List()) != 1 {
@@ -415,7 +431,9 @@ func TestTableSpreadsSPIs(t *testing.T) {
 		for i := range parts {
 			for j := range parts[i].Load().slots {
 				n := 0
-				parts[i].Load().slots[j].Load().walk(func(ID) { n++ })
+				for l := parts[i].Load().slots[j].Load(); l != nil; l = l.next {
+					n++
+				}
 				longest = max(longest, n)
 			}
 		}
