@@ -7,15 +7,21 @@ import (
 	"tapsec/sa"
 )
 
-// account is what Inbound and Counter have in common: a name and a lease of numbers.
+// account is what Inbound and Counter have in common: a name and, with a file, a lease of
+// numbers.
 type account struct {
-	mu     sync.Mutex
-	keeper *keeper // nil: in memory only, and a lease has no end
-	id     string  // fingerprint
-	about  string  // the SA, for people
-	asked  bool    // in use in this process, so it is kept as long as that lives
-	left   bool    // no SA has it any more: it takes and gives no number
-	seen   time.Time
+	mu      sync.Mutex
+	id      name
+	last         // asked: in use in this process, so it is kept as long as that lives
+	old     bool // the name is of version 1
+	left    bool // no SA has it any more: it takes and gives no number
+	*onDisk      // nil: in memory only, and numbers have no end
+}
+
+// onDisk is what there is of an account for the file's sake.
+type onDisk struct {
+	keeper *keeper
+	about  string // the SA, for people
 	lease  lease
 }
 
@@ -28,7 +34,11 @@ type holder interface {
 
 func (a *account) base() *account { return a }
 
-func (a *account) init(l *Ledger, id string) { a.keeper, a.id = l.keeper, id }
+func (a *account) init(l *Ledger, id name) {
+	if a.id, a.old = id, false; l.keeper != nil && a.onDisk == nil {
+		a.onDisk = &onDisk{keeper: l.keeper}
+	}
+}
 
 // ask notes that an SA is configured, and gets it a lease before its first number needs
 // one.
@@ -37,7 +47,7 @@ func ask(h holder, s *sa.SA) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.asked = true
-	if a.keeper == nil {
+	if a.onDisk == nil {
 		return
 	}
 	if a.about = s.ID().String(); !a.lease.granted {
@@ -47,7 +57,7 @@ func ask(h holder, s *sa.SA) {
 
 // covers reports whether the lease allows number n.
 func (a *account) covers(n uint64) bool {
-	return a.keeper == nil || a.lease.granted && n <= a.lease.upTo
+	return a.onDisk == nil || a.lease.granted && n <= a.lease.upTo
 }
 
 // promised is the bound of the numbers in use that the disk shall have; ok is false if it
@@ -60,14 +70,14 @@ func (a *account) promised(used uint64) (upTo uint64, ok bool) {
 // line begins a record.
 func (a *account) line(now time.Time) record {
 	if a.asked {
-		a.seen = now
+		a.seen = uint32(now.Unix())
 	}
-	return record{SA: a.about, Seen: seenAt(a.seen)}
+	return record{SA: a.about, Seen: seenAt(time.Unix(int64(a.seen), 0))}
 }
 
 // spent asks for the lease to be renewed once half of it is used; mu is held.
 func spent(h holder) {
-	if a := h.base(); a.keeper != nil && a.lease.half(h.used()) {
+	if a := h.base(); a.onDisk != nil && a.lease.half(h.used()) {
 		a.keeper.want(h)
 	}
 }

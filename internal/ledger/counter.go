@@ -70,7 +70,7 @@ func (c *Counter) used() uint64 { return c.next - 1 }
 
 func (c *Counter) record(now time.Time, _ time.Duration) record {
 	r := c.line(now)
-	r.Out, r.Next = c.id, c.next
+	r.Out, r.Next = c.id.String(), c.next
 	if upTo, ok := c.promised(c.used()); ok {
 		r.Next = sum(upTo, 1)
 	}

@@ -4,7 +4,6 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
-	"encoding/hex"
 	"slices"
 
 	"tapsec/sa"
@@ -14,14 +13,14 @@ import (
 // the keys, in hexadecimal. It tells nothing about the keys but whether they are the same.
 // Mode, ESN, window and name are not part of it: a configuration may change them while the
 // key stays.
-func fingerprint(s *sa.SA) string {
+func fingerprint(s *sa.SA) name {
 	return digest(16, keys(s), "tapsec SA 2", s.Protocol.String(), sa.SPI(s.SPI).String(), s.Dst.String(), s.Src.String(), s.Suite.Name)
 }
 
 // counterFingerprint is that of an outbound SA. GCM, CCM, CTR, GMAC and ChaCha20 break if a
 // nonce repeats, and make it from the number. For them the key that is used with the nonce
 // alone names the counter, whatever SPI, addresses, integrity key or ICV length go with it.
-func counterFingerprint(s *sa.SA) string {
+func counterFingerprint(s *sa.SA) name {
 	if !s.Suite.CounterMode() {
 		return fingerprint(s)
 	}
@@ -39,12 +38,13 @@ func keys(s *sa.SA) []byte {
 }
 
 // digest is the first n bytes of the HMAC of lines.
-func digest(n int, key []byte, lines ...string) string {
-	var text []byte
+func digest(n int, key []byte, lines ...string) (id name) {
+	text := make([]byte, 0, 160)
 	for _, line := range lines {
 		text = append(append(text, line...), '\n')
 	}
 	mac := hmac.New(sha256.New, key)
 	mac.Write(text)
-	return hex.EncodeToString(mac.Sum(nil)[:n])
+	copy(id[:n], mac.Sum(text[:0]))
+	return id
 }

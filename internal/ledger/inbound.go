@@ -116,8 +116,9 @@ func (in *Inbound) Usage() Usage {
 func (in *Inbound) End() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	in.ended, in.lease.dirty = true, true
-	if in.keeper != nil {
+	in.ended = true
+	if in.onDisk != nil {
+		in.lease.dirty = true
 		in.keeper.want(in)
 	}
 }
@@ -126,7 +127,7 @@ func (in *Inbound) used() uint64 { return in.window.Top() }
 
 func (in *Inbound) record(now time.Time, clock time.Duration) record {
 	r := in.line(now)
-	r.In, r.Packets, r.Bytes, r.Ended = in.id, in.packets, in.bytes, in.ended
+	r.In, r.Packets, r.Bytes, r.Ended = in.fingerprint(), in.packets, in.bytes, in.ended
 	r.Age, r.Wall, r.Clock = clock-in.began, now.UnixNano(), clock
 	if upTo, ok := in.promised(in.used()); ok {
 		r.UpTo = &upTo

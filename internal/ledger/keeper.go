@@ -94,10 +94,11 @@ func (l *Ledger) load(boot string, records []record) {
 		if l.keep(r, age, clock) {
 			continue
 		}
-		l.old = l.old || len(r.In) == oldFingerprintLen
 		in := r.inbound(age, clock)
-		in.init(l, r.In)
-		l.inbound[r.In] = in
+		n, ok := named(r.In)
+		l.enter(in, n)
+		in.old, in.about = !ok, r.SA
+		l.old = l.old || !ok
 	}
 }
 
@@ -272,7 +273,7 @@ func (k *keeper) wantLater(h holder) {
 func (k *keeper) grant(list []holder, need uint64) error {
 	var planned []holder
 	var records []record
-	var ended []string
+	var ended []name
 	now, clock := time.Now(), k.ledger.Clock()
 	for _, h := range list {
 		a := h.base()

@@ -27,8 +27,8 @@ type Ledger struct {
 	Clock func() time.Duration
 
 	mu       sync.Mutex
-	inbound  map[string]*Inbound
-	counters map[string]*Counter
+	inbound  map[name]*Inbound
+	counters map[name]*Counter
 
 	traces    map[name]trace    // of keys that no SA has any more
 	outTraces map[name]outTrace //
@@ -39,7 +39,7 @@ type Ledger struct {
 
 // New makes a ledger that lives as long as the process.
 func New() *Ledger {
-	return &Ledger{Clock: boottime, inbound: map[string]*Inbound{}, counters: map[string]*Counter{},
+	return &Ledger{Clock: boottime, inbound: map[name]*Inbound{}, counters: map[name]*Counter{},
 		traces: map[name]trace{}, outTraces: map[name]outTrace{}}
 }
 
@@ -59,7 +59,7 @@ func (l *Ledger) Inbound(s *sa.SA) *Inbound {
 
 // find is what is known of an inbound SA, or nil; mu is held. A file of version 1 had
 // another name for it.
-func (l *Ledger) find(s *sa.SA) (*Inbound, string) {
+func (l *Ledger) find(s *sa.SA) (*Inbound, name) {
 	id := fingerprint(s)
 	in := l.inbound[id]
 	if in == nil {
@@ -76,7 +76,7 @@ func (l *Ledger) find(s *sa.SA) (*Inbound, string) {
 	return in, id
 }
 
-func (l *Ledger) enter(in *Inbound, id string) {
+func (l *Ledger) enter(in *Inbound, id name) {
 	in.init(l, id)
 	l.inbound[id] = in
 }
@@ -111,11 +111,11 @@ func first(s *sa.SA) uint64 {
 type Marks struct {
 	ledger *Ledger
 	mu     sync.Mutex
-	known  map[string]*sa.Mark // by fingerprint
+	known  map[name]*sa.Mark
 }
 
 // Marks makes a memory without marks.
-func (l *Ledger) Marks() *Marks { return &Marks{ledger: l, known: map[string]*sa.Mark{}} }
+func (l *Ledger) Marks() *Marks { return &Marks{ledger: l, known: map[name]*sa.Mark{}} }
 
 // Of returns the mark that an SA had before. A new one begins where the inbound side is. Without
 // ESN a mark remembers nothing, and nothing is remembered of it.

@@ -420,6 +420,8 @@ func TestRefused(t *testing.T) {
 		"empty":           {string(text), "", "is not as tapsec writes it"},
 		"unknown field":   {`"sa":`, `"key":"00","sa":`, `unknown field "key"`},
 		"window":          {`"top":3`, `"top":4`, "a window that makes no sense for esp SPI 0x00000001"},
+		"a name of sorts": {`"in":"`, `"in":"no`, "expected 32 hexadecimal digits to name an SA, found 34"},
+		"half a name":     {string(text), string(text[:bytes.IndexByte(text, '\n')+1]) + `{"out":"0011223344556677","seen":"2026-11-28T00:00:00Z","next":2}` + "\n", "hexadecimal digits"},
 		"neither":         {`"out":`, `"sa":`, "neither an inbound nor an outbound"},
 		"half a line":     {"}\n", "\n", "in line 2"},
 	} {

@@ -35,6 +35,8 @@ func (r *record) check() error {
 	switch {
 	case (r.In == "") == (r.Out == ""), r.Out != "" && r.Next == 0, r.In != "" && (r.UpTo == nil) == (r.Window == nil):
 		return fmt.Errorf("neither an inbound nor an outbound SA")
+	case !isFingerprint(r.In + r.Out), len(r.Out) == oldFingerprintLen:
+		return fmt.Errorf("expected 32 hexadecimal digits to name an SA, found %d characters", len(r.In+r.Out))
 	case r.Window != nil:
 		if err := r.Window.Check(); err != nil {
 			return fmt.Errorf("a window that makes no sense for %s: %w", r.SA, err)
@@ -45,7 +47,7 @@ func (r *record) check() error {
 
 // inbound makes what the record is about.
 func (r *record) inbound(age, clock time.Duration) *Inbound {
-	in := &Inbound{account: account{about: r.SA, seen: r.Seen}, packets: r.Packets, bytes: r.Bytes, ended: r.Ended, began: clock - age}
+	in := &Inbound{account: account{last: last{seen: uint32(r.Seen.Unix())}}, packets: r.Packets, bytes: r.Bytes, ended: r.Ended, began: clock - age}
 	switch {
 	case r.UpTo != nil:
 		in.window.Refuse(*r.UpTo)
@@ -75,7 +77,7 @@ type old struct {
 const oldFingerprintLen = 16
 
 // oldFingerprint is version 1's name for an SA.
-func oldFingerprint(s *sa.SA) string {
+func oldFingerprint(s *sa.SA) name {
 	return digest(8, keys(s), "tapsec SA 1", s.Protocol.String(), sa.SPI(s.SPI).String(), s.Dst.String(), s.Src.String(),
 		s.Mode.String(), s.Suite.Name, strconv.FormatBool(s.ESN))
 }

@@ -10,19 +10,30 @@ import (
 // what forbids a repetition is kept, in maps without pointers: 56 bytes inbound and 32
 // outbound, and the room that a map leaves free.
 
-// name is a fingerprint's bytes.
+// name is a fingerprint's bytes. One of version 1 has eight, and zeros after them.
 type name [16]byte
 
-// named is the name of a fingerprint; ok is false for one of version 1.
+// named is the name of a fingerprint that makes sense; ok is false for one of version 1.
 func named(id string) (n name, ok bool) {
-	if len(id) != 2*len(n) {
-		return n, false
-	}
-	_, err := hex.Decode(n[:], []byte(id))
-	return n, err == nil
+	_, _ = hex.Decode(n[:], []byte(id))
+	return n, len(id) == 2*len(n)
+}
+
+// isFingerprint reports whether a text can be one: 16 bytes, or the 8 of version 1.
+func isFingerprint(text string) bool {
+	b, err := hex.DecodeString(text)
+	return err == nil && (len(b) == len(name{}) || len(text) == oldFingerprintLen)
 }
 
 func (n name) String() string { return hex.EncodeToString(n[:]) }
+
+// fingerprint is the account's name as in the file.
+func (a *account) fingerprint() string {
+	if a.old {
+		return a.id.String()[:oldFingerprintLen]
+	}
+	return a.id.String()
+}
 
 // trace is what stays of an inbound SA. Numbers up to the highest are refused from then on,
 // whether they came or not.
@@ -46,8 +57,6 @@ type last struct {
 	asked bool   // in this process, which then does not forget it
 }
 
-func (a *account) last() last { return last{uint32(a.seen.Unix()), a.asked} }
-
 // when is what a line says of that.
 func (t last) when(now time.Time) time.Time {
 	if t.asked {
@@ -62,8 +71,7 @@ func (t last) when(now time.Time) time.Time {
 func (l *Ledger) Leave(in *Inbound) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n, ok := named(in.id)
-	if !ok || l.inbound[in.id] != in {
+	if in.old || l.inbound[in.id] != in {
 		return
 	}
 	in.mu.Lock()
@@ -71,7 +79,7 @@ func (l *Ledger) Leave(in *Inbound) {
 	in.left = true
 	delete(l.inbound, in.id)
 	if in.window.Top() > 0 || in.ended {
-		l.traces[n] = trace{in.window.Top(), in.packets, in.bytes, in.began, in.last(), in.ended}
+		l.traces[in.id] = trace{in.window.Top(), in.packets, in.bytes, in.began, in.last, in.ended}
 	}
 }
 
@@ -80,8 +88,7 @@ func (l *Ledger) Leave(in *Inbound) {
 func (l *Ledger) LeaveCounter(c *Counter) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n, ok := named(c.id)
-	if !ok || l.counters[c.id] != c {
+	if l.counters[c.id] != c {
 		return
 	}
 	c.mu.Lock()
@@ -89,36 +96,34 @@ func (l *Ledger) LeaveCounter(c *Counter) {
 	c.left = true
 	delete(l.counters, c.id)
 	if c.next > 1 {
-		l.outTraces[n] = outTrace{c.next, c.last()}
+		l.outTraces[c.id] = outTrace{c.next, c.last}
 	}
 }
 
 // back is what the traces know of an inbound SA, which they then no longer have; nil where
 // they know nothing. mu is held.
-func (l *Ledger) back(id string) *Inbound {
-	n, _ := named(id)
-	t, ok := l.traces[n]
+func (l *Ledger) back(id name) *Inbound {
+	t, ok := l.traces[id]
 	if !ok {
 		return nil
 	}
-	delete(l.traces, n)
+	delete(l.traces, id)
 	in := &Inbound{packets: t.packets, bytes: t.bytes, began: t.began, ended: t.ended}
-	in.seen, in.asked = time.Unix(int64(t.seen), 0), t.asked
+	in.last = t.last
 	in.window.Refuse(t.top)
 	l.enter(in, id)
 	return in
 }
 
 // backCounter is the same for an outbound one.
-func (l *Ledger) backCounter(id string) *Counter {
-	n, _ := named(id)
-	t, ok := l.outTraces[n]
+func (l *Ledger) backCounter(id name) *Counter {
+	t, ok := l.outTraces[id]
 	if !ok {
 		return nil
 	}
-	delete(l.outTraces, n)
+	delete(l.outTraces, id)
 	c := &Counter{next: t.next}
-	c.seen, c.asked = time.Unix(int64(t.seen), 0), t.asked
+	c.last = t.last
 	return c
 }
 
@@ -132,20 +137,19 @@ func (l *Ledger) keep(r *record, age, clock time.Duration) bool {
 	n, ok := named(r.In)
 	if ok = ok && r.UpTo != nil; ok {
 		l.traces[n] = trace{*r.UpTo, r.Packets, r.Bytes, clock - age, seen, r.Ended}
-		delete(l.inbound, r.In)
+		delete(l.inbound, n)
 	} else {
 		delete(l.traces, n)
 	}
 	return ok
 }
 
-// leftBehind are the lines of those of these fingerprints that no SA has. Where an SA has
+// leftBehind are the lines of those of these names that no SA has. Where an SA has
 // one again, its line comes later and says as much.
-func (l *Ledger) leftBehind(ids []string, now time.Time, clock time.Duration) (lines []record) {
+func (l *Ledger) leftBehind(names []name, now time.Time, clock time.Duration) (lines []record) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for _, id := range ids {
-		n, _ := named(id)
+	for _, n := range names {
 		if t, ok := l.traces[n]; ok {
 			lines = append(lines, t.record(n, now, clock))
 		}
