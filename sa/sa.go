@@ -132,39 +132,40 @@ const (
 func ValidWindow(packets uint64) bool { return packets >= MinWindow && packets <= MaxWindow }
 
 // SA is one security association. Src and Dst may be invalid (the zero
-// Addr), which matches any address.
+// Addr), which matches any address. The order of its fields leaves few holes: there may be a
+// million of them.
 type SA struct {
-	Name     string     `yaml:"name"`
-	SPI      uint32     `yaml:"spi"`
-	Dst      netip.Addr `yaml:"dst"`
-	Src      netip.Addr `yaml:"src"`
-	Protocol Protocol   `yaml:"protocol"`
-	Mode     Mode       `yaml:"mode"`
-	Suite    Suite      `yaml:"suite"`
-
-	Direction Direction `yaml:"direction"` // as seen from the host that has the SA
+	Name      string     `yaml:"name"`
+	Dst       netip.Addr `yaml:"dst"`
+	Src       netip.Addr `yaml:"src"`
+	SPI       uint32     `yaml:"spi"`
+	Protocol  Protocol   `yaml:"protocol"`
+	Mode      Mode       `yaml:"mode"`
+	Direction Direction  `yaml:"direction"` // as seen from the host that has the SA
+	Offload   Offload    `yaml:"offload"`
+	Suite     Suite      `yaml:"suite"`
 
 	EncryptionKey Key `yaml:"encryption_key"` // ESP: cipher key, then the suite's salt, if any
 	IntegrityKey  Key `yaml:"integrity_key"`  // AH, and ESP suites with a separate integrity algorithm
 
-	ESN      bool    `yaml:"esn"`
-	SeqHigh  uint32  `yaml:"seq_high"`  // the high half until a number has been authenticated
-	Encap    bool    `yaml:"encap"`     // UDP-encapsulated
-	EncapSrc uint16  `yaml:"encap_src"` // source port to send from; 0 is EncapPort
-	EncapDst uint16  `yaml:"encap_dst"` // destination port to send to; 0 is EncapPort
-	Bundle   string  `yaml:"bundle"`    // on an AH SA: the name of the ESP SA beneath it
-	Offload  Offload `yaml:"offload"`
-	PadCheck bool    `yaml:"pad_check"` // pad bytes must be 1, 2, 3 ... (RFC 4303 section 2.4)
-
-	// How far a running SA has got that is taken over; 64 bits with ESN, else 32.
-	Seq    uint64 `yaml:"seq"`    // inbound: the highest number received, 0 before the first
-	Bitmap Bitmap `yaml:"bitmap"` // inbound: which of the numbers up to Seq were received; nil: any may have been
-	OSeq   uint64 `yaml:"oseq"`   // outbound: the last number sent, 0 before the first
-
-	Window    uint32    `yaml:"window"`     // the host's replay window in packets; 0 is DefaultWindow
-	ReplayOff bool      `yaml:"replay_off"` // the host takes every number, any number of times
+	Bundle    string    `yaml:"bundle"` // on an AH SA: the name of the ESP SA beneath it
 	Selector  *Selector `yaml:"selector"`
 	Lifetimes Lifetimes `yaml:"lifetimes"`
+
+	ESN      bool   `yaml:"esn"`
+	PadCheck bool   `yaml:"pad_check"` // pad bytes must be 1, 2, 3 ... (RFC 4303 section 2.4)
+	Encap    bool   `yaml:"encap"`     // UDP-encapsulated
+	EncapSrc uint16 `yaml:"encap_src"` // source port to send from; 0 is EncapPort
+	EncapDst uint16 `yaml:"encap_dst"` // destination port to send to; 0 is EncapPort
+
+	ReplayOff bool   `yaml:"replay_off"` // the host takes every number, any number of times
+	Window    uint32 `yaml:"window"`     // the host's replay window in packets; 0 is DefaultWindow
+
+	// How far a running SA has got that is taken over; 64 bits with ESN, else 32.
+	SeqHigh uint32 `yaml:"seq_high"` // the high half until a number has been authenticated
+	Seq     uint64 `yaml:"seq"`      // inbound: the highest number received, 0 before the first
+	Bitmap  Bitmap `yaml:"bitmap"`   // inbound: which of the numbers up to Seq were received; nil: any may have been
+	OSeq    uint64 `yaml:"oseq"`     // outbound: the last number sent, 0 before the first
 }
 
 // String names the SA without any key.

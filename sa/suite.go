@@ -55,8 +55,6 @@ type Suite struct {
 	Block   int // ciphertext is a multiple of it, at least 4
 	AuthLen int // key of the separate integrity algorithm, without salt
 	ICVLen  int // ICV on the wire, without IV
-
-	cipherName, authName string
 }
 
 // EncryptionKeyLen is the length of the encryption key, its salt included.
@@ -105,13 +103,10 @@ func (s Suite) CounterMode() bool {
 // Algorithms gives the keywords of the suite's one or two algorithms, as profiles list
 // them.
 func (s Suite) Algorithms() []string {
-	var names []string
-	for _, n := range []string{s.cipherName, s.authName} {
-		if n != "" {
-			names = append(names, n)
-		}
+	if s.Name == "" {
+		return nil
 	}
-	return names
+	return strings.Split(s.Name, "-")
 }
 
 // ciphers and integrities hold every keyword with its lengths.
@@ -198,7 +193,7 @@ func parseAH(text string, words []string) (Suite, error) {
 	if !ok || len(words) != 1 {
 		return Suite{}, fmt.Errorf("expected %s for AH, found %s", OneOf(sorted(integrities)), Quote(text))
 	}
-	s.Name, s.authName, s.Protocol = words[0], words[0], AH
+	s.Name, s.Protocol = words[0], AH
 	return s, nil
 }
 
@@ -207,7 +202,7 @@ func parseESP(text string, words []string) (Suite, error) {
 	if !ok {
 		return Suite{}, fmt.Errorf("expected a cipher (%s), found %s", OneOf(sorted(ciphers)), Quote(words[0]))
 	}
-	s.Name, s.cipherName, s.Protocol = words[0], words[0], ESP
+	s.Name, s.Protocol = words[0], ESP
 	if len(words) == 1 {
 		return s, nil
 	}
@@ -219,7 +214,7 @@ func parseESP(text string, words []string) (Suite, error) {
 		return Suite{}, fmt.Errorf("%s brings its own integrity; leave out %s", words[0], Quote(words[1]))
 	}
 	s.Name += "-" + words[1]
-	s.Integrity, s.AuthLen, s.ICVLen, s.authName = a.Integrity, a.AuthLen, a.ICVLen, words[1]
+	s.Integrity, s.AuthLen, s.ICVLen = a.Integrity, a.AuthLen, a.ICVLen
 	return s, nil
 }
 

@@ -103,7 +103,7 @@ func TestParseSuiteRefuses(t *testing.T) {
 // Suites is complete: every combined cipher, and every other one with every
 // integrity; the table above has each cipher and each integrity once.
 func TestSuites(t *testing.T) {
-	var ciphersSeen, authsSeen []string
+	var seen []string
 	for p, count := range map[Protocol]int{ESP: (3+1+1+1+3)*8 + 3*3*2 + 3 + 1, AH: len(ahSuites)} {
 		all := Suites(p)
 		if len(all) != count {
@@ -116,13 +116,15 @@ func TestSuites(t *testing.T) {
 			if slices.Contains(all[:i], s) {
 				t.Errorf("%s %s is listed twice", p, s.Name)
 			}
-			ciphersSeen, authsSeen = append(ciphersSeen, s.cipherName), append(authsSeen, s.authName)
+			seen = append(seen, s.Algorithms()...)
 		}
 	}
 	for name := range espSuites {
 		s, _ := ParseSuite(ESP, name)
-		if !slices.Contains(ciphersSeen, s.cipherName) || !slices.Contains(authsSeen, s.authName) {
-			t.Errorf("Suites lacks an algorithm of %s", name)
+		for _, algorithm := range s.Algorithms() {
+			if !slices.Contains(seen, algorithm) {
+				t.Errorf("Suites lacks %s of %s", algorithm, name)
+			}
 		}
 	}
 }
