@@ -80,8 +80,8 @@ var counters = []counter{
 	{"tapsec_transport_datagrams_waiting", gauge, "datagrams", "Datagrams that lack fragments.", ofHost(func(r *reading) { r.add(float64(r.host.consumer.Summary().Waiting)) })},
 	{"tapsec_outbound_frames", total, "frames", "Frames from the stack by the sending side's reason.", readOutbound},
 
-	{"tapsec_sas", gauge, "SAs", "SAs in force.", func(r *reading) { r.add(float64(len(r.roster.byID))) }},
-	{"tapsec_sas_untold", gauge, "SAs", "SAs that the list leaves out, since it tells of a thousand.", func(r *reading) { r.add(float64(len(r.roster.byID) - len(r.members))) }},
+	{"tapsec_sas", gauge, "SAs", "SAs in force.", func(r *reading) { r.add(float64(r.roster.len())) }},
+	{"tapsec_sas_untold", gauge, "SAs", "SAs that the list leaves out, since it tells of a thousand.", func(r *reading) { r.add(float64(r.roster.len() - len(r.members))) }},
 	{"tapsec_sa_offloaded", gauge, "", "1 where the NIC holds the SA.", ofNIC(func(r *reading) {
 		for _, m := range r.members {
 			r.add(one(r.adapter.sad.Handle(m.ID()) != 0), "sa", m.Name)
@@ -119,7 +119,7 @@ func (a *Appliance) Counters(name string) ([]control.Counter, error) {
 	r := reading{Appliance: a}
 	if name == "" {
 		r.members, _ = a.roster.after(0, maxSAs)
-	} else if m := a.roster.byName[name]; m != nil {
+	} else if m := a.roster.name(name); m != nil {
 		r.members = []*member{m}
 	} else {
 		return nil, fmt.Errorf("%s: %w", sa.Quote(name), sa.ErrUnknown)

@@ -24,7 +24,7 @@ func (a lifecycle) Add(sas []*sa.SA) ([]control.SA, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, s := range sas {
-		if known := cmp.Or(a.roster.byID[s.ID()], a.roster.byName[s.Name]); known != nil {
+		if known := cmp.Or(a.roster.id(s.ID()), a.roster.name(s.Name)); known != nil {
 			return nil, &control.Error{Text: fmt.Sprintf("%s cannot be added: there is %s already", s, known.SA), Code: control.Exists}
 		}
 	}
@@ -35,7 +35,7 @@ func (a lifecycle) Add(sas []*sa.SA) ([]control.SA, error) {
 	added := []control.SA{}
 	for _, bundle := range all {
 		for _, s := range bundle {
-			added = append(added, a.show(a.roster.byID[s.ID()]))
+			added = append(added, a.show(a.roster.id(s.ID())))
 		}
 	}
 	return added, nil
@@ -92,9 +92,9 @@ func (a *Appliance) place(bundles [][]*sa.SA) (nic [][]*sa.SA, err error) {
 
 // find returns the SA that a reference names.
 func (a *Appliance) find(which control.Ref) (*member, error) {
-	m := a.roster.byID[which.ID]
+	m := a.roster.id(which.ID)
 	if which.Name != "" {
-		m = a.roster.byName[which.Name]
+		m = a.roster.name(which.Name)
 	}
 	if m == nil {
 		return nil, sa.ErrUnknown
@@ -173,7 +173,7 @@ func (a lifecycle) Flush() (n int, err error) {
 		}
 	}
 	latest := a.roster.latest
-	a.roster = newRoster(0)
+	a.roster = newRoster()
 	a.roster.latest = latest
 	if len(sas) > 0 {
 		a.tell(event.SADeleted, slog.String("sas", listed(sas)))
@@ -200,7 +200,7 @@ func (a lifecycle) List(after uint64, limit int) control.Page {
 func (a lifecycle) Show(name string) (control.SA, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	m := a.roster.byName[name]
+	m := a.roster.name(name)
 	if m == nil {
 		return control.SA{}, fmt.Errorf("%s: %w", sa.Quote(name), sa.ErrUnknown)
 	}
@@ -209,7 +209,7 @@ func (a lifecycle) Show(name string) (control.SA, error) {
 
 func (a *Appliance) show(m *member) control.SA {
 	s := control.SA{Name: m.Name, ID: m.ID(), Mode: m.Mode.String(), Direction: m.Direction.String(), Suite: m.Suite.Name, ESN: m.ESN,
-		Encap: m.Encap, Offload: m.Offload.String(), Origin: string(m.origin), Cursor: m.place}
+		Encap: m.Encap, Offload: m.Offload.String(), Origin: m.origin.String(), Cursor: m.place}
 	for _, other := range m.bundle {
 		if other != m.SA {
 			s.Partner = other.Name
@@ -286,22 +286,11 @@ func listed(sas []*sa.SA) string {
 	return list(names)
 }
 
-// enlist makes the roster of a configuration. SAs that are not in the file keep their
+// enlist makes a configuration's SAs the roster. SAs that are not in the file keep their
 // origin.
 func (a *Appliance) enlist(c *configs.Config) {
-	old, origins := a.roster, map[*sa.SA]origin{}
-	if old != nil {
-		for _, m := range old.byID {
-			if m.origin != ofFile {
-				origins[m.SA] = m.origin
-			}
-		}
+	if a.roster == nil {
+		a.roster = newRoster()
 	}
-	a.roster = newRoster(len(c.SAs))
-	if old != nil {
-		a.roster.latest = old.latest
-	}
-	for _, bundle := range c.AllBundles() {
-		a.roster.add(bundle, cmp.Or(origins[bundle[0]], ofFile))
-	}
+	a.roster.replace(c.AllBundles())
 }

@@ -469,7 +469,7 @@ func heap() uint64 {
 // once.
 func TestPages(t *testing.T) {
 	const n = 100_000
-	r := newRoster(0)
+	r := newRoster()
 	one := makeSA("", 1, sa.ESP, sa.Tunnel, "null-sha256")
 	for i := range uint32(n) {
 		s := *one

@@ -34,7 +34,7 @@ func (a *Appliance) openMirror() error {
 func (a mirrored) Add(s *sa.SA) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	switch known := a.roster.byID[s.ID()]; {
+	switch known := a.roster.id(s.ID()); {
 	case known == nil:
 	case known.origin == ofMirror && a.adapter.sad.Handle(s.ID()) != 0:
 		return nil
@@ -43,8 +43,8 @@ func (a mirrored) Add(s *sa.SA) error {
 	default:
 		return fmt.Errorf("there is %s already, of the %s", known.SA, known.origin)
 	}
-	s.Name = keys.Name(s, func(name string) bool { return a.roster.byName[name] != nil })
-	if known := a.roster.byName[s.Name]; known != nil {
+	s.Name = keys.Name(s, func(name string) bool { return a.roster.name(name) != nil })
+	if known := a.roster.name(s.Name); known != nil {
 		return fmt.Errorf("%s has its name already", known.SA)
 	}
 	bundle := []*sa.SA{s}
@@ -58,7 +58,7 @@ func (a mirrored) Add(s *sa.SA) error {
 func (a mirrored) Delete(s *sa.SA) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if m := a.roster.byID[s.ID()]; m != nil && m.origin == ofMirror {
+	if m := a.roster.id(s.ID()); m != nil && m.origin == ofMirror {
 		_ = a.drop(m) // only a transport fails, and there is none
 	}
 }

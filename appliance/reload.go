@@ -104,7 +104,7 @@ func (a *Appliance) reread() {
 // areOfFile reports whether the file's SAs in force are exactly these.
 func (a *Appliance) areOfFile(sas []*sa.SA) bool {
 	for _, s := range sas {
-		if m := a.roster.byID[s.ID()]; m == nil || m.origin != ofFile || !m.Same(s) {
+		if m := a.roster.id(s.ID()); m == nil || m.origin != ofFile || !m.Same(s) {
 			return false
 		}
 	}
@@ -115,7 +115,7 @@ func (a *Appliance) areOfFile(sas []*sa.SA) bool {
 // key is another SA.
 func changes(old *roster, next []*sa.SA) (went, came string) {
 	stays := func(s *sa.SA) bool {
-		m := old.byID[s.ID()]
+		m := old.id(s.ID())
 		return m != nil && m.Same(s)
 	}
 	var gone, more []string
@@ -124,7 +124,7 @@ func changes(old *roster, next []*sa.SA) (went, came string) {
 			more = append(more, s.Name)
 		}
 	}
-	if len(next)-len(more) < len(old.byID) {
+	if len(next)-len(more) < old.len() {
 		there := make(map[sa.ID]*sa.SA, len(next))
 		for _, s := range next {
 			there[s.ID()] = s

@@ -21,7 +21,7 @@ import (
 // the link. Until then it is undecided: it opens what arrives, and what it might seal is
 // held back.
 type sides struct {
-	decided map[sa.ID]decision
+	decided map[fingerprint]decision
 	held    map[outbound.Held]bool // all that was ever protected
 }
 
@@ -35,7 +35,7 @@ type division struct {
 	inbound, outbound, undecided [][]*sa.SA
 }
 
-func newSides() sides { return sides{map[sa.ID]decision{}, map[outbound.Held]bool{}} }
+func newSides() sides { return sides{map[fingerprint]decision{}, map[outbound.Held]bool{}} }
 
 // divide sorts SAs by direction, given our addresses. final says that there will be no
 // others, as when the configuration names them.
@@ -51,17 +51,18 @@ func (s *sides) divide(bundles [][]*sa.SA, local []netip.Addr, final bool) (d di
 			d.inbound = append(d.inbound, bundle)
 		}
 		if known && bundle[0].Direction == sa.AnyDirection {
-			s.decided[bundle[0].ID()] = one
+			s.decided[fingerprintOf(bundle[0].ID())] = one
 		}
 	}
 	return d
 }
 
 func (s *sides) decide(a *sa.SA, local []netip.Addr, final bool) (_ decision, known bool) {
-	was, known := s.decided[a.ID()]
-	switch {
-	case a.Direction != sa.AnyDirection:
+	if a.Direction != sa.AnyDirection {
 		return decision{outbound: a.Direction == sa.Outbound, sure: true}, true
+	}
+	was, known := s.decided[fingerprintOf(a.ID())]
+	switch {
 	case final:
 		return decision{outbound: a.Dst.IsValid() && !slices.Contains(local, a.Dst)}, true
 	case was.sure:
