@@ -3,7 +3,6 @@
 package appliance
 
 import (
-	"encoding/binary"
 	"hash/maphash"
 	"slices"
 
@@ -51,29 +50,10 @@ var seeds = [2]maphash.Seed{maphash.MakeSeed(), maphash.MakeSeed()}
 
 func hashOf(text string) uint64 { return maphash.String(seeds[0], text) }
 
-// idHash leaves zones out, which SAs do not have.
-func idHash(id sa.ID) uint64 {
-	b := idBytes(id)
-	return maphash.Bytes(seeds[0], b[:])
-}
+func idHash(id sa.ID) uint64 { return id.Hash(seeds[0]) }
 
 // fingerprint stands for an identity where nothing tells whether two with one hash are the same:
 // 128 bits are never the same by chance.
 type fingerprint [2]uint64
 
-func fingerprintOf(id sa.ID) fingerprint {
-	b := idBytes(id)
-	return fingerprint{maphash.Bytes(seeds[0], b[:]), maphash.Bytes(seeds[1], b[:])}
-}
-
-// idBytes is an identity as protocol, SPI, destination and source; the lengths of the
-// addresses tell IPv4 from IPv6, and from none.
-func idBytes(id sa.ID) (b [39]byte) {
-	b[0] = byte(id.Protocol)
-	binary.BigEndian.PutUint32(b[1:], uint32(id.SPI))
-	b[5], b[6] = byte(id.Dst.BitLen()), byte(id.Src.BitLen())
-	dst, src := id.Dst.As16(), id.Src.As16()
-	copy(b[7:], dst[:])
-	copy(b[23:], src[:])
-	return b
-}
+func fingerprintOf(id sa.ID) fingerprint { return fingerprint{id.Hash(seeds[0]), id.Hash(seeds[1])} }

@@ -31,6 +31,14 @@ func (a *Appliance) Reload() error {
 	return a.reload(next, err)
 }
 
+// InForce is the SA of the file that is in force and says the same as s; nil if there is
+// none. A Load that takes it for what it has read has unchanged SAs in memory once.
+func (a *Appliance) InForce(s *sa.SA) *sa.SA {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.roster.inForce(s)
+}
+
 // reload does so with what was read, or with the error; mu is held.
 func (a *Appliance) reload(next *configs.Config, err error) error {
 	if err == nil {
@@ -114,26 +122,19 @@ func (a *Appliance) areOfFile(sas []*sa.SA) bool {
 // changes names the SAs that a reload removes and adds, for the log. An SA with another
 // key is another SA.
 func changes(old *roster, next []*sa.SA) (went, came string) {
-	stays := func(s *sa.SA) bool {
-		m := old.id(s.ID())
-		return m != nil && m.Same(s)
-	}
 	var gone, more []string
 	for _, s := range next {
-		if !stays(s) {
+		if m := old.id(s.ID()); m != nil && m.Same(s) {
+			m.stays = true
+		} else {
 			more = append(more, s.Name)
 		}
 	}
-	if len(next)-len(more) < old.len() {
-		there := make(map[sa.ID]*sa.SA, len(next))
-		for _, s := range next {
-			there[s.ID()] = s
+	for _, m := range old.order {
+		if !m.gone && !m.stays {
+			gone = append(gone, m.Name)
 		}
-		for _, s := range old.sas(anyMember) {
-			if other := there[s.ID()]; other == nil || !other.Same(s) {
-				gone = append(gone, s.Name)
-			}
-		}
+		m.stays = false
 	}
 	return list(gone), list(more)
 }

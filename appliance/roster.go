@@ -25,6 +25,7 @@ type member struct {
 	bundle []*sa.SA // the SA, or AH and ESP
 	origin origin
 	gone   bool
+	stays  bool // for changes alone
 }
 
 // origin says who put an SA in force, and so who takes it out again.
@@ -140,16 +141,18 @@ func (r *roster) sas(want func(*member) bool) (all []*sa.SA) {
 // a reload has in memory once what has not changed.
 func (r *roster) share(sas []*sa.SA) {
 	for i, s := range sas {
-		sas[i] = r.shared(s)
+		if known := r.inForce(s); known != nil {
+			sas[i] = known
+		}
 	}
 }
 
-// shared is the SA of the file that is in force and says the same as s; else s.
-func (r *roster) shared(s *sa.SA) *sa.SA {
+// inForce is the SA of the file that is in force and says the same as s; nil if there is none.
+func (r *roster) inForce(s *sa.SA) *sa.SA {
 	if m := r.id(s.ID()); m != nil && m.origin == ofFile && m.Unchanged(s) {
 		return m.SA
 	}
-	return s
+	return nil
 }
 
 func anyMember(*member) bool { return true }

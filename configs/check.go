@@ -2,6 +2,7 @@ package configs
 
 import (
 	"fmt"
+	"hash/maphash"
 	"iter"
 	"slices"
 	"strings"
@@ -63,10 +64,15 @@ func (d *decoder) sa(n *yaml.Node, path string) *sa.SA {
 	*f = saFields{}
 	d.value(n, valueOf(f), path)
 	if !d.failed[path] { // it has fields at all
-		return f.finish(d, n, path)
+		f.finish(d, n, path)
 	}
-	s := f.SA
-	return &s
+	if d.known != nil {
+		if known := d.known(&f.SA); known != nil {
+			return known
+		}
+	}
+	own := f.SA
+	return &own
 }
 
 // suite is sa.ParseSuite, remembered.
@@ -88,9 +94,9 @@ type suiteKey struct {
 	text     string
 }
 
-// finish makes the SA of its fields.
-func (f *saFields) finish(d *decoder, n *yaml.Node, path string) *sa.SA {
-	s := f.SA
+// finish completes the SA of what its fields say.
+func (f *saFields) finish(d *decoder, n *yaml.Node, path string) {
+	s := &f.SA
 	if s.Protocol == 0 {
 		d.mistake(path+".protocol", "is missing; say esp or ah")
 		d.failed[path+".suite"] = true // means nothing without the protocol
@@ -113,11 +119,10 @@ func (f *saFields) finish(d *decoder, n *yaml.Node, path string) *sa.SA {
 			d.mistake(path+".encap.port", "expected %d, the port of encapsulated ESP, found %d; the port behind a NAT is encap_dst or encap_src", sa.EncapPort, f.Encap.Port)
 		}
 	}
-	f.numbers(d, path, &s)
+	f.numbers(d, path, s)
 	if s.Window == 0 {
 		d.mistake(path+".window", "expected %d to %d, found 0; to let every replay pass say replay_off: true", sa.MinWindow, sa.MaxWindow)
 	}
-	return &s
 }
 
 // numbers makes an SA's present number, for either direction, of seq_high and seq_low.
@@ -236,7 +241,10 @@ func (c *Config) index(names iter.Seq[string]) map[string]int {
 }
 
 func (c *Config) checkUnique(d *decoder) {
-	names, ids := make(map[string]int, len(c.SAs)), make(map[sa.ID]int, len(c.SAs))
+	if !c.repeats(func(s *sa.SA) uint64 { return maphash.String(seed, s.Name) }) && !c.repeats(func(s *sa.SA) uint64 { return s.ID().Hash(seed) }) {
+		return
+	}
+	names, ids := map[string]int{}, map[sa.ID]int{}
 	for i, s := range c.SAs {
 		if d.hasFailed(i) {
 			continue
@@ -256,6 +264,19 @@ func (c *Config) checkUnique(d *decoder) {
 		}
 	}
 }
+
+// repeats reports whether two SAs have the same hash, which takes little memory to find out. Then
+// they may agree in more.
+func (c *Config) repeats(hash func(*sa.SA) uint64) bool {
+	all := make([]uint64, len(c.SAs))
+	for i, s := range c.SAs {
+		all[i] = hash(s)
+	}
+	slices.Sort(all)
+	return len(slices.Compact(all)) < len(c.SAs)
+}
+
+var seed = maphash.MakeSeed()
 
 func (c *Config) checkPolicy(d *decoder) {
 	index := c.index(func(yield func(string) bool) {
@@ -283,6 +304,7 @@ func (c *Config) checkPolicy(d *decoder) {
 // checkWarnings names what is allowed but unwise.
 func (c *Config) checkWarnings(d *decoder, bundled map[*sa.SA]bool) {
 	nonces := map[string]int{} // the first SA with each key
+	shared := c.repeats(func(s *sa.SA) uint64 { return maphash.Bytes(seed, nonceKey(s).Bytes()) })
 	for i, s := range c.SAs {
 		if s.SPI >= 1 && s.SPI <= 255 {
 			d.warn(at(i, "spi"), "%d is reserved (RFC 4303 section 2.1: 1 to 255)", s.SPI)
@@ -293,8 +315,8 @@ func (c *Config) checkWarnings(d *decoder, bundled map[*sa.SA]bool) {
 		if s.Suite.Legacy() && c.AllowLegacy {
 			d.warn(at(i, "suite"), "%s is obsolete (RFC 8221)", s.Suite.Name)
 		}
-		if first, ok := sharesKey(nonces, s, i); ok {
-			d.warn(at(i, nonceField(s)), "%s has the key of sas[%d], and under one key of %s no number may be sent twice (RFC 4106 section 3.1); give each SA and direction its own", shown(s.Name), first, s.Suite.Name)
+		if shared {
+			d.warnOfSharedKey(nonces, s, i)
 		}
 		if s.ReplayOff {
 			d.warn(at(i, "replay_off"), "%s takes every replay", shown(s.Name))
@@ -302,6 +324,12 @@ func (c *Config) checkWarnings(d *decoder, bundled map[*sa.SA]bool) {
 	}
 	if c.InsecureKeyFiles {
 		d.warn("insecure_key_files", "key files that others can read are accepted")
+	}
+}
+
+func (d *decoder) warnOfSharedKey(nonces map[string]int, s *sa.SA, i int) {
+	if first, ok := sharesKey(nonces, s, i); ok {
+		d.warn(at(i, nonceField(s)), "%s has the key of sas[%d], and under one key of %s no number may be sent twice (RFC 4106 section 3.1); give each SA and direction its own", shown(s.Name), first, s.Suite.Name)
 	}
 }
 

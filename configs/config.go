@@ -163,7 +163,11 @@ func Default() *Config {
 }
 
 // Load reads the configuration file at path. Mistakes in it are of type Errors.
-func Load(path string) (*Config, error) {
+func Load(path string) (*Config, error) { return Reload(path, nil) }
+
+// Reload is Load beside SAs in force. known returns the one of these that says the same as one that
+// was read, and takes its place in memory, or nil. It may be nil itself.
+func Reload(path string, known func(*sa.SA) *sa.SA) (*Config, error) {
 	if path == "-" { // it is read again, and key files lie beside it
 		return nil, errors.New("configuration: expected a file, found standard input")
 	}
@@ -171,7 +175,7 @@ func Load(path string) (*Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("configuration: %w", err)
 	}
-	c, err := Read(path, data)
+	c, err := read(path, data, known)
 	if c != nil {
 		c.Files = append(c.Files, path)
 	}
@@ -179,8 +183,12 @@ func Load(path string) (*Config, error) {
 }
 
 // Read is Parse for a whole file, and says so if that is another tool's text.
-func Read(name string, data []byte) (*Config, error) {
-	c, err := Parse(name, data)
+func Read(name string, data []byte) (*Config, error) { return read(name, data, nil) }
+
+func read(name string, data []byte, known func(*sa.SA) *sa.SA) (*Config, error) {
+	d := newDecoder(name, keys.Text(data))
+	d.known = known
+	c, err := d.config(asItIs)
 	if err == nil {
 		return c, nil
 	}
@@ -340,9 +348,17 @@ func (c *Config) Take(other *Config) error {
 			return fmt.Errorf("%s cannot stand beside %s: names must differ, and SPI, addresses or protocol; take one of them out", s, cmp.Or(named, same))
 		}
 	}
+	ahead := map[*sa.SA]*sa.SA{}
 	for _, s := range other.SAs {
 		if known := byID[s.ID()]; known != nil {
-			known.Advance(s)
+			ahead[known] = s
+		}
+	}
+	for i, s := range c.SAs {
+		if o := ahead[s]; o != nil { // s itself may be in force
+			now := *s
+			now.Advance(o)
+			c.SAs[i] = &now
 		}
 	}
 	c.SAs = append(c.SAs, more...)

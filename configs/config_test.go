@@ -617,3 +617,39 @@ func TestManyMistakes(t *testing.T) {
 		t.Errorf("a long line: %d bytes", len(err.Error()))
 	}
 }
+
+// What says the same as an SA in force is that SA; what is taken over from another text makes a
+// copy of it, since one in force does not change.
+func TestReloadShares(t *testing.T) {
+	text := func(key int) []byte {
+		const field = "  - {name: %s, spi: 0x%x, dst: 192.0.2.1, protocol: esp, mode: tunnel, suite: null-sha256, integrity_key: 0x%064x}\n"
+		return []byte("sas:\n" + fmt.Sprintf(field, "a", 0x101, 1) + fmt.Sprintf(field, "b", 0x102, key))
+	}
+	before, err := Parse("before", text(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "now.yaml")
+	if err := os.WriteFile(path, text(3), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	now, err := Reload(path, func(s *sa.SA) *sa.SA {
+		for _, known := range before.SAs {
+			if known.Unchanged(s) {
+				return known
+			}
+		}
+		return nil
+	})
+	if err != nil || now.SAs[0] != before.SAs[0] || now.SAs[1] == before.SAs[1] || now.SAs[1].Name != "b" {
+		t.Fatalf("%v, %v of %v", err, now.SAs, before.SAs)
+	}
+	ahead, err := Parse("ahead", text(3))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ahead.SAs[0].Seq, ahead.SAs[1].Seq = 7, 8
+	if err := now.Take(ahead); err != nil || now.SAs[0].Seq != 7 || now.SAs[1].Seq != 8 || before.SAs[0].Seq != 0 {
+		t.Errorf("%v, taken over %d and %d, in force %d", err, now.SAs[0].Seq, now.SAs[1].Seq, before.SAs[0].Seq)
+	}
+}

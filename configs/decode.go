@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+	"unsafe"
 
 	"go.yaml.in/yaml/v3"
 
@@ -35,14 +36,17 @@ type decoder struct {
 	noKeyFiles       bool     // the text is another program's, and must not open files here
 	keyFiles         []string // that were read
 
+	known  func(*sa.SA) *sa.SA   // the SA in force that says the same, or nil; nil: none is
 	fields saFields              // of the present SA
 	suites map[suiteKey]sa.Suite // named so far
 }
 
+// newDecoder makes a decoder of data, which nobody may change while it is at work. Nothing of
+// that stays in use afterwards.
 func newDecoder(file string, data []byte) *decoder {
 	return &decoder{
 		file:   file,
-		text:   string(data),
+		text:   unsafe.String(unsafe.SliceData(data), len(data)), // a copy of a large file is large
 		failed: map[string]bool{},
 		broken: map[string]bool{},
 		types:  map[reflect.Type]map[string]place{},

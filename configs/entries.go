@@ -1,6 +1,7 @@
 package configs
 
 import (
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -29,7 +30,7 @@ func divide(text string) (e *entries, rest string) {
 	switch head := text[:max(at, 0)]; {
 	case at < 0, strings.HasPrefix(head, "%"), strings.Contains(head, "\n%"): // a directive
 		return nil, ""
-	case strings.ContainsAny(text, "\r\u0085\u2028\u2029\ufeff"): // YAML's other line ends
+	case slices.ContainsFunc(lineEnds, func(end string) bool { return strings.Contains(text, end) }):
 		return nil, ""
 	}
 	e = &entries{text: text, depth: -1, line: strings.Count(text[:at], "\n") + 1}
@@ -51,6 +52,9 @@ func divide(text string) (e *entries, rest string) {
 	}
 	return e.close(from, pos)
 }
+
+// lineEnds are YAML's other ones, and what may begin a text.
+var lineEnds = []string{"\r", "\u0085", "\u2028", "\u2029", "\ufeff"}
 
 func (e *entries) close(from, to int) (*entries, string) {
 	if e.len() == 0 {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"hash/maphash"
 	"net/netip"
 	"strconv"
 )
@@ -20,6 +21,17 @@ type ID struct {
 
 // ID is the identity of the SA.
 func (s *SA) ID() ID { return ID{s.Protocol, SPI(s.SPI), s.Dst, s.Src} }
+
+// Hash is the same for equal identities. It leaves zones out, which SAs do not have.
+func (id ID) Hash(seed maphash.Seed) uint64 {
+	var b [39]byte // the lengths of the addresses tell IPv4 from IPv6, and from none
+	b[0], b[1], b[2] = byte(id.Protocol), byte(id.Dst.BitLen()), byte(id.Src.BitLen())
+	binary.BigEndian.PutUint32(b[3:], uint32(id.SPI))
+	dst, src := id.Dst.As16(), id.Src.As16()
+	copy(b[7:], dst[:])
+	copy(b[23:], src[:])
+	return maphash.Bytes(seed, b[:])
+}
 
 // String gives all fields that are set.
 func (id ID) String() string {

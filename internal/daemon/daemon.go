@@ -41,6 +41,7 @@ func Run(ctx context.Context, s Settings, stdout, stderr io.Writer) error {
 		log.Close()
 		return err
 	}
+	s.inForce = a.InForce
 	end := said.Show(func() string { sum := a.Summary(); return sum.Line() })
 	err = d.run(a)
 	sum := a.Summary()

@@ -12,6 +12,7 @@ import (
 	"tapsec/configs"
 	"tapsec/internal/files"
 	"tapsec/internal/logging"
+	"tapsec/sa"
 	"tapsec/tap"
 )
 
@@ -47,6 +48,8 @@ type Settings struct {
 	Log       logging.Options
 
 	Ignored []string // flags that were given and have no effect here
+
+	inForce func(*sa.SA) *sa.SA // of the running program; nil before it runs
 }
 
 // checkOutputs returns an error if the state file, or the one that is renamed to it, is an
@@ -135,7 +138,7 @@ func (s *Settings) read() (*configs.Config, error) {
 	case s.Config == "":
 		return s.takeOver()
 	}
-	c, err := configs.Load(s.Config)
+	c, err := configs.Reload(s.Config, s.inForce)
 	if err != nil || len(s.Keys) == 0 {
 		return c, err
 	}

@@ -4,6 +4,7 @@
 package files
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -34,14 +35,29 @@ func Read(path string, stdin io.Reader) ([]byte, error) {
 		return nil, err
 	}
 	defer in.Close()
-	text, err := io.ReadAll(io.LimitReader(in, maxText+1))
-	if err == nil && len(text) > maxText {
+	var text bytes.Buffer
+	text.Grow(sizeOf(in) + bytes.MinRead)
+	_, err = text.ReadFrom(io.LimitReader(in, maxText+1))
+	if err == nil && text.Len() > maxText {
 		err = fmt.Errorf("expected at most %d MiB of text; keep what is about the SAs, and of the right time", maxText>>20)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", Name(path), err)
 	}
-	return text, nil
+	return text.Bytes(), nil
+}
+
+// sizeOf is the length of a regular file in bytes; 0 of anything else.
+func sizeOf(in io.Reader) int {
+	file, ok := Of(in)
+	if !ok {
+		return 0
+	}
+	info, err := file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return 0
+	}
+	return int(min(info.Size(), maxText))
 }
 
 // maxText is the longest text that is read whole, in bytes.

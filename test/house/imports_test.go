@@ -80,7 +80,7 @@ var mayImport = map[string][]string{
 	"internal/lab/conformance": {"sa", "internal/outbound", "status", "wire", "configs", "keys",
 		"internal/lab/forge", "internal/lab/vector", "internal/wrap", "internal/page"},
 
-	"internal/daemon": {"appliance", "configs", "tap", "internal/console", "internal/exit", "internal/files", "internal/logging", "internal/notify"},
+	"internal/daemon": {"appliance", "configs", "sa", "tap", "internal/console", "internal/exit", "internal/files", "internal/logging", "internal/notify"},
 	"internal/review": {"appliance", "capture", "configs", "internal/console", "internal/exit", "internal/explain", "internal/files", "internal/inspect",
 		"internal/report", "internal/secrets"},
 	"internal/top":    {"control", "internal/event", "internal/outbound", "internal/wrap", "status", "transport"},
