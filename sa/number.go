@@ -34,13 +34,16 @@ type Mark struct {
 // NewMark makes the mark of an SA, which starts at Seq or SeqHigh, or for an SA that has
 // sent, and is to open what it sent, at OSeq.
 func NewMark(s *SA) *Mark {
-	m := &Mark{esn: s.ESN}
-	m.high.Store(s.SeqHigh)
-	if s.ESN {
-		m.t.Store(cmp.Or(s.Seq, s.OSeq))
+	if !s.ESN {
+		return &unextended
 	}
+	m := &Mark{esn: true}
+	m.high.Store(s.SeqHigh)
+	m.t.Store(cmp.Or(s.Seq, s.OSeq))
 	return m
 }
+
+var unextended Mark // of all SAs without ESN
 
 // ESN reports whether the mark is that of an SA with extended numbers. Others never change.
 func (m *Mark) ESN() bool { return m.esn }
@@ -71,11 +74,14 @@ func (m *Mark) Authenticated(n uint64) {
 // Update sets the high half. Before the first authenticated number it replaces SeqHigh;
 // later it raises T to h<<32 if that is higher.
 func (m *Mark) Update(h uint32) {
-	if m.t.Load() == 0 {
-		m.high.Store(h)
+	switch {
+	case !m.esn:
 		return
+	case m.t.Load() == 0:
+		m.high.Store(h)
+	default:
+		m.Authenticated(uint64(h) << 32)
 	}
-	m.Authenticated(uint64(h) << 32)
 }
 
 // T is the highest number authenticated, 0 before the first.

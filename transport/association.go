@@ -17,13 +17,18 @@ type association struct {
 	*entry
 	known *ledger.Inbound // its window, and how much of its lifetime is used
 
-	packets, bytes uint64              // as Tally has them
-	dropped        *[NumReasons]uint64 // nil while there is none, as for most of many SAs
+	packets, bytes uint64 // as Tally has them
+	*trouble              // nil while there is none, as for most of many SAs
 
-	announced bool          // that the soft lifetime is over
-	failures  int           // ICV failures in a row
-	retried   time.Duration // when higher numbers were last tried, 0 for never
-	released  bool          // the NIC was asked to give it up
+	announced bool // that the soft lifetime is over
+	released  bool // the NIC was asked to give it up
+}
+
+// trouble is what went wrong with an SA's frames.
+type trouble struct {
+	dropped  [NumReasons]uint64
+	failures int           // ICV failures in a row
+	retried  time.Duration // when higher numbers were last tried, 0 for never
 
 	failed, untold uint64 // frames; of these, those since Failures was last called
 	why            Reason // the latest of them
@@ -35,17 +40,20 @@ type Tally struct {
 	Dropped        [NumReasons]uint64 // by reason, on the innermost SA reached
 }
 
-func (a *association) drop(reason Reason) {
-	if a.dropped == nil {
-		a.dropped = new([NumReasons]uint64)
+// troubled is an association with memory for trouble.
+func (a *association) troubled() *association {
+	if a.trouble == nil {
+		a.trouble = new(trouble)
 	}
-	a.dropped[reason]++
+	return a
 }
+
+func (a *association) drop(reason Reason) { a.troubled().dropped[reason]++ }
 
 func (a *association) tally() Tally {
 	t := Tally{Packets: a.packets, Bytes: a.bytes}
-	if a.dropped != nil {
-		t.Dropped = *a.dropped
+	if a.trouble != nil {
+		t.Dropped = a.dropped
 	}
 	return t
 }

@@ -34,7 +34,7 @@ type Failure struct {
 }
 
 func (r *Receiver) fail(a *association, why Reason) {
-	if a.untold == 0 {
+	if a.troubled().untold == 0 {
 		r.failing = append(r.failing, a)
 	}
 	a.failed++

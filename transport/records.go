@@ -55,7 +55,9 @@ func (r *Receiver) release(a *association) {
 
 // accept records an authentic number: in window, ESN mark and lifetime.
 func (r *Receiver) accept(f *frame, a *association, rec *status.Record) Reason {
-	a.failures = 0
+	if a.trouble != nil {
+		a.failures = 0
+	}
 	a.Mark.Authenticated(rec.Number)
 	if f.nicBehind == a && r.nic != nil {
 		r.nic.Update(a.SA, uint32(rec.Number>>32))

@@ -29,7 +29,7 @@ func (r *Receiver) needsResync(f *frame, a *association, rec *status.Record) boo
 	if !a.ESN || !wrongICV(rec) {
 		return false
 	}
-	a.failures++
+	a.troubled().failures++
 	if a.failures < resyncAfter || a.retried != 0 && r.clock-a.retried < resyncPause {
 		return false
 	}
@@ -54,7 +54,7 @@ func (r *Receiver) tryHighHalves(f *frame) Reason {
 		}
 		if s := t.Records[0].State; s == status.ICVValid || s == status.FailedAfter {
 			f.nicBehind = guess.of
-			if guess.of.failures >= resyncAfter {
+			if t := guess.of.trouble; t != nil && t.failures >= resyncAfter {
 				r.audit.notice(r.now, guess.of, Resynchronised)
 			}
 			return f.begin(opened, t)

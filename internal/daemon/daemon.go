@@ -82,8 +82,9 @@ func (d *daemon) prepare(o appliance.Options) (*appliance.Appliance, error) {
 	}
 	opened := make(chan result, 1)
 	go func() {
-		a, err := appliance.New(o)
-		opened <- result{a, err}
+		var r result
+		frugally(func() { r.a, r.err = appliance.New(o) })
+		opened <- r
 	}()
 	var late <-chan time.Time
 	for ending := d.ctx.Done(); ; {
@@ -141,7 +142,7 @@ func (d *daemon) run(a *appliance.Appliance) error {
 			reload = nil // another one waits
 			d.service.Reloading()
 			go func() {
-				reread(a)
+				frugally(func() { _ = a.Reload() }) // it has logged what is wrong
 				reloaded <- struct{}{}
 			}()
 		case <-reloaded:
@@ -156,11 +157,13 @@ func (d *daemon) run(a *appliance.Appliance) error {
 	}
 }
 
-// reread has the appliance reread its configuration. Meanwhile the old SAs are there beside the
-// new ones, so less garbage than usual may lie beside both.
-func reread(a *appliance.Appliance) {
+// frugally does what makes much garbage if there are many SAs. Less than usual may lie beside what is
+// in use, and none is kept. What the user has set stays.
+func frugally(do func()) {
 	const frugal = 50 // percent of what is in use
 	defer debug.FreeOSMemory()
-	defer debug.SetGCPercent(debug.SetGCPercent(frugal))
-	_ = a.Reload() // it has logged what is wrong
+	if os.Getenv("GOGC") == "" {
+		defer debug.SetGCPercent(debug.SetGCPercent(frugal))
+	}
+	do()
 }
