@@ -241,7 +241,7 @@ func (c *Config) index(names iter.Seq[string]) map[string]int {
 }
 
 func (c *Config) checkUnique(d *decoder) {
-	if !c.repeats(func(s *sa.SA) uint64 { return maphash.String(seed, s.Name) }) && !c.repeats(func(s *sa.SA) uint64 { return s.ID().Hash(seed) }) {
+	if !sa.Repeat(c.SAs, func(s *sa.SA) uint64 { return maphash.String(seed, s.Name) }) && !sa.Repeat(c.SAs, func(s *sa.SA) uint64 { return s.ID().Hash(seed) }) {
 		return
 	}
 	names, ids := map[string]int{}, map[sa.ID]int{}
@@ -263,17 +263,6 @@ func (c *Config) checkUnique(d *decoder) {
 			ids[s.ID()] = i
 		}
 	}
-}
-
-// repeats reports whether two SAs have the same hash, which takes little memory to find out. Then
-// they may agree in more.
-func (c *Config) repeats(hash func(*sa.SA) uint64) bool {
-	all := make([]uint64, len(c.SAs))
-	for i, s := range c.SAs {
-		all[i] = hash(s)
-	}
-	slices.Sort(all)
-	return len(slices.Compact(all)) < len(c.SAs)
 }
 
 var seed = maphash.MakeSeed()
@@ -304,7 +293,7 @@ func (c *Config) checkPolicy(d *decoder) {
 // checkWarnings names what is allowed but unwise.
 func (c *Config) checkWarnings(d *decoder, bundled map[*sa.SA]bool) {
 	nonces := map[string]int{} // the first SA with each key
-	shared := c.repeats(func(s *sa.SA) uint64 { return maphash.Bytes(seed, nonceKey(s).Bytes()) })
+	shared := sa.Repeat(c.SAs, func(s *sa.SA) uint64 { return maphash.Bytes(seed, nonceKey(s).Bytes()) })
 	for i, s := range c.SAs {
 		if s.SPI >= 1 && s.SPI <= 255 {
 			d.warn(at(i, "spi"), "%d is reserved (RFC 4303 section 2.1: 1 to 255)", s.SPI)

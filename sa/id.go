@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"net/netip"
+	"slices"
 	"strconv"
 )
 
@@ -31,6 +32,17 @@ func (id ID) Hash(seed maphash.Seed) uint64 {
 	copy(b[7:], dst[:])
 	copy(b[23:], src[:])
 	return maphash.Bytes(seed, b[:])
+}
+
+// Repeat reports whether two of these SAs have the same hash, which takes little memory to find
+// out. Then they may agree in more.
+func Repeat(sas []*SA, hash func(*SA) uint64) bool {
+	all := make([]uint64, len(sas))
+	for i, s := range sas {
+		all[i] = hash(s)
+	}
+	slices.Sort(all)
+	return len(slices.Compact(all)) < len(sas)
 }
 
 // String gives all fields that are set.

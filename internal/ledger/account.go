@@ -15,7 +15,8 @@ type account struct {
 	last         // asked: in use in this process, so it is kept as long as that lives
 	old     bool // the name is of version 1
 	left    bool // no SA has it any more: it takes and gives no number
-	*onDisk      // nil: in memory only, and numbers have no end
+	holders int32
+	*onDisk // nil: in memory only, and numbers have no end
 }
 
 // onDisk is what there is of an account for the file's sake.

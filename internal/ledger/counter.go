@@ -51,6 +51,13 @@ func (c *Counter) take(last uint64) (n uint64, ok bool) {
 	return n, true
 }
 
+// Hold tells that a further SA has the counter. Each LeaveCounter takes one Hold back.
+func (c *Counter) Hold() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.holders++
+}
+
 // Raise makes n the next number, unless the counter is beyond it.
 func (c *Counter) Raise(n uint64) {
 	c.mu.Lock()

@@ -83,8 +83,8 @@ func (l *Ledger) Leave(in *Inbound) {
 	}
 }
 
-// LeaveCounter tells that no SA has this any more. It gives no number from then on; an SA
-// that brings the key back gets another Counter by the Ledger, which goes on.
+// LeaveCounter tells that an SA no longer has this. If none holds it any more, it gives no number
+// from then on; an SA that brings the key back gets another Counter by the Ledger, which goes on.
 func (l *Ledger) LeaveCounter(c *Counter) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -93,6 +93,9 @@ func (l *Ledger) LeaveCounter(c *Counter) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.holders--; c.holders > 0 {
+		return
+	}
 	c.left = true
 	delete(l.counters, c.id)
 	if c.next > 1 {

@@ -1,9 +1,9 @@
 package outbound
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"net/netip"
 	"slices"
 
@@ -12,16 +12,26 @@ import (
 	"tapsec/wire"
 )
 
+// association is an SA with what belongs to it.
+type association struct {
+	*sa.SA         // as it is applied: a tunnel may have got its src from us
+	given   *sa.SA // as it was given
+	layer   *layer
+	counter *ledger.Counter
+	portion *portion
+	node    node[*association] // its place among those of its mode
+	next    *association       // with the same hash of SPI and destination
+}
+
 // portion is applied as one: an SA, or the ESP and the AH of a bundle.
 type portion struct {
-	sas   []*sa.SA // innermost first
-	first int      // index of the first one among all SAs
+	sas []*association // innermost first
 }
 
 func (p *portion) mode() sa.Mode { return p.sas[0].Mode }
 
 func (p *portion) has(name string) bool {
-	return slices.ContainsFunc(p.sas, func(a *sa.SA) bool { return a.Name == name })
+	return slices.ContainsFunc(p.sas, func(a *association) bool { return a.Name == name })
 }
 
 // carries reports whether the portion may be applied to the flow's packets.
@@ -36,9 +46,11 @@ func (p *portion) carries(f *wire.Flow) bool {
 
 // mayCarry reports whether some SA may be for a flow's packets, given what the flow shows.
 func (a *associations) mayCarry(f *wire.Flow) bool {
-	return f.Shown < wire.ShownAll && slices.ContainsFunc(a.all, func(s *sa.SA) bool {
-		return s.Selector.MayMatch(f) && (s.Mode == sa.Tunnel || ends(s.Src, s.Dst, f))
-	})
+	if f.Shown == wire.ShownAll {
+		return false
+	}
+	return a.transport.matches(f, func(s *association) bool { return s.Selector.MayMatch(f) && ends(s.Src, s.Dst, f) }) ||
+		a.tunnel.matches(f, func(s *association) bool { return s.Selector.MayMatch(f) })
 }
 
 // after is the flow of what the portion makes of a packet.
@@ -72,25 +84,24 @@ func (k stack) carries(f wire.Flow) bool {
 	return true
 }
 
-// associations are all SAs and the ways in which they are applied.
+// associations are all SAs and the ways in which they are applied. Each is found in a time
+// that does not depend on how many there are.
 type associations struct {
-	all      []*sa.SA
-	sealer   *Sealer           // of all, in the same order
-	counters []*ledger.Counter // theirs
-	portions []*portion
-	places   map[string]int // of all, by name
-	ids      map[sa.ID]bool // as they were given
-	use      []stack
+	sealer            *Sealer // without layers: makes those of SAs
+	names             map[string]*association
+	ids               map[uint64]*association // the first with each hash of SPI and destination
+	transport, tunnel space[*association]     // by mode
+	latest            uint64                  // age
+	selecting         int                     // SAs with a selector
+	use               []stack
 }
 
 // associate readies the SAs of a configuration. What old has, unchanged, keeps its
 // ciphers.
 func associate(c *Config, old *associations) (a associations, err error) {
-	a = associations{places: make(map[string]int, len(c.SAs)), ids: make(map[sa.ID]bool, len(c.SAs))}
+	a = associations{names: map[string]*association{}, ids: map[uint64]*association{}}
 	if a.sealer = old.sealer; a.sealer == nil {
 		a.sealer, err = NewSealer(c.Random)
-	} else {
-		a.sealer = &Sealer{id: old.sealer.id}
 	}
 	if err != nil {
 		return a, err
@@ -112,34 +123,49 @@ func associate(c *Config, old *associations) (a associations, err error) {
 
 // layer is that of the SA of a name; nil where there is none.
 func (a *associations) layer(name string) *layer {
-	if i, ok := a.places[name]; ok {
-		return a.sealer.layers[i]
+	if s := a.names[name]; s != nil {
+		return s.layer
 	}
 	return nil
 }
 
-// addition is further SAs that are ready to be used.
-type addition struct {
-	given    []*sa.SA
-	all      []*sa.SA // in the order in which they get their places
-	portions []*portion
-	layers   []*layer
-	counters []*ledger.Counter
+// endHash is that of what a router's report tells of an SA.
+func endHash(spi uint32, dst netip.Addr) uint64 {
+	return sa.ID{SPI: sa.SPI(spi), Dst: dst}.Hash(seed)
 }
+
+// has reports whether there is an SA of that identity, as it was given.
+func (a *associations) has(id sa.ID) bool {
+	for s := a.ids[endHash(uint32(id.SPI), id.Dst)]; s != nil; s = s.next {
+		if s.given.ID() == id {
+			return true
+		}
+	}
+	return false
+}
+
+// addition is further SAs that are ready to be used, in the order in which they are added.
+type addition struct{ all []*association }
 
 // ready makes portions, ciphers and counters of further SAs. It changes nothing but
 // the ledger.
 func (a *associations) ready(c *Config, sas []*sa.SA, had func(name string) *layer) (more addition, err error) {
-	more.given = sas
-	with, err := a.withSources(c, sas)
+	if err := a.checkUnique(sas); err != nil {
+		return more, err
+	}
+	if err := more.pair(sas, c.Local); err != nil {
+		return more, err
+	}
+	applied := make([]*sa.SA, len(more.all))
+	for i, s := range more.all {
+		applied[i] = s.SA
+	}
+	layers, err := a.sealer.ready(c.Random, applied, had)
 	if err != nil {
 		return more, err
 	}
-	if err := more.pair(with, len(a.all)); err != nil {
-		return more, err
-	}
-	if more.layers, err = a.sealer.ready(c.Random, more.all, had); err != nil {
-		return more, err
+	for i, s := range more.all {
+		s.layer = layers[i]
 	}
 	return more, more.draw(c)
 }
@@ -147,44 +173,94 @@ func (a *associations) ready(c *Config, sas []*sa.SA, had func(name string) *lay
 // take puts SAs that are ready after those that are there. The layer of an SA that was there before may be sealing
 // just now, and has its counter.
 func (a *associations) take(more addition) {
-	for i, s := range more.all {
-		a.places[s.Name] = len(a.all) + i
-		if l := more.layers[i]; l.numbers != source(more.counters[i]) {
-			l.numbers = more.counters[i]
+	for _, s := range more.all {
+		if s.layer.numbers != source(s.counter) {
+			s.layer.numbers = s.counter
+		}
+		a.names[s.Name] = s
+		hash := endHash(s.SPI, s.Dst)
+		s.next, a.ids[hash] = a.ids[hash], s
+		from, to := s.addresses()
+		a.latest++
+		s.node.value, s.node.age = s, a.latest
+		a.space(s.Mode).add(&s.node, from, to)
+		if s.Selector != nil {
+			a.selecting++
 		}
 	}
-	for _, s := range more.given {
-		a.ids[s.ID()] = true
-	}
-	a.all, a.counters = append(a.all, more.all...), append(a.counters, more.counters...)
-	a.portions = append(a.portions, more.portions...)
-	a.sealer.layers = append(a.sealer.layers, more.layers...)
 }
 
-// withSources gives tunnels without src one of our own addresses. The error names SAs that
-// cannot be told apart.
-func (a *associations) withSources(c *Config, given []*sa.SA) ([]*sa.SA, error) {
-	sas := make([]*sa.SA, 0, len(given))
-	names, ids := make(map[string]bool, len(given)), make(map[sa.ID]bool, len(given))
+// drop takes an SA out.
+func (a *associations) drop(s *association) {
+	delete(a.names, s.Name)
+	hash := endHash(s.SPI, s.Dst)
+	at := a.ids[hash]
+	switch {
+	case at == s && s.next == nil:
+		delete(a.ids, hash)
+	case at == s:
+		a.ids[hash] = s.next
+	default:
+		for at.next != s {
+			at = at.next
+		}
+		at.next = s.next
+	}
+	a.space(s.Mode).remove(&s.node)
+	if s.Selector != nil {
+		a.selecting--
+	}
+}
+
+func (a *associations) space(m sa.Mode) *space[*association] {
+	if m == sa.Transport {
+		return &a.transport
+	}
+	return &a.tunnel
+}
+
+// addresses are those of the packets that the SA is applied to.
+func (a *association) addresses() (from, to netip.Prefix) {
+	if a.Mode == sa.Transport {
+		return addressesOf(a.Selector, a.Src, a.Dst)
+	}
+	return addressesOf(a.Selector, netip.Addr{}, netip.Addr{})
+}
+
+// checkUnique names SAs that cannot be told apart, from each other or from those that are there.
+func (a *associations) checkUnique(given []*sa.SA) error {
 	for _, s := range given {
-		_, named := a.places[s.Name]
-		if id := s.ID(); named || a.ids[id] || names[s.Name] || ids[id] {
-			return nil, fmt.Errorf("outbound: %s is there twice", s)
+		if a.names[s.Name] != nil || a.has(s.ID()) {
+			return fmt.Errorf("outbound: %s is there twice", s)
+		}
+	}
+	if !sa.Repeat(given, func(s *sa.SA) uint64 { return maphash.String(seed, s.Name) }) && !sa.Repeat(given, func(s *sa.SA) uint64 { return s.ID().Hash(seed) }) {
+		return nil
+	}
+	names, ids := map[string]bool{}, map[sa.ID]bool{}
+	for _, s := range given {
+		if names[s.Name] || ids[s.ID()] {
+			return fmt.Errorf("outbound: %s is there twice", s)
 		}
 		names[s.Name], ids[s.ID()] = true, true
-		i := slices.IndexFunc(c.Local, func(l netip.Addr) bool { return l.Is4() == s.Dst.Is4() })
-		if s.Mode == sa.Tunnel && !s.Src.IsValid() && i >= 0 {
-			with := *s
-			with.Src = c.Local[i]
-			s = &with
-		}
-		sas = append(sas, s)
 	}
-	return sas, nil
+	return nil
+}
+
+// newAssociation gives a tunnel without src one of our own addresses.
+func newAssociation(s *sa.SA, local []netip.Addr) *association {
+	a := &association{SA: s, given: s}
+	i := slices.IndexFunc(local, func(l netip.Addr) bool { return l.Is4() == s.Dst.Is4() })
+	if s.Mode == sa.Tunnel && !s.Src.IsValid() && i >= 0 {
+		with := *s
+		with.Src = local[i]
+		a.SA = &with
+	}
+	return a
 }
 
 // pair makes portions of SAs, joining each AH with the ESP that it names.
-func (more *addition) pair(sas []*sa.SA, first int) error {
+func (more *addition) pair(sas []*sa.SA, local []netip.Addr) error {
 	beneath := map[string]*sa.SA{} // the SAs that others name
 	for _, s := range sas {
 		if s.Bundle != "" {
@@ -198,7 +274,10 @@ func (more *addition) pair(sas []*sa.SA, first int) error {
 	}
 	over := map[string]bool{}
 	for _, s := range sas {
-		if s.Bundle != "" && (beneath[s.Bundle] == nil || over[s.Bundle]) {
+		if s.Bundle == "" {
+			continue
+		}
+		if beneath[s.Bundle] == nil || over[s.Bundle] {
 			return fmt.Errorf("outbound: %s: bundle: expected an SA %s that no other one names", s.Name, s.Bundle)
 		}
 		over[s.Bundle] = true
@@ -207,13 +286,15 @@ func (more *addition) pair(sas []*sa.SA, first int) error {
 		if _, named := beneath[s.Name]; named {
 			continue
 		}
-		p := &portion{first: first + len(more.all)}
+		p := &portion{}
 		if s.Bundle != "" {
-			p.sas = append(p.sas, beneath[s.Bundle])
+			p.sas = append(p.sas, newAssociation(beneath[s.Bundle], local))
 		}
-		p.sas = append(p.sas, s)
+		p.sas = append(p.sas, newAssociation(s, local))
+		for _, a := range p.sas {
+			a.portion = p
+		}
 		more.all = append(more.all, p.sas...)
-		more.portions = append(more.portions, p)
 	}
 	return nil
 }
@@ -225,7 +306,7 @@ func (a *associations) stack(names []string) (stack, error) {
 		p := a.named(name)
 		switch {
 		case p == nil:
-			return nil, fmt.Errorf("outbound: use: there is no outbound SA %q", name)
+			return nil, noUse(name)
 		case len(k) > 0 && k[len(k)-1] == p && len(p.sas) > 1:
 			continue
 		case slices.Contains(k, p):
@@ -239,44 +320,51 @@ func (a *associations) stack(names []string) (stack, error) {
 	return k, nil
 }
 
-func (a *associations) named(name string) *portion {
-	i, ok := a.places[name]
-	if !ok {
-		return nil
-	}
-	at, _ := slices.BinarySearchFunc(a.portions, i+1, func(p *portion, place int) int { return cmp.Compare(p.first, place) })
-	return a.portions[at-1]
+func noUse(name string) error { return fmt.Errorf("outbound: use: there is no outbound SA %q", name) }
+
+// uses reports whether a stack has an SA.
+func (a *associations) uses(s *association) bool {
+	return slices.ContainsFunc(a.use, func(k stack) bool { return slices.Contains(k, s.portion) })
 }
 
-// release leaves the counters that no SA has any more. SAs may share one.
-func (a *associations) release(c *Config, had []*ledger.Counter) {
-	if len(had) == 0 {
-		return
+func (a *associations) named(name string) *portion {
+	if s := a.names[name]; s != nil {
+		return s.portion
 	}
-	have := make(map[*ledger.Counter]bool, len(a.counters))
-	for _, counter := range a.counters {
-		have[counter] = true
+	return nil
+}
+
+// are reports whether these are the SAs, as they are, in this order. A bundle is where its AH is.
+func (a *associations) are(given []*sa.SA) bool {
+	if len(given) != len(a.names) {
+		return false
 	}
-	for _, counter := range had {
-		if !have[counter] {
-			c.Ledger.LeaveCounter(counter)
+	age := uint64(0)
+	for _, s := range given {
+		had := a.names[s.Name]
+		if had == nil || had.given != s {
+			return false
 		}
+		if last := had.portion.sas[len(had.portion.sas)-1]; last != had {
+			continue
+		}
+		if had.node.age < age {
+			return false
+		}
+		age = had.node.age
 	}
+	return true
 }
 
 // draw makes each SA take its numbers from the ledger, which continues those used before
 // under the same key. They begin at c.First, if that is given.
 func (more *addition) draw(c *Config) error {
-	counters := make(map[string]*ledger.Counter, len(more.given))
-	for _, s := range more.given { // a tunnel may have got its src from us
+	for _, s := range more.all {
 		if c.First>>32 != 0 && !s.ESN {
 			return fmt.Errorf("outbound: first sequence number: %s has no ESN, expected 32 bits", s.Name)
 		}
-		counters[s.Name] = c.Ledger.Counter(s)
-	}
-	for _, s := range more.all {
-		counters[s.Name].Raise(c.First)
-		more.counters = append(more.counters, counters[s.Name])
+		s.counter = c.Ledger.Counter(s.given) // a tunnel may have got its src from us
+		s.counter.Raise(c.First)
 	}
 	return nil
 }

@@ -86,10 +86,9 @@ type end struct {
 // audit reports, once for each SA, that its numbers are used up, an auditable event (RFC
 // 4303 section 3.3.3).
 func (s *Sender) audit(r *route) {
-	for _, i := range r.places {
-		a := s.sas.all[i]
-		end := end{s.sas.counters[i], a.ID()}
-		if last := lastNumber(a); end.Peek() > last && !s.ended[end] {
+	for _, a := range r.sas {
+		end := end{a.counter, a.ID()}
+		if last := lastNumber(a.SA); end.Peek() > last && !s.ended[end] {
 			s.ended[end] = true
 			if s.config.Audit != nil {
 				s.config.Audit(Event{Time: time.Now(), Reason: NumbersUsed, SA: a.Name,

@@ -29,12 +29,12 @@ func fit(layers []*layer, mtu, header int) int {
 	return l.payload(min(fit(layers[1:], mtu, outer), l.path) - outer)
 }
 
-// setPath sets how many bytes a packet of SA i may have on its way; 0 is no limit.
-func (s *Sealer) setPath(i, mtu int) {
+// setPath sets how many bytes a packet of the SA may have on its way; 0 is no limit.
+func (l *layer) setPath(mtu int) {
 	if mtu == 0 {
 		mtu = math.MaxInt
 	}
-	s.layers[i].path = mtu
+	l.path = mtu
 }
 
 // path is how many bytes a packet may have on a wire of this MTU and beyond.

@@ -63,7 +63,7 @@ func TestNumbersUsed(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if len(said) != 1 || said[0].Reason != NumbersUsed || said[0].SA != "site" || said[0].SPI != a.SPI || said[0].Number+1 != s.sas.counters[0].Peek() {
+		if len(said) != 1 || said[0].Reason != NumbersUsed || said[0].SA != "site" || said[0].SPI != a.SPI || said[0].Number+1 != s.sas.names["site"].counter.Peek() {
 			t.Errorf("%s: said %+v", name, said)
 		}
 		if got := counts(s); got != " sealed:4 numbers-used:2" {

@@ -15,8 +15,10 @@
 package outbound
 
 import (
+	"cmp"
 	"errors"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -91,6 +93,8 @@ type Sender struct {
 	config  Config
 	selects bool // rules or selectors look at packets
 	sas     associations
+	rules   space[*sa.Policy]
+	held    space[*Held]
 	ended   map[end]bool // reported so far
 	paths   map[sa.ID]*path
 	routes  routes
@@ -133,19 +137,70 @@ func (s *Sender) Replace(c Config) error {
 	}
 	s.changing.Lock()
 	defer s.changing.Unlock()
-	next, err := associate(&c, &s.sas)
+	next, changed, err := s.next(&c)
 	if err != nil {
 		return err
 	}
+	rules, held := rulesOf(c.Policy), space[*Held]{}
+	hold(&held, c.Held)
+	c.SAs, c.Held = nil, nil // they are there now
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	gone := s.sas.counters
-	s.config, s.sas = c, next
+	gone := s.sas.names
+	s.config, s.sas, s.rules, s.held = c, next, rules, held
 	s.restorePaths()
-	s.selects = len(c.Policy) > 0 || len(c.Held) > 0 || haveSelector(c.SAs)
-	s.routes.forget()
-	s.sas.release(&c, gone)
+	s.settle()
+	if changed {
+		s.exchange(next.names, gone)
+	}
 	return nil
+}
+
+// exchange tells the ledger which SAs have their counters now, and which had.
+func (s *Sender) exchange(now, before map[string]*association) {
+	for _, a := range now {
+		a.counter.Hold()
+	}
+	for _, a := range before {
+		s.config.Ledger.LeaveCounter(a.counter)
+	}
+}
+
+// next is the associations of a configuration, and whether these are not those in use.
+func (s *Sender) next(c *Config) (next associations, changed bool, err error) {
+	had := &s.config
+	if s.sas.are(c.SAs) && had.Ledger == c.Ledger && had.First == c.First && slices.Equal(had.Local, c.Local) && slices.EqualFunc(had.Use, c.Use, slices.Equal) {
+		return s.sas, false, nil
+	}
+	next, err = associate(c, &s.sas)
+	return next, true, err
+}
+
+// rulesOf are a policy's rules, of which the latest that matches is the first.
+func rulesOf(policy []sa.Policy) (rules space[*sa.Policy]) {
+	nodes := make([]node[*sa.Policy], len(policy))
+	for i := range slices.Backward(policy) {
+		nodes[i].value, nodes[i].age = &policy[i], uint64(len(policy)-i)
+		from, to := addressesOf(&policy[i].Match, netip.Addr{}, netip.Addr{})
+		rules.add(&nodes[i], from, to)
+	}
+	return rules
+}
+
+// hold adds to what is held back.
+func hold(held *space[*Held], more []Held) {
+	nodes := make([]node[*Held], len(more))
+	for i := range more {
+		nodes[i].value = &more[i]
+		from, to := addressesOf(&more[i].Match, more[i].Src, more[i].Dst)
+		held.add(&nodes[i], from, to)
+	}
+}
+
+// settle follows a change of what packets are sealed by.
+func (s *Sender) settle() {
+	s.selects = s.rules.n > 0 || s.held.n > 0 || s.sas.selecting > 0
+	s.routes.forget()
 }
 
 // Add takes further SAs and what is held back because of them, between two batches.
@@ -160,18 +215,42 @@ func (s *Sender) Add(sas []*sa.SA, held []Held) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sas.take(more)
-	s.config.SAs, s.config.Held = append(s.config.SAs, sas...), append(s.config.Held, held...)
+	hold(&s.held, held)
 	for _, a := range more.all {
+		a.counter.Hold()
 		s.restorePath(a)
 	}
-	s.selects = s.selects || len(held) > 0 || haveSelector(sas)
-	s.routes.forget()
+	s.settle()
 	return nil
 }
 
-// haveSelector reports whether any of the SAs has a selector.
-func haveSelector(sas []*sa.SA) bool {
-	return slices.ContainsFunc(sas, func(a *sa.SA) bool { return a.Selector != nil })
+// Delete takes SAs out, and the other halves of their bundles, between two batches, and returns
+// how many portions these were. It costs what they cost. What they protected is held back only
+// if the configuration says so. The error says that a stack of Use has one; then nothing has
+// changed.
+func (s *Sender) Delete(sas []*sa.SA) (n int, err error) {
+	s.changing.Lock()
+	defer s.changing.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, a := range sas {
+		if had := s.sas.names[a.Name]; had != nil && had.given == a && s.sas.uses(had) {
+			return 0, noUse(a.Name)
+		}
+	}
+	for _, a := range sas {
+		if had := s.sas.names[a.Name]; had != nil && had.given == a {
+			for _, half := range had.portion.sas {
+				s.sas.drop(half)
+				s.config.Ledger.LeaveCounter(half.counter)
+			}
+			n++
+		}
+	}
+	if n > 0 {
+		s.settle()
+	}
+	return n, nil
 }
 
 var errMTU = errors.New("outbound: the wire's MTU must be 576 to 65535 bytes")
@@ -307,8 +386,8 @@ func (s *Sender) States() []State {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var all []State
-	for i, a := range s.sas.all {
-		all = append(all, State{a, s.sas.sealer.Number(i)})
+	for _, a := range slices.SortedFunc(maps.Values(s.sas.names), func(a, b *association) int { return cmp.Compare(a.node.age, b.node.age) }) {
+		all = append(all, State{a.SA, a.counter.Peek()})
 	}
 	return all
 }

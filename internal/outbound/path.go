@@ -46,25 +46,24 @@ func (s *Sender) Heed(frame []byte) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i := s.sas.reported(&r)
-	if i < 0 || r.mtu < r.least || r.mtu >= s.sas.sealer.Stack(i).path(s.config.MTU) {
+	a := s.sas.reported(&r)
+	if a == nil || r.mtu < r.least || r.mtu >= min(s.config.MTU, a.layer.path) {
 		s.counts[Unbelieved]++
 		return
 	}
 	s.counts[Narrowed]++
-	s.narrow(i, &r)
+	s.narrow(a, &r)
 }
 
 // narrow keeps a report that has been checked, and audits the first of each SA.
-func (s *Sender) narrow(i int, r *report) {
-	a := s.sas.all[i]
+func (s *Sender) narrow(a *association, r *report) {
 	p := s.paths[a.ID()]
 	if p == nil {
 		p = &path{}
 		s.paths[a.ID()] = p
 	}
 	p.mtu, p.until = r.mtu, s.config.Ledger.Clock()+pathHolds
-	s.sas.sealer.setPath(i, p.mtu)
+	a.layer.setPath(p.mtu)
 	s.routes.forget()
 	if p.logged || s.config.Audit == nil {
 		return
@@ -80,16 +79,16 @@ func (s *Sender) restorePaths() {
 	if len(s.paths) == 0 {
 		return
 	}
-	for _, a := range s.sas.all {
+	for _, a := range s.sas.names {
 		there[a.ID()] = true
 		s.restorePath(a)
 	}
 	maps.DeleteFunc(s.paths, func(id sa.ID, p *path) bool { return p.mtu == 0 && !there[id] })
 }
 
-func (s *Sender) restorePath(a *sa.SA) {
+func (s *Sender) restorePath(a *association) {
 	if p := s.paths[a.ID()]; p != nil {
-		s.sas.sealer.setPath(s.sas.places[a.Name], p.mtu)
+		a.layer.setPath(p.mtu)
 	}
 }
 
@@ -107,18 +106,20 @@ func (s *Sender) agePaths() {
 	}
 }
 
-// reported finds the SA of the packet that a report quotes; -1 if there is none, or it did
+// reported finds the SA of the packet that a report quotes; nil if there is none, or it did
 // not send that number lately.
-func (a *associations) reported(r *report) int {
-	for i, s := range a.all {
-		if s.SPI != r.spi || s.Protocol != r.protocol || s.Encap != r.encap || s.Dst.IsValid() && s.Dst != r.dst || s.Src.IsValid() && s.Src != r.src {
-			continue
-		}
-		if sent := a.counters[i].Peek() - 1; uint64(uint32(sent)-r.number) < min(sent, recentNumbers) {
-			return i
+func (a *associations) reported(r *report) *association {
+	for _, dst := range []netip.Addr{r.dst, {}} {
+		for s := a.ids[endHash(r.spi, dst)]; s != nil; s = s.next {
+			if s.SPI != r.spi || s.Protocol != r.protocol || s.Encap != r.encap || s.Dst.IsValid() && s.Dst != r.dst || s.Src.IsValid() && s.Src != r.src {
+				continue
+			}
+			if sent := s.counter.Peek() - 1; uint64(uint32(sent)-r.number) < min(sent, recentNumbers) {
+				return s
+			}
 		}
 	}
-	return -1
+	return nil
 }
 
 // report is a router's report that a sealed packet is too long for the next link.

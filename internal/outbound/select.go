@@ -2,7 +2,6 @@ package outbound
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 
 	"tapsec/sa"
@@ -33,11 +32,8 @@ func (a *associations) choose(f wire.Flow, name string) stack {
 func (a *associations) derive(f wire.Flow) stack {
 	var k stack
 	for _, mode := range []sa.Mode{sa.Transport, sa.Tunnel} {
-		for _, p := range slices.Backward(a.portions) {
-			if p.mode() == mode && p.carries(&f) {
-				k, f = append(k, p), p.after(f)
-				break
-			}
+		if n := a.space(mode).find(&f, func(s *association) bool { return s.portion.carries(&f) }); n != nil {
+			k, f = append(k, n.value.portion), n.value.portion.after(f)
 		}
 	}
 	return k
@@ -48,10 +44,10 @@ type route struct {
 	fate       Reason // Sealed, a reason to send in clear, or a drop
 	sealer     *Sealer
 	name       string // of its SAs, innermost first
-	places     []int  // their indexes among all SAs
-	endToEnd   bool   // the innermost SA is in transport mode
-	mtu        int    // of the wire, which fit4 and fit6 are for
-	fit4, fit6 int    // longest packet without options or extension headers
+	sas        []*association
+	endToEnd   bool // the innermost SA is in transport mode
+	mtu        int  // of the wire, which fit4 and fit6 are for
+	fit4, fit6 int  // longest packet without options or extension headers
 }
 
 // maxRoutes bounds the flows remembered. One more, and all are forgotten.
@@ -88,8 +84,8 @@ var fates = [...]Reason{NoSA, sa.Protect: NoSA, sa.Bypass: Bypassed, sa.Discard:
 // resolve applies the policy and picks SAs, as Sender's comment says.
 func (s *Sender) resolve(f wire.Flow) *route {
 	fate, name := Unprotected, ""
-	if rule := sa.FirstFor(s.config.Policy, &f); rule != nil {
-		fate, name = fates[rule.Action], rule.SA
+	if n := s.rules.find(&f, func(rule *sa.Policy) bool { return rule.Concerns(&f) }); n != nil {
+		fate, name = fates[n.value.Action], n.value.SA
 	}
 	var k stack
 	if fate == Unprotected || fate == NoSA {
@@ -104,18 +100,12 @@ func (s *Sender) resolve(f wire.Flow) *route {
 	case s.sas.mayCarry(&f):
 		fate = NoSA
 	}
-	return s.sas.route(fate, k, s.config.MTU)
+	return k.route(fate, s.config.MTU)
 }
 
 // holds reports whether a flow's packets are held back.
 func (s *Sender) holds(f *wire.Flow) bool {
-	for _, h := range s.config.Held {
-		rule := sa.Policy{Match: h.Match, Action: sa.Protect}
-		if ends(h.Src, h.Dst, f) && rule.Concerns(f) {
-			return true
-		}
-	}
-	return false
+	return s.held.matches(f, func(h *Held) bool { return ends(h.Src, h.Dst, f) && h.Match.MayMatch(f) })
 }
 
 // ends reports whether a transport-mode SA's addresses match the flow's.
@@ -123,17 +113,17 @@ func ends(src, dst netip.Addr, f *wire.Flow) bool {
 	return (!dst.IsValid() || dst == f.Dst) && (!src.IsValid() || src == f.Src)
 }
 
-func (a *associations) route(fate Reason, k stack, mtu int) *route {
-	var places []int
+func (k stack) route(fate Reason, mtu int) *route {
+	var all []*association
 	var names []string
+	sealer := &Sealer{}
 	for _, p := range k {
-		for i, s := range p.sas {
-			places, names = append(places, p.first+i), append(names, s.Name)
+		for _, s := range p.sas {
+			all, names, sealer.layers = append(all, s), append(names, s.Name), append(sealer.layers, s.layer)
 		}
 	}
-	sealer := a.sealer.Stack(places...)
 	return &route{
-		fate: fate, sealer: sealer, name: strings.Join(names, " "), places: places, endToEnd: len(k) > 0 && k[0].mode() == sa.Transport,
+		fate: fate, sealer: sealer, name: strings.Join(names, " "), sas: all, endToEnd: len(k) > 0 && k[0].mode() == sa.Transport,
 		mtu: mtu, fit4: sealer.Fit(mtu, wire.IPv4Len), fit6: sealer.Fit(mtu, wire.IPv6Len),
 	}
 }
