@@ -418,8 +418,7 @@ func (a *Appliance) shape() []slog.Attr {
 		shape = append(shape, slog.Int("sas", a.adapter.sad.Count()), slog.Bool("offload", a.config.Offload.Active))
 	}
 	if a.host != nil {
-		d := &a.host.division
-		shape = append(shape, slog.Int("inbound", a.host.inbound), slog.Int("outbound", len(d.outbound)))
+		shape = append(shape, slog.Int("inbound", a.host.inbound), slog.Int("outbound", a.host.outbound))
 	}
 	return shape
 }

@@ -38,9 +38,9 @@ type host struct {
 	addresses *netns.Addresses // of the stack's interface
 	local     []netip.Addr     // ours
 	sides     sides
-	division  division // the one in force
-	policy    []sa.Policy
-	inbound   int // bundles, as of the latest reload
+	division  division // the one in force, less what transport and sender have
+	inbound   int      // bundles, as of the latest reload
+	outbound  int      // bundles
 
 	reassembler reassembler // before sender
 }
@@ -107,7 +107,7 @@ func (h *host) adopt(c *configs.Config) error {
 	if err := h.software.Replace(inbound); err != nil {
 		return err
 	}
-	h.division, h.policy, h.inbound = d, c.Policy, len(d.inbound)
+	h.division, h.inbound = d, len(d.inbound)
 	h.division.inbound = nil // the transport's own
 	return h.consumer.Replace(inbound, c.Policy, h.mine())
 }
@@ -126,8 +126,14 @@ func (h *host) seal(policy []sa.Policy, d *division, held []outbound.Held) error
 	} else if err := h.sender.Replace(want); err != nil {
 		return err
 	}
-	h.reassembler.idle.Store(len(d.outbound) == 0)
+	h.sealing(len(d.outbound))
 	return nil
+}
+
+// sealing notes how many bundles seal.
+func (h *host) sealing(bundles int) {
+	h.outbound = bundles
+	h.reassembler.idle.Store(bundles == 0)
 }
 
 // add takes further SAs, all or none.
@@ -141,10 +147,10 @@ func (h *host) add(c *configs.Config, bundles [][]*sa.SA) error {
 	if err == nil && len(more.outbound)+len(more.undecided) > 0 {
 		held := h.sides.protects(nil, &more, h.options.Use)
 		if err = h.sender.Add(slices.Concat(more.outbound...), held); err == nil {
-			h.division.outbound = append(h.division.outbound, more.outbound...)
+			h.division.outbound = more.outbound
 			h.division.undecided = append(h.division.undecided, more.undecided...)
 			h.sides.hold(held)
-			h.reassembler.idle.Store(len(h.division.outbound) == 0)
+			h.sealing(h.outbound + len(more.outbound))
 			h.consumer.SetLocal(h.mine())
 		}
 	}
@@ -160,17 +166,14 @@ func (h *host) add(c *configs.Config, bundles [][]*sa.SA) error {
 // stopSealing takes bundles from the outbound side. What they protected is held back from
 // now on.
 func (h *host) stopSealing(bundles [][]*sa.SA) error {
-	gone := func(b []*sa.SA) bool {
-		return slices.ContainsFunc(bundles, func(o []*sa.SA) bool { return o[0] == b[0] })
-	}
-	next := division{outbound: slices.DeleteFunc(slices.Clone(h.division.outbound), gone), undecided: slices.DeleteFunc(slices.Clone(h.division.undecided), gone)}
-	if len(next.outbound) == len(h.division.outbound) && len(next.undecided) == len(h.division.undecided) {
-		return nil
-	}
-	if err := h.seal(h.policy, &next, nil); err != nil {
+	gone, err := h.sender.Delete(slices.Concat(bundles...))
+	if err != nil {
 		return err
 	}
-	h.division = next
+	h.sealing(h.outbound - gone)
+	h.division.undecided = slices.DeleteFunc(h.division.undecided, func(b []*sa.SA) bool {
+		return slices.ContainsFunc(bundles, func(o []*sa.SA) bool { return o[0] == b[0] })
+	})
 	h.consumer.SetLocal(h.mine())
 	return nil
 }
@@ -197,11 +200,13 @@ func (h *host) numbers(c *configs.Config, s *sa.SA) {
 
 // forgets warns, once, that a key used by an earlier run would go unnoticed.
 func (h *host) forgets() {
+	bundles := h.division.outbound
+	h.division.outbound = nil // the sender's own
 	if h.remembers {
 		return
 	}
 	var names []string
-	for _, bundle := range h.division.outbound {
+	for _, bundle := range bundles {
 		for _, s := range bundle {
 			if s.Suite.CounterMode() {
 				names = append(names, s.Name)
@@ -218,7 +223,7 @@ func (h *host) forgets() {
 // mine are the addresses whose packets are for this host. A host that seals nothing only
 // receives, and takes every packet until it has an address.
 func (h *host) mine() []netip.Addr {
-	if len(h.local) == 0 && len(h.division.outbound) == 0 {
+	if len(h.local) == 0 && h.outbound == 0 {
 		return nil
 	}
 	return slices.Concat([]netip.Addr{}, h.local)

@@ -19,35 +19,34 @@ func (a *Appliance) takeBack(s *sa.SA) {
 	if a.adapter.release(s) {
 		a.tell(event.SADeleteRequested, slog.String("sa", s.Name)) // software continues with it
 	}
-	for _, out := range a.host.answering(s) {
+	for _, out := range a.answering(s) {
 		if a.adapter.release(out) {
 			return
 		}
 	}
 }
 
-// answering is host.answering for callers that do not hold mu.
-func (a *Appliance) answering(s *sa.SA) []*sa.SA {
+// answeringNow is answering for callers that do not hold mu.
+func (a *Appliance) answeringNow(s *sa.SA) []*sa.SA {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.host.answering(s)
+	return a.answering(s)
 }
 
 // answering returns the outbound SAs that may belong to an inbound one: between the same
 // addresses and of the same kind, oldest first. The first that the NIC holds is the one,
-// since the older generation goes first.
-func (h *host) answering(s *sa.SA) (all []*sa.SA) {
+// since the older generation goes first. It goes through all SAs; mu is held.
+func (a *Appliance) answering(s *sa.SA) []*sa.SA {
 	if !s.Dst.IsValid() || !s.Src.IsValid() {
 		return nil
 	}
-	for _, bundle := range h.division.outbound {
-		for _, out := range bundle {
-			if out.Dst == s.Src && out.Src == s.Dst && out.Protocol == s.Protocol && out.Mode == s.Mode && out.Encap == s.Encap {
-				all = append(all, out)
-			}
+	return a.roster.sas(func(out *member) bool {
+		if out.Dst != s.Src || out.Src != s.Dst || out.Protocol != s.Protocol || out.Mode != s.Mode || out.Encap != s.Encap {
+			return false
 		}
-	}
-	return all
+		side, known := a.host.sides.decide(out.SA, a.host.local, len(a.config.Local) > 0)
+		return known && side.outbound
+	})
 }
 
 // release deletes the offloaded copy of an SA; there may be none.

@@ -59,7 +59,7 @@ func (n *remote) Delete(s *sa.SA) {
 	go func() {
 		id := s.ID()
 		_ = n.ask(id, func() error { return n.client.Delete(control.RefOf(s), false) }) // it is the NIC's that has failed
-		for _, out := range n.host.answering(s) {
+		for _, out := range n.host.answeringNow(s) {
 			if !errors.Is(n.ask(id, func() error { return n.client.Delete(control.RefOf(out), false) }), sa.ErrUnknown) {
 				return
 			}
