@@ -3,6 +3,7 @@
 package appliance
 
 import (
+	"iter"
 	"time"
 
 	server "tapsec/internal/control"
@@ -46,19 +47,25 @@ type windowReport struct {
 	Since   time.Time         `json:"since"`
 }
 
-func (h *host) windows() []windowReport {
-	all := []windowReport{}
-	for _, s := range h.consumer.States() {
-		w := windowReport{Name: s.Name, ID: s.ID(), Window: s.Window, T: s.T, Packets: s.Tally.Packets,
-			Bytes: s.Tally.Bytes, Since: s.Since.UTC(), Dropped: map[string]uint64{}}
-		for reason, n := range s.Tally.Dropped {
-			if n > 0 {
-				w.Dropped[transport.Reason(reason).String()] = n
+func (h *host) windows() iter.Seq[any] {
+	return func(yield func(any) bool) {
+		for s := range h.consumer.States() {
+			if !yield(windowOf(&s)) {
+				return
 			}
 		}
-		all = append(all, w)
 	}
-	return all
+}
+
+func windowOf(s *transport.SAState) windowReport {
+	w := windowReport{Name: s.Name, ID: s.ID(), Window: s.Window, T: s.T, Packets: s.Tally.Packets,
+		Bytes: s.Tally.Bytes, Since: s.Since.UTC(), Dropped: map[string]uint64{}}
+	for reason, n := range s.Tally.Dropped {
+		if n > 0 {
+			w.Dropped[transport.Reason(reason).String()] = n
+		}
+	}
+	return w
 }
 
 // sealed lists what the outbound side did, by reason.

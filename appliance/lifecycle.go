@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"slices"
 
@@ -224,24 +225,41 @@ func (a *Appliance) show(m *member) control.SA {
 
 // Export returns the SAs with the sequence numbers they have reached, so that a
 // successor repeats none.
-func (a lifecycle) Export() (all []*sa.SA) {
+func (a lifecycle) Export() iter.Seq[*sa.SA] {
+	return func(yield func(*sa.SA) bool) {
+		for place, more := uint64(0), true; more; {
+			var some []*sa.SA
+			some, place, more = a.exported(place)
+			for _, s := range some {
+				if !yield(s) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// exported is some SAs after a place, the place of the last of them, and whether there are more.
+func (a lifecycle) exported(after uint64) (some []*sa.SA, place uint64, more bool) {
+	const atATime = 100
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	for _, s := range a.roster.sas(anyMember) {
-		now := *s
+	members, more := a.roster.after(after, atATime)
+	for _, m := range members {
+		now := *m.SA
 		if a.host != nil {
 			a.host.numbers(a.config, &now)
-		} else if a.adapter != nil && s.ESN && s.Direction != sa.Outbound {
-			if t := a.adapter.sad.Find(s.ID()).Top; t > now.Seq {
+		} else if a.adapter != nil && m.ESN && m.Direction != sa.Outbound {
+			if t := a.adapter.sad.Find(m.ID()).Top; t > now.Seq {
 				now.Seq, now.Bitmap = t, nil
 			}
 		}
 		if now.ESN && (now.Seq|now.OSeq) != 0 {
 			now.SeqHigh = 0 // the numbers contain it
 		}
-		all = append(all, &now)
+		some, place = append(some, &now), m.place
 	}
-	return all
+	return some, place, more
 }
 
 // Switch enables or disables offload until the next reload.

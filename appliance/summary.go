@@ -18,7 +18,8 @@ type Summary struct {
 	Moved      nic.Summary
 	Adapter    *Adapter            // counts frames by status and reason; nil without a NIC
 	Transport  *transport.Summary  // nil without a transport
-	SAs        []transport.SAState // the transport's
+	SAs        []transport.SAState // the transport's; of more than a thousand those that had packets
+	Untold     int                 // further ones
 	Drops      []KernelDrops       // of the wire and of the host
 }
 
@@ -31,13 +32,36 @@ type KernelDrops struct {
 
 // Summary sums up.
 func (a *Appliance) Summary() Summary {
+	s := a.brief()
+	if a.host == nil {
+		return s
+	}
+	n := a.host.consumer.Count()
+	for state := range a.host.consumer.States() {
+		idle := state.Tally.Packets+state.Window.Replays+state.Window.Late == 0
+		if n <= maxSAs || !idle && len(s.SAs) < maxSAs {
+			s.SAs = append(s.SAs, state)
+		}
+	}
+	s.Untold = max(n-len(s.SAs), 0)
+	return s
+}
+
+// Line is the Summary's line.
+func (a *Appliance) Line() string {
+	s := a.brief()
+	return s.Line()
+}
+
+// brief is a Summary without SAs.
+func (a *Appliance) brief() Summary {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	s := Summary{Ran: time.Since(a.began), Wire: a.config.Wire.Name, Host: a.config.Host.Name, Moved: a.nic.Summary(), Adapter: a.adapter,
 		Drops: a.ports.drops()}
 	if a.host != nil {
 		t := a.host.consumer.Summary()
-		s.Transport, s.SAs = &t, a.host.consumer.States()
+		s.Transport = &t
 	}
 	return s
 }

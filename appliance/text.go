@@ -36,6 +36,9 @@ func (s *Summary) WriteText(out io.Writer) error {
 	}
 	if s.Transport != nil {
 		writeTransport(w, s.Transport, s.SAs)
+		if s.Untold > 0 {
+			fmt.Fprintf(w, "and %d more SAs\n", s.Untold)
+		}
 	}
 	fmt.Fprint(w, "\nkernel drops\tqueue full\trefused by the host stack\n")
 	for _, d := range s.Drops {

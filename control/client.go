@@ -26,13 +26,14 @@ import (
 const (
 	clientPause = 2 * time.Second
 	addPause    = 30 * time.Second // thousands of SAs take their time
+	exportPause = 10 * time.Minute // and millions
 	maxAsking   = 8                // requests under way of one Client; others wait
 	maxAnswer   = 64 << 20         // bytes; a document may list a great many SAs
 )
 
 // Client asks the program that listens on one socket. Several goroutines may use it, and it
-// keeps working after a restart of that program. Every request except an add ends within two
-// seconds; its error is one sentence.
+// keeps working after a restart of that program. Every request except an add, a flush and WriteExport
+// ends within two seconds; its error is one sentence.
 type Client struct {
 	path string
 	http http.Client
@@ -196,6 +197,37 @@ func (c *Client) Follow(ctx context.Context, n int) iter.Seq2[Event, error] {
 // with keys only if withKeys says so.
 func (c *Client) Export(withKeys bool) (text json.RawMessage, err error) {
 	return text, c.Get(fmt.Sprintf("export?keys=%t", withKeys), &text)
+}
+
+// WriteExport writes to w what Export returns, however long it is. An error of w is returned as it is.
+func (c *Client) WriteExport(w io.Writer, withKeys bool) error {
+	ctx, cancel := context.WithTimeout(context.Background(), exportPause)
+	defer cancel()
+	answer, err := c.ask(ctx, http.MethodGet, fmt.Sprintf("export?keys=%t", withKeys), nil)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	to := &sink{w: w}
+	switch _, err = io.Copy(to, answer.Body); {
+	case to.err != nil:
+		return to.err
+	case err != nil:
+		return c.unheard(err)
+	}
+	return nil
+}
+
+// sink is a writer that remembers its error.
+type sink struct {
+	w   io.Writer
+	err error
+}
+
+// Write writes.
+func (s *sink) Write(b []byte) (n int, err error) {
+	n, s.err = s.w.Write(b)
+	return n, s.err
 }
 
 func (c *Client) post(name string, request, answer any) error {

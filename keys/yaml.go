@@ -39,16 +39,17 @@ func WriteYAML(w io.Writer, sas []*sa.SA) error {
 	return err
 }
 
+// Fields are an SA's fields for encoding/json, as WriteJSON has them.
+func Fields(s *sa.SA) any { return jsonValue(fieldsOf(s, hexKey)) }
+
+// HiddenFields are Fields with the lengths of the keys in place of them.
+func HiddenFields(s *sa.SA) any { return jsonValue(fieldsOf(s, sa.Key.String)) }
+
 // WriteJSON prints them as WriteYAML does, in JSON.
-func WriteJSON(w io.Writer, sas []*sa.SA) error { return writeJSON(w, sas, hexKey) }
-
-// WriteHidden is WriteJSON with the lengths of the keys in place of them.
-func WriteHidden(w io.Writer, sas []*sa.SA) error { return writeJSON(w, sas, sa.Key.String) }
-
-func writeJSON(w io.Writer, sas []*sa.SA, key func(sa.Key) string) error {
+func WriteJSON(w io.Writer, sas []*sa.SA) error {
 	list := make([]any, len(sas))
 	for i, s := range sas {
-		list[i] = jsonValue(fieldsOf(s, key))
+		list[i] = Fields(s)
 	}
 	doc := map[string]any{"sas": list}
 	if anyLegacy(sas) {

@@ -1,6 +1,8 @@
 package transport
 
 import (
+	"iter"
+	"slices"
 	"time"
 
 	"tapsec/internal/replay"
@@ -88,16 +90,43 @@ type SAState struct {
 	Since  time.Time // when its lifetime began
 }
 
-// States lists the SAs in no particular order.
-func (r *Receiver) States() []SAState {
+// States gives the SAs in no particular order. Frames wait for a hundred of them at a time; an SA that
+// is added or deleted meanwhile may be among them or not.
+func (r *Receiver) States() iter.Seq[SAState] {
+	return func(yield func(SAState) bool) {
+		for some := range slices.Chunk(r.entries(), 100) {
+			for _, s := range r.statesOf(some) {
+				if !yield(s) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (r *Receiver) entries() []*entry {
+	r.mu.Lock()
+	table := r.sas
+	r.mu.Unlock()
+	return table.List()
+}
+
+func (r *Receiver) statesOf(some []*entry) []SAState {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now, clock := time.Now(), r.ledger.Clock()
-	var all []SAState
-	for _, e := range r.sas.List() {
-		all = append(all, r.state(e.Value, now, clock))
+	states := make([]SAState, len(some))
+	for i, e := range some {
+		states[i] = r.state(e.Value, now, clock)
 	}
-	return all
+	return states
+}
+
+// Count is the number of SAs.
+func (r *Receiver) Count() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.sas.Count()
 }
 
 func (r *Receiver) state(a *association, now time.Time, clock time.Duration) SAState {

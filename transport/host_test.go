@@ -357,7 +357,7 @@ func (h *host) window(name string) window.State {
 
 func (h *host) state(name string) transport.SAState {
 	h.tb.Helper()
-	all := h.States()
+	all := slices.Collect(h.States())
 	i := slices.IndexFunc(all, func(s transport.SAState) bool { return s.Name == name })
 	if i < 0 {
 		h.tb.Fatalf("no SA %s", name)

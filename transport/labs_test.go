@@ -166,7 +166,7 @@ func TestShadowed(t *testing.T) {
 			other := natted(plain4(), netip.MustParseAddr("10.1.0.9"))
 			h.delivers(framed(once(t, 1, other, wide)), framed(other))
 			if h.window("exact").Seen != 1 || h.window("wide").Seen != 1 {
-				t.Errorf("windows: %+v", h.States())
+				t.Errorf("windows: %+v", slices.Collect(h.States()))
 			}
 		}
 	}

@@ -122,7 +122,7 @@ func TestSelectorBeneath(t *testing.T) {
 				} else {
 					h.delivers(frame, framed(plain4()))
 				}
-				for _, s := range h.States() {
+				for s := range h.States() {
 					if s.Window.Seen != 1 {
 						t.Errorf("the window of %s has seen %d", s.Name, s.Window.Seen)
 					}

@@ -85,7 +85,7 @@ func (h *host) account() string {
 	for _, s := range h.sad.List() {
 		sas = append(sas, fmt.Sprintln("NIC:", s.Name, s.Top, s.Failed))
 	}
-	for _, s := range h.States() {
+	for s := range h.States() {
 		sas = append(sas, fmt.Sprintln(s.Name, s.Window, s.T, s.Tally))
 	}
 	slices.Sort(sas)

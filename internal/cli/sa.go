@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -218,15 +219,18 @@ has ended, one that starts with that file continues where it was.`,
 		if withKeys && save == "" && !console.IsTerminal(cmd.OutOrStdout()) {
 			return inputError(errors.New("--with-keys shows keys on a terminal only; --save FILE makes a file that only its owner can read"))
 		}
-		text, err := c.Export(withKeys || save != "")
-		if err != nil {
-			return err
+		if save == "" {
+			return c.WriteExport(cmd.OutOrStdout(), withKeys)
 		}
-		if save != "" {
-			return inputError(files.WriteOwn(save, append(text, '\n')))
+		var asked error
+		err := files.MakeOwn(save, func(w io.Writer) error {
+			asked = c.WriteExport(w, true)
+			return asked
+		})
+		if asked != nil {
+			return asked
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\n", text)
-		return err
+		return inputError(err)
 	})
 	cmd.Flags().BoolVar(&withKeys, "with-keys", false, "show the keys, on a terminal")
 	cmd.Flags().StringVar(&save, "save", "", "write keys and all to this new `FILE`")

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
 	"net"
 	"net/http"
 	"net/netip"
@@ -16,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -141,6 +143,46 @@ func TestDocuments(t *testing.T) {
 	}
 	wantSentence(t, c.Get("sas", &i), path, `there is no "/sas" here`)
 	wantSentence(t, c.Get("counters", new(int)), path, "/counters", "same version?")
+}
+
+// A list that is made while it is sent reads like any other one, whoever reads slowly.
+func TestLongDocuments(t *testing.T) {
+	for _, n := range []int{0, 1, 3, 20_000} {
+		path, all := socket(t), []any{}
+		for i := range n {
+			all = append(all, counters{uint64(i), map[string]uint64{"<late>": 1}})
+		}
+		open(t, path, Config{Documents: map[string]func() any{
+			"whole": func() any { return all },
+			"long":  func() any { return slices.Values(all) },
+		}})
+		_, want := raw(t, path, "GET", "/whole", "")
+		if status, got := raw(t, path, "GET", "/long", ""); status != 200 || got != want {
+			t.Errorf("%d items: %d, %.200s, expected %.200s", n, status, got, want)
+		}
+	}
+}
+
+// A reader who leaves ends what is made for it.
+func TestLongDocumentUnread(t *testing.T) {
+	path, ended := socket(t), make(chan struct{})
+	open(t, path, Config{Documents: map[string]func() any{"long": func() any {
+		return iter.Seq[any](func(yield func(any) bool) {
+			for yield(strings.Repeat("x", 1000)) {
+			}
+			close(ended)
+		})
+	}}})
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(c, "GET /long HTTP/1.1\r\nHost: tapsec\r\n\r\n")
+	if _, err := io.ReadFull(c, make([]byte, 100_000)); err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	<-ended
 }
 
 // Contract, Lifecycle, and The transport, step 4: the transport tells the NIC.

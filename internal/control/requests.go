@@ -1,7 +1,6 @@
 package control
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -78,19 +77,30 @@ func (s *Server) export(r *http.Request) (any, error) {
 	if err := onlyAsks(r.URL.Path, r.URL.Query(), "keys"); err != nil {
 		return nil, err
 	}
-	write, keysAsked := keys.WriteHidden, r.URL.Query().Get("keys")
+	fields, keysAsked := keys.HiddenFields, r.URL.Query().Get("keys")
 	switch keysAsked {
 	case "", "false":
 	case "true":
-		write = keys.WriteJSON
+		fields = keys.Fields
 	default:
 		return nil, refuse(control.BadRequest, "/export: keys: expected true or false, found %s", sa.Quote(keysAsked))
 	}
-	var text bytes.Buffer
-	if err := write(&text, s.config.SAs.Export()); err != nil {
-		return nil, err
-	}
-	return json.RawMessage(text.Bytes()), nil
+	return func(long *longAnswer) {
+		legacy := false
+		io.WriteString(long.w, "{\n  \"sas\": ")
+		long.list("  ", func(yield func(any) bool) {
+			for s := range s.config.SAs.Export() {
+				legacy = legacy || s.Suite.Legacy()
+				if !yield(fields(s)) {
+					return
+				}
+			}
+		})
+		if legacy {
+			io.WriteString(long.w, ",\n  \"allow_legacy\": true")
+		}
+		long.end("\n}")
+	}, nil
 }
 
 // add takes the SAs of a configuration. A mistake is reported with its field.

@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"net"
@@ -41,7 +42,7 @@ type SAs interface {
 	Flush() (int, error)
 	List(after uint64, limit int) control.Page
 	Show(name string) (control.SA, error)
-	Export() []*sa.SA // with their present numbers
+	Export() iter.Seq[*sa.SA] // with their present numbers
 	Switch(control.Switches) error
 	Capabilities() (control.Capabilities, error)
 	Counters(name string) ([]control.Counter, error) // about one SA, or all if the name is empty
@@ -50,8 +51,8 @@ type SAs interface {
 // Config is what the socket shows and does. Several goroutines may call its functions and
 // methods at any time.
 type Config struct {
-	// Documents return what is encoded as JSON. Names are lower-case letters, digits and dashes.
-	// encoding/json shows only the length of an sa.Key.
+	// Documents return what is encoded as JSON, a list that may be long as an iter.Seq[any]. Names are
+	// lower-case letters, digits and dashes. encoding/json shows only the length of an sa.Key.
 	Documents map[string]func() any
 	SAs       SAs
 	Events    *event.Log // nil: there are none
@@ -241,14 +242,28 @@ func answer(w http.ResponseWriter, r *http.Request, f func(*http.Request) (any, 
 		w.WriteHeader(http.StatusNoContent)
 		return
 	}
+	w.Header().Set("Content-Type", "application/json")
+	switch document := document.(type) {
+	case iter.Seq[any]:
+		long := newLongAnswer(w)
+		long.list("", document)
+		long.end("")
+	case func(*longAnswer):
+		document(newLongAnswer(w))
+	default:
+		w.WriteHeader(status)
+		w.Write(append(encoded("", document), '\n'))
+	}
+}
+
+// encoded is a value as JSON whose lines after the first are indented.
+func encoded(indent string, v any) []byte {
 	var text bytes.Buffer
 	e := json.NewEncoder(&text)
-	e.SetIndent("", "  ")
+	e.SetIndent(indent, "  ")
 	e.SetEscapeHTML(false)
-	if err := e.Encode(document); err != nil {
-		panic(fmt.Sprintf("control: %s: %v", r.URL.Path, err))
+	if err := e.Encode(v); err != nil {
+		panic(fmt.Sprintf("control: %v", err))
 	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(status)
-	w.Write(text.Bytes())
+	return bytes.TrimSuffix(text.Bytes(), []byte("\n"))
 }

@@ -28,6 +28,7 @@ func Run(ctx context.Context, s Settings, stdout, stderr io.Writer) error {
 	if err := s.checkOutputs(); err != nil {
 		return exit.Mark(exit.Input, err)
 	}
+	beFrugal()
 	d, err := open(ctx)
 	if err != nil {
 		return err
@@ -42,7 +43,7 @@ func Run(ctx context.Context, s Settings, stdout, stderr io.Writer) error {
 		return err
 	}
 	s.inForce = a.InForce
-	end := said.Show(func() string { sum := a.Summary(); return sum.Line() })
+	end := said.Show(a.Line)
 	err = d.run(a)
 	sum := a.Summary()
 	err = errors.Join(err, a.Close())
@@ -83,7 +84,7 @@ func (d *daemon) prepare(o appliance.Options) (*appliance.Appliance, error) {
 	opened := make(chan result, 1)
 	go func() {
 		var r result
-		frugally(func() { r.a, r.err = appliance.New(o) })
+		tidily(func() { r.a, r.err = appliance.New(o) })
 		opened <- r
 	}()
 	var late <-chan time.Time
@@ -142,7 +143,7 @@ func (d *daemon) run(a *appliance.Appliance) error {
 			reload = nil // another one waits
 			d.service.Reloading()
 			go func() {
-				frugally(func() { _ = a.Reload() }) // it has logged what is wrong
+				tidily(func() { _ = a.Reload() }) // it has logged what is wrong
 				reloaded <- struct{}{}
 			}()
 		case <-reloaded:
@@ -157,13 +158,17 @@ func (d *daemon) run(a *appliance.Appliance) error {
 	}
 }
 
-// frugally does what makes much garbage if there are many SAs. Less than usual may lie beside what is
-// in use, and none is kept. What the user has set stays.
-func frugally(do func()) {
-	const frugal = 50 // percent of what is in use
-	defer debug.FreeOSMemory()
+// beFrugal lets less garbage than usual lie beside what is in use: with a million SAs that is
+// gigabytes, and frames make none. What the user has set stays.
+func beFrugal() {
+	const percent = 50
 	if os.Getenv("GOGC") == "" {
-		defer debug.SetGCPercent(debug.SetGCPercent(frugal))
+		debug.SetGCPercent(percent)
 	}
+}
+
+// tidily does what makes much garbage if there are many SAs, and keeps none of it.
+func tidily(do func()) {
+	defer debug.FreeOSMemory()
 	do()
 }

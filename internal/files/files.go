@@ -111,6 +111,14 @@ func Of(w any) (*os.File, bool) {
 // WriteOwn makes a file that its owner alone can read. If the file exists, that is
 // an error, and it stays as it is.
 func WriteOwn(path string, text []byte) error {
+	return MakeOwn(path, func(w io.Writer) error {
+		_, err := w.Write(text)
+		return err
+	})
+}
+
+// MakeOwn is WriteOwn for what write writes. If that fails, no file stays.
+func MakeOwn(path string, write func(io.Writer) error) error {
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%s already exists; remove it, or name another file", path)
@@ -118,8 +126,10 @@ func WriteOwn(path string, text []byte) error {
 	if err != nil {
 		return err
 	}
-	_, err = file.Write(text)
-	return errors.Join(err, file.Close())
+	if err = errors.Join(write(file), file.Close()); err != nil {
+		os.Remove(path)
+	}
+	return err
 }
 
 // WarnExposed warns if keys are about to go to a file that others can read.
