@@ -27,6 +27,7 @@ const (
 	clientPause = 2 * time.Second
 	addPause    = 30 * time.Second // thousands of SAs take their time
 	exportPause = 10 * time.Minute // and millions
+	maxPage     = 1000             // SAs
 	maxAsking   = 8                // requests under way of one Client; others wait
 	maxAnswer   = 64 << 20         // bytes; a document may list a great many SAs
 )
@@ -109,10 +110,9 @@ func (c *Client) List(after uint64, limit int) (page Page, err error) {
 
 // All is an iterator over the list, page by page.
 func (c *Client) All() iter.Seq2[SA, error] {
-	const limit = 1000
 	return func(yield func(SA, error) bool) {
 		for after := uint64(0); ; {
-			page, err := c.List(after, limit)
+			page, err := c.List(after, maxPage)
 			if err != nil {
 				yield(SA{}, err)
 				return

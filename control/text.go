@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"math"
 	"net/netip"
@@ -17,10 +18,36 @@ import (
 // The documents as text for people, in columns that fit a terminal.
 
 // WriteText writes a line for each SA. Addresses have no room there.
-func (p Page) WriteText(out io.Writer) error {
+func (p Page) WriteText(out io.Writer) error { return writeSAs(out, true, p.SAs) }
+
+// WriteList writes the lines of a Page for a list of any length, a thousand at a time, whose columns
+// fit these.
+func WriteList(out io.Writer, all iter.Seq2[SA, error]) error {
+	var some []SA
+	first := true
+	for s, err := range all {
+		if err != nil {
+			return err
+		}
+		if some = append(some, s); len(some) == maxPage {
+			if err := writeSAs(out, first, some); err != nil {
+				return err
+			}
+			some, first = some[:0], false
+		}
+	}
+	if len(some) == 0 && !first {
+		return nil
+	}
+	return writeSAs(out, first, some)
+}
+
+func writeSAs(out io.Writer, header bool, sas []SA) error {
 	w := columns(out)
-	fmt.Fprintln(w, "NAME\tSPI\tIS\tMODE\tDIR\tSUITE\tNIC\tFROM")
-	for _, s := range p.SAs {
+	if header {
+		fmt.Fprintln(w, "NAME\tSPI\tIS\tMODE\tDIR\tSUITE\tNIC\tFROM")
+	}
+	for _, s := range sas {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", wrap.Shorten(s.Name, 18), s.SPI, s.Protocol, s.Mode, s.Direction,
 			wrap.Shorten(s.Suite, 17), either(s.Offloaded, "yes", "no"), s.Origin)
 	}

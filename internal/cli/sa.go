@@ -160,21 +160,26 @@ func newSAUpdate() *cobra.Command {
 }
 
 func newSAList() *cobra.Command {
-	o := asked{}
-	return o.shows(&cobra.Command{
+	o, asJSON := asked{}, false
+	cmd := o.does(&cobra.Command{
 		Use:   "list",
 		Short: "List the SAs in force, oldest first",
 		Args:  args(0),
-	}, func(c *control.Client, _ *cobra.Command, _ []string) (document, error) {
+	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
+		if !asJSON {
+			return control.WriteList(cmd.OutOrStdout(), c.All())
+		}
 		page := control.Page{SAs: []control.SA{}}
 		for s, err := range c.All() {
 			if err != nil {
-				return nil, err
+				return err
 			}
 			page.SAs = append(page.SAs, s)
 		}
-		return page, nil
+		return show(cmd.OutOrStdout(), true, page)
 	})
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON and nothing else")
+	return cmd
 }
 
 func newSAShow() *cobra.Command {
