@@ -7,8 +7,11 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 
+	"tapsec/control"
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
 	"tapsec/test/program"
@@ -30,12 +33,7 @@ func refused(t *testing.T, call, errno, when string, args ...string) *process {
 // refusing is refused where the calls come later, and some reports whether one has failed.
 func refusing(t *testing.T, call, errno, when string, args ...string) (p *process, some func() bool) {
 	t.Helper()
-	if _, err := exec.LookPath("strace"); err != nil {
-		rig.Missing(t, "needs strace; make peers installs it")
-	}
-	if out, err := exec.Command("strace", "-o", os.DevNull, "true").CombinedOutput(); err != nil {
-		rig.Missing(t, "needs to trace programs: "+string(out))
-	}
+	requireTracer(t)
 	seen := filepath.Join(t.TempDir(), "strace")
 	tracer := []string{"-D", "-f", "-qq", "-o", seen, "-e", "trace=" + call, "-e", "signal=none",
 		"-e", "inject=" + call + ":error=" + errno + ":when=" + when, program.Path}
@@ -43,6 +41,17 @@ func refusing(t *testing.T, call, errno, when string, args ...string) (p *proces
 	return p, func() bool {
 		text, err := os.ReadFile(seen)
 		return err == nil && strings.Contains(string(text), "(INJECTED)")
+	}
+}
+
+// requireTracer skips a test where strace(1) may not trace programs.
+func requireTracer(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("strace"); err != nil {
+		rig.Missing(t, "needs strace; make peers installs it")
+	}
+	if out, err := exec.Command("strace", "-o", os.DevNull, "true").CombinedOutput(); err != nil {
+		rig.Missing(t, "needs to trace programs: "+string(out))
 	}
 }
 
@@ -149,4 +158,47 @@ func (p *process) comesUp() bool {
 		return up || ended
 	})
 	return up
+}
+
+// A running program needs no more threads than it has: it goes on where the kernel makes none any more,
+// since somebody has used up all that there may be.
+func TestNoMoreThreads(t *testing.T) {
+	rig.Require(t)
+	requireTracer(t)
+	socket := filepath.Join(sockets(t), "s")
+	p := start(t, write(t, moreSAs), "--control", socket)
+	pid := strconv.Itoa(p.cmd.Process.Pid)
+	tracer := program.Launch(t, nil, exec.Command("strace", "-f", "-qq", "-p", pid, "-o", os.DevNull,
+		"-e", "trace=clone,clone3", "-e", "signal=none", "-e", "inject=clone,clone3:error=EAGAIN"))
+	program.Await(t, "strace watches each thread", func() bool { return traced(t, pid) })
+	for range 30 {
+		p.signal(syscall.SIGHUP)
+		var clients sync.WaitGroup
+		for range 20 {
+			clients.Go(func() {
+				if client, err := control.Dial(socket); err == nil {
+					_ = client.Get("status", &confinement{}) // or there are too many
+				}
+			})
+		}
+		clients.Wait()
+	}
+	ask(t, socket)
+	p.stop()
+	tracer.Join()
+}
+
+// traced reports whether somebody traces each thread of a process.
+func traced(t *testing.T, pid string) bool {
+	t.Helper()
+	threads, err := filepath.Glob("/proc/" + pid + "/task/*/status")
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("threads of %s: %v, %v", pid, threads, err)
+	}
+	for _, path := range threads {
+		if text, err := os.ReadFile(path); err != nil || strings.Contains(string(text), "\nTracerPid:\t0\n") {
+			return false
+		}
+	}
+	return true
 }
