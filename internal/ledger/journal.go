@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/json"
@@ -17,28 +16,25 @@ import (
 )
 
 const (
-	version = 2
+	version = 3
 	slack   = 256 // superseded lines allowed, plus one for each SA
 )
 
 // journal is the file: a header and records, each a line of JSON; a later record replaces
 // an earlier one of the same SA. It is appended to, and written anew when it has become
-// long or something went wrong. A line without its end was never relied on. One process
-// has it, by a lock on a file beside it, which stays.
+// long or something went wrong. The header says how much of it is relied on; what follows
+// is so as far as it is whole. One process has the file, by a lock on one beside it, which
+// stays.
 type journal struct {
 	path  string
 	boot  string // the kernel's name for this run of it
 	lock  *os.File
-	file  *os.File // nil: the file may end in half a line, and must be written anew
+	file  *os.File // nil: what is at its end is not known, and it must be written anew
 	lines int
+	size  int64
+	sum   uint32 // of its last line
 
 	write func(f *os.File, text []byte) error // fails in tests
-}
-
-// header is the first line.
-type header struct {
-	Version int    `json:"ledger"`
-	Boot    string `json:"boot"` // names the run of the kernel whose clock the records use
 }
 
 // lockJournal takes the file for this process.
@@ -79,24 +75,42 @@ func (j *journal) read() (boot string, records []record, err error) {
 	case err != nil:
 		return "", nil, fmt.Errorf("state file: %w", err)
 	}
-	first, rest, _ := bytes.Cut(text, []byte("\n"))
+	first, lines, _ := bytes.Cut(text, []byte("\n"))
 	var h header
 	switch {
 	case json.Unmarshal(first, &h) != nil || h.Version == 0:
 		records, err = j.readOld(text)
 		return "", records, err
+	case h.Version == 2 && h.Size == 0 && h.Sum == "": // which has no sums
+		lines = lines[:bytes.LastIndexByte(lines, '\n')+1] // half a line at the end is none
 	case h.Version != version:
 		return "", nil, j.refuse("is of version %d, expected %d", h.Version, version)
-	}
-	rest = rest[:bytes.LastIndexByte(rest, '\n')+1] // half a line at the end is none
-	for d := strict(rest); d.More(); {
-		var r record
-		if err := cmp.Or(d.Decode(&r), r.check()); err != nil {
-			return "", nil, j.refuse("is not as tapsec writes it, in line %d (%w)", len(records)+2, err)
+	case !bytes.Equal(h.line(), text[:min(len(text), len(first)+1)]):
+		return "", nil, j.refuse("is damaged in line 1")
+	default:
+		good, n := whole(lines)
+		if end := int64(len(first) + 1 + len(good)); end < h.Size {
+			return "", nil, j.refuse("is damaged from line %d on, where %d bytes were written", n+2, h.Size-end)
 		}
-		records = append(records, r)
+		lines = good
 	}
-	return h.Boot, records, nil
+	records, err = j.decode(lines)
+	return h.Boot, records, err
+}
+
+// decode reads lines behind the header.
+func (j *journal) decode(lines []byte) (records []record, err error) {
+	for d := strict(lines); d.More(); {
+		var r struct {
+			record
+			Sum string `json:"sum"`
+		}
+		if err := cmp.Or(d.Decode(&r), r.check()); err != nil {
+			return nil, j.refuse("is not as tapsec writes it, in line %d (%w)", len(records)+2, err)
+		}
+		records = append(records, r.record)
+	}
+	return records, nil
 }
 
 func strict(text []byte) *json.Decoder {
@@ -132,44 +146,50 @@ func (j *journal) readOld(text []byte) ([]record, error) {
 	return records, nil
 }
 
-// append adds records and returns once they are on the disk. After it has failed only
-// replace mends the file.
+// append adds records and returns once they are on the disk, and the header says so. After
+// it has failed only replace mends the file.
 func (j *journal) append(records []record) error {
-	const line = 512 // or less, in bytes
-	if err := j.put(j.file, min(line*len(records), largest), slices.Values(records)); err != nil {
+	err := j.put(j.file, slices.Values(records))
+	if err == nil {
+		err = j.file.Sync()
+	}
+	if err == nil {
+		err = j.rely(j.file)
+	}
+	if err != nil {
 		j.file.Close()
 		j.file = nil
 		return fmt.Errorf("state file: %w", err)
 	}
-	j.lines += len(records)
 	return nil
 }
 
-// largest is how many bytes are written at once.
+// largest is about how many bytes are written at once.
 const largest = 1 << 20
 
-// put writes lines, by a buffer of so many bytes, and waits for the disk.
-func (j *journal) put(f *os.File, buffer int, records iter.Seq[record]) error {
-	w := bufio.NewWriterSize(writer(func(b []byte) error { return j.write(f, b) }), buffer)
-	e := json.NewEncoder(w)
-	for r := range records {
-		if err := e.Encode(&r); err != nil {
-			return err
+// put writes lines.
+func (j *journal) put(f *os.File, records iter.Seq[record]) (err error) {
+	var text bytes.Buffer
+	flush := func() error {
+		defer text.Reset()
+		j.size += int64(text.Len())
+		return j.write(f, text.Bytes())
+	}
+	j.sum, err = appendLines(&text, j.sum, func(yield func(record) bool) {
+		for r := range records {
+			if j.lines++; !yield(r) {
+				return
+			}
 		}
-	}
-	if err := w.Flush(); err != nil {
-		return err
-	}
-	return f.Sync()
+	}, flush)
+	return err
 }
 
-type writer func([]byte) error
-
-func (w writer) Write(b []byte) (int, error) {
-	if err := w(b); err != nil {
-		return 0, err
-	}
-	return len(b), nil
+// rely has the header say that all that was written counts. It reaches the disk with what
+// is written next: if the machine stops before, less is relied on, and read all the same.
+func (j *journal) rely(f *os.File) error {
+	_, err := f.WriteAt(header{Version: version, Boot: j.boot, Size: j.size}.line(), 0)
+	return err
 }
 
 func write(f *os.File, text []byte) error {
@@ -187,18 +207,11 @@ func (j *journal) replace(records iter.Seq[record]) error {
 		j.file.Close()
 		j.file = nil
 	}
-	lines := 0
-	f, err := j.swap(func(yield func(record) bool) {
-		for r := range records {
-			if lines++; !yield(r) {
-				return
-			}
-		}
-	})
+	f, err := j.swap(records)
 	if err != nil {
 		return fmt.Errorf("state file: %w", err)
 	}
-	j.file, j.lines = f, lines
+	j.file = f
 	return nil
 }
 
@@ -208,18 +221,19 @@ func (j *journal) swap(records iter.Seq[record]) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	first, err := json.Marshal(header{version, j.boot})
-	if err == nil {
-		err = j.write(f, append(first, '\n'))
-	}
-	if err == nil {
-		err = j.put(f, largest, records)
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), j.path)
-	}
-	if err == nil {
-		err = syncDir(filepath.Dir(j.path))
+	first := header{Version: version, Boot: j.boot}.line()
+	j.lines, j.size, j.sum = 0, int64(len(first)), 0
+	err = j.write(f, first)
+	for _, step := range []func() error{
+		func() error { return j.put(f, records) },
+		func() error { return j.rely(f) },
+		f.Sync,
+		func() error { return os.Rename(f.Name(), j.path) },
+		func() error { return syncDir(filepath.Dir(j.path)) },
+	} {
+		if err == nil {
+			err = step()
+		}
 	}
 	if err != nil {
 		f.Close()

@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"math"
 	"net/netip"
 	"os"
@@ -306,7 +308,7 @@ func TestForgotten(t *testing.T) {
 	closed(t, l)
 	text, _ := os.ReadFile(path)
 	text = bytes.ReplaceAll(text, fmt.Appendf(nil, `"seen":"%d`, time.Now().UTC().Year()), fmt.Appendf(nil, `"seen":"%d`, time.Now().UTC().Year()-1))
-	if err := os.WriteFile(path, text, 0o600); err != nil {
+	if err := os.WriteFile(path, summed(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, ran := range []time.Duration{0, 2 * knowsAfter} {
@@ -335,7 +337,7 @@ func TestClockSet(t *testing.T) {
 		closed(t, l)
 		text, _ := os.ReadFile(path)
 		text = bytes.ReplaceAll(text, fmt.Appendf(nil, `"seen":"%d`, time.Now().UTC().Year()), []byte(`"seen":"`+was))
-		if err := os.WriteFile(path, text, 0o600); err != nil {
+		if err := os.WriteFile(path, summed(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		l = opened(t, path)
@@ -415,21 +417,17 @@ func TestRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct{ old, new, why string }{
-		"another version": {`"ledger":2`, `"ledger":3`, "is of version 3, expected 2"},
+		"another version": {`"ledger":3`, `"ledger":4`, "is of version 4, expected 3"},
 		"not ours":        {string(text), "sas: []\n", "is not as tapsec writes it"},
 		"empty":           {string(text), "", "is not as tapsec writes it"},
 		"unknown field":   {`"sa":`, `"key":"00","sa":`, `unknown field "key"`},
 		"window":          {`"top":3`, `"top":4`, "a window that makes no sense for esp SPI 0x00000001"},
 		"a name of sorts": {`"in":"`, `"in":"no`, "expected 32 hexadecimal digits to name an SA, found 34"},
-		"half a name":     {string(text), string(text[:bytes.IndexByte(text, '\n')+1]) + `{"out":"0011223344556677","seen":"2026-11-28T00:00:00Z","next":2}` + "\n", "hexadecimal digits"},
+		"half a name":     {string(text), string(text[:bytes.IndexByte(text, '\n')+1]) + `{"out":"0011223344556677","seen":"2026-11-28T00:00:00Z","next":2,"sum":""}` + "\n", "hexadecimal digits"},
 		"neither":         {`"out":`, `"sa":`, "neither an inbound nor an outbound"},
-		"half a line":     {"}\n", "\n", "in line 2"},
+		"fingerprint":     {`"out":"`, `"out":"g`, "to name an SA, found 33"},
 	} {
-		bad := bytes.Replace(text, []byte(c.old), []byte(c.new), 1)
-		if c.old == "}\n" {
-			at := bytes.LastIndex(text[:len(text)-1], []byte("}\n"))
-			bad = append(bytes.Clone(text[:at]), text[at+1:]...)
-		}
+		bad := summed(bytes.Replace(text, []byte(c.old), []byte(c.new), 1))
 		if err := os.WriteFile(path, bad, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -446,6 +444,28 @@ func TestRefused(t *testing.T) {
 			t.Errorf("said %v", err)
 		}
 	}
+}
+
+// summed is a file whose lines were changed, with their sums as they would be.
+func summed(text []byte) []byte {
+	sum, size, lines := uint32(0), 0, bytes.SplitAfter(text, []byte("\n"))
+	for i, line := range lines[1:] {
+		body, _, ok := bytes.Cut(line, []byte(`,"sum"`))
+		if !ok {
+			continue
+		}
+		sum = crc32.Update(sum, castagnoli, body)
+		lines[i+1] = appendSum(bytes.Clone(body), sum)
+	}
+	for _, line := range lines {
+		size += len(line)
+	}
+	var h header
+	if json.Unmarshal(lines[0], &h) == nil && h.Version == version {
+		h.Size = int64(size)
+		lines[0] = h.line()
+	}
+	return bytes.Join(lines, nil)
 }
 
 // A line that was being written when the machine stopped was never relied upon.
@@ -525,6 +545,34 @@ func TestVersionOne(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := Open(path, nil); err == nil || !strings.Contains(err.Error(), "still at work or was killed") {
+		t.Errorf("said %v", err)
+	}
+}
+
+// A file of version 2, which has no sums, and ends in half a line.
+func TestVersionTwo(t *testing.T) {
+	l, path, s := New(), statePath(t), newSA(1, gcm)
+	text := fmt.Sprintf(`{"ledger":2,"boot":""}
+{"in":%[1]q,"sa":"web","seen":"2026-01-02T03:04:05Z","up_to":70,"age":1}
+{"out":%[2]q,"sa":"web","seen":"2026-01-02T03:04:05Z","next":64}
+{"out":%[2]q,"sa":"web","seen":"2026-01-02T03:04:05Z","next":65}
+{"out":`, l.Inbound(s).id, l.Counter(s).id)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		l = opened(t, path)
+		accept(t, l.Inbound(s), Refused, 1, 70)
+		if n := l.Counter(s).Peek(); n != 65 {
+			t.Errorf("goes on at %d", n)
+		}
+		closed(t, l)
+	}
+	text = strings.Replace(text, `"next":64`, `"next":0`, 1)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(path, nil); err == nil || !strings.Contains(err.Error(), "in line 3 (") {
 		t.Errorf("said %v", err)
 	}
 }
