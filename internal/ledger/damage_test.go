@@ -15,16 +15,11 @@ func damages(text []byte) iter.Seq2[string, []byte] {
 	without := func(i int) []byte { return bytes.Join(append(append([][]byte{}, lines[:i]...), lines[i+1:]...), nil) }
 	return func(yield func(string, []byte) bool) {
 		for at := range text {
-			for bit := range 8 {
-				flipped := bytes.Clone(text)
-				flipped[at] ^= 1 << bit
-				if !yield("a bit", flipped) {
-					return
-				}
-			}
+			flipped := bytes.Clone(text)
+			flipped[at] ^= 1 << (at % 8)
 			zeros := append(bytes.Clone(text[:at]), make([]byte, len(text)-at)...)
 			twice := append(bytes.Clone(text), text[at:]...)
-			if !yield("cut", text[:at]) || !yield("zeros", zeros) || at%9 == 0 && !yield("its end twice", twice) {
+			if !yield("a bit", flipped) || !yield("cut", text[:at]) || !yield("zeros", zeros) || at%16 == 0 && !yield("its end twice", twice) {
 				return
 			}
 		}
@@ -82,7 +77,7 @@ func TestDamage(t *testing.T) {
 			}
 			l.keeper.journal.close()
 		}
-		if refused["a bit"] != 8*len(text) || refused["cut"] != len(text) {
+		if refused["a bit"] != len(text) || refused["cut"] != len(text) {
 			t.Errorf("of %d bytes, refused %v", len(text), refused)
 		}
 	}

@@ -29,6 +29,7 @@ type journal struct {
 	path  string
 	boot  string // the kernel's name for this run of it
 	lock  *os.File
+	lost  error    // why another process may have had it meanwhile
 	file  *os.File // nil: what is at its end is not known, and it must be written anew
 	lines int
 	size  int64
@@ -47,17 +48,64 @@ func lockJournal(path string) (*journal, error) {
 	}
 	j := &journal{path: path, boot: bootID(), write: write}
 	var err error
-	if j.lock, err = os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+	switch j.lock, err = takeLock(path); {
+	case errors.Is(err, errLocked):
+		return nil, fmt.Errorf("state file %s is in use by another process, which holds %s.lock: end that one first, or name another file", path, path)
+	case err != nil:
 		return nil, fmt.Errorf("state file: %w", err)
 	}
-	if err = lock(j.lock); err == nil {
-		return j, nil
+	return j, nil
+}
+
+// takeLock locks the file beside path.
+func takeLock(path string) (*os.File, error) {
+	f, err := os.OpenFile(path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
 	}
-	j.lock.Close()
-	if errors.Is(err, errLocked) {
-		return nil, fmt.Errorf("state file %s is in use by another process, which holds %s.lock: end that one first, or name another file", path, path)
+	if err := lock(f); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock %s.lock: %w", path, err)
 	}
-	return nil, fmt.Errorf("state file: lock %s.lock: %w", path, err)
+	return f, nil
+}
+
+// hold makes sure that nobody else has the file, though somebody has removed the lock. Who
+// has had it since has written a file of its own, and has used numbers that this process
+// does not know.
+func (j *journal) hold() error {
+	if j.lost != nil || isAt(j.lock, j.path+".lock") {
+		return j.lost
+	}
+	f, err := takeLock(j.path)
+	switch {
+	case err == nil && (absent(j.path) || j.file != nil && isAt(j.file, j.path)):
+		j.lock.Close()
+		j.lock = f
+		return nil
+	case err == nil:
+		f.Close()
+	case !errors.Is(err, errLocked):
+		return fmt.Errorf("state file: %w", err)
+	}
+	j.lost = fmt.Errorf("state file %s: somebody removed %s.lock, and another process uses the file: end one of them, and start this one again", j.path, j.path)
+	return j.lost
+}
+
+// gone reports whether the file or its lock is no longer where the next process looks for it.
+func (j *journal) gone() bool {
+	return j.file != nil && !(isAt(j.file, j.path) && isAt(j.lock, j.path+".lock"))
+}
+
+func absent(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, os.ErrNotExist)
+}
+
+func isAt(f *os.File, path string) bool {
+	have, err := f.Stat()
+	there, err2 := os.Stat(path)
+	return err == nil && err2 == nil && os.SameFile(have, there)
 }
 
 // refuse is the error for a file that makes no sense.
@@ -161,7 +209,7 @@ func (j *journal) append(records []record) error {
 		j.file = nil
 		return fmt.Errorf("state file: %w", err)
 	}
-	return nil
+	return j.hold()
 }
 
 // largest is about how many bytes are written at once.
@@ -198,11 +246,14 @@ func write(f *os.File, text []byte) error {
 }
 
 // long reports whether the file must be written anew.
-func (j *journal) long(sas int) bool { return j.file == nil || j.lines > 2*sas+slack }
+func (j *journal) long(sas int) bool { return j.file == nil || j.lines > 2*sas+slack || j.gone() }
 
 // replace writes a new file, and renames it over the old one once it is on the disk. At any
 // time path holds a complete file, the old one or the new one.
 func (j *journal) replace(records iter.Seq[record]) error {
+	if err := j.hold(); err != nil {
+		return err
+	}
 	if j.file != nil {
 		j.file.Close()
 		j.file = nil
@@ -212,7 +263,7 @@ func (j *journal) replace(records iter.Seq[record]) error {
 		return fmt.Errorf("state file: %w", err)
 	}
 	j.file = f
-	return nil
+	return j.hold()
 }
 
 // swap replaces the file at path by one of these records, and leaves that open.

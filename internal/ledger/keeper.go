@@ -216,6 +216,9 @@ func (k *keeper) renew(all bool) {
 	if all {
 		list = append(list, k.unwatch()...)
 	}
+	if all && k.journal.gone() {
+		_ = k.write(nil)
+	}
 	_ = k.grant(list, 0) // said by tell
 }
 

@@ -375,6 +375,55 @@ func TestLock(t *testing.T) {
 	closed(t, opened(t, path))
 }
 
+// Who removes the file, or its lock, takes no number away: it is written anew, unless another process has had
+// it since.
+func TestRemoved(t *testing.T) {
+	s := newSA(1, gcm)
+	for name, c := range map[string]struct {
+		removed        []string
+		another, works bool
+	}{
+		"file":                            {removed: []string{""}, works: true},
+		"lock":                            {removed: []string{".lock"}, works: true},
+		"both":                            {removed: []string{"", ".lock"}, works: true},
+		"lock, and another process comes": {removed: []string{".lock"}, another: true},
+		"both, and another process comes": {removed: []string{"", ".lock"}, another: true},
+	} {
+		path := statePath(t)
+		l, err := open(path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		counter := l.Counter(s)
+		next(t, counter, 1)
+		for _, ending := range c.removed {
+			if err := os.Remove(path + ending); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if c.another {
+			closed(t, opened(t, path))
+		}
+		l.keeper.renew(true)
+		if counter.Raise(1000); c.works {
+			next(t, counter, 1000)
+			l.keeper.renew(true)
+			if _, err := Open(path, nil); err == nil || !strings.Contains(err.Error(), "in use by another process") {
+				t.Errorf("%s: another process said %v", name, err)
+			}
+		} else if _, err := counter.Next(lastNumber); !errors.Is(err, ErrLease) || !strings.Contains(fmt.Sprint(l.keeper.err), "another process uses the file") {
+			t.Errorf("%s: %v, since %v", name, err, l.keeper.err)
+		}
+		theirs, _ := os.ReadFile(path)
+		l.keeper.journal.close()
+		l = opened(t, path)
+		if n := l.Counter(s).Peek(); c.works != (n > 1000) {
+			t.Errorf("%s: then it goes on at %d\n%s", name, n, theirs)
+		}
+		closed(t, l)
+	}
+}
+
 // No key is in the file, in no form, and nobody but its owner can read it.
 func TestFileIsPrivate(t *testing.T) {
 	path, s := statePath(t), newSA(1)
