@@ -81,7 +81,10 @@ func (m *model) call(submit, wait, _, _, _ uintptr) unix.Errno {
 	}
 	m.linked = false
 	atomic.StoreUint32(u.sqHead, m.head)
-	if take < uint32(submit) {
+	switch {
+	case take == 0 && submit > 0:
+		return []unix.Errno{0, unix.EAGAIN, unix.ENOMEM}[m.choose(3)]
+	case take < uint32(submit):
 		return 0
 	}
 	if m.mute {

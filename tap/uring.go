@@ -203,7 +203,7 @@ func (u *uring) enter(wait int, limit time.Duration) error {
 		argument, size = uintptr(unsafe.Pointer(&u.argument)), unsafe.Sizeof(u.argument)
 	}
 	switch errno := u.call(uintptr(u.tail-atomic.LoadUint32(u.sqHead)), uintptr(wait), flags, argument, size); errno {
-	case 0, unix.EINTR, unix.ETIME, unix.EAGAIN, unix.EBUSY:
+	case 0, unix.EINTR, unix.ETIME, unix.EAGAIN, unix.EBUSY, unix.ENOMEM: // the last before a thread's first entry
 	default:
 		return fmt.Errorf("io_uring: %w", errno)
 	}

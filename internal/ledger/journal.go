@@ -74,38 +74,60 @@ func takeLock(path string) (*os.File, error) {
 // has had it since has written a file of its own, and has used numbers that this process
 // does not know.
 func (j *journal) hold() error {
-	if j.lost != nil || isAt(j.lock, j.path+".lock") {
+	if j.lost != nil {
 		return j.lost
 	}
-	f, err := takeLock(j.path)
-	switch {
-	case err == nil && (absent(j.path) || j.file != nil && isAt(j.file, j.path)):
-		j.lock.Close()
-		j.lock = f
+	if held, err := isAt(j.lock, j.path+".lock"); held {
 		return nil
-	case err == nil:
+	} else if err != nil {
+		return fmt.Errorf("state file: %w", err)
+	}
+	f, err := takeLock(j.path)
+	if err == nil {
+		var untouched bool
+		if untouched, err = j.untouched(); untouched {
+			j.lock.Close()
+			j.lock = f
+			return nil
+		}
 		f.Close()
-	case !errors.Is(err, errLocked):
+	}
+	if err != nil && !errors.Is(err, errLocked) {
 		return fmt.Errorf("state file: %w", err)
 	}
 	j.lost = fmt.Errorf("state file %s: somebody removed %s.lock, and another process uses the file: end one of them, and start this one again", j.path, j.path)
 	return j.lost
 }
 
+// untouched reports whether no other file than this process's is at the path.
+func (j *journal) untouched() (bool, error) {
+	if _, err := os.Stat(j.path); errors.Is(err, os.ErrNotExist) {
+		return true, nil
+	}
+	return isAt(j.file, j.path)
+}
+
 // gone reports whether the file or its lock is no longer where the next process looks for it.
 func (j *journal) gone() bool {
-	return j.file != nil && !(isAt(j.file, j.path) && isAt(j.lock, j.path+".lock"))
+	file, err := isAt(j.file, j.path)
+	lock, err2 := isAt(j.lock, j.path+".lock")
+	return err == nil && err2 == nil && !(file && lock)
 }
 
-func absent(path string) bool {
-	_, err := os.Stat(path)
-	return errors.Is(err, os.ErrNotExist)
-}
-
-func isAt(f *os.File, path string) bool {
+// isAt reports whether an open file has that path. The error is that this cannot be told.
+func isAt(f *os.File, path string) (bool, error) {
+	if f == nil {
+		return false, nil
+	}
 	have, err := f.Stat()
-	there, err2 := os.Stat(path)
-	return err == nil && err2 == nil && os.SameFile(have, there)
+	if err != nil {
+		return false, err
+	}
+	there, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(have, there), err
 }
 
 // refuse is the error for a file that makes no sense.

@@ -424,6 +424,35 @@ func TestRemoved(t *testing.T) {
 	}
 }
 
+// What cannot be told now is not taken for a removal: the folder is another one for a while.
+func TestFolderAway(t *testing.T) {
+	path, s := filepath.Join(t.TempDir(), "folder", "state"), newSA(1, gcm)
+	folder := filepath.Dir(path)
+	if err := os.Mkdir(folder, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l, err := open(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	counter := l.Counter(s)
+	next(t, counter, 1)
+	if err := errors.Join(os.Rename(folder, folder+"2"), os.WriteFile(folder, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	l.keeper.renew(true)
+	counter.Raise(1000)
+	if _, err := counter.Next(lastNumber); !errors.Is(err, ErrLease) {
+		t.Errorf("a number without a file: %v", err)
+	}
+	if err := errors.Join(os.Remove(folder), os.Rename(folder+"2", folder)); err != nil {
+		t.Fatal(err)
+	}
+	l.keeper.renew(true)
+	next(t, counter, 1000)
+	l.keeper.journal.close()
+}
+
 // No key is in the file, in no form, and nobody but its owner can read it.
 func TestFileIsPrivate(t *testing.T) {
 	path, s := statePath(t), newSA(1)
