@@ -62,7 +62,7 @@ func (f *frame) begin(delivered []byte, t *status.Trailer) Reason {
 	f.bytes, f.records = delivered, t.Records[:t.N]
 	etherType, l3, ok := wire.Ethernet(f.bytes)
 	switch {
-	case !ok || wire.MayHideIP(etherType):
+	case !ok || wire.MayHideIP(etherType, f.bytes[l3:]):
 		return Hidden
 	case etherType == wire.EtherIPv4 || etherType == wire.EtherIPv6:
 		f.l3 = l3

@@ -34,12 +34,34 @@ func Ethernet(frame []byte) (etherType uint16, payload int, ok bool) {
 	return 0, 0, false
 }
 
-// MayHideIP reports whether a frame of that type may hold an IP packet that a later stack
-// could see, but no policy here: PPPoE, MPLS, provider backbone (IEEE 802.1ah).
-func MayHideIP(etherType uint16) bool {
+// MayHideIP reports whether a frame of that type, after which come these bytes, may hold
+// an IP packet that a later stack could see, but no policy here.
+func MayHideIP(etherType uint16, after []byte) bool {
 	switch etherType {
-	case 0x8864, 0x8847, 0x8848, 0x88e7:
+	case 0x8847, 0x8848, // MPLS
+		0x8864, 0x880b, // PPP over Ethernet, PPP
+		0x9100, 0x9200, 0x9300, // VLAN tags from before IEEE 802.1ad
+		0x88e7, 0x893f, 0x8926, // provider backbone (IEEE 802.1ah), E-tag (802.1BR), VN-tag
+		0x88e5, 0x892f, // MACsec (802.1AE), whose text may be clear, HSR (IEC 62439-3)
+		0x22f3, 0x894f, 0x4305: // TRILL (RFC 6325), NSH (RFC 8300), B.A.T.M.A.N.
 		return true
 	}
-	return false
+	return etherType < 0x600 && llcMayHideIP(after)
+}
+
+// llcMayHideIP is MayHideIP for a frame that has its length instead of a type (IEEE
+// 802.3): IP may follow LLC directly, or SNAP (RFC 1042), which Windows takes as well.
+func llcMayHideIP(llc []byte) bool {
+	if len(llc) == 0 {
+		return false
+	}
+	const snap, ip = 0xaa, 0x06
+	switch {
+	case llc[0]&^1 == ip:
+		return true
+	case llc[0]&^1 != snap || len(llc) < 6:
+		return false
+	}
+	oui := [3]byte(llc[3:])
+	return oui == [3]byte{} || oui == [3]byte{0, 0, 0xf8} // the latter is IEEE 802.1H
 }

@@ -284,7 +284,7 @@ func (s *Sender) one(frame []byte) Reason {
 	etherType, l3, ok := wire.Ethernet(frame)
 	version := uint8(4)
 	switch {
-	case !ok || wire.MayHideIP(etherType):
+	case !ok || wire.MayHideIP(etherType, frame[l3:]):
 		return Hidden
 	case etherType == wire.EtherIPv6:
 		version = 6

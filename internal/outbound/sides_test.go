@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"tapsec/internal/lab/forge"
@@ -239,6 +240,8 @@ func TestLinkBothSides(t *testing.T) {
 	ether := func(t uint16) []byte {
 		return append(binary.BigEndian.AppendUint16(udp(4, 64)[:12], t), make([]byte, 64)...)
 	}
+	llc := func(b ...byte) []byte { return append(ether(70)[:14], append(b, make([]byte, 70-len(b))...)...) }
+	tagged := func(frame []byte) []byte { return slices.Insert(frame, 12, 0x81, 0, 0, 1) }
 	for name, c := range map[string]struct {
 		frame []byte
 		want  verdict
@@ -248,6 +251,15 @@ func TestLinkBothSides(t *testing.T) {
 		"MPLS":                  {ether(0x8847), hidden},
 		"MPLS, multicast":       {ether(0x8848), hidden},
 		"provider backbone":     {ether(0x88e7), hidden},
+		"older tag":             {ether(0x9100), hidden},
+		"MACsec":                {ether(0x88e5), hidden},
+		"TRILL":                 {ether(0x22f3), hidden},
+		"SNAP":                  {llc(0xaa, 0xaa, 3, 0, 0, 0, 8, 0), hidden},
+		"SNAP, bridged":         {llc(0xaa, 0xaa, 3, 0, 0, 0xf8, 8, 0), hidden},
+		"SNAP behind a tag":     {tagged(llc(0xaa, 0xaa, 3, 0, 0, 0, 8, 0)), hidden},
+		"IP behind LLC":         {llc(0x06, 0x06, 3), hidden},
+		"SNAP of Cisco's":       {llc(0xaa, 0xaa, 3, 0, 0, 0xc, 0x20, 0), passes},
+		"spanning tree":         {llc(0x42, 0x42, 3), passes},
 		"three tags":            {udp(4, 64, 0x81000001, 0x81000002, 0x81000003), hidden},
 		"router solicitation":   {discover(133, 255), passes},
 		"redirect":              {discover(137, 255), passes},
