@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
@@ -107,7 +108,7 @@ func parseCharon(text string) *found {
 			c.message(w, m[3])
 		case "CFG", "IKE":
 			w.agreed(m[3])
-			c.pair(m[3])
+			c.pair(m[3], i+1)
 		case "DMN":
 			if charonBegins.MatchString(m[3]) {
 				for i, from := range c.from {
@@ -140,16 +141,28 @@ func daemon(prefix string) string {
 
 var calendar = regexp.MustCompile(`^(?:Sun|Mon|Tue|Wed|Thu|Fri|Sat|Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec),?$|^(?:[AP]M|UTC|GMT|[A-Z]{1,3}T)$`)
 
-// pair notes which SAs a CHILD_SA has.
-func (c *charon) pair(text string) {
-	if m := charonMade.FindStringSubmatch(text); m != nil {
-		in, known := c.spis[m[2]]
-		out, both := c.spis[m[3]]
-		if known && both {
-			c.pairs[c.daemon+m[1]] = [2]int{in, out}
-		}
+// pair notes which SAs a CHILD_SA has. One that no line has added is missing in the log.
+func (c *charon) pair(text string, line int) {
+	m := charonMade.FindStringSubmatch(text)
+	if m == nil {
+		return
 	}
+	var pair [2]int
+	for i, spi := range m[2:] {
+		at, known := c.spis[spi]
+		if !known {
+			at = len(c.found)
+			p := parsed{SA: newSA(), line: line, err: errNotAdded}
+			n, _ := strconv.ParseUint(spi, 16, 32)
+			p.SPI = uint32(n)
+			c.found, c.from, c.spis[spi] = append(c.found, p), append(c.from, c.daemon), at
+		}
+		pair[i] = at
+	}
+	c.pairs[c.daemon+m[1]] = pair
 }
+
+var errNotAdded = errors.New("the log does not hold the lines that add it, with its addresses; let charon log chd = 4")
 
 // end ends SAs by their places.
 func (c *charon) end(places ...int) {
@@ -175,7 +188,10 @@ func (c *charon) message(w *worker, text string) {
 	case strings.HasPrefix(text, "parsed "):
 		id, _ := strconv.Atoi(m[4])
 		at := message{w.ends, kind, id}
-		*w = worker{agreement: &agreement{mode: sa.Tunnel}, parsed: kind, ends: w.ends, at: at, behindNAT: w.behindNAT}
+		*w = worker{agreement: &agreement{mode: sa.Tunnel}, ends: w.ends, at: at, behindNAT: w.behindNAT}
+		if slices.Contains([]string{"IKE_AUTH", "CREATE_CHILD_SA", "IKE_FOLLOWUP_KE", "QUICK_MODE"}, m[2]) {
+			w.parsed = kind
+		}
 		if m[2] == "QUICK_MODE" {
 			w.mode = sa.Auto
 		} else if transport && kind == "response" {
@@ -228,6 +244,9 @@ func (c *charon) child(w *worker, text string, line int) {
 	}
 	w.cut = w.cut || w.left > 0
 	w.left = 0
+	if charonUsing.MatchString(text) && len(w.made) > 0 { // the next exchange, whose message is missing
+		*w = worker{agreement: &agreement{mode: sa.Tunnel}, ends: w.ends}
+	}
 	if m := charonUsing.FindStringSubmatch(text); m != nil {
 		put(&w.use, m[2], m[1])
 	} else if m := charonKey.FindStringSubmatch(text); m != nil {

@@ -49,8 +49,10 @@ func (s *state) clause(words []string) error {
 		}
 	case "replay-seq", "replay-seq-hi":
 		s.Seq |= number(words, "replay-seq-hi")<<32 | number(words, "replay-seq")
+		return nil
 	case "replay-oseq", "replay-oseq-hi":
 		s.OSeq |= number(words, "replay-oseq-hi")<<32 | number(words, "replay-oseq")
+		return nil
 	}
 	return s.read(words)
 }

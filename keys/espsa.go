@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -75,16 +76,10 @@ func readRow(p *parsed, cols []string) error {
 	if len(cols) < colIntegrityKey+1 {
 		return fmt.Errorf("expected %d columns, found %d", colIntegrityKey+1, len(cols))
 	}
-	p.Src, p.Dst = address(cols[colSrc]), address(cols[colDst])
-	if !p.Dst.IsValid() {
-		p.Src = netip.Addr{}
+	if err := tableEnds(p, cols); err != nil {
+		return err
 	}
-	for _, col := range []int{colSrc, colDst} {
-		if !address(cols[col]).IsValid() && cols[col] != "*" && cols[col] != "" {
-			p.lost = append(p.lost, "a network in the place of an address")
-		}
-	}
-	if strings.Contains(cols[colSPI], "*") {
+	if strings.ContainsAny(cols[colSPI], "*?") {
 		return errors.New("an SPI with a wildcard is not supported")
 	}
 	spi, err := strconv.ParseUint(cols[colSPI], 0, 32)
@@ -105,16 +100,46 @@ func readRow(p *parsed, cols []string) error {
 	if p.Suite, err = sa.ParseSuite(sa.ESP, word); err != nil {
 		return err
 	}
+	for _, col := range []int{colCipherKey, colIntegrityKey} {
+		if bareHex.MatchString(cols[col]) {
+			p.doubts = append(p.doubts, "a key has hexadecimal digits without 0x, and is taken as Wireshark takes it: for the characters themselves")
+		}
+	}
 	if p.Suite.AuthLen == 0 {
 		p.IntegrityKey = sa.Key{} // Wireshark does not care what stands there
 	}
 	return readNumbers(p, cols)
 }
 
+// bareHex is a key that was hardly meant as characters.
+var bareHex = regexp.MustCompile(`^(?:[0-9a-fA-F]{2}){8,}$`)
+
+// tableEnds reads version and addresses.
+func tableEnds(p *parsed, cols []string) error {
+	for i, end := range []*netip.Addr{&p.Src, &p.Dst} {
+		text := cols[colSrc+i]
+		if net, err := prefix(text); err == nil && net.IsSingleIP() {
+			*end = net.Addr().WithZone("")
+		} else if text != "*" && text != "" {
+			p.lost = append(p.lost, "a network in the place of an address")
+		}
+		if v := cols[colVersion]; end.IsValid() && (v == "IPv4" && end.Is6() || v == "IPv6" && end.Is4()) {
+			return fmt.Errorf("expected an %s address, as the first column says, found %s", v, sa.Quote(text))
+		}
+	}
+	if p.Src.IsValid() && !p.Dst.IsValid() {
+		p.Src, p.lost = netip.Addr{}, append(p.lost, sourceAlone)
+	}
+	return nil
+}
+
 // readNumbers reads the columns on extended sequence numbers, if there are any.
 func readNumbers(p *parsed, cols []string) error {
-	if len(cols) <= colNumberLen || !strings.HasPrefix(cols[colNumberLen], "64") {
+	if len(cols) <= colNumberLen || cols[colNumberLen] == "" || cols[colNumberLen] == "32-bit" {
 		return nil
+	}
+	if cols[colNumberLen] != "64-bit" {
+		return errors.New("expected sequence numbers of 32-bit or 64-bit")
 	}
 	p.ESN = true
 	if len(cols) > colNumberHigh && cols[colNumberHigh] != "" {
@@ -171,11 +196,11 @@ func tableSuite(cipher, integrity string, keyLen int) (string, error) {
 	if word == "" {
 		return "", unsupported(cipher, tableCiphers())
 	}
-	if integrity == "NULL" {
+	if strings.EqualFold(integrity, "NULL") {
 		return word, nil
 	}
 	for _, i := range integrities {
-		if i.espTable == integrity {
+		if i.espTable != "" && strings.EqualFold(i.espTable, integrity) {
 			return word + "-" + i.word, nil
 		}
 	}

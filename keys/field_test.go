@@ -139,7 +139,7 @@ func TestSelectors(t *testing.T) {
 		"src 10.0.0.1/32 dst 10.0.0.2/32 proto tcp dport": `line 1: esp-00000001 skipped: sel: expected a port or a range FIRST-LAST, found ""`,
 		"src 10.0.0.1/32 dst 10.0.0.2/32 uuid 7":          `line 1: esp-00000001 skipped: sel: "uuid" is unknown there`,
 	} {
-		text := "src 192.0.2.1 dst 192.0.2.2\n\tproto esp spi 0x1 mode tunnel\n\tauth sha1 0x000102030405060708090a0b0c0d0e0f10111213\n\tsel " + sel + "\n"
+		text := "src 192.0.2.1 dst 192.0.2.2\n\tproto esp spi 0x1 mode tunnel\n\tauth sha1 0x000102030405060708090a0b0c0d0e0f10111213\n\tenc ecb(cipher_null)\n\tsel " + sel + "\n"
 		read, err := Read("x", []byte(text))
 		if err != nil {
 			t.Fatal(err)
@@ -203,7 +203,14 @@ func TestInstead(t *testing.T) {
 		"[0] sa 10 (0xa) spi 1000 (0x000003e8) protocol:esp flags:[tunnel ]\n":                                                               "found what show ipsec sa of VPP prints",
 		"Nov 28 12:00:00 moon root: src 192.0.2.1 dst 192.0.2.2\nNov 28 12:00:00 moon root:  proto esp spi 0x00001001 reqid 1 mode tunnel\n": "found lines of ip xfrm state with something before each",
 		"Sep 13 18:12:11 gw charon-systemd[139949]: selected proposal: ESP:AES_CBC_256/HMAC_SHA2_256_128/ECP_256/NO_EXT_SEQ\n":               "found charon's lines in the systemd journal",
-		"\n\r\r\n\x1c\x00\x00\x00":  "found a capture",
+		"\n\r\r\n\x1c\x00\x00\x00": "found a capture",
+		"@0 esp tunnel from 192.0.2.1 to 192.0.2.2 spi 0x12345678 auth hmac-sha1 enc aes\n":                                     "found what ipsecctl -s sa prints",
+		"sadb_dump: satype esp vers 2 len 44 seq 0 pid 0\n\tsa: spi 0x12345678 auth hmac-sha2-256 enc aes\n":                    "found what ipsecctl -s sa prints",
+		"esp from 192.0.2.1 to 192.0.2.2 spi 0xdeadbeef:0xbeefdead authkey 0x5ec2e7c0ffee enckey 0x5ec2e7c0ffee\n":              "found keys of SAs in a notation that tapsec does not read",
+		"ipsec sa add 10 spi 1000 esp crypto-alg aes-gcm-128 crypto-key 5ec2e7c0ffee tunnel src 192.0.2.1 dst 192.0.2.2\n":      "found keys of SAs in a notation that tapsec does not read",
+		"sa in 5 aead_algo aes-128-gcm aead_key 5e:c2:e7:c0:ff:ee mode ipv4-tunnel src 172.16.2.5 dst 172.16.1.5\n":             "found keys of SAs in a notation that tapsec does not read",
+		`uat:esp_sa:\"IPv4\",\"192.0.2.1\",\"192.0.2.2\",\"0x00001001\",\"AES-GCM [RFC4106]\",\"0x5ec2e7c0ffee\",\"NULL\",\"\"`: "found an option of tshark",
+		"CLIENT_RANDOM " + strings.Repeat("ab", 32) + " " + strings.Repeat("cd", 48) + "\n":                                     "found the secrets of TLS",
 		"the key is 5ec2e7c0ffee\n": "found no SA in 24 bytes",
 	} {
 		_, err := Read("x", []byte(text))
@@ -275,7 +282,7 @@ func TestRing(t *testing.T) {
 			for i := len(ring) - 1; i >= 0; i-- { // ip prints the highest word first
 				fmt.Fprintf(&words, " %08x", ring[i])
 			}
-			text := fmt.Sprintf("src 192.0.2.1 dst 192.0.2.2\n\tproto esp spi 0x1 mode tunnel\n\treplay-window 0 flag esn\n\tauth sha1 0x%s\n"+
+			text := fmt.Sprintf("src 192.0.2.1 dst 192.0.2.2\n\tproto esp spi 0x1 mode tunnel\n\treplay-window 0 flag esn\n\tauth sha1 0x%s\n\tenc ecb(cipher_null)\n"+
 				"\tanti-replay esn context:\n\t seq-hi 0x%x, seq 0x%x, oseq-hi 0x0, oseq 0x0\n\t replay_window %d, bitmap-length %d\n\t%s\n",
 				strings.Repeat("11", 20), seq>>32, uint32(seq), window, len(ring), words.String())
 			read, err := Read("x", []byte(text))
@@ -301,7 +308,7 @@ func TestRing(t *testing.T) {
 // No text takes time by the square of its length: each of these would take longer than a
 // test may.
 func TestLongTexts(t *testing.T) {
-	const state = "src 192.0.2.1 dst 192.0.2.2\n\tproto esp spi 0x1 mode tunnel\n\treplay-window 0 flag esn\n\tauth sha1 0x1111111111111111111111111111111111111111\n"
+	const state = "src 192.0.2.1 dst 192.0.2.2\n\tproto esp spi 0x1 mode tunnel\n\treplay-window 0 flag esn\n\tauth sha1 0x1111111111111111111111111111111111111111\n\tenc ecb(cipher_null)\n"
 	for name, more := range map[string]string{
 		"continued":        strings.Repeat("foo \\\n", 500_000),
 		"command":          strings.Repeat("ip xfrm state add \\\n", 200_000),

@@ -2,6 +2,7 @@ package keys
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"regexp"
@@ -39,6 +40,7 @@ type forti struct {
 	next, last    uint64 // the number to send next, the highest received
 	numbered, esn bool
 	cur           *keyed
+	hasAuth       bool // cur has its line ah=
 }
 
 // parseFortiGate reads one direction of an SA after the other; dec is inbound. The only mode
@@ -70,7 +72,12 @@ func parseFortiGate(text string) *found {
 			r.end()
 			r.begin(m, i+1)
 		}
-		if m := fortiAuth.FindStringSubmatch(line); m != nil && r.cur != nil {
+		if m := fortiAuth.FindStringSubmatch(line); m != nil {
+			if r.cur == nil || r.hasAuth {
+				r.end()
+				r.cur = &keyed{parsed: parsed{SA: newSA(), line: i + 1, err: errors.New("the line before it, dec: or enc: with its SPI, is missing")}}
+			}
+			r.hasAuth = true
 			r.key(false, m[1:])
 		}
 	}
@@ -125,5 +132,5 @@ func (r *forti) end() {
 	if r.cur != nil {
 		r.f.all = append(r.f.all, r.cur.finish())
 	}
-	r.cur = nil
+	r.cur, r.hasAuth = nil, false
 }

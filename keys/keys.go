@@ -69,7 +69,7 @@ func Detect(data []byte) Format {
 	for _, s := range starts {
 		has := func(word string) bool { return strings.Contains(text, word) }
 		if slices.ContainsFunc(s.words, has) && s.line.MatchString(text) {
-			if s.form == YAML && withoutKeys(text) != "" {
+			if s.form == YAML && (withoutKeys(text) != "" || uatOption.MatchString(text)) {
 				return Unknown
 			}
 			return s.form
@@ -119,6 +119,7 @@ type parsed struct {
 	updates  bool      // it replaces the one that was there
 	ended    bool      // it has ended
 	closed   bool      // likewise, without a note
+	removes  verb      // a command that ends SAs
 	expires  bool      // a lifetime of it is over, the hard one if it has ended
 	at       time.Time // when that was; zero if the text has no times
 	lost     []string  // what cannot be taken over of it
@@ -129,6 +130,16 @@ type parsed struct {
 func (p *parsed) cut(ended bool) {
 	if ended {
 		p.doubts = append(p.doubts, "the text ends in the key, which may be cut short")
+	}
+}
+
+// windowOf takes a replay window over, if an SA may have one of that size.
+func (p *parsed) windowOf(packets uint64) {
+	switch {
+	case sa.ValidWindow(packets):
+		p.Window = uint32(packets)
+	case packets != 0:
+		p.lost = append(p.lost, fmt.Sprintf("a replay window of %d packets", packets))
 	}
 }
 
@@ -155,6 +166,10 @@ type list struct {
 
 func (l *list) add(p parsed) {
 	at, there := l.ids[p.ID()]
+	if p.removes != addVerb {
+		l.remove(p, at, there)
+		return
+	}
 	if there && p.ended {
 		l.end(l.All[at].Name, p)
 		return
@@ -180,6 +195,29 @@ func (l *list) add(p parsed) {
 		l.All, l.at = append(l.All, p.SA), append(l.at, p.line)
 	}
 	l.remember(p)
+}
+
+// remove ends the SA of a command, which is there or unknown, or all.
+func (l *list) remove(p parsed, at int, there bool) {
+	switch {
+	case p.removes == flushVerb:
+		before := len(l.ended)
+		for _, s := range l.All {
+			if p.covers(s) {
+				l.ended[s.Name] = true
+			}
+		}
+		if n := len(l.ended) - before; n > 0 {
+			l.note(p.line, "the SAs before it have ended (%d); they open what a capture holds of them", n)
+		}
+	case there && !l.ended[l.All[at].Name]:
+		l.end(l.All[at].Name, p)
+	}
+}
+
+// covers reports whether a flush with the filter p removes an SA.
+func (p *parsed) covers(s *sa.SA) bool {
+	return (p.Protocol == 0 || p.Protocol == s.Protocol) && (!p.Dst.IsValid() || p.Dst == s.Dst) && (!p.Src.IsValid() || p.Src == s.Src)
 }
 
 // otherKeys says of two SAs with one identity if they are not the same.
@@ -252,7 +290,8 @@ func (l *list) finish(form Format) *SAs {
 	l.Notes = append(l.Notes, ofSAs(" cannot be held and is left out", l.lost)...)
 	l.Notes = append(l.Notes, ofSAs("", l.open)...)
 	if len(l.All) == 0 && len(l.lines) == 0 && form == XFRM {
-		l.Notes = append(l.Notes, "ip xfrm state shows SAs to root alone")
+		l.Notes = append(l.Notes, "no state was found, whose lines are apart: src ADDRESS dst ADDRESS, then one for each property; "+
+			"nor a command ip xfrm state add outside of quotes. Give what ip xfrm state prints for root")
 	}
 	for _, s := range l.All {
 		if l.ended[s.Name] {

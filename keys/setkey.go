@@ -18,12 +18,16 @@ var (
 	setkeyEnds = regexp.MustCompile(`^\s*([0-9a-fA-F.:]+)(?:%\w+)?(?:\[(\d+)\])? ([0-9a-fA-F.:]+)(?:%\w+)?(?:\[(\d+)\])?\s*$`)
 	setkeySA   = regexp.MustCompile(`^\s+(esp|ah|esp-udp|ipcomp) mode=(\w+) spi=\d+\(0x([0-9a-f]+)\)`)
 	setkeyKey  = regexp.MustCompile(`^\s+([EA]): (\S+)\s*((?:[0-9a-f]{2,8}\s*)*)$`)
+	setkeyAlgo = regexp.MustCompile(`^\s+[EA]: `)
 	setkeyMore = regexp.MustCompile(`^\s*[0-9a-f]+(?:\s+[0-9a-f]+)*\s*$`)
 	setkeyRest = regexp.MustCompile(`^\s+seq=\S+ replay=(\d+) flags=0x([0-9a-f]+) state=(\w+)`)
 )
 
-// freeBSDESN is SADB_X_SAFLAGS_ESN, which other systems' flags do not have.
-const freeBSDESN = 0x400
+// Flags of pfkeyv2.h on the BSDs, whose bits Linux has for nothing of this.
+const (
+	flagESN  = 0x400 // SADB_X_SAFLAGS_ESN, FreeBSD's
+	flagPads = 0x300 // SADB_X_EXT_PMASK: 0 for pad bytes of 1, 2, 3 ..., else random ones or zeros
+)
 
 // setkeyNames are the keywords of the algorithms; {k} as in ciphers.
 var setkeyNames = map[string]string{
@@ -41,7 +45,7 @@ func parseSetkey(text string) *found {
 	r := setkeyReader{}
 	lines := strings.Split(text, "\n")
 	for i := 0; i < len(lines); i++ {
-		if setkeyAdd.MatchString(lines[i]) {
+		if setkeyAdd.MatchString(lines[i]) || len(r.added) > 0 && setkeyGone.MatchString(lines[i]) {
 			r.end()
 			i = r.commands(lines, i)
 			continue
@@ -61,7 +65,8 @@ func parseSetkey(text string) *found {
 // setkeyReader is a text while it is read.
 type setkeyReader struct {
 	listed, added []parsed
-	ends          []string // addresses and ports of the present SA, as setkeyEnds has them
+	ends          []string // addresses and ports that no SA has yet, as setkeyEnds has them
+	endsAt        int      // their line
 	cur           *keyed
 }
 
@@ -69,14 +74,21 @@ type setkeyReader struct {
 func (r *setkeyReader) line(line string, number int, last bool) {
 	if m := setkeyEnds.FindStringSubmatch(line); m != nil {
 		r.end()
-		r.ends = m[1:]
+		r.ends, r.endsAt = m[1:], number
 	} else if m := setkeySA.FindStringSubmatch(line); m != nil {
+		ends := r.ends
+		r.ends = nil
 		r.end()
 		spi, _ := strconv.ParseUint(m[3], 16, 32)
-		r.cur = newKeyed(number, uint32(spi), m[1], m[2], r.ends)
+		r.cur = newKeyed(number, uint32(spi), m[1], m[2], ends)
+		if ends == nil {
+			r.cur.doubts = append(r.cur.doubts, "the text does not show between whom it is, and it is taken for one to any address")
+		}
 	} else if m := setkeyKey.FindStringSubmatch(line); m != nil && r.cur != nil {
 		r.cur.key(m[1] == "E", m[2], strings.Join(strings.Fields(m[3]), ""))
 		r.cur.cut(last)
+	} else if setkeyAlgo.MatchString(line) && r.cur != nil {
+		r.cur.err = cmp.Or(r.cur.err, errors.New("expected an algorithm and its key in groups of hexadecimal digits"))
 	} else if m := setkeyRest.FindStringSubmatch(line); m != nil && r.cur != nil {
 		r.cur.rest(m)
 	}
@@ -85,8 +97,10 @@ func (r *setkeyReader) line(line string, number int, last bool) {
 func (r *setkeyReader) end() {
 	if r.cur != nil {
 		r.listed = append(r.listed, r.cur.finish())
+	} else if r.ends != nil {
+		r.listed = append(r.listed, parsed{SA: newSA(), line: r.endsAt, err: errors.New("the line behind its addresses, with mode and SPI, is missing")})
 	}
-	r.cur = nil
+	r.cur, r.ends = nil, nil
 }
 
 // keyed is an SA whose cipher and integrity algorithm are on separate lines.
@@ -158,13 +172,21 @@ func keyword(word string, keyLen int) (string, error) {
 }
 
 func (k *keyed) rest(m []string) {
-	if bytes, err := strconv.ParseUint(m[1], 10, 16); err == nil && sa.ValidWindow(bytes*8) {
-		k.Window = uint32(bytes * 8)
-	}
+	k.windowBytes(m[1])
 	flags, _ := strconv.ParseUint(m[2], 16, 32)
-	k.ESN = flags&freeBSDESN != 0
+	k.ESN = flags&flagESN != 0
+	k.PadCheck = flags&flagPads == 0
 	k.larval = m[3] == "larval"
 	k.ended = m[3] == "dead"
+}
+
+// windowBytes takes over a window that is given in bytes of eight packets each.
+func (k *keyed) windowBytes(text string) {
+	bytes, err := strconv.ParseUint(text, 0, 32)
+	if err != nil {
+		k.err = cmp.Or(k.err, errors.New("expected a replay window in bytes"))
+	}
+	k.windowOf(bytes * 8)
 }
 
 // finish puts the SA together.

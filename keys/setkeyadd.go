@@ -17,7 +17,8 @@ import (
 var (
 	setkeyAdd = regexp.MustCompile(`(?m)^\s*(?:setkey>\s*)?(?:add|update)\s+(?:-[46n]+\s+)*\S+(?:\s+\[\d+\])?\s+\S+(?:\s+\[\d+\])?\s+` +
 		`(?:ah|ah-old|esp|esp-old|esp-udp|ipcomp)\s+(?:0[xX][0-9a-fA-F]+|\d+)\b`)
-	setkeyEnd = regexp.MustCompile(`^([^\[\]]+?)(?:%\w+)?(?:\[(\d+)\])?$`)
+	setkeyGone = regexp.MustCompile(`^\s*(?:delete|deleteall|flush)\b`)
+	setkeyEnd  = regexp.MustCompile(`^([^\[\]]+?)(?:%\w+)?(?:\[(\d+)\])?$`)
 )
 
 // commands reads the commands that begin in line i, and gives the number of the line in which the
@@ -36,8 +37,10 @@ func (r *setkeyReader) commands(lines []string, i int) int {
 			r.added = append(r.added, k.parsed)
 			break
 		}
-		if at := slices.IndexFunc(words[:end], func(w string) bool { return w == "add" || w == "update" }); at >= 0 && at < 2 {
+		if at, does := setkeyVerb(words[:end]); does == addVerb {
 			r.added = append(r.added, setkeyCommand(words[at+1:end], number))
+		} else if does != noVerb {
+			r.added = append(r.added, setkeyRemoval(words[at+1:end], number, does))
 		}
 		words = words[end+1:]
 	}
@@ -118,16 +121,58 @@ func (k *keyed) options(words []string) {
 		case "-E", "-A":
 			k.algorithm(option == "-E", values)
 		case "-r":
-			if n, err := strconv.ParseUint(strings.Join(values, ""), 0, 16); err == nil && sa.ValidWindow(n*8) {
-				k.Window = uint32(n * 8)
-			}
+			k.windowBytes(strings.Join(values, ""))
 		case "-esn":
 			k.ESN = true
-		case "-m", "-u", "-f", "-lh", "-ls", "-bh", "-bs", "-natt_mtu":
+		case "-f":
+			k.padding(strings.Join(values, ""))
+		case "-lh", "-ls", "-bh", "-bs":
+			k.lost = append(k.lost, "a lifetime")
+		case "-m", "-u", "-natt_mtu":
 		default:
 			k.err = cmp.Or(k.err, fmt.Errorf("the option %s is not supported", sa.Quote(option)))
 		}
 	}
+}
+
+// padding reads an option on what an SA's packets are padded with, or on its numbers.
+func (k *keyed) padding(option string) {
+	switch option {
+	case "zero-pad", "random-pad":
+		k.PadCheck = false
+	case "seq-pad", "nocyclic-seq":
+	default:
+		k.lost = append(k.lost, "the option -f cyclic-seq, or one that is unknown")
+	}
+}
+
+// setkeyVerb finds what a command does to SAs, behind a prompt perhaps, and where it says so.
+func setkeyVerb(words []string) (at int, does verb) {
+	for at, word := range words[:min(len(words), 2)] {
+		for _, v := range verbs {
+			if v.name == word {
+				return at, v.verb
+			}
+		}
+	}
+	return 0, noVerb
+}
+
+// setkeyRemoval makes of the words behind delete, deleteall or flush what is removed:
+// addresses, protocol, SPI; or a protocol alone.
+func setkeyRemoval(words []string, line int, does verb) parsed {
+	p := parsed{SA: newSA(), line: line, removes: does}
+	if len(words) > 2 {
+		p.Src, p.Dst, words = address(words[0]), address(words[1]), words[2:]
+	}
+	if len(words) > 0 {
+		_ = p.Protocol.UnmarshalText([]byte(words[0])) // of another one it removes no SA of ours, nor all
+	}
+	if len(words) > 1 {
+		spi, _ := strconv.ParseUint(words[1], 0, 32)
+		p.SPI = uint32(spi)
+	}
+	return p
 }
 
 // algorithm takes the name of an algorithm and its key: digits after 0x, or characters in quotes.

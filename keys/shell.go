@@ -73,24 +73,43 @@ func isNumber(word []byte) bool {
 	return len(word) > 0 && !slices.ContainsFunc(word, func(c byte) bool { return c < '0' || c > '9' })
 }
 
-// command gives the words after `ip xfrm state add` or `update`, which may be shortened as ip
-// allows and follow a sudo or a namespace, or for ip -batch come without ip; nil for another
+// verb is what a command does to SAs.
+type verb int
+
+// The verbs.
+const (
+	addVerb    verb = iota // or update
+	deleteVerb             // one SA
+	flushVerb              // all
+	noVerb                 // nothing
+)
+
+// verbs are those of ip and of setkey. Of several that begin alike ip takes the first.
+var verbs = []struct {
+	name string
+	verb verb
+}{{"add", addVerb}, {"update", addVerb}, {"delete", deleteVerb}, {"deleteall", flushVerb}, {"flush", flushVerb}}
+
+// command gives the words after `ip xfrm state add` or another verb, which may be shortened as ip
+// allows and follow a sudo or a namespace, or for ip -batch come without ip; noVerb for another
 // command.
-func command(words []string) []string {
+func command(words []string) (verb, []string) {
 	for i := 0; i+2 < len(words); i++ {
 		full := i == 0 && words[i] == "xfrm"
 		if !full && !(strings.HasPrefix("xfrm", words[i]) && slices.ContainsFunc(words[:i], isIP)) {
 			continue
 		}
-		object, verb := words[i+1], words[i+2]
-		if object == "" || verb == "" || !strings.HasPrefix("state", object) && object != "sa" {
+		object, does := words[i+1], words[i+2]
+		if object == "" || does == "" || !strings.HasPrefix("state", object) && object != "sa" {
 			continue
 		}
-		if strings.HasPrefix("add", verb) || strings.HasPrefix("update", verb) {
-			return append([]string{}, words[i+3:]...)
+		for _, v := range verbs {
+			if strings.HasPrefix(v.name, does) {
+				return v.verb, append([]string{}, words[i+3:]...)
+			}
 		}
 	}
-	return nil
+	return noVerb, nil
 }
 
 func isIP(word string) bool { return path.Base(word) == "ip" }

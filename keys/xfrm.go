@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -24,6 +25,7 @@ type state struct {
 	wanted            int      // words of it still to come
 	command           bool     // not a block
 	algorithms        bool     // some line had one
+	headed            bool     // some line had its protocol and SPI
 	skip              bool     // in the statistics, whose words mean something else
 }
 
@@ -32,6 +34,7 @@ type state struct {
 type xfrm struct {
 	all      []*state
 	cur      *state    // nil while lines concern no state
+	other    bool      // lines concern something else, which may have words of a state
 	monitor  bool      // events, which come in order of time
 	now      time.Time // of the present event, if the text has times
 	policies int
@@ -96,11 +99,12 @@ func (x *xfrm) commands(line string, number int) bool {
 	}
 	any := false
 	for _, words := range splitShell(line) {
-		if words = command(words); words == nil {
+		verb, words := command(words)
+		if verb == noVerb {
 			continue
 		}
-		any, x.cur = true, nil
-		s := &state{parsed: parsed{SA: newSA(), line: number, numbered: true}, command: true}
+		any, x.cur, x.other = true, nil, true
+		s := &state{parsed: parsed{SA: newSA(), line: number, numbered: true, removes: verb}, command: true}
 		s.arguments(words)
 		x.all = append(x.all, s)
 	}
@@ -120,19 +124,20 @@ func (x *xfrm) line(words []string, number int) {
 		}
 	}
 	if slices.Contains(events, words[0]) {
-		event, words, x.monitor, x.cur = words[0], words[1:], true, nil
+		event, words, x.monitor, x.cur, x.other = words[0], words[1:], true, nil, true
 	}
 	switch {
+	case x.headless(words):
+		x.begin(parsed{line: number, err: errNoEnds})
 	case len(words) < 4 || words[0] != "src" || words[2] != "dst":
 	case strings.Contains(words[1]+words[3], "/"):
 		if x.policies++; x.policies == 1 {
 			x.firstAt = number
 		}
-		x.cur = nil
+		x.cur, x.other = nil, true
 		return
 	case len(words) == 4:
-		x.cur = &state{parsed: parsed{SA: newSA(), line: number, updates: event == "Updated", ended: event == "Deleted", expires: event == "Expired", at: x.now}}
-		x.all = append(x.all, x.cur)
+		x.begin(parsed{line: number, updates: event == "Updated", ended: event == "Deleted", expires: event == "Expired", at: x.now})
 	}
 	if s := x.cur; s != nil && !s.skip && len(words) > 0 {
 		if err := s.read(words); err != nil && s.err == nil {
@@ -140,6 +145,27 @@ func (x *xfrm) line(words []string, number int) {
 		}
 	}
 }
+
+// begin begins a state.
+func (x *xfrm) begin(p parsed) {
+	p.SA = newSA()
+	x.cur, x.other = &state{parsed: p}, false
+	x.all = append(x.all, x.cur)
+}
+
+// headless reports whether a state begins with these words, so that the line before
+// them, which has its addresses, is missing: the text begins within a state, or lost it.
+func (x *xfrm) headless(words []string) bool {
+	switch {
+	case x.other || len(words) < 2:
+		return false
+	case words[0] == "proto" && after(words, "spi") != "":
+		return x.cur == nil || x.cur.headed
+	}
+	return x.cur == nil && slices.Contains([]string{"aead", "enc", "auth", "auth-trunc"}, words[0])
+}
+
+var errNoEnds = errors.New("the line before it with its addresses, src ADDRESS dst ADDRESS, is missing")
 
 // finish orders and joins the states.
 func (x *xfrm) finish() *found {
@@ -179,6 +205,9 @@ func (s *state) read(words []string) error {
 			s.window, _ = strconv.ParseUint(n, 10, 32)
 		}
 		s.ESN = s.ESN || slices.Contains(words, "esn")
+		s.flags(words)
+	case "extra-flag":
+		s.flags(words)
 	case "replay_window":
 		s.window, _ = strconv.ParseUint(after(words, "replay_window"), 10, 32)
 		s.wanted, _ = strconv.Atoi(after(words, "bitmap-length"))
@@ -194,17 +223,47 @@ func (s *state) read(words []string) error {
 		return s.selector(words)
 	case "hard":
 		s.ended = s.ended || after(words, "hard") == "1"
-	case "mark", "output-mark", "if_id", "coa", "tfcpad", "limit", "ctx":
+	case "mark", "output-mark", "coa", "tfcpad", "limit", "ctx":
 		s.lost = append(s.lost, words[0])
+	case "security":
+		s.lost = append(s.lost, "security context")
 	case "lifetime", "stats:":
 		s.skip = true
 	default:
 		if s.algorithms && xfrmMore.MatchString(words[0]) {
 			return errBroken
 		}
+		if len(words) > 1 && plainWord.MatchString(strings.ReplaceAll(words[0], "_", "-")) && xfrmWord.MatchString(words[0]+" "+words[1]) {
+			s.lost = append(s.lost, words[0]) // if_id, and what ip has learnt since
+		}
 	}
 	return nil
 }
+
+// flags notes flags that are not held. That a selector has no family, and how an AH is
+// aligned, is nothing to hold.
+func (s *state) flags(words []string) {
+	at := slices.IndexFunc(words, func(w string) bool { return w == "flag" || w == "extra-flag" })
+	for _, flag := range words[at+1:] {
+		if strings.HasPrefix(flag, "(") { // the number that ip -s adds
+			continue
+		}
+		flag = strings.TrimSuffix(flag, "extra_flag") // ip puts no blank before it
+		switch {
+		case at < 0 || slices.Contains([]string{"", "esn", "af-unspec", "align4", "0"}, flag):
+		case plainWord.MatchString(flag):
+			s.lost = append(s.lost, "the flag "+flag)
+		default:
+			s.lost = append(s.lost, "a flag")
+		}
+	}
+}
+
+// plainWord is a word that can be no part of a key.
+var plainWord = regexp.MustCompile(`^[a-z]*[g-z][a-z-]*$`)
+
+// xfrmWord is a property with a number, which is no number of a sequence or a policy.
+var xfrmWord = regexp.MustCompile(`^[a-z][a-z]*(?:[_-][a-z]+)+ (?:0x)?[0-9a-f]+$`)
 
 // xfrmMore is the rest of a key whose line was broken in two.
 var (
@@ -230,16 +289,19 @@ func number(words []string, word string) uint64 {
 
 func (s *state) addresses(words []string) error {
 	var ends [2]netip.Addr
+	var err error
 	for i, word := range []string{"src", "dst"} {
 		text := after(words, word)
 		if ends[i] = address(text); text == "" {
-			return errors.New("expected src ADDRESS dst ADDRESS")
+			err = cmp.Or(err, errors.New("expected src ADDRESS dst ADDRESS"))
 		} else if !ends[i].IsValid() {
-			return fmt.Errorf("%s: expected an address, not a name, found %s", word, sa.Quote(text))
+			err = cmp.Or(err, fmt.Errorf("%s: expected an address, not a name, found %s", word, sa.Quote(text)))
 		}
 	}
-	s.between(ends[0], ends[1])
-	return nil
+	if err == nil || s.removes == flushVerb {
+		s.between(ends[0], ends[1])
+	}
+	return err
 }
 
 // between takes addresses over, of which all zeros are any.
@@ -247,24 +309,39 @@ func (s *state) between(src, dst netip.Addr) {
 	if !dst.IsUnspecified() {
 		s.Dst = dst
 	}
-	if !src.IsUnspecified() && s.Dst.IsValid() {
+	switch {
+	case src.IsUnspecified() || !src.IsValid():
+	case s.Dst.IsValid():
 		s.Src = src
+	default:
+		s.lost = append(s.lost, sourceAlone)
 	}
 }
 
+// sourceAlone is lost with an SA to any address: a source alone chooses none (RFC 4301, 4.1).
+const sourceAlone = "a source without a destination"
+
+// errNoCipher is of an ESP state with an auth alone. Linux has none: without encryption
+// it is enc ecb(cipher_null).
+var errNoCipher = errors.New("it has no cipher, where ip shows enc ecb(cipher_null) for none; the text may be cut short")
+
 func (s *state) header(words []string) error {
+	s.headed = true
 	spi, err := strconv.ParseUint(after(words, "spi"), 0, 32)
 	if err != nil {
-		return errors.New("expected an SPI of 32 bits")
+		err = errors.New("expected an SPI of 32 bits")
+		if strings.HasPrefix(after(words, "spi"), "$") {
+			err = errors.New("expected an SPI of 32 bits, found a variable")
+		}
 	}
 	s.SPI = uint32(spi)
 	if proto := after(words, "proto"); s.Protocol.UnmarshalText([]byte(proto)) != nil {
-		return fmt.Errorf("proto %s is not supported", sa.Quote(proto))
+		err = cmp.Or(err, fmt.Errorf("proto %s is not supported", sa.Quote(proto)))
 	}
 	if mode := after(words, "mode"); s.Mode.UnmarshalText([]byte(mode)) != nil {
-		return fmt.Errorf("mode %s is not supported", sa.Quote(mode))
+		err = cmp.Or(err, fmt.Errorf("mode %s is not supported", sa.Quote(mode)))
 	}
-	return nil
+	return err
 }
 
 // algorithm reads `aead NAME KEY BITS`, `auth-trunc NAME KEY BITS`,
@@ -315,6 +392,14 @@ func (s *state) algorithm(words []string) error {
 // ICV, 0 where the name alone says them.
 func (s *state) keyed(encrypts bool, name string, key sa.Key, bits int) (err error) {
 	s.algorithms = true
+	switch {
+	case encrypts && s.cipher != "":
+		return errors.New("it has two ciphers")
+	case !encrypts && s.integrity != "" && !key.Equal(s.IntegrityKey):
+		return errors.New("it has two integrity algorithms")
+	case !encrypts && s.integrity != "" && bits == 0:
+		return nil // auth behind auth-trunc, which has the ICV's length
+	}
 	if encrypts {
 		s.EncryptionKey = key
 		s.cipher, err = linuxCipher(name, key.Len(), bits)
@@ -369,12 +454,11 @@ func (s *state) finish() parsed {
 		return s.parsed
 	}
 	if s.cipher == "" && s.Protocol == sa.ESP {
-		s.cipher = "null" // a state with an auth alone
+		s.err = errNoCipher
+		return s.parsed
 	}
 	s.Suite, s.err = sa.ParseSuite(s.Protocol, strings.Trim(s.cipher+"-"+s.integrity, "-"))
-	if sa.ValidWindow(s.window) {
-		s.Window = uint32(s.window)
-	}
+	s.windowOf(s.window)
 	if len(s.printed) > 0 {
 		slices.Reverse(s.printed)
 		s.bitmap, s.ring = s.printed, true
