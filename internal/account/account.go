@@ -85,7 +85,7 @@ func (a *Account) Name(handle uint32) string {
 type Frame struct {
 	Trailer  *status.Trailer
 	Src, Dst netip.Addr // of its own packet, before headers were taken off
-	Cut      bool       // it failed, and the capture lacks its end
+	Cut      bool       // the capture lacks its end, of which its verdict may come
 
 	Unmatched        bool // a header that no SA matches
 	Header           Header

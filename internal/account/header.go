@@ -28,9 +28,19 @@ func (h Header) String() string {
 // caller's. The addresses are those of its own packet as it came; missing is how many bytes at its end
 // the capture lacks.
 func FrameOf(body []byte, t *status.Trailer, src, dst netip.Addr, missing int) Frame {
-	f := Frame{Trailer: t, Src: src, Dst: dst, body: body, Cut: missing > 0 && t.Word.Code() != status.Success}
+	f := Frame{Trailer: t, Src: src, Dst: dst, body: body, Cut: missing > 0 && endsEarly(t)}
 	f.Header, f.Number, f.HeaderIsNumbered, f.Unmatched = unmatched(body, t)
 	return f
+}
+
+// endsEarly reports whether a frame's verdict may come of bytes that the capture lacks: it
+// fails, or the SPI was not there to be looked up.
+func endsEarly(t *status.Trailer) bool {
+	switch t.Reason {
+	case status.BadIPHeader, status.SPIOutside, status.UDPTooShort:
+		return true
+	}
+	return t.Word.Code() != status.Success
 }
 
 // addresses are those of the packet that a record is about: the frame's own, or the one in its

@@ -32,6 +32,7 @@ type Frame struct {
 	Time      time.Time
 	Interface string
 	Missing   int    // bytes at its end that the capture lacks
+	cut       bool   // of which its verdict may come
 	Carrier   string // what it was taken out of; empty: nothing
 
 	Bytes   []byte // as it came
@@ -207,7 +208,7 @@ func (r *reader) frame(b []byte, info capture.Info) error {
 	}
 	f.Trailer = t
 	known := account.FrameOf(body, &t, f.src, f.dst, info.Missing)
-	f.Marks = r.account.Frame(&known)
+	f.cut, f.Marks = known.Cut, r.account.Frame(&known)
 	r.why.See(body, &known, info.Number)
 	f.who = whoOf(&known)
 	if r.prefers(&f) {

@@ -80,7 +80,7 @@ func (f *Frame) Document() *Document {
 func (f *Frame) verdict() string {
 	w := f.Trailer.Word
 	switch {
-	case w.Code() != status.Success && f.Missing > 0:
+	case f.cut:
 		return "not judged"
 	case w.Code() != status.Success:
 		return "FAILED"

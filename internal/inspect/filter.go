@@ -67,7 +67,7 @@ func (o Only) has(f *frame) bool {
 // else, and allocates nothing.
 func (f *Filter) MayTake(t *status.Trailer) bool {
 	const byNumber = 16 | 32 // which only an account tells
-	if f.Only != 0 && f.Only&byNumber == 0 && f.Only&kindOf[fateOf(t.Word, 0)] == 0 {
+	if f.Only != 0 && f.Only&byNumber == 0 && f.Only&kindOf[fateOf(t.Word, false)] == 0 {
 		return false
 	}
 	return len(f.SPIs) == 0 || account.Unmatched(t) ||

@@ -43,8 +43,8 @@ func (f *frame) read() {
 
 // judged says what body and trailer come to.
 func (f *frame) judged() {
-	f.fate = fateOf(f.trailer.Word, f.Missing)
 	f.Frame = account.FrameOf(f.body, &f.trailer, f.src, f.dst, f.Missing)
+	f.fate = fateOf(f.trailer.Word, f.Cut)
 }
 
 // called gives the records the names of their SAs.

@@ -149,8 +149,8 @@ func (i *Inspector) flush() {
 // fate is what became of a frame.
 type fate uint8
 
-// The fates. A frame that fails but was cut short by the capture is not judged, since the
-// rest of it tells nothing about what was sent.
+// The fates. A frame that was cut short by the capture, and fails or has no SPI for it, is
+// not judged, since the rest of it tells nothing about what was sent.
 const (
 	good fate = iota
 	goodBoth
@@ -161,9 +161,9 @@ const (
 
 var fates = [...]string{good: "good", goodBoth: "good, both", failed: "FAILED", leftAlone: "left alone", notJudged: "not judged"}
 
-func fateOf(w status.Word, missing int) fate {
+func fateOf(w status.Word, cut bool) fate {
 	switch {
-	case w.Code() != status.Success && missing > 0:
+	case cut:
 		return notJudged
 	case !w.Done():
 		return leftAlone
