@@ -58,9 +58,22 @@ type Options struct {
 
 	Confine bool // take from the whole process what it no longer needs, once all is open and before frames move
 
-	Ahead nic.Chain    // stages before all others on the way from the wire, such as a meter
+	Ahead Chain        // stages before all others on the way from the wire, such as a meter
 	Log   *slog.Logger // nil: nothing is logged
 }
+
+// Types of this module that programs outside of it name here.
+type (
+	// Stage is one step of a frame's way. Batch returns the frames that go on, in order: those
+	// that it was given, which it may change in place and lengthen into their spare capacity,
+	// or fewer of them, or frames of its own. It keeps none that it was given, and belongs to
+	// one worker.
+	Stage = nic.Stage
+	// Chain makes the stages of one queue, first stage first.
+	Chain = nic.Chain
+	// Moved is what was moved so far, in either direction.
+	Moved = nic.Summary
+)
 
 // stackMerging is what passes merged on the host's TAP: only a stack behind a transport takes that.
 func (o *Options) stackMerging() tap.Merging {

@@ -5,7 +5,6 @@ package appliance
 import (
 	"time"
 
-	"tapsec/internal/nic"
 	"tapsec/tap"
 	"tapsec/transport"
 )
@@ -15,7 +14,7 @@ import (
 type Summary struct {
 	Ran        time.Duration
 	Wire, Host string // the interfaces' names
-	Moved      nic.Summary
+	Moved      Moved
 	Adapter    *Adapter            // counts frames by status and reason; nil without a NIC
 	Transport  *transport.Summary  // nil without a transport
 	SAs        []transport.SAState // the transport's; of more than a thousand those that had packets

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"time"
 
-	"tapsec/internal/replay"
 	"tapsec/sa"
 )
 
@@ -84,7 +83,7 @@ func (r *Receiver) Summary() Summary {
 // SAState is what can be seen of one SA at run time.
 type SAState struct {
 	*sa.SA
-	Window replay.State
+	Window WindowState
 	T      uint64 // highest number authenticated, 64 bits with ESN
 	Tally  Tally
 	Since  time.Time // when its lifetime began

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"tapsec/capture"
 	"tapsec/configs"
@@ -48,6 +49,53 @@ func ExampleReceiver() {
 	// Output:
 	// 162 bytes on the wire: deliver, 70 bytes; none
 	// 162 bytes on the wire: drop, 0 bytes; replay
+}
+
+// A window outlives the program in a file: what was taken before is not taken again.
+func ExampleOpenLedger() {
+	c, err := configs.Load("../configs/layers.yaml")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	dir, err := os.MkdirTemp("", "example")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer os.RemoveAll(dir)
+	sealed, err := first("../configs/layers.pcapng")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for range 2 { // two runs of a program
+		ledger, err := transport.OpenLedger(filepath.Join(dir, "state"), func(err error) { fmt.Println(err) })
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		software := pipeline.NewSoftware()
+		if err := software.Replace(c.AllBundles()); err != nil {
+			fmt.Println(err)
+			return
+		}
+		receiver, err := transport.New(transport.Config{SAs: c.AllBundles(), Fallback: software, Ledger: ledger})
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		frame := append(make([]byte, 0, len(sealed)+status.Tailroom), sealed...)
+		_, verdict, reason := receiver.Judge(status.Annotate(frame, &status.Trailer{WireLen: uint32(len(sealed)), Reason: status.NoSA}))
+		fmt.Println(verdict, reason)
+		if err := ledger.Close(); err != nil {
+			fmt.Println(err)
+			return
+		}
+	}
+	// Output:
+	// software none
+	// drop replay
 }
 
 // first is the first frame of a capture.

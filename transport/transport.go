@@ -21,6 +21,7 @@ import (
 
 	"tapsec/internal/fragment"
 	"tapsec/internal/ledger"
+	"tapsec/internal/replay"
 	"tapsec/sa"
 	"tapsec/status"
 )
@@ -51,17 +52,34 @@ type NIC interface {
 
 // Config is what a Receiver needs. Only Fallback has to be there.
 type Config struct {
-	SAs      [][]*sa.SA      // inbound: each one SA, or the AH and the ESP SA of a bundle
-	Policy   []sa.Policy     // first match decides; without rules everything passes
-	Local    []netip.Addr    // our own addresses; nil: every address is ours
-	Fallback Fallback        // bound to this Receiver alone
-	NIC      NIC             // nil: not connected
-	Audit    func(Event)     // called beside the frames, at a bounded rate
-	Mirror   func([]byte)    // gets the frames dropped for a failed check, with their trailers
-	ICMP     func([]byte)    // sees each ICMP frame once: one that came through an SA only if delivered, any other whatever the policy says
-	Limits   fragment.Limits // of reassembly
-	Ledger   *ledger.Ledger  // where windows and lifetimes live; nil: in the Receiver
+	SAs      [][]*sa.SA   // inbound: each one SA, or the AH and the ESP SA of a bundle
+	Policy   []sa.Policy  // first match decides; without rules everything passes
+	Local    []netip.Addr // our own addresses; nil: every address is ours
+	Fallback Fallback     // bound to this Receiver alone
+	NIC      NIC          // nil: not connected
+	Audit    func(Event)  // called beside the frames, at a bounded rate
+	Mirror   func([]byte) // gets the frames dropped for a failed check, with their trailers
+	ICMP     func([]byte) // sees each ICMP frame once: one that came through an SA only if delivered, any other whatever the policy says
+	Limits   Limits       // of reassembly
+	Ledger   *Ledger      // where windows and lifetimes live; nil: in the Receiver
 }
+
+// Types of this module that programs outside of it name here.
+type (
+	// Limits bound reassembly: bytes, datagrams at once and their age. A zero field means
+	// the default.
+	Limits = fragment.Limits
+	// Ledger is where windows and lifetimes live as long as the keys (contract, Lifecycle).
+	Ledger = ledger.Ledger
+	// WindowState is a replay window in numbers.
+	WindowState = replay.State
+)
+
+// OpenLedger opens a Ledger that lives in a file, which it makes and locks; no window of it
+// takes a number twice, whatever ends the program. Its Close writes down the last numbers.
+// Where the file cannot be written to, say is called once with the error, from another
+// goroutine, and with nil once it can be again.
+func OpenLedger(path string, say func(error)) (*Ledger, error) { return ledger.Open(path, say) }
 
 // Receiver judges frames, one at a time, since any two may be of one SA. Several
 // goroutines may use it.
