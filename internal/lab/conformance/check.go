@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -14,7 +15,7 @@ import (
 func (c *Case) Check(delivered []byte) error {
 	body, t, err := status.Split(delivered)
 	if err != nil {
-		return err
+		return c.withoutTrailer(delivered, err)
 	}
 	var wrong []error
 	differ := func(what string, got, want any) {
@@ -35,6 +36,22 @@ func (c *Case) Check(delivered []byte) error {
 		}
 	}
 	return errors.Join(wrong...)
+}
+
+// withoutTrailer says what came in the place of a frame with its trailer.
+func (c *Case) withoutTrailer(delivered []byte, err error) error {
+	is := func(frame []byte) bool {
+		return frame != nil && (bytes.Equal(delivered, frame) || bytes.Equal(delivered, padded(frame)))
+	}
+	switch {
+	case errors.Is(err, status.ErrTrailer):
+		return errors.New("the CRC-32C or the lengths of its trailer are wrong (docs/trailer.md)")
+	case is(c.Frame):
+		return errors.New("it came as it was sent, and no trailer follows it (docs/trailer.md)")
+	case is(c.InPlace), is(c.Decap):
+		return errors.New("it came opened as it should, and no trailer follows it (docs/trailer.md)")
+	}
+	return errors.New("it came with other bytes, and no trailer follows them (docs/trailer.md)")
 }
 
 // difference is where two frames begin to differ; -1 if they do not.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -126,9 +128,43 @@ func (r *Report) writeText(w io.Writer, onlyFailures bool) error {
 	for _, s := range r.sources() {
 		b.WriteString(columns(fmt.Sprintf("%6d %6d  %-20s", s.Passed, s.Failed, s.Name), s.Text))
 	}
+	r.writeKinds(&b)
 	fmt.Fprintf(&b, "\n%s\n", r.Totals())
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// writeKinds prints what failing cases have in common, the most frequent first.
+func (r *Report) writeKinds(b *strings.Builder) {
+	count := map[string]int{}
+	for i := range r.Results {
+		if one := &r.Results[i]; one.outcome() == "FAILED" {
+			count[one.kind()]++
+		}
+	}
+	if len(count) == 0 {
+		return
+	}
+	kinds := slices.Sorted(maps.Keys(count))
+	slices.SortStableFunc(kinds, func(x, y string) int { return count[y] - count[x] })
+	fmt.Fprintf(b, "\n%6s  how\n", "failed")
+	for _, k := range kinds {
+		fmt.Fprintf(b, "%6d  %s\n", count[k], wrap.Text(k, 8, wrap.Width-8))
+	}
+}
+
+// kind is how a case failed, without what only this one has: of the differences, what differs.
+func (r *Result) kind() string {
+	var what []string
+	for line := range strings.Lines(r.Differs.Error()) {
+		name, _, values := strings.Cut(strings.TrimSpace(line), ": found ")
+		if values {
+			name, _, _ = strings.Cut(name, " from byte ") // of the frame
+			name = "other " + map[string]string{"word": "word", "reason": "reason", "records": "records", "frame": "bytes"}[name]
+		}
+		what = append(what, name)
+	}
+	return strings.Join(what, ", ")
 }
 
 // columns puts a text after the others or, if it is too long, beneath them.

@@ -13,6 +13,7 @@ import (
 	"tapsec/configs"
 	"tapsec/pipeline"
 	"tapsec/sa"
+	"tapsec/status"
 )
 
 // memory is the pipeline, whose answers a fault changes.
@@ -67,6 +68,14 @@ func TestRun(t *testing.T) {
 		{"reversed", func(d [][]byte) [][]byte { slices.Reverse(d); return d }, 0, ""},
 		{"the first lost", func(d [][]byte) [][]byte { return d[1:] }, 1, "nothing came"},
 		{"the last twice", func(d [][]byte) [][]byte { return append(d, d[len(d)-1]) }, 1, "2 times"},
+		{"one without its trailer", func(d [][]byte) [][]byte { d[0], _, _ = status.Split(d[0]); return d }, 1, "no trailer follows"},
+		{"one with other bytes", func(d [][]byte) [][]byte {
+			body, _, _ := status.Split(d[0])
+			body[len(body)-1] ^= 1
+			d[0] = body
+			return d
+		}, 1, "it came with other bytes, and no trailer follows them"},
+		{"one with a torn trailer", func(d [][]byte) [][]byte { d[0][len(d[0])-20] ^= 1; return d }, 1, "the CRC-32C or the lengths of its trailer are wrong"},
 		{"another bit", func(d [][]byte) [][]byte { d[0][len(d[0])-9] ^= 1; return d }, 1, ""},
 		{"one not ours", func(d [][]byte) [][]byte { return append(d, make([]byte, 60)) }, 0, ""},
 	} {
@@ -80,6 +89,40 @@ func TestRun(t *testing.T) {
 				t.Errorf("%s: %v", c.how, one.Differs)
 			}
 		}
+	}
+}
+
+// cable is no NIC: what goes in comes out, except for every tenth frame.
+type cable struct{ sent int }
+
+func (c *cable) Ready(*Setup) error { return nil }
+
+func (c *cable) Exchange(frames [][]byte) (delivered [][]byte, err error) {
+	for _, f := range frames {
+		if c.sent++; c.sent%10 != 0 {
+			delivered = append(delivered, f)
+		}
+	}
+	return delivered, nil
+}
+
+// A device that is no such NIC is told what it does, once for all frames.
+func TestCable(t *testing.T) {
+	results, err := Run(&cable{}, Setups())
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := len(results) / 10
+	var b bytes.Buffer
+	r := &Report{Results: results}
+	if err := r.writeText(&b, true); err != nil || r.Totals().Passed > 0 {
+		t.Errorf("%v, %s", err, r.Totals())
+	}
+	_, kinds, _ := strings.Cut(b.String(), "\nfailed  how\n")
+	want := fmt.Sprintf("%6d  it came as it was sent, and no trailer follows it (docs/trailer.md)\n%6d  nothing came to the host; every frame must, failed ones too\n\n%s\n",
+		len(results)-lost, lost, r.Totals())
+	if kinds != want {
+		t.Errorf("%s\nwant\n%s", kinds, want)
 	}
 }
 
