@@ -257,6 +257,42 @@ func opened(t *testing.T, wireshark string) {
 	if !ok || good != 6 || len(found) != 2 {
 		t.Errorf("%d good, %v", good, found)
 	}
+	payloads(t, filepath.Join(wireshark, "captures", "esp-bug-12671.pcapng"), filepath.Join(wireshark, "config", "esp_sa.tmpl"))
+}
+
+// payloads: each byte that a frame carried is that which tshark finds with the same keys.
+func payloads(t *testing.T, file, keys string) {
+	dir := t.TempDir()
+	out := filepath.Join(dir, "out.pcapng")
+	said, err := program.Command("replay", "--json", "--annotate", "none", "-o", out, "-k", keys, file).Output()
+	text, e := os.ReadFile(keys)
+	if err = errors.Join(err, e, os.WriteFile(filepath.Join(dir, "esp_sa"), text, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	tshark := exec.Command("tshark", "-n", "-r", file, "-o", "esp.enable_encryption_decode:TRUE", "-o", "esp.enable_authentication_check:TRUE",
+		"-T", "fields", "-e", "esp.contained_data", "-e", "esp.icv_good")
+	tshark.Env = append(os.Environ(), "WIRESHARK_CONFIG_DIR="+dir)
+	theirs, err := tshark.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(theirs)), "\n")
+	delivered := interop.Frames(t, out)
+	for i, d := 0, json.NewDecoder(bytes.NewReader(said)); d.More(); i++ {
+		var v struct {
+			Records []struct {
+				Offset int `json:"payload_offset"`
+				Length int `json:"payload_length"`
+			}
+		}
+		if err := d.Decode(&v); err != nil || len(v.Records) != 1 || i >= len(lines) || i >= len(delivered) {
+			t.Fatalf("frame %d: %v, %v; tshark %q", i+1, v, err, lines)
+		}
+		r := v.Records[0]
+		if want := fmt.Sprintf("%x\t1", delivered[i][r.Offset:r.Offset+r.Length]); lines[i] != want {
+			t.Errorf("frame %d carries %s, for tshark %s", i+1, want, lines[i])
+		}
+	}
 }
 
 // printed: the headers are those that tcpdump's authors have it print.

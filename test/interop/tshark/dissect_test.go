@@ -31,7 +31,7 @@ var fields = []string{"frame.number", "esp.spi", "esp.sequence", "esp.icv_good",
 // needed are the protocols that tshark is left with. What a wrong key makes of a
 // payload would else be dissected as anything, until some dissector gives up on the
 // whole frame.
-var needed = []string{"frame", "eth", "ethertype", "vlan", "ieee8021ad", "ip", "ipv6", "udp", "udpencap", "esp", "ah", "data"}
+var needed = []string{"frame", "eth", "ethertype", "vlan", "ieee8021ad", "ip", "ipv6", "udp", "udpencap", "esp", "ah", "data", "raw", "sll", "null"}
 
 func isNeeded(protocol string) bool {
 	return slices.Contains(needed, protocol) || strings.HasPrefix(protocol, "ip.") || strings.HasPrefix(protocol, "ipv6.")

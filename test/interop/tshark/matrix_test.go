@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
+	"strconv"
 
 	"tapsec/test/interop"
 )
@@ -14,11 +14,15 @@ type matrix struct {
 	lines  []interop.Line
 	count  map[interop.Line]*tally
 	beyond map[string]int // frames by tapsec's reason in which tshark finds more good ESP
+
+	unasked map[string]int // frames by why they were not compared
 }
 
 type tally struct{ good, damaged, differ int }
 
-func newMatrix() *matrix { return &matrix{count: map[interop.Line]*tally{}, beyond: map[string]int{}} }
+func newMatrix() *matrix {
+	return &matrix{count: map[interop.Line]*tally{}, beyond: map[string]int{}, unasked: map[string]int{}}
+}
 
 // add counts a frame in its line.
 func (m *matrix) add(l interop.Line, good bool, differs error) {
@@ -48,13 +52,19 @@ func (m *matrix) finished(version string) (lines []interop.Line) {
 		}
 		lines = append(lines, l)
 	}
-	frames := 0
-	for _, n := range m.beyond {
-		frames += n
+	sum := tally{}
+	for _, n := range m.count {
+		sum.good, sum.damaged, sum.differ = sum.good+n.good, sum.damaged+n.damaged, sum.differ+n.differ
 	}
-	return append(lines, interop.Line{
-		Peer: "tshark", Version: version, Way: interop.BothOpen, Frames: fmt.Sprintf("%d", frames),
-		What: "among these, ESP that tapsec does not call good: " + strings.Join(slices.Sorted(maps.Keys(m.beyond)), ", "),
-		Said: "looks at ESP alone, and calls its ICV good",
-	})
+	add := func(what, frames, said string) {
+		lines = append(lines, interop.Line{Peer: "tshark", Version: version, Way: interop.BothOpen, Frames: frames, What: what, Said: said})
+	}
+	add("all of these together", fmt.Sprintf("%d good, %d damaged", sum.good, sum.damaged), fmt.Sprintf("%d differ otherwise than these lines say", sum.differ))
+	for _, reason := range slices.Sorted(maps.Keys(m.beyond)) {
+		add("among these and those below, ESP that is not good for "+reason, strconv.Itoa(m.beyond[reason]), "looks at ESP alone, and calls its ICV good")
+	}
+	for _, why := range slices.Sorted(maps.Keys(m.unasked)) {
+		add("not compared: "+why, strconv.Itoa(m.unasked[why]), "is not asked")
+	}
+	return lines
 }

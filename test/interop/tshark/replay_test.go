@@ -19,6 +19,7 @@ import (
 // verdict is the part of what replay --json says that is looked at.
 type verdict struct {
 	Reason       string
+	Judged       bool
 	CryptoDone   bool   `json:"crypto_done"`
 	CryptoStatus string `json:"crypto_status"`
 	Records      []record

@@ -20,6 +20,8 @@ func TestTshark(t *testing.T) {
 	t.Run("scapy", func(t *testing.T) { scapyFrames(t, m) })
 	t.Run("linux", func(t *testing.T) { linuxFrames(t, m) })
 	t.Run("tapsec", func(t *testing.T) { ownFrames(t, m) })
+	t.Run("samples", func(t *testing.T) { samples(t, m) })
+	t.Run("containers", func(t *testing.T) { containers(t, m) })
 	interop.Record(t, "tshark", m.finished(version(t)))
 }
 
@@ -94,8 +96,9 @@ func (m *matrix) judge(t *testing.T, keys, file string, way interop.Way, label f
 			m.beyond[v.Reason]++
 		}
 		a, known := least(can, v.esp())
-		if len(v.esp()) == 0 || !known || l.malformed && len(l.good) == 0 {
-			continue // tshark is not asked, or gave up before its answer
+		if why := unasked(v, l, known); why != "" {
+			m.unasked[why]++
+			continue
 		}
 		err := compare(v, l, can)
 		if err != nil {
@@ -104,6 +107,19 @@ func (m *matrix) judge(t *testing.T, keys, file string, way interop.Way, label f
 		m.add(a.line(what, way), v.good(), err)
 	}
 	return verdicts
+}
+
+// unasked says why nothing of a frame can be compared; empty where something can.
+func unasked(v *verdict, l *layers, known bool) string {
+	switch {
+	case len(v.esp()) == 0:
+		return "no ESP that an SA matches"
+	case !known:
+		return "ESP for the SA of another protocol"
+	case l.malformed && len(l.good) == 0:
+		return "tshark gives up in the content"
+	}
+	return ""
 }
 
 // version is what tshark calls its own.
