@@ -31,6 +31,7 @@ type Options struct {
 	Shown    bool     // the frames have their verdicts, and none is judged
 	WithKeys bool     // put the SAs into Out, and leave frames as they came
 	Carriers bool     // take frames out of what carries them past a NIC
+	carried  carried
 
 	Form     configs.Form // empty: the configuration's
 	Annotate configs.Annotate
@@ -107,8 +108,12 @@ func Replay(o Options) (err error) {
 // reader begins to read the capture.
 func (o *Options) reader(in io.Reader) (*capture.Reader, error) {
 	frames, err := capture.NewReader(in)
-	if err == nil && o.Carriers {
+	switch {
+	case err != nil:
+	case o.Carriers:
 		frames.Open(capture.Unwrap)
+	default:
+		frames.Open(o.carried.look)
 	}
 	return frames, err
 }
@@ -127,6 +132,7 @@ func (o *Options) capture(frames *capture.Reader, inspector *inspect.Inspector, 
 	for _, skipped := range frames.Skipped() {
 		fmt.Fprintf(o.Stderr, "left out: %s\n", skipped)
 	}
+	o.carried.say(o.Stderr)
 	sum := inspector.Summary()
 	if sum.Annotated > 0 {
 		fmt.Fprintf(o.Stderr, "warning: %d frames carry a verdict already, as behind a NIC of tapsec; read those with\n  tapsec show %s\n", sum.Annotated, files.Name(o.In))

@@ -82,7 +82,7 @@ var mayImport = map[string][]string{
 
 	"internal/daemon": {"appliance", "configs", "sa", "tap", "internal/console", "internal/exit", "internal/files", "internal/logging", "internal/notify"},
 	"internal/review": {"appliance", "capture", "configs", "internal/console", "internal/exit", "internal/explain", "internal/files", "internal/inspect",
-		"internal/report", "internal/secrets"},
+		"internal/report", "internal/secrets", "wire"},
 	"internal/top":    {"control", "internal/event", "internal/outbound", "internal/wrap", "status", "transport"},
 	"internal/doctor": {"esp", "internal/confine", "internal/lab/rig", "internal/wrap", "status", "tap"},
 	"internal/cli":    {"*"},
