@@ -9,6 +9,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"tapsec/internal/near"
 	"tapsec/sa"
 )
 
@@ -52,8 +53,8 @@ func orSuite(err error, p sa.Protocol, found string) error {
 	for _, s := range sa.Suites(p) {
 		names = append(names, s.Name)
 	}
-	if near := nearest(found, names); near != "" {
-		return fmt.Errorf("there is no suite %s for %s; did you mean %s?", sa.Quote(found), p, near)
+	if meant := near.Name(found, names); meant != "" {
+		return fmt.Errorf("there is no suite %s for %s; did you mean %s?", sa.Quote(found), p, meant)
 	}
 	return err
 }

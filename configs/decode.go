@@ -13,6 +13,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"tapsec/internal/near"
 	"tapsec/keys"
 	"tapsec/sa"
 )
@@ -447,59 +448,8 @@ func fieldNames(t reflect.Type) []string {
 
 // hint finds the name that was probably meant.
 func hint(found string, names []string) string {
-	if near := nearest(found, names); near != "" {
-		return fmt.Sprintf("did you mean %s?", near)
+	if meant := near.Name(found, names); meant != "" {
+		return fmt.Sprintf("did you mean %s?", meant)
 	}
 	return "there are " + strings.Join(names, ", ")
-}
-
-// nearest is the name at most two letters away, or empty. Of several it is the one whose
-// letters are nearest: 17 was meant to be 16, not 12.
-func nearest(found string, names []string) string {
-	best, off, at := 3, 0, ""
-	for _, n := range names {
-		dist := distance(strings.ToLower(found), n)
-		if dist < best && 2*dist <= len(n) || dist == best && at != "" && apart(found, n) < off {
-			best, off, at = dist, apart(found, n), n
-		}
-	}
-	return at
-}
-
-// apart sums how far the letters of two names are from each other, place by place.
-func apart(a, b string) int {
-	sum := 0
-	for i := range max(len(a), len(b)) {
-		if i >= len(a) || i >= len(b) {
-			sum += 256
-			continue
-		}
-		sum += max(int(a[i])-int(b[i]), int(b[i])-int(a[i]))
-	}
-	return sum
-}
-
-// distance counts the insertions, deletions and substitutions between two
-// names (Levenshtein).
-func distance(a, b string) int {
-	if len(a) > 40 {
-		return len(a)
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		corner := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := corner
-			if a[i] != b[j] {
-				cost++
-			}
-			corner = row[j+1]
-			row[j+1] = min(cost, row[j]+1, corner+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -23,6 +23,17 @@ func About(name string) string {
 	return strings.Join(pages, "\n")
 }
 
+// Names are all that About knows, sorted: short names, and those behind their owner.
+func Names() []string {
+	var names []string
+	for qualified := range sentences() {
+		_, short, _ := strings.Cut(qualified, "/")
+		names = append(names, qualified, short)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // sentences are those of all reasons, by qualified name.
 func sentences() map[string]string {
 	all := map[string]string{}

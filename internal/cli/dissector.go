@@ -19,8 +19,6 @@ failed frames, and dissects what the NIC opened.`,
 		Example: `  tapsec dissector install
   tshark -r host0.pcap -Y 'tapsec.verdict == "FAILED"'
   tapsec dissector print > t.lua && tshark -X lua_script:t.lua -r host0.pcap`,
-		Args: args(0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	to := ""
 	install := &cobra.Command{

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tapsec/docs/reasons"
+	"tapsec/internal/near"
 	"tapsec/sa"
 )
 
@@ -28,12 +29,23 @@ func helpOnReasons(root *cobra.Command) {
 			}
 		}
 		at, rest, err := root.Find(given)
-		if err != nil && len(given) == 1 {
-			return inputError(fmt.Errorf("expected a command or a reason, found %s; tapsec help lists the commands, docs/reasons.md the reasons", sa.Quote(given[0])))
-		} else if err != nil || len(rest) > 0 {
+		switch {
+		case err == nil && len(rest) == 0:
+		case len(given) == 1:
+			return unknownTopic(root, given[0])
+		default:
 			return unknownCommand(at, append(rest, given...)[0])
 		}
 		ofCommand(cmd, given)
 		return nil
 	}
+}
+
+// unknownTopic is the error for a word that help knows nothing about.
+func unknownTopic(root *cobra.Command, word string) error {
+	hint := "tapsec help lists the commands, docs/reasons.md the reasons"
+	if name := near.Name(word, append(commandNames(root), reasons.Names()...)); name != "" {
+		hint = "did you mean " + name + "?"
+	}
+	return inputError(fmt.Errorf("expected a command or a reason, found %s; %s", sa.Quote(word), hint))
 }

@@ -22,8 +22,6 @@ root in /run, until it is taken down.`,
   tapsec rig exec a -- ping -c3 10.77.0.2
   tapsec rig exec nic -- tcpdump -ni wire0
   tapsec rig down`,
-		Args: args(0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newRigUp(), newRigExec(), newRigStatus(), newRigDown(), newRigSupervise(), newRigEnter())
 	return cmd

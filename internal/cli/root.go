@@ -23,6 +23,7 @@ import (
 	"tapsec/internal/console"
 	"tapsec/internal/exit"
 	"tapsec/internal/files"
+	"tapsec/internal/near"
 	"tapsec/internal/wrap"
 	"tapsec/sa"
 )
@@ -65,12 +66,9 @@ func Main() int {
 	root := newRoot()
 	out := &files.Stdout{Writer: os.Stdout}
 	root.SetOut(out)
-	cmd, err := root.ExecuteContextC(context.Background())
-	switch {
-	case err == nil:
+	err := root.ExecuteContext(context.Background())
+	if err == nil {
 		err = out.Err
-	case cmd == root && out.Err == nil: // which does nothing by itself
-		err = inputError(err)
 	}
 	if err != nil && !errors.Is(err, errSaid) {
 		_ = console.Bounded(func() error {
@@ -131,9 +129,9 @@ such SA, 7 there is one already, 8 an SA is beyond the profile of the NIC.`,
 		if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 { // the flag may be one of the command that was meant
 			return unknownCommand(cmd, cmd.Flags().Arg(0))
 		}
-		return inputError(wrongFlag(err))
+		return inputError(wrongFlag(cmd, err))
 	})
-	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return emptyFlag(cmd) }
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return emptyFlags(cmd) }
 	root.AddCommand(newCapabilities(), newCapture(), newCounters(), newDissector(), newEvents(), newExplain(), newKeys(), newMan(), newOffload(), newReplay(), newSA(), newShow(), newTrace(), newValidate(), newVersion())
 	root.AddCommand(ofThisSystem()...)
 	root.InitDefaultCompletionCmd()
@@ -142,14 +140,14 @@ such SA, 7 there is one already, 8 an SA is beyond the profile of the NIC.`,
 	return root
 }
 
-// refuseUnknown makes a command that only has others beneath it refuse what is none of them:
-// cobra would show its help, and that would pass for done.
+// refuseUnknown makes root and each command that only has others beneath it refuse what is none of
+// them: cobra would show its help, and that would pass for done.
 func refuseUnknown(root *cobra.Command) {
-	for _, cmd := range root.Commands() {
+	for _, cmd := range append(root.Commands(), root) {
 		if !cmd.HasSubCommands() || cmd.Runnable() {
 			continue
 		}
-		cmd.Args = nil // asked for below, where a suggestion is made
+		cmd.Args = cobra.ArbitraryArgs // asked for below, where a suggestion is made
 		cmd.RunE = func(cmd *cobra.Command, given []string) error {
 			if len(given) == 0 {
 				return cmd.Help()
@@ -161,15 +159,51 @@ func refuseUnknown(root *cobra.Command) {
 
 // unknownCommand is the error for a word that is none of a command's.
 func unknownCommand(cmd *cobra.Command, word string) error {
-	hint := cmd.CommandPath() + " --help lists what there is"
-	if near := cmd.SuggestionsFor(word); len(near) > 0 {
-		hint = "did you mean " + near[0] + "?"
+	return inputError(fmt.Errorf("there is no command %s %s; %s", cmd.CommandPath(), sa.Quote(word), meant(cmd, word, "", commandNames(cmd))))
+}
+
+// commandNames are those of the commands beneath one that people may know of.
+func commandNames(cmd *cobra.Command) (names []string) {
+	for _, c := range cmd.Commands() {
+		if !c.Hidden {
+			names = append(names, c.Name())
+		}
 	}
-	return inputError(fmt.Errorf("there is no command %s %s; %s", cmd.CommandPath(), sa.Quote(word), hint))
+	return names
+}
+
+// unknownFlag is the error for a flag that a command does not have. Written is as the user did.
+func unknownFlag(cmd *cobra.Command, written string) error {
+	var names []string
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if !f.Hidden {
+			names = append(names, f.Name)
+		}
+	})
+	return fmt.Errorf("unknown flag: %s; %s", wrap.Printable(written), meant(cmd, strings.TrimLeft(written, "-"), "--", names))
+}
+
+// meant asks whether one of names, behind a prefix, was, or says where they are listed.
+func meant(cmd *cobra.Command, found, prefix string, names []string) string {
+	if name := near.Name(found, names); name != "" {
+		return "did you mean " + prefix + name + "?"
+	}
+	return cmd.CommandPath() + " --help lists what there is"
 }
 
 // wrongFlag is an error of the library that reads flags, in the words of the others.
-func wrongFlag(err error) error {
+func wrongFlag(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) {
+		if short := unknown.GetSpecifiedShortnames(); short != "" {
+			return unknownFlag(cmd, "-"+short)
+		}
+		return unknownFlag(cmd, "--"+unknown.GetSpecifiedName())
+	}
+	var bare *pflag.ValueRequiredError
+	if errors.As(err, &bare) {
+		return emptyFlag(bare.GetFlag())
+	}
 	var wrong *pflag.InvalidValueError
 	if !errors.As(err, &wrong) {
 		return err
@@ -182,20 +216,25 @@ func wrongFlag(err error) error {
 	return fmt.Errorf("%s: %w", name, why)
 }
 
-// emptyFlag refuses a flag with an empty text, such as "$STATE" where a script's variable is not
+// emptyFlags refuses a flag with an empty text, such as "$STATE" where a script's variable is not
 // set: it would be taken for one that was not given.
-func emptyFlag(cmd *cobra.Command) (err error) {
+func emptyFlags(cmd *cobra.Command) (err error) {
 	cmd.Flags().Visit(func(f *pflag.Flag) {
 		empty := f.Value.Type() == "string" && f.Value.String() == ""
 		if list, ok := f.Value.(pflag.SliceValue); ok {
 			empty = slices.Contains(list.GetSlice(), "")
 		}
 		if empty && err == nil {
-			what, _ := pflag.UnquoteUsage(f)
-			err = inputError(fmt.Errorf("--%s: expected %s, found nothing", f.Name, what))
+			err = inputError(emptyFlag(f))
 		}
 	})
 	return err
+}
+
+// emptyFlag is the error for a flag without its value.
+func emptyFlag(f *pflag.Flag) error {
+	what, _ := pflag.UnquoteUsage(f)
+	return fmt.Errorf("--%s: expected %s, found nothing", f.Name, what)
 }
 
 // kindOf names what a flag of a type takes.
