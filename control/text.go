@@ -54,8 +54,14 @@ func writeSAs(out io.Writer, header bool, sas []SA) error {
 	return w.Flush()
 }
 
-// WriteText writes a line for each SA.
-func (a Added) WriteText(out io.Writer) error { return Page{SAs: a.SAs}.WriteText(out) }
+// WriteText writes a line for each SA, or that there is none.
+func (a Added) WriteText(out io.Writer) error {
+	if len(a.SAs) == 0 {
+		_, err := fmt.Fprintln(out, "no SA was missing")
+		return err
+	}
+	return Page{SAs: a.SAs}.WriteText(out)
+}
 
 // WriteText writes a line for each field.
 func (s SA) WriteText(out io.Writer) error {

@@ -18,8 +18,10 @@ const (
 	Tailroom   = MinFrame + MaxTrailer          // spare capacity that annotating any frame can need
 )
 
+// TrailerVersion is the version of the trailer that is written and understood.
+const TrailerVersion = 1
+
 const (
-	version    = 1
 	recordType = 1
 	magic      = 0x43455354 // "TSEC" in the frame
 )
@@ -138,7 +140,7 @@ func (t *Trailer) AppendTo(b []byte) []byte {
 	b = le.AppendUint64(b, t.Ordinal)
 	b = le.AppendUint64(b, uint64(t.Received))
 	b = le.AppendUint16(b, uint16(t.Len()))
-	b = append(b, version, 0)
+	b = append(b, TrailerVersion, 0)
 	b = le.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
 	return le.AppendUint32(b, magic)
 }
@@ -177,7 +179,7 @@ func Split(frame []byte) (body []byte, t Trailer, err error) {
 		return frame, t, ErrNoTrailer
 	}
 	base := frame[len(frame)-BaseLen:]
-	if le.Uint32(base[40:]) != magic || base[34] != version {
+	if le.Uint32(base[40:]) != magic || base[34] != TrailerVersion {
 		return frame, t, ErrNoTrailer
 	}
 	length := int(le.Uint16(base[32:]))

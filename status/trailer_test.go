@@ -240,7 +240,7 @@ func FuzzSplit(f *testing.F) {
 			mended := slices.Clone(frame)
 			end := mended[len(mended)-BaseLen:]
 			binary.LittleEndian.PutUint32(end[40:], magic)
-			end[34] = version
+			end[34] = TrailerVersion
 			length := int(binary.LittleEndian.Uint16(end[32:]))
 			if length >= BaseLen && length <= len(mended) {
 				whole := mended[len(mended)-length:]

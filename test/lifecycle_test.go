@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,12 +60,28 @@ func (a *asker) ask(exit int, stdin string, args ...string) string {
 	if code != exit {
 		a.t.Errorf("tapsec %s: exit code %d, expected %d\n%s", strings.Join(args, " "), code, exit, text)
 	}
+	asJSON := slices.Contains(args, "--json")
+	if values, err := jsonValues(stdout.Bytes()); asJSON && (err != nil || values == 0 && exit == 0) {
+		a.t.Errorf("tapsec %s: %v, and %d values of JSON before it:\n%s", strings.Join(args, " "), err, values, stdout.Bytes())
+	}
 	for line := range strings.Lines(stdout.String()) {
-		if len(strings.TrimRight(line, "\n")) > 80 && !slices.Contains(args, "--json") {
+		if len(strings.TrimRight(line, "\n")) > 80 && !asJSON {
 			a.t.Errorf("tapsec %s: a line of more than 80 columns:\n%s", strings.Join(args, " "), line)
 		}
 	}
 	return text
+}
+
+// jsonValues counts the values of JSON in a text, which has nothing else.
+func jsonValues(text []byte) (n int, err error) {
+	for d := json.NewDecoder(bytes.NewReader(text)); ; n++ {
+		var v any
+		if err := d.Decode(&v); err == io.EOF {
+			return n, nil
+		} else if err != nil {
+			return n, err
+		}
+	}
 }
 
 const (
@@ -90,7 +107,10 @@ func TestCommands(t *testing.T) {
 	a.ask(8, strings.NewReplacer("0x1001", "0x1002", "longer", "shorter", "aes128gcm16", "aes128gcm8").Replace(cliEntry), "sa", "add", "-")
 	a.ask(2, strings.Replace(cliEntry, "esp", "tcp", 1), "sa", "add", "-")
 	a.ask(0, cliXFRM, "sa", "import", "-")
-	a.ask(0, cliXFRM, "sa", "import", "-") // nothing new
+	if text := a.ask(0, cliXFRM, "sa", "import", "-"); !strings.HasPrefix(text, "no SA was missing\n") {
+		t.Errorf("an import without a new SA says %q", text)
+	}
+	a.ask(0, cliXFRM, "sa", "import", "-", "--json")
 	a.ask(5, strings.NewReplacer("0x1001", "0x1003", "longer", "wider").Replace(cliEntry), "sa", "add", "-")
 	if text := a.ask(0, "", "sa", "list"); strings.Count(text, "\n") != 3 || !strings.Contains(text, "esp-00002001") {
 		t.Errorf("two SAs are listed as\n%s", text)
@@ -108,6 +128,8 @@ func TestCommands(t *testing.T) {
 	a.ask(2, "", "offload", "maybe")
 	a.ask(0, "", "counters")
 	a.ask(0, "", "counters", "--sa", "esp-00002001", "--json")
+	a.ask(0, "", "sa", "list", "--json")
+	a.ask(0, "", "events", "--json")
 	a.ask(6, "", "counters", "--sa", "nobody")
 	a.ask(0, "", "sa", "export")
 	a.ask(2, "", "sa", "export", "--with-keys") // no terminal

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"iter"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -16,11 +17,7 @@ import (
 // What each command says of itself fits a terminal, and what a flag takes has a name
 // in capitals.
 func TestHelp(t *testing.T) {
-	var visit func(cmd *cobra.Command)
-	visit = func(cmd *cobra.Command) {
-		if cmd.Name() == "completion" {
-			return // cobra's own words
-		}
+	for cmd := range commands(newRoot()) {
 		var out bytes.Buffer
 		cmd.SetOut(&out)
 		if err := cmd.Help(); err != nil {
@@ -36,11 +33,23 @@ func TestHelp(t *testing.T) {
 				t.Errorf("%s --%s takes %q, expected a name in capitals", cmd.CommandPath(), f.Name, name)
 			}
 		})
-		for _, sub := range cmd.Commands() {
-			visit(sub)
-		}
 	}
-	visit(newRoot())
+}
+
+// commands are one and all beneath it, but for cobra's own.
+func commands(cmd *cobra.Command) iter.Seq[*cobra.Command] {
+	return func(yield func(*cobra.Command) bool) { visit(cmd, yield) }
+}
+
+func visit(cmd *cobra.Command, yield func(*cobra.Command) bool) bool {
+	if cmd.Name() == "completion" {
+		return true
+	}
+	more := yield(cmd)
+	for _, sub := range cmd.Commands() {
+		more = more && visit(sub, yield)
+	}
+	return more
 }
 
 // A flag with nothing, such as an unset variable of a script, is not taken for one that was not

@@ -19,6 +19,7 @@ import (
 	"tapsec/internal/lab/bench"
 	"tapsec/internal/lab/conformance"
 	"tapsec/internal/lab/rig"
+	"tapsec/internal/shadow"
 )
 
 // docs/json.md names each field that a command prints, and no other one.
@@ -34,7 +35,14 @@ func TestJSONDocument(t *testing.T) {
 		"rig status --json":            typeNames(rig.Reports{}),
 		"conformance --json":           typeNames(conformance.Document{}),
 		"bench --json":                 typeNames(bench.Report{}),
+		"shadow --json":                typeNames(shadow.Report{}),
+		"version --json":               typeNames(build{}),
 	} {
+		for _, name := range printed {
+			if !regexp.MustCompile(`^[a-z0-9_.\[\]]+$`).MatchString(name) {
+				t.Errorf("%s prints %s, expected lower-case letters, digits and _", section, name)
+			}
+		}
 		for _, name := range printed {
 			if !slices.Contains(documented[section], name) {
 				t.Errorf("%s prints %s, of which docs/json.md says nothing", section, name)
@@ -47,8 +55,32 @@ func TestJSONDocument(t *testing.T) {
 		}
 		delete(documented, section)
 	}
+	delete(documented, "Of a running NIC") // TestJSONCommands
 	for section := range documented {
 		t.Errorf("docs/json.md speaks of %s, which nobody looks at", section)
+	}
+}
+
+// Each command with --json has a section of docs/json.md, or a row there that names a part of
+// docs/control.md.
+func TestJSONCommands(t *testing.T) {
+	page, socket := string(file(t, "../../docs/json.md")), string(file(t, "../../docs/control.md"))
+	_, table, _ := strings.Cut(page, "\n## Of a running NIC\n")
+	for cmd := range commands(newRoot()) {
+		if cmd.Flags().Lookup("json") == nil {
+			continue
+		}
+		name := strings.TrimPrefix(cmd.CommandPath(), "tapsec ") + " --json"
+		_, row, listed := strings.Cut(table, "\n| `"+name+"` | ")
+		row, _, _ = strings.Cut(row, "\n")
+		asked := regexp.MustCompile("GET [a-z/]+").FindString(row)
+		switch {
+		case strings.Contains(page, "\n## "+name+"\n"):
+		case !listed:
+			t.Errorf("docs/json.md says nothing of %s", name)
+		case asked == "" && row != "likewise |" || !strings.Contains(socket, "\n## "+asked):
+			t.Errorf("%s is what docs/control.md has as %q, which it has not", name, asked)
+		}
 	}
 }
 

@@ -119,7 +119,7 @@ appliance, 4 a frame of demo, bench or conformance was not annotated as
 expected, a capture is not what replay --expect says, or shadow and the kernel
 differ; when asking a running appliance: 5 its SA table is full, 6 there is no
 such SA, 7 there is one already, 8 an SA is beyond the profile of the NIC.`,
-		Version:       version(),
+		Version:       version().String(),
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}

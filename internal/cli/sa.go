@@ -50,13 +50,13 @@ func (o *asked) does(cmd *cobra.Command, f func(c *control.Client, cmd *cobra.Co
 	return cmd
 }
 
-// shows makes a command that prints what f returns, if anything.
+// shows makes a command that prints what f returns.
 func (o *asked) shows(cmd *cobra.Command, f func(c *control.Client, cmd *cobra.Command, given []string) (document, error)) *cobra.Command {
 	asJSON := false
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON and nothing else")
 	return o.does(cmd, func(c *control.Client, cmd *cobra.Command, given []string) error {
 		answer, err := f(c, cmd, given)
-		if err != nil || answer == nil {
+		if err != nil {
 			return err
 		}
 		return show(cmd.OutOrStdout(), asJSON, answer)
@@ -90,12 +90,11 @@ files are read here. An SA that exists already is an error: see import.`,
 	})
 }
 
-// addSAs adds the SAs of a configuration, and prints its warnings. It returns what was
-// added, if anything.
+// addSAs adds the SAs of a configuration, and prints its warnings.
 func addSAs(c *control.Client, cmd *cobra.Command, config *configs.Config) (document, error) {
 	config.Warn(cmd.ErrOrStderr())
 	if len(config.SAs) == 0 {
-		return nil, nil
+		return control.Added{SAs: []control.SA{}}, nil
 	}
 	added, err := c.Add(config.SAs)
 	return control.Added{SAs: added}, err

@@ -4,7 +4,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"log/slog"
 	"os/signal"
@@ -73,12 +72,7 @@ func (o *shadowOptions) run(cmd *cobra.Command, name string) error {
 	if err = errors.Join(err, s.Close()); err != nil {
 		return err
 	}
-	if o.json {
-		err = json.NewEncoder(cmd.OutOrStdout()).Encode(report)
-	} else {
-		err = report.Print(cmd.OutOrStdout())
-	}
-	if err == nil && !report.Agrees {
+	if err = show(cmd.OutOrStdout(), o.json, report); err == nil && !report.Agrees {
 		err = exit.Mark(exit.Disagree, errors.New("kernel and tapsec differ on an SA"))
 	}
 	return err

@@ -145,9 +145,9 @@ func (a *account) row(lost uint64) Row {
 	return row
 }
 
-// Print writes a table, and a sentence for each SA with dropped frames or different
+// WriteText writes a table, and a sentence for each SA with dropped frames or different
 // counts.
-func (r *Report) Print(w io.Writer) error {
+func (r *Report) WriteText(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%.1f s on %s: %d frames copied, %d judged, %d of SAs that the kernel has not\n", r.Seconds, r.Interface, r.Frames.Copied, r.Frames.Judged, r.Frames.Unknown)
 	if r.Frames.Lost > 0 {

@@ -85,7 +85,7 @@ func TestPrint(t *testing.T) {
 	r := Report{Interface: "eth0", Seconds: 12.04, Frames: Frames{Copied: 5100, Judged: 5010, Unknown: 2, Lost: 1}, SAs: []Row{site.row(1), other.row(1)},
 		XfrmStat: map[string]uint64{"XfrmInStateProtoError": 13}}
 	var b strings.Builder
-	if err := r.Print(&b); err != nil {
+	if err := r.WriteText(&b); err != nil {
 		t.Fatal(err)
 	}
 	const want = `12.0 s on eth0: 5100 frames copied, 5010 judged, 2 of SAs that the kernel has not
