@@ -20,7 +20,7 @@ and /dev/net/tun may be opened. The rig's files are in $XDG_RUNTIME_DIR, for
 root in /run, until it is taken down.`,
 		Example: `  tapsec rig up
   tapsec rig exec a -- ping -c3 10.77.0.2
-  tapsec rig exec nic -- tcpdump -ni wire0
+  tapsec rig exec nic -- ip -s link show wire0
   tapsec rig down`,
 	}
 	cmd.AddCommand(newRigUp(), newRigExec(), newRigStatus(), newRigDown(), newRigSupervise(), newRigEnter())

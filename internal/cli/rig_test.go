@@ -207,7 +207,18 @@ func TestRigCommands(t *testing.T) {
 		must(t, 0, strings.Fields(strings.Replace(c[1], "-c3", "-c1", 1))...)
 	}
 	must(t, exit.Machine, "rig", "exec", "a", "true")
+	needProgram(t, "tcpdump")
+	look := regexp.MustCompile(`(?m)^tapsec capture .* \| tcpdump .*$`).FindString(said)
+	if out, err := exec.Command("sh", "-c", lookScript, "sh", look, "other").CombinedOutput(); err != nil || !strings.Contains(string(out), "ESP(spi=0x") {
+		t.Errorf("%v: %s\n%s", err, look, out)
+	}
 }
+
+// lookScript runs the line by which up shows the frames of a rig, until it has shown one, while a pings.
+const lookScript = `
+tapsec rig exec --rig "$2" a -- ping -i0.1 10.77.0.2 >/dev/null 2>&1 & ping=$!
+eval "$(echo "$1" | sed "s/ -w - / --only good --count 1&/")"; code=$?
+kill $ping; exit $code`
 
 // TestRigExec: input, output, directory, exit code, host name and signals are the command's own.
 func TestRigExec(t *testing.T) {
@@ -410,6 +421,7 @@ func TestRigRootless(t *testing.T) {
 		t.Skip("the other tests did without root")
 	}
 	needProgram(t, "setpriv")
+	needProgram(t, "tcpdump")
 	self, err := os.ReadFile("/proc/self/exe")
 	if err != nil {
 		t.Fatal(err)
@@ -425,19 +437,21 @@ func TestRigRootless(t *testing.T) {
 mount -n -t tmpfs tapsec /mnt && mknod -m 666 /mnt/tun c 10 200 && mount -n --bind /mnt/tun /dev/net/tun || exit 99
 exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all sh -ec '
 unshare -Ur true || exit 99
-tapsec rig up
+said=$(tapsec rig up)
+echo "$said"
+sh -c "$LOOK" sh "$(echo "$said" | grep tcpdump)" default
 tapsec rig exec a -- ping -c1 -W60 10.77.0.2
 tapsec rig exec b -- ping -c1 -W60 fd77::1
 tapsec rig status
 echo "exit $(tapsec rig exec nic -- sh -c "id -u; exit 3" || echo $?)"
 tapsec rig down'`)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "XDG_RUNTIME_DIR="+filepath.Join(dir, "run"))
+	cmd.Env = append(os.Environ(), "LOOK="+lookScript, "PATH="+dir+":"+os.Getenv("PATH"), "XDG_RUNTIME_DIR="+filepath.Join(dir, "run"))
 	out, err := cmd.CombinedOutput()
 	if cmd.ProcessState.ExitCode() == 99 {
 		rig.Missing(t, "needs user namespaces and mknod: "+string(out))
 	}
-	if err != nil || strings.Count(string(out), "without root") != 2 || strings.Count(string(out), "1 received") != 2 || !strings.Contains(string(out), "exit 0\n3") {
+	if err != nil || strings.Count(string(out), "without root") != 2 || strings.Count(string(out), "1 received") != 2 || !strings.Contains(string(out), "ESP(spi=0x") || !strings.Contains(string(out), "exit 0\n3") {
 		t.Errorf("%v\n%s", err, out)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "run", "*")); len(left) > 0 || len(rigProcesses(t)) > 0 {

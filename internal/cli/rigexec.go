@@ -33,7 +33,7 @@ func newRigExec() *cobra.Command {
 where the wire is. Without a command it is your shell. The command replaces
 tapsec: terminal, signals and exit code are its own.`,
 		Example: `  tapsec rig exec a -- ping -c3 10.77.0.2
-  tapsec rig exec nic -- tcpdump -ni wire0`,
+  tapsec rig exec nic -- ip -s link show wire0`,
 		Args: func(cmd *cobra.Command, given []string) error { return args(max(len(given), 1))(cmd, given) },
 		RunE: func(cmd *cobra.Command, given []string) error { return rigExec(cmd.ErrOrStderr(), name, given) },
 		ValidArgsFunction: func(_ *cobra.Command, given []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {

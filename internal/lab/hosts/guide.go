@@ -11,7 +11,9 @@ import (
 // Default is the name of a rig that was given none.
 const Default = "default"
 
-// WriteGuide says what is there and how to enter it, in commands that begin with self.
+// WriteGuide says what is there and how to enter it, in commands that begin with self. The NIC, which
+// starts first, gives the frames to tcpdump, since Debian's cannot capture in a user namespace: it gives
+// up being root there, for a user that the namespace lacks.
 func WriteGuide(out io.Writer, r *rig.State, self string) error {
 	name := ""
 	if r.Name != Default {
@@ -34,13 +36,13 @@ func WriteGuide(out io.Writer, r *rig.State, self string) error {
 	_, err := fmt.Fprintf(out, `
 %[1]sa -- ping -c3 10.77.0.2
 %[1]sa -- ping -c3 fd77::2
-%[1]snic -- tcpdump -ni wire0
+%[2]s capture --from %[7]s -w - | tcpdump -nr -
 %[1]sb
 %[2]s rig status%[3]s
 %[2]s rig down%[3]s
 
 configuration  %[4]s; after a change: kill -HUP %[5]d
 log            %[6]s
-`, enter, self, name, r.Config, r.Supervisor.PID, r.Log())
+`, enter, self, name, r.Config, r.Supervisor.PID, r.Log(), r.Programs[0].Control)
 	return err
 }
