@@ -259,6 +259,7 @@ func (a *Appliance) flush() {
 	if a.failures != nil {
 		a.failures.silent(true)
 	}
+	a.settle()
 	if a.host != nil {
 		a.host.consumer.Flush()
 		a.host.sender.Flush()
@@ -367,7 +368,7 @@ func (a *Appliance) announce(ctx context.Context) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.ports.follow(a.tellInterface)
+	a.followInterfaces()
 	engine, why := a.nic.Engine()
 	a.tell(event.Engine, slog.String("is", engine.String()), slog.String("why", why))
 	if a.host != nil {
@@ -385,6 +386,9 @@ func (a *Appliance) tick(now time.Time) {
 	a.losses.watch(a.nic.Summary(), a.ports.drops())
 	a.watch(now)
 	a.ports.look()
+	a.mu.Lock()
+	a.settle()
+	a.mu.Unlock()
 	if a.adapter != nil {
 		a.adapter.sad.Tick()
 	}

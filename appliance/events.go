@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"tapsec/internal/audit"
 	"tapsec/internal/event"
 	"tapsec/pipeline"
 	"tapsec/status"
@@ -15,6 +16,7 @@ import (
 type events struct {
 	all   event.Log
 	watch event.Watch
+	links map[string]*audit.Changes[bool] // of the two interfaces, by name: it sends and receives
 	nic   nicFailures
 	asked map[uint32]bool // handles of the SAs whose deletion request was reported
 }
@@ -28,12 +30,33 @@ func (a *Appliance) tellAt(at time.Time, k event.Kind, fields ...slog.Attr) {
 	a.events.all.Tell(k, at, fields...)
 }
 
-func (a *Appliance) tellInterface(name string, up bool) {
-	kind := event.InterfaceDown
-	if up {
-		kind = event.InterfaceUp
+// followInterfaces reports how the interfaces change, at a bounded rate.
+func (a *Appliance) followInterfaces() {
+	a.events.links = map[string]*audit.Changes[bool]{}
+	for _, name := range []string{a.ports.wire.Name(), a.ports.host.Name()} {
+		a.events.links[name] = &audit.Changes[bool]{Report: func(up bool, suppressed uint64) {
+			kind := event.InterfaceDown
+			if up {
+				kind = event.InterfaceUp
+			}
+			fields := []slog.Attr{slog.String("interface", name)}
+			if suppressed > 0 {
+				fields = append(fields, slog.Uint64("suppressed", suppressed))
+			}
+			a.tell(kind, fields...)
+		}}
 	}
-	a.tell(kind, slog.String("interface", name))
+	a.ports.follow(func(name string, up bool) { a.events.links[name].Changed(up) })
+}
+
+// settle reports the state of what changed more often than was reported.
+func (a *Appliance) settle() {
+	for _, changes := range a.events.links {
+		changes.Settle()
+	}
+	if a.host != nil {
+		a.host.moves.Settle()
+	}
 }
 
 // watch reports what happened in the last second and no call has reported. What

@@ -14,6 +14,7 @@ import (
 
 	"tapsec/configs"
 	"tapsec/control"
+	"tapsec/internal/audit"
 	"tapsec/internal/fragment"
 	"tapsec/internal/netns"
 	"tapsec/internal/outbound"
@@ -37,6 +38,7 @@ type host struct {
 
 	addresses *netns.Addresses // of the stack's interface
 	local     []netip.Addr     // ours
+	moves     audit.Changes[[]netip.Addr]
 	sides     sides
 	division  division // the one in force, less what transport and sender have
 	inbound   int      // bundles, as of the latest reload
@@ -56,6 +58,7 @@ func newHost(a *Appliance) (h *host, err error) {
 	h.options = outbound.Config{Joined: true, Use: o.Use, First: o.First, MTU: h.sealable(h.mtu), Socket: c.Wire.Attach,
 		Reply: a.ports.host.Inject, Ledger: a.ledger, Audit: a.logSent()}
 	h.remembers = o.State != ""
+	h.moves.Report = h.movesTo(c)
 	h.sides = newSides()
 	if err := in(c.Host.Netns, func() (err error) {
 		h.addresses, err = netns.Follow(c.Host.Name)
@@ -254,9 +257,19 @@ func (h *host) follow(c *configs.Config) {
 		h.log.Error("the stack's new addresses are not taken over", "err", err)
 		return
 	}
-	h.log.Info("local addresses", "are", h.local)
-	h.undecided(h.division, c)
 	h.forgets()
+	h.moves.Changed(h.local)
+}
+
+// movesTo logs our addresses, and which SAs wait for one.
+func (h *host) movesTo(c *configs.Config) func([]netip.Addr, uint64) {
+	return func(are []netip.Addr, suppressed uint64) {
+		l := line{level: slog.LevelInfo}
+		l.add(true, "are", are)
+		l.add(suppressed > 0, "suppressed", suppressed)
+		l.log(h.log, "local addresses")
+		h.undecided(h.division, c)
+	}
 }
 
 // resize makes the outbound side seal for another MTU of the wire.

@@ -1,6 +1,6 @@
 // Package audit bounds what is reported of failing frames, so that a flood of them neither
 // fills a log, nor slows good frames, nor hides a frame that fails for another reason or on
-// another SA.
+// another SA; and of states that change.
 package audit
 
 import (

@@ -51,7 +51,7 @@ var kinds = [...]kind{
 	SAAdded:           {"sa-added", "SAs are in force now", slog.LevelInfo, []string{"sas"}},
 	SADeleted:         {"sa-deleted", "SAs are no longer in force", slog.LevelInfo, []string{"sas"}},
 	SADeleteRequested: {"sa-delete-requested", "the NIC asks for an SA to be deleted (SaDeleteReq)", slog.LevelInfo, []string{"sa"}},
-	SAFailed:          {"sa-failed", "frames of an SA fail for the first time", slog.LevelWarn, []string{"sa", "reason", "frames"}},
+	SAFailed:          {"sa-failed", "frames of an SA fail for the first time", slog.LevelWarn, []string{"sa", "reason", "frames", "suppressed"}},
 	SASoftExpired:     {"sa-soft-expired", "the soft lifetime of an SA is over: time to rekey", slog.LevelWarn, lifeFields},
 	SAExpired:         {"sa-expired", "the hard lifetime of an SA is over: nothing more comes through it", slog.LevelWarn, lifeFields},
 	SANumbersUsed:     {"sa-numbers-used", "the sequence numbers of an SA are used up: nothing more leaves through it", slog.LevelWarn, lifeFields},
@@ -59,8 +59,8 @@ var kinds = [...]kind{
 	StormBegan:        {"storm-began", "a hundred frames or more failed within a second", slog.LevelWarn, []string{"sa", "reason", "frames"}},
 	StormEnded:        {"storm-ended", "in each of the last five seconds fewer than a hundred frames failed", slog.LevelInfo, []string{"frames", "seconds"}},
 	Engine:            {"engine", "what moves the frames was chosen", slog.LevelInfo, []string{"is", "why"}},
-	InterfaceUp:       {"interface-up", "an interface sends and receives again", slog.LevelInfo, []string{"interface"}},
-	InterfaceDown:     {"interface-down", "an interface is down, or its other end is", slog.LevelWarn, []string{"interface"}},
+	InterfaceUp:       {"interface-up", "an interface sends and receives again", slog.LevelInfo, linkFields},
+	InterfaceDown:     {"interface-down", "an interface is down, or its other end is", slog.LevelWarn, linkFields},
 	OffloadSwitched:   {"offload-switched", "receive offload was enabled or disabled", slog.LevelInfo, []string{"active", "ah", "esp"}},
 	Reloaded:          {"reloaded", "the configuration was read again and is in force", slog.LevelInfo, []string{"wire", "host", "stack", "queues", "sas", "offload", "inbound", "outbound", "went", "came"}},
 	CaptureBegan:      {"capture-began", "somebody looks at the frames of the NIC, by the control socket", slog.LevelInfo, whoFields},
@@ -70,6 +70,9 @@ var kinds = [...]kind{
 
 // lifeFields are the fields of what happens once to an SA.
 var lifeFields = []string{"reason", "sa", "protocol", "spi", "seq", "src", "dst"}
+
+// linkFields are the fields of what becomes of an interface.
+var linkFields = []string{"interface", "suppressed"}
 
 // whoFields are the fields of what a client of the control socket does.
 var whoFields = []string{"stream", "uid", "pid"}

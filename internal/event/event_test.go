@@ -142,6 +142,42 @@ func TestStorm(t *testing.T) {
 	told.want(t, "another", "storm-began [sa=web reason=nic/esp-icv frames=100]")
 }
 
+// However many SAs fail, and for however long, so many wait, and the others are counted.
+func TestManyKeepFailing(t *testing.T) {
+	var told, left uint64
+	w := Watch{}
+	w.Tell = func(k Kind, fields ...slog.Attr) {
+		if k != SAFailed {
+			return
+		}
+		told++
+		for _, f := range fields {
+			if f.Key == "suppressed" {
+				left += f.Value.Uint64()
+			}
+		}
+	}
+	const seconds, each = 200, 10 * firsts
+	n := 0
+	for range seconds {
+		var failures []Failure
+		for range each {
+			failures = append(failures, Failure{fmt.Sprint("sa", n), "nic/esp-icv", 1, true})
+			n++
+		}
+		w.Second(time.Now(), failures)
+		if len(w.waiting) > mostWaiting || cap(w.waiting) > 4*mostWaiting {
+			t.Fatalf("%d are waiting, with room for %d", len(w.waiting), cap(w.waiting))
+		}
+	}
+	for len(w.waiting) > 0 {
+		w.Second(time.Now(), nil)
+	}
+	if told+left+w.left != uint64(n) || left == 0 {
+		t.Errorf("%d are told of and %d counted, of %d", told, left, n)
+	}
+}
+
 // However many SAs fail at once, all are told of, and few in a second.
 func TestManyFail(t *testing.T) {
 	var told weather

@@ -2,6 +2,7 @@ package event
 
 import (
 	"log/slog"
+	"slices"
 	"time"
 )
 
@@ -11,6 +12,7 @@ const (
 	stormFrames = 100
 	stormPause  = 5
 	firsts      = 20 // SAs reported in a second; the others wait
+	mostWaiting = 50 * firsts
 )
 
 // Failure is what failed of an SA's frames within a second.
@@ -25,7 +27,8 @@ type Failure struct {
 type Watch struct {
 	Tell func(Kind, ...slog.Attr)
 
-	waiting []Failure // first failures not yet reported
+	waiting []Failure // first failures not yet reported, mostWaiting at most
+	left    uint64    // others that will not be, and that no report has counted yet
 	storm   struct {
 		on     bool
 		began  time.Time
@@ -43,16 +46,30 @@ func (w *Watch) Second(now time.Time, failures []Failure) {
 		if f.Frames > worst.Frames {
 			worst = f
 		}
-		if f.First {
+		switch {
+		case !f.First:
+		case len(w.waiting) < mostWaiting:
 			w.waiting = append(w.waiting, f)
+		default:
+			w.left++
 		}
 	}
 	told := min(len(w.waiting), firsts)
 	for _, f := range w.waiting[:told] {
-		w.Tell(SAFailed, slog.String("sa", f.SA), slog.String("reason", f.Reason), slog.Uint64("frames", f.Frames))
+		w.tell(f)
 	}
-	w.waiting = w.waiting[told:]
+	w.waiting = slices.Delete(w.waiting, 0, told)
 	w.weather(now, worst, frames)
+}
+
+// tell reports the first failure of an SA, and how many others are left out for good.
+func (w *Watch) tell(f Failure) {
+	fields := []slog.Attr{slog.String("sa", f.SA), slog.String("reason", f.Reason), slog.Uint64("frames", f.Frames)}
+	if w.left > 0 {
+		fields = append(fields, slog.Uint64("suppressed", w.left))
+		w.left = 0
+	}
+	w.Tell(SAFailed, fields...)
 }
 
 // weather checks whether a storm begins or ends.
