@@ -8,6 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// explained is an error that names what it is about and says what to do.
+type explained struct{ error }
+
+func (e explained) Unwrap() error { return e.error }
+
 func explainControl(err error) error {
 	switch {
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):

@@ -77,7 +77,10 @@ func (d *Device) openTable() (err error) {
 	if d.table, err = os.Open(deviceTable); errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("counters of %s: mount /proc (%w)", d.name, err)
 	}
-	return err
+	if err != nil {
+		return fmt.Errorf("counters of %s: %w", d.name, err)
+	}
+	return nil
 }
 
 const deviceTable = "/proc/thread-self/net/dev"

@@ -127,7 +127,11 @@ func (d *Device) withdraw() {
 }
 
 func (d *Device) tell(features int) error {
-	return control(d.queues[0], func(fd int) error { return unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, features) })
+	err := control(d.queues[0], func(fd int) error { return unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, features) })
+	if err != nil {
+		return fmt.Errorf("interface %s: tell it what may pass merged: %w", d.name, err)
+	}
+	return nil
 }
 
 // Merging returns what passes merged.

@@ -89,7 +89,7 @@ func (d *Device) attach(index, queue, queues int) error {
 func takeShare(fd, queue, queues int) error {
 	p, err := load(shareProgram(queue, queues))
 	if err != nil {
-		return fmt.Errorf("several queues: %w: or have one", err)
+		return explained{fmt.Errorf("several queues: %w: or have one", err)}
 	}
 	defer p.Close() // the socket keeps it
 	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ATTACH_BPF, p.FD())
@@ -115,7 +115,7 @@ func packetSocket(name string, index, protocol int, prepare func(fd, index int) 
 		return nil, fmt.Errorf("a packet socket on %s needs CAP_NET_RAW: run as root (%w)", name, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("packet socket: %w", err)
+		return nil, fmt.Errorf("packet socket for %s: %w", name, withAdvice(err))
 	}
 	if prepare != nil {
 		err = prepare(fd, index)
@@ -126,7 +126,7 @@ func packetSocket(name string, index, protocol int, prepare func(fd, index int) 
 	}
 	if err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("packet socket on %s: %w", name, err)
+		return nil, fmt.Errorf("packet socket on %s: %w", name, withAdvice(err))
 	}
 	return unpolled(fd, name)
 }

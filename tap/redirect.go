@@ -111,22 +111,27 @@ func (r *xdpRedirect) close() (err error) {
 
 // explainXDP turns the kernel's answer into what to do about it.
 func explainXDP(name string, err error) error {
+	if err == nil {
+		return nil
+	}
 	if name += ": "; name == ": " {
 		name = ""
 	}
+	return explained{fmt.Errorf("%s%w", name, adviseXDP(err))}
+}
+
+func adviseXDP(err error) error {
 	switch {
-	case err == nil:
-		return nil
 	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("%sAF_XDP needs CAP_NET_RAW, and to receive by it CAP_NET_ADMIN and CAP_BPF outside any user namespace (%w)", name, unix.EPERM)
+		return fmt.Errorf("AF_XDP needs CAP_NET_RAW, and to receive by it CAP_NET_ADMIN and CAP_BPF outside any user namespace (%w)", unix.EPERM)
 	case errors.Is(err, unix.EAFNOSUPPORT):
-		return fmt.Errorf("%sthe kernel has no AF_XDP, CONFIG_XDP_SOCKETS (%w)", name, unix.EAFNOSUPPORT)
+		return fmt.Errorf("the kernel has no AF_XDP, CONFIG_XDP_SOCKETS: choose ring (%w)", unix.EAFNOSUPPORT)
 	case errors.Is(err, unix.EBUSY), errors.Is(err, unix.EEXIST):
-		return fmt.Errorf("%sanother program has AF_XDP there, or its frames by XDP: stop that one, or choose ring (%w)", name, err)
+		return fmt.Errorf("another program has AF_XDP there, or its frames by XDP: stop that one, or choose ring (%w)", err)
 	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.ENOMEM):
-		return fmt.Errorf("%sno memory for AF_XDP: allow more locked memory (ulimit -l), or choose ring (%w)", name, err)
+		return fmt.Errorf("no memory for AF_XDP: allow more locked memory (ulimit -l), or choose ring (%w)", err)
 	case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ENFILE):
-		return fmt.Errorf("%sAF_XDP: %w: %s", name, err, advice(err))
+		return fmt.Errorf("AF_XDP: %w: %s", err, advice(err))
 	}
-	return fmt.Errorf("%sAF_XDP: %w: choose ring", name, err)
+	return fmt.Errorf("AF_XDP: %w: choose ring", err)
 }

@@ -212,7 +212,7 @@ func inletOf[T inlet](d *Device, queue int, open func(socket *os.File) (T, error
 
 // otherEngine says why an engine cannot use an interface.
 func (d *Device) otherEngine() error {
-	return fmt.Errorf("%s has another engine's ring, by which alone its frames come: attach it again", d.name)
+	return explained{fmt.Errorf("%s has another engine's ring, by which alone its frames come: attach it again", d.name)}
 }
 
 // ringOf returns a queue's packet ring, held for the caller. A new ring's slots have room for a frame and

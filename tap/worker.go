@@ -3,6 +3,7 @@ package tap
 import (
 	"errors"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -60,11 +61,11 @@ func Join(a, b *Device, queue int, o Options) ([]*Worker, error) {
 	if j.asked == Plain {
 		return nil, j.failed(a, b, err)
 	}
-	if j.asked == Ring {
-		return nil, fmt.Errorf("engine ring: %w: %s, or choose plain", err, advice(err))
-	}
-	if byXDP {
-		return nil, fmt.Errorf("engine %v: %w", j.asked, err)
+	switch {
+	case j.asked == Ring:
+		return nil, j.refused(a, b, err, Plain)
+	case byXDP:
+		return nil, j.refused(a, b, err, Auto)
 	}
 	j.Engine, j.why = Plain, fmt.Sprintf("no ring for queue %d of %s and %s: %v", queue, a.name, b.name, err)
 	if workers, err = j.workers(a, b); err != nil {
@@ -82,7 +83,15 @@ type joint struct {
 
 // failed is for what not even the plain engine gets.
 func (j *joint) failed(a, b *Device, err error) error {
-	return fmt.Errorf("queue %d of %s and %s: %w: %s", j.queue, a.name, b.name, err, advice(err))
+	return fmt.Errorf("queue %d of %s and %s: %w", j.queue, a.name, b.name, withAdvice(err))
+}
+
+// refused is for an engine that was asked for and cannot be had.
+func (j *joint) refused(a, b *Device, err error, instead Engine) error {
+	if errors.As(err, new(explained)) {
+		return fmt.Errorf("engine %v: %w", j.asked, err)
+	}
+	return fmt.Errorf("engine %v: queue %d of %s and %s: %w, or choose %v", j.asked, j.queue, a.name, b.name, withAdvice(err), instead)
 }
 
 // workers makes all of them or none.
@@ -158,8 +167,18 @@ func advice(err error) string {
 		return "allow more open files (ulimit -n)"
 	case errors.Is(err, unix.ENOMEM):
 		return "allow more locked memory (ulimit -l)"
+	case errors.Is(err, os.ErrNoDeadline):
+		return "allow more of that (sysctl fs.epoll.max_user_watches), or see what the container forbids"
 	}
 	return "see what the kernel or the container forbids"
+}
+
+// withAdvice adds that to an error that says nothing of the kind.
+func withAdvice(err error) error {
+	if errors.As(err, new(explained)) {
+		return err
+	}
+	return fmt.Errorf("%w: %s", err, advice(err))
 }
 
 func newWorker(e engine, directions ...*Direction) *Worker {

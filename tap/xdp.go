@@ -77,7 +77,7 @@ func newXDPSockets(packets *os.File, room, queues int, receives bool) (x *xdpSoc
 	}
 	limit := mtuLimit(mtu + linkLength)
 	if limit > xdpLongest && receives {
-		return x, fmt.Errorf("%s has an MTU of %d, and AF_XDP takes frames of %d bytes: lower it, or choose ring", x.name, mtu, xdpLongest)
+		return x, explained{fmt.Errorf("%s has an MTU of %d, and AF_XDP takes frames of %d bytes: lower it, or choose ring", x.name, mtu, xdpLongest)}
 	}
 	if min(room, mtu+linkHeader) > xdpChunk-xdpHead { // what goes after a frame is not the kernel's
 		x.chunk = 2 * xdpChunk

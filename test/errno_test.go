@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -100,6 +101,45 @@ func TestReadRefused(t *testing.T) {
 			}
 			p.stop()
 		}
+	}
+}
+
+// Whatever of an engine the kernel refuses, the sentence names the interface and what to do.
+func TestEngineRefused(t *testing.T) {
+	rig.Require(t)
+	remove, err := rig.QuietVeths(1500, "near")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := remove(); err != nil {
+			t.Error(err)
+		}
+	}()
+	config, ended := write(t, "wire: {name: near, attach: true}\n"+moreSAs), 0
+	toDo := regexp.MustCompile(`tapsec: .*\b(near|host0)\b.*: (see what|allow more|choose|give)`)
+	for _, c := range []struct {
+		engine, call, errno string
+		first, last         int
+	}{
+		{"xdp", "setsockopt", "ENOPROTOOPT", 1, 7}, {"direct", "setsockopt", "ENOPROTOOPT", 1, 3}, {"ring", "setsockopt", "ENOPROTOOPT", 1, 3},
+		{"xdp", "io_uring_setup", "EPERM", 1, 3}, {"plain", "epoll_ctl", "ENOSPC", 3, 12}, // those before are Go's own
+	} {
+		for n := c.first; n <= c.last; n++ {
+			p, _ := refusing(t, c.call, c.errno, strconv.Itoa(n), "run", "-c", config, "--engine", c.engine)
+			if p.comesUp() {
+				p.stop()
+				continue
+			}
+			ended++
+			p.end(1)
+			if text := p.logged(); !toDo.MatchString(text) || strings.Contains(text, "deadline") {
+				t.Errorf("with call %d of %s refused, engine %s says\n%s", n, c.call, c.engine, text)
+			}
+		}
+	}
+	if ended == 0 {
+		t.Error("nothing that was refused was needed")
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -79,12 +80,29 @@ func Main() int {
 	return exitCode(err)
 }
 
-// advised is an error with what helps if descriptors are short, wherever that shows.
+// advised is an error with what helps if descriptors are short or the kernel refuses something,
+// wherever that shows.
 func advised(err error) string {
-	text := err.Error()
-	const advice = "allow more open files (ulimit -n)"
-	if (errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)) && !strings.Contains(text, advice) {
-		text += ": " + advice
+	text, path := err.Error(), (*fs.PathError)(nil)
+	is := func(some ...error) bool {
+		return slices.ContainsFunc(some, func(e error) bool { return errors.Is(err, e) })
+	}
+	advise := func(advice string) {
+		if !strings.Contains(text, advice) {
+			text += ": " + advice
+		}
+	}
+	switch {
+	case is(syscall.EMFILE, syscall.ENFILE):
+		advise("allow more open files (ulimit -n)")
+	case is(os.ErrNoDeadline): // what os says where a file is no business of the poller
+		text = strings.ReplaceAll(text, os.ErrNoDeadline.Error(), "the kernel does not let it be waited for")
+		advise("allow more of that (sysctl fs.epoll.max_user_watches), or see what the container forbids")
+	case errors.As(err, &path):
+	case is(syscall.ENOPROTOOPT, syscall.EAFNOSUPPORT, syscall.EPROTONOSUPPORT, syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.ENOTTY, syscall.EINVAL, syscall.EPERM):
+		if errno := syscall.Errno(0); errors.As(err, &errno) && strings.HasSuffix(text, errno.Error()) {
+			advise("see what the kernel or the container forbids")
+		}
 	}
 	return text
 }
