@@ -16,7 +16,7 @@ func newOffload() *cobra.Command {
 		Long: `offload switches the receive offload of a tapsec that runs with --control
 PATH: all of it, or that of one protocol. The next reload sets it to what the
 file says.`,
-		ValidArgs: []string{"on", "off", "ah", "esp"},
+		ValidArgsFunction: first(fixed("on", "off"), fixed("ah", "esp")),
 		Args: func(cmd *cobra.Command, given []string) error {
 			if len(given) == 0 || len(given) > 2 || given[0] != "on" && given[0] != "off" || len(given) == 2 && given[1] != "ah" && given[1] != "esp" {
 				return inputError(fmt.Errorf("expected on or off, and ah, esp or nothing; usage: %s", cmd.UseLine()))

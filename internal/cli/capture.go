@@ -60,7 +60,7 @@ tcpdump -r - -w - EXPRESSION.`,
 		fmt.Fprintf(cmd.ErrOrStderr(), "%d frames captured, %d lost\n", sum.Frames, sum.Lost)
 		return err
 	})
-	watchFlags(cmd, &frames)
+	o.watchFlags(cmd, &frames)
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error { // before anybody is asked
 		to.Out = cmd.OutOrStdout()
 		return inputError(cmp.Or(captureTo(&to), checkFrames(&frames)))
@@ -71,7 +71,6 @@ tcpdump -r - -w - EXPRESSION.`,
 	f.TextVar(&to.Size, "size", dump.Size(0), "begin another file after this many `BYTES`, such as 100M (default with --ring: 100M)")
 	f.IntVar(&frames.Snap, "snaplen", 0, "take this many `BYTES` of each frame")
 	f.BoolVar(&frames.NoOpened, "headers", false, "leave out what was opened in the frames")
-	_ = cmd.MarkFlagFilename("write", "pcapng")
 	return cmd
 }
 
@@ -123,7 +122,7 @@ with all that explain --json says (docs/json.md).`,
 		}
 		return nil
 	})
-	watchFlags(cmd, &frames)
+	o.watchFlags(cmd, &frames)
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) (err error) {
 		colour, err = console.Colour(color, cmd.OutOrStdout())
 		return inputError(cmp.Or(err, checkFrames(&frames)))
@@ -131,7 +130,6 @@ with all that explain --json says (docs/json.md).`,
 	f := cmd.Flags()
 	f.BoolVar(&asJSON, "json", false, "print JSON and nothing else")
 	f.StringVar(&color, "color", "auto", "colour of the verdicts `WHEN`: auto (on a terminal, without NO_COLOR), always or never")
-	_ = cmd.RegisterFlagCompletionFunc("color", fixed("auto", "always", "never"))
 	return cmd
 }
 
@@ -157,8 +155,9 @@ func checkFrames(frames *control.Frames) error {
 }
 
 // watchFlags choose frames of a running NIC.
-func watchFlags(cmd *cobra.Command, frames *control.Frames) {
+func (o *asked) watchFlags(cmd *cobra.Command, frames *control.Frames) {
 	filterFlags(cmd, &frames.Only, &frames.SAs, &frames.SPIs, &frames.Hosts)
+	_ = cmd.RegisterFlagCompletionFunc("sa", o.completeFlagSA)
 	cmd.Flags().Uint64Var(&frames.Count, "count", 0, "end after this `NUMBER` of frames (default: never)")
 }
 
@@ -169,5 +168,4 @@ func filterFlags(cmd *cobra.Command, only, sas, spis, hosts *[]string) {
 	f.StringArrayVar(sas, "sa", nil, "only frames of the SA `NAME`, or several")
 	f.StringSliceVar(spis, "spi", nil, "only frames with this `SPI`, or several")
 	f.StringSliceVar(hosts, "host", nil, "only frames from or to this `ADDRESS`, outside or in an opened tunnel, or several")
-	_ = cmd.RegisterFlagCompletionFunc("only", fixed(inspect.Kinds()...))
 }

@@ -70,6 +70,15 @@ Exit code 0: all cases passed, or could not be run; 4: some failed.`,
 	return cmd
 }
 
+// completeSetups completes the last of several names of setups.
+func completeSetups(cmd *cobra.Command, given []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	var names []string
+	for _, setup := range conformance.Setups() {
+		names = append(names, setup.Name)
+	}
+	return several(names...)(cmd, given, typed)
+}
+
 // judge finds the NIC and judges it.
 func judge(cmd *cobra.Command, o conformanceOptions) error {
 	setups, err := conformance.Named(o.setups)

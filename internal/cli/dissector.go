@@ -36,7 +36,6 @@ the given one. It replaces an older version.`,
 		},
 	}
 	install.Flags().StringVar(&to, "to", "", "this `FOLDER` instead of ~/.local/lib/wireshark/plugins")
-	_ = install.MarkFlagDirname("to")
 	cmd.AddCommand(install, &cobra.Command{
 		Use:   "print",
 		Short: "Print the dissector",

@@ -33,6 +33,5 @@ Offsets are those of the frame, from 0. No key is shown.`,
 	f := cmd.Flags()
 	f.BoolVar(&o.JSON, "json", false, "print one JSON object (docs/json.md)")
 	f.StringVar(&o.Color, "color", "auto", "colour `WHEN`: auto (on a terminal, without NO_COLOR), always or never")
-	completeFlags(cmd)
 	return cmd
 }

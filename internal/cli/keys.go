@@ -49,7 +49,6 @@ kind; names are tapsec's own, and the other forms lose them.`,
 	f := cmd.Flags()
 	f.TextVar(&o.to, "to", keys.YAML, "`FORM` to print: yaml, xfrm or esp_sa")
 	f.StringVarP(&o.out, "output", "o", "", "write to this new `FILE`, which only its owner can read")
-	_ = cmd.RegisterFlagCompletionFunc("to", cobra.FixedCompletions([]cobra.Completion{"yaml", "xfrm", "esp_sa"}, cobra.ShellCompDirectiveNoFileComp))
 	return cmd
 }
 

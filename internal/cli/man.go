@@ -16,9 +16,7 @@ func newMan() *cobra.Command {
 install them for everyone, give /usr/local/share/man/man1 as DIR.`,
 		Args: args(1),
 		RunE: func(cmd *cobra.Command, given []string) error { return man(cmd.Root(), given[0], markdown) },
-		ValidArgsFunction: func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {
-			return nil, cobra.ShellCompDirectiveFilterDirs
-		},
+		ValidArgsFunction: first(byValue["FOLDER"]),
 	}
 	cmd.Flags().BoolVar(&markdown, "markdown", false, "write them in Markdown")
 	return cmd

@@ -69,7 +69,6 @@ writer gets Ctrl-C as well, at the second time.`,
 	f := cmd.Flags()
 	f.TextVar(&o.Form, "form", configs.Form(""), "`FORM` of the frames: inplace, as on the wire, or decap, opened headers taken off (default: the configuration's)")
 	f.TextVar(&o.Annotate, "annotate", configs.Annotate(""), "`WHAT` follows each written frame: trailer, the verdict, or none (default: the configuration's)")
-	completeFlags(cmd)
 	return cmd
 }
 
@@ -104,5 +103,4 @@ func (o *reviewFlags) selection(cmd *cobra.Command) {
 	f.StringVar(&o.Expect, "expect", "", "end with exit code 4 unless everything is as `WHAT` says: all-good, or a file")
 	f.StringVar(&o.Report, "report", "", "write a page of what happened, for a browser, to this HTML `FILE`")
 	f.StringVar(&o.Color, "color", "auto", "colour of the verdicts `WHEN`: auto (on a terminal, without NO_COLOR), always or never")
-	_ = cmd.RegisterFlagCompletionFunc("color", fixed("auto", "always", "never"))
 }

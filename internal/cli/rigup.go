@@ -43,11 +43,9 @@ directory; change it and send SIGHUP, as up tells you.`,
 	f := cmd.Flags()
 	f.StringVarP(&o.Config, "config", "c", "", "configuration `FILE` for both hosts")
 	f.StringVar(&profile, "profile", "", "`NAME` of what the NIC can do (default full)")
-	completeFlags(cmd)
 	f.BoolVar(&o.Split, "split", false, "NIC and transport as two programs, host0 between them")
 	unmergedFlag(cmd, &o.Unmerged)
 	f.BoolVar(&o.ClearAnswers, "clear-answers", false, "protect only what a sends")
-	_ = cmd.MarkFlagFilename("config", "yaml", "yml", "json")
 	return cmd
 }
 

@@ -155,6 +155,7 @@ such SA, 7 there is one already, 8 an SA is beyond the profile of the NIC.`,
 	root.InitDefaultCompletionCmd()
 	helpOnReasons(root)
 	refuseUnknown(root)
+	completeAll(root)
 	return root
 }
 

@@ -90,7 +90,6 @@ out in clear otherwise.`,
 	o.commonFlags(cmd)
 	o.stackFlags(cmd)
 	o.nicFlags(cmd)
-	completeFlags(cmd)
 	return cmd
 }
 

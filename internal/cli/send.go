@@ -39,6 +39,5 @@ local, protect both directions. It is a test's sender, not an offloaded one.`,
 	f.StringVar(&o.Transport, "stack", "", "`NAME` of the stack's TAP")
 	f.StringVar(&o.Wire, "out", "", "`INTERFACE` towards the peer")
 	f.StringVar(&o.WireNetns, "out-netns", "", "network namespace `NAME` of --out")
-	completeFlags(cmd)
 	return cmd
 }

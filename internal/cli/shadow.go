@@ -41,8 +41,9 @@ It ends after --for, or with SIGINT, and then prints what it has seen. Exit code
 4 means that kernel and tapsec differ on an SA.`,
 		Example: `  tapsec shadow eth0 --for 10s
   tapsec shadow eth0 --netns gateway --json | jq .sas`,
-		Args: args(1),
-		RunE: func(cmd *cobra.Command, given []string) error { return o.run(cmd, given[0]) },
+		Args:              args(1),
+		RunE:              func(cmd *cobra.Command, given []string) error { return o.run(cmd, given[0]) },
+		ValidArgsFunction: first(completeInterfaces),
 	}
 	f := cmd.Flags()
 	f.StringVar(&o.netns, "netns", "", "network namespace `NAME` of the interface and of the SAs")

@@ -28,6 +28,5 @@ A trailer names SPIs; -c or -k gives SAs their names, and replay windows.`,
 	}
 	o.sources(cmd)
 	o.selection(cmd)
-	completeFlags(cmd)
 	return cmd
 }

@@ -44,6 +44,5 @@ answers too. Each dropped frame has a log line, at a bounded rate.`,
 	f.StringVar(&o.Transport, "out", "", "`NAME` of the stack's TAP")
 	f.StringVar(&o.WireNetns, "in-netns", "", "network namespace `NAME` of --in")
 	f.StringVar(&o.NIC, "nic", "", "control socket of the NIC at this `PATH`, to tell it of ESN and deletions")
-	completeFlags(cmd)
 	return cmd
 }
