@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+	"unicode/utf8"
 
 	"github.com/yuin/goldmark/ast"
 )
@@ -99,6 +100,21 @@ func TestAllListed(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(pages)) {
 		if !slices.Contains(listed, name) {
 			t.Errorf("docs/README.md does not lead to %s", name)
+		}
+	}
+}
+
+// TestLines: the front page is read as text, too, so that only tables have long lines.
+func TestLines(t *testing.T) {
+	const most = 125
+	text, err := os.ReadFile(root + "/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		if n++; utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > most && !strings.HasPrefix(line, "|") {
+			t.Errorf("README.md:%d is longer than %d columns", n, most)
 		}
 	}
 }
