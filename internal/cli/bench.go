@@ -68,7 +68,7 @@ should.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.out, o.stderr = cmd.OutOrStdout(), cmd.ErrOrStderr()
 			if o.Rounds < 0 {
-				return inputError(fmt.Errorf("--rounds: expected a number from 1, found %d", o.Rounds))
+				return inputError(fmt.Errorf("--rounds: expected a number from 0 on, found %d", o.Rounds))
 			}
 			for _, part := range o.Only {
 				if !slices.Contains(bench.Parts, part) {

@@ -17,6 +17,7 @@ import (
 	"tapsec/internal/console"
 	"tapsec/internal/dump"
 	"tapsec/internal/explain"
+	"tapsec/internal/files"
 	"tapsec/internal/inspect"
 )
 
@@ -89,7 +90,10 @@ func captureTo(to *dump.Options) error {
 	case to.Keep > 0 && to.Size == 0:
 		to.Size = usual
 	}
-	return nil
+	if to.Path == "-" || to.Size > 0 { // or under other names
+		return nil
+	}
+	return files.MayCreate(to.Path)
 }
 
 func newTrace() *cobra.Command {

@@ -89,7 +89,7 @@ func judge(cmd *cobra.Command, o conformanceOptions) error {
 		return inputError(err)
 	}
 	if o.write != "" {
-		return testbed.WriteSetups(o.write, setups)
+		return inputError(testbed.WriteSetups(o.write, setups))
 	}
 	var none noRig
 	if o.Wire == "" && !o.Memory && !rig.Inside() {
@@ -114,6 +114,15 @@ func (o *conformanceOptions) check(setups int) error {
 
 // report runs the cases and prints what became of them.
 func (o *conformanceOptions) report(out io.Writer, who string, nic conformance.NIC, setups []conformance.Setup) error {
+	var page io.WriteCloser
+	if o.page != "" { // before all the work
+		file, err := files.Inputs{}.Create("--report", o.page, 0o666)
+		if err != nil {
+			return inputError(err)
+		}
+		defer file.Close()
+		page = file
+	}
 	results, err := conformance.Run(nic, setups)
 	if err != nil {
 		return err
@@ -121,20 +130,11 @@ func (o *conformanceOptions) report(out io.Writer, who string, nic conformance.N
 	conformance.Sort(results)
 	r := conformance.Report{NIC: who, Results: results}
 	err = r.Write(out, o.Form)
-	if o.page != "" {
-		err = errors.Join(err, writePage(o.page, &r))
+	if page != nil {
+		err = errors.Join(err, r.WriteHTML(page), page.Close())
 	}
 	if t := r.Totals(); err == nil && t.Failed > 0 {
 		err = exit.Mark(exit.Disagree, fmt.Errorf("%d of %d cases failed", t.Failed, len(results)))
 	}
 	return err
-}
-
-// writePage writes the report's page.
-func writePage(path string, r *conformance.Report) error {
-	to, err := files.Inputs{}.Create("--report", path, 0o666)
-	if err != nil {
-		return inputError(err)
-	}
-	return errors.Join(r.WriteHTML(to), to.Close())
 }

@@ -29,9 +29,10 @@ the given one. It replaces an older version.`,
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			path, err := dissector.Install(to)
-			if err == nil {
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\nWireshark reads it when it starts the next time.\n", path)
+			if err != nil {
+				return inputError(err)
 			}
+			_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s\nWireshark reads it when it starts the next time.\n", path)
 			return err
 		},
 	}

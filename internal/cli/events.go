@@ -29,10 +29,13 @@ lists all events.`,
 		Example: `  tapsec events --follow
   tapsec events --follow --last 0 --json | jq 'select(.event == "sa-failed")'`,
 		Args: args(0),
+		PreRunE: func(*cobra.Command, []string) error { // before anybody is asked
+			if last < 0 || last > event.Kept {
+				return inputError(fmt.Errorf("--last: expected 0 to %d, found %d", event.Kept, last))
+			}
+			return nil
+		},
 	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
-		if last < 0 || last > event.Kept {
-			return inputError(fmt.Errorf("--last: expected 0 to %d, found %d", event.Kept, last))
-		}
 		out := cmd.OutOrStdout()
 		if !follow {
 			events, err := c.Events(last)

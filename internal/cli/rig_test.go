@@ -207,6 +207,9 @@ func TestRigCommands(t *testing.T) {
 		must(t, 0, strings.Fields(strings.Replace(c[1], "-c3", "-c1", 1))...)
 	}
 	must(t, exit.Machine, "rig", "exec", "a", "true")
+	if r := must(t, exit.Input, "rig", "exec", "--rig", "other", "c", "true"); !strings.Contains(r.err, "there are a, b, nic") {
+		t.Errorf("host c of a rig: %q", r.err)
+	}
 	needProgram(t, "tcpdump")
 	look := regexp.MustCompile(`(?m)^tapsec capture .* \| tcpdump .*$`).FindString(said)
 	if out, err := exec.Command("sh", "-c", lookScript, "sh", look, "other").CombinedOutput(); err != nil || !strings.Contains(string(out), "ESP(spi=0x") {

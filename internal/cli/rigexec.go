@@ -62,7 +62,11 @@ func rigExec(errOut io.Writer, name string, given []string) error {
 	if len(command) == 0 && console.IsTerminal(os.Stdin) {
 		fmt.Fprintf(errOut, "host %s of rig %s; exit leaves it\n", host, name)
 	}
-	return r.Enter(host, command, "rig", "enter")
+	err = r.Enter(host, command, "rig", "enter")
+	if errors.Is(err, rig.ErrNoHost) {
+		return inputError(err)
+	}
+	return err
 }
 
 // newRigEnter is what rig exec runs inside the namespaces.

@@ -149,7 +149,7 @@ such SA, 7 there is one already, 8 an SA is beyond the profile of the NIC.`,
 		}
 		return inputError(wrongFlag(cmd, err))
 	})
-	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return emptyFlags(cmd) }
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return checkFlags(cmd) }
 	root.AddCommand(newCapabilities(), newCapture(), newCounters(), newDissector(), newEvents(), newExplain(), newKeys(), newMan(), newOffload(), newReplay(), newSA(), newShow(), newTrace(), newValidate(), newVersion())
 	root.AddCommand(ofThisSystem()...)
 	root.InitDefaultCompletionCmd()
@@ -165,6 +165,11 @@ func refuseUnknown(root *cobra.Command) {
 	for _, cmd := range append(root.Commands(), root) {
 		if !cmd.HasSubCommands() || cmd.Runnable() {
 			continue
+		}
+		if cmd.Name() == "completion" { // whose own would refuse arguments in other words
+			for _, shell := range cmd.Commands() {
+				shell.Args = args(0)
+			}
 		}
 		cmd.Args = cobra.ArbitraryArgs // asked for below, where a suggestion is made
 		cmd.RunE = func(cmd *cobra.Command, given []string) error {
@@ -235,10 +240,13 @@ func wrongFlag(cmd *cobra.Command, err error) error {
 	return fmt.Errorf("%s: %w", name, why)
 }
 
-// emptyFlags refuses a flag with an empty text, such as "$STATE" where a script's variable is not
-// set: it would be taken for one that was not given.
-func emptyFlags(cmd *cobra.Command) (err error) {
+// checkFlags refuses a flag with an empty text, such as "$STATE" where a script's variable is not
+// set: it would be taken for one that was not given. Nor is any time negative.
+func checkFlags(cmd *cobra.Command) (err error) {
 	cmd.Flags().Visit(func(f *pflag.Flag) {
+		if time, is := strings.CutPrefix(f.Value.String(), "-"); is && f.Value.Type() == "duration" && err == nil {
+			err = inputError(fmt.Errorf("--%s: expected a time from 0s on, found -%s", f.Name, time))
+		}
 		empty := f.Value.Type() == "string" && f.Value.String() == ""
 		if list, ok := f.Value.(pflag.SliceValue); ok {
 			empty = slices.Contains(list.GetSlice(), "")
@@ -263,6 +271,8 @@ func kindOf(flag string) string {
 		return "true or false"
 	case flag == "duration":
 		return "a time like 30s or 8h"
+	case flag == "uint32":
+		return "a number from 0 to 4294967295"
 	case strings.HasPrefix(flag, "uint"):
 		return "a number from 0 on"
 	}

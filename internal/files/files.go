@@ -10,6 +10,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"syscall"
 
 	"tapsec/internal/wrap"
 )
@@ -19,7 +21,27 @@ func Open(path string, stdin io.Reader) (io.ReadCloser, error) {
 	if path == "-" {
 		return input{stdin}, nil
 	}
-	return os.Open(path)
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := file.Stat(); err == nil && info.IsDir() { // which a Read alone would tell
+		return nil, errors.Join(&fs.PathError{Op: "open", Path: path, Err: syscall.EISDIR}, file.Close())
+	}
+	return file, nil
+}
+
+// MayCreate is the error for a path where no file can be: a folder, or in a folder that is not there.
+func MayCreate(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.IsDir():
+		return &fs.PathError{Op: "open", Path: path, Err: syscall.EISDIR}
+	case err == nil:
+		return nil
+	}
+	_, err = os.Stat(filepath.Dir(path))
+	return err
 }
 
 // input is an input that stays open when it is closed.

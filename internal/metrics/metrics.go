@@ -34,6 +34,9 @@ type Server struct {
 // lacks is logged. Anyone who can reach the address sees the names of SAs, but no key.
 func Open(address string, counters func() []control.Counter, log *slog.Logger) (*Server, error) {
 	l, err := net.Listen("tcp", address)
+	if wrong := (*net.AddrError)(nil); errors.As(err, &wrong) {
+		return nil, fmt.Errorf("--metrics: expected an address and a port, such as 127.0.0.1:9464, found %q", address)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,9 @@ import (
 
 // ErrDied says that a rig's supervisor has ended without TakeDown.
 var ErrDied = errors.New("has died")
+
+// ErrNoHost says that a rig has no host of that name.
+var ErrNoHost = errors.New("has no host")
 
 // Enter turns this process into a command inside one of the rig's hosts, in its present directory; without a
 // command, into the user's shell. To get there it runs this very program with the arguments via, host,
@@ -29,9 +33,13 @@ func (s *State) Enter(host string, command []string, via ...string) error {
 	i := slices.IndexFunc(s.Hosts, func(h Host) bool { return h.Name == host })
 	switch {
 	case i < 0:
-		return fmt.Errorf("rig %s has no host %q", s.Name, host)
+		var names []string
+		for _, h := range s.Hosts {
+			names = append(names, h.Name)
+		}
+		return fmt.Errorf("rig %s %w %q; there are %s", s.Name, ErrNoHost, host, strings.Join(names, ", "))
 	case !s.Up():
-		return fmt.Errorf("rig %s %w; tapsec rig up puts it up again", s.Name, ErrDied)
+		return fmt.Errorf("rig %s %w; tapsec rig up %[1]s puts it up again", s.Name, ErrDied)
 	}
 	nsenter, err := exec.LookPath("nsenter")
 	if err != nil {

@@ -20,7 +20,7 @@ type Lock struct {
 const dyingWithin = time.Second
 
 // errTaken says that somebody else holds a lock.
-var errTaken = errors.New("is up already; tapsec rig status shows it, tapsec rig down takes it down")
+var errTaken = errors.New("is up already")
 
 // Acquire makes and locks the empty directory of a rig. It ends what is left of a rig that died.
 func Acquire(name string) (*Lock, error) {
@@ -41,7 +41,7 @@ func Acquire(name string) (*Lock, error) {
 	}
 	switch {
 	case errors.Is(err, errTaken):
-		return nil, fmt.Errorf("rig %s %w", name, err)
+		return nil, fmt.Errorf("rig %s %w; tapsec rig status %[1]s shows it, tapsec rig down %[1]s takes it down", name, err)
 	case err != nil:
 		return nil, err
 	}

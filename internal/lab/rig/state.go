@@ -75,16 +75,16 @@ func Find(name string) (*State, error) {
 	}
 	s, err := read(filepath.Join(home(), name))
 	if errors.Is(err, os.ErrNotExist) {
-		err = fmt.Errorf("rig %s %w; %s", name, ErrDown, others())
+		err = fmt.Errorf("rig %s %w; %s", name, ErrDown, others(name))
 	}
 	return s, err
 }
 
-// others says which rigs there are.
-func others() string {
+// others says which rigs there are, or how to put one up.
+func others(name string) string {
 	names := Names()
 	if len(names) == 0 {
-		return "tapsec rig up puts it up"
+		return fmt.Sprintf("tapsec rig up %s puts it up", name)
 	}
 	return "there is " + strings.Join(names, ", ")
 }
