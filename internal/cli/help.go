@@ -8,6 +8,7 @@ import (
 
 	"tapsec/docs/reasons"
 	"tapsec/internal/near"
+	"tapsec/internal/wrap"
 	"tapsec/sa"
 )
 
@@ -24,7 +25,7 @@ func helpOnReasons(root *cobra.Command) {
 	help.RunE = func(cmd *cobra.Command, given []string) error {
 		if len(given) == 1 {
 			if text := reasons.About(given[0]); text != "" {
-				_, err := fmt.Fprint(cmd.OutOrStdout(), strings.ReplaceAll(text, "*", ""))
+				_, err := fmt.Fprint(cmd.OutOrStdout(), wrap.Message(strings.ReplaceAll(text, "*", ""), true))
 				return err
 			}
 		}

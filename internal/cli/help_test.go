@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"tapsec/docs/reasons"
 	"tapsec/internal/exit"
 	"tapsec/internal/wrap"
 )
@@ -33,6 +34,21 @@ func TestHelp(t *testing.T) {
 				t.Errorf("%s --%s takes %q, expected a name in capitals", cmd.CommandPath(), f.Name, name)
 			}
 		})
+	}
+}
+
+// So does what is said of a reason.
+func TestHelpOnReasons(t *testing.T) {
+	for _, name := range reasons.Names() {
+		text, _, err := command("", "help", name)
+		if err != nil {
+			t.Error(err)
+		}
+		for line := range strings.Lines(text) {
+			if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > wrap.Width {
+				t.Errorf("help %s: %s", name, line)
+			}
+		}
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
 	"tapsec/internal/outbound"
+	"tapsec/internal/wrap"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/tap"
@@ -38,7 +39,7 @@ func Show(out io.Writer) (good bool, err error) {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, s.close()) }()
-	fmt.Fprint(out, "\nTwo hosts, each a plain Linux stack: a <== ESP ==> NIC and transport of b, and back.\n\n")
+	fmt.Fprint(out, "\nTwo hosts, each a plain Linux stack: a <== ESP ==> NIC and transport of b.\n\n")
 	good = true
 	for _, to := range []string{"10.77.0.2", "fd77::2"} {
 		took, err := s.ping(netip.MustParseAddr(to))
@@ -66,7 +67,12 @@ func report(out io.Writer, what, fine string, err error) {
 	if err != nil {
 		fine = "FAILED: " + err.Error()
 	}
-	fmt.Fprintf(out, "  %-26s %s\n", what, fine)
+	sayf(out, 29, "  %-26s %s", what, fine)
+}
+
+// sayf prints a line that is broken, with an indent, where a terminal ends.
+func sayf(out io.Writer, indent int, format string, args ...any) {
+	fmt.Fprintln(out, wrap.Text(fmt.Sprintf(format, args...), indent, wrap.Width))
 }
 
 // system is two hosts and the wire between them, inside a rig.
@@ -353,9 +359,9 @@ func (s *system) account(out io.Writer, bad []hostileFrame, rounds int) bool {
 	}
 	fmt.Fprintf(out, "  meanwhile, %d times each:\n", rounds)
 	for _, h := range bad {
-		fmt.Fprintf(out, "    %-40s %s\n", h.title, h.reason.Sentence())
+		sayf(out, 45, "    %-40s %s", h.title, h.reason.Sentence())
 	}
-	fmt.Fprintf(out, "  b's transport: %d delivered, %d after work in software, %d dropped (%s)\n",
+	sayf(out, 4, "  b's transport: %d delivered, %d after work in software, %d dropped (%s)",
 		sum.Verdicts["deliver"], sum.Verdicts["software"], sum.Verdicts["drop"], strings.Join(lines, ", "))
 	return good
 }

@@ -75,8 +75,8 @@ func showLoad(out io.Writer, b Bed, setups []conformance.Setup, d time.Duration)
 		if err != nil {
 			return false, err
 		}
-		fmt.Fprintf(out, "Mixed traffic: %d frames sent in %.1f s, %d received, %d wrong or out of order.\n",
-			r.Sent, r.Took.Seconds(), r.Received, r.Wrong)
+		fmt.Fprintln(out, wrap.Text(fmt.Sprintf("Mixed traffic: %d frames sent in %.1f s, %d received, %d wrong or out of order.",
+			r.Sent, r.Took.Seconds(), r.Received, r.Wrong), 2, wrap.Width))
 		return r.Sent == r.Received && r.Wrong == 0, nil
 	}
 	return false, errors.New("no setup with both layers in the table")
