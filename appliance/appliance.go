@@ -322,7 +322,7 @@ func (a *Appliance) Run(ctx context.Context) error {
 			a.follow()
 		case <-logs.C:
 			if reread == nil && logs.grown() {
-				reread = inBackground(a.reread)
+				reread = inBackground(func() { logs.settle(); a.reread() }) // and grown is not called meanwhile
 			}
 		case <-reread:
 			reread = nil

@@ -5,8 +5,11 @@ import (
 	"time"
 )
 
-// lookEvery is how often the logs of daemons are checked.
-const lookEvery = 100 * time.Millisecond
+const (
+	lookEvery  = 100 * time.Millisecond // how often the logs of daemons are checked
+	quiet      = 20 * time.Millisecond  // after which a daemon has written all that it has to say
+	settleWait = lookEvery              // for that, at most
+)
 
 // logs are the files that daemons keep writing to, as they were when last checked.
 type logs struct {
@@ -36,4 +39,24 @@ func (l *logs) grown() (changed bool) {
 		l.last[i] = now
 	}
 	return changed
+}
+
+// settle waits until nothing was written to the files for a moment, so that what a daemon writes
+// together, such as the keys of both directions of a CHILD_SA, is read together. It does not wait long
+// for one that goes on writing, nor at all for a file that has been quiet, or is of the future.
+func (l *logs) settle() {
+	for end := time.Now().Add(settleWait); time.Now().Before(end); {
+		var latest time.Time
+		for _, f := range l.last {
+			if f != nil && f.ModTime().After(latest) {
+				latest = f.ModTime()
+			}
+		}
+		left := quiet - time.Since(latest)
+		if left <= 0 || left > quiet {
+			return
+		}
+		time.Sleep(min(left, time.Until(end)))
+		l.grown()
+	}
 }
