@@ -435,7 +435,7 @@ func TestKeysWritesEveryField(t *testing.T) {
 sas:
   - {name: inner, spi: 1, dst: 192.0.2.2, protocol: esp, mode: transport, suite: "null-sha256", offload: never, direction: in,
      integrity_key: 0x000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f}
-  - {name: outer, spi: 2, src: 192.0.2.1, dst: 192.0.2.2, protocol: ah, mode: transport, suite: sha256, bundle: inner, offload: never, direction: in,
+  - {name: outer, spi: 2, src: 192.0.2.1, dst: 192.0.2.2, protocol: ah, mode: transport, suite: sha256, bundle: inner, offload: never, direction: in, reqid: 5,
      integrity_key: 0x000102030405060708090a0b0c0d0e0f000102030405060708090a0b0c0d0e0f, esn: true, seq_high: 3, seq: 0x30000004f, bitmap: 0x8000000000000001f, window: 1024,
      pad_check: false, replay_off: true, lifetimes: {soft: {time: 1h, bytes: 2, packets: 3}, hard: {time: 5s, bytes: 6, packets: 7}},
      selector: {src: 10.0.0.0/8, dst: 10.1.0.0/16, protocol: 17, src_ports: 1-9, dst_ports: 53}}

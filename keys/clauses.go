@@ -6,9 +6,9 @@ import (
 )
 
 // clauses are the first words of clauses; those of the last line are ignored.
-var clauses = []string{"src", "dst", "proto", "spi", "mode", "aead", "enc", "auth", "auth-trunc", "encap", "sel",
+var clauses = []string{"src", "dst", "proto", "spi", "reqid", "mode", "aead", "enc", "auth", "auth-trunc", "encap", "sel",
 	"replay-window", "replay-seq", "replay-seq-hi", "replay-oseq", "replay-oseq-hi", "flag",
-	"comp", "reqid", "seq", "mark", "limit", "coa", "ctx", "extra-flag", "output-mark", "if_id", "offload", "tfcpad", "dir", "pcpu-num"}
+	"comp", "seq", "mark", "limit", "coa", "ctx", "extra-flag", "output-mark", "if_id", "offload", "tfcpad", "dir", "pcpu-num"}
 
 // inner are words that also occur inside some clauses.
 var inner = map[string][]string{"sel": {"src", "dst", "proto"}, "offload": {"dir"}}
@@ -25,7 +25,7 @@ func (s *state) arguments(words []string) {
 		clause := words[:end]
 		words = words[end:]
 		switch clause[0] {
-		case "proto", "spi", "mode":
+		case "proto", "spi", "reqid", "mode":
 			header = append(header, clause...)
 		case "src", "dst":
 			ends = append(ends, clause...)

@@ -16,7 +16,7 @@ import (
 // UDP, then the SA's properties, indented. A key that was too long for a line goes on in the next.
 var (
 	setkeyEnds = regexp.MustCompile(`^\s*([0-9a-fA-F.:]+)(?:%\w+)?(?:\[(\d+)\])? ([0-9a-fA-F.:]+)(?:%\w+)?(?:\[(\d+)\])?\s*$`)
-	setkeySA   = regexp.MustCompile(`^\s+(esp|ah|esp-udp|ipcomp) mode=(\w+) spi=\d+\(0x([0-9a-f]+)\)`)
+	setkeySA   = regexp.MustCompile(`^\s+(esp|ah|esp-udp|ipcomp) mode=(\w+) spi=\d+\(0x([0-9a-f]+)\)(?: reqid=(\d+))?`)
 	setkeyKey  = regexp.MustCompile(`^\s+([EA]): (\S+)\s*((?:[0-9a-f]{2,8}\s*)*)$`)
 	setkeyAlgo = regexp.MustCompile(`^\s+[EA]: `)
 	setkeyMore = regexp.MustCompile(`^\s*[0-9a-f]+(?:\s+[0-9a-f]+)*\s*$`)
@@ -84,6 +84,8 @@ func (r *setkeyReader) line(line string, number int, last bool) {
 		if ends == nil {
 			r.cur.doubts = append(r.cur.doubts, "the text does not show between whom it is, and it is taken for one to any address")
 		}
+		reqid, _ := strconv.ParseUint(m[4], 10, 32) // 0 where there is none
+		r.cur.ReqID = uint32(reqid)
 	} else if m := setkeyKey.FindStringSubmatch(line); m != nil && r.cur != nil {
 		r.cur.key(m[1] == "E", m[2], strings.Join(strings.Fields(m[3]), ""))
 		r.cur.cut(last)

@@ -14,6 +14,7 @@ type State struct {
 	Protocol  uint8      // of IP
 	Mode      uint8      // XFRM_MODE_TRANSPORT, XFRM_MODE_TUNNEL ...
 	SPI       uint32
+	ReqID     uint32
 	Direction sa.Direction // Linux 6.10 knows it
 	Selector  sa.Selector
 
@@ -49,7 +50,7 @@ func (k *State) Larval() bool { return k.Cipher == nil && k.Integrity == nil }
 // error says what of it cannot be held.
 func (k *State) SA() (*sa.SA, error) {
 	s := state{parsed: parsed{SA: newSA(), numbered: true}, window: uint64(k.Window), bitmap: k.Bitmap, ring: k.Ring}
-	s.Protocol, s.SPI, s.ESN = sa.Protocol(k.Protocol), k.SPI, k.ESN
+	s.Protocol, s.SPI, s.ReqID, s.ESN = sa.Protocol(k.Protocol), k.SPI, k.ReqID, k.ESN
 	s.Seq, s.OSeq, s.Direction = k.Seq, k.OSeq, k.Direction
 	s.between(k.Src, k.Dst)
 	if k.Selector != (sa.Selector{}) {

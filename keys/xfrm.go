@@ -334,7 +334,7 @@ func (s *state) header(words []string) error {
 			err = errors.New("expected an SPI of 32 bits, found a variable")
 		}
 	}
-	s.SPI = uint32(spi)
+	s.SPI, s.ReqID = uint32(spi), uint32(number(words, "reqid"))
 	if proto := after(words, "proto"); s.Protocol.UnmarshalText([]byte(proto)) != nil {
 		err = cmp.Or(err, fmt.Errorf("proto %s is not supported", sa.Quote(proto)))
 	}

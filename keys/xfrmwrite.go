@@ -51,7 +51,11 @@ func xfrmCommand(s *sa.SA) (string, error) {
 		src = any
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "ip xfrm state add src %s dst %s proto %s spi 0x%08x mode %s", src, s.Dst, s.Protocol, s.SPI, s.Mode)
+	fmt.Fprintf(&b, "ip xfrm state add src %s dst %s proto %s spi 0x%08x", src, s.Dst, s.Protocol, s.SPI)
+	if s.ReqID != 0 {
+		fmt.Fprintf(&b, " reqid %d", s.ReqID)
+	}
+	fmt.Fprintf(&b, " mode %s", s.Mode)
 	switch {
 	case s.Direction == sa.Outbound: // Linux refuses one if it knows the direction
 	case s.ESN && s.Window == 0: // Linux has no ESN without a window

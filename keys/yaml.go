@@ -109,6 +109,7 @@ func fieldsOf(s *sa.SA, key func(sa.Key) string) (all []field) {
 	add(true, "protocol", s.Protocol.String())
 	add(true, "mode", s.Mode.String())
 	add(s.Direction != sa.AnyDirection, "direction", s.Direction.String())
+	add(s.ReqID != 0, "reqid", fmt.Sprint(s.ReqID))
 	add(true, "suite", s.Suite.Name)
 	add(s.EncryptionKey.Len() > 0, "encryption_key", key(s.EncryptionKey))
 	add(s.IntegrityKey.Len() > 0, "integrity_key", key(s.IntegrityKey))

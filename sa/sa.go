@@ -160,6 +160,7 @@ type SA struct {
 
 	ReplayOff bool   `yaml:"replay_off"` // the host takes every number, any number of times
 	Window    uint32 `yaml:"window"`     // the host's replay window in packets; 0 is DefaultWindow
+	ReqID     uint32 `yaml:"reqid"`      // the host's number of the policy that it is for, the same after a rekey; 0 is unknown
 
 	// How far a running SA has got that is taken over; 64 bits with ESN, else 32.
 	SeqHigh uint32 `yaml:"seq_high"` // the high half until a number has been authenticated
@@ -310,7 +311,7 @@ func (s *SA) Unchanged(o *SA) bool {
 		return true
 	}
 	selector := s.Selector == o.Selector || s.Selector != nil && o.Selector != nil && *s.Selector == *o.Selector
-	return s.Same(o) && selector && s.Name == o.Name && s.Direction == o.Direction && s.SeqHigh == o.SeqHigh &&
+	return s.Same(o) && selector && s.Name == o.Name && s.Direction == o.Direction && s.ReqID == o.ReqID && s.SeqHigh == o.SeqHigh &&
 		s.Encap == o.Encap && s.EncapSrc == o.EncapSrc && s.EncapDst == o.EncapDst && s.Bundle == o.Bundle &&
 		s.Offload == o.Offload && s.PadCheck == o.PadCheck && s.Seq == o.Seq && s.OSeq == o.OSeq &&
 		slices.Equal(s.Bitmap, o.Bitmap) && (s.Bitmap == nil) == (o.Bitmap == nil) &&

@@ -299,13 +299,14 @@ func TestTooManyGaps(t *testing.T) {
 	}
 }
 
-// heldSAs are eight SAs between the same hosts; 5 has another mode, 6 another selector.
+// heldSAs are eight SAs between the same hosts; 5 has another mode, 6 another selector, and 7 and 8 have reqids.
 func heldSAs() (all []account.Held) {
 	for handle := range uint32(8) {
 		all = append(all, held(handle+1, 0))
 	}
 	all[4].Mode = sa.Transport
 	all[5].Selector = &sa.Selector{Protocol: 17}
+	all[6].ReqID, all[7].ReqID = 1, 2
 	return all
 }
 
@@ -326,6 +327,8 @@ func TestRekeys(t *testing.T) {
 		"to one that nobody has":  {"111199999", map[string]string{"sa1": "0x00000999"}},
 		"to another mode":         {"11115555", nil},
 		"to another selector":     {"11116666", nil},
+		"to another reqid":        {"77778888", nil},
+		"to a first reqid":        {"11118888", map[string]string{"sa1": "sa8"}},
 		"after two others":        {"1123111111111777232", map[string]string{"sa1": "sa7"}},
 		"after four others":       {"11234811111111117772348", nil}, // more than are remembered
 	} {

@@ -48,7 +48,8 @@ func (a *Account) begin(s *sender, src, dst netip.Addr) {
 }
 
 // rekeys tells which sender took over from which. Both have the same protocol, addresses and
-// direction, and as far as SAs tell, mode and selector. The old one had sent two frames or
+// direction, and as far as SAs tell, mode, selector and reqid: of several tunnels between two hosts a
+// kernel tells no selectors. The old one had sent two frames or
 // more, sent at most a quarter of that later, and ended earlier. Of several, it is the one
 // that ended last.
 func rekeys(all []*sender) map[*sender]*sender {
@@ -75,7 +76,8 @@ func (s *sender) mayFollow(b *before) bool {
 	if s.header.SPI == o.header.SPI || b.frames < 2 || o.last >= s.last || o.frames-b.frames > b.frames/4 {
 		return false
 	}
-	return s.sa == nil || o.sa == nil || s.sa.Mode == o.sa.Mode && same(s.sa.Selector, o.sa.Selector)
+	return s.sa == nil || o.sa == nil || s.sa.Mode == o.sa.Mode && same(s.sa.Selector, o.sa.Selector) &&
+		(s.sa.ReqID == 0 || o.sa.ReqID == 0 || s.sa.ReqID == o.sa.ReqID)
 }
 
 func same(a, b *sa.Selector) bool { return a == b || a != nil && b != nil && *a == *b }

@@ -124,7 +124,7 @@ func (m *message) usersa(b []byte, whole int) error {
 	six := info.Family == unix.AF_INET6
 	s := &m.state
 	s.Src, s.Dst = address(info.Saddr, six), address(info.Id.Daddr, six)
-	s.Protocol, s.Mode, s.SPI = info.Id.Proto, info.Mode, swap32(info.Id.Spi)
+	s.Protocol, s.Mode, s.SPI, s.ReqID = info.Id.Proto, info.Mode, swap32(info.Id.Spi), info.Reqid
 	s.ESN, s.Window = info.Flags&nl.XFRM_STATE_ESN != 0, uint32(info.ReplayWindow)
 	s.Selector = selector(&info.Sel)
 	m.id = id{protocol: s.Protocol, spi: s.SPI, dst: s.Dst}
