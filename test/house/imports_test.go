@@ -76,7 +76,6 @@ var mayImport = map[string][]string{
 		"internal/lab/conformance", "internal/wrap"},
 	"internal/lab/hosts": {"appliance", "configs", "internal/netns", "sa", "internal/outbound", "status", "transport", "tap",
 		"internal/lab/forge", "internal/lab/rig", "internal/wrap"},
-	"internal/lab/soak": {"internal/lab/forge", "internal/lab/rig", "internal/netns", "status", "wire"},
 	"internal/lab/conformance": {"sa", "internal/outbound", "status", "wire", "configs", "keys",
 		"internal/lab/forge", "internal/lab/vector", "internal/wrap", "internal/page"},
 

@@ -1,5 +1,5 @@
-// Package soak runs the campaign of internal/lab/soak against the whole program.
-package soak
+// Package soak_test runs the campaign against the whole program.
+package soak_test
 
 import (
 	"os"
@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/soak"
 	"tapsec/test/program"
+	"tapsec/test/soak"
 )
 
 func TestMain(m *testing.M) { program.Main(m) }
