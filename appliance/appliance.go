@@ -185,7 +185,7 @@ func (a *Appliance) open() (err error) {
 			return err
 		}
 	}
-	if a.nic, err = a.ports.join(a.config, o, a.inward, a.outward, a.confine); err != nil {
+	if a.nic, err = a.ports.join(o, a.inward, a.outward, a.confine); err != nil {
 		return err
 	}
 	if o.Engine == tap.XDP {

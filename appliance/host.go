@@ -60,7 +60,7 @@ func newHost(a *Appliance) (h *host, err error) {
 	h.remembers = o.State != ""
 	h.moves.Report = h.movesTo(c)
 	h.sides = newSides()
-	if err := in(c.Host.Netns, func() (err error) {
+	if err := netns.In(c.Host.Netns, func() (err error) {
 		h.addresses, err = netns.Follow(c.Host.Name)
 		return err
 	}); err != nil {
@@ -311,19 +311,6 @@ func list(names []string) string {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:few], " "), more)
 	}
 	return strings.Join(names, " ")
-}
-
-// in runs f in a named network namespace, or here.
-func in(name string, f func() error) error {
-	if name == "" {
-		return f()
-	}
-	ns, err := netns.Open(name)
-	if err != nil {
-		return err
-	}
-	defer ns.Close()
-	return ns.Do(f)
 }
 
 // openMirror opens the interface that failed frames go to, or makes a TAP of that name.

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"tapsec/internal/mirror"
+	"tapsec/internal/netns"
 	"tapsec/keys"
 	"tapsec/sa"
 )
@@ -24,7 +25,7 @@ func (a *Appliance) openMirror() error {
 	if a.adapter == nil || a.host != nil {
 		return inputError(errors.New("the kernel's SAs are for a NIC without a transport: that kernel is the transport, and both would seal with the same numbers"))
 	}
-	return in(a.options.MirrorIn, func() (err error) {
+	return netns.In(a.options.MirrorIn, func() (err error) {
 		a.mirror, err = mirror.Open(mirrored{a}, a.log)
 		return err
 	})

@@ -68,22 +68,17 @@ func (p *ports) open(c *configs.Config, o *Options) (err error) {
 	return errors.Join(err1, err2, err3, p.host.Up(), p.wire.Up())
 }
 
-// attachPort opens an existing interface.
-func attachPort(i configs.Interface, queues int) (d *tap.Device, err error) {
-	err = in(i.Netns, func() error {
-		d, err = tap.AttachQueues(i.Name, queues)
-		return err
-	})
-	return d, err
-}
-
 // openPort attaches an interface, or opens one TAP inside the namespace asked for. That
 // keeps the namespace alive for as long as the TAP is open: a TAP made elsewhere and
 // moved there could vanish with it, which some kernels do not survive. A TAP that
 // `ip tuntap add` made here is moved first, if the namespace has none of that name.
 func openPort(i configs.Interface, want tap.Config) (d *tap.Device, err error) {
 	if i.Attach {
-		return attachPort(i, want.Queues)
+		err = netns.In(i.Netns, func() error {
+			d, err = tap.AttachQueues(i.Name, want.Queues)
+			return err
+		})
+		return d, err
 	}
 	want.Name, want.MTU = i.Name, i.MTU
 	if i.Netns == "" {
@@ -118,7 +113,7 @@ func give(ns *netns.Namespace, want tap.Config) error {
 }
 
 // join makes the NIC between the two ports.
-func (p *ports) join(c *configs.Config, o *Options, inward, outward nic.Chain, opened func()) (*nic.NIC, error) {
+func (p *ports) join(o *Options, inward, outward nic.Chain, opened func()) (*nic.NIC, error) {
 	return nic.New(nic.Config{
 		Wire: p.wire, Host: p.host, Chain: inward, Outward: outward, Engine: o.Engine, BusyPoll: o.BusyPoll, Opened: opened,
 		Merging: o.wireMerging(), Room: room, Tail: status.Tailroom,
@@ -134,7 +129,7 @@ func (a *Appliance) warnOfSums() {
 		}
 		var end netns.OtherEnd
 		var veth bool
-		err := in(i.Netns, func() error { end, veth = netns.Behind(i.Name); return nil })
+		err := netns.In(i.Netns, func() error { end, veth = netns.Behind(i.Name); return nil })
 		if err != nil || !veth || !end.LeavesSums {
 			continue
 		}
@@ -168,7 +163,7 @@ func (p *ports) look() {
 
 // watch opens a view of an interface that can be read without entering its namespace.
 func watch(i configs.Interface) (w *netns.Watch, err error) {
-	err = in(i.Netns, func() error {
+	err = netns.In(i.Netns, func() error {
 		w, err = netns.NewWatch(i.Name)
 		return err
 	})

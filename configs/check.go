@@ -326,7 +326,7 @@ func (d *decoder) warnOfSharedKey(nonces map[string]int, s *sa.SA, i int) {
 // sharesKey finds an SA before s, which is SA i, with the same key, if that repeats nonces.
 // Direction does not matter: whoever receives on both has a peer that sends on both.
 func sharesKey(nonces map[string]int, s *sa.SA, i int) (first int, ok bool) {
-	key := string(nonceKey(s).Bytes())
+	key := string(s.NonceKey().Bytes())
 	if !s.Suite.CounterMode() || key == "" {
 		return 0, false
 	}
@@ -334,14 +334,6 @@ func sharesKey(nonces map[string]int, s *sa.SA, i int) (first int, ok bool) {
 		nonces[key] = i
 	}
 	return first, ok
-}
-
-// nonceKey is the key that is used with nonces made of sequence numbers, salt included.
-func nonceKey(s *sa.SA) sa.Key {
-	if s.Protocol == sa.AH {
-		return s.IntegrityKey
-	}
-	return s.EncryptionKey
 }
 
 func nonceField(s *sa.SA) string {

@@ -100,6 +100,15 @@ func (s Suite) CounterMode() bool {
 	return s.Integrity == GMAC
 }
 
+// NonceKey is the key that is used with nonces made of sequence numbers, salt included, where
+// the SA's suite is in CounterMode.
+func (s *SA) NonceKey() Key {
+	if s.Protocol == AH {
+		return s.IntegrityKey
+	}
+	return s.EncryptionKey
+}
+
 // Algorithms gives the keywords of the suite's one or two algorithms, as profiles list
 // them.
 func (s Suite) Algorithms() []string {

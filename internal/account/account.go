@@ -12,6 +12,7 @@ import (
 	"net/netip"
 
 	"tapsec/internal/replay"
+	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
 )
@@ -46,14 +47,8 @@ type Others struct {
 	Frames  uint64 `json:"frames"`
 }
 
-// Held is an SA of the NIC.
-type Held struct {
-	*sa.SA
-	Handle uint32
-}
-
 // New makes the account of a capture for a NIC that holds these SAs.
-func New(held []Held) *Account {
+func New(held []pipeline.Holding) *Account {
 	a := &Account{known: map[uint32]*sender{}, unknown: map[Header]*sender{}, routes: map[route]*[heads]*sender{},
 		forKnown: knownPages, forUnknown: unknownPages}
 	a.Hold(held)
@@ -62,7 +57,7 @@ func New(held []Held) *Account {
 
 // Hold tells the account which SAs the NIC holds from now on. It keeps those that it knows by
 // their handles.
-func (a *Account) Hold(held []Held) {
+func (a *Account) Hold(held []pipeline.Holding) {
 	for _, h := range held {
 		if a.known[h.Handle] != nil {
 			continue
@@ -233,10 +228,7 @@ func (s *sender) record(rec *status.Record, cut bool, m *Marks) {
 // by the very frames of the capture.
 func (s *sender) own() *replay.Window {
 	if s.window == nil {
-		w := replay.New(s.sa.Window)
-		if s.sa.ReplayOff {
-			w = replay.Off()
-		}
+		w := replay.Of(s.sa)
 		s.window = &w
 	}
 	return s.window

@@ -11,6 +11,7 @@ import (
 
 	"tapsec/internal/account"
 	"tapsec/internal/replay"
+	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
 )
@@ -53,8 +54,8 @@ func stray(spi sa.SPI, src netip.Addr, number uint32) *account.Frame {
 		Unmatched: true, Header: account.Header{Protocol: sa.ESP, SPI: spi, Src: src, Dst: there}, Number: number, HeaderIsNumbered: true}
 }
 
-func held(handle, window uint32) account.Held {
-	return account.Held{SA: &sa.SA{Name: fmt.Sprint("sa", handle), Protocol: sa.ESP, SPI: 0x1000 + handle, Src: here, Dst: there, Window: window}, Handle: handle}
+func held(handle, window uint32) pipeline.Holding {
+	return pipeline.Holding{SA: &sa.SA{Name: fmt.Sprint("sa", handle), Protocol: sa.ESP, SPI: 0x1000 + handle, Src: here, Dst: there, Window: window}, Handle: handle}
 }
 
 // model is the account of one SA, slow and obvious.
@@ -121,7 +122,7 @@ func naiveWindow(size uint64) func(uint64) bool {
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		window := rapid.SampledFrom([]uint32{32, 64, 1000, 4096}).Draw(t, "window")
-		a := account.New([]account.Held{held(1, window)})
+		a := account.New([]pipeline.Holding{held(1, window)})
 		m := &model{refused: naiveWindow(uint64(window))}
 		at := rapid.SampledFrom([]uint64{0, 1, 1000, 1<<32 - 50, 1 << 40}).Draw(t, "start")
 		for range rapid.IntRange(1, 300).Draw(t, "frames") {
@@ -180,7 +181,7 @@ func smallest(t *rapid.T, came []uint64, size uint64) {
 
 // What fails counts by reason; where no key fits at all, its numbers are all there is.
 func TestNothingVerifies(t *testing.T) {
-	a := account.New([]account.Held{held(1, 0)})
+	a := account.New([]pipeline.Holding{held(1, 0)})
 	for _, n := range []uint64{5, 6, 9, 8, 8} {
 		a.Frame(frame(1, failed, n))
 	}
@@ -194,7 +195,7 @@ func TestNothingVerifies(t *testing.T) {
 
 // What came of the frames, by kind.
 func TestOutcomes(t *testing.T) {
-	a := account.New([]account.Held{held(1, 0)})
+	a := account.New([]pipeline.Holding{held(1, 0)})
 	for n, kind := range []int{good, good, failed, padFailed, fragment, fragment, cut, cut, cut} {
 		a.Frame(frame(1, kind, uint64(n+1)))
 	}
@@ -206,7 +207,7 @@ func TestOutcomes(t *testing.T) {
 
 // A forged number is no loss of all those before it.
 func TestForged(t *testing.T) {
-	a := account.New([]account.Held{held(1, 0)})
+	a := account.New([]pipeline.Holding{held(1, 0)})
 	for n := range uint64(10) {
 		a.Frame(frame(1, good, n+1))
 	}
@@ -219,7 +220,7 @@ func TestForged(t *testing.T) {
 
 // Nor is that of an ESP behind an AH that failed, which nobody has tried.
 func TestNotTried(t *testing.T) {
-	a := account.New([]account.Held{held(1, 0)})
+	a := account.New([]pipeline.Holding{held(1, 0)})
 	a.Frame(frame(1, good, 1))
 	f := frame(1, fragment, 1<<32-1)
 	f.Trailer.Records[0].Reason = status.NotTried
@@ -281,7 +282,7 @@ func TestManyUnknown(t *testing.T) {
 
 // An SA with more gaps than can be remembered says that its counts are near.
 func TestTooManyGaps(t *testing.T) {
-	a := account.New([]account.Held{held(1, 0), held(2, 0)})
+	a := account.New([]pipeline.Holding{held(1, 0), held(2, 0)})
 	const pages = 1<<18 + 1000
 	for i := range uint64(pages) {
 		a.Frame(frame(1, good, 1+2048*i))
@@ -300,7 +301,7 @@ func TestTooManyGaps(t *testing.T) {
 }
 
 // heldSAs are eight SAs between the same hosts; 5 has another mode, 6 another selector, and 7 and 8 have reqids.
-func heldSAs() (all []account.Held) {
+func heldSAs() (all []pipeline.Holding) {
 	for handle := range uint32(8) {
 		all = append(all, held(handle+1, 0))
 	}
@@ -374,7 +375,7 @@ func TestRowsInOrder(t *testing.T) {
 
 // Silent SAs are named.
 func TestSilent(t *testing.T) {
-	a := account.New([]account.Held{held(2, 0), held(1, 0)})
+	a := account.New([]pipeline.Holding{held(2, 0), held(1, 0)})
 	a.Frame(frame(2, good, 1))
 	if got := a.Silent(); !slices.Equal(got, []string{"sa1"}) {
 		t.Error(got)
@@ -382,7 +383,7 @@ func TestSilent(t *testing.T) {
 }
 
 func BenchmarkFrame(b *testing.B) {
-	a := account.New([]account.Held{held(1, 0)})
+	a := account.New([]pipeline.Holding{held(1, 0)})
 	f := frame(1, good, 0)
 	for b.Loop() {
 		f.Trailer.Records[0].Number++

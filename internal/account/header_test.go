@@ -7,6 +7,7 @@ import (
 
 	"tapsec/internal/account"
 	"tapsec/internal/lab/forge"
+	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/wire"
@@ -73,7 +74,7 @@ func TestAddressesOfInner(t *testing.T) {
 	within := esp(inner, innermost)
 	inPlace := forge.AppendFrame(nil, packet(here, there, wire.ProtoESP, append(make([]byte, 16), within...)))
 	for form, body := range map[status.Form][]byte{status.InPlace: inPlace, status.Decap: forge.AppendFrame(nil, within)} {
-		a := account.New([]account.Held{
+		a := account.New([]pipeline.Holding{
 			{SA: &sa.SA{Name: "outer", Protocol: sa.ESP, Dst: there}, Handle: 1},
 			{SA: &sa.SA{Name: "inner", Protocol: sa.ESP, Dst: innermost}, Handle: 2},
 		})

@@ -180,12 +180,9 @@ func explain(nic NIC, c *configs.Config, frames *capture.Reader, want map[int]bo
 }
 
 func (r *reader) hold() {
-	var held []account.Held
-	for _, h := range r.nic.SAs() {
-		held = append(held, account.Held{SA: h.SA, Handle: h.Handle})
-	}
+	held := r.nic.SAs()
 	r.account.Hold(held)
-	r.why.Hold(r.nic.SAs())
+	r.why.Hold(held)
 }
 
 // frame passes one frame through.

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"tapsec/internal/account"
+	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/wire"
@@ -75,9 +76,9 @@ func (f *Filter) MayTake(t *status.Trailer) bool {
 }
 
 // check compares the names with those of the SAs.
-func (f *Filter) check(held []account.Held, others []*sa.SA) error {
+func (f *Filter) check(held []pipeline.Holding, others []*sa.SA) error {
 	for _, name := range f.SAs {
-		if !slices.ContainsFunc(held, func(h account.Held) bool { return h.Name == name }) &&
+		if !slices.ContainsFunc(held, func(h pipeline.Holding) bool { return h.Name == name }) &&
 			!slices.ContainsFunc(others, func(s *sa.SA) bool { return s.Name == name }) {
 			return fmt.Errorf("expected the name of an SA, found %s; %d SAs are known", sa.Quote(name), len(held))
 		}

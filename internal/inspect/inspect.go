@@ -18,6 +18,7 @@ import (
 	"tapsec/internal/account"
 	"tapsec/internal/diagnosis"
 	"tapsec/pipeline"
+	"tapsec/sa"
 	"tapsec/status"
 )
 
@@ -60,7 +61,7 @@ type Inspector struct {
 	out     *bufio.Writer
 	file    *File
 	sum     Summary
-	shown   *shown
+	named   map[sender]*sa.SA // those of frames that are Shown
 	total   atomic.Int64
 	pipes   []*pipeline.Pipeline // one for each worker
 	batch   int                  // frames in one, at most
@@ -69,7 +70,7 @@ type Inspector struct {
 // New makes an Inspector that writes lines or objects to out, for the NIC of a
 // configuration. The error is a filter's name that no SA has.
 func New(nic NIC, c *configs.Config, out io.Writer, opt Options) (*Inspector, error) {
-	held := heldBy(nic.SAs())
+	held := nic.SAs()
 	others := c.Others()
 	if err := opt.Filter.check(held, others); err != nil {
 		return nil, err
@@ -77,23 +78,17 @@ func New(nic NIC, c *configs.Config, out io.Writer, opt Options) (*Inspector, er
 	if opt.Shown {
 		held = nil
 	}
-	return &Inspector{opt: opt, nic: nic, shown: newShown(c), account: account.New(held), why: diagnosis.New(nic.SAs(), others),
+	return &Inspector{opt: opt, nic: nic, named: sendersOf(c), account: account.New(held), why: diagnosis.New(nic.SAs(), others),
 		out: bufio.NewWriterSize(out, 1<<16), pipes: nic.Pipelines(), batch: batchFrames}, nil
-}
-
-func heldBy(sas []pipeline.Holding) (held []account.Held) {
-	for _, h := range sas {
-		held = append(held, account.Held{SA: h.SA, Handle: h.Handle})
-	}
-	return held
 }
 
 // enter puts the SAs of a time in force. No frame is in work meanwhile.
 func (i *Inspector) enter(t time.Time) error {
 	changed, err := i.nic.Enter(t)
 	if changed {
-		i.account.Hold(heldBy(i.nic.SAs()))
-		i.why.Hold(i.nic.SAs())
+		held := i.nic.SAs()
+		i.account.Hold(held)
+		i.why.Hold(held)
 	}
 	return err
 }
@@ -123,7 +118,7 @@ func (i *Inspector) Capture(frames *capture.Reader, file *File, stop func() erro
 // count counts a frame, if the filter selects it, and says whether it is told of.
 func (i *Inspector) count(f *frame) {
 	if i.opt.Shown {
-		i.shown.meet(i.account, &f.trailer)
+		meet(i.account, &f.trailer, func(r *status.Record) *sa.SA { return i.named[sender{r.SPI, r.Protocol}] })
 	}
 	f.called(i.account)
 	if !i.selects(f) {

@@ -3,41 +3,38 @@ package inspect
 import (
 	"tapsec/configs"
 	"tapsec/internal/account"
+	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
 )
 
-// shown is what an Inspector knows of the SAs of frames that another NIC has annotated.
-type shown struct {
-	named map[sender]*sa.SA
-	met   map[uint32]bool // handles
-}
-
+// sender is what frames that another NIC has annotated tell of an SA.
 type sender struct {
 	spi      uint32
 	protocol uint8
 }
 
-func newShown(c *configs.Config) *shown {
-	s := &shown{named: map[sender]*sa.SA{}, met: map[uint32]bool{}}
+// sendersOf are the SAs of a configuration by what such frames tell of them.
+func sendersOf(c *configs.Config) map[sender]*sa.SA {
+	named := map[sender]*sa.SA{}
 	for _, one := range c.SAs {
-		s.named[sender{one.SPI, uint8(one.Protocol)}] = one
+		named[sender{one.SPI, uint8(one.Protocol)}] = one
 	}
-	return s
+	return named
 }
 
-// meet makes the account follow SAs that this trailer is the first to mention. They have the
-// names that the configuration gives them, or else their SPIs.
-func (s *shown) meet(to *account.Account, t *status.Trailer) {
-	for _, rec := range t.Records[:t.N] {
-		if s.met[rec.Handle] {
+// meet makes an account follow SAs that a trailer is the first to mention. One that nobody knows
+// is called by its SPI.
+func meet(to *account.Account, t *status.Trailer, known func(*status.Record) *sa.SA) {
+	for i := range t.Records[:t.N] {
+		rec := &t.Records[i]
+		if to.Name(rec.Handle) != "" {
 			continue
 		}
-		s.met[rec.Handle] = true
-		one := s.named[sender{rec.SPI, rec.Protocol}]
+		one := known(rec)
 		if one == nil {
-			one = unnamed(&rec)
+			one = &sa.SA{Name: sa.SPI(rec.SPI).String(), SPI: rec.SPI, Protocol: sa.Protocol(rec.Protocol), ReplayOff: true}
 		}
-		to.Hold([]account.Held{{SA: one, Handle: rec.Handle}})
+		to.Hold([]pipeline.Holding{{SA: one, Handle: rec.Handle}})
 	}
 }

@@ -15,7 +15,6 @@ import (
 type Watched struct {
 	i     Inspector
 	sad   *pipeline.SAD
-	met   map[uint32]bool // handles
 	frame frame
 	text  []byte // scratch: a comment
 }
@@ -24,11 +23,11 @@ type Watched struct {
 // that none of them has.
 func Watch(f Filter, sad *pipeline.SAD) (*Watched, error) {
 	if len(f.SAs) > 0 {
-		if err := f.check(heldBy(sad.List()), nil); err != nil {
+		if err := f.check(sad.List(), nil); err != nil {
 			return nil, err
 		}
 	}
-	return &Watched{i: Inspector{opt: Options{Filter: f}, account: account.New(nil)}, sad: sad, met: map[uint32]bool{}}, nil
+	return &Watched{i: Inspector{opt: Options{Filter: f}, account: account.New(nil)}, sad: sad}, nil
 }
 
 // Frame returns what is said of a frame, as the comment of a File's packet, if the filter
@@ -37,7 +36,7 @@ func Watch(f Filter, sad *pipeline.SAD) (*Watched, error) {
 func (w *Watched) Frame(came, body []byte, t *status.Trailer) (comment []byte, takes bool) {
 	i := &w.i
 	f := &w.frame
-	w.meet(t)
+	meet(i.account, t, func(r *status.Record) *sa.SA { return w.sad.Holding(r.Handle).SA })
 	f.Info, f.src, f.dst = capture.Info{}, netip.Addr{}, netip.Addr{}
 	if p, ok := account.OwnPacket(came); ok {
 		f.src, f.dst = p.Src, p.Dst
@@ -61,24 +60,3 @@ func (w *Watched) Marks() account.Marks { return w.frame.Marks }
 
 // Name is that of an SA which a frame before had a record of.
 func (w *Watched) Name(handle uint32) string { return w.i.account.Name(handle) }
-
-// meet makes the account follow SAs that this trailer is the first to mention. One that the
-// NIC no longer has is called by its SPI.
-func (w *Watched) meet(t *status.Trailer) {
-	for _, rec := range t.Records[:t.N] {
-		if w.met[rec.Handle] {
-			continue
-		}
-		w.met[rec.Handle] = true
-		one := w.sad.Holding(rec.Handle).SA
-		if one == nil {
-			one = unnamed(&rec)
-		}
-		w.i.account.Hold([]account.Held{{SA: one, Handle: rec.Handle}})
-	}
-}
-
-// unnamed stands for the SA of a record of which nobody knows more.
-func unnamed(rec *status.Record) *sa.SA {
-	return &sa.SA{Name: sa.SPI(rec.SPI).String(), SPI: rec.SPI, Protocol: sa.Protocol(rec.Protocol), ReplayOff: true}
-}

@@ -24,11 +24,7 @@ func counterFingerprint(s *sa.SA) name {
 	if !s.Suite.CounterMode() {
 		return fingerprint(s)
 	}
-	key := s.EncryptionKey
-	if s.Protocol == sa.AH {
-		key = s.IntegrityKey
-	}
-	return digest(16, key.Bytes(), "tapsec nonces 2")
+	return digest(16, s.NonceKey().Bytes(), "tapsec nonces 2")
 }
 
 // keys joins both keys so that no byte can move from one to the other.

@@ -69,33 +69,15 @@ func (in *Inbound) Configure(s *sa.SA) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	defer spent(in)
-	if next := windowOf(s); next.Size() != in.window.Size() {
+	if next := replay.Of(s); next.Size() != in.window.Size() {
 		if err := next.Restore(in.window.Snapshot()); err != nil {
 			panic("ledger: a window that makes no sense: " + err.Error())
 		}
 		in.window = next
 	}
-	in.takeOver(s)
-}
-
-// takeOver makes the window refuse what a configuration says was received.
-func (in *Inbound) takeOver(s *sa.SA) {
-	if s.Seq <= in.window.Top() {
-		return
+	if s.Seq > in.window.Top() {
+		in.window.TakeOver(s.Seq, s.Bitmap)
 	}
-	in.window.Refuse(s.Seq - uint64(s.Bitmap.Len()))
-	for i := s.Bitmap.Len() - 1; i >= 0; i-- {
-		if s.Bitmap.Has(i) {
-			in.window.Accept(s.Seq - uint64(i))
-		}
-	}
-}
-
-func windowOf(s *sa.SA) replay.Window {
-	if s.ReplayOff {
-		return replay.Off()
-	}
-	return replay.New(s.Window)
 }
 
 // Window is the window's state.

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"tapsec/internal/replay"
 	"tapsec/sa"
 )
 
@@ -50,7 +51,7 @@ func (l *Ledger) Inbound(s *sa.SA) *Inbound {
 	defer l.mu.Unlock()
 	in, id := l.find(s)
 	if in == nil {
-		in = &Inbound{window: windowOf(s), began: l.Clock()}
+		in = &Inbound{window: replay.Of(s), began: l.Clock()}
 		l.enter(in, id)
 	}
 	ask(in, s)

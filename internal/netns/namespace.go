@@ -48,6 +48,19 @@ func Open(name string) (*Namespace, error) {
 	return &Namespace{handle: handle}, nil
 }
 
+// In is Do of the namespace with a name; without a name f runs where the caller is.
+func In(name string, f func() error) error {
+	if name == "" {
+		return f()
+	}
+	n, err := Open(name)
+	if err != nil {
+		return err
+	}
+	defer n.Close()
+	return n.Do(f)
+}
+
 // Close releases the namespace, and removes the name that New gave it. The kernel ends it, and its
 // interfaces, with its last user.
 func (n *Namespace) Close() error {

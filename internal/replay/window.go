@@ -53,6 +53,14 @@ func New(size uint32) Window {
 // but 0, any number of times.
 func Off() Window { return Window{off: true} }
 
+// Of makes the window that an SA asks for.
+func Of(s *sa.SA) Window {
+	if s.ReplayOff {
+		return Off()
+	}
+	return New(s.Window)
+}
+
 // ringLen is the number of words for size consecutive numbers, wherever in a
 // word they begin, rounded up to a power of two.
 func ringLen(size uint32) int {
@@ -126,6 +134,17 @@ func (w *Window) Refuse(n uint64) {
 	}
 	if !w.off {
 		w.floor = max(w.floor, n)
+	}
+}
+
+// TakeOver makes the window refuse what an SA has received elsewhere: its highest number, and
+// those that the bitmap has of the ones up to that.
+func (w *Window) TakeOver(top uint64, received sa.Bitmap) {
+	w.Refuse(top - uint64(received.Len()))
+	for i := received.Len() - 1; i >= 0; i-- {
+		if received.Has(i) {
+			w.Accept(top - uint64(i))
+		}
 	}
 }
 

@@ -39,12 +39,7 @@ func newAccount(s *sa.SA, u mirror.Usage) *account {
 	a := &account{SA: s, kernel: u, base: u, window: replay.Off(), reasons: map[status.Reason]uint64{}}
 	if sa.ValidWindow(uint64(u.Window)) {
 		a.window = replay.New(u.Window)
-		a.window.Refuse(s.Seq - uint64(s.Bitmap.Len()))
-		for i := s.Bitmap.Len() - 1; i >= 0; i-- {
-			if s.Bitmap.Has(i) {
-				a.window.Accept(s.Seq - uint64(i))
-			}
-		}
+		a.window.TakeOver(s.Seq, s.Bitmap)
 	}
 	return a
 }

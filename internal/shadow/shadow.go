@@ -66,7 +66,7 @@ func Open(name, namespace string, log *slog.Logger) (s *Shadow, err error) {
 		return nil, err
 	}
 	s = newShadow(name, profile, log)
-	if err := inside(namespace, s.open); err != nil {
+	if err := netns.In(namespace, s.open); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
@@ -77,18 +77,6 @@ func newShadow(name string, profile sa.Profile, log *slog.Logger) *Shadow {
 		names: map[string]bool{}, began: time.Now()}
 	s.pipe = pipeline.New(s.sad, pipeline.Options{})
 	return s
-}
-
-func inside(namespace string, f func() error) error {
-	if namespace == "" {
-		return f()
-	}
-	ns, err := netns.Open(namespace)
-	if err != nil {
-		return err
-	}
-	defer ns.Close()
-	return ns.Do(f)
 }
 
 func (s *Shadow) open() (err error) {

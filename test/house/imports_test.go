@@ -57,7 +57,7 @@ var mayImport = map[string][]string{
 		"internal/confine", "internal/event", "internal/live", "internal/mirror", "internal/wrap", "keys",
 		"internal/fragment", "internal/outbound", "internal/ledger", "internal/replay", "internal/audit", "wire"},
 
-	"internal/account": {"sa", "status", "wire", "internal/replay"},
+	"internal/account": {"sa", "status", "wire", "pipeline", "internal/replay"},
 	"internal/inspect": {"capture", "configs", "pipeline", "sa", "status", "wire", "internal/account",
 		"internal/diagnosis", "internal/files", "internal/wrap"},
 	"internal/live":      {"capture", "pipeline", "sa", "status", "wire", "internal/explain", "internal/inspect"},
