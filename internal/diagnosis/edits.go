@@ -41,14 +41,13 @@ const maxPadding = 46
 
 // paddings takes zeros at the end of a frame out of its IP length.
 func paddings(s *sa.SA, x *sample) misses {
-	return func(yield func(miss) bool) {
+	return lazily(func() (all []miss) {
 		for n := 1; n <= maxPadding && n < x.packet.Reach-x.packet.Header && x.frame[x.packet.Reach-n] == 0; n++ {
-			if !yield(miss{cause: EthernetPadding, sa: *s, needs: verifies, edit: shorter(n),
-				text: fmt.Sprintf("without the last %d bytes, zeros like those that Ethernet pads with", n)}) {
-				return
-			}
+			all = append(all, miss{cause: EthernetPadding, sa: *s, needs: verifies, edit: shorter(n),
+				text: fmt.Sprintf("without the last %d bytes, zeros like those that Ethernet pads with", n)})
 		}
-	}
+		return all
+	})
 }
 
 // shorter cuts n bytes off packet and frame.
@@ -72,12 +71,12 @@ func shorter(n int) func([]byte, packet) ([]byte, bool) {
 
 // checksums puts other TCP or UDP checksums under an AH.
 func checksums(s *sa.SA) misses {
-	return func(yield func(miss) bool) {
-		_ = yield(miss{cause: AHChecksum, sa: *s, needs: verifies, edit: sumUnder(wire.UpperSum),
-			text: "with the right TCP or UDP checksum in place of the frame's"}) &&
-			yield(miss{cause: AHChecksum, sa: *s, needs: verifies, edit: sumUnder(wire.PartialSum),
-				text: "with the unfinished TCP or UDP checksum that a NIC completes"})
-	}
+	return slices.Values([]miss{
+		{cause: AHChecksum, sa: *s, needs: verifies, edit: sumUnder(wire.UpperSum),
+			text: "with the right TCP or UDP checksum in place of the frame's"},
+		{cause: AHChecksum, sa: *s, needs: verifies, edit: sumUnder(wire.PartialSum),
+			text: "with the unfinished TCP or UDP checksum that a NIC completes"},
+	})
 }
 
 func sumUnder(sum func([]byte, *packet)) func([]byte, packet) ([]byte, bool) {
@@ -150,18 +149,17 @@ func translated(s *sa.SA, x *sample, from, to netip.Addr) miss {
 // after it.
 func notEncrypted(s *sa.SA) misses {
 	null, err := sa.ParseSuite(sa.ESP, "null")
-	return func(yield func(miss) bool) {
+	return lazily(func() (all []miss) {
 		if s.Protocol != sa.ESP || s.Suite.Cipher == sa.Null || s.Suite.Cipher == sa.NullGMAC || err != nil {
 			return
 		}
 		for _, icv := range []int{s.Suite.ICVLen, 0} {
 			m := miss{cause: NotEncrypted, sa: *s, needs: sensible, text: "taken as plaintext", edit: unsealed(s.Suite.IVLen, icv)}
 			m.sa.Suite, m.sa.EncryptionKey, m.sa.IntegrityKey, m.sa.ESN, m.sa.PadCheck = null, sa.Key{}, sa.Key{}, false, true
-			if !yield(m) {
-				return
-			}
+			all = append(all, m)
 		}
-	}
+		return all
+	})
 }
 
 // unsealed takes IV and ICV out of an ESP packet.

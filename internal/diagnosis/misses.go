@@ -53,6 +53,11 @@ func chain(all ...misses) misses {
 	}
 }
 
+// lazily are those that make makes, once somebody asks for the first.
+func lazily(make func() []miss) misses {
+	return func(yield func(miss) bool) { slices.Values(make())(yield) }
+}
+
 // ofSA are the near misses for a sample that failed on s.
 func (d *Case) ofSA(s *sa.SA, x *sample) misses {
 	switch {
@@ -79,22 +84,21 @@ func (d *Case) ofNone(x *sample) misses {
 
 // otherESN switches extended numbers off, or on with each high half of a range.
 func otherESN(s *sa.SA, from, to uint32) misses {
-	return func(yield func(miss) bool) {
+	return lazily(func() (all []miss) {
 		o := *s
 		o.ESN = !s.ESN
 		if !o.ESN {
 			if from == 0 {
-				yield(miss{cause: ESN, sa: o, needs: verifies, text: "without extended sequence numbers (esn: false)"})
+				all = append(all, miss{cause: ESN, sa: o, needs: verifies, text: "without extended sequence numbers (esn: false)"})
 			}
-			return
+			return all
 		}
 		for high := from; high < to; high++ {
-			if !yield(miss{cause: ESN, sa: o, needs: verifies, half: &high,
-				text: fmt.Sprintf("with extended sequence numbers (esn: true, seq_high: %d)", high)}) {
-				return
-			}
+			all = append(all, miss{cause: ESN, sa: o, needs: verifies, half: &high,
+				text: fmt.Sprintf("with extended sequence numbers (esn: true, seq_high: %d)", high)})
 		}
-	}
+		return all
+	})
 }
 
 // How far off the high half may be, and how far it is likely to be.
@@ -105,7 +109,7 @@ const (
 
 // highHalves tries other high halves, the nearest first, then the lowest.
 func highHalves(s *sa.SA, x *sample) misses {
-	return func(yield func(miss) bool) {
+	return lazily(func() (all []miss) {
 		if !s.ESN {
 			return
 		}
@@ -124,18 +128,17 @@ func highHalves(s *sa.SA, x *sample) misses {
 			if high == own || slices.Contains(halves[:i], high) {
 				continue
 			}
-			if !yield(miss{cause: ESNHigh, sa: *s, needs: verifies, half: &high,
-				text: fmt.Sprintf("with the high half %d instead of %d", high, own)}) {
-				return
-			}
+			all = append(all, miss{cause: ESNHigh, sa: *s, needs: verifies, half: &high,
+				text: fmt.Sprintf("with the high half %d instead of %d", high, own)})
 		}
-	}
+		return all
+	})
 }
 
 // icvLengths tries other lengths of the ICV: those of other suites and, for a MAC, any that
 // somebody uses.
 func icvLengths(s *sa.SA) misses {
-	return func(yield func(miss) bool) {
+	return lazily(func() (all []miss) {
 		for _, n := range icvLens(s) {
 			m := miss{cause: ICVLength, sa: *s, needs: verifies,
 				text: fmt.Sprintf("with an ICV of %d bits instead of %d", 8*n, 8*s.Suite.ICVLen)}
@@ -143,11 +146,10 @@ func icvLengths(s *sa.SA) misses {
 				m.cause = SHA256Draft
 			}
 			m.sa.Suite.ICVLen = n
-			if !yield(m) {
-				return
-			}
+			all = append(all, m)
 		}
-	}
+		return all
+	})
 }
 
 func icvLens(s *sa.SA) (all []int) {
@@ -183,15 +185,13 @@ func salted(s *sa.SA) (key []byte, with func([]byte) sa.SA) {
 
 // salts puts the salt elsewhere, or another one in its place.
 func salts(s *sa.SA) misses {
-	return func(yield func(miss) bool) {
+	return lazily(func() (all []miss) {
 		k, with := salted(s)
 		if with == nil {
 			return
 		}
 		n := s.Suite.SaltLen
 		key, salt := k[:len(k)-n], k[len(k)-n:]
-		reversed := bytes.Clone(salt)
-		slices.Reverse(reversed)
 		for _, v := range []struct {
 			text string
 			key  []byte
@@ -199,20 +199,21 @@ func salts(s *sa.SA) misses {
 			{"with a salt of zeros in place of the one given", join(key, make([]byte, n))},
 			{"with the salt taken from in front of the key", join(k[n:], k[:n])},
 			{"with the salt at the end of what was taken for the key", join(salt, key)},
-			{"with the bytes of the salt reversed", join(key, reversed)},
+			{"with the bytes of the salt reversed", join(key, reversed(salt))},
 			{"with the key's first bytes as its salt", join(key, key[:n])},
 			{"with the key's last bytes as its salt", join(key, key[len(key)-n:])},
 		} {
-			if !bytes.Equal(v.key, k) && !yield(miss{cause: Salt, sa: with(v.key), needs: verifies, text: v.text}) {
-				return
+			if !bytes.Equal(v.key, k) {
+				all = append(all, miss{cause: Salt, sa: with(v.key), needs: verifies, text: v.text})
 			}
 		}
-	}
+		return all
+	})
 }
 
 // otherSalts tries this key with the salts of other SAs.
 func (d *Case) otherSalts(s *sa.SA) misses {
-	return func(yield func(miss) bool) {
+	return lazily(func() (all []miss) {
 		k, with := salted(s)
 		if with == nil {
 			return
@@ -223,12 +224,11 @@ func (d *Case) otherSalts(s *sa.SA) misses {
 			if len(other) < n || o.Suite.SaltLen != n || bytes.Equal(other[len(other)-n:], k[len(k)-n:]) {
 				continue
 			}
-			if !yield(miss{cause: Salt, sa: with(join(k[:len(k)-n], other[len(other)-n:])), needs: verifies,
-				text: "with its own key and the salt of " + d.called(o)}) {
-				return
-			}
+			all = append(all, miss{cause: Salt, sa: with(join(k[:len(k)-n], other[len(other)-n:])), needs: verifies,
+				text: "with its own key and the salt of " + d.called(o)})
 		}
-	}
+		return all
+	})
 }
 
 func join(a, b []byte) []byte { return append(bytes.Clone(a), b...) }
@@ -236,7 +236,7 @@ func join(a, b []byte) []byte { return append(bytes.Clone(a), b...) }
 // keyOrders exchanges the keys, and reverses their bytes. With separate integrity the ICV
 // depends on the integrity key alone.
 func keyOrders(s *sa.SA) misses {
-	return func(yield func(miss) bool) {
+	return lazily(func() (all []miss) {
 		enc, auth := s.EncryptionKey.Bytes(), s.IntegrityKey.Bytes()
 		set := func(cause Cause, enc, auth []byte, text string) miss {
 			m := miss{cause: cause, sa: *s, needs: verifies, text: text}
@@ -245,24 +245,17 @@ func keyOrders(s *sa.SA) misses {
 		}
 		if len(enc) > 0 && len(auth) > 0 {
 			both, back := join(enc, auth), join(auth, enc)
-			for _, m := range []miss{
-				set(SwappedKeys, both[len(auth):], both[:len(auth)], "with the two keys exchanged"),
-				set(SwappedKeys, back[:len(enc)], back[len(enc):], "with the two keys exchanged"),
-			} {
-				if !yield(m) {
-					return
-				}
-			}
+			all = append(all, set(SwappedKeys, both[len(auth):], both[:len(auth)], "with the two keys exchanged"),
+				set(SwappedKeys, back[:len(enc)], back[len(enc):], "with the two keys exchanged"))
 		}
 		for _, order := range []struct {
 			text string
 			of   func([]byte) []byte
 		}{{"with the bytes of the key reversed", reversed}, {"with the bytes of each 32-bit word of the key reversed", swapped}} {
-			if !yield(set(KeyOrder, order.of(enc), order.of(auth), order.text)) {
-				return
-			}
+			all = append(all, set(KeyOrder, order.of(enc), order.of(auth), order.text))
 		}
-	}
+		return all
+	})
 }
 
 func reversed(b []byte) []byte {
@@ -283,7 +276,7 @@ func swapped(b []byte) []byte {
 // their lengths. A cipher with separate integrity stays, since the ICV tells nothing about
 // it.
 func otherAlgorithms(s *sa.SA, x *sample) misses {
-	return func(yield func(miss) bool) {
+	return lazily(func() (all []miss) {
 		for _, su := range sa.Suites(x.header.Protocol) {
 			if su == s.Suite || su.Integrity != sa.NoIntegrity && su.Protocol == sa.ESP && su.Cipher != s.Suite.Cipher && su.Cipher != sa.Null ||
 				su.Cipher == s.Suite.Cipher && su.Integrity == s.Suite.Integrity && su.KeyLen == s.Suite.KeyLen && su.Protocol == s.Protocol {
@@ -294,11 +287,12 @@ func otherAlgorithms(s *sa.SA, x *sample) misses {
 				m.text = fmt.Sprintf("as %s with %s instead of %s", su.Protocol, su.Name, s.Protocol)
 			}
 			m.sa.Suite, m.sa.Bundle = su, ""
-			if refit(&m.sa, s) && !yield(m) {
-				return
+			if refit(&m.sa, s) {
+				all = append(all, m)
 			}
 		}
-	}
+		return all
+	})
 }
 
 // refit gives s, which has another suite than its model, the model's keys, and reports whether
@@ -355,7 +349,7 @@ func sameKeys(a, b *sa.SA) bool {
 // otherKeys tries the algorithms and keys of other SAs, as they are and with
 // extended numbers on or off as in s.
 func (d *Case) otherKeys(s *sa.SA, x *sample) misses {
-	return func(yield func(miss) bool) {
+	return lazily(func() (all []miss) {
 		for _, o := range d.nearest(s) {
 			if o.Protocol != x.header.Protocol {
 				continue
@@ -367,16 +361,13 @@ func (d *Case) otherKeys(s *sa.SA, x *sample) misses {
 			case o.Src == s.Dst && o.Dst == s.Src && o.Src.IsValid():
 				cause = SwappedDirection
 			}
-			for m := range d.keyOf(cause, o, s.Mode, s.ESN, x) {
-				if !yield(m) {
-					return
-				}
-			}
-			if m, ok := d.rekeyed(cause, s, o); ok && !yield(m) {
-				return
+			all = append(all, d.keyOf(cause, o, s.Mode, s.ESN, x)...)
+			if m, ok := d.rekeyed(cause, s, o); ok {
+				all = append(all, m)
 			}
 		}
-	}
+		return all
+	})
 }
 
 // rekeyed is s with the keys of o, as far as its algorithms take them: what happens when keys
@@ -394,33 +385,28 @@ func (d *Case) rekeyed(cause Cause, s, o *sa.SA) (m miss, ok bool) {
 }
 
 // keyOf tries the key of o, with its own high half and with the sample's.
-func (d *Case) keyOf(cause Cause, o *sa.SA, mode sa.Mode, esn bool, x *sample) misses {
-	return func(yield func(miss) bool) {
-		m := miss{cause: cause, sa: *o, needs: verifies, text: "with the key of " + d.called(o)}
-		m.sa.Mode, m.sa.PadCheck = mode, true
-		if cause == FormerKey {
-			m.text = "with another key that the text gives for this SPI"
-		}
-		if !yield(m) {
-			return
-		}
-		if high := highOf(o); o.ESN && high != x.high() {
-			m.half = &high
-			if !yield(m) {
-				return
-			}
-		}
-		if o.ESN != esn {
-			m.sa.ESN, m.half = esn, nil
-			yield(m)
-		}
+func (d *Case) keyOf(cause Cause, o *sa.SA, mode sa.Mode, esn bool, x *sample) (all []miss) {
+	m := miss{cause: cause, sa: *o, needs: verifies, text: "with the key of " + d.called(o)}
+	m.sa.Mode, m.sa.PadCheck = mode, true
+	if cause == FormerKey {
+		m.text = "with another key that the text gives for this SPI"
 	}
+	all = append(all, m)
+	if high := highOf(o); o.ESN && high != x.high() {
+		m.half = &high
+		all = append(all, m)
+	}
+	if o.ESN != esn {
+		m.sa.ESN, m.half = esn, nil
+		all = append(all, m)
+	}
+	return all
 }
 
 // anyKey tries the key of every SA for a sample whose SPI no SA has.
 func (d *Case) anyKey(x *sample) misses {
 	like := &sa.SA{Src: x.header.Src, Dst: x.header.Dst, Protocol: x.header.Protocol, SPI: uint32(x.header.SPI)}
-	return func(yield func(miss) bool) {
+	return lazily(func() (all []miss) {
 		for _, o := range d.nearest(like) {
 			if o.Protocol != x.header.Protocol {
 				continue
@@ -429,19 +415,16 @@ func (d *Case) anyKey(x *sample) misses {
 			if o.SPI == uint32(x.header.SPI) {
 				cause = Addresses
 			}
-			for m := range d.keyOf(cause, o, o.Mode, o.ESN, x) {
-				if !yield(m) {
-					return
-				}
-			}
+			all = append(all, d.keyOf(cause, o, o.Mode, o.ESN, x)...)
 		}
-	}
+		return all
+	})
 }
 
 // sameSPI tries the SAs that have the sample's SPI, with its addresses and its
 // encapsulation.
 func (d *Case) sameSPI(x *sample) misses {
-	return func(yield func(miss) bool) {
+	return lazily(func() (all []miss) {
 		for _, o := range d.all {
 			if o.SPI != uint32(x.header.SPI) || o.Protocol != x.header.Protocol {
 				continue
@@ -456,17 +439,14 @@ func (d *Case) sameSPI(x *sample) misses {
 			case o.Src == x.header.Dst && o.Dst == x.header.Src:
 				m.cause = SwappedDirection
 			}
-			if !yield(m) {
-				return
-			}
+			all = append(all, m)
 			if high := highOf(o); o.ESN && high != 0 {
 				m.half = &high
-				if !yield(m) {
-					return
-				}
+				all = append(all, m)
 			}
 		}
-	}
+		return all
+	})
 }
 
 // highOf is the high half of the numbers that an SA has reached.
@@ -475,23 +455,21 @@ func highOf(s *sa.SA) uint32 { return max(uint32(s.Seq>>32), uint32(s.OSeq>>32),
 // padding leaves the pad unchecked. If the cipher has no integrity of its own, only a
 // plaintext that makes sense shows that the key was right.
 func padding(s *sa.SA) misses {
-	return func(yield func(miss) bool) {
-		m := miss{cause: Padding, sa: *s, needs: opens, text: "with the pad unchecked (pad_check: false)"}
-		m.sa.PadCheck = false
-		if s.Suite.Integrity != sa.NoIntegrity {
-			m.needs = sensible
-		}
-		yield(m)
+	m := miss{cause: Padding, sa: *s, needs: opens, text: "with the pad unchecked (pad_check: false)"}
+	m.sa.PadCheck = false
+	if s.Suite.Integrity != sa.NoIntegrity {
+		m.needs = sensible
 	}
+	return slices.Values([]miss{m})
 }
 
 // encryptionKeys tries ciphers and encryption keys when a separate integrity algorithm has
 // verified the ICV.
 func (d *Case) encryptionKeys(s *sa.SA) misses {
-	return func(yield func(miss) bool) {
-		if s.Suite.Integrity == sa.NoIntegrity {
-			return
-		}
+	if s.Suite.Integrity == sa.NoIntegrity {
+		return chain()
+	}
+	return chain(lazily(func() (all []miss) {
 		for _, su := range sa.Suites(sa.ESP) {
 			k := s.EncryptionKey.Bytes()
 			if n := su.EncryptionKeyLen(); su.Integrity != s.Suite.Integrity || su.ICVLen != s.Suite.ICVLen || len(k) < n || su == s.Suite {
@@ -501,16 +479,10 @@ func (d *Case) encryptionKeys(s *sa.SA) misses {
 			}
 			m := miss{cause: EncryptionKey, sa: *s, needs: sensible, text: "decrypted by " + su.Name + " instead of " + s.Suite.Name}
 			m.sa.Suite, m.sa.EncryptionKey = su, sa.NewKey(k)
-			if !yield(m) {
-				return
-			}
+			all = append(all, m)
 		}
-		for _, m := range d.foreignEncryption(s) {
-			if !yield(m) {
-				return
-			}
-		}
-	}
+		return all
+	}), lazily(func() []miss { return d.foreignEncryption(s) }))
 }
 
 func (d *Case) foreignEncryption(s *sa.SA) (all []miss) {
