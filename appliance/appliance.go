@@ -13,6 +13,7 @@
 package appliance
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -138,9 +139,7 @@ type Appliance struct {
 // that the user can mend is an InputError.
 func New(o Options) (_ *Appliance, err error) {
 	a := &Appliance{options: o, log: o.Log, opened: make(chan struct{}), ready: make(chan struct{}), began: time.Now()}
-	if a.log == nil {
-		a.log = slog.New(slog.DiscardHandler)
-	}
+	a.log = cmp.Or(a.log, slog.New(slog.DiscardHandler))
 	a.events.watch.Tell = a.tell
 	if o.Confine {
 		if err := confine.NoCores(); err != nil {

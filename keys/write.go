@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -120,11 +121,7 @@ func Fit(f Format, sas []*sa.SA) (fit []*sa.SA, losses []string) {
 
 func sameSelector(a, b *sa.Selector) bool {
 	var none sa.Selector
-	if a == nil {
-		a = &none
-	}
-	if b == nil {
-		b = &none
-	}
+	a = cmp.Or(a, &none)
+	b = cmp.Or(b, &none)
 	return *a == *b
 }

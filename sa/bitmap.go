@@ -1,6 +1,7 @@
 package sa
 
 import (
+	"cmp"
 	"fmt"
 	"math/bits"
 	"strconv"
@@ -34,10 +35,7 @@ func (b Bitmap) String() string {
 	for i := len(b) - 1; i >= 0; i-- {
 		fmt.Fprintf(&digits, "%016x", b[i])
 	}
-	significant := strings.TrimLeft(digits.String(), "0")
-	if significant == "" {
-		significant = "0"
-	}
+	significant := cmp.Or(strings.TrimLeft(digits.String(), "0"), "0")
 	return "0x" + significant
 }
 

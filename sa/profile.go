@@ -1,6 +1,7 @@
 package sa
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -104,9 +105,7 @@ var Profiles = []Profile{
 
 // ProfileByName finds a profile; the empty name is "full".
 func ProfileByName(name string) (Profile, error) {
-	if name == "" {
-		name = "full"
-	}
+	name = cmp.Or(name, "full")
 	for _, p := range Profiles {
 		if p.Name == name {
 			return p, nil

@@ -255,10 +255,7 @@ func (s *SA) checkNumbers(say func(field, format string, args ...any)) {
 			say(n.field, "0x%x contradicts seq_high, 0x%x; keep one of them", n.value, s.SeqHigh)
 		}
 	}
-	window := s.Window
-	if window == 0 {
-		window = DefaultWindow
-	}
+	window := cmp.Or(s.Window, DefaultWindow)
 	switch n := s.Bitmap.Len(); {
 	case s.Bitmap == nil:
 	case s.Seq == 0:

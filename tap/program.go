@@ -1,6 +1,7 @@
 package tap
 
 import (
+	"cmp"
 	"fmt"
 
 	"github.com/cilium/ebpf/asm"
@@ -37,10 +38,7 @@ func (p *program) mark(name string) { p.name = name }
 // goes to "none".
 func (p *program) load(offset int32, size asm.Size) {
 	const scratch = -8
-	from := p.from
-	if from == 0 {
-		from = asm.FnSkbLoadBytes
-	}
+	from := cmp.Or(p.from, asm.FnSkbLoadBytes)
 	p.add(
 		asm.Mov.Reg(asm.R1, packet), asm.Mov.Reg(asm.R2, at), asm.Add.Imm(asm.R2, offset),
 		asm.Mov.Reg(asm.R3, asm.RFP), asm.Add.Imm(asm.R3, scratch), asm.Mov.Imm(asm.R4, int32(size.Sizeof())),

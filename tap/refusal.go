@@ -1,6 +1,7 @@
 package tap
 
 import (
+	"cmp"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -39,9 +40,7 @@ func (r *refusal) again(errno error, d *Device, fd int) (giveUp bool) {
 	now := time.Now()
 	r.pause = min(max(2*r.pause, firstPause), longestPause)
 	r.until = now.Add(r.pause)
-	if r.patience == 0 {
-		r.patience = longestPatience
-	}
+	r.patience = cmp.Or(r.patience, longestPatience)
 	switch {
 	case !d.attached() || errno != unix.ENOBUFS || outstanding(fd):
 		r.since = time.Time{}

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -249,9 +250,7 @@ func inJSON(err error) error {
 	}
 	expected := map[reflect.Kind]string{reflect.Struct: "an object", reflect.Bool: "true or false", reflect.String: "text",
 		reflect.Uint32: fmt.Sprintf("a number from 0 to %d", uint32(math.MaxUint32))}[wrong.Type.Kind()]
-	if expected == "" {
-		expected = "text"
-	}
+	expected = cmp.Or(expected, "text")
 	if wrong.Field != "" {
 		expected = wrong.Field + ": expected " + expected
 	} else {

@@ -11,6 +11,7 @@ package control
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -93,10 +94,7 @@ var documentName = regexp.MustCompile(`^[a-z0-9-]+$`)
 func Open(path string, c Config) (*Server, error) {
 	s := &Server{config: c, path: path, ended: make(chan error, 1), ending: make(chan struct{})}
 	s.route()
-	log := c.Log
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
+	log := cmp.Or(c.Log, slog.New(slog.DiscardHandler))
 	l, err := listen(path)
 	if err != nil {
 		return nil, err

@@ -5,6 +5,7 @@ package files
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -103,9 +104,7 @@ type Stdout struct {
 // Write writes.
 func (s *Stdout) Write(b []byte) (int, error) {
 	n, err := s.Writer.Write(b)
-	if s.Err == nil {
-		s.Err = err
-	}
+	s.Err = cmp.Or(s.Err, err)
 	return n, err
 }
 

@@ -13,6 +13,7 @@
 package fragment
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -61,15 +62,9 @@ type Buffer struct {
 // New makes a Buffer. It panics on limits that are negative or too small. Memory
 // is taken when it is first needed, and kept.
 func New(l Limits) *Buffer {
-	if l.Bytes == 0 {
-		l.Bytes = 4 << 20
-	}
-	if l.Datagrams == 0 {
-		l.Datagrams = 1024
-	}
-	if l.Age == 0 {
-		l.Age = 30 * time.Second
-	}
+	l.Bytes = cmp.Or(l.Bytes, 4<<20)
+	l.Datagrams = cmp.Or(l.Datagrams, 1024)
+	l.Age = cmp.Or(l.Age, 30*time.Second)
 	if l.Bytes < MinBytes || l.Datagrams < 0 || l.Age < 0 {
 		panic(fmt.Sprintf("fragment: limits of %+v", l))
 	}

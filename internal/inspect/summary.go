@@ -1,6 +1,7 @@
 package inspect
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -117,9 +118,7 @@ const nameWidth = 22
 // rowLines writes an SA's counts, and beneath them the details.
 func rowLines(b *strings.Builder, r *account.Row) {
 	name, failed := r.SA, uint64(0)
-	if name == "" {
-		name = "(no SA)"
-	}
+	name = cmp.Or(name, "(no SA)")
 	for _, n := range r.Failed {
 		failed += n
 	}

@@ -1,6 +1,7 @@
 package nic
 
 import (
+	"cmp"
 	"runtime"
 	"time"
 
@@ -30,9 +31,7 @@ func (w *worker) run() (failure error) {
 		}
 		direction, frames, err := w.Next()
 		if err != nil {
-			if failure == nil {
-				failure = err
-			}
+			failure = cmp.Or(failure, err)
 			return failure
 		}
 		chains, clock, received := &w.nic.toWire, &w.outward, len(frames)

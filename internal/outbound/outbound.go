@@ -132,9 +132,7 @@ func (s *Sender) Replace(c Config) error {
 	if c.MTU < minMTU || c.MTU > maxMTU {
 		return errMTU
 	}
-	if c.Ledger == nil {
-		c.Ledger = s.ledger
-	}
+	c.Ledger = cmp.Or(c.Ledger, s.ledger)
 	s.changing.Lock()
 	defer s.changing.Unlock()
 	next, changed, err := s.next(&c)

@@ -4,6 +4,7 @@
 package replay
 
 import (
+	"cmp"
 	"fmt"
 
 	"tapsec/sa"
@@ -36,9 +37,7 @@ type Window struct {
 // New makes a window of sa.MinWindow to sa.MaxWindow packets; 0 stands for
 // sa.DefaultWindow, never for no protection. It panics for any other size.
 func New(size uint32) Window {
-	if size == 0 {
-		size = sa.DefaultWindow
-	}
+	size = cmp.Or(size, sa.DefaultWindow)
 	if size < sa.MinWindow || size > sa.MaxWindow {
 		panic(fmt.Sprintf("replay: a window of %d packets, expected %d to %d", size, sa.MinWindow, sa.MaxWindow))
 	}
