@@ -133,12 +133,7 @@ func (f *forwarder) packetSocket(name string, protocol int) (int, error) {
 }
 
 func (r *Report) writeAttached(w io.Writer) {
-	if len(r.Attached.Rows) == 0 {
-		return
-	}
-	fmt.Fprint(w, "\nNanoseconds of the processor for a frame from one attached veth to another\n\n")
-	fmt.Fprintln(w, "suite\tpayload\tvariant\tns\tframes/s\t")
-	for _, row := range r.Attached.Rows {
+	section(w, "Nanoseconds of the processor for a frame from one attached veth to another", "suite\tpayload\tvariant\tns\tframes/s\t\n", r.Attached.Rows, func(row Row) {
 		fmt.Fprintf(w, "%s\t%d\t%s\t%.0f (%.0f-%.0f)\t%.0f\t\n", row.Suite, row.Size, row.Variant, row.CPU, row.CPUSpread.Q1, row.CPUSpread.Q3, row.Rate)
-	}
+	})
 }

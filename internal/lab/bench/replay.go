@@ -182,13 +182,8 @@ func replayCapture(frames int) ([]byte, *configs.Config, error) {
 }
 
 func (r *Report) writeReplay(w io.Writer) {
-	if len(r.Replay.Rows) == 0 {
-		return
-	}
-	fmt.Fprint(w, "\nreplay, 1400 octets of aes128gcm16, one core: nanoseconds of the processor for a\nframe; tcpdump decrypts nothing\n\n")
-	fmt.Fprintln(w, "output\tns\tframes/s\tlines/it\t")
-	for _, p := range r.Replay.Rows {
+	section(w, "replay, 1400 octets of aes128gcm16, one core: nanoseconds of the processor for a\nframe; tcpdump decrypts nothing", "output\tns\tframes/s\tlines/it\t\n", r.Replay.Rows, func(p ReplayRow) {
 		ratio, ok := r.Replay.Ratios[Lines+"/"+p.Output]
 		fmt.Fprintf(w, "%s\t%.0f (%.0f-%.0f)\t%.0f\t%s\t\n", p.Output, p.CPU, p.CPUSpread.Q1, p.CPUSpread.Q3, p.Rate, orDash(ok, fmt.Sprintf("%.2f", ratio)))
-	}
+	})
 }

@@ -200,14 +200,9 @@ func (f *flow) row() SystemRow {
 }
 
 func (r *Report) writeSystem(w io.Writer) {
-	if len(r.System.Rows) == 0 {
-		return
-	}
-	fmt.Fprint(w, "\nStack to stack, one TCP flow: nanoseconds of the processor for a frame, of all\nprocesses; tapsec with a tunnel (udp: in UDP) and transport mode; ratio to\nwireguard-go\n\n")
-	fmt.Fprintln(w, "\tns\thosts\tframes/s\tretransmits\tratio\t")
-	for _, s := range r.System.Rows {
+	section(w, "Stack to stack, one TCP flow: nanoseconds of the processor for a frame, of all\nprocesses; tapsec with a tunnel (udp: in UDP) and transport mode; ratio to\nwireguard-go", "\tns\thosts\tframes/s\tretransmits\tratio\t\n", r.System.Rows, func(s SystemRow) {
 		ratio, ok := r.System.Ratios[s.Way+"/"+WireGuard]
 		fmt.Fprintf(w, "%s\t%.0f (%.0f-%.0f)\t%.0f\t%.0f\t%.0f\t%s\t\n", s.Way, s.CPU, s.CPUSpread.Q1, s.CPUSpread.Q3, s.Own, s.Rate, s.Again,
 			orDash(ok, fmt.Sprintf("%.2f", ratio)))
-	}
+	})
 }

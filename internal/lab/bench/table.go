@@ -169,12 +169,7 @@ func tableRound(nic *appliance.Adapter, frames [][]byte) error {
 }
 
 func (r *Report) writeTable(w io.Writer) {
-	if len(r.Table.Steps) == 0 {
-		return
-	}
-	fmt.Fprintf(w, "\nA table of %d SAs: nanoseconds of the processor and bytes, an SA\n\n", r.Table.SAs)
-	fmt.Fprintln(w, "\tns\tbytes\t")
-	for _, s := range r.Table.Steps {
+	section(w, fmt.Sprintf("A table of %d SAs: nanoseconds of the processor and bytes, an SA", r.Table.SAs), "\tns\tbytes\t\n", r.Table.Steps, func(s TableStep) {
 		fmt.Fprintf(w, "%s\t%.0f\t%s\t\n", s.Step, s.CPU, orDash(s.Step != Frame, fmt.Sprintf("%.0f", s.Bytes)))
-	}
+	})
 }

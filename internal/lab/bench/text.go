@@ -14,11 +14,17 @@ func (r *Report) WriteText(out io.Writer) error {
 	fmt.Fprintf(out, "%s, %d cores, Linux %s (page-table isolation: %s), %s\n", m.Processor, m.Cores, m.Kernel, m.Isolation, m.Go)
 	fmt.Fprintf(out, "an empty system call: %.0f ns (%.0f-%.0f)\nengine %s: %s\n", m.EmptyCall.Median, m.EmptyCall.Q1, m.EmptyCall.Q3, m.Engine, m.EngineWhy)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	r.writeCPU(w)
+	section(w, "Nanoseconds of the processor for a frame, one core: median (quartiles)", "suite\tpayload\ta null-plain\tb null-ring\tc plain\td ring\td/a\td/b\tc/a\td frames/s\t\n", r.Compare, func(c Comparison) { r.writeLine(w, c) })
 	r.writeAttached(w)
-	r.writeQueues(w)
-	r.writeLatency(w)
-	r.writeIdle(w)
+	section(w, "Several queues, a core each, filled by another core: 1400 octets, aes128gcm16", "queues\tframes/s\ttimes one queue\tchosen by\t\n", r.Queues, func(q Queues) {
+		fmt.Fprintf(w, "%d\t%.0f (%.0f-%.0f)\t%.2f\t%s\t\n", q.Queues, q.Rate, q.RateSpread.Q1, q.RateSpread.Q3, q.Times, orDash(q.Queues > 1, q.Steering))
+	})
+	section(w, "Microseconds from sending a frame of 1400 octets until the host has it; sender on another core", "frames/s\t\tp50\tp99\tp99.9\tframes\t\n", r.Latency, func(l Latency) {
+		fmt.Fprintf(w, "%d\t%s\t%.1f\t%.1f\t%.1f\t%d\t\n", l.Pace, l.Variant, l.P50/1000, l.P99/1000, l.P999/1000, l.Frames)
+	})
+	section(w, "Microseconds of the processor in a second without frames, the whole process", "", r.Idle, func(i Idle) {
+		fmt.Fprintf(w, "%s\t%.0f\t\n", i.Variant, i.CPU)
+	})
 	r.writeSystem(w)
 	r.writeReplay(w)
 	r.writeTable(w)
@@ -33,17 +39,6 @@ func (r *Report) WriteText(out io.Writer) error {
 		}
 	}
 	return w.Flush()
-}
-
-func (r *Report) writeCPU(w io.Writer) {
-	if len(r.Rows) == 0 {
-		return
-	}
-	fmt.Fprint(w, "\nNanoseconds of the processor for a frame, one core: median (quartiles)\n\n")
-	fmt.Fprintln(w, "suite\tpayload\ta null-plain\tb null-ring\tc plain\td ring\td/a\td/b\tc/a\td frames/s\t")
-	for _, c := range r.Compare {
-		r.writeLine(w, c)
-	}
 }
 
 func (r *Report) writeLine(w io.Writer, c Comparison) {
@@ -66,35 +61,14 @@ func (r *Report) writeLine(w io.Writer, c Comparison) {
 	fmt.Fprintf(w, "%s\t\n", orDash(ok, fmt.Sprintf("%.0f", row.Rate)))
 }
 
-func (r *Report) writeQueues(w io.Writer) {
-	if len(r.Queues) == 0 {
+// section writes a table with its title and the names of its columns, if it has rows.
+func section[T any](w io.Writer, title, columns string, rows []T, line func(T)) {
+	if len(rows) == 0 {
 		return
 	}
-	fmt.Fprint(w, "\nSeveral queues, a core each, filled by another core: 1400 octets, aes128gcm16\n\n")
-	fmt.Fprintln(w, "queues\tframes/s\ttimes one queue\tchosen by\t")
-	for _, q := range r.Queues {
-		fmt.Fprintf(w, "%d\t%.0f (%.0f-%.0f)\t%.2f\t%s\t\n", q.Queues, q.Rate, q.RateSpread.Q1, q.RateSpread.Q3, q.Times, orDash(q.Queues > 1, q.Steering))
-	}
-}
-
-func (r *Report) writeLatency(w io.Writer) {
-	if len(r.Latency) == 0 {
-		return
-	}
-	fmt.Fprint(w, "\nMicroseconds from sending a frame of 1400 octets until the host has it; sender on another core\n\n")
-	fmt.Fprintln(w, "frames/s\t\tp50\tp99\tp99.9\tframes\t")
-	for _, l := range r.Latency {
-		fmt.Fprintf(w, "%d\t%s\t%.1f\t%.1f\t%.1f\t%d\t\n", l.Pace, l.Variant, l.P50/1000, l.P99/1000, l.P999/1000, l.Frames)
-	}
-}
-
-func (r *Report) writeIdle(w io.Writer) {
-	if len(r.Idle) == 0 {
-		return
-	}
-	fmt.Fprint(w, "\nMicroseconds of the processor in a second without frames, the whole process\n\n")
-	for _, i := range r.Idle {
-		fmt.Fprintf(w, "%s\t%.0f\t\n", i.Variant, i.CPU)
+	fmt.Fprintf(w, "\n%s\n\n%s", title, columns)
+	for _, row := range rows {
+		line(row)
 	}
 }
 
