@@ -5,6 +5,7 @@ package appliance
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"tapsec/internal/audit"
@@ -28,6 +29,17 @@ func (l *line) add(known bool, key string, value any) {
 	if known {
 		l.attrs = append(l.attrs, slog.Any(key, value))
 	}
+}
+
+// packet adds what is known of a packet: whose it is, its number and its addresses.
+func (l *line) packet(reason, name string, protocol sa.Protocol, spi uint32, number uint64, src, dst netip.Addr) {
+	l.add(true, "reason", reason)
+	l.add(name != "", "sa", name)
+	l.add(protocol != 0, "protocol", protocol.String())
+	l.add(spi != 0, "spi", sa.SPI(spi).String())
+	l.add(number != 0, "seq", number)
+	l.add(src.IsValid(), "src", src)
+	l.add(dst.IsValid(), "dst", dst)
 }
 
 func (l *line) log(log *slog.Logger, msg string) {
@@ -58,13 +70,7 @@ var (
 func (a *Appliance) logReceived() func(transport.Event) {
 	return func(e transport.Event) {
 		l := line{time: e.Time, level: slog.LevelWarn}
-		l.add(true, "reason", e.Reason.Qualified())
-		l.add(e.SA != "", "sa", e.SA)
-		l.add(e.Protocol != 0, "protocol", e.Protocol.String())
-		l.add(e.SPI != 0, "spi", sa.SPI(e.SPI).String())
-		l.add(e.Number != 0, "seq", e.Number)
-		l.add(e.Src.IsValid(), "src", e.Src)
-		l.add(e.Dst.IsValid(), "dst", e.Dst)
+		l.packet(e.Reason.Qualified(), e.SA, e.Protocol, e.SPI, e.Number, e.Src, e.Dst)
 		l.add(e.FlowID != 0, "flow", e.FlowID)
 		l.add(e.Check != 0, "check", e.Check.Qualified())
 		l.add(e.Suppressed > 0, "suppressed", e.Suppressed)
@@ -86,13 +92,7 @@ func (a *Appliance) logSent() func(outbound.Event) {
 		if e.Reason == outbound.TooLong || e.Reason == outbound.Narrowed {
 			l.level = slog.LevelInfo // the stack is told, and sends less
 		}
-		l.add(true, "reason", e.Reason.Qualified())
-		l.add(e.SA != "", "sa", e.SA)
-		l.add(e.Protocol != 0, "protocol", e.Protocol.String())
-		l.add(e.SPI != 0, "spi", sa.SPI(e.SPI).String())
-		l.add(e.Number != 0, "seq", e.Number)
-		l.add(e.Src.IsValid(), "src", e.Src)
-		l.add(e.Dst.IsValid(), "dst", e.Dst)
+		l.packet(e.Reason.Qualified(), e.SA, e.Protocol, e.SPI, e.Number, e.Src, e.Dst)
 		l.add(e.FlowID != 0, "flow", e.FlowID)
 		l.add(e.Router.IsValid(), "router", e.Router)
 		l.add(e.MTU != 0, "mtu", e.MTU)

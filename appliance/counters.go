@@ -10,6 +10,7 @@ import (
 	"tapsec/control"
 	"tapsec/internal/nic"
 	"tapsec/internal/outbound"
+	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/tap"
@@ -87,20 +88,8 @@ var counters = []counter{
 			r.add(one(r.adapter.sad.Handle(m.ID()) != 0), "sa", m.Name)
 		}
 	})},
-	{"tapsec_sa_unused_seconds", gauge, "seconds", "Time since the NIC saw an authentic packet of the SA, or since it was added.", ofNIC(func(r *reading) {
-		for _, m := range r.members {
-			if held := r.adapter.sad.Find(m.ID()); held.Handle != 0 {
-				r.add(float64(held.Unused), "sa", m.Name)
-			}
-		}
-	})},
-	{"tapsec_sa_failed_frames", total, "frames", "Frames of the SA that the NIC found bad.", ofNIC(func(r *reading) {
-		for _, m := range r.members {
-			if held := r.adapter.sad.Find(m.ID()); held.Handle != 0 {
-				r.add(float64(held.Failed), "sa", m.Name)
-			}
-		}
-	})},
+	{"tapsec_sa_unused_seconds", gauge, "seconds", "Time since the NIC saw an authentic packet of the SA, or since it was added.", held(func(h *pipeline.Holding) float64 { return float64(h.Unused) })},
+	{"tapsec_sa_failed_frames", total, "frames", "Frames of the SA that the NIC found bad.", held(func(h *pipeline.Holding) float64 { return float64(h.Failed) })},
 	{"tapsec_sa_packets", total, "packets", "Packets with a valid ICV and a fresh number.", states(func(s *transport.SAState) float64 { return float64(s.Tally.Packets) })},
 	{"tapsec_sa_bytes", total, "bytes", "Their payload.", states(func(s *transport.SAState) float64 { return float64(s.Tally.Bytes) })},
 	{"tapsec_sa_highest_number", gauge, "", "Highest sequence number accepted.", states(func(s *transport.SAState) float64 { return float64(s.Window.Top) })},
@@ -270,6 +259,17 @@ func states(of func(*transport.SAState) float64) func(*reading) {
 	return ofHost(func(r *reading) {
 		for _, s := range r.states {
 			r.add(of(&s), "sa", s.Name)
+		}
+	})
+}
+
+// held reads what the NIC holds of each SA.
+func held(of func(*pipeline.Holding) float64) func(*reading) {
+	return ofNIC(func(r *reading) {
+		for _, m := range r.members {
+			if h := r.adapter.sad.Find(m.ID()); h.Handle != 0 {
+				r.add(of(&h), "sa", m.Name)
+			}
 		}
 	})
 }

@@ -3,7 +3,6 @@ package configs
 import (
 	"fmt"
 	"hash/maphash"
-	"iter"
 	"slices"
 	"strings"
 
@@ -184,13 +183,11 @@ func (c *Config) checkInterfaces(d *decoder) {
 // checkBundles checks what AH SAs say about the ESP SAs beneath them, and returns those.
 func (c *Config) checkBundles(d *decoder) map[*sa.SA]bool {
 	bundled := map[*sa.SA]bool{}
-	index := c.index(func(yield func(string) bool) {
-		for _, s := range c.SAs {
-			if s.Bundle != "" && !yield(s.Bundle) {
-				return
-			}
-		}
-	})
+	wanted := map[string]bool{}
+	for _, s := range c.SAs {
+		wanted[s.Bundle] = true
+	}
+	index := c.index(wanted)
 	for i, s := range c.SAs {
 		if s.Protocol != sa.AH || s.Bundle == "" {
 			continue
@@ -227,11 +224,7 @@ func (c *Config) checkBundles(d *decoder) map[*sa.SA]bool {
 }
 
 // index finds the first SA of each of these names.
-func (c *Config) index(names iter.Seq[string]) map[string]int {
-	wanted := map[string]bool{}
-	for name := range names {
-		wanted[name] = true
-	}
+func (c *Config) index(wanted map[string]bool) map[string]int {
 	index := map[string]int{}
 	for i, s := range slices.Backward(c.SAs) {
 		if wanted[s.Name] {
@@ -269,13 +262,11 @@ func (c *Config) checkUnique(d *decoder) {
 var seed = maphash.MakeSeed()
 
 func (c *Config) checkPolicy(d *decoder) {
-	index := c.index(func(yield func(string) bool) {
-		for _, p := range c.Policy {
-			if p.SA != "" && !yield(p.SA) {
-				return
-			}
-		}
-	})
+	wanted := map[string]bool{}
+	for _, p := range c.Policy {
+		wanted[p.SA] = true
+	}
+	index := c.index(wanted)
 	for i, p := range c.Policy {
 		path := fmt.Sprintf("policy[%d]", i)
 		_, found := index[p.SA]
@@ -294,7 +285,7 @@ func (c *Config) checkPolicy(d *decoder) {
 // checkWarnings names what is allowed but unwise.
 func (c *Config) checkWarnings(d *decoder, bundled map[*sa.SA]bool) {
 	nonces := map[string]int{} // the first SA with each key
-	shared := sa.Repeat(c.SAs, func(s *sa.SA) uint64 { return maphash.Bytes(seed, nonceKey(s).Bytes()) })
+	shared := sa.Repeat(c.SAs, func(s *sa.SA) uint64 { return maphash.Bytes(seed, s.NonceKey().Bytes()) })
 	for i, s := range c.SAs {
 		if s.SPI >= 1 && s.SPI <= 255 {
 			d.warn(at(i, "spi"), "%d is reserved (RFC 4303 section 2.1: 1 to 255)", s.SPI)

@@ -42,6 +42,9 @@ const (
 	Failed        Code = "failed"      // anything else
 )
 
+// ofSA are the errors of package sa that have a code.
+var ofSA = map[Code]error{Full: sa.ErrFull, Unknown: sa.ErrUnknown, Exists: sa.ErrExists}
+
 // Error is an answer that is an error.
 type Error struct {
 	Text    string `json:"error"` // one sentence
@@ -53,31 +56,26 @@ func (e *Error) Error() string { return e.Text }
 
 // Unwrap returns the error that package sa has for the code.
 func (e *Error) Unwrap() error {
-	return map[Code]error{Full: sa.ErrFull, Unknown: sa.ErrUnknown, Exists: sa.ErrExists}[e.Code]
+	return ofSA[e.Code]
 }
 
 // ErrorOf is an error as the socket sends it.
 func ErrorOf(err error) *Error {
 	var said *Error
 	var lacks *sa.Unsupported
-	switch e := (&Error{Text: err.Error(), Code: Failed}); {
-	case errors.As(err, &said):
+	if errors.As(err, &said) {
 		return said
-	case errors.Is(err, sa.ErrFull):
-		e.Code = Full
-		return e
-	case errors.Is(err, sa.ErrUnknown):
-		e.Code = Unknown
-		return e
-	case errors.Is(err, sa.ErrExists):
-		e.Code = Exists
-		return e
-	case errors.As(err, &lacks):
-		e.Code, e.Missing = BeyondProfile, lacks.Missing
-		return e
-	default:
-		return e
 	}
+	e := &Error{Text: err.Error(), Code: Failed}
+	if errors.As(err, &lacks) {
+		e.Code, e.Missing = BeyondProfile, lacks.Missing
+	}
+	for _, code := range []Code{Exists, Unknown, Full} {
+		if errors.Is(err, ofSA[code]) {
+			e.Code = code
+		}
+	}
+	return e
 }
 
 // Index is the answer to GET /.

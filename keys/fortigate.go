@@ -85,13 +85,6 @@ func parseFortiGate(text string) *found {
 	return &r.f
 }
 
-func fortiName(name string) string {
-	if known, ok := fortiNames[name]; ok {
-		return known
-	}
-	return name
-}
-
 func (r *forti) begin(m []string, line int) {
 	k := &keyed{parsed: parsed{SA: newSA(), line: line, numbered: r.numbered}}
 	spi, _ := strconv.ParseUint(m[2], 16, 32)
@@ -125,7 +118,7 @@ func (r *forti) key(cipher bool, m []string) {
 		r.cur.err = cmp.Or(r.cur.err, fmt.Errorf("expected a key of %s bytes, found %d hexadecimal digits; "+
 			"if its line was broken in two, make it one again", m[1], len(m[2])))
 	}
-	r.cur.key(cipher, fortiName(m[0]), m[2])
+	r.cur.key(cipher, cmp.Or(fortiNames[m[0]], m[0]), m[2])
 }
 
 func (r *forti) end() {

@@ -1,8 +1,10 @@
 package keys
 
 import (
+	"bytes"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -90,13 +92,7 @@ func instead(form Format, data []byte) string {
 // Names lists names for a message; of many only the first.
 func Names(names []string) string {
 	const most = 3
-	text := ""
-	for i, n := range names[:min(len(names), most)] {
-		if i > 0 {
-			text += ", "
-		}
-		text += n
-	}
+	text := strings.Join(names[:min(len(names), most)], ", ")
 	if more := len(names) - most; more > 0 {
 		text += fmt.Sprintf(" and %d more", more)
 	}
@@ -105,10 +101,6 @@ func Names(names []string) string {
 
 // capture reports whether data is a pcap or pcapng file, or a compressed one.
 func capture(data []byte) bool {
-	for _, magic := range []string{"\xd4\xc3\xb2\xa1", "\xa1\xb2\xc3\xd4", "\x4d\x3c\xb2\xa1", "\xa1\xb2\x3c\x4d", "\n\r\r\n", "\x1f\x8b", "\x28\xb5\x2f\xfd"} {
-		if strings.HasPrefix(string(data[:min(len(data), 4)]), magic) {
-			return true
-		}
-	}
-	return false
+	magics := []string{"\xd4\xc3\xb2\xa1", "\xa1\xb2\xc3\xd4", "\x4d\x3c\xb2\xa1", "\xa1\xb2\x3c\x4d", "\n\r\r\n", "\x1f\x8b", "\x28\xb5\x2f\xfd"}
+	return slices.ContainsFunc(magics, func(magic string) bool { return bytes.HasPrefix(data, []byte(magic)) })
 }

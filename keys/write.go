@@ -120,8 +120,6 @@ func Fit(f Format, sas []*sa.SA) (fit []*sa.SA, losses []string) {
 }
 
 func sameSelector(a, b *sa.Selector) bool {
-	var none sa.Selector
-	a = cmp.Or(a, &none)
-	b = cmp.Or(b, &none)
-	return *a == *b
+	none := &sa.Selector{}
+	return *cmp.Or(a, none) == *cmp.Or(b, none)
 }

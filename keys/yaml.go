@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -61,12 +62,7 @@ func WriteJSON(w io.Writer, sas []*sa.SA) error {
 }
 
 func anyLegacy(sas []*sa.SA) bool {
-	for _, s := range sas {
-		if s.Suite.Legacy() {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(sas, func(s *sa.SA) bool { return s.Suite.Legacy() })
 }
 
 func yamlValue(v any) string {

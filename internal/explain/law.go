@@ -14,8 +14,8 @@ import (
 func (f *Frame) Rows() []string {
 	t := &f.Trailer
 	rows := []string{f.row()}
-	if t.Reason == status.Verified && t.Word.Done() {
-		rows = append(rows, f.besides()...)
+	if v := f.subject(); t.Reason == status.Verified && t.Word.Done() && v.Portion == status.TransportPortion && (v.Next == wire.ProtoAH || v.Next == wire.ProtoESP) {
+		rows = append(rows, "30")
 	}
 	for i := range t.Records[:t.N] {
 		if rec := &t.Records[i]; f.auto(rec) && t.Word.Done() {
@@ -42,14 +42,6 @@ func (f *Frame) auto(rec *status.Record) bool {
 		}
 	}
 	return false
-}
-
-// besides are more rows that a good frame belongs to.
-func (f *Frame) besides() []string {
-	if v := f.subject(); v.Portion == status.TransportPortion && (v.Next == wire.ProtoAH || v.Next == wire.ProtoESP) {
-		return []string{"30"}
-	}
-	return nil
 }
 
 // row is the frame's own row.

@@ -13,7 +13,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -239,12 +241,7 @@ func (m *Mirror) end() {
 		return
 	}
 	defer func() { m.log.Debug("mirror: all is compared", "sas", len(m.held)) }()
-	for which := range m.held {
-		if !d.seen[which] {
-			m.gone(which)
-		}
-	}
-	for which := range m.left {
+	for _, which := range slices.AppendSeq(slices.Collect(maps.Keys(m.held)), maps.Keys(m.left)) {
 		if !d.seen[which] {
 			m.gone(which)
 		}

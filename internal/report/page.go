@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -98,7 +99,7 @@ func (r *Report) Write(w io.Writer, title string, sum *inspect.Summary, explaine
 			}
 		}
 		one := row{Row: s}
-		for _, reason := range sortedKeys(s.Failed) {
+		for _, reason := range slices.Sorted(maps.Keys(s.Failed)) {
 			one.Failures += fmt.Sprintf("%s %d ", reason, s.Failed[reason])
 			one.Fails = true
 		}
@@ -114,14 +115,6 @@ func (r *Report) Write(w io.Writer, title string, sum *inspect.Summary, explaine
 		p.Failures = append(p.Failures, told{f.Number, f.Trailer.Reason.Qualified() + ": " + f.Trailer.Reason.Sentence(), text.String()})
 	}
 	return pageTemplate.Execute(w, &p)
-}
-
-func sortedKeys(m map[string]uint64) (keys []string) {
-	for k := range m {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys)
-	return keys
 }
 
 // class is the CSS class of a verdict.
@@ -159,11 +152,7 @@ func (r *Report) charts(sum *inspect.Summary) (all []chart, undrawn int) {
 	for _, s := range sum.SAs {
 		window[s.Handle] = s.Window
 	}
-	handles := make([]uint32, 0, len(r.tracks))
-	for h := range r.tracks {
-		handles = append(handles, h)
-	}
-	slices.SortFunc(handles, func(a, b uint32) int {
+	handles := slices.SortedFunc(maps.Keys(r.tracks), func(a, b uint32) int {
 		x, y := r.tracks[a], r.tracks[b]
 		return cmp.Or(cmp.Compare(len(y.notable), len(x.notable)), cmp.Compare(y.frames, x.frames), cmp.Compare(a, b))
 	})
@@ -209,11 +198,7 @@ func (k *track) chart(window uint32) chart {
 	if c.Span = "the capture has no times"; !f.to.IsZero() {
 		c.Span = fmt.Sprintf("%s to %s UTC", f.from.UTC().Format("15:04:05.000"), f.to.UTC().Format("15:04:05.000"))
 	}
-	for _, p := range k.points {
-		x, y := f.place(p)
-		c.Points = append(c.Points, dot{x, y, class(p.verdict), fmt.Sprintf("frame %d, number %d: %s", p.frame, p.number, p.verdict)})
-	}
-	for _, p := range k.notable {
+	for _, p := range slices.Concat(k.points, k.notable) {
 		x, y := f.place(p)
 		c.Points = append(c.Points, dot{x, y, class(p.verdict), fmt.Sprintf("frame %d, number %d: %s", p.frame, p.number, p.verdict)})
 	}

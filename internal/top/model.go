@@ -58,17 +58,17 @@ func has(s *control.Sample, labels []string) bool {
 	return true
 }
 
-// rate is the increase per second. An appliance that was restarted counts from zero.
-func (m *model) rate(of func(*reading) float64) float64 {
+// rise is the increase per second. An appliance that was restarted counts from zero.
+func (m *model) rise(now, before float64) float64 {
 	seconds := m.now.at.Sub(m.before.at).Seconds()
 	if m.before.at.IsZero() || seconds <= 0 {
 		return 0
 	}
-	return max(0, of(&m.now)-of(&m.before)) / seconds
+	return max(0, now-before) / seconds
 }
 
 func (m *model) rateOf(name string, labels ...string) float64 {
-	return m.rate(func(r *reading) float64 { return r.sum(name, labels...) })
+	return m.rise(m.now.sum(name, labels...), m.before.sum(name, labels...))
 }
 
 // row is an SA. A number that nobody counts is NaN.
@@ -141,19 +141,9 @@ func (m *model) rows() (rows []row) {
 		r := row{name: name, offloaded: value["sa_offloaded"][name] == 1, failed: failed[name], dropped: value["sa_dropped_frames"][name],
 			window: of("sa_window_packets"), top: of("sa_highest_number"), gaps: of("sa_window_gaps"), replays: of("sa_replays"),
 			late: of("sa_late"), esnMark: of("sa_esn_mark"), unused: of("sa_unused_seconds"), packets: math.NaN()}
-		r.failing = m.rate(func(r *reading) float64 {
-			if r == &m.now {
-				return failed[name]
-			}
-			return failedBefore[name]
-		})
+		r.failing = m.rise(failed[name], failedBefore[name])
 		if _, counted := packets[name]; counted {
-			r.packets = m.rate(func(r *reading) float64 {
-				if r == &m.now {
-					return packets[name]
-				}
-				return packetsBefore[name]
-			})
+			r.packets = m.rise(packets[name], packetsBefore[name])
 		}
 		rows = append(rows, r)
 	}

@@ -89,33 +89,34 @@ func newSystem(unmerged tap.Merging, udp bool) (s *system, err error) {
 	s = &system{unmerged: unmerged, ns: map[string]*netns.Namespace{}, ended: make(chan error, 2)}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
+	defer func() {
+		if err != nil {
+			s, err = nil, errors.Join(err, s.close())
+		}
+	}()
 	for _, h := range Plan() {
 		if err := s.stack(h); err != nil {
-			return nil, errors.Join(err, s.close())
+			return s, err
 		}
 	}
 	full, _ := sa.ProfileByName("full")
 	if s.config, err = configs.Parse("rig.yaml", configs.Rig(full, true)); err != nil {
-		return nil, errors.Join(err, s.close())
+		return s, err
 	}
 	for i := range s.config.SAs {
 		s.config.SAs[i].Encap = udp && s.config.SAs[i].Mode == sa.Tunnel
 	}
-	s.b, err = s.start(ctx, "b", false)
-	if err == nil {
-		s.a, err = s.start(ctx, "a", true)
+	if s.b, err = s.start(ctx, "b", false); err != nil {
+		return s, err
 	}
-	if err != nil {
-		return nil, errors.Join(err, s.close())
+	if s.a, err = s.start(ctx, "a", true); err != nil {
+		return s, err
 	}
 	err = netns.LongQueues()
 	for _, ns := range s.ns {
 		err = errors.Join(err, ns.Do(netns.LongQueues))
 	}
-	if err != nil {
-		return nil, errors.Join(err, s.close())
-	}
-	return s, nil
+	return s, err
 }
 
 // stack makes a host's namespace and the TAP of its stack.

@@ -82,12 +82,15 @@ func prepare(fd, index int, incoming bool) error {
 // on a wire; without it they come as they are. Packets that no virtio header can describe then do not come at
 // all.
 func (s *Socket) Apart() error {
-	var inner error
-	err := s.raw.Control(func(fd uintptr) {
-		inner = unix.SetsockoptInt(int(fd), unix.SOL_PACKET, unix.PACKET_VNET_HDR, 1)
-	})
-	s.apart = err == nil && inner == nil
-	return errors.Join(err, inner)
+	err := s.enable(unix.SOL_PACKET, unix.PACKET_VNET_HDR)
+	s.apart = err == nil
+	return err
+}
+
+// enable sets an option of the socket.
+func (s *Socket) enable(level, option int) (err error) {
+	failed := s.raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, 1) })
+	return errors.Join(failed, err)
 }
 
 // Send sends one frame, which begins with its Ethernet header. It waits while the interface is busy.
@@ -129,13 +132,7 @@ func (s *Socket) Receive(timeout time.Duration) ([]byte, error) {
 }
 
 // KeepTime makes the kernel note when each frame comes, beginning a moment later; see Came.
-func (s *Socket) KeepTime() error {
-	var inner error
-	err := s.raw.Control(func(fd uintptr) {
-		inner = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1)
-	})
-	return errors.Join(err, inner)
-}
+func (s *Socket) KeepTime() error { return s.enable(unix.SOL_SOCKET, unix.SO_TIMESTAMPNS) }
 
 // Came is when the kernel got the last frame received, by its time of day, after KeepTime.
 func (s *Socket) Came() time.Time { return s.stamp }

@@ -7,7 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
+	"regexp"
 	"strings"
 	"time"
 
@@ -152,12 +152,11 @@ func home() string {
 	return filepath.Join(os.TempDir(), fmt.Sprintf("tapsec-%d", os.Geteuid()))
 }
 
+var rigName = regexp.MustCompile(`^[a-zA-Z0-9_-]{1,32}$`)
+
 // CheckName allows names that are file names and need no quoting.
 func CheckName(name string) error {
-	good := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_'
-	}
-	if name == "" || len(name) > 32 || slices.ContainsFunc([]rune(name), func(r rune) bool { return !good(r) }) {
+	if !rigName.MatchString(name) {
 		return fmt.Errorf("expected a rig's name of 1 to 32 letters, digits, - and _, found %q", name)
 	}
 	return nil
