@@ -258,7 +258,7 @@ func tableRow(s *sa.SA) (string, error) {
 		if s.ESN {
 			bits = 64
 		}
-		row = append(row, fmt.Sprintf("%d-bit", bits), fmt.Sprintf("%08x", highHalf(s)))
+		row = append(row, fmt.Sprintf("%d-bit", bits), fmt.Sprintf("%08x", s.HighHalf()))
 	}
 	return `"` + strings.Join(row, `","`) + `"`, nil
 }
@@ -267,11 +267,6 @@ func tableRow(s *sa.SA) (string, error) {
 // it has two more columns.
 func needsWireshark42(s *sa.SA) bool {
 	return s.ESN || s.Suite.Cipher == sa.ChaCha20Poly1305
-}
-
-// highHalf is the high half that an SA's numbers begin with.
-func highHalf(s *sa.SA) uint32 {
-	return uint32(max(s.Seq>>32, s.OSeq>>32, uint64(s.SeqHigh)))
 }
 
 func tableAddress(a netip.Addr) string {

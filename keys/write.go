@@ -73,7 +73,7 @@ func Lost(f Format, s *sa.SA) (fields []string, err error) {
 	lost("mode", got.Mode != s.Mode)
 	lost("esn", got.ESN != s.ESN)
 	lost("direction", s.Direction != sa.AnyDirection && got.Direction != s.Direction)
-	lost("seq_high", s.SeqHigh != 0 && s.Seq == 0 && s.OSeq == 0 && highHalf(got.SA) != s.SeqHigh)
+	lost("seq_high", s.SeqHigh != 0 && s.Seq == 0 && s.OSeq == 0 && got.SA.HighHalf() != s.SeqHigh)
 	lost("seq", s.Seq != 0 && got.Seq != s.Seq)
 	lost("bitmap", s.Bitmap != nil && !slices.Equal(got.Bitmap, s.Bitmap))
 	lost("oseq", s.OSeq != 0 && got.OSeq != s.OSeq)

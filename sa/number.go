@@ -86,3 +86,9 @@ func (m *Mark) Update(h uint32) {
 
 // T is the highest number authenticated, 0 before the first.
 func (m *Mark) T() uint64 { return m.t.Load() }
+
+// FirstNumber is the number of the first packet to be sent.
+func (s *SA) FirstNumber() uint64 { return max(s.OSeq, uint64(s.SeqHigh)<<32) + 1 }
+
+// HighHalf is the high half that the numbers begin with, in either direction.
+func (s *SA) HighHalf() uint32 { return max(uint32(s.Seq>>32), uint32(s.OSeq>>32), s.SeqHigh) }

@@ -392,7 +392,7 @@ func (d *Case) keyOf(cause Cause, o *sa.SA, mode sa.Mode, esn bool, x *sample) (
 		m.text = "with another key that the text gives for this SPI"
 	}
 	all = append(all, m)
-	if high := highOf(o); o.ESN && high != x.high() {
+	if high := o.HighHalf(); o.ESN && high != x.high() {
 		m.half = &high
 		all = append(all, m)
 	}
@@ -440,7 +440,7 @@ func (d *Case) sameSPI(x *sample) misses {
 				m.cause = SwappedDirection
 			}
 			all = append(all, m)
-			if high := highOf(o); o.ESN && high != 0 {
+			if high := o.HighHalf(); o.ESN && high != 0 {
 				m.half = &high
 				all = append(all, m)
 			}
@@ -448,9 +448,6 @@ func (d *Case) sameSPI(x *sample) misses {
 		return all
 	})
 }
-
-// highOf is the high half of the numbers that an SA has reached.
-func highOf(s *sa.SA) uint32 { return max(uint32(s.Seq>>32), uint32(s.OSeq>>32), s.SeqHigh) }
 
 // padding leaves the pad unchecked. If the cipher has no integrity of its own, only a
 // plaintext that makes sense shows that the key was right.

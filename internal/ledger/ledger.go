@@ -97,14 +97,9 @@ func (l *Ledger) Counter(s *sa.SA) *Counter {
 		c.init(l, id)
 		l.counters[id] = c
 	}
-	c.Raise(first(s))
+	c.Raise(s.FirstNumber())
 	ask(c, s)
 	return c
-}
-
-// first is the first number of an SA that nothing is known of.
-func first(s *sa.SA) uint64 {
-	return max(s.OSeq, uint64(s.SeqHigh)<<32) + 1
 }
 
 // Marks remembers ESN marks for a NIC that completes numbers by itself. Several goroutines

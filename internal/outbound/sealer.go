@@ -124,7 +124,7 @@ func (l *layer) init(source io.Reader, a *sa.SA) (err error) {
 	if a.Mode == sa.Auto {
 		return errors.New("mode auto seals nothing; say mode: transport or tunnel")
 	}
-	first := count(max(a.OSeq, uint64(a.SeqHigh)<<32) + 1)
+	first := count(a.FirstNumber())
 	l.sa, l.numbers, l.path = a, &first, math.MaxInt
 	l.wraps = a.Mode == sa.Tunnel && a.Bundle == ""
 	if l.wraps && !a.Src.IsValid() {
