@@ -40,7 +40,7 @@ func (r *reassembler) Batch(frames [][]byte) [][]byte {
 // fragmentOf reports whether a frame carries a fragment.
 func fragmentOf(frame []byte) (p wire.Packet, ok bool) {
 	etherType, l3, ok := wire.Ethernet(frame)
-	if !ok || etherType != wire.EtherIPv4 && etherType != wire.EtherIPv6 {
+	if !ok || wire.IPVersion(etherType) == 0 {
 		return p, false
 	}
 	p, ok = wire.Addresses(frame, l3)

@@ -64,7 +64,7 @@ func (f *frame) begin(delivered []byte, t *status.Trailer) Reason {
 	switch {
 	case !ok || wire.MayHideIP(etherType, f.bytes[l3:]):
 		return Hidden
-	case etherType == wire.EtherIPv4 || etherType == wire.EtherIPv6:
+	case wire.IPVersion(etherType) != 0:
 		f.l3 = l3
 	case t.N > 0:
 		return BadAnnotation
@@ -79,10 +79,7 @@ func (f *frame) packet() (*wire.Packet, Reason) {
 	if f.parsed {
 		return p, None
 	}
-	version := uint8(4)
-	if binary.BigEndian.Uint16(f.bytes[f.l3-2:]) == wire.EtherIPv6 {
-		version = 6
-	}
+	version := wire.IPVersion(binary.BigEndian.Uint16(f.bytes[f.l3-2:]))
 	err := p.ParseIP(f.bytes, f.l3, len(f.bytes), version)
 	switch {
 	case err != nil && p.Fragment && !p.Later:

@@ -22,6 +22,25 @@ const (
 	maxTags = 2 // VLAN and QinQ
 )
 
+// IPVersion is the version of IP that an EtherType announces, 0 for any other EtherType.
+func IPVersion(etherType uint16) uint8 {
+	switch etherType {
+	case EtherIPv4:
+		return 4
+	case EtherIPv6:
+		return 6
+	}
+	return 0
+}
+
+// EtherTypeOf is the EtherType of a version of IP, 4 or 6.
+func EtherTypeOf(version uint8) uint16 {
+	if version == 6 {
+		return EtherIPv6
+	}
+	return EtherIPv4
+}
+
 // Ethernet finds the EtherType after up to two VLAN tags (0x8100 or 0x88a8), and the
 // offset of what follows it. ok is false for a frame that is too short or has more tags.
 func Ethernet(frame []byte) (etherType uint16, payload int, ok bool) {

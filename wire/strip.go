@@ -7,11 +7,7 @@ import "encoding/binary"
 // header does not change. l3 is the offset after the EtherType. The Ethernet header moves,
 // not the packet, so the frame returned begins later in the same memory.
 func StripTunnel(frame []byte, l3 int, inner *Packet) []byte {
-	etherType := uint16(EtherIPv4)
-	if inner.Version == 6 {
-		etherType = EtherIPv6
-	}
-	binary.BigEndian.PutUint16(frame[l3-2:], etherType)
+	binary.BigEndian.PutUint16(frame[l3-2:], EtherTypeOf(inner.Version))
 	gap := inner.Start - l3
 	copy(frame[gap:], frame[:l3])
 	return frame[gap:inner.End]

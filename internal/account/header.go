@@ -120,13 +120,8 @@ func lastPacket(frame []byte, t *status.Trailer) (wire.Packet, bool) {
 // OwnPacket parses the frame's own packet, not one inside a tunnel.
 func OwnPacket(frame []byte) (wire.Packet, bool) {
 	etherType, start, ok := wire.Ethernet(frame)
-	version := uint8(4)
-	switch {
-	case !ok:
-		return wire.Packet{}, false
-	case etherType == wire.EtherIPv6:
-		version = 6
-	case etherType != wire.EtherIPv4:
+	version := wire.IPVersion(etherType)
+	if !ok || version == 0 {
 		return wire.Packet{}, false
 	}
 	p, err := wire.ParseIP(frame, start, len(frame), version)

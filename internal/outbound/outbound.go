@@ -280,13 +280,11 @@ func (s *Sender) Batch(frames [][]byte) [][]byte {
 func (s *Sender) one(frame []byte) Reason {
 	s.by = ""
 	etherType, l3, ok := wire.Ethernet(frame)
-	version := uint8(4)
+	version := wire.IPVersion(etherType)
 	switch {
 	case !ok || wire.MayHideIP(etherType, frame[l3:]):
 		return Hidden
-	case etherType == wire.EtherIPv6:
-		version = 6
-	case etherType != wire.EtherIPv4:
+	case version == 0:
 		return s.pass(frame, NotIP)
 	}
 	p, err := wire.ParseIP(frame, l3, len(frame), version)
@@ -344,11 +342,7 @@ func (s *Sender) seal(frame []byte, p *wire.Packet, r *route) ([]byte, Reason) {
 	}
 	s.buf = buf
 	sealed := buf[start:len(buf):len(buf)]
-	etherType := uint16(wire.EtherIPv4)
-	if p.Version == 6 {
-		etherType = wire.EtherIPv6
-	}
-	be.PutUint16(sealed[l3-2:], etherType)
+	be.PutUint16(sealed[l3-2:], wire.EtherTypeOf(p.Version))
 	return sealed, r.fate
 }
 

@@ -61,11 +61,7 @@ type place struct {
 
 func locate(frame []byte) place {
 	etherType, l3, _ := wire.Ethernet(frame)
-	version := uint8(4)
-	if etherType == wire.EtherIPv6 {
-		version = 6
-	}
-	p, err := wire.ParseIP(frame, l3, len(frame), version)
+	p, err := wire.ParseIP(frame, l3, len(frame), wire.IPVersion(etherType))
 	if err != nil {
 		panic("conformance: a good vector: " + err.Error())
 	}

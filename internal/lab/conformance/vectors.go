@@ -158,11 +158,7 @@ func decapsulated(frame []byte, packet string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opened: %w", err)
 	}
-	etherType := uint16(wire.EtherIPv4)
-	if p[0]>>4 == 6 {
-		etherType = wire.EtherIPv6
-	}
-	out := binary.BigEndian.AppendUint16(slices.Clone(frame[:ethernetLen-2]), etherType)
+	out := binary.BigEndian.AppendUint16(slices.Clone(frame[:ethernetLen-2]), wire.EtherTypeOf(p[0]>>4))
 	return append(out, p...), nil
 }
 

@@ -148,9 +148,5 @@ func AppendFrame(dst, packet []byte, tags ...uint32) []byte {
 	for _, tag := range tags {
 		dst = binary.BigEndian.AppendUint32(dst, tag)
 	}
-	etherType := uint16(wire.EtherIPv4)
-	if packet[0]>>4 == 6 {
-		etherType = wire.EtherIPv6
-	}
-	return append(binary.BigEndian.AppendUint16(dst, etherType), packet...)
+	return append(binary.BigEndian.AppendUint16(dst, wire.EtherTypeOf(packet[0]>>4)), packet...)
 }
