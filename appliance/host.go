@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"tapsec/configs"
 	"tapsec/control"
@@ -305,13 +304,7 @@ func (h *host) undecided(d division, c *configs.Config) {
 }
 
 // list is a few names, for the log.
-func list(names []string) string {
-	const few = 20
-	if more := len(names) - few; more > 0 {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:few], " "), more)
-	}
-	return strings.Join(names, " ")
-}
+func list(names []string) string { return sa.Few(names, 20, " ") }
 
 // openMirror opens the interface that failed frames go to, or makes a TAP of that name.
 func openMirror(name string) (*tap.Device, error) {

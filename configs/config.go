@@ -316,7 +316,7 @@ func (c *Config) TakeOver() {
 	gone := func(name string) bool { return ended[name] }
 	if unknown := slices.DeleteFunc(c.unnumbered, gone); len(unknown) > 0 {
 		c.Warnings = append(c.Warnings, Problem{File: c.name, Msg: fmt.Sprintf("the text does not say what numbers these SAs have come to: %s. "+
-			"If they are in use, one that sends repeats numbers, and one that receives takes replays; ip xfrm state tells", keys.Names(unknown))})
+			"If they are in use, one that sends repeats numbers, and one that receives takes replays; ip xfrm state tells", sa.Few(unknown, 3, ", "))})
 	}
 	c.ended, c.unnumbered = nil, nil
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
-	"strings"
 )
 
 // Texts that people mistake for SAs.
@@ -87,16 +86,6 @@ func instead(form Format, data []byte) string {
 		return "found nothing at all (ip xfrm state shows SAs to root alone)"
 	}
 	return fmt.Sprintf("found no SA in %d bytes", len(data))
-}
-
-// Names lists names for a message; of many only the first.
-func Names(names []string) string {
-	const most = 3
-	text := strings.Join(names[:min(len(names), most)], ", ")
-	if more := len(names) - most; more > 0 {
-		text += fmt.Sprintf(" and %d more", more)
-	}
-	return text
 }
 
 // capture reports whether data is a pcap or pcapng file, or a compressed one.

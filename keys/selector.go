@@ -96,7 +96,7 @@ func protocol(name string) (uint8, error) {
 func ofSAs(verb string, names map[string][]string) []string {
 	var notes []string
 	for what, of := range names {
-		notes = append(notes, fmt.Sprintf("%s%s: %s", what, verb, Names(of)))
+		notes = append(notes, fmt.Sprintf("%s%s: %s", what, verb, sa.Few(of, 3, ", ")))
 	}
 	slices.Sort(notes)
 	return notes

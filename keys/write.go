@@ -114,7 +114,7 @@ func Fit(f Format, sas []*sa.SA) (fit []*sa.SA, losses []string) {
 		fit = append(fit, s)
 	}
 	for _, kind := range kinds {
-		losses = append(losses, fmt.Sprintf("%s: %s", kind, Names(names[kind])))
+		losses = append(losses, fmt.Sprintf("%s: %s", kind, sa.Few(names[kind], 3, ", ")))
 	}
 	return fit, losses
 }

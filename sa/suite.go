@@ -268,3 +268,12 @@ func OneOf(names []string) string {
 	}
 	return strings.Join(names, "")
 }
+
+// Few names the first of many for a message, and says how many more there are.
+func Few(names []string, most int, between string) string {
+	text := strings.Join(names[:min(len(names), most)], between)
+	if more := len(names) - most; more > 0 {
+		text += fmt.Sprintf(" and %d more", more)
+	}
+	return text
+}

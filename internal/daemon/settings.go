@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -170,8 +171,5 @@ func CheckQueues(n int) error {
 
 // override replaces *v if a setting is given.
 func override[T comparable](v *T, setting T) {
-	var none T
-	if setting != none {
-		*v = setting
-	}
+	*v = cmp.Or(setting, *v)
 }

@@ -9,6 +9,7 @@ import (
 
 	"tapsec/internal/account"
 	"tapsec/internal/wrap"
+	"tapsec/sa"
 )
 
 // Summary is the sum over a capture (docs/json.md).
@@ -106,7 +107,7 @@ func (s *Summary) Table(out io.Writer) error {
 		fmt.Fprintf(&b, "and %s more that no SA matches\n", wrap.Count(more, "header"))
 	}
 	if len(s.Silent) > 0 {
-		b.WriteString(wrap.Text("no frame of "+few(s.Silent), 2, wrap.Width) + "\n")
+		b.WriteString(wrap.Text("no frame of "+sa.Few(s.Silent, 8, ", "), 2, wrap.Width) + "\n")
 	}
 	b.WriteString(wrap.Text(s.String(), 2, wrap.Width) + "\n")
 	_, err := io.WriteString(out, b.String())

@@ -28,12 +28,3 @@ func byReason(failed map[string]uint64) string {
 	}
 	return strings.Join(parts, ", ")
 }
-
-// few lists names, and says how many more there are.
-func few(names []string) string {
-	const most = 8
-	if len(names) > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
-	}
-	return strings.Join(names, ", ")
-}

@@ -124,7 +124,7 @@ func (m *message) usersa(b []byte, whole int) error {
 	six := info.Family == unix.AF_INET6
 	s := &m.state
 	s.Src, s.Dst = address(info.Saddr, six), address(info.Id.Daddr, six)
-	s.Protocol, s.Mode, s.SPI, s.ReqID = info.Id.Proto, info.Mode, swap32(info.Id.Spi), info.Reqid
+	s.Protocol, s.Mode, s.SPI, s.ReqID = info.Id.Proto, info.Mode, nl.Swap32(info.Id.Spi), info.Reqid
 	s.ESN, s.Window = info.Flags&nl.XFRM_STATE_ESN != 0, uint32(info.ReplayWindow)
 	s.Selector = selector(&info.Sel)
 	m.id = id{protocol: s.Protocol, spi: s.SPI, dst: s.Dst}
@@ -145,7 +145,7 @@ func (m *message) deleted(b []byte) error {
 		return errShort
 	}
 	which := nl.DeserializeXfrmUsersaId(bytes.Clone(b[:nl.SizeofXfrmUsersaId]))
-	m.id = id{protocol: which.Proto, spi: swap32(which.Spi), dst: address(which.Daddr, which.Family == unix.AF_INET6)}
+	m.id = id{protocol: which.Proto, spi: nl.Swap32(which.Spi), dst: address(which.Daddr, which.Family == unix.AF_INET6)}
 	return eachAttribute(b[nl.SizeofXfrmUsersaId:], func(typ uint16, value []byte) error {
 		switch {
 		case typ == nl.XFRMA_MARK:
@@ -278,9 +278,6 @@ func port(value, mask uint16) sa.Ports {
 	p := nl.Swap16(value)
 	return sa.Ports{First: p, Last: p}
 }
-
-// swap32 reads a number in network byte order as the nl package leaves it.
-func swap32(n uint32) uint32 { return nl.Swap32(n) }
 
 func address(a nl.XfrmAddress, six bool) netip.Addr {
 	if six {
