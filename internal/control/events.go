@@ -12,6 +12,7 @@ import (
 
 	"tapsec/control"
 	"tapsec/internal/event"
+	"tapsec/internal/serve"
 )
 
 // defaultEvents is how many of the last events are given unless the request says.
@@ -19,10 +20,10 @@ const defaultEvents = 100
 
 // events answers with the last events.
 func (s *Server) events(r *http.Request) (any, error) {
-	if err := onlyAsks(r.URL.Path, r.URL.Query(), "last"); err != nil {
+	if err := onlyAsks(r, "last"); err != nil {
 		return nil, err
 	}
-	last, err := queryNumber(r.URL.Query(), "last", defaultEvents, event.Kept)
+	last, err := serve.Number(r.URL.Query(), "last", defaultEvents, event.Kept)
 	if err != nil {
 		return nil, refuse(control.BadRequest, "/events: %v", err)
 	}
@@ -36,14 +37,14 @@ func (s *Server) events(r *http.Request) (any, error) {
 // follow sends the last events and then new ones as server-sent events, until the
 // listener leaves, has as many as it asked for, or the server ends.
 func (s *Server) follow(query url.Values) (Send, error) {
-	if err := onlyAsks("/events/stream", query, "last", "count"); err != nil {
+	if err := serve.Known(query, "last", "count"); err != nil {
 		return nil, err
 	}
-	last, err := queryNumber(query, "last", 0, event.Kept)
+	last, err := serve.Number(query, "last", 0, event.Kept)
 	if err != nil {
 		return nil, err
 	}
-	count, err := queryNumber(query, "count", 0, 1<<32)
+	count, err := serve.Number(query, "count", 0, 1<<32)
 	if err != nil {
 		return nil, err
 	}

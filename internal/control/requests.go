@@ -6,17 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"reflect"
-	"slices"
-	"strconv"
 
 	"tapsec/configs"
 	"tapsec/control"
+	"tapsec/internal/serve"
 	"tapsec/keys"
 	"tapsec/sa"
 )
@@ -28,45 +25,29 @@ const (
 )
 
 func (s *Server) list(r *http.Request) (any, error) {
-	if err := onlyAsks(r.URL.Path, r.URL.Query(), "after", "limit"); err != nil {
+	if err := onlyAsks(r, "after", "limit"); err != nil {
 		return nil, err
 	}
-	after, err1 := queryNumber(r.URL.Query(), "after", 0, 1<<63-1)
-	limit, err2 := queryNumber(r.URL.Query(), "limit", defaultLimit, maxLimit)
-	if err := errors.Join(err1, err2); err != nil {
-		return nil, refuse(control.BadRequest, "/sas: %v", first(err))
+	after, err1 := serve.Number(r.URL.Query(), "after", 0, 1<<63-1)
+	limit, err2 := serve.Number(r.URL.Query(), "limit", defaultLimit, maxLimit)
+	if err := cmp.Or(err1, err2); err != nil {
+		return nil, refuse(control.BadRequest, "/sas: %v", err)
 	}
 	return s.config.SAs.List(after, int(max(limit, 1))), nil
 }
 
-// onlyAsks refuses what a query string asks for beyond some names: what is misspelt would ask for
-// everything.
-func onlyAsks(path string, query url.Values, names ...string) error {
-	for _, name := range slices.Sorted(maps.Keys(query)) {
-		if !slices.Contains(names, name) {
-			return refuse(control.BadRequest, "%s: expected %s in the query, found %s", path, sa.OneOf(names), sa.Quote(name))
-		}
+// onlyAsks refuses what a request's query asks for beyond some names.
+func onlyAsks(r *http.Request, names ...string) error {
+	if err := serve.Known(r.URL.Query(), names...); err != nil {
+		return refuse(control.BadRequest, "%s: %v", r.URL.Path, err)
 	}
 	return nil
-}
-
-// queryNumber reads a number from the query string.
-func queryNumber(query url.Values, name string, otherwise, most uint64) (uint64, error) {
-	text := query.Get(name)
-	if text == "" {
-		return otherwise, nil
-	}
-	n, err := strconv.ParseUint(text, 10, 64)
-	if err != nil || n > most {
-		return 0, fmt.Errorf("%s: expected a number up to %d, found %s", name, most, sa.Quote(text))
-	}
-	return n, nil
 }
 
 func (s *Server) show(r *http.Request) (any, error) { return s.config.SAs.Show(r.PathValue("name")) }
 
 func (s *Server) counters(r *http.Request) (any, error) {
-	if err := onlyAsks(r.URL.Path, r.URL.Query(), "sa"); err != nil {
+	if err := onlyAsks(r, "sa"); err != nil {
 		return nil, err
 	}
 	all, err := s.config.SAs.Counters(r.URL.Query().Get("sa"))
@@ -75,7 +56,7 @@ func (s *Server) counters(r *http.Request) (any, error) {
 
 // export shows keys only if asked to.
 func (s *Server) export(r *http.Request) (any, error) {
-	if err := onlyAsks(r.URL.Path, r.URL.Query(), "keys"); err != nil {
+	if err := onlyAsks(r, "keys"); err != nil {
 		return nil, err
 	}
 	fields, keysAsked := keys.HiddenFields, r.URL.Query().Get("keys")
@@ -166,8 +147,8 @@ func (s *Server) delete(r *http.Request) (any, error) {
 	}
 	err := decode(r, &c)
 	ref, err2 := c.ref()
-	if err = errors.Join(err, err2); err != nil {
-		return nil, refuse(control.BadRequest, "/delete: %v", first(err))
+	if err = cmp.Or(err, err2); err != nil {
+		return nil, refuse(control.BadRequest, "/delete: %v", err)
 	}
 	return nil, about(ref, s.config.SAs.Delete(ref, c.NICOnly))
 }
@@ -179,11 +160,11 @@ func (s *Server) update(r *http.Request) (any, error) {
 	}
 	err := decode(r, &c)
 	ref, err2 := c.ref()
-	if err = errors.Join(err, err2); err == nil && c.High == nil {
+	if err = cmp.Or(err, err2); err == nil && c.High == nil {
 		err = errors.New(`"high" is missing, the high half of the sequence numbers`)
 	}
 	if err != nil {
-		return nil, refuse(control.BadRequest, "/update: %v", first(err))
+		return nil, refuse(control.BadRequest, "/update: %v", err)
 	}
 	return nil, about(ref, s.config.SAs.Update(ref, *c.High))
 }
@@ -212,14 +193,6 @@ func (s *Server) offload(r *http.Request) (any, error) {
 func about(which control.Ref, err error) error {
 	if errors.Is(err, sa.ErrUnknown) {
 		return refuse(control.Unknown, "%s: %v", which, sa.ErrUnknown)
-	}
-	return err
-}
-
-// first is the first of joined errors, on one line.
-func first(err error) error {
-	if all, ok := err.(interface{ Unwrap() []error }); ok {
-		return all.Unwrap()[0]
 	}
 	return err
 }

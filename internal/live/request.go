@@ -1,15 +1,15 @@
 package live
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
-	"maps"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
 	"tapsec/internal/inspect"
+	"tapsec/internal/serve"
 	"tapsec/sa"
 )
 
@@ -24,11 +24,8 @@ type Request struct {
 // ParseRequest reads a request from the query of a URL. A list is several values, or one with
 // commas.
 func ParseRequest(query url.Values) (r Request, err error) {
-	asks := []string{"only", "sa", "spi", "host", "count", "snaplen", "headers"}
-	for _, name := range slices.Sorted(maps.Keys(query)) {
-		if !slices.Contains(asks, name) { // it would show all frames
-			return r, fmt.Errorf("expected %s in the query, found %s", sa.OneOf(asks), sa.Quote(name))
-		}
+	if err := serve.Known(query, "only", "sa", "spi", "host", "count", "snaplen", "headers"); err != nil {
+		return r, err
 	}
 	list := func(name string) (all []string) {
 		for _, v := range query[name] {
@@ -39,8 +36,8 @@ func ParseRequest(query url.Values) (r Request, err error) {
 	if r.Filter, err = inspect.ParseFilter(list("only"), query["sa"], list("spi"), list("host")); err != nil {
 		return r, errors.New(strings.TrimPrefix(err.Error(), "--"))
 	}
-	count, err1 := number(query, "count", 1<<48)
-	snap, err2 := number(query, "snaplen", 1<<18)
+	count, err1 := serve.Number(query, "count", 0, 1<<48)
+	snap, err2 := serve.Number(query, "snaplen", 0, 1<<18)
 	r.Count, r.Snap = count, int(snap)
 	var err3 error
 	if text := query.Get("headers"); text != "" {
@@ -48,22 +45,5 @@ func ParseRequest(query url.Values) (r Request, err error) {
 			err3 = fmt.Errorf("headers: expected true or false, found %s", sa.Quote(text))
 		}
 	}
-	for _, err := range []error{err1, err2, err3} {
-		if err != nil {
-			return r, err
-		}
-	}
-	return r, nil
-}
-
-func number(query url.Values, name string, most uint64) (uint64, error) {
-	text := query.Get(name)
-	if text == "" {
-		return 0, nil
-	}
-	n, err := strconv.ParseUint(text, 10, 64)
-	if err != nil || n > most {
-		return 0, fmt.Errorf("%s: expected a number up to %d, found %s", name, most, sa.Quote(text))
-	}
-	return n, nil
+	return r, cmp.Or(err1, err2, err3)
 }

@@ -1,5 +1,5 @@
 // Package serve is what the program's HTTP servers have in common: they answer beside the frames, a few
-// clients at once, survive passing shortages of the machine, and use one log.
+// clients at once, survive passing shortages of the machine, use one log, and read queries strictly.
 package serve
 
 import (
