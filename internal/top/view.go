@@ -3,6 +3,7 @@ package top
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"tapsec/internal/event"
@@ -156,15 +157,11 @@ func (m *model) list(width, room int) []line {
 
 // choose returns the place of the chosen SA, or the first if that is gone.
 func (m *model) choose(rows []row) int {
-	for i := range rows {
-		if rows[i].name == m.selected {
-			return i
-		}
-	}
-	if len(rows) > 0 {
+	at := slices.IndexFunc(rows, func(r row) bool { return r.name == m.selected })
+	if at < 0 && len(rows) > 0 {
 		m.selected = rows[0].name
 	}
-	return 0
+	return max(at, 0)
 }
 
 // explanation says why frames of the chosen SA are not delivered, and what the NIC, the

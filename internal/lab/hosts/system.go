@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -298,11 +299,7 @@ func (s *system) hostile() ([]hostileFrame, error) {
 func (s *system) sealed(packet []byte, names ...string) ([]byte, error) {
 	var sas []*sa.SA
 	for _, name := range names {
-		for _, one := range s.config.SAs {
-			if one.Name == name {
-				sas = append(sas, one)
-			}
-		}
+		sas = append(sas, s.config.SAs[slices.IndexFunc(s.config.SAs, func(one *sa.SA) bool { return one.Name == name })])
 	}
 	sealer, err := outbound.NewSealer(nil, sas...)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -87,12 +88,7 @@ func (s *State) report() Report {
 
 // whole reports whether supervisor and programs all live.
 func (r Report) whole() bool {
-	for _, p := range r.Programs {
-		if !p.Alive {
-			return false
-		}
-	}
-	return r.Up
+	return r.Up && !slices.ContainsFunc(r.Programs, func(p ProgramReport) bool { return !p.Alive })
 }
 
 func (r Report) writeText(out io.Writer) error {
