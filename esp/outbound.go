@@ -12,11 +12,11 @@ import (
 
 // Outbound seals the packets of one SA. It is unsafe for concurrent use.
 type Outbound struct {
-	aead  cipher.AEAD
-	sa    *sa.SA
-	rand  io.Reader
-	aad   [12]byte
-	iv    [16]byte
+	aead cipher.AEAD
+	sa   *sa.SA
+	rand io.Reader
+	aad  [12]byte
+	iv   [16]byte
 }
 
 // NewOutbound keys the SA's suite. CBC takes its IVs from rand; the other
