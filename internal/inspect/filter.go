@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"tapsec/internal/account"
+	"tapsec/internal/near"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -77,13 +78,39 @@ func (f *Filter) MayTake(t *status.Trailer) bool {
 
 // check compares the names with those of the SAs.
 func (f *Filter) check(held []pipeline.Holding, others []*sa.SA) error {
+	var names []string
+	if len(f.SAs) > 0 {
+		for _, h := range held {
+			names = append(names, h.Name)
+		}
+		for _, s := range others {
+			names = append(names, s.Name)
+		}
+	}
 	for _, name := range f.SAs {
-		if !slices.ContainsFunc(held, func(h pipeline.Holding) bool { return h.Name == name }) &&
-			!slices.ContainsFunc(others, func(s *sa.SA) bool { return s.Name == name }) {
-			return fmt.Errorf("expected the name of an SA, found %s; %d SAs are known", sa.Quote(name), len(held))
+		if !slices.Contains(names, name) {
+			return fmt.Errorf("--sa: expected the name of an SA, found %s; %s", sa.Quote(name), meant(name, names))
 		}
 	}
 	return nil
+}
+
+// meant says which of names a wrong one may have meant.
+func meant(name string, names []string) string {
+	const few, many = 10, 1000
+	known := fmt.Sprintf("%d SAs are known", len(names))
+	if len(names) > many { // which takes its time
+		return known
+	}
+	switch near := near.Name(name, names); {
+	case near != "":
+		return "did you mean " + near + "?"
+	case len(names) > few:
+		return known
+	case len(names) == 0:
+		return "no SA is known"
+	}
+	return "there are " + strings.Join(names, ", ")
 }
 
 // selects reports whether a frame counts.

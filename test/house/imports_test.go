@@ -59,7 +59,7 @@ var mayImport = map[string][]string{
 
 	"internal/account": {"sa", "status", "wire", "pipeline", "internal/replay"},
 	"internal/inspect": {"capture", "configs", "pipeline", "sa", "status", "wire", "internal/account",
-		"internal/diagnosis", "internal/files", "internal/wrap"},
+		"internal/diagnosis", "internal/files", "internal/near", "internal/wrap"},
 	"internal/live":      {"capture", "pipeline", "sa", "status", "wire", "internal/explain", "internal/inspect", "internal/serve"},
 	"internal/dump":      {"capture", "sa", "internal/files"},
 	"internal/dissector": {"status"},
