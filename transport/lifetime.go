@@ -36,7 +36,7 @@ func beyond(u *ledger.Usage, l sa.Limit, clock time.Duration) bool {
 func (r *Receiver) Tick(now int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.now, r.clock = max(r.now, now), r.ledger.Clock()
+	r.now, r.clock = now, r.ledger.Clock()
 	for a := range r.mortal {
 		r.checkLifetime(a)
 	}

@@ -136,6 +136,20 @@ func TestLifetimeClock(t *testing.T) {
 	})
 }
 
+// What is said of an SA without a frame has the time of day, though that was set back since the last frame.
+func TestLifetimeSetBack(t *testing.T) {
+	esp := espSA(sa.Transport, func(s *sa.SA) { s.Lifetimes.Hard.Time = 8 * time.Hour })
+	h := newHost(t, setup{sas: []*sa.SA{esp}})
+	h.now = began.Add(7 * time.Hour)
+	h.delivers(framed(once(t, 1, plain4(), esp)), framed(plain4()))
+	h.now = began.Add(8 * time.Hour)
+	back := h.now.Add(-24 * time.Hour)
+	h.Tick(back.UnixNano())
+	if len(h.events) != 1 || h.events[0].Reason != transport.Expired || !h.events[0].Time.Equal(back) {
+		t.Errorf("events %+v", h.events)
+	}
+}
+
 // A tunnel at its end ends the frame, but the number inside still counts.
 func TestLifetimeNested(t *testing.T) {
 	esp, tun := espSA(sa.Transport), espSA(sa.Tunnel, func(s *sa.SA) { s.Lifetimes.Hard.Packets = 1 })

@@ -107,10 +107,11 @@ func (c *capturing) packet(side int, frame []byte, reach int, comment string, m 
 	return c.file.Marked(side, c.pair.Trailer.Time(), frame[:reach], comment, &m)
 }
 
-// count writes the counts, if they have changed since a second ago.
+// count writes the counts, if they have changed since a second ago. A clock that was set back
+// does not tell how long ago that is.
 func (c *capturing) count(now int64) error {
 	counts := c.reader.Counts()
-	if now-c.at < int64(time.Second) || counts == c.counted && c.at > 0 {
+	if passed := now - c.at; 0 <= passed && passed < int64(time.Second) || counts == c.counted && c.at > 0 {
 		return nil
 	}
 	c.counted, c.at = counts, now
