@@ -5,6 +5,10 @@
 // Every mistake is collected, each with its place; no message and no quoted
 // line ever shows a key. What is unwise but allowed becomes a warning.
 //
+// Load and Parse read a configuration. LoadKeys and ParseKeys also take the texts
+// that package keys reads, and are what a program wants that asks people for SAs;
+// ParseForeign and ParseRequest are for texts that others have sent.
+//
 // The package opens nothing but the file it is given and the key files that
 // this one names.
 package configs

@@ -73,6 +73,7 @@ type worker struct {
 	left      int               // how many of them
 	cut       bool              // a dump ended before its key did
 	adding    [2]string         // inbound or outbound, ESP or AH: its addresses follow
+	disorder  bool              // those of another one before it did not
 	made      []*sa.SA
 }
 
@@ -254,6 +255,7 @@ func (c *charon) child(w *worker, text string, line int) {
 		w.dump = m[1]
 		w.left, _ = strconv.Atoi(m[2])
 	} else if m := charonAdding.FindStringSubmatch(text); m != nil {
+		w.disorder = w.adding[0] != ""
 		w.adding = [2]string(m[1:])
 	} else if m := charonSPI.FindStringSubmatch(text); m != nil && w.adding[0] != "" {
 		c.add(w, m, line)
@@ -309,6 +311,8 @@ func (c *charon) add(w *worker, m []string, line int) {
 func (w *worker) algorithms(s *sa.SA) (err error) {
 	whose := "initiator"
 	switch {
+	case w.disorder:
+		return errors.New("the log does not hold the lines that add it and its counterpart in order")
 	case len(w.keys) == 0:
 		return errors.New("the log does not show its keys; let charon log chd = 4")
 	case w.cut:

@@ -10,8 +10,9 @@ import (
 	"tapsec/sa"
 )
 
-// A text that has lost a line, or ends before its end, gives no SA other algorithms, keys or
-// addresses than it has, and loses none without a note.
+// A text that has lost a line, has it twice, in another place or as a part of the one before,
+// or that ends before its end, gives no SA other algorithms, keys or addresses than it has, and
+// loses none without a note.
 func TestLinesLost(t *testing.T) {
 	files, _ := filepath.Glob("testdata/field/*")
 	more, _ := filepath.Glob("testdata/*.*")
@@ -20,7 +21,7 @@ func TestLinesLost(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text := plainText(data[:min(len(data), 8000)])
+		text := plainText(data[:min(len(data), 5000)])
 		whole, err := Read("x", []byte(text))
 		if err != nil {
 			continue
@@ -47,7 +48,22 @@ func TestLinesLost(t *testing.T) {
 				t.Errorf("%s without line %d, %q: %s", file, i+1, line, why)
 			}
 		}
-		for i := 0; i < len(text); i += 5 {
+		for i := range len(lines) - 1 {
+			before, line, next, behind := strings.Join(lines[:i], ""), lines[i], lines[i+1], strings.Join(lines[i+2:], "")
+			if setkeyMore.MatchString(strings.TrimSpace(next)) {
+				continue
+			}
+			for how, part := range map[string]string{
+				"swapped": before + next + line + behind,
+				"twice":   before + line + line + next + behind,
+				"joined":  before + strings.TrimSuffix(line, "\n") + " " + next + behind,
+			} {
+				if why := differs(part, known, refused, 0); why != "" {
+					t.Errorf("%s, %s line %d, %q: %s", file, how, i+1, line, why)
+				}
+			}
+		}
+		for i := 0; i < len(text); i += 11 {
 			if why := differs(text[:i], known, refused, 0); why != "" {
 				t.Errorf("%s up to %d, %q: %s", file, i, text[max(0, i-30):i], why)
 			}

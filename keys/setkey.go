@@ -151,6 +151,8 @@ func (k *keyed) key(cipher bool, name, digits string) {
 	word, known := setkeyNames[name]
 	switch {
 	case k.err != nil:
+	case cipher && k.cipher != "", !cipher && k.integrity != "" && word != "null":
+		k.err = errors.New("it has two algorithms of one kind; the lines between them may be missing")
 	case err != nil:
 		k.err = err
 	case !known:

@@ -20,10 +20,12 @@ const (
 func TestNothingLeftOut(t *testing.T) {
 	line := func(more string) string { return unseenState + "\t" + more + "\n" }
 	for text, want := range map[string]string{
-		line("crypto offload parameters: dev eth0 dir in mode packet"):                        "",
-		line("lastused 2024-08-29 09:30:00"):                                                  "",
-		line("if_id 0x64"):                                                                    "if_id cannot be held",
-		line("pcpu-num 3"):                                                                    "pcpu-num cannot be held",
+		line("crypto offload parameters: dev eth0 dir in mode packet"): "",
+		line("lastused 2024-08-29 09:30:00"):                           "",
+		line("lifetime config:\n\t  limit: soft (INF)(bytes), hard (INF)(bytes)\n\t  expire add: soft 0(sec), hard 0(sec)\n\tlifetime current:\n\t  0(bytes), 0(packets)"): "",
+		line("lifetime config:\n\t  expire add: soft 3400(sec), hard 3600(sec)"):                                                                                           "limit cannot be held",
+		line("if_id 0x64"): "if_id cannot be held",
+		line("pcpu-num 3"): "pcpu-num cannot be held",
 		line("security context system_u:object_r:ipsec_spd_t:s0"):                             "security context cannot be held",
 		line("extra-flag dont-encap-dscp oseq-may-wrap"):                                      "the flag oseq-may-wrap cannot be held",
 		strings.Replace(unseenState, "af-unspec", "noecn decap-dscp af-unspec", 1):            "the flag decap-dscp cannot be held",
@@ -36,7 +38,7 @@ func TestNothingLeftOut(t *testing.T) {
 		line("auth-trunc hmac(sha1) 0x11 96\n\tauth-trunc hmac(sha256) 0x12 128"):             "it has two integrity algorithms",
 		unseenState[strings.Index(unseenState, "\n")+1:] + unseenState:                        "the line before it with its addresses, src ADDRESS dst ADDRESS, is missing",
 		unseenState + unseenState[strings.Index(unseenState, "\n")+1:]:                        "the line before it with its addresses, src ADDRESS dst ADDRESS, is missing",
-		strings.Join(strings.Fields(unseenState), " "):                                        "no state was found, whose lines are apart",
+		strings.Join(strings.Fields(unseenState), " "):                                        "its lines have become one",
 		`ssh gw "` + unseenAdd + `"`:                                                          "nor a command ip xfrm state add outside of quotes",
 		unseenAdd + "\nip xfrm state delete src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1001": "esp-00001001 has ended",
 		unseenAdd + "\nip xfrm state flush":                                                   "the SAs before it have ended (1)",

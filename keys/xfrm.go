@@ -18,6 +18,7 @@ import (
 type state struct {
 	parsed
 	cipher, integrity string // keywords
+	auth              string // Linux's name of integrity
 	window            uint64
 	bitmap            []uint32 // Linux's, lowest word first
 	ring              bool     // the bitmap is a ring
@@ -136,13 +137,19 @@ func (x *xfrm) line(words []string, number int) {
 		}
 		x.cur, x.other = nil, true
 		return
-	case len(words) == 4:
+	case len(words) == 4 || words[4] == "proto":
 		x.begin(parsed{line: number, updates: event == "Updated", ended: event == "Deleted", expires: event == "Expired", at: x.now})
-	}
-	if s := x.cur; s != nil && !s.skip && len(words) > 0 {
-		if err := s.read(words); err != nil && s.err == nil {
-			s.err = err
+		if len(words) > 4 { // two lines that became one
+			x.cur.err, words = x.cur.read(words[:4]), words[4:]
 		}
+	}
+	if s := x.cur; s != nil && s.skip {
+		s.limits(words)
+	} else if s != nil && len(words) > 0 {
+		if words[0] == "proto" && slices.ContainsFunc(words, func(w string) bool { return slices.Contains(algorithmWords, w) }) {
+			s.err = cmp.Or(s.err, errOneLine)
+		}
+		s.err = cmp.Or(s.err, s.read(words))
 	}
 }
 
@@ -162,8 +169,12 @@ func (x *xfrm) headless(words []string) bool {
 	case words[0] == "proto" && after(words, "spi") != "":
 		return x.cur == nil || x.cur.headed
 	}
-	return x.cur == nil && slices.Contains([]string{"aead", "enc", "auth", "auth-trunc"}, words[0])
+	return x.cur == nil && slices.Contains(algorithmWords, words[0])
 }
+
+var algorithmWords = []string{"aead", "enc", "auth", "auth-trunc"}
+
+var errOneLine = errors.New("its lines have become one; give them as ip prints them")
 
 var errNoEnds = errors.New("the line before it with its addresses, src ADDRESS dst ADDRESS, is missing")
 
@@ -211,7 +222,7 @@ func (s *state) read(words []string) error {
 	case "replay_window":
 		s.window, _ = strconv.ParseUint(after(words, "replay_window"), 10, 32)
 		s.wanted, _ = strconv.Atoi(after(words, "bitmap-length"))
-	case "aead", "enc", "auth", "auth-trunc":
+	case "aead", "enc", "auth", "auth-trunc": // algorithmWords
 		return s.algorithm(words)
 	case "encap":
 		return s.encap(words)
@@ -239,6 +250,18 @@ func (s *state) read(words []string) error {
 	}
 	return nil
 }
+
+// limits notes a hard lifetime among the statistics.
+func (s *state) limits(words []string) {
+	for i, word := range words[1:] {
+		n, _, _ := strings.Cut(word, "(")
+		if words[i] == "hard" && n != "" && n != "0" && n != noLimit {
+			s.lost = append(s.lost, "limit")
+		}
+	}
+}
+
+const noLimit = "18446744073709551615" // which some versions print for INF
 
 // flags notes flags that are not held. That a selector has no family, and how an AH is
 // aligned, is nothing to hold.
@@ -395,7 +418,7 @@ func (s *state) keyed(encrypts bool, name string, key sa.Key, bits int) (err err
 	switch {
 	case encrypts && s.cipher != "":
 		return errors.New("it has two ciphers")
-	case !encrypts && s.integrity != "" && !key.Equal(s.IntegrityKey):
+	case !encrypts && s.integrity != "" && (name != s.auth || !key.Equal(s.IntegrityKey)):
 		return errors.New("it has two integrity algorithms")
 	case !encrypts && s.integrity != "" && bits == 0:
 		return nil // auth behind auth-trunc, which has the ICV's length
@@ -405,7 +428,7 @@ func (s *state) keyed(encrypts bool, name string, key sa.Key, bits int) (err err
 		s.cipher, err = linuxCipher(name, key.Len(), bits)
 		return err
 	}
-	s.IntegrityKey = key
+	s.IntegrityKey, s.auth = key, name
 	s.integrity, err = linuxIntegrity(name, bits)
 	return err
 }

@@ -132,8 +132,9 @@ const (
 func ValidWindow(packets uint64) bool { return packets >= MinWindow && packets <= MaxWindow }
 
 // SA is one security association. Src and Dst may be invalid (the zero
-// Addr), which matches any address. The order of its fields leaves few holes: there may be a
-// million of them.
+// Addr), which matches any address. One that a program makes itself checks no pad bytes
+// and has to be held by the NIC unless it sets PadCheck and Offload; configs and keys set
+// both. The order of its fields leaves few holes: there may be a million of them.
 type SA struct {
 	Name      string     `yaml:"name"`
 	Dst       netip.Addr `yaml:"dst"`
