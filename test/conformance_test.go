@@ -145,3 +145,32 @@ func TestConformanceFails(t *testing.T) {
 		}
 	})
 }
+
+// What an interface of another NIC lacks is said, with its name and what to do.
+func TestConformanceNeedsItsInterfaces(t *testing.T) {
+	rig.Require(t)
+	for _, c := range []struct {
+		name string
+		mtu  int
+		down bool
+		said string
+	}{
+		{"narrow0", 100, false, "interface narrow0 does not take a frame of "},
+		{"down0", 9000, true, "interface down0 is down: ip link set down0 up"},
+	} {
+		remove, err := rig.QuietVeths(c.mtu, c.name)
+		if err == nil && c.down {
+			err = rig.Down(c.name)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := program.Command("conformance", "--wire", c.name, "--host", rig.FarEnd(c.name), "--setup", "plain").CombinedOutput()
+		if failed := new(exec.ExitError); !errors.As(err, &failed) || failed.ExitCode() != 1 || !strings.Contains(string(out), c.said) {
+			t.Errorf("%s: %v\n%s", c.name, err, out)
+		}
+		if err := remove(); err != nil {
+			t.Error(err)
+		}
+	}
+}

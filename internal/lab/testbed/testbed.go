@@ -5,8 +5,11 @@ package testbed
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/conformance"
 	"tapsec/internal/lab/rig"
@@ -77,12 +80,13 @@ func (b *Memory) Close() error { return nil }
 // link is the other ends of a NIC's two interfaces: a frame sent out of the wire
 // comes to the host.
 type link struct {
+	wire, host string
 	send, recv *rig.Socket
 	wait       time.Duration // how long the NIC may keep a frame
 }
 
 func openLink(wire, host string, wait time.Duration) (l link, err error) {
-	l.wait = wait
+	l.wire, l.host, l.wait = wire, host, wait
 	if l.send, err = rig.OpenSocket(wire); err != nil {
 		return l, err
 	}
@@ -94,12 +98,23 @@ func openLink(wire, host string, wait time.Duration) (l link, err error) {
 
 func (l *link) close() error { return errors.Join(l.send.Close(), l.recv.Close()) }
 
+// refused says what an interface lacks that does not take a frame of that length, or gives none.
+func refused(name string, frame int, err error) error {
+	switch {
+	case errors.Is(err, unix.ENETDOWN):
+		return fmt.Errorf("interface %s is down: ip link set %s up", name, name)
+	case errors.Is(err, unix.EMSGSIZE):
+		return fmt.Errorf("interface %s does not take a frame of %d bytes; raise its MTU, and behind the NIC by %d more for trailers", name, frame, status.MaxTrailer)
+	}
+	return fmt.Errorf("interface %s: %w", name, err)
+}
+
 // Exchange sends frames and collects them; what the kernel sends of its own
 // accord passes through a NIC too.
 func (l *link) Exchange(frames [][]byte) (delivered [][]byte, err error) {
 	for _, f := range frames {
 		if err := l.send.Send(f); err != nil {
-			return nil, err
+			return nil, refused(l.wire, len(f), err)
 		}
 	}
 	for len(delivered) < len(frames) {
@@ -107,7 +122,7 @@ func (l *link) Exchange(frames [][]byte) (delivered [][]byte, err error) {
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			break // what is missing shows
 		} else if err != nil {
-			return nil, err
+			return nil, refused(l.host, 0, err)
 		}
 		if conformance.Stamped(got) {
 			delivered = append(delivered, bytes.Clone(got))
