@@ -146,7 +146,6 @@ type mutator struct {
 
 	ordinal uint64 // of the last frame that came
 	fence   uint32
-	whole   int // frames that the last fence follows, each of its own
 	cut     int // those that were merged
 }
 
