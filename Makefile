@@ -41,7 +41,7 @@ test:
 	@$(GO) run . doctor --json 2>/dev/null | grep -q '"demo": true' || \
 		echo 'SKIPPED: the tests on real TAPs; go run . doctor says what is missing'
 	$(GO) test -timeout 20m ./...
-	@if [ -e /usr/include/intel-ipsec-mb.h ]; then set -x; $(GO) test -tags ipsecmb ./esp ./pipeline; else \
+	@if [ -e /usr/include/intel-ipsec-mb.h ]; then set -x; $(GO) test -tags ipsecmb ./esp ./pipeline ./appliance; else \
 		echo 'SKIPPED: the tests of the build with -tags ipsecmb; make peers installs libipsec-mb-dev'; fi
 
 # One peer after the other, since each wants the machine. MATRIX=-check compares only.
