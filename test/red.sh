@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/.."
 broken=$(mktemp -d)
 trap 'rm -r "$broken"' EXIT
-sed '/^\tp\.tunnelPortion()$/d' pipeline/pipeline.go >"$broken/pipeline.go"
+sed '/^\t*p\.tunnelPortion()$/d' pipeline/pipeline.go >"$broken/pipeline.go"
 if cmp -s pipeline/pipeline.go "$broken/pipeline.go"; then
 	echo "$0: pipeline/pipeline.go has no line p.tunnelPortion() to break" >&2
 	exit 1
