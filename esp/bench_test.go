@@ -22,7 +22,9 @@ func BenchmarkOpen(b *testing.B) {
 	}
 }
 
-func benchmarkOpen(b *testing.B, suite string, n int) {
+// sealedOnce is a packet with a payload of n bytes and the number 1, and the SA that opens it.
+func sealedOnce(b *testing.B, suite string, n int) (*Inbound, []byte) {
+	b.Helper()
 	s := testSA(b, suite)
 	out, err := NewOutbound(s, rand.NewChaCha8([32]byte{}))
 	if err != nil {
@@ -32,7 +34,12 @@ func benchmarkOpen(b *testing.B, suite string, n int) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	in, packet, scratch := inbound(b, s), make([]byte, len(sealed)), new(Scratch)
+	return inbound(b, s), sealed
+}
+
+func benchmarkOpen(b *testing.B, suite string, n int) {
+	in, sealed := sealedOnce(b, suite, n)
+	packet, scratch := make([]byte, len(sealed)), new(Scratch)
 	b.SetBytes(int64(n))
 	b.ReportAllocs()
 	for b.Loop() {
@@ -54,16 +61,8 @@ func BenchmarkTogether(b *testing.B) {
 }
 
 func benchmarkTogether(b *testing.B, suite string, n int) {
-	s := testSA(b, suite)
-	out, err := NewOutbound(s, rand.NewChaCha8([32]byte{}))
-	if err != nil {
-		b.Fatal(err)
-	}
-	sealed, err := out.Seal(nil, make([]byte, n), 4, 1)
-	if err != nil {
-		b.Fatal(err)
-	}
-	in, packets, scratch := inbound(b, s), [Burst][]byte{}, new(Scratch)
+	in, sealed := sealedOnce(b, suite, n)
+	packets, scratch := [Burst][]byte{}, new(Scratch)
 	for i := range packets {
 		packets[i] = make([]byte, len(sealed))
 	}

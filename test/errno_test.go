@@ -73,18 +73,24 @@ func TestAcceptRefused(t *testing.T) {
 	}
 }
 
-// A read that finds no memory takes no frame away, and ends nothing.
-func TestReadRefused(t *testing.T) {
-	rig.Require(t)
-	remove, err := rig.QuietVeths(1500, "near")
+// veth makes an interface to attach to, with its far end, for the rest of the test.
+func veth(t *testing.T, name string) {
+	t.Helper()
+	remove, err := rig.QuietVeths(1500, name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := remove(); err != nil {
 			t.Error(err)
 		}
-	}()
+	})
+}
+
+// A read that finds no memory takes no frame away, and ends nothing.
+func TestReadRefused(t *testing.T) {
+	rig.Require(t)
+	veth(t, "near")
 	config := write(t, "wire: {name: near, attach: true}\n"+moreSAs)
 	for engine, call := range map[string]string{"plain": "recvmsg", "ring": "/^p?poll$"} {
 		for _, errno := range []string{"ENOMEM", "ENOBUFS"} {
@@ -107,15 +113,7 @@ func TestReadRefused(t *testing.T) {
 // Whatever of an engine the kernel refuses, the sentence names the interface and what to do.
 func TestEngineRefused(t *testing.T) {
 	rig.Require(t)
-	remove, err := rig.QuietVeths(1500, "near")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := remove(); err != nil {
-			t.Error(err)
-		}
-	}()
+	veth(t, "near")
 	config, ended := write(t, "wire: {name: near, attach: true}\n"+moreSAs), 0
 	toDo := regexp.MustCompile(`tapsec: .*\b(near|host0)\b.*: (see what|allow more|choose|give)`)
 	for _, c := range []struct {

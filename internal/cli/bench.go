@@ -67,13 +67,8 @@ should.`,
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			o.out, o.stderr = cmd.OutOrStdout(), cmd.ErrOrStderr()
-			if o.Rounds < 0 {
-				return inputError(fmt.Errorf("--rounds: expected a number from 0 on, found %d", o.Rounds))
-			}
-			for _, part := range o.Only {
-				if !slices.Contains(bench.Parts, part) {
-					return inputError(fmt.Errorf("--only: expected some of %s, found %q", strings.Join(bench.Parts, ", "), part))
-				}
+			if err := o.check(); err != nil {
+				return inputError(err)
 			}
 			return runBench(cmd, o)
 		},
@@ -84,6 +79,18 @@ should.`,
 	_ = cmd.RegisterFlagCompletionFunc("only", several(bench.Parts...))
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print one JSON object")
 	return cmd
+}
+
+func (o *benchOptions) check() error {
+	if o.Rounds < 0 {
+		return fmt.Errorf("--rounds: expected a number from 0 on, found %d", o.Rounds)
+	}
+	for _, part := range o.Only {
+		if !slices.Contains(bench.Parts, part) {
+			return fmt.Errorf("--only: expected some of %s, found %q", strings.Join(bench.Parts, ", "), part)
+		}
+	}
+	return nil
 }
 
 // runBench measures in a rig: inside one at once, outside by running itself again in one.
