@@ -16,13 +16,14 @@ package esp
 //
 // // A packet, which begins with its SPI.
 // typedef struct {
-// 	tapsecLane lane;
 // 	uint8_t iv[16]; // of CTR the first counter block
 // 	uint8_t tag[64];
+// 	uint32_t lane; // its index
 // 	uint32_t at, text, length, covered; // its offset, that of the ciphertext and its bytes; bytes under the ICV
 // } tapsecJob;
 //
 // typedef struct {
+// 	tapsecLane lanes[tapsecBurst]; // keys, and so only during a call
 // 	tapsecJob jobs[tapsecBurst];
 // 	uint8_t packets[tapsecBurst * tapsecLongest];
 // } tapsecMemory;
@@ -37,13 +38,14 @@ package esp
 // }
 //
 // static void tapsecFill(IMB_JOB *to, tapsecMemory *b, tapsecJob *j) {
+// 	const tapsecLane *lane = &b->lanes[j->lane];
 // 	memset(to, 0, sizeof *to);
-// 	to->cipher_mode = j->lane.cipher;
+// 	to->cipher_mode = lane->cipher;
 // 	to->cipher_direction = IMB_DIR_DECRYPT;
-// 	to->hash_alg = j->lane.hash;
+// 	to->hash_alg = lane->hash;
 // 	to->chain_order = IMB_ORDER_HASH_CIPHER;
-// 	to->enc_keys = to->dec_keys = j->lane.rounds;
-// 	to->key_len_in_bytes = j->lane.keyLength;
+// 	to->enc_keys = to->dec_keys = lane->rounds;
+// 	to->key_len_in_bytes = lane->keyLength;
 // 	to->src = b->packets + j->at;
 // 	to->dst = b->packets + j->text;
 // 	to->cipher_start_src_offset_in_bytes = j->text - j->at;
@@ -52,9 +54,9 @@ package esp
 // 	to->iv = j->iv;
 // 	to->iv_len_in_bytes = sizeof j->iv;
 // 	to->auth_tag_output = j->tag;
-// 	to->auth_tag_output_len_in_bytes = j->lane.tagLength;
-// 	to->u.HMAC._hashed_auth_key_xor_ipad = j->lane.inner;
-// 	to->u.HMAC._hashed_auth_key_xor_opad = j->lane.outer;
+// 	to->auth_tag_output_len_in_bytes = lane->tagLength;
+// 	to->u.HMAC._hashed_auth_key_xor_ipad = lane->inner;
+// 	to->u.HMAC._hashed_auth_key_xor_opad = lane->outer;
 // }
 //
 // // Computes the ICVs of n packets and decrypts them where they lie; returns how many it has done.
@@ -91,6 +93,8 @@ const Burst = C.tapsecBurst
 // burst is packets for one call of the library, which computes their ICVs side by side.
 type burst struct {
 	entered [Burst]entered
+	lanes   int             // in memory
+	latest  *lane           // the last of these
 	n, next int             // packets, and the one that Open is to ask for
 	memory  *C.tapsecMemory // so large that it begins at a page, as aligned as the library asks for
 }
@@ -133,6 +137,8 @@ func (b *burst) run() {
 	m := <-managers()
 	done := C.tapsecTogether(m, b.memory, C.int(jobs))
 	managers() <- m
+	clear(b.memory.lanes[:b.lanes])
+	b.lanes, b.latest = 0, nil
 	if int(done) != jobs {
 		panic("esp: libipsec-mb has not opened all packets")
 	}
@@ -147,7 +153,7 @@ func (b *burst) load(e *entered, job, at int) int {
 	to := unsafe.Slice((*byte)(&b.memory.packets[at]), len(e.packet))
 	copy(to, e.packet)
 	j := &b.memory.jobs[job]
-	j.lane = e.lane.key
+	j.lane = b.laneOf(e.lane)
 	j.at, j.text, j.length = C.uint32_t(at), C.uint32_t(at+text), C.uint32_t(covered-text)
 	e.lane.setIV(j, to[HeaderLen:text])
 	if e.in.esn {
@@ -157,6 +163,15 @@ func (b *burst) load(e *entered, job, at int) int {
 	j.covered = C.uint32_t(covered)
 	e.job = j
 	return len(to)
+}
+
+// laneOf is the index of a lane in memory. Most packets have that of the packet before.
+func (b *burst) laneOf(l *lane) C.uint32_t {
+	if b.latest != l {
+		b.memory.lanes[b.lanes] = l.key
+		b.latest, b.lanes = l, b.lanes+1
+	}
+	return C.uint32_t(b.lanes - 1)
 }
 
 // take returns what was found of a packet, if it was tried: its plaintext, if the ICV is good.
