@@ -97,6 +97,13 @@ func (b *bed) run(queue, rounds int) {
 	}
 }
 
+// await waits until there are so many readers.
+func (b *bed) await(many int) {
+	for readers := 0; readers < many; readers, _, _ = b.tap.Counts() {
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // check looks at a pair: it must be the frame of its number, before and after.
 func (b *bed) check(t *testing.T, p *live.Pair) {
 	t.Helper()
@@ -118,15 +125,16 @@ func TestReaders(t *testing.T) {
 	b := newBed(t, queues, 500, 100)
 	var workers, reading sync.WaitGroup
 	ctx, ended := context.WithCancel(t.Context())
-	for q := range queues {
-		workers.Go(func() { b.run(q, rounds) })
-	}
 	for i := range 4 {
 		reading.Go(func() {
 			for ctx.Err() == nil {
 				b.read(t, ctx, i%2 == 0, 5000)
 			}
 		})
+	}
+	b.await(4)
+	for q := range queues {
+		workers.Go(func() { b.run(q, rounds) })
 	}
 	workers.Wait()
 	ended()
@@ -275,9 +283,8 @@ func TestBesideChanges(t *testing.T) {
 			}
 		})
 	}
-	for readers := 0; readers < 2; readers, _, _ = b.tap.Counts() {
-		time.Sleep(time.Millisecond)
-	}
+	b.await(2)
+	b.run(0, 1) // with the SA, however the rest falls between its comings and goings
 	changing.Go(func() {
 		for ctx.Err() == nil {
 			if err := b.sad.Delete(b.sad.Handle(site().ID())); err != nil {
