@@ -15,7 +15,8 @@ import (
 // What FortiGate's `diagnose vpn tunnel list` says about SAs. A tunnel has a name and both ends,
 // then an SA of each direction for every rekey.
 var (
-	fortiTunnel = regexp.MustCompile(`\bname=\S+ ver=\d+ serial=\S+ ([0-9a-fA-F.:]+):(\d+)->([0-9a-fA-F.:]+):(\d+)`)
+	fortiTunnel = regexp.MustCompile(`^\s*(?:name=|----)`)
+	fortiEnds   = regexp.MustCompile(`\s([0-9a-fA-F.:]+):(\d+)->([0-9a-fA-F.:]+):(\d+)`)
 	fortiNATT   = regexp.MustCompile(`\bnatt: mode=(\w+)`)
 	fortiProxy  = regexp.MustCompile(`\bproxyid=(.*)`)
 	fortiWindow = regexp.MustCompile(`\breplaywin=(\d+)`)
@@ -48,7 +49,11 @@ type forti struct {
 func parseFortiGate(text string) *found {
 	r := forti{mode: sa.Auto}
 	for i, line := range strings.Split(text, "\n") {
-		if m := fortiTunnel.FindStringSubmatch(line); m != nil {
+		if fortiTunnel.MatchString(line) { // whose ends may be masked
+			r.end()
+			r = forti{f: r.f, mode: sa.Auto}
+		}
+		if m := fortiEnds.FindStringSubmatch(line); m != nil {
 			r.local, r.remote, r.encap = address(m[1]), address(m[3]), m[2] == "4500" || m[4] == "4500"
 		}
 		if m := fortiNATT.FindStringSubmatch(line); m != nil {
@@ -73,9 +78,11 @@ func parseFortiGate(text string) *found {
 			r.begin(m, i+1)
 		}
 		if m := fortiAuth.FindStringSubmatch(line); m != nil {
-			if r.cur == nil || r.hasAuth {
-				r.end()
+			switch {
+			case r.cur == nil:
 				r.cur = &keyed{parsed: parsed{SA: newSA(), line: i + 1, err: errors.New("the line before it, dec: or enc: with its SPI, is missing")}}
+			case r.hasAuth:
+				r.cur.err = cmp.Or(r.cur.err, errors.New("two lines ah= follow it; the one between them, dec: or enc: with its SPI, is missing"))
 			}
 			r.hasAuth = true
 			r.key(false, m[1:])
@@ -105,7 +112,10 @@ func (r *forti) begin(m []string, line int) {
 	} else {
 		k.OSeq = max(r.next, 1) - 1
 	}
-	if k.Dst.IsValid() {
+	switch {
+	case !k.Dst.IsValid():
+		k.doubts = append(k.doubts, noEnds)
+	case direction == sa.Inbound || k.Mode != sa.Auto: // an SA that seals has a mode
 		k.Direction = direction
 	}
 	r.cur = k

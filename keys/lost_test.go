@@ -39,9 +39,10 @@ func TestLinesLost(t *testing.T) {
 			count = 0 // nothing else tells of an SA that is missing
 		}
 		lines := strings.SplitAfter(text, "\n")
+		mailed := strings.HasSuffix(file, "setkey-freebsd.txt") // 24 bytes of 32 are a key, too; setkey has 32 in a line
 		for i, line := range lines {
-			if setkeyMore.MatchString(strings.TrimSpace(line)) {
-				continue // nothing else tells of it
+			if mailed && setkeyMore.MatchString(strings.TrimSpace(line)) {
+				continue
 			}
 			part := strings.Join(lines[:i], "") + strings.Join(lines[i+1:], "")
 			if why := differs(part, known, refused, count); why != "" {
@@ -50,7 +51,7 @@ func TestLinesLost(t *testing.T) {
 		}
 		for i := range len(lines) - 1 {
 			before, line, next, behind := strings.Join(lines[:i], ""), lines[i], lines[i+1], strings.Join(lines[i+2:], "")
-			if setkeyMore.MatchString(strings.TrimSpace(next)) {
+			if mailed && setkeyMore.MatchString(strings.TrimSpace(next)) {
 				continue
 			}
 			for how, part := range map[string]string{

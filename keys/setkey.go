@@ -16,7 +16,7 @@ import (
 // UDP, then the SA's properties, indented. A key that was too long for a line goes on in the next.
 var (
 	setkeyEnds = regexp.MustCompile(`^\s*([0-9a-fA-F.:]+)(?:%\w+)?(?:\[(\d+)\])? ([0-9a-fA-F.:]+)(?:%\w+)?(?:\[(\d+)\])?\s*$`)
-	setkeySA   = regexp.MustCompile(`^\s+(esp|ah|esp-udp|ipcomp) mode=(\w+) spi=\d+\(0x([0-9a-f]+)\)(?: reqid=(\d+))?`)
+	setkeySA   = regexp.MustCompile(`^\s+(esp|ah|esp-udp|ipcomp|tcp) mode=(\w+) spi=\d+\(0x([0-9a-f]+)\)(?: reqid=(\d+))?`)
 	setkeyKey  = regexp.MustCompile(`^\s+([EA]): (\S+)\s*((?:[0-9a-f]{2,8}\s*)*)$`)
 	setkeyAlgo = regexp.MustCompile(`^\s+[EA]: `)
 	setkeyMore = regexp.MustCompile(`^\s*[0-9a-f]+(?:\s+[0-9a-f]+)*\s*$`)
@@ -27,6 +27,8 @@ var (
 const (
 	flagESN  = 0x400 // SADB_X_SAFLAGS_ESN, FreeBSD's
 	flagPads = 0x300 // SADB_X_EXT_PMASK: 0 for pad bytes of 1, 2, 3 ..., else random ones or zeros
+	flagNATT = 0x002 // SADB_X_EXT_NATT of macOS, whose setkey says esp of ESP in UDP
+	flagsOld = 0x031 // SADB_X_EXT_OLD, IV4B, DERIV: no sequence number, an IV of 4 bytes or none
 )
 
 // setkeyNames are the keywords of the algorithms; {k} as in ciphers.
@@ -82,7 +84,7 @@ func (r *setkeyReader) line(line string, number int, last bool) {
 		spi, _ := strconv.ParseUint(m[3], 16, 32)
 		r.cur = newKeyed(number, uint32(spi), m[1], m[2], ends)
 		if ends == nil {
-			r.cur.doubts = append(r.cur.doubts, "the text does not show between whom it is, and it is taken for one to any address")
+			r.cur.doubts = append(r.cur.doubts, noEnds)
 		}
 		reqid, _ := strconv.ParseUint(m[4], 10, 32) // 0 where there is none
 		r.cur.ReqID = uint32(reqid)
@@ -180,6 +182,12 @@ func (k *keyed) rest(m []string) {
 	flags, _ := strconv.ParseUint(m[2], 16, 32)
 	k.ESN = flags&flagESN != 0
 	k.PadCheck = flags&flagPads == 0
+	switch {
+	case flags&flagsOld != 0:
+		k.err = cmp.Or(k.err, errors.New("its packets are as RFC 1826 and 1827 had them (flags), which is not supported"))
+	case flags&flagNATT != 0 && !k.Encap:
+		k.err = cmp.Or(k.err, k.inUDP(sa.EncapPort, sa.EncapPort))
+	}
 	k.larval = m[3] == "larval"
 	k.ended = m[3] == "dead"
 }
@@ -197,6 +205,8 @@ func (k *keyed) windowBytes(text string) {
 func (k *keyed) finish() parsed {
 	if k.err == nil && (k.larval || k.cipher+k.integrity == "") {
 		k.err = errNoKeys
+	} else if k.err == nil && k.cipher == "" && k.Protocol == sa.ESP {
+		k.err = errors.New("it has no cipher; if it encrypts nothing, say so: a line E: null, or the option -E null")
 	}
 	if k.setkey && k.integrity == "sha256" {
 		k.doubts = append(k.doubts, "hmac-sha256 is taken for ICVs of 128 bits, as in IKE and on BSD; what setkey adds to Linux has 96 (suites with sha256_96)")
@@ -206,5 +216,8 @@ func (k *keyed) finish() parsed {
 	}
 	return k.parsed
 }
+
+// noEnds is left open of an SA whose addresses the text does not show.
+const noEnds = "the text does not show between whom it is, and it is taken for one to any address"
 
 var errNoKeys = errors.New("it has no keys; a larval state gets them when IKE is done")
