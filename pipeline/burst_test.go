@@ -148,3 +148,28 @@ func TestUnexpected(t *testing.T) {
 	}()
 	p.Process(frames[1])
 }
+
+// Behind a good tunnel such an AH is left alone with the tunnel's ESP; its number is that which the
+// transport portions in front have come to.
+func TestBurstOfAHInALeftTunnel(t *testing.T) {
+	around, tunnel := espSA(sa.Tunnel, testkit.Suite("aes128-sha1")), espSA(sa.Tunnel, spi(0x2003))
+	ah := ahSA(sa.Transport, between(gw4a, gw4b), esn, func(s *sa.SA) { s.Seq = 2<<32 | 0xfffffff0 })
+	number := func(n uint64) map[*sa.SA]uint64 { return map[*sa.SA]uint64{ah: n} }
+	alone := forge.UDP(nil, netip.AddrPortFrom(gw4a, 1), netip.AddrPortFrom(gw4b, 2), message)
+	cases := []frameCase{
+		{sas: []*sa.SA{ah, around}, packet: alone, numbers: number(3<<32 | 5)},
+		{sas: []*sa.SA{tunnel, ah, around}, numbers: number(3<<32 | 0x80000003)},
+	}
+	var frames [][]byte
+	for i := range cases {
+		frames = append(frames, cases[i].seal(t).frame)
+	}
+	frames = slots(frames)
+	p := pipeline.New(cases[1].nic(t), pipeline.Options{})
+	p.Expect(frames)
+	for i, f := range frames {
+		if _, trailer := p.Check(f); trailer.N != uint8(len(cases[i].sas)) || trailer.Records[1].Number != cases[i].numbers[ah] {
+			t.Errorf("frame %d: %s, %d records, number %#x", i, trailer.Reason, trailer.N, trailer.Records[1].Number)
+		}
+	}
+}

@@ -6,10 +6,12 @@ import "tapsec/status"
 // verified tunnel. What it protects is not the NIC's business.
 func (p *Pipeline) transportPortion() {
 	switch po := p.forTransport(); {
-	case po == nil:
-		if p.inner.kind != status.TunnelPortion {
-			p.leave(&p.inner)
+	case po == nil && p.inner.kind == status.TunnelPortion: // the stage before has left it
+		if last := int(p.trailer.N) - 1; p.inner.n > 1 { // the AH's mark rises in this stage
+			p.trailer.Records[last-1].Number = p.record(&p.inner, &p.inner.headers[0]).Number
 		}
+	case po == nil:
+		p.leave(&p.inner)
 	case po == &p.outer:
 		p.check(po)
 	case po.kind == status.NoPortion:
