@@ -107,7 +107,7 @@ func reports(t *testing.T, code int) []rig.Report {
 	return all
 }
 
-// traces is everything that a rig could leave on the machine.
+// traces is everything that a rig could leave on the machine, where others make and remove things of their own.
 func traces(t *testing.T) string {
 	t.Helper()
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
@@ -118,12 +118,18 @@ func traces(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var files []string
-	for _, pattern := range []string{"/run/*", "/run/netns/*", filepath.Join(os.TempDir(), "*"), filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "*")} {
-		found, _ := filepath.Glob(pattern)
-		files = append(files, found...)
+	var all []string
+	ofRig := regexp.MustCompile(` (wire|host|stack)0|tapsec|/run/netns/(a|b|nic)\b`)
+	for line := range strings.Lines(string(mounts) + string(links)) {
+		if ofRig.MatchString(line) {
+			all = append(all, line)
+		}
 	}
-	return fmt.Sprintf("%s\n%s\n%q\n%q", mounts, links, files, rigProcesses(t))
+	for _, pattern := range []string{"/run/tapsec*", "/run/.machine", "/run/netns/[ab]", "/run/netns/nic", filepath.Join(os.TempDir(), "*"), filepath.Join(os.Getenv("XDG_RUNTIME_DIR"), "*")} {
+		found, _ := filepath.Glob(pattern)
+		all = append(all, found...)
+	}
+	return fmt.Sprintf("%q\n%q", all, rigProcesses(t))
 }
 
 // rigProcesses are the command lines of the processes whose environment names this test's directory.
