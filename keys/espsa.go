@@ -100,6 +100,9 @@ func readRow(p *parsed, cols []string) error {
 	if p.Suite, err = sa.ParseSuite(sa.ESP, word); err != nil {
 		return err
 	}
+	if cols[colCipher] == oldGCM && !strings.HasPrefix(cols[colIntegrity], "ANY ") {
+		p.doubts = append(p.doubts, oldGCM+" does not say how long its ICV is, and is taken for 16 octets")
+	}
 	for _, col := range []int{colCipherKey, colIntegrityKey} {
 		if bareHex.MatchString(cols[col]) {
 			p.doubts = append(p.doubts, "a key has hexadecimal digits without 0x, and is taken as Wireshark takes it: for the characters themselves")
@@ -110,6 +113,9 @@ func readRow(p *parsed, cols []string) error {
 	}
 	return readNumbers(p, cols)
 }
+
+// oldGCM is the former name of GCM, which leaves the ICV's length to the other column.
+const oldGCM = "AES-GCM [RFC4106]"
 
 // bareHex is a key that was hardly meant as characters.
 var bareHex = regexp.MustCompile(`^(?:[0-9a-fA-F]{2}){8,}$`)
@@ -175,8 +181,7 @@ func tableKey(text string) (sa.Key, error) {
 
 // tableSuite gives the suite of two columns.
 func tableSuite(cipher, integrity string, keyLen int) (string, error) {
-	// The old name of GCM leaves the ICV's length to the other column.
-	if cipher == "AES-GCM [RFC4106]" {
+	if cipher == oldGCM {
 		bits := 128
 		_, _ = fmt.Sscanf(integrity, noChecking, &bits)
 		cipher, integrity = fmt.Sprintf("AES-GCM with %d octet ICV [RFC4106]", bits/8), "NULL"

@@ -43,7 +43,7 @@ func TestSetkeyKeys(t *testing.T) {
 // shorter one in silence.
 func TestBrokenKeys(t *testing.T) {
 	const half = "000102030405060708090a0b0c0d0e0f"
-	state := "src 192.0.2.1 dst 192.0.2.2\n\tproto esp spi 0x1 mode tunnel\n\tauth sha256 0x" + half + half + "\n\tenc cbc(aes) 0x" + half
+	state := "src 192.0.2.1 dst 192.0.2.2\n\tproto esp spi 0x1 mode tunnel\n\tauth-trunc hmac(sha256) 0x" + half + half + " 128\n\tenc cbc(aes) 0x" + half
 	forti := "name=a ver=1 serial=1 192.0.2.1:0->192.0.2.2:0\n  dec: spi=00000001 esp=aes key=32 " + half + "\n" + half + "\n       ah=sha256 key=32 " + half + half + "\n"
 	for text, want := range map[string]string{
 		state + "\n" + half + "\n":            "line 1: esp-00000001 skipped: the line with its key was broken in two; make it one again",

@@ -27,6 +27,7 @@ type state struct {
 	command           bool     // not a block
 	algorithms        bool     // some line had one
 	headed            bool     // some line had its protocol and SPI
+	untold            bool     // the ICV's length, which integrity does not tell alone
 	skip              bool     // in the statistics, whose words mean something else
 }
 
@@ -430,6 +431,7 @@ func (s *state) keyed(encrypts bool, name string, key sa.Key, bits int) (err err
 	}
 	s.IntegrityKey, s.auth = key, name
 	s.integrity, err = linuxIntegrity(name, bits)
+	s.untold = bits == 0 && s.integrity == "sha256_96"
 	return err
 }
 
@@ -481,7 +483,10 @@ func (s *state) finish() parsed {
 		return s.parsed
 	}
 	s.Suite, s.err = sa.ParseSuite(s.Protocol, strings.Trim(s.cipher+"-"+s.integrity, "-"))
-	s.windowOf(s.window)
+	if s.windowOf(s.window); s.untold && !s.command {
+		s.doubts = append(s.doubts, "auth hmac(sha256) is taken for ICVs of 96 bits, as in a kernel that has no other; "+
+			"an ip that is older than its kernel hides the 128 of IKE (suites with sha256)")
+	}
 	if len(s.printed) > 0 {
 		slices.Reverse(s.printed)
 		s.bitmap, s.ring = s.printed, true
