@@ -13,7 +13,6 @@ type account struct {
 	mu      sync.Mutex
 	id      name
 	last         // asked: in use in this process, so it is kept as long as that lives
-	old     bool // the name is of version 1
 	left    bool // no SA has it any more: it takes and gives no number
 	holders int32
 	*onDisk // nil: in memory only, and numbers have no end
@@ -36,7 +35,7 @@ type holder interface {
 func (a *account) base() *account { return a }
 
 func (a *account) init(l *Ledger, id name) {
-	if a.id, a.old = id, false; l.keeper != nil && a.onDisk == nil {
+	if a.id = id; l.keeper != nil && a.onDisk == nil {
 		a.onDisk = &onDisk{keeper: l.keeper}
 	}
 }

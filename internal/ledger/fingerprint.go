@@ -14,7 +14,7 @@ import (
 // Mode, ESN, window and name are not part of it: a configuration may change them while the
 // key stays.
 func fingerprint(s *sa.SA) name {
-	return digest(16, keys(s), "tapsec SA 2", s.Protocol.String(), sa.SPI(s.SPI).String(), s.Dst.String(), s.Src.String(), s.Suite.Name)
+	return digest(keys(s), "tapsec SA 2", s.Protocol.String(), sa.SPI(s.SPI).String(), s.Dst.String(), s.Src.String(), s.Suite.Name)
 }
 
 // counterFingerprint is that of an outbound SA. GCM, CCM, CTR, GMAC and ChaCha20 break if a
@@ -24,7 +24,7 @@ func counterFingerprint(s *sa.SA) name {
 	if !s.Suite.CounterMode() {
 		return fingerprint(s)
 	}
-	return digest(16, s.NonceKey().Bytes(), "tapsec nonces 2")
+	return digest(s.NonceKey().Bytes(), "tapsec nonces 2")
 }
 
 // keys joins both keys so that no byte can move from one to the other.
@@ -33,14 +33,14 @@ func keys(s *sa.SA) []byte {
 	return slices.Concat(binary.BigEndian.AppendUint32(nil, uint32(len(encryption))), encryption, integrity)
 }
 
-// digest is the first n bytes of the HMAC of lines.
-func digest(n int, key []byte, lines ...string) (id name) {
+// digest is the beginning of the HMAC of lines.
+func digest(key []byte, lines ...string) (id name) {
 	text := make([]byte, 0, 160)
 	for _, line := range lines {
 		text = append(append(text, line...), '\n')
 	}
 	mac := hmac.New(sha256.New, key)
 	mac.Write(text)
-	copy(id[:n], mac.Sum(text[:0]))
+	copy(id[:], mac.Sum(text[:0]))
 	return id
 }

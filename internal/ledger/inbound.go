@@ -109,7 +109,7 @@ func (in *Inbound) used() uint64 { return in.window.Top() }
 
 func (in *Inbound) record(now time.Time, clock time.Duration) record {
 	r := in.line(now)
-	r.In, r.Packets, r.Bytes, r.Ended = in.fingerprint(), in.packets, in.bytes, in.ended
+	r.In, r.Packets, r.Bytes, r.Ended = in.id.String(), in.packets, in.bytes, in.ended
 	r.Age, r.Wall, r.Clock = clock-in.began, now.UnixNano(), clock
 	if upTo, ok := in.promised(in.used()); ok {
 		r.UpTo = &upTo

@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 )
 
 const (
@@ -149,28 +148,25 @@ func (j *journal) read() (boot string, records []record, err error) {
 	var h header
 	switch {
 	case json.Unmarshal(first, &h) != nil || h.Version == 0:
-		records, err = j.readOld(text)
-		return "", records, err
-	case h.Version == 2 && h.Size == 0 && h.Sum == "": // which has no sums
-		lines = lines[:bytes.LastIndexByte(lines, '\n')+1] // half a line at the end is none
+		return "", nil, j.refuse("is not as tapsec writes it")
 	case h.Version != version:
 		return "", nil, j.refuse("is of version %d, expected %d", h.Version, version)
 	case !bytes.Equal(h.line(), text[:min(len(text), len(first)+1)]):
 		return "", nil, j.refuse("is damaged in line 1")
-	default:
-		good, n := whole(lines)
-		if end := int64(len(first) + 1 + len(good)); end < h.Size {
-			return "", nil, j.refuse("is damaged from line %d on, where %d bytes were written", n+2, h.Size-end)
-		}
-		lines = good
 	}
-	records, err = j.decode(lines)
+	good, n := whole(lines)
+	if end := int64(len(first) + 1 + len(good)); end < h.Size {
+		return "", nil, j.refuse("is damaged from line %d on, where %d bytes were written", n+2, h.Size-end)
+	}
+	records, err = j.decode(good)
 	return h.Boot, records, err
 }
 
 // decode reads lines behind the header.
 func (j *journal) decode(lines []byte) (records []record, err error) {
-	for d := strict(lines); d.More(); {
+	d := json.NewDecoder(bytes.NewReader(lines))
+	d.DisallowUnknownFields()
+	for d.More() {
 		var r struct {
 			record
 			Sum string `json:"sum"`
@@ -179,39 +175,6 @@ func (j *journal) decode(lines []byte) (records []record, err error) {
 			return nil, j.refuse("is not as tapsec writes it, in line %d (%w)", len(records)+2, err)
 		}
 		records = append(records, r.record)
-	}
-	return records, nil
-}
-
-func strict(text []byte) *json.Decoder {
-	d := json.NewDecoder(bytes.NewReader(text))
-	d.DisallowUnknownFields()
-	return d
-}
-
-// readOld reads version 1: one document, which the program marked as clean when it ended.
-func (j *journal) readOld(text []byte) ([]record, error) {
-	var s struct {
-		Version int       `json:"version"`
-		Saved   time.Time `json:"saved"`
-		Clean   bool      `json:"clean"`
-		SAs     []old     `json:"sas"`
-	}
-	switch err := strict(text).Decode(&s); {
-	case err != nil:
-		return nil, j.refuse("is not as tapsec writes it (%w)", err)
-	case s.Version != 1:
-		return nil, j.refuse("is of version %d, expected %d", s.Version, version)
-	case !s.Clean:
-		return nil, j.refuse("is of version 1, whose program is still at work or was killed, and packets that came after %s would pass again", s.Saved.Format(time.RFC3339))
-	}
-	var records []record
-	for i := range s.SAs {
-		r := s.SAs[i].record(s.Saved)
-		if err := r.check(); err != nil {
-			return nil, j.refuse("has %w", err)
-		}
-		records = append(records, r)
 	}
 	return records, nil
 }

@@ -95,10 +95,9 @@ func (l *Ledger) load(boot string, records []record) {
 			continue
 		}
 		in := r.inbound(age, clock)
-		n, ok := named(r.In)
+		n, _ := named(r.In)
 		l.enter(in, n)
-		in.old, in.about = !ok, r.SA
-		l.old = l.old || !ok
+		in.about = r.SA
 	}
 }
 

@@ -34,7 +34,6 @@ type Ledger struct {
 	traces    map[name]trace    // of keys that no SA has any more
 	outTraces map[name]outTrace //
 
-	old    bool    // some names may be those of version 1
 	keeper *keeper // nil: in memory alone
 }
 
@@ -58,23 +57,13 @@ func (l *Ledger) Inbound(s *sa.SA) *Inbound {
 	return in
 }
 
-// find is what is known of an inbound SA, or nil; mu is held. A file of version 1 had
-// another name for it.
+// find is what is known of an inbound SA, or nil; mu is held.
 func (l *Ledger) find(s *sa.SA) (*Inbound, name) {
 	id := fingerprint(s)
-	in := l.inbound[id]
-	if in == nil {
-		in = l.back(id)
-	}
-	if in != nil || !l.old {
+	if in := l.inbound[id]; in != nil {
 		return in, id
 	}
-	old := oldFingerprint(s)
-	if in = l.inbound[old]; in != nil {
-		delete(l.inbound, old)
-		l.enter(in, id)
-	}
-	return in, id
+	return l.back(id), id
 }
 
 func (l *Ledger) enter(in *Inbound, id name) {

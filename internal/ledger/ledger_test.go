@@ -496,6 +496,7 @@ func TestRefused(t *testing.T) {
 	}
 	for name, c := range map[string]struct{ old, new, why string }{
 		"another version": {`"ledger":3`, `"ledger":4`, "is of version 4, expected 3"},
+		"an older one":    {`"ledger":3`, `"ledger":2`, "is of version 2, expected 3"},
 		"not ours":        {string(text), "sas: []\n", "is not as tapsec writes it"},
 		"empty":           {string(text), "", "is not as tapsec writes it"},
 		"unknown field":   {`"sa":`, `"key":"00","sa":`, `unknown field "key"`},
@@ -564,94 +565,6 @@ func TestHalfALine(t *testing.T) {
 		l = opened(t, path)
 		accept(t, l.Inbound(s), Refused, 3)
 		killed(l)
-	}
-}
-
-// The file of version 1, as its program wrote it.
-const versionOne = `{
-  "version": 1,
-  "saved": "2026-01-02T03:04:05Z",
-  "clean": true,
-  "sas": [
-    {
-      "protocol": "esp",
-      "spi": "0x0000c001",
-      "dst": "192.0.2.1",
-      "src": "",
-      "fingerprint": "abd18b742825eb32",
-      "window": {
-        "size": 64,
-        "floor": 0,
-        "low": 1,
-        "top": 3,
-        "seen": 2,
-        "replays": 1,
-        "late": 0,
-        "bits": "BQ=="
-      },
-      "t": 3,
-      "packets": 2,
-      "bytes": 200,
-      "since": "2026-01-02T03:00:05Z"
-    }
-  ]
-}
-`
-
-func TestVersionOne(t *testing.T) {
-	enc, integrity := make([]byte, 16), make([]byte, 32)
-	for i := range integrity {
-		enc[i%16], integrity[i] = byte(i%16), byte(100+i)
-	}
-	s := newSA(0xc001, func(s *sa.SA) { s.ESN, s.EncryptionKey, s.IntegrityKey = true, sa.NewKey(enc), sa.NewKey(integrity) })
-	path := statePath(t)
-	if err := os.WriteFile(path, []byte(versionOne), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	closed(t, opened(t, path)) // the SA is not configured this time
-	for range 2 {
-		l := opened(t, path)
-		in := l.Inbound(s)
-		accept(t, in, Refused, 1, 3)
-		if u := in.Usage(); u.Packets != 2 || u.Bytes != 200 || l.Clock()-u.Began < 4*time.Minute {
-			t.Errorf("usage %+v", u)
-		}
-		closed(t, l)
-	}
-	running := strings.Replace(versionOne, "true", "false", 1)
-	if err := os.WriteFile(path, []byte(running), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(path, nil); err == nil || !strings.Contains(err.Error(), "still at work or was killed") {
-		t.Errorf("said %v", err)
-	}
-}
-
-// A file of version 2, which has no sums, and ends in half a line.
-func TestVersionTwo(t *testing.T) {
-	l, path, s := New(), statePath(t), newSA(1, gcm)
-	text := fmt.Sprintf(`{"ledger":2,"boot":""}
-{"in":%[1]q,"sa":"web","seen":"2026-01-02T03:04:05Z","up_to":70,"age":1}
-{"out":%[2]q,"sa":"web","seen":"2026-01-02T03:04:05Z","next":64}
-{"out":%[2]q,"sa":"web","seen":"2026-01-02T03:04:05Z","next":65}
-{"out":`, l.Inbound(s).id, l.Counter(s).id)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for range 2 {
-		l = opened(t, path)
-		accept(t, l.Inbound(s), Refused, 1, 70)
-		if n := l.Counter(s).Peek(); n != 65 {
-			t.Errorf("goes on at %d", n)
-		}
-		closed(t, l)
-	}
-	text = strings.Replace(text, `"next":64`, `"next":0`, 1)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := Open(path, nil); err == nil || !strings.Contains(err.Error(), "in line 3 (") {
-		t.Errorf("said %v", err)
 	}
 }
 

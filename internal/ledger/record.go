@@ -2,11 +2,9 @@ package ledger
 
 import (
 	"fmt"
-	"strconv"
 	"time"
 
 	"tapsec/internal/replay"
-	"tapsec/sa"
 )
 
 // record is one line of the file: all that is known of an SA, in place of earlier lines
@@ -32,10 +30,11 @@ type record struct {
 
 // check says why the line makes no sense.
 func (r *record) check() error {
+	_, ok := named(r.In + r.Out)
 	switch {
 	case (r.In == "") == (r.Out == ""), r.Out != "" && r.Next == 0, r.In != "" && (r.UpTo == nil) == (r.Window == nil):
 		return fmt.Errorf("neither an inbound nor an outbound SA")
-	case !isFingerprint(r.In + r.Out), len(r.Out) == oldFingerprintLen:
+	case !ok:
 		return fmt.Errorf("expected 32 hexadecimal digits to name an SA, found %d characters", len(r.In+r.Out))
 	case r.Window != nil:
 		if err := r.Window.Check(); err != nil {
@@ -61,29 +60,4 @@ func (r *record) inbound(age, clock time.Duration) *Inbound {
 		panic("ledger: a window that was checked: " + err.Error())
 	}
 	return in
-}
-
-// old is the record that version 1 of the file kept of an SA.
-type old struct {
-	sa.ID
-	Fingerprint string          `json:"fingerprint"`
-	Window      replay.Snapshot `json:"window"`
-	T           uint64          `json:"t"`
-	Packets     uint64          `json:"packets"`
-	Bytes       uint64          `json:"bytes"`
-	Since       time.Time       `json:"since"`
-}
-
-const oldFingerprintLen = 16
-
-// oldFingerprint is version 1's name for an SA.
-func oldFingerprint(s *sa.SA) name {
-	return digest(8, keys(s), "tapsec SA 1", s.Protocol.String(), sa.SPI(s.SPI).String(), s.Dst.String(), s.Src.String(),
-		s.Mode.String(), s.Suite.Name, strconv.FormatBool(s.ESN))
-}
-
-// record is the same in today's form. It keeps the old name, by which find looks, too.
-func (o *old) record(saved time.Time) record {
-	return record{In: o.Fingerprint, SA: o.ID.String(), Seen: saved, Window: &o.Window,
-		Packets: o.Packets, Bytes: o.Bytes, Age: saved.Sub(o.Since), Wall: saved.UnixNano()}
 }

@@ -10,30 +10,17 @@ import (
 // what forbids a repetition is kept, in maps without pointers: 56 bytes inbound and 32
 // outbound, and the room that a map leaves free.
 
-// name is a fingerprint's bytes. One of version 1 has eight, and zeros after them.
+// name is a fingerprint's bytes.
 type name [16]byte
 
-// named is the name of a fingerprint that makes sense; ok is false for one of version 1.
-func named(id string) (n name, ok bool) {
-	_, _ = hex.Decode(n[:], []byte(id))
-	return n, len(id) == 2*len(n)
-}
-
-// isFingerprint reports whether a text can be one: 16 bytes, or the 8 of version 1.
-func isFingerprint(text string) bool {
+// named is the name that a text is; ok is false where it is none.
+func named(text string) (n name, ok bool) {
 	b, err := hex.DecodeString(text)
-	return err == nil && (len(b) == len(name{}) || len(text) == oldFingerprintLen)
+	copy(n[:], b)
+	return n, err == nil && len(b) == len(n)
 }
 
 func (n name) String() string { return hex.EncodeToString(n[:]) }
-
-// fingerprint is the account's name as in the file.
-func (a *account) fingerprint() string {
-	if a.old {
-		return a.id.String()[:oldFingerprintLen]
-	}
-	return a.id.String()
-}
 
 // trace is what stays of an inbound SA. Numbers up to the highest are refused from then on,
 // whether they came or not.
@@ -71,7 +58,7 @@ func (t last) when(now time.Time) time.Time {
 func (l *Ledger) Leave(in *Inbound) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if in.old || l.inbound[in.id] != in {
+	if l.inbound[in.id] != in {
 		return
 	}
 	in.mu.Lock()
