@@ -119,7 +119,7 @@ func makeRoom(a *appliance.Appliance) {
 // run runs an appliance until it ends.
 func (d *daemon) run(a *appliance.Appliance) error {
 	makeRoom(a)
-	reserveThreads()
+	reserveThreads(len(a.Rounds()))
 	done := make(chan error, 1)
 	go func() { done <- a.Run(d.ctx) }()
 	second := time.NewTicker(time.Second)
