@@ -343,11 +343,19 @@ func TestDeleted(t *testing.T) {
 	}
 }
 
+// absent waits for interfaces to be gone: the kernel may take those of a program that has ended away a moment
+// later.
 func absent(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		if _, err := net.InterfaceByName(name); err == nil {
-			t.Errorf("%s is still there", name)
+		for deadline := time.Now().Add(patience); ; time.Sleep(2 * time.Millisecond) {
+			if _, err := net.InterfaceByName(name); err != nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Errorf("%s is still there", name)
+				break
+			}
 		}
 	}
 }
