@@ -82,3 +82,35 @@ func (c *frameCase) autoNIC(t *testing.T) *pipeline.SAD {
 	}
 	return blind.nic(t)
 }
+
+// Contract, Mode auto: a text that does not tell the mode hardly tells what is in UDP. The NIC
+// takes both, if it knows UDP and the SA has no AH in front.
+func TestAutoInUDP(t *testing.T) {
+	for _, mode := range []sa.Mode{sa.Transport, sa.Tunnel} {
+		inUDP := (&frameCase{sas: []*sa.SA{espSA(mode, encap)}}).seal(t).frame
+		plain := (&frameCase{sas: []*sa.SA{espSA(mode)}}).seal(t).frame
+		auto, autoUDP := undecidedSA(espSA(mode)), undecidedSA(espSA(mode, encap))
+		bundled := bundle(sa.Auto)
+		for _, f := range []struct {
+			name, profile string
+			sas           []*sa.SA
+			frame         []byte
+			reason        status.Reason
+		}{
+			{"outside", "full", []*sa.SA{auto}, plain, status.Verified},
+			{"inside", "full", []*sa.SA{auto}, inUDP, status.Verified},
+			{"inside, as it says", "full", []*sa.SA{autoUDP}, inUDP, status.Verified},
+			{"outside, against what it says", "full", []*sa.SA{autoUDP}, plain, status.EncapMismatch},
+			{"a mode that is known", "full", []*sa.SA{espSA(mode)}, inUDP, status.UDPNoSA},
+			{"without UDP", "mlx5-crypto", []*sa.SA{auto}, inUDP, status.UDPNoSA},
+			{"beneath an AH", "full", bundled, inUDP, status.UDPNoSA},
+		} {
+			t.Run(mode.String()+" "+f.name, func(t *testing.T) {
+				nic := (&frameCase{sas: f.sas, profile: f.profile}).nic(t)
+				if _, trailer := process(t, nic, pipeline.Options{}, f.frame); trailer.Reason != f.reason {
+					t.Errorf("%s, want %s", trailer.Reason, f.reason)
+				}
+			})
+		}
+	}
+}

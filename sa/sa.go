@@ -291,6 +291,10 @@ func (s *SA) checkSuite(bundled, allowLegacy bool, say func(field, format string
 	want("integrity_key", s.IntegrityKey, su.IntegrityKeyLen())
 }
 
+// InUDP reports whether packets of the SA may come in UDP. With mode auto they may though Encap
+// does not say so: who does not know the mode hardly knows this.
+func (s *SA) InUDP() bool { return s.Encap || s.Protocol == ESP && s.Mode == Auto }
+
 // EncapPorts returns the UDP ports that an encapsulated SA sends with.
 func (s *SA) EncapPorts() (src, dst uint16) {
 	return cmp.Or(s.EncapSrc, EncapPort), cmp.Or(s.EncapDst, EncapPort)

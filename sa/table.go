@@ -80,10 +80,10 @@ func (t *Table[T]) Lookup(spi uint32, dst, src netip.Addr, encap bool) Match[T] 
 	var m Match[T]
 	var espRank, ahRank int
 	for l := first; l != nil; l = l.next {
-		if l.spi != spi || l.entry == nil || l.entry.Encap != encap {
+		e := l.entry
+		if l.spi != spi || e == nil || e.Encap != encap && !(encap && e.InUDP()) {
 			continue
 		}
-		e := l.entry
 		switch rank := rank(e.Dst, e.Src, dst, src); {
 		case e.Protocol == ESP && rank > espRank:
 			m.ESP, espRank = e, rank

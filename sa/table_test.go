@@ -51,7 +51,7 @@ func (m *model) add(bundle []*Entry[int]) error {
 func (m *model) best(p Protocol, spi uint32, dst, src netip.Addr, encap bool) *Entry[int] {
 	for _, want := range []ID{{p, SPI(spi), dst, src}, {p, SPI(spi), dst, netip.Addr{}}, {p, SPI(spi), netip.Addr{}, netip.Addr{}}} {
 		for _, e := range m.entries() {
-			if e.ID() == want && e.Encap == encap {
+			if e.ID() == want && (e.Encap == encap || encap && p == ESP && e.Mode == Auto) {
 				return e
 			}
 		}
@@ -87,7 +87,7 @@ func drawSA(t *rapid.T, p Protocol) *SA {
 		SPI:      rapid.SampledFrom(testSPIs).Draw(t, "spi"),
 		Dst:      rapid.SampledFrom(testAddrs).Draw(t, "dst"),
 		Protocol: p,
-		Mode:     Transport,
+		Mode:     rapid.SampledFrom([]Mode{Transport, Auto}).Draw(t, "mode"),
 		ESN:      true,
 		SeqHigh:  rapid.Uint32Max(3).Draw(t, "high"),
 		Encap:    p == ESP && rapid.Bool().Draw(t, "encap"),
@@ -102,7 +102,7 @@ func drawBundle(t *rapid.T) []*Entry[int] {
 	switch rapid.IntRange(0, 3).Draw(t, "kind") {
 	case 0:
 		ah, esp := drawSA(t, AH), drawSA(t, ESP)
-		esp.Dst, esp.Src, esp.Encap = ah.Dst, ah.Src, false
+		esp.Dst, esp.Src, esp.Encap, esp.Mode = ah.Dst, ah.Src, false, ah.Mode
 		return []*Entry[int]{{SA: ah}, {SA: esp}}
 	case 1:
 		return []*Entry[int]{{SA: drawSA(t, AH)}}

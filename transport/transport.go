@@ -189,7 +189,7 @@ func (r *rules) settle(e *entry) {
 }
 
 func encaps(s *sa.SA) int {
-	if s.Encap {
+	if s.InUDP() {
 		return 1
 	}
 	return 0

@@ -434,7 +434,7 @@ func (d *Case) sameSPI(x *sample) misses {
 			switch {
 			case o.Encap != x.header.Encap && o.Encap:
 				m.cause, m.text = Encapsulation, fmt.Sprintf("by %s without the encapsulation in UDP that it has", d.called(o))
-			case o.Encap != x.header.Encap:
+			case x.header.Encap && !o.InUDP():
 				m.cause, m.text = Encapsulation, fmt.Sprintf("by %s, encapsulated in UDP (encap)", d.called(o))
 			case o.Src == x.header.Dst && o.Dst == x.header.Src:
 				m.cause = SwappedDirection
