@@ -138,6 +138,24 @@ func TestSharedNumbers(t *testing.T) {
 	}
 }
 
+// TestDeleteOfOneSPI: of SAs with one SPI and destination one goes, and the others are there.
+func TestDeleteOfOneSPI(t *testing.T) {
+	same := func(a *sa.SA) { a.SPI = 0x201 }
+	again := func(a *sa.SA) *sa.SA { b := *a; b.Name += " again"; return &b }
+	all := []*sa.SA{site(4), with(siteAH(4), same), with(siteCBC(4), func(a *sa.SA) { same(a); a.Src = hosts[4][0] })}
+	for _, gone := range all {
+		s := newSender(t, Config{SAs: all})
+		if n, err := s.Delete([]*sa.SA{gone}); n != 1 || err != nil {
+			t.Fatal(n, err)
+		}
+		for _, a := range all {
+			if err := s.Add([]*sa.SA{again(a)}, nil); (err == nil) != (a == gone) {
+				t.Errorf("%s has gone; adding %s: %v", gone, a, err)
+			}
+		}
+	}
+}
+
 // BenchmarkFirst is the first packet of a flow, and BenchmarkDelete an SA that goes and comes,
 // among many SAs.
 func BenchmarkFirst(b *testing.B) {
