@@ -2,8 +2,10 @@ package pipeline_test
 
 import (
 	"bytes"
+	"slices"
 	"testing"
 
+	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/testkit"
 	"tapsec/pipeline"
 	"tapsec/sa"
@@ -51,6 +53,35 @@ func TestTellComputesTheICV(t *testing.T) {
 						t.Errorf("%s: with the ICV computed the frame is\n%x, want\n%x", a, wrong, frame)
 					}
 				}
+			}
+		}
+	}
+}
+
+// Of several headers the ICV of the one that failed is computed, and no other; each step shows which portions
+// were checked by then.
+func TestTellFindsTheHeader(t *testing.T) {
+	sas, around := bundle(sa.Transport), espSA(sa.Tunnel)
+	e, a := sas[0], sas[1]
+	flip := func(at int) func([]byte) []byte {
+		return func(b []byte) []byte { b[(len(b)+at)%len(b)] ^= 1; return b }
+	}
+	for spoilt, c := range map[*sa.SA]frameCase{
+		around: {spoil: flip(-1)},
+		a:      {mangle: map[*sa.SA]forge.Mangle{around: flip(20 + 12)}}, // behind IP and AH headers
+		e:      {mangle: map[*sa.SA]forge.Mangle{a: flip(-1)}},
+	} {
+		c.sas = append(slices.Clone(sas), around)
+		var all []pipeline.Header
+		frame := pipeline.New(c.nic(t), pipeline.Options{}).Tell(c.seal(t).frame, func(s pipeline.Step) {
+			all = append(s.Outer.Headers, s.Inner.Headers...)
+			if s.Outer.Checked != (s.Stage != "parse") || s.Inner.Checked != (s.Stage == "transport" && spoilt != around) {
+				t.Errorf("%s is wrong; after %s the outer portion is checked: %v, the inner one: %v", spoilt, s.Stage, s.Outer.Checked, s.Inner.Checked)
+			}
+		})
+		for _, h := range all {
+			if h.SA != spoilt && h.Computed != nil || h.SA == spoilt && (h.Computed == nil || bytes.Equal(h.Computed, frame[h.ICV:][:len(h.Computed)])) {
+				t.Errorf("%s is wrong; of %s %x is computed, in the frame is %x", spoilt, h.SA, h.Computed, frame[h.ICV:][:h.SA.Suite.ICVLen])
 			}
 		}
 	}
