@@ -201,49 +201,53 @@ func TestLines(t *testing.T) {
 		"JSON":  {Options{Format: JSON}, `{"time":"2001-02-03T04:05:06Z","level":"WARN","msg":"a","who":"x","g":{"n":1}}` + "\n"},
 		"level": {Options{Level: Level(slog.LevelError)}, ""},
 	} {
-		var out bytes.Buffer
-		l := New(&out, c.Options)
-		h := l.Logger().With("who", "x").WithGroup("g").Handler()
-		r := slog.NewRecord(time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC), slog.LevelWarn, "a", 0)
-		r.Add("n", 1)
-		if h.Enabled(context.Background(), r.Level) {
-			h.Handle(context.Background(), r)
-		}
-		if l.Close(); out.String() != c.want {
-			t.Errorf("%s: %s, want %s", name, out.String(), c.want)
-		}
+		synctest.Test(t, func(t *testing.T) {
+			var out bytes.Buffer
+			l := New(&out, c.Options)
+			h := l.Logger().With("who", "x").WithGroup("g").Handler()
+			r := slog.NewRecord(time.Date(2001, 2, 3, 4, 5, 6, 0, time.UTC), slog.LevelWarn, "a", 0)
+			r.Add("n", 1)
+			if h.Enabled(context.Background(), r.Level) {
+				h.Handle(context.Background(), r)
+			}
+			if l.Close(); out.String() != c.want {
+				t.Errorf("%s: %s, want %s", name, out.String(), c.want)
+			}
+		})
 	}
 }
 
 // Many at once; run with -race.
 func TestManyLoggers(t *testing.T) {
-	var out bytes.Buffer
-	l := New(&out, Options{})
-	var all sync.WaitGroup
-	for i := range 8 {
-		all.Go(func() {
-			for range 1000 {
-				l.Logger().Info("x", "reason", fmt.Sprint("r", i))
-			}
-		})
-	}
-	all.Wait()
-	if !l.Close() {
-		t.Fatal("not all was written")
-	}
-	written, lost := 0, 0
-	for line := range strings.Lines(out.String()) {
-		if _, after, ok := strings.Cut(line, " lost="); ok {
-			n := 0
-			fmt.Sscan(after, &n)
-			lost += n
-		} else {
-			written++
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		l := New(&out, Options{})
+		var all sync.WaitGroup
+		for i := range 8 {
+			all.Go(func() {
+				for range 1000 {
+					l.Logger().Info("x", "reason", fmt.Sprint("r", i))
+				}
+			})
 		}
-	}
-	if written+lost != 8000 {
-		t.Errorf("%d lines and %d lost of 8000", written, lost)
-	}
+		all.Wait()
+		if !l.Close() {
+			t.Fatal("not all was written")
+		}
+		written, lost := 0, 0
+		for line := range strings.Lines(out.String()) {
+			if _, after, ok := strings.Cut(line, " lost="); ok {
+				n := 0
+				fmt.Sscan(after, &n)
+				lost += n
+			} else {
+				written++
+			}
+		}
+		if written+lost != 8000 {
+			t.Errorf("%d lines and %d lost of 8000", written, lost)
+		}
+	})
 }
 
 func TestNames(t *testing.T) {
