@@ -25,9 +25,9 @@ var (
 	fortiAuth   = regexp.MustCompile(`\bah=(\S+) key=(\d+) ?([0-9a-f]*)`)
 )
 
-// fortiNames maps FortiGate's names to those of setkeyNames.
+// fortiNames maps FortiGate's and RouterOS's names to those of setkeyNames, where they differ.
 var fortiNames = map[string]string{
-	"null": "null", "des": "des-cbc", "3des": "3des-cbc", "aes": "aes-cbc", "aes-gcm": "aes-gcm-16", "chacha20poly1305": "chacha20-poly1305",
+	"none": "null", "des": "des-cbc", "3des": "3des-cbc", "aes": "aes-cbc", "aes-gcm": "aes-gcm-16", "chacha20poly1305": "chacha20-poly1305",
 	"md5": "hmac-md5", "sha1": "hmac-sha1", "sha256": "hmac-sha256", "sha384": "hmac-sha384", "sha512": "hmac-sha512",
 }
 

@@ -29,7 +29,7 @@ var keyless = []struct {
 	{"ipsec whack or Libreswan's log", regexp.MustCompile(`(?m)^\d{3} (?:#\d+: )?"[^"\n]+"|\bpluto\[\d+\]: `)},
 	{"show crypto ipsec sa", regexp.MustCompile(`(?m)^\s*(?:in|out)bound (?:esp|ah) sas:|#pkts encaps:`)},
 	{"show security ipsec security-associations", regexp.MustCompile(`(?m)^\s*Direction: (?:in|out)bound, SPI: |^\s*Total active tunnels:`)},
-	{"installed-sa print of RouterOS", regexp.MustCompile(`\benc-algorithm=|\bSRC-ADDRESS +DST-ADDRESS\b`)},
+	{"installed-sa print of RouterOS", regexp.MustCompile(`\bSRC-ADDRESS +DST-ADDRESS\b`)},
 	{"ipsecctl -s sa", regexp.MustCompile(`(?m)^\s*(?:@\d+ )?(?:esp|ah) (?:tunnel|transport) from \S+ to \S+ spi 0x|^sadb_\w+: satype `)},
 	{"show ipsec sa of VPP", regexp.MustCompile(`(?m)^\s*\[\d+\] sa \d+ \(0x[0-9a-f]+\) spi \d+`)},
 	{"netsh advfirewall monitor show qmsa", regexp.MustCompile(`(?m)^\s*(?:Quick|Main) Mode SA at `)},

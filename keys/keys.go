@@ -1,7 +1,7 @@
 // Package keys reads security associations from the texts of other tools, and
 // writes them for other tools: the output of `ip xfrm state` and the commands
 // that make such states, Wireshark's table esp_sa, and (read only) the log of
-// strongSwan's charon, the output of setkey -D and commands for setkey, and FortiGate's output.
+// strongSwan's charon, the output of setkey -D and commands for setkey, and what FortiGate and RouterOS print.
 //
 // What tapsec does not have (IPComp, BEET, unknown algorithms) is skipped with a note, and notes
 // say what of an SA cannot be taken over. No error and no note holds a key; only the functions
@@ -31,11 +31,12 @@ const (
 	Charon           // log of strongSwan's charon that shows keys (chd = 4)
 	Setkey           // output of `setkey -D`, or commands for setkey
 	FortiGate        // output of FortiGate's `diagnose vpn tunnel list`
+	RouterOS         // output of RouterOS's `/ip ipsec installed-sa print detail`
 	YAML             // tapsec's own configuration; package configs reads it
 )
 
 // ErrFormat says that a text is in none of the formats that Read knows.
-var ErrFormat = errors.New("expected a configuration, the output of ip xfrm state, setkey -D or FortiGate's diagnose vpn tunnel list, a Wireshark esp_sa table or charon's log")
+var ErrFormat = errors.New("expected a configuration, the output of ip xfrm state, setkey -D, FortiGate's diagnose vpn tunnel list or RouterOS's installed-sa print detail, a Wireshark esp_sa table or charon's log")
 
 var (
 	xfrmStart = regexp.MustCompile(`(?m)^\s*(?:\[[\d:.T-]+\] )?(?:(?:Updated|Deleted|Expired) )?src \S+ dst \S+\s*\\?|` +
@@ -59,6 +60,7 @@ var starts = []struct {
 	{ESPSA, espSAStart, []string{`"IPv`, `"Any"`}},
 	{Setkey, setkeyStart, []string{" mode=", "add ", "add\t", "update"}},
 	{FortiGate, fortiGateStart, []string{"c: spi="}},
+	{RouterOS, routerOSFlags, []string{"src-address="}},
 	{Unknown, pskStart, []string{"PSK"}},
 	{YAML, yamlStart, []string{":", "{", "---"}},
 }

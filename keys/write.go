@@ -24,6 +24,7 @@ var forms = map[Format]struct {
 	Charon:    {name: "charon log", parse: parseCharon},
 	Setkey:    {name: "setkey", parse: parseSetkey},
 	FortiGate: {name: "FortiGate", parse: parseFortiGate},
+	RouterOS:  {name: "RouterOS", parse: parseRouterOS},
 }
 
 // String names the format.

@@ -28,10 +28,10 @@ in another form: yaml, the configuration of tapsec; xfrm, commands that make
 them in Linux; esp_sa, the table of that name in a Wireshark profile. It reads a
 configuration, the output of ip xfrm state or ip xfrm monitor, a script with
 commands ip xfrm state add, the output of setkey -D or commands for setkey, the
-output of FortiGate's diagnose vpn tunnel list, an esp_sa table, or the log of
-strongSwan's charon with chd = 4. SAs come oldest first: of several that fit,
-the last one seals. For ip xfrm monitor it says which SAs ended, with -t also
-when; replay heeds that.
+output of FortiGate's diagnose vpn tunnel list or of RouterOS's installed-sa
+print detail, an esp_sa table, or the log of strongSwan's charon with chd = 4.
+SAs come oldest first: of several that fit, the last one seals. For ip xfrm
+monitor it says which SAs ended, with -t also when; replay heeds that.
 
 What it prints are keys. -o makes a file that nobody else can read, and never
 overwrites one. Standard error says what the form cannot hold, a line for each
