@@ -112,7 +112,7 @@ func (o *Options) reader(in io.Reader) (*capture.Reader, error) {
 	case err != nil:
 	case o.Carriers:
 		frames.Open(capture.Unwrap)
-	default:
+	case !o.Shown: // show has no --carriers
 		frames.Open(o.carried.look)
 	}
 	return frames, err

@@ -8,7 +8,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"tapsec/capture"
 	"tapsec/internal/exit"
 	"tapsec/internal/inspect"
 	"tapsec/internal/review"
@@ -203,6 +205,29 @@ func TestExplain(t *testing.T) {
 		s.wants(t, c.code, c.says)
 		if c.code == 0 && !strings.Contains(s.stdout.String(), c.says) {
 			t.Errorf("%s: %s", which, &s.stdout)
+		}
+	}
+}
+
+// A hint names a flag that the command has: show has no --carriers.
+func TestCarriersHint(t *testing.T) {
+	var packet bytes.Buffer
+	w, err := capture.NewWriter(&packet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _ := w.Interface("wire", "")
+	inner := "\x45\x00\x00\x24\x00\x00\x00\x00\x40\x32\x00\x00\xc0\x00\x02\x01\xc0\x00\x02\x02" + "\x00\x00\x10\x01\x00\x00\x00\x01" + "12345678"
+	outer := "\x45\x00\x00\x38\x00\x00\x00\x00\x40\x04\x00\x00\xc0\x00\x02\x03\xc0\x00\x02\x04"
+	if err := w.Frame(id, time.Unix(1, 0), []byte("\x02\x00\x00\x00\x00\x01\x02\x00\x00\x00\x00\x02\x08\x00"+outer+inner), ""); err != nil {
+		t.Fatal(err)
+	}
+	in := create(t, packet.String())
+	for _, shown := range []bool{false, true} {
+		s := replay(func(o *review.Options) { o.In, o.Shown = in, shown })
+		s.wants(t, 0, "")
+		if strings.Contains(s.stderr.String(), "--carriers") == shown {
+			t.Errorf("show: %t\n%s", shown, &s.stderr)
 		}
 	}
 }
