@@ -302,4 +302,12 @@ func TestHugeFrame(t *testing.T) {
 		t.Errorf("a byte less than its packet: %s %s", trailer.Word, trailer.Reason)
 	}
 	sameBytes(t, body, long[:len(long)-1])
+
+	for end, reason := range map[int]status.Reason{65535: status.Verified, 65536: status.TooLong} { // where only AH ends
+		const headers = 14 + 20 + 32
+		c := frameCase{sas: []*sa.SA{ahSA(sa.Transport)}, packet: raw(17, host4a, host4b, make([]byte, end-headers)...)}
+		if _, trailer := process(t, c.nic(t), pipeline.Options{}, c.seal(t).frame); trailer.WireLen != uint32(end) || trailer.Reason != reason {
+			t.Errorf("a packet up to byte %d of %d: %s, want %s", trailer.WireLen, end, trailer.Reason, reason)
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"tapsec/esp"
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/testkit"
 	"tapsec/pipeline"
@@ -84,6 +85,38 @@ func TestTellFindsTheHeader(t *testing.T) {
 				t.Errorf("%s is wrong; of %s %x is computed, in the frame is %x", spoilt, h.SA, h.Computed, frame[h.ICV:][:h.SA.Suite.ICVLen])
 			}
 		}
+	}
+}
+
+// A packet that has no room for an ICV, is cut off or whose suite has none shows no place of one.
+func TestTellWithoutAnICV(t *testing.T) {
+	const begin, icv = 14 + 20, 16
+	place := func(c frameCase, frame []byte) (at int) {
+		tell(t, c.nic(t), frame, func(s pipeline.Step) {
+			for _, h := range s.Outer.Headers {
+				at = h.ICV
+			}
+		})
+		return at
+	}
+	short := frameCase{sas: []*sa.SA{espSA(sa.Transport)}}
+	for n := 8; n < 40; n++ {
+		want := 0
+		if n >= esp.HeaderLen+icv {
+			want = begin + n - icv
+		}
+		frame := forge.AppendFrame(nil, raw(50, host4a, host4b, append([]byte{0, 0, 0x10, 0x01}, make([]byte, n-4)...)...))
+		if at := place(short, frame); at != want {
+			t.Errorf("of %d bytes of ESP the ICV is at %d, want %d", n, at, want)
+		}
+		if at := place(short, frame[:len(frame)-1]); at != 0 {
+			t.Errorf("of %d bytes of ESP, one of them lost, the ICV is at %d", n, at)
+		}
+	}
+	none := frameCase{sas: bundle(sa.Transport)}
+	testkit.Suite("aes128")(none.sas[0])
+	if at := place(none, none.seal(t).frame); at != 0 {
+		t.Errorf("without integrity the ICV is at %d", at)
 	}
 }
 
