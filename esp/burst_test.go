@@ -83,7 +83,7 @@ func sealAny(t *rapid.T, s *sa.SA, number uint64) []byte {
 func TestTogetherIsForThatPacket(t *testing.T) {
 	s := testSA(t, "aes128-sha1", withESN)
 	in, scratch := inbound(t, s), new(Scratch)
-	var packets [][]byte
+	var packets, again [][]byte
 	for i := range Burst {
 		out, err := NewOutbound(s, crand.Reader)
 		if err != nil {
@@ -93,7 +93,7 @@ func TestTogetherIsForThatPacket(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		packets = append(packets, p)
+		packets, again = append(packets, p), append(again, bytes.Clone(p))
 		in.Enter(0, p, uint64(i)+1<<32, scratch) // not the number it was sealed with
 	}
 	scratch.Together()
@@ -105,8 +105,14 @@ func TestTogetherIsForThatPacket(t *testing.T) {
 			t.Errorf("packet %d with its own number: %v", i, reason)
 		}
 	}
+	scratch = new(Scratch)
+	for i, p := range again {
+		in.Enter(0, p, uint64(i), scratch)
+	}
+	scratch.Together()
 	scratch.Apart()
-	if _, reason := in.Open(0, packets[0], 1<<32, scratch); reason != status.ESPICV {
+	again[0][HeaderLen]++
+	if _, reason := in.Open(0, again[0], 0, scratch); reason != status.ESPICV {
 		t.Errorf("apart: %v", reason)
 	}
 }
