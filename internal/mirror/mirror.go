@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"tapsec/internal/audit"
 	"tapsec/sa"
 )
 
@@ -54,7 +55,10 @@ type Mirror struct {
 
 	held  map[id]*sa.SA // in force because of the mirror
 	owner map[sa.ID]id  // the state that each of those is
-	left  map[id]string // why others are not in force, as logged
+	left  map[id]string // why others are not in force
+
+	lines  audit.Limiter[id]
+	silent bool // some that the log has no line of are not told of yet
 
 	request uint32    // number of the latest dump
 	dump    *dump     // the dump under way; nil: none
@@ -130,9 +134,13 @@ func (m *Mirror) first() error {
 // Run follows until ctx ends.
 func (m *Mirror) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { _ = m.kernel.Close() })()
+	defer m.unsaid(true)
 	for {
-		const forever = -1
-		if err := m.step(forever); ctx.Err() != nil {
+		wait := time.Duration(-1) // for ever
+		if m.silent {
+			wait = time.Second
+		}
+		if err := m.step(wait); ctx.Err() != nil {
 			return nil
 		} else if err != nil {
 			return fmt.Errorf("mirror: the kernel's SAs cannot be followed any more: %w", err)
@@ -171,6 +179,7 @@ func (m *Mirror) step(wait time.Duration) error {
 		m.log.Warn("mirror: news of the kernel's SAs was lost; all of them are compared")
 		m.stale = true
 	case errors.Is(err, errNone):
+		m.unsaid(false)
 		if m.stale && m.dump == nil && !time.Now().Before(m.retry) {
 			return m.begin()
 		}
@@ -292,14 +301,30 @@ func (m *Mirror) counted(s *sa.SA, u *Usage) {
 	}
 }
 
-// leave leaves a state to the kernel, and logs that once.
+// leave leaves a state to the kernel, and logs that once, at a bounded rate.
 func (m *Mirror) leave(which id, why error) {
 	m.forget(which)
 	if m.left[which] == why.Error() {
 		return
 	}
 	m.left[which] = why.Error()
-	m.log.Warn("mirror: an SA of the kernel's is left to it", "sa", which.String(), "err", why)
+	suppressed, ok := m.lines.Allow(0, which)
+	if m.silent = m.silent || !ok; !ok {
+		return
+	}
+	more := []any{"sa", which.String(), "err", why}
+	if suppressed > 0 {
+		more = append(more, "suppressed", suppressed)
+	}
+	m.log.Warn("mirror: an SA of the kernel's is left to it", more...)
+}
+
+// unsaid logs how many lines were left out and no later one tells of.
+func (m *Mirror) unsaid(all bool) {
+	m.lines.Silent(all, func(_ uint8, suppressed uint64) {
+		m.log.Warn("mirror: more SAs of the kernel's are left to it, without lines of their own", "suppressed", suppressed)
+	})
+	m.silent = false
 }
 
 // gone notes that a state no longer exists.

@@ -49,7 +49,7 @@ var mayImport = map[string][]string{
 	"internal/control":  {"sa", "keys", "configs", "control", "internal/event", "internal/serve"},
 
 	"internal/metrics": {"control", "internal/serve"},
-	"internal/mirror":  {"sa", "keys"},
+	"internal/mirror":  {"sa", "keys", "internal/audit"},
 	"internal/shadow":  {"sa", "status", "tap", "keys", "pipeline", "internal/replay", "internal/mirror", "internal/netns", "internal/wrap"},
 	"internal/secrets": {"capture", "configs", "keys", "sa"},
 
