@@ -2,6 +2,7 @@ package control
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -41,6 +42,9 @@ func (f *Frames) query() string {
 	return q.Encode()
 }
 
+// maxLine is what a line of a trace may have, in bytes: more than all that is said of any frame.
+const maxLine = 4 << 20
+
 // leaving is how long the rest of a stream may take after its context has ended.
 const leaving = 10 * time.Second
 
@@ -62,15 +66,15 @@ func (c *Client) Trace(ctx context.Context, f Frames) iter.Seq2[json.RawMessage,
 			return
 		}
 		defer in.Close()
-		for lines := bufio.NewReader(in); ; {
-			line, err := lines.ReadBytes('\n')
+		for lines := bufio.NewReaderSize(in, maxLine); ; {
+			line, err := lines.ReadSlice('\n')
 			switch {
 			case err == io.EOF && len(line) == 0:
 				return
 			case err != nil:
 				yield(nil, fmt.Errorf("control socket %s: the trace ended (%w)", c.path, err))
 				return
-			case !yield(line, nil):
+			case !yield(bytes.Clone(line), nil):
 				return
 			}
 		}

@@ -218,3 +218,38 @@ func TestStreamBreaks(t *testing.T) {
 		wantSentence(t, err, path, "does not exist")
 	}
 }
+
+// A program whose trace has a line without an end does not fill the memory of who reads it.
+func TestEndlessLine(t *testing.T) {
+	path := socket(t)
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	const much = 64 << 20
+	taken := make(chan int, 1)
+	go func() {
+		for _, said := range []string{"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}", "HTTP/1.1 200 OK\r\n\r\n"} {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Read(make([]byte, 4096))
+			conn.Write([]byte(said))
+			if said[len(said)-1] == '\n' {
+				n, _ := conn.Write(make([]byte, much))
+				taken <- n
+			}
+			conn.Close()
+		}
+	}()
+	var last error
+	for _, err := range dial(t, path).Trace(context.Background(), control.Frames{}) {
+		last = err
+	}
+	wantSentence(t, last, path, "the trace ended")
+	if n := <-taken; n == much {
+		t.Error("all of it was read")
+	}
+}
