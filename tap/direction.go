@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync/atomic"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -79,7 +80,7 @@ func (d *Direction) Send(frames [][]byte) error {
 	d.tally.Kept += int64(d.taken - len(frames))
 	d.taken = 0
 	err := d.engine.send(d, d.packer.pack(frames))
-	d.public.store(d.tally)
+	d.public.store(&d.tally)
 	return err
 }
 
@@ -144,35 +145,38 @@ func (d *Direction) slots(memory []byte) [][]byte {
 	return slots
 }
 
+// tallied is how many counts a Tally has, each of 64 bits.
+const tallied = unsafe.Sizeof(Tally{}) / 8
+
+// counts are those of the tally, in their order.
+func (t *Tally) counts() *[tallied]uint64 { return (*[tallied]uint64)(unsafe.Pointer(t)) }
+
+// Add adds the counts of another.
+func (t *Tally) Add(other Tally) {
+	for i, n := range other.counts() {
+		t.counts()[i] += n
+	}
+}
+
 // counters is a Tally that others may read. The padding keeps directions on separate cache lines.
 type counters struct {
-	_                 [64]byte
-	in, inBytes       atomic.Uint64
-	out, outBytes     atomic.Uint64
-	hostDown, tooLong atomic.Uint64
-	refused           atomic.Uint64
-	kept              atomic.Int64
-	retries, oversize atomic.Uint64
-	uncut             atomic.Uint64
-	_                 [64]byte
+	_      [64]byte
+	counts [tallied]atomic.Uint64
+	_      [64]byte
 }
 
-func (c *counters) store(t Tally) {
-	c.in.Store(t.In)
-	c.inBytes.Store(t.InBytes)
-	c.out.Store(t.Out)
-	c.outBytes.Store(t.OutBytes)
-	c.hostDown.Store(t.HostDown)
-	c.tooLong.Store(t.TooLong)
-	c.refused.Store(t.Refused)
-	c.kept.Store(t.Kept)
-	c.retries.Store(t.Retries)
-	c.oversize.Store(t.Oversize)
-	c.uncut.Store(t.Uncut)
+// store is for the one that counts. It writes what has changed: a write costs more than a look.
+func (c *counters) store(t *Tally) {
+	for i, n := range t.counts() {
+		if c.counts[i].Load() != n {
+			c.counts[i].Store(n)
+		}
+	}
 }
 
-func (c *counters) load() Tally {
-	return Tally{In: c.in.Load(), InBytes: c.inBytes.Load(), Out: c.out.Load(), OutBytes: c.outBytes.Load(),
-		HostDown: c.hostDown.Load(), TooLong: c.tooLong.Load(), Refused: c.refused.Load(),
-		Kept: c.kept.Load(), Retries: c.retries.Load(), Oversize: c.oversize.Load(), Uncut: c.uncut.Load()}
+func (c *counters) load() (t Tally) {
+	for i := range c.counts {
+		t.counts()[i] = c.counts[i].Load()
+	}
+	return t
 }

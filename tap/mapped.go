@@ -195,7 +195,7 @@ func (m *mapped) end(why error) error {
 		}
 	}
 	m.in, m.out, m.alarm = -1, -1, -1
-	m.direction.public.store(m.direction.tally)
+	m.direction.public.store(&m.direction.tally)
 	return why
 }
 
@@ -241,7 +241,7 @@ func (m *mapped) next() (*Direction, [][]byte, error) {
 		}
 		err := m.take()
 		m.look()
-		d.public.store(d.tally)
+		d.public.store(&d.tally)
 		if len(m.batch) > 0 {
 			m.quiet = 0
 			if m.busy > 0 {
@@ -441,7 +441,7 @@ func (m *mapped) suspect() error {
 		return err
 	}
 	d.tally.Uncut++
-	d.public.store(d.tally)
+	d.public.store(&d.tally)
 	return nil
 }
 

@@ -48,7 +48,7 @@ func (o *outlet) send(_ *Direction, parcels []parcel) error {
 		case o.stopped.Load():
 			return o.giveUp(ErrStopped)
 		}
-		o.direction.public.store(o.direction.tally)
+		o.direction.public.store(&o.direction.tally)
 		o.count.Add(1)
 		time.Sleep(o.refusal.left())
 	}

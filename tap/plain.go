@@ -77,7 +77,7 @@ func (p *plain) next() (*Direction, [][]byte, error) {
 				return nil, nil, d.from.failed("read from", os.ErrClosed)
 			}
 		}
-		d.public.store(d.tally)
+		d.public.store(&d.tally)
 		if len(p.batch) > 0 {
 			if p.busy > 0 {
 				p.awake = time.Now()

@@ -109,7 +109,7 @@ func (r *ring) next() (*Direction, [][]byte, error) {
 			}
 			if frames := p.reader.handOut(); len(frames) > 0 {
 				if p.reader.cut != nil { // which counts what came
-					p.direction.public.store(p.direction.tally)
+					p.direction.public.store(&p.direction.tally)
 				}
 				return p.direction, frames, nil
 			}
@@ -179,7 +179,7 @@ func (r *ring) end(why error) error {
 	}
 	for _, p := range r.ports {
 		p.close()
-		p.direction.public.store(p.direction.tally)
+		p.direction.public.store(&p.direction.tally)
 	}
 	return why
 }
@@ -301,7 +301,7 @@ func (r *ring) complete() (some bool) {
 		r.heard = time.Now()
 	}
 	for _, p := range r.ports {
-		p.direction.public.store(p.direction.tally)
+		p.direction.public.store(&p.direction.tally)
 	}
 	return some
 }

@@ -176,25 +176,11 @@ func (n *NIC) Summary() Summary {
 	for _, w := range n.workers {
 		for _, d := range w.Directions() {
 			if d.From() == n.wire {
-				add(&s.ToHost, d.Tally())
+				s.ToHost.Add(d.Tally())
 			} else {
-				add(&s.ToWire, d.Tally())
+				s.ToWire.Add(d.Tally())
 			}
 		}
 	}
 	return s
-}
-
-func add(sum *tap.Tally, t tap.Tally) {
-	sum.In += t.In
-	sum.InBytes += t.InBytes
-	sum.Out += t.Out
-	sum.OutBytes += t.OutBytes
-	sum.HostDown += t.HostDown
-	sum.TooLong += t.TooLong
-	sum.Refused += t.Refused
-	sum.Kept += t.Kept
-	sum.Retries += t.Retries
-	sum.Oversize += t.Oversize
-	sum.Uncut += t.Uncut
 }
