@@ -16,7 +16,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"tapsec/tap"
@@ -31,16 +30,23 @@ type Stage interface {
 }
 
 // Chain makes the stages of one queue in one direction, first stage first. An empty chain moves
-// bytes untouched.
+// bytes untouched, and so does nil.
 type Chain func(queue int) []Stage
+
+func (c Chain) stages(queue int) []Stage {
+	if c == nil {
+		return nil
+	}
+	return c(queue)
+}
 
 // Config is what a NIC is made of. Wire and Host may be TAPs or attached interfaces.
 type Config struct {
 	Wire, Host *tap.Device
 	Room       int   // longest frame in bytes that either side may send
 	Tail       int   // bytes that the stages may append to a frame
-	Chain      Chain // wire to host; nil is the empty chain
-	Outward    Chain // host to wire, likewise
+	Chain      Chain // wire to host
+	Outward    Chain // host to wire
 	Engine     tap.Engine
 	Merging    tap.Merging   // see tap.Options
 	BusyPoll   time.Duration // how long after the last frame to look for another before sleeping
@@ -49,11 +55,9 @@ type Config struct {
 
 // NIC is a software NIC with as many queues as its two interfaces.
 type NIC struct {
-	wire           *tap.Device
-	queues         int
-	toHost, toWire chains
-	workers        []*worker
-	opened         func()
+	wire    *tap.Device
+	workers []*worker
+	opened  func()
 }
 
 // New joins the two interfaces, queue by queue.
@@ -62,40 +66,19 @@ func New(c Config) (*NIC, error) {
 		return nil, fmt.Errorf("%s has %d queues and %s has %d: give both the same number",
 			c.Wire.Name(), c.Wire.Queues(), c.Host.Name(), c.Host.Queues())
 	}
-	n := &NIC{wire: c.Wire, queues: c.Wire.Queues(), opened: c.Opened}
+	n := &NIC{wire: c.Wire, opened: c.Opened}
 	o := tap.Options{Room: c.Room, Tail: c.Tail, Engine: c.Engine, BusyPoll: c.BusyPoll, Merging: c.Merging}
-	for queue := range n.queues {
+	for queue := range c.Wire.Queues() {
 		joined, err := tap.Join(c.Wire, c.Host, queue, o)
 		if err != nil {
 			return nil, err
 		}
+		toHost, toWire := c.Chain.stages(queue), c.Outward.stages(queue)
 		for _, w := range joined {
-			n.workers = append(n.workers, &worker{Worker: w, nic: n, queue: queue})
+			n.workers = append(n.workers, &worker{Worker: w, wire: c.Wire, toHost: toHost, toWire: toWire})
 		}
 	}
-	n.Swap(c.Chain)
-	n.SwapOutward(c.Outward)
 	return n, nil
-}
-
-// Swap replaces the chains from wire to host, in each queue between two batches: no frame is lost, and
-// none goes through parts of both. A batch under way ends on its old chain.
-func (n *NIC) Swap(chain Chain) { n.toHost.set(chain, n.queues) }
-
-// SwapOutward does the same on the way from host to wire.
-func (n *NIC) SwapOutward(chain Chain) { n.toWire.set(chain, n.queues) }
-
-// chains are the stages of one direction by queue.
-type chains struct{ atomic.Pointer[[][]Stage] }
-
-func (c *chains) set(chain Chain, queues int) {
-	made := make([][]Stage, queues)
-	if chain != nil {
-		for queue := range made {
-			made[queue] = chain(queue)
-		}
-	}
-	c.Store(&made)
 }
 
 // Run moves frames until ctx ends, and then returns nil, or until an interface fails; a deleted one

@@ -47,8 +47,13 @@ func run(t testing.TB, queues int, chain Chain) *running {
 
 func join(t testing.TB, wire, host *tap.Device, chain Chain) *running {
 	t.Helper()
+	return joinBoth(t, wire, host, chain, nil)
+}
+
+func joinBoth(t testing.TB, wire, host *tap.Device, inward, outward Chain) *running {
+	t.Helper()
 	r := &running{wire: wire, host: host, ended: make(chan error, 1)}
-	n, err := New(Config{Wire: r.wire, Host: r.host, Room: 1518, Tail: 64, Chain: chain, Engine: engine})
+	n, err := New(Config{Wire: r.wire, Host: r.host, Room: 1518, Tail: 64, Chain: inward, Outward: outward, Engine: engine})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,10 +282,10 @@ func testTwoQueues(t *testing.T) {
 	if want := (account{Sent: frames, Received: frames}); a != want {
 		t.Errorf("peer saw %+v, want %+v", a, want)
 	}
-	for _, w := range r.workers {
+	for i, w := range r.workers {
 		for _, d := range w.Directions() {
 			if d.From() == r.wire && d.Tally().In == 0 {
-				t.Errorf("queue %d saw nothing", w.queue)
+				t.Errorf("worker %d saw nothing", i)
 			}
 		}
 	}
@@ -324,38 +329,6 @@ func testHostInNamedNamespace(t *testing.T) {
 	}
 }
 
-// stamp writes one of the two bytes that must agree in the end.
-type stamp struct {
-	at    int
-	value byte
-}
-
-func (s stamp) Batch(frames [][]byte) [][]byte {
-	for _, f := range frames {
-		f[s.at] = s.value
-	}
-	return frames
-}
-
-// A frame goes through one chain whole, whenever chains are swapped, and none is lost by it.
-func TestSwapUnderLoad(t *testing.T) { engines(t, testSwapUnderLoad) }
-
-func testSwapUnderLoad(t *testing.T) {
-	chain := func(value byte) Chain {
-		return func(int) []Stage { return []Stage{stamp{stampAt, value}, stamp{stampAt + 1, value}} }
-	}
-	r := run(t, 1, chain(0))
-	finish := start(t, order{From: "wire", To: "host", Window: 300, Flows: 1})
-	for swaps := 0; swaps < 300 || r.Summary().ToHost.Out < frames; swaps++ {
-		r.Swap(chain(byte(swaps)))
-		time.Sleep(200 * time.Microsecond)
-	}
-	if a := finish(0); a != (account{Sent: a.Sent, Received: a.Sent}) {
-		t.Errorf("peer saw %+v", a)
-	}
-	r.stop(t)
-}
-
 // sieve keeps every frame whose number three divides, and sends each whose number seven divides a
 // second time, from memory of its own and with the stamp set.
 type sieve struct {
@@ -385,15 +358,15 @@ func TestStagesMayKeepAndMakeFrames(t *testing.T) { engines(t, testStagesMayKeep
 func testStagesMayKeepAndMakeFrames(t *testing.T) {
 	for side, o := range map[string]order{"to host": {From: "wire", To: "host"}, "to wire": {From: "host", To: "wire"}} {
 		t.Run(side, func(t *testing.T) {
-			r := run(t, 1, nil)
 			chain := func(int) []Stage { return []Stage{new(sieve)} }
-			there := func() tap.Tally { return r.Summary().ToHost }
-			if side == "to host" {
-				r.Swap(chain)
-			} else {
-				r.SwapOutward(chain)
-				there = func() tap.Tally { return r.Summary().ToWire }
+			there := func(s Summary) tap.Tally { return s.ToHost }
+			inward, outward := Chain(chain), Chain(nil)
+			if side == "to wire" {
+				inward, outward = nil, chain
+				there = func(s Summary) tap.Tally { return s.ToWire }
 			}
+			rig.Require(t)
+			r := joinBoth(t, open(t, "wire", 1), open(t, "host", 1), inward, outward)
 			const count = 2100
 			in, out := testkit.Listen(t, o.From), testkit.Listen(t, o.To)
 			for number := range count {
@@ -408,7 +381,7 @@ func testStagesMayKeepAndMakeFrames(t *testing.T) {
 				}
 			}
 			r.stop(t)
-			c := there()
+			c := there(r.Summary())
 			conserved(t, side, c)
 			if c.In != count || c.Kept != count/3-count/7 || c.Out != count-count/3+count/7 {
 				t.Errorf("%+v", c)

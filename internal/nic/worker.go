@@ -16,13 +16,13 @@ const turn = 4 * time.Millisecond
 // worker drives a worker of the tap package, and so one direction of a queue, or both.
 type worker struct {
 	*tap.Worker
-	nic             *NIC
-	queue           int
+	wire            *tap.Device
+	toHost, toWire  []Stage
 	inward, outward clock
 }
 
-// run moves batches until there are no more, each through the chain in force when it comes. After an error of
-// Send it stops, and goes on until Next, which then releases everything, has no more.
+// run moves batches until there are no more. After an error of Send it stops, and goes on until Next, which then
+// releases everything, has no more.
 func (w *worker) run() (failure error) {
 	for began := time.Now(); ; {
 		if now := time.Now(); now.Sub(began) > turn {
@@ -34,12 +34,12 @@ func (w *worker) run() (failure error) {
 			failure = cmp.Or(failure, err)
 			return failure
 		}
-		chains, clock, received := &w.nic.toWire, &w.outward, len(frames)
-		if direction.From() == w.nic.wire {
-			chains, clock = &w.nic.toHost, &w.inward
+		stages, clock, received := w.toWire, &w.outward, len(frames)
+		if direction.From() == w.wire {
+			stages, clock = w.toHost, &w.inward
 		}
 		clock.begin()
-		for _, stage := range (*chains.Load())[w.queue] {
+		for _, stage := range stages {
 			frames = stage.Batch(frames)
 		}
 		err = direction.Send(frames)
