@@ -50,11 +50,7 @@ var (
 // starts are how texts of each form begin somewhere, in the order in which they are
 // looked for: charon's first, since a log may be long and tell of anything. A text
 // without any of the words has no such line, and is not searched for one.
-var starts = []struct {
-	form  Format
-	line  *regexp.Regexp
-	words []string
-}{
+var starts = []start{
 	{Charon, charonStart, []string{"[CFG", "[CHD", "[DMN", "[ENC", "[IKE", "[JOB", "[KNL", "[LIB", "[NET"}},
 	{XFRM, xfrmStart, []string{"src ", "xfrm state", " xf", "\txf", "\nxf", "\fxf", "x ", "x\t", "x\n", "x\f"}},
 	{ESPSA, espSAStart, []string{`"IPv`, `"Any"`}},
@@ -65,17 +61,48 @@ var starts = []struct {
 	{YAML, yamlStart, []string{":", "{", "---"}},
 }
 
+type start struct {
+	form  Format
+	line  *regexp.Regexp
+	words []string
+}
+
+func (s *start) in(text string) bool {
+	return slices.ContainsFunc(s.words, func(word string) bool { return strings.Contains(text, word) }) && s.line.MatchString(text)
+}
+
+// somewhere is in for texts that are long: it searches the lines with one of the words alone.
+func (s *start) somewhere(text string) bool {
+	for _, word := range s.words {
+		for rest := text; ; {
+			before, behind, found := strings.Cut(rest, word)
+			if !found {
+				break
+			}
+			end, next, _ := strings.Cut(behind, "\n")
+			if s.line.MatchString(before[strings.LastIndexByte(before, '\n')+1:] + word + end) {
+				return true
+			}
+			rest = next
+		}
+	}
+	return false
+}
+
+// unbroken is a text whose lines end where commands do.
+func unbroken(data []byte) string { return strings.ReplaceAll(plainText(data), "\\\n", " ") }
+
 // Detect finds out which format a text is in.
 func Detect(data []byte) Format {
-	text := strings.ReplaceAll(plainText(data), "\\\n", " ")
+	text := unbroken(data)
 	for _, s := range starts {
-		has := func(word string) bool { return strings.Contains(text, word) }
-		if slices.ContainsFunc(s.words, has) && s.line.MatchString(text) {
-			if s.form == YAML && (withoutKeys(text) != "" || uatOption.MatchString(text)) {
-				return Unknown
-			}
-			return s.form
+		if !s.in(text) {
+			continue
 		}
+		if s.form == YAML && (withoutKeys(text) != "" || uatOption.MatchString(text)) {
+			return Unknown
+		}
+		return s.form
 	}
 	return Unknown
 }
@@ -94,7 +121,13 @@ func Read(name string, data []byte) (*SAs, error) {
 	for _, p := range f.all {
 		l.add(p)
 	}
-	return l.finish(form), nil
+	sas := l.finish(form)
+	for text, i := unbroken(data), 0; i < len(starts); i++ {
+		if other := starts[i].form; other != form && forms[other].parse != nil && starts[i].somewhere(text) {
+			sas.Notes = append(sas.Notes, fmt.Sprintf("it also holds what looks like %s, which is not read beside %s: give each a file of its own", other, form))
+		}
+	}
+	return sas, nil
 }
 
 // SAs are those of a text, oldest first: of several that fit, the last one seals.

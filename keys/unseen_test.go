@@ -65,6 +65,8 @@ func TestNothingLeftOut(t *testing.T) {
 		"  dec: spi=24c2ab68 esp=null key=0\n       ah=null key=0\n       ah=sha1 key=20 " + unseenKey[2:]: "dec: or enc: with its SPI, is missing",
 		" 0   E spi=0x1001 src-address=192.0.2.1 dst-address=192.0.2.2 state=mature\n       enc-algorithm=aes-gcm enc-key-size=160\n       enc-key=\"" + unseenKey[2:] + "\"\n\n" +
 			"       enc-algorithm=aes-gcm enc-key-size=160\n       enc-key=\"" + unseenKey[2:] + "\"\n": "it has two words enc-algorithm=; the line between them with spi= is missing",
+		unseenState + unseenRow + "\n":                                   "it also holds what looks like esp_sa, which is not read beside xfrm",
+		"05[IKE] initiating IKE_SA home[1] to 192.0.2.2\n" + unseenState: "it also holds what looks like xfrm, which is not read beside charon log",
 		"06[IKE] CHILD_SA l2tp{1} established with SPIs c0000001_i 0c000002_o and TS 192.0.2.1/32 === 198.51.100.1/32": "the log does not hold the lines that add it",
 	} {
 		read, err := Read("x", []byte(text))
