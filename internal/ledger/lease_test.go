@@ -1,6 +1,8 @@
 package ledger
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -70,6 +72,28 @@ func TestLeaseFollowsTheRate(t *testing.T) {
 		if writes, _ := use(&l, &used, &now, 0, time.Minute); writes > 0 {
 			t.Errorf("%d/s, then none: %d writes", c.rate, writes)
 		}
+	}
+}
+
+// That the disk cannot be written to is said once, and once more that it can again.
+func TestSaidOnce(t *testing.T) {
+	var said []error
+	l, err := open(statePath(t), func(err error) { said = append(said, err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.keeper.journal.close()
+	full := errors.New("no space left on device")
+	l.Counter(newSA(1))
+	for _, state := range []error{full, nil} {
+		l.keeper.journal.write = func(f *os.File, text []byte) error { return cmp.Or(state, write(f, text)) }
+		for range 3 {
+			l.keeper.renew(true)
+			l.keeper.tell()
+		}
+	}
+	if len(said) != 2 || !errors.Is(said[0], full) || said[1] != nil {
+		t.Errorf("said: %v", said)
 	}
 }
 

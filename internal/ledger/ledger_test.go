@@ -627,3 +627,23 @@ func TestCounter(t *testing.T) {
 	}
 	closed(t, l)
 }
+
+// A window of any size is there after a restart as it was, for late packets too.
+func TestWindowOfAnySize(t *testing.T) {
+	for _, size := range []uint32{32, 64, 1024} {
+		path, s := statePath(t), newSA(1)
+		s.Window = size
+		l := opened(t, path)
+		in := l.Inbound(s)
+		in.Configure(s)
+		last, first := uint64(5000), 5001-uint64(size)
+		accept(t, in, Fresh, last, first, last-10)
+		closed(t, l)
+		l = opened(t, path)
+		in = l.Inbound(s)
+		in.Configure(s)
+		accept(t, in, Refused, last, first, last-10, first-1)
+		accept(t, in, Fresh, first+1, last-11)
+		closed(t, l)
+	}
+}
