@@ -56,6 +56,7 @@ func (a *Appliance) settle() {
 	}
 	if a.host != nil {
 		a.host.moves.Settle()
+		a.host.resizes.Settle()
 	}
 }
 

@@ -38,6 +38,7 @@ type host struct {
 	addresses *netns.Addresses // of the stack's interface
 	local     []netip.Addr     // ours
 	moves     audit.Changes[[]netip.Addr]
+	resizes   audit.Changes[int] // of the wire's MTU
 	sides     sides
 	division  division // the one in force, less what transport and sender have
 	inbound   int      // bundles, as of the latest reload
@@ -54,10 +55,11 @@ func newHost(a *Appliance) (h *host, err error) {
 	if h.mtu, err = a.ports.mtu(c); err != nil {
 		return nil, err
 	}
-	h.options = outbound.Config{Joined: true, Use: o.Use, First: o.First, MTU: h.sealable(h.mtu), Socket: c.Wire.Attach,
+	h.options = outbound.Config{Joined: true, Use: o.Use, First: o.First, MTU: max(h.mtu, leastMTU), Socket: c.Wire.Attach,
 		Reply: a.ports.host.Inject, Ledger: a.ledger, Audit: a.logSent()}
 	h.remembers = o.State != ""
-	h.moves.Report = h.movesTo(c)
+	h.moves.Report, h.resizes.Report = h.movesTo(c), h.sealsFor
+	h.warnOfMTU()
 	h.sides = newSides()
 	if err := netns.In(c.Host.Netns, func() (err error) {
 		h.addresses, err = netns.Follow(c.Host.Name)
@@ -273,22 +275,32 @@ func (h *host) movesTo(c *configs.Config) func([]netip.Addr, uint64) {
 
 // resize makes the outbound side seal for another MTU of the wire.
 func (h *host) resize(c *configs.Config, mtu int) {
-	h.mtu, h.options.MTU = mtu, h.sealable(mtu)
+	h.mtu, h.options.MTU = mtu, max(mtu, leastMTU)
 	if err := h.adopt(c); err != nil {
 		h.log.Error("the wire's new MTU is not taken over", "mtu", mtu, "err", err)
 		return
 	}
-	h.log.Info("the wire's MTU", "is", mtu)
+	h.resizes.Changed(mtu)
 }
 
-// sealable is the MTU to seal for. Every host accepts an IPv4 packet of 576 bytes (RFC
-// 791), so no smaller MTU is believed.
-func (h *host) sealable(mtu int) int {
-	const least = 576
-	if mtu < least {
-		h.log.Warn("the wire's MTU is smaller than what packets are sealed for; those too long for it are lost", "mtu", mtu, "least", least)
+// sealsFor logs the wire's MTU.
+func (h *host) sealsFor(mtu int, suppressed uint64) {
+	h.warnOfMTU()
+	l := line{level: slog.LevelInfo}
+	l.add(true, "is", mtu)
+	l.add(suppressed > 0, "suppressed", suppressed)
+	l.log(h.log, "the wire's MTU")
+}
+
+// leastMTU is what is sealed for at least: every host accepts an IPv4 packet of 576 bytes
+// (RFC 791), so no smaller MTU is believed.
+const leastMTU = 576
+
+// warnOfMTU logs that what is sealed may be too long for the wire.
+func (h *host) warnOfMTU() {
+	if h.mtu < leastMTU {
+		h.log.Warn("the wire's MTU is smaller than what packets are sealed for; those too long for it are lost", "mtu", h.mtu, "least", leastMTU)
 	}
-	return max(mtu, least)
 }
 
 // undecided logs which SAs wait for an address.

@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 
+	"tapsec/internal/audit"
 	"tapsec/internal/nic"
 	"tapsec/tap"
 )
@@ -46,4 +48,22 @@ func TestLosses(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A wire whose MTU changes all the time fills no log, and the last line has the MTU that it came to.
+func TestMTUChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out bytes.Buffer
+		h := &host{log: slog.New(slog.NewTextHandler(&out, nil))}
+		h.resizes.Report = h.sealsFor
+		for i := range 100 {
+			h.mtu = leastMTU - 50 + i
+			h.resizes.Changed(h.mtu)
+		}
+		h.resizes.Settle()
+		said := out.String()
+		if lines := strings.Count(said, "the wire's MTU\""); lines != audit.PerSA+1 || !strings.HasSuffix(said, "is=625 suppressed=94\n") {
+			t.Errorf("%d lines:\n%s", lines, said)
+		}
+	})
 }
