@@ -118,6 +118,7 @@ type Appliance struct {
 	nic      *nic.NIC
 	tap      *live.Tap       // nil without an adapter
 	server   *server.Server  // nil without a control socket
+	unheard  bool            // somebody has removed its file
 	mirror   *mirror.Mirror  // nil without
 	metrics  *metrics.Server // nil without
 	opened   chan struct{}   // closed when all is open, and the process confined
@@ -385,6 +386,7 @@ func (a *Appliance) tick(now time.Time) {
 	a.losses.watch(a.nic.Summary(), a.ports.drops())
 	a.watch(now)
 	a.ports.look()
+	a.lookAtSocket()
 	a.mu.Lock()
 	a.settle()
 	a.mu.Unlock()

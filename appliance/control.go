@@ -35,6 +35,15 @@ func (a *Appliance) answer() (err error) {
 	return err
 }
 
+// lookAtSocket says that the control socket is gone. A confined program cannot make another.
+func (a *Appliance) lookAtSocket() {
+	lost := a.server != nil && !a.server.There()
+	if lost && !a.unheard {
+		a.log.Error("the control socket is gone: somebody removed or replaced it; only a restart makes it anew", "path", a.options.Control)
+	}
+	a.unheard = lost
+}
+
 // windowReport is one line of the document "windows".
 type windowReport struct {
 	Name string `json:"name"`

@@ -202,3 +202,22 @@ func (s *section) either(got, want []string) bool {
 	more := map[string][]string{"/delete": {"name", "nic_only"}, "/update": {"name"}}[s.path]
 	return slices.Equal(slices.Sorted(slices.Values(slices.Concat(got, more))), want)
 }
+
+// A control socket that somebody has removed, as cleaners of /run do, is not missed in silence, and its loss costs
+// nothing else.
+func TestControlSocketRemoved(t *testing.T) {
+	rig.Require(t)
+	socket := filepath.Join(sockets(t), "s")
+	p := start(t, write(t, moreSAs), "--control", socket)
+	if err := os.Remove(socket); err != nil {
+		t.Fatal(err)
+	}
+	p.waitLog("the control socket is gone")
+	if err := os.WriteFile(socket, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.stop()
+	if _, err := os.Lstat(socket); err != nil {
+		t.Errorf("somebody else's file is gone, too: %v", err)
+	}
+}

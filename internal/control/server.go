@@ -126,9 +126,15 @@ func (s *Server) Close() error {
 	return s.err
 }
 
-// close looks at the file while the socket is still open: only so long is its inode ours.
+// There reports whether the socket is where it was made, so that somebody new can find it.
+// It may be asked only until Close, while the socket is open: only so long is its inode ours.
+func (s *Server) There() bool {
+	now, err := os.Lstat(s.path)
+	return err == nil && os.SameFile(now, s.made)
+}
+
 func (s *Server) close() error {
-	if now, err := os.Lstat(s.path); err == nil && os.SameFile(now, s.made) {
+	if s.There() {
 		os.Remove(s.path)
 	}
 	close(s.ending)
