@@ -74,9 +74,9 @@ func TestAcceptRefused(t *testing.T) {
 }
 
 // veth makes an interface to attach to, with its far end, for the rest of the test.
-func veth(t *testing.T, name string) {
+func veth(t *testing.T, name string, mtu int) {
 	t.Helper()
-	remove, err := rig.QuietVeths(1500, name)
+	remove, err := rig.QuietVeths(mtu, name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -90,7 +90,7 @@ func veth(t *testing.T, name string) {
 // A read that finds no memory takes no frame away, and ends nothing.
 func TestReadRefused(t *testing.T) {
 	rig.Require(t)
-	veth(t, "near")
+	veth(t, "near", 1500)
 	config := write(t, "wire: {name: near, attach: true}\n"+moreSAs)
 	for engine, call := range map[string]string{"plain": "recvmsg", "ring": "/^p?poll$"} {
 		for _, errno := range []string{"ENOMEM", "ENOBUFS"} {
@@ -113,7 +113,7 @@ func TestReadRefused(t *testing.T) {
 // Whatever of an engine the kernel refuses, the sentence names the interface and what to do.
 func TestEngineRefused(t *testing.T) {
 	rig.Require(t)
-	veth(t, "near")
+	veth(t, "near", 1500)
 	config, ended := write(t, "wire: {name: near, attach: true}\n"+moreSAs), 0
 	toDo := regexp.MustCompile(`tapsec: .*\b(near|host0)\b.*: (see what|allow more|choose|give)`)
 	for _, c := range []struct {

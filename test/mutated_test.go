@@ -20,6 +20,7 @@ import (
 	"tapsec/internal/segment"
 	"tapsec/pipeline"
 	"tapsec/status"
+	"tapsec/tap"
 	"tapsec/wire"
 )
 
@@ -51,14 +52,24 @@ func TestMutated(t *testing.T) {
 			m.pour(frames)
 		})
 		t.Run("veth/"+engine, func(t *testing.T) {
-			remove, err := rig.QuietVeths(9000, "mutv-"+engine)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = remove() })
+			veth(t, "mutv-"+engine, 9000)
 			m := newMutator(t, "wire: {attach: true}\n"+moreSAs+nattSA, "mutv-"+engine, "mutk-"+engine, "--engine", engine)
 			m.wire = m.open(rig.FarEnd("mutv-"+engine), 9000)
 			m.merged = true
+			m.pour(frames)
+		})
+	}
+	for _, engine := range []string{"direct", "xdp"} { // which send by AF_XDP, and xdp also receives
+		t.Run("two veths/"+engine, func(t *testing.T) {
+			if err := tap.CanRedirect(); err != nil && engine == "xdp" {
+				rig.Missing(t, err.Error())
+			}
+			wire, host := "mutv-"+engine, "mutk-"+engine
+			veth(t, wire, 3000)
+			veth(t, host, 3400) // with room for the verdict
+			m := newMutator(t, "wire: {attach: true}\nhost: {attach: true}\n"+moreSAs+nattSA, wire, host, "--engine", engine)
+			m.wire, m.merged = m.open(rig.FarEnd(wire), 3000), true
+			m.host = listen(t, rig.FarEnd(host))
 			m.pour(frames)
 		})
 	}
