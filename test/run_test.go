@@ -667,17 +667,22 @@ func TestNothingLeft(t *testing.T) {
 	}
 }
 
-// TestAnotherDevice: what stands in the place of the tun device, as in a badly started container, is named.
-func TestAnotherDevice(t *testing.T) {
+// TestBadContainer: what stands in the place of the tun device, as in a badly started container, is named, and so is
+// a /proc that is not there, by doctor too.
+func TestBadContainer(t *testing.T) {
 	rig.Require(t)
-	for args, says := range map[string]string{"run -c " + write(t, headSA): "/dev/net/tun is another device", "doctor": "/dev/net/tun is another device"} {
-		cmd := exec.Command("unshare", "-m", "sh", "-c", `mount --bind /dev/null /dev/net/tun && exec "$0" $1`, program.Path, args)
+	const device, noProc = "mount --bind /dev/null /dev/net/tun", "mount -t tmpfs none /proc"
+	for _, c := range []struct{ mount, args, says string }{
+		{device, "run -c " + write(t, headSA), "/dev/net/tun is another device"}, {device, "doctor", "/dev/net/tun is another device"},
+		{noProc, "run -c " + write(t, headSA), "mount /proc"}, {noProc, "doctor", "run needs /proc"},
+	} {
+		cmd := exec.Command("unshare", "-m", "sh", "-c", c.mount+` && exec "$0" $1`, program.Path, c.args)
 		out, err := cmd.CombinedOutput()
 		if err != nil && strings.Contains(string(out), "mount:") {
 			rig.Missing(t, "needs to mount: "+string(out))
 		}
-		if err == nil || !strings.Contains(strings.Join(strings.Fields(string(out)), " "), says) {
-			t.Errorf("%s: %v, says\n%s", args, err, out)
+		if err == nil || !strings.Contains(strings.Join(strings.Fields(string(out)), " "), c.says) {
+			t.Errorf("%s: %v, says\n%s", c.args, err, out)
 		}
 	}
 }

@@ -5,6 +5,7 @@ package doctor
 import (
 	"fmt"
 	"io"
+	"slices"
 
 	"tapsec/esp"
 	"tapsec/internal/lab/rig"
@@ -42,14 +43,15 @@ func Diagnose() Diagnosis {
 		d.Findings = append(d.Findings, Finding{n.Name, n.Met, true, n.Detail, n.Remedy})
 	}
 	tun, admin := met["tun device"], met["CAP_NET_ADMIN"]
-	d.tun, d.Run = tun, tun && admin
+	counters := procfs()
+	d.tun, d.Run = tun, tun && admin && counters == nil
 	d.Demo = tun && (admin || met["user namespaces"])
 	for i := range d.Findings {
 		if f := &d.Findings[i]; f.Name == "user namespaces" {
 			f.Needed = !admin // root needs no user namespace
 		}
 	}
-	d.Findings = append(d.Findings, limits()...)
+	d.Findings = slices.Concat(d.Findings, counters, limits())
 	d.Findings = append(d.Findings, kernel(), ring(engine, why), attach(), redirect(), confinement(), steering())
 	d.Findings = append(d.Findings, bridges()...)
 	return d
@@ -83,6 +85,8 @@ func (d Diagnosis) runs() string {
 	switch {
 	case d.Run:
 		return "works"
+	case slices.ContainsFunc(d.Findings, func(f Finding) bool { return f.Name == proc }):
+		return "needs /proc"
 	case !d.tun:
 		return "needs the tun device"
 	case d.Demo:

@@ -39,6 +39,16 @@ func limits() []Finding {
 	return all
 }
 
+const proc = "/proc"
+
+// procfs is the finding that the interfaces' counters cannot be read; none if they can.
+func procfs() []Finding {
+	if _, err := os.Stat(proc + "/thread-self/net/dev"); err == nil {
+		return nil
+	}
+	return []Finding{{Name: proc, Needed: true, Detail: "Nothing says there what interfaces lose.", Remedy: "mount -t proc proc /proc"}}
+}
+
 // sysctl reads one of the kernel's numbers; false if there is none.
 func sysctl(name string) (int, bool) {
 	text, err := os.ReadFile("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
