@@ -3,9 +3,6 @@ package tap
 import (
 	"errors"
 	"fmt"
-	"os"
-	"runtime"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +16,7 @@ import (
 // one for each batch.
 type mapped struct {
 	outlet
+	life
 	ring    inlet      // nil once the kernel has broken it; from then on each frame is received
 	xdp     *xdpSocket // the same, where it is AF_XDP
 	beside  bool       // with AF_XDP: the packet socket may have a frame, an earlier one or one of another queue
@@ -29,23 +27,15 @@ type mapped struct {
 	message *message   // receives frames too long for a slot, and cuts merged ones
 	batch   [][]byte
 	own     [][]byte // slots for such frames
-	busy    time.Duration
-	awake   time.Time // when something last came, where busy is set
 	polled  []unix.PollFd
-	in, out int   // descriptors of its own
-	last    error // why the engine ended; it holds nothing from then on
-
-	mutex   sync.Mutex // guards what it holds until its thread begins, and later what wakes it
-	started bool
-	alarm   int // an eventfd while the engine is up, else -1
+	in, out int // descriptors of its own
 }
 
-// newMapped makes all that the engine needs, so that a shortage shows before the first frame. Until its
-// thread begins the engine belongs to its devices: see Device.Close.
+// newMapped makes all that the engine needs.
 func newMapped(d *Direction, o Options) (*mapped, error) {
-	m := &mapped{in: -1, out: -1, alarm: -1, busy: o.BusyPoll, batch: make([][]byte, 0, Batch),
+	m := &mapped{life: life{name: d.from.name, busy: o.BusyPoll, alarm: -1}, in: -1, out: -1, batch: make([][]byte, 0, Batch),
 		message: newMessage(true), own: d.slots(make([]byte, Batch*d.slotSize()))}
-	m.direction = d
+	m.direction, m.life.end = d, m.end
 	m.drain = m.write
 	m.reach = func(do func(fd uintptr)) error { do(uintptr(m.out)); return nil }
 	err := m.equip(o)
@@ -69,7 +59,7 @@ func (m *mapped) equip(o Options) (err error) {
 	if m.out, err = duplicate(d.target); err != nil {
 		return d.to.failed("write to", err)
 	}
-	if m.alarm, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+	if err := m.setAlarm(); err != nil {
 		return err
 	}
 	m.polled = []unix.PollFd{{Fd: int32(m.in), Events: unix.POLLIN}, {Fd: int32(m.alarm), Events: unix.POLLIN}}
@@ -85,7 +75,7 @@ func (m *mapped) equip(o Options) (err error) {
 		if err != nil {
 			return err
 		}
-		m.sink = b
+		m.sink, m.uring = b, b.uring
 	default:
 		m.sink = oneByOne{}
 	}
@@ -120,53 +110,6 @@ func (m *mapped) kind() (Engine, string) {
 	return Ring, m.direction.from.name + " is attached, and the kernel puts its frames into memory of the program's"
 }
 
-// open binds the engine to the calling goroutine's thread, until finish. It returns why the engine ended.
-func (m *mapped) open() error {
-	if m.started {
-		return m.last
-	}
-	m.mutex.Lock()
-	defer m.mutex.Unlock()
-	if m.last != nil {
-		return m.last
-	}
-	if b, ok := m.sink.(*burst); ok {
-		runtime.LockOSThread()
-		if err := b.uring.enable(); err != nil {
-			defer runtime.UnlockOSThread()
-			return m.end(err)
-		}
-	}
-	m.started, m.awake = true, time.Now()
-	return nil
-}
-
-// begun reports whether the engine's thread has begun, or has ended.
-func (m *mapped) begun() bool {
-	m.mutex.Lock()
-	defer m.mutex.Unlock()
-	return m.started || m.last != nil
-}
-
-// release ends an engine whose thread has not begun when one of its devices is closed.
-func (m *mapped) release() {
-	m.mutex.Lock()
-	defer m.mutex.Unlock()
-	if !m.started && m.last == nil {
-		m.end(fmt.Errorf("%s: %w", m.direction.from.name, os.ErrClosed))
-	}
-}
-
-// finish ends the engine and releases its thread.
-func (m *mapped) finish(why error) error {
-	m.mutex.Lock()
-	defer m.mutex.Unlock()
-	if _, ok := m.sink.(*burst); ok {
-		defer runtime.UnlockOSThread()
-	}
-	return m.end(why)
-}
-
 // end releases everything. Memory that the kernel may still read stays for as long as the process lives.
 func (m *mapped) end(why error) error {
 	m.last = why
@@ -189,12 +132,13 @@ func (m *mapped) end(why error) error {
 	if m.exit != nil {
 		m.exit.release()
 	}
-	for _, fd := range []int{m.in, m.out, m.alarm} {
+	m.dropAlarm()
+	for _, fd := range []int{m.in, m.out} {
 		if fd >= 0 {
 			unix.Close(fd)
 		}
 	}
-	m.in, m.out, m.alarm = -1, -1, -1
+	m.in, m.out = -1, -1
 	m.direction.public.store(&m.direction.tally)
 	return why
 }
@@ -202,11 +146,7 @@ func (m *mapped) end(why error) error {
 // stop may be called from any goroutine.
 func (m *mapped) stop() {
 	m.stopped.Store(true)
-	m.mutex.Lock()
-	defer m.mutex.Unlock()
-	if m.alarm >= 0 {
-		unix.Write(m.alarm, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // fails only if it has been written often enough
-	}
+	m.wake()
 }
 
 func (m *mapped) send(d *Direction, parcels []parcel) error {
@@ -258,9 +198,6 @@ func (m *mapped) next() (*Direction, [][]byte, error) {
 		}
 	}
 }
-
-// spinning reports whether the last frame is too recent to go to sleep.
-func (m *mapped) spinning() bool { return m.busy > 0 && time.Since(m.awake) < m.busy }
 
 // look counts what AF_XDP has lost, before each sleep and now and then without one. It also has the packet
 // socket checked, on which frames of other queues come.

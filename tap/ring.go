@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -35,34 +34,27 @@ func tag(kind, port int, batch uint32, index int) uint64 {
 // ring moves the frames of one or two directions with one io_uring, on one thread: all their reads and
 // writes go to the kernel with one call. Only to an attached interface is a batch written by its exit.
 type ring struct {
-	outlet      // of the direction to an attached interface, then the only direction
-	exit   exit // with which that writes, or nil
-	uring  *uring
-	ports  []*ringPort
-	turn   int   // the port that hands out next
-	last   error // why the ring ended; it holds nothing from then on
-	busy   time.Duration
-	awake  time.Time // when something last happened, if busy is set
+	outlet // of the direction to an attached interface, then the only direction
+	life
+	exit  exit // with which that writes, or nil
+	ports []*ringPort
+	turn  int // the port that hands out next
 
 	failure   error     // an interface is lost: what is in flight ends, and nothing more is read
 	armed     bool      // the alarm is being polled
 	cancelled bool      // pending requests were cancelled, so that the ring can end
 	heard     time.Time // when something was last completed after that
 	stuck     bool      // nothing was for lastPatience
-
-	mutex   sync.Mutex // guards the ring until its thread begins, and later what wakes it
-	started bool
-	alarm   int // an eventfd while the ring is up, else -1
 }
 
-// newRing makes all that the ring needs, so that a shortage shows before the first frame. Until its thread
-// begins the ring belongs to its devices: see Device.Close.
+// newRing makes all that the ring needs.
 func newRing(directions []*Direction, o Options) (r *ring, err error) {
-	r = &ring{busy: o.BusyPoll, alarm: -1}
+	r = &ring{life: life{name: directions[0].from.name, busy: o.BusyPoll, alarm: -1}}
+	r.life.end = r.end
 	if r.uring, err = newUring(submissions, completions); err != nil {
 		return nil, err
 	}
-	if r.alarm, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
+	if err := r.setAlarm(); err != nil {
 		return nil, r.end(err)
 	}
 	for i, d := range directions {
@@ -123,56 +115,10 @@ func (r *ring) next() (*Direction, [][]byte, error) {
 	}
 }
 
-// open binds the ring to the calling goroutine's thread, until finish. It returns why the ring ended.
-func (r *ring) open() error {
-	if r.started {
-		return r.last
-	}
-	r.mutex.Lock()
-	defer r.mutex.Unlock()
-	if r.last != nil {
-		return r.last
-	}
-	runtime.LockOSThread()
-	r.started, r.awake = true, time.Now()
-	if err := r.uring.enable(); err != nil {
-		defer runtime.UnlockOSThread()
-		return r.end(err)
-	}
-	return nil
-}
-
-// begun reports whether the ring's thread has begun, or has ended.
-func (r *ring) begun() bool {
-	r.mutex.Lock()
-	defer r.mutex.Unlock()
-	return r.started || r.last != nil
-}
-
-// finish ends the ring and releases its thread.
-func (r *ring) finish(why error) error {
-	r.mutex.Lock()
-	defer r.mutex.Unlock()
-	defer runtime.UnlockOSThread()
-	return r.end(why)
-}
-
-// release ends a ring whose thread has not begun when one of its devices is closed.
-func (r *ring) release() {
-	r.mutex.Lock()
-	defer r.mutex.Unlock()
-	if !r.started && r.last == nil {
-		r.end(fmt.Errorf("%s: %w", r.ports[0].direction.from.name, os.ErrClosed))
-	}
-}
-
 // end releases descriptors and memory.
 func (r *ring) end(why error) error {
 	r.last = why
-	if r.alarm >= 0 {
-		unix.Close(r.alarm)
-		r.alarm = -1
-	}
+	r.dropAlarm()
 	r.uring.close()
 	if r.exit != nil {
 		r.exit.release()
@@ -206,11 +152,7 @@ func (r *ring) send(d *Direction, parcels []parcel) error {
 // stop may be called from any goroutine.
 func (r *ring) stop() {
 	r.stopped.Store(true)
-	r.mutex.Lock()
-	defer r.mutex.Unlock()
-	if r.alarm >= 0 {
-		unix.Write(r.alarm, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // fails only if it has been written often enough
-	}
+	r.wake()
 }
 
 // stopping reports whether nothing more is to be read.
@@ -284,9 +226,6 @@ func (r *ring) watch() {
 		s.op, s.fd, s.opFlags, s.data = opAsyncCancel, -1, cancelAll|cancelAny, tag(ofCancel, 0, 0, 0)
 	}
 }
-
-// spinning reports whether the last event is too recent to go to sleep.
-func (r *ring) spinning() bool { return r.busy > 0 && time.Since(r.awake) < r.busy }
 
 // complete takes the completions, and reports whether there were any.
 func (r *ring) complete() (some bool) {
