@@ -37,12 +37,12 @@ func TestMergingIsUnseen(t *testing.T) {
 }
 
 func unseen(t *testing.T, unmerged tap.Merging, udp bool) {
-	s, err := newSystem(unmerged, udp)
+	s, err := NewPair(unmerged, udp)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := s.close(); err != nil {
+		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -82,7 +82,7 @@ func unseen(t *testing.T, unmerged tap.Merging, udp bool) {
 }
 
 // stream sends bytes in writes of all lengths and compares what arrives.
-func (s *system) stream(to string, random *rand.Rand) error {
+func (s *Pair) stream(to string, random *rand.Rand) error {
 	data := make([]byte, 4<<20)
 	for i := range data {
 		data[i] = byte(random.Uint32())
@@ -123,7 +123,7 @@ func write(c *net.UDPConn, datagrams [][]byte, merged bool) (err error) {
 
 // datagrams sends some of all lengths, in runs of the same length as a file would make them, and wants
 // each as it was sent, once and in order. None is sent before the receiver has room.
-func (s *system) datagrams(to string, random *rand.Rand) error {
+func (s *Pair) datagrams(to string, random *rand.Rand) error {
 	var receiver net.PacketConn
 	if err := s.ns["b"].Do(func() (err error) {
 		receiver, err = net.ListenPacket("udp", to)

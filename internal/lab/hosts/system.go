@@ -35,14 +35,14 @@ import (
 // and the same from b to a. While a bulk transfer runs, frames come from the
 // wire that must not reach b.
 func Show(out io.Writer) (good bool, err error) {
-	s, err := newSystem(0, false)
+	s, err := NewPair(0, false)
 	if err != nil {
 		return false, err
 	}
-	defer func() { err = errors.Join(err, s.close()) }()
+	defer func() { err = errors.Join(err, s.Close()) }()
 	fmt.Fprint(out, "\nTwo hosts, each a plain Linux stack: a <== ESP ==> NIC and transport of b.\n\n")
 	good = true
-	for _, to := range []string{"10.77.0.2", "fd77::2"} {
+	for _, to := range []string{There, "fd77::2"} {
 		took, err := s.ping(netip.MustParseAddr(to))
 		good = good && err == nil
 		report(out, "ping "+to, "answered after "+took.Round(10*time.Microsecond).String(), err)
@@ -76,8 +76,11 @@ func sayf(out io.Writer, indent int, format string, args ...any) {
 	fmt.Fprintln(out, wrap.Text(fmt.Sprintf(format, args...), indent, wrap.Width))
 }
 
-// system is two hosts and the wire between them, inside a rig.
-type system struct {
+// There is the address of b's stack, to which a's packets go sealed.
+const There = "10.77.0.2"
+
+// Pair is two hosts, a and b, and the wire between them, in this process, inside a rig.
+type Pair struct {
 	config   *configs.Config
 	unmerged tap.Merging // what does not pass merged between a transport and its stack
 	ns       map[string]*netns.Namespace
@@ -86,13 +89,15 @@ type system struct {
 	ended    chan error
 }
 
-func newSystem(unmerged tap.Merging, udp bool) (s *system, err error) {
-	s = &system{unmerged: unmerged, ns: map[string]*netns.Namespace{}, ended: make(chan error, 2)}
+// NewPair puts up the hosts a and b. Unmerged is what does not pass merged between a transport and
+// its stack, and on the wire. Their tunnels may be in UDP.
+func NewPair(unmerged tap.Merging, udp bool) (s *Pair, err error) {
+	s = &Pair{unmerged: unmerged, ns: map[string]*netns.Namespace{}, ended: make(chan error, 2)}
 	ctx, cancel := context.WithCancel(context.Background())
 	s.cancel = cancel
 	defer func() {
 		if err != nil {
-			s, err = nil, errors.Join(err, s.close())
+			s, err = nil, errors.Join(err, s.Close())
 		}
 	}()
 	for _, h := range Plan() {
@@ -121,7 +126,7 @@ func newSystem(unmerged tap.Merging, udp bool) (s *system, err error) {
 }
 
 // stack makes a host's namespace and the TAP of its stack.
-func (s *system) stack(h rig.Host) error {
+func (s *Pair) stack(h rig.Host) error {
 	if h.Interface == "" {
 		return nil
 	}
@@ -141,7 +146,7 @@ func (s *system) stack(h rig.Host) error {
 
 // start runs one host's program until the system closes. The wire is made by the
 // one that does not attach.
-func (s *system) start(ctx context.Context, host string, attach bool) (*appliance.Appliance, error) {
+func (s *Pair) start(ctx context.Context, host string, attach bool) (*appliance.Appliance, error) {
 	a, err := appliance.New(appliance.Options{Transport: true, Unmerged: s.unmerged, Load: func() (*configs.Config, error) {
 		c := *s.config
 		c.Wire.Name, c.Wire.Attach, c.Host.Name, c.Host.Netns = "wire0", attach, "stack0", host
@@ -155,7 +160,11 @@ func (s *system) start(ctx context.Context, host string, attach bool) (*applianc
 	return a, nil
 }
 
-func (s *system) close() error {
+// Do calls f in a host's namespace. What it starts stays there.
+func (s *Pair) Do(host string, f func() error) error { return s.ns[host].Do(f) }
+
+// Close takes the hosts down.
+func (s *Pair) Close() error {
 	s.cancel()
 	var err error
 	for _, r := range []*appliance.Appliance{s.a, s.b} {
@@ -170,12 +179,12 @@ func (s *system) close() error {
 }
 
 // ping asks b from a for an echo.
-func (s *system) ping(to netip.Addr) (took time.Duration, err error) {
+func (s *Pair) ping(to netip.Addr) (took time.Duration, err error) {
 	network, request, reply := "ip4:icmp", byte(8), byte(0)
 	if to.Is6() {
 		network, request, reply = "ip6:ipv6-icmp", 128, 129
 	}
-	err = s.ns["a"].Do(func() error {
+	err = s.Do("a", func() error {
 		c, err := net.Dial(network, to.String())
 		if err != nil {
 			return err
@@ -209,10 +218,10 @@ func echo(kind byte) []byte {
 }
 
 // transfer sends n random bytes over TCP from a to b and compares.
-func (s *system) transfer(n int) (mbits float64, err error) {
+func (s *Pair) transfer(n int) (mbits float64, err error) {
 	data := make([]byte, n)
 	rand.Read(data)
-	took, err := s.carry("10.77.0.2:7001", data, func(c net.Conn) error {
+	took, err := s.carry(There+":7001", data, func(c net.Conn) error {
 		_, err := c.Write(data)
 		return err
 	})
@@ -221,9 +230,9 @@ func (s *system) transfer(n int) (mbits float64, err error) {
 
 // carry has write send data over TCP from a to b, and compares what arrives. It returns how long that
 // took, from the connection on.
-func (s *system) carry(to string, data []byte, write func(net.Conn) error) (took time.Duration, err error) {
+func (s *Pair) carry(to string, data []byte, write func(net.Conn) error) (took time.Duration, err error) {
 	var listener net.Listener
-	if err := s.ns["b"].Do(func() (err error) {
+	if err := s.Do("b", func() (err error) {
 		listener, err = net.Listen("tcp", to)
 		return err
 	}); err != nil {
@@ -241,7 +250,7 @@ func (s *system) carry(to string, data []byte, write func(net.Conn) error) (took
 		arrived <- all
 	}()
 	var c net.Conn
-	if err := s.ns["a"].Do(func() (err error) {
+	if err := s.Do("a", func() (err error) {
 		c, err = net.DialTimeout("tcp", to, patience)
 		return err
 	}); err != nil {
@@ -265,7 +274,7 @@ type hostileFrame struct {
 
 // hostile makes frames of every kind by which somebody on the wire could try to get
 // something into b.
-func (s *system) hostile() ([]hostileFrame, error) {
+func (s *Pair) hostile() ([]hostileFrame, error) {
 	a, b := netip.MustParseAddrPort("10.77.0.1:9"), netip.MustParseAddrPort("10.77.0.2:9")
 	packet := forge.UDP(nil, a, b, []byte("this must not arrive"))
 	clear := forge.AppendFrame(nil, packet)
@@ -296,7 +305,7 @@ func (s *system) hostile() ([]hostileFrame, error) {
 
 // sealed seals a packet with SAs of the configuration, innermost first, with number 1,
 // which b has seen long ago.
-func (s *system) sealed(packet []byte, names ...string) ([]byte, error) {
+func (s *Pair) sealed(packet []byte, names ...string) ([]byte, error) {
 	var sas []*sa.SA
 	for _, name := range names {
 		sas = append(sas, s.config.SAs[slices.IndexFunc(s.config.SAs, func(one *sa.SA) bool { return one.Name == name })])
@@ -311,7 +320,7 @@ func (s *system) sealed(packet []byte, names ...string) ([]byte, error) {
 
 // inject sends the frames into b's wire that many times, or if times is negative until stop
 // is called, which waits for the end and returns how often.
-func (s *system) inject(bad []hostileFrame, times int) (stop func() int) {
+func (s *Pair) inject(bad []hostileFrame, times int) (stop func() int) {
 	n, quit, done := 0, make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(done)
@@ -340,7 +349,7 @@ func (s *system) inject(bad []hostileFrame, times int) (stop func() int) {
 }
 
 // account shows what b's transport counted, and whether that accounts for each bad frame.
-func (s *system) account(out io.Writer, bad []hostileFrame, rounds int) bool {
+func (s *Pair) account(out io.Writer, bad []hostileFrame, rounds int) bool {
 	want := map[transport.Reason]int{}
 	for _, h := range bad {
 		want[h.reason] += rounds
@@ -366,7 +375,7 @@ func (s *system) account(out io.Writer, bad []hostileFrame, rounds int) bool {
 
 // settled waits until b's transport has counted what is wanted of each reason, less what the wire lost,
 // and reports whether it has.
-func (s *system) settled(want map[transport.Reason]int) bool {
+func (s *Pair) settled(want map[transport.Reason]int) bool {
 	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		missing, counts := 0, s.b.Summary().Transport.Reasons
 		for r, n := range want {
@@ -383,7 +392,7 @@ func (s *system) settled(want map[transport.Reason]int) bool {
 
 // lost is how many frames the wire's own queue could not take, as the kernel
 // counts them: on a busy machine b never sees those.
-func (s *system) lost() int {
+func (s *Pair) lost() int {
 	return int(s.b.Summary().Drops[0].Tx)
 }
 

@@ -26,12 +26,12 @@ func TestNothingBadReachesTheStack(t *testing.T) {
 		t.Fatal(err)
 	}
 	rig.Require(t)
-	s, err := newSystem(0, false)
+	s, err := NewPair(0, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := s.close(); err != nil {
+		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
 	}()
@@ -80,7 +80,7 @@ func TestNothingBadReachesTheStack(t *testing.T) {
 
 // failing gives b the SAs of the contract's table, and returns those of its
 // frames that fail.
-func (s *system) failing(t *testing.T) []hostileFrame {
+func (s *Pair) failing(t *testing.T) []hostileFrame {
 	t.Helper()
 	c := *s.config
 	for _, h := range Plan() {
@@ -132,7 +132,7 @@ func reasonFor(r status.Reason) transport.Reason {
 }
 
 // watch counts the frames that b's stack receives and that a did not send.
-func (s *system) watch(t *testing.T) (strangers func() uint64) {
+func (s *Pair) watch(t *testing.T) (strangers func() uint64) {
 	t.Helper()
 	var socket *rig.Socket
 	if err := s.ns["b"].Do(func() (err error) {
