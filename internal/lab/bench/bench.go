@@ -12,6 +12,8 @@ package bench
 
 import (
 	"fmt"
+	"iter"
+	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -56,9 +58,19 @@ func (o Options) effort() effort {
 	return e
 }
 
-// more reports whether another round of everything is due.
-func (e effort) more(done int, begin time.Time, budget time.Duration) bool {
-	return done == 0 || (e.rounds == 0 || done < e.rounds) && time.Since(begin) < budget
+// turns are the numbers of n things to measure, all of them once in each round and in random order, for as many
+// rounds as there is time for, but at least one.
+func (e effort) turns(n int, budget time.Duration) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		begin := time.Now()
+		for done := 0; done == 0 || (e.rounds == 0 || done < e.rounds) && time.Since(begin) < budget; done++ {
+			for _, i := range rand.Perm(n) {
+				if !yield(i) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Lasts is roughly how long Run takes at most, including opening and checking frames.

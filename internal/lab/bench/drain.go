@@ -3,7 +3,6 @@ package bench
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"tapsec/internal/lab/rig"
@@ -61,20 +60,17 @@ func (r *Report) sweep(size int, e effort, budget time.Duration, variants []stri
 	if err := r.inspect(forwarders, cells); err != nil {
 		return nil, err
 	}
-	begin := time.Now()
-	for sweep := 0; e.more(sweep, begin, budget); sweep++ {
-		for _, i := range rand.Perm(len(cells)) {
-			c := cells[i]
-			got, err := c.round(c.traffic)
-			switch {
-			case errors.Is(err, errLoss):
-				c.lost++
-				r.lose(c, err)
-			case err != nil:
-				return nil, err
-			default:
-				c.readings = append(c.readings, got)
-			}
+	for i := range e.turns(len(cells), budget) {
+		c := cells[i]
+		got, err := c.round(c.traffic)
+		switch {
+		case errors.Is(err, errLoss):
+			c.lost++
+			r.lose(c, err)
+		case err != nil:
+			return nil, err
+		default:
+			c.readings = append(c.readings, got)
 		}
 	}
 	for _, c := range cells {

@@ -3,7 +3,6 @@ package bench
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -70,19 +69,16 @@ func (r *Report) latencyAt(pace int, budget time.Duration, e effort) (err error)
 			return err
 		}
 	}
-	begin := time.Now()
-	for sweep := 0; e.more(sweep, begin, budget); sweep++ {
-		for _, i := range rand.Perm(len(all)) {
-			m := all[i]
-			if err := m.round(t); errors.Is(err, errLoss) {
-				m.lost++
-				r.Losses = append(r.Losses, fmt.Sprintf("latency, %d frames/s, %s: %v", pace, m.variant, err))
-				m.forget()
-			} else if err != nil {
-				return err
-			} else {
-				r.Inspected += spaced
-			}
+	for i := range e.turns(len(all), budget) {
+		m := all[i]
+		if err := m.round(t); errors.Is(err, errLoss) {
+			m.lost++
+			r.Losses = append(r.Losses, fmt.Sprintf("latency, %d frames/s, %s: %v", pace, m.variant, err))
+			m.forget()
+		} else if err != nil {
+			return err
+		} else {
+			r.Inspected += spaced
 		}
 	}
 	for _, m := range all {

@@ -51,19 +51,17 @@ func (r *Report) measureQueues(e effort) (err error) {
 		}
 		all = append(all, s)
 	}
-	begin := time.Now()
-	for sweep := 0; e.more(sweep, begin, e.queues); sweep++ {
-		for _, s := range all {
-			rate, err := s.round(r.cores)
-			switch {
-			case errors.Is(err, errLoss):
-				s.lost++
-				r.Losses = append(r.Losses, fmt.Sprintf("%d queues: %v", len(s.meters), err))
-			case err != nil:
-				return err
-			default:
-				s.rates = append(s.rates, rate)
-			}
+	for i := range e.turns(len(all), e.queues) {
+		s := all[i]
+		rate, err := s.round(r.cores)
+		switch {
+		case errors.Is(err, errLoss):
+			s.lost++
+			r.Losses = append(r.Losses, fmt.Sprintf("%d queues: %v", len(s.meters), err))
+		case err != nil:
+			return err
+		default:
+			s.rates = append(s.rates, rate)
 		}
 	}
 	for _, s := range all {

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"time"
 
 	"tapsec/appliance"
@@ -72,25 +71,19 @@ func (r *Report) measureReplay(e effort) error {
 	for _, p := range readers {
 		ways = append(ways, &telling{output: p.Name, once: p.round})
 	}
-	begin := time.Now()
-	for sweep := 0; e.more(sweep, begin, e.replay); sweep++ {
-		for _, n := range rand.Perm(len(ways)) {
-			t, err := ways[n].once()
-			if err != nil {
-				return fmt.Errorf("%s: %w", ways[n].output, err)
-			}
-			ways[n].add(t)
+	for i := range e.turns(len(ways), e.replay) {
+		w := ways[i]
+		t, err := w.once()
+		if err != nil {
+			return fmt.Errorf("%s: %w", w.output, err)
 		}
+		w.cpu, w.rate = append(w.cpu, float64(t.cpu)/replayed), append(w.rate, replayed/t.wall.Seconds())
 	}
 	for _, w := range ways {
 		r.Replay.Rows = append(r.Replay.Rows, w.row())
 	}
 	r.Replay.divide()
 	return nil
-}
-
-func (t *telling) add(took took) {
-	t.cpu, t.rate = append(t.cpu, float64(took.cpu)/replayed), append(t.rate, replayed/took.wall.Seconds())
 }
 
 func (t *telling) row() ReplayRow {

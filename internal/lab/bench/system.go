@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"time"
@@ -62,6 +61,7 @@ func (pair) Used() time.Duration { return processTime() }
 type flow struct {
 	way  string
 	open func() (carrier, error)
+	left bool // out, since it failed
 
 	cpu, own, rate, again []float64
 }
@@ -89,22 +89,21 @@ func (r *Report) measureSystem(e effort) (err error) {
 		}
 		flows = append(flows, &flow{way: WireGuard, open: func() (carrier, error) { return newWireguard(p.Program) }})
 	}
-	begin := time.Now()
-	for done := 0; e.more(done, begin, e.system); done++ {
-		sweep := slices.Clone(flows)
-		rand.Shuffle(len(sweep), func(i, j int) { sweep[i], sweep[j] = sweep[j], sweep[i] })
-		for _, f := range sweep {
-			err := f.round(iperf3.Program, e.system/16)
-			if err != nil && f.way != WireGuard {
-				return fmt.Errorf("%s: %w", f.way, err)
-			}
-			if err != nil {
-				r.without(f.way, err)
-				flows = slices.DeleteFunc(flows, func(g *flow) bool { return g == f })
-			}
+	for i := range e.turns(len(flows), e.system) {
+		f := flows[i]
+		if f.left {
+			continue
+		}
+		err := f.round(iperf3.Program, e.system/16)
+		if err != nil && f.way != WireGuard {
+			return fmt.Errorf("%s: %w", f.way, err)
+		}
+		if err != nil {
+			r.without(f.way, err)
+			f.left = true
 		}
 	}
-	for _, f := range flows {
+	for _, f := range slices.DeleteFunc(flows, func(f *flow) bool { return f.left }) {
 		r.System.Rows = append(r.System.Rows, f.row())
 	}
 	r.System.divide()
