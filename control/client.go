@@ -193,13 +193,8 @@ func (c *Client) Follow(ctx context.Context, n int) iter.Seq2[Event, error] {
 	}
 }
 
-// Export returns the SAs in force with their present numbers, as a configuration in JSON,
-// with keys only if withKeys says so.
-func (c *Client) Export(withKeys bool) (text json.RawMessage, err error) {
-	return text, c.Get(fmt.Sprintf("export?keys=%t", withKeys), &text)
-}
-
-// WriteExport writes to w what Export returns, however long it is. An error of w is returned as it is.
+// WriteExport writes to w the SAs in force with their present numbers, as a configuration in JSON, with keys only if
+// withKeys says so. An error of w is returned as it is.
 func (c *Client) WriteExport(w io.Writer, withKeys bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), exportPause)
 	defer cancel()
