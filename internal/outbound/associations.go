@@ -101,7 +101,7 @@ type associations struct {
 func associate(c *Config, old *associations) (a associations, err error) {
 	a = associations{names: map[string]*association{}, ids: map[uint64]*association{}}
 	if a.sealer = old.sealer; a.sealer == nil {
-		a.sealer, err = NewSealer(c.Random)
+		a.sealer, err = NewSealer(nil)
 	}
 	if err != nil {
 		return a, err
@@ -160,7 +160,7 @@ func (a *associations) ready(c *Config, sas []*sa.SA, had func(name string) *lay
 	for i, s := range more.all {
 		applied[i] = s.SA
 	}
-	layers, err := a.sealer.ready(c.Random, applied, had)
+	layers, err := a.sealer.ready(nil, applied, had)
 	if err != nil {
 		return more, err
 	}

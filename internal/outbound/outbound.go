@@ -17,7 +17,6 @@ package outbound
 import (
 	"cmp"
 	"errors"
-	"io"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
@@ -45,7 +44,6 @@ type Config struct {
 	First  uint64                   // first sequence number of each SA; 0 leaves it to oseq and seq_high, else 1
 	Reply  func(frame []byte) error // takes ICMP errors for the stack; the frame is valid until it returns
 	Audit  func(Event)              // told of drops, at a bounded rate; must not wait
-	Random io.Reader                // CBC's IVs; nil is crypto/rand
 }
 
 // Held names packets that are held back while no SA seals them and no rule of the policy

@@ -49,7 +49,6 @@ type Setup struct {
 	Profile  sa.Profile
 	Bundles  [][]*sa.SA // to be offloaded: one SA, or AH and ESP
 	Delete   []string   // SAs to be deleted again before the frames are sent
-	AHOff    bool
 	ESPOff   bool
 	Inactive bool
 	Pressure bool // the SA table asks for deletions
@@ -89,7 +88,7 @@ func (l *Setup) Arrange(d SAD) error {
 		}
 	}
 	d.Activate(!l.Inactive)
-	d.Switch(!l.AHOff, !l.ESPOff)
+	d.Switch(true, !l.ESPOff)
 	d.ForcePressure(l.Pressure)
 	return nil
 }
