@@ -32,8 +32,7 @@ func (l *line) add(known bool, key string, value any) {
 }
 
 // packet adds what is known of a packet: whose it is, its number and its addresses.
-func (l *line) packet(reason, name string, protocol sa.Protocol, spi uint32, number uint64, src, dst netip.Addr) {
-	l.add(true, "reason", reason)
+func (l *line) packet(name string, protocol sa.Protocol, spi uint32, number uint64, src, dst netip.Addr) {
 	l.add(name != "", "sa", name)
 	l.add(protocol != 0, "protocol", protocol.String())
 	l.add(spi != 0, "spi", sa.SPI(spi).String())
@@ -67,45 +66,43 @@ var (
 )
 
 // logReceived logs what the transport drops, and what happens to its SAs.
-func (a *Appliance) logReceived() func(transport.Event) {
-	return func(e transport.Event) {
-		l := line{time: e.Time, level: slog.LevelWarn}
-		l.packet(e.Reason.Qualified(), e.SA, e.Protocol, e.SPI, e.Number, e.Src, e.Dst)
-		l.add(e.FlowID != 0, "flow", e.FlowID)
-		l.add(e.Check != 0, "check", e.Check.Qualified())
-		l.add(e.Suppressed > 0, "suppressed", e.Suppressed)
-		switch {
-		case e.Silent:
-			l.log(a.log, leftOut)
-		case e.Once:
-			a.tellAt(l.time, onceReceived[e.Reason], l.attrs...)
-		default:
-			l.log(a.log, e.Reason.Sentence())
-		}
+func (a *Appliance) logReceived(e transport.Event) {
+	l := line{time: e.Time, level: slog.LevelWarn}
+	l.add(true, "reason", e.Reason.Qualified())
+	l.packet(e.SA, e.Protocol, e.SPI, e.Number, e.Src, e.Dst)
+	l.add(e.FlowID != 0, "flow", e.FlowID)
+	l.add(e.Check != 0, "check", e.Check.Qualified())
+	l.add(e.Suppressed > 0, "suppressed", e.Suppressed)
+	switch {
+	case e.Silent:
+		l.log(a.log, leftOut)
+	case e.Once:
+		a.tellAt(l.time, onceReceived[e.Reason], l.attrs...)
+	default:
+		l.log(a.log, e.Reason.Sentence())
 	}
 }
 
 // logSent does the same for the outbound side.
-func (a *Appliance) logSent() func(outbound.Event) {
-	return func(e outbound.Event) {
-		l := line{time: e.Time, level: slog.LevelWarn}
-		if e.Reason == outbound.TooLong || e.Reason == outbound.Narrowed {
-			l.level = slog.LevelInfo // the stack is told, and sends less
-		}
-		l.packet(e.Reason.Qualified(), e.SA, e.Protocol, e.SPI, e.Number, e.Src, e.Dst)
-		l.add(e.FlowID != 0, "flow", e.FlowID)
-		l.add(e.Router.IsValid(), "router", e.Router)
-		l.add(e.MTU != 0, "mtu", e.MTU)
-		l.add(e.Suppressed > 0, "suppressed", e.Suppressed)
-		kind, once := onceSent[e.Reason]
-		switch {
-		case e.Silent:
-			l.log(a.log, leftOut)
-		case once:
-			a.tellAt(l.time, kind, l.attrs...)
-		default:
-			l.log(a.log, e.Reason.Sentence())
-		}
+func (a *Appliance) logSent(e outbound.Event) {
+	l := line{time: e.Time, level: slog.LevelWarn}
+	if e.Reason == outbound.TooLong || e.Reason == outbound.Narrowed {
+		l.level = slog.LevelInfo // the stack is told, and sends less
+	}
+	l.add(true, "reason", e.Reason.Qualified())
+	l.packet(e.SA, e.Protocol, e.SPI, e.Number, e.Src, e.Dst)
+	l.add(e.FlowID != 0, "flow", e.FlowID)
+	l.add(e.Router.IsValid(), "router", e.Router)
+	l.add(e.MTU != 0, "mtu", e.MTU)
+	l.add(e.Suppressed > 0, "suppressed", e.Suppressed)
+	kind, once := onceSent[e.Reason]
+	switch {
+	case e.Silent:
+		l.log(a.log, leftOut)
+	case once:
+		a.tellAt(l.time, kind, l.attrs...)
+	default:
+		l.log(a.log, e.Reason.Sentence())
 	}
 }
 
@@ -125,21 +122,14 @@ func (f *failures) frame(frame []byte, t *status.Trailer) {
 		return
 	}
 	l := line{time: time.Unix(0, t.Received), level: slog.LevelWarn}
+	var p wire.Packet
 	name := ""
-	p, seen := wire.Addresses(frame, int(rec.IP))
-	if seen && rec.IP > 0 {
-		name = f.adapter.sad.Name(&rec, p.Dst, p.Src, p.Proto == wire.ProtoUDP)
+	if at, ok := wire.Addresses(frame, int(rec.IP)); ok && rec.IP > 0 {
+		p, name = at, f.adapter.sad.Name(&rec, at.Dst, at.Src, at.Proto == wire.ProtoUDP)
 	}
 	l.add(true, "reason", t.Reason.Qualified())
 	l.add(true, "status", t.Word.Code().String())
-	l.add(name != "", "sa", name)
-	l.add(rec.Protocol != 0, "protocol", sa.Protocol(rec.Protocol).String())
-	l.add(rec.SPI != 0, "spi", sa.SPI(rec.SPI).String())
-	l.add(rec.Number != 0, "seq", rec.Number)
-	if seen && rec.IP > 0 {
-		l.add(true, "src", p.Src)
-		l.add(true, "dst", p.Dst)
-	}
+	l.packet(name, sa.Protocol(rec.Protocol), rec.SPI, rec.Number, p.Src, p.Dst)
 	l.add(suppressed > 0, "suppressed", suppressed)
 	l.log(f.log, t.Reason.Sentence())
 }

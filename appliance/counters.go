@@ -126,7 +126,7 @@ func (a *Appliance) Counters(name string) ([]control.Counter, error) {
 		r.samples = []control.Sample{}
 		c.read(&r)
 		if name != "" {
-			r.samples = about(name, r.samples)
+			r.samples = slices.DeleteFunc(r.samples, func(s control.Sample) bool { return s.Labels["sa"] != name })
 		}
 		slices.SortFunc(r.samples, func(a, b control.Sample) int { return strings.Compare(fmt.Sprint(a.Labels), fmt.Sprint(b.Labels)) })
 		if len(r.samples) > 0 {
@@ -134,16 +134,6 @@ func (a *Appliance) Counters(name string) ([]control.Counter, error) {
 		}
 	}
 	return all, nil
-}
-
-// about keeps the samples of one SA.
-func about(name string, samples []control.Sample) (some []control.Sample) {
-	for _, s := range samples {
-		if s.Labels["sa"] == name {
-			some = append(some, s)
-		}
-	}
-	return some
 }
 
 func one(is bool) float64 {

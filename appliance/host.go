@@ -56,7 +56,7 @@ func newHost(a *Appliance) (h *host, err error) {
 		return nil, err
 	}
 	h.options = outbound.Config{Joined: true, Use: o.Use, First: o.First, MTU: max(h.mtu, leastMTU), Socket: c.Wire.Attach,
-		Reply: a.ports.host.Inject, Ledger: a.ledger, Audit: a.logSent()}
+		Reply: a.ports.host.Inject, Ledger: a.ledger, Audit: a.logSent}
 	h.remembers = o.State != ""
 	h.moves.Report, h.resizes.Report = h.movesTo(c), h.sealsFor
 	h.warnOfMTU()
@@ -71,7 +71,7 @@ func newHost(a *Appliance) (h *host, err error) {
 		return nil, errors.Join(err, h.close())
 	}
 	h.software.Remember(a.ledger.Marks())
-	tc := transport.Config{Fallback: h.software, Audit: a.logReceived(), Ledger: a.ledger,
+	tc := transport.Config{Fallback: h.software, Audit: a.logReceived, Ledger: a.ledger,
 		ICMP: func(frame []byte) { h.sender.Heed(frame) }}
 	switch {
 	case a.adapter != nil:
