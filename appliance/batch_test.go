@@ -9,9 +9,9 @@ import (
 
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/outbound"
 	"tapsec/sa"
+	"tapsec/test/testkit"
 	"tapsec/transport"
 )
 

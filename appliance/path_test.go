@@ -18,11 +18,11 @@ import (
 	"tapsec/configs"
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/internal/nic"
 	"tapsec/internal/outbound"
 	"tapsec/sa"
+	"tapsec/test/testkit"
 	"tapsec/wire"
 )
 

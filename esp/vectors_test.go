@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"tapsec/internal/lab/testkit"
+	"tapsec/test/testkit"
 )
 
 // TestVectors seals and opens every vector under testdata; each file says where

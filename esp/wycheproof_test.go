@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"testing"
 
-	"tapsec/internal/lab/testkit"
+	"tapsec/test/testkit"
 )
 
 // TestWycheproof runs the groups that ESP's nonce and ICV lengths occur in. The

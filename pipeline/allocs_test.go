@@ -3,10 +3,10 @@ package pipeline_test
 import (
 	"testing"
 
-	"tapsec/internal/lab/testkit"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
+	"tapsec/test/testkit"
 )
 
 // Process allocates nothing per frame, for every suite of both protocols, in

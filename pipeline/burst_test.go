@@ -11,10 +11,10 @@ import (
 
 	"tapsec/esp"
 	"tapsec/internal/lab/forge"
-	"tapsec/internal/lab/testkit"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
+	"tapsec/test/testkit"
 )
 
 // together draws a NIC and frames for it, and compares what becomes of them one after the other with

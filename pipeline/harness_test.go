@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"tapsec/internal/lab/forge"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/outbound"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
+	"tapsec/test/testkit"
 )
 
 // Two hosts, each behind a gateway, in both families.

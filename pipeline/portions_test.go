@@ -6,10 +6,10 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/forge"
-	"tapsec/internal/lab/testkit"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
+	"tapsec/test/testkit"
 )
 
 // stack is one portion in one layout.

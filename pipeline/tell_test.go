@@ -7,10 +7,10 @@ import (
 
 	"tapsec/esp"
 	"tapsec/internal/lab/forge"
-	"tapsec/internal/lab/testkit"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
+	"tapsec/test/testkit"
 )
 
 // What Tell computes of a wrong ICV is the right one: put in its place, the frame is good.

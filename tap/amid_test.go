@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
+	"tapsec/test/testkit"
 )
 
 // amid is two attached veths, "qa" and "qb", with several queues each, and what moves frames between them.

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
+	"tapsec/test/testkit"
 )
 
 // queued is how many frames wait before they are moved: fewer than a TAP's queue holds.

@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
+	"tapsec/test/testkit"
 )
 
 // Copies are of what comes for this machine, whole, and of nothing else: not what it

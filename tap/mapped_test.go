@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
+	"tapsec/test/testkit"
 )
 
 // A frame that its slot is too small for comes in its turn, by the socket's own queue; what is longer than

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
+	"tapsec/test/testkit"
 )
 
 // merging opens a TAP whose stack sends and receives merged packets, and another one.

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
+	"tapsec/test/testkit"
 )
 
 // limit makes a TAP refuse frames. Its send buffer holds one, and the kernel has what is written to it

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
+	"tapsec/test/testkit"
 )
 
 func TestEngineText(t *testing.T) {

@@ -17,8 +17,8 @@ import (
 	"tapsec/internal/lab/conformance"
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
+	"tapsec/test/testkit"
 	"tapsec/wire"
 )
 

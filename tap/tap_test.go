@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
+	"tapsec/test/testkit"
 )
 
 func TestMain(m *testing.M) { rig.Main(m) }

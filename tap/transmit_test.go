@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
+	"tapsec/test/testkit"
 )
 
 // While an interface's queue holds as many frames as there are slots, no slot is written, and the next frame

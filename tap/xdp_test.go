@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
+	"tapsec/test/testkit"
 )
 
 // between makes two veths, of which one end each is attached, "xa" and "xb", and a worker from the first to

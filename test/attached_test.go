@@ -18,11 +18,11 @@ import (
 	"tapsec/control"
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/internal/nic"
 	"tapsec/tap"
 	"tapsec/test/program"
+	"tapsec/test/testkit"
 )
 
 // clearly is a configuration with an SA that nothing of a transfer is for.

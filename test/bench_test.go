@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/test/program"
+	"tapsec/test/testkit"
 )
 
 // TestBench runs the whole measurement once, in a rig of its own: every cell is there, and every frame

@@ -27,12 +27,12 @@ import (
 	"tapsec/internal/explain"
 	"tapsec/internal/lab/conformance"
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/tap"
 	"tapsec/test/program"
+	"tapsec/test/testkit"
 )
 
 // watching is a command that reads the frames of a running NIC.

@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/test/program"
+	"tapsec/test/testkit"
 )
 
 // TestCompletion asks as a shell does what may follow, of a running appliance and of the

@@ -17,10 +17,10 @@ import (
 
 	"tapsec/control"
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/status"
 	"tapsec/test/program"
+	"tapsec/test/testkit"
 )
 
 // confinement is the document "status", as far as it is looked at here.

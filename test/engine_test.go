@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/tap"
 	"tapsec/test/program"
+	"tapsec/test/testkit"
 )
 
 // TestIdle: without frames the processor is not used, unless that was asked for.

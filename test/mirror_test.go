@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
+	"tapsec/test/testkit"
 )
 
 // TestMirrorConfined: the program at work, confined, still asks the kernel for its SAs,

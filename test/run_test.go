@@ -21,13 +21,13 @@ import (
 
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/internal/outbound"
 	"tapsec/internal/wrap"
 	"tapsec/status"
 	"tapsec/tap"
 	"tapsec/test/program"
+	"tapsec/test/testkit"
 )
 
 // TestVerdicts sends a frame of each kind through a running appliance: contract

@@ -13,11 +13,11 @@ import (
 	"tapsec/configs"
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/internal/outbound"
 	"tapsec/sa"
 	"tapsec/status"
+	"tapsec/test/testkit"
 )
 
 // Two tunnel ends, and two hosts behind them.

@@ -8,8 +8,8 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/forge"
-	"tapsec/internal/lab/testkit"
 	"tapsec/sa"
+	"tapsec/test/testkit"
 	"tapsec/transport"
 	"tapsec/wire"
 )

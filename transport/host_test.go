@@ -11,13 +11,13 @@ import (
 
 	"tapsec/configs"
 	"tapsec/internal/lab/forge"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/ledger"
 	"tapsec/internal/outbound"
 	window "tapsec/internal/replay"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
+	"tapsec/test/testkit"
 	"tapsec/transport"
 	"tapsec/wire"
 )

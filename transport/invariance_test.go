@@ -8,10 +8,10 @@ import (
 
 	"pgregory.net/rapid"
 
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/outbound"
 	"tapsec/pipeline"
 	"tapsec/sa"
+	"tapsec/test/testkit"
 	"tapsec/transport"
 )
 

@@ -6,9 +6,9 @@ import (
 	"testing"
 
 	"tapsec/internal/lab/conformance"
-	"tapsec/internal/lab/testkit"
 	"tapsec/pipeline"
 	"tapsec/sa"
+	"tapsec/test/testkit"
 	"tapsec/transport"
 )
 

@@ -22,8 +22,8 @@ import (
 	"tapsec/internal/exit"
 	"tapsec/internal/lab/hosts"
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/sa"
+	"tapsec/test/testkit"
 )
 
 // needRig ends a test where no rig can be put up, and gives its rigs a directory of their own.

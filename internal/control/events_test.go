@@ -14,7 +14,7 @@ import (
 
 	"tapsec/control"
 	"tapsec/internal/event"
-	"tapsec/internal/lab/testkit"
+	"tapsec/test/testkit"
 )
 
 func fail(l *event.Log, n int) {

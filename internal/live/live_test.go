@@ -12,13 +12,13 @@ import (
 
 	"tapsec/internal/explain"
 	"tapsec/internal/lab/forge"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/live"
 	"tapsec/internal/outbound"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/tap"
+	"tapsec/test/testkit"
 )
 
 func site() *sa.SA {

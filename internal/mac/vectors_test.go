@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"tapsec/internal/lab/testkit"
+	"tapsec/test/testkit"
 )
 
 // TestVectors computes every tag under testdata; each file says where its

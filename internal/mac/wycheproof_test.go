@@ -4,7 +4,7 @@ import (
 	"bytes"
 	"testing"
 
-	"tapsec/internal/lab/testkit"
+	"tapsec/test/testkit"
 )
 
 // wycheproofGroup is what the files of type MacTest and MacWithIvTest share.

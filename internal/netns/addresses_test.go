@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
+	"tapsec/test/testkit"
 )
 
 func TestMain(m *testing.M) { rig.Main(m) }

@@ -12,9 +12,9 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/tap"
+	"tapsec/test/testkit"
 )
 
 // flapsVar says how often an interface goes down and up in each case of TestFlaps, which else is a

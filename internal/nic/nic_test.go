@@ -12,9 +12,9 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/tap"
+	"tapsec/test/testkit"
 )
 
 const frames = 10000

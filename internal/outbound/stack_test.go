@@ -16,13 +16,13 @@ import (
 	"tapsec/internal/fragment"
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/internal/nic"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/tap"
+	"tapsec/test/testkit"
 	"tapsec/wire"
 )
 

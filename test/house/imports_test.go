@@ -34,8 +34,7 @@ var mayImport = map[string][]string{
 
 	"pipeline": {"wire", "sa", "esp", "ah", "status"},
 
-	"internal/lab/testkit": {"sa", "internal/lab/rig", "internal/lab/vector", "internal/netns"},
-	"internal/lab/forge":   {"wire", "sa", "esp", "ah", "status"},
+	"internal/lab/forge": {"wire", "sa", "esp", "ah", "status"},
 
 	"configs":      {"sa", "keys", "internal/files", "internal/near", "internal/wrap"},
 	"internal/nic": {"tap"},

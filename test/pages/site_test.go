@@ -14,8 +14,8 @@ import (
 
 	"golang.org/x/net/html"
 
-	"tapsec/internal/lab/testkit"
 	"tapsec/test/program"
+	"tapsec/test/testkit"
 )
 
 // site is what make site leaves: the ids of each page, and that a file is there.

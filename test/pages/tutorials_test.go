@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
+	"tapsec/test/testkit"
 )
 
 // A step is a command of a page and what the page shows of its output; nil is that it shows

@@ -10,7 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"tapsec/internal/lab/testkit"
+	"tapsec/test/testkit"
 )
 
 // A capture is told of in each way and read by each peer, as often as by the others.

@@ -6,7 +6,7 @@ import (
 	"time"
 
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
+	"tapsec/test/testkit"
 )
 
 // TestSystem carries flows from stack to stack: a frame's time is that of processors and between two bounds that only

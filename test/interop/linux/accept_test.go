@@ -17,12 +17,12 @@ import (
 
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/internal/netns"
 	"tapsec/keys"
 	"tapsec/sa"
 	"tapsec/test/interop"
 	"tapsec/test/program"
+	"tapsec/test/testkit"
 )
 
 // TestKernelOpens has `send` seal datagrams for a kernel. Its SAs are what `keys

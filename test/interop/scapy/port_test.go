@@ -7,8 +7,8 @@ import (
 
 	"tapsec/internal/lab/forge"
 	"tapsec/internal/lab/rig"
-	"tapsec/internal/lab/testkit"
 	"tapsec/test/program"
+	"tapsec/test/testkit"
 )
 
 // port is one interface from the kernel's side.
