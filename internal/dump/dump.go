@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -138,7 +139,9 @@ func (d *dump) begin() error {
 		d.file = file
 	}
 	if d.names = append(d.names, path); d.options.Keep > 0 && len(d.names) > d.options.Keep {
-		err = os.Remove(d.names[0])
+		if err = os.Remove(d.names[0]); errors.Is(err, fs.ErrNotExist) {
+			err = nil // somebody else has taken it away
+		}
 		d.names = d.names[1:]
 	}
 	return err
