@@ -118,7 +118,7 @@ func newMirror(k kernel, nic NIC, log *slog.Logger) *Mirror {
 // first does everything up to the end of the first dump.
 func (m *Mirror) first() error {
 	for deadline := time.Now().Add(firstDump); m.stale || m.dump != nil; {
-		switch err := m.step(time.Until(deadline)); {
+		switch err := m.step(max(0, time.Until(deadline))); { // less than 0 would be for ever
 		case err != nil:
 			return err
 		case !m.retry.IsZero():
