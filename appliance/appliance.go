@@ -177,6 +177,7 @@ func (a *Appliance) open() (err error) {
 		}
 	}
 	a.warn(a.config)
+	a.losses = losses{log: a.log, wire: a.config.Wire.Name, host: a.config.Host.Name, xdp: o.Engine == tap.XDP}
 	if a.ports, err = openPorts(a.config, o); err != nil {
 		return err
 	}
@@ -195,7 +196,6 @@ func (a *Appliance) open() (err error) {
 	if err = a.openMirror(); err != nil {
 		return err
 	}
-	a.losses = losses{log: a.log, wire: a.config.Wire.Name, host: a.config.Host.Name, xdp: o.Engine == tap.XDP}
 	if o.Metrics != "" {
 		a.metrics, err = metrics.Open(o.Metrics, func() []control.Counter {
 			all, _ := a.Counters("") // of all, which no name can fail
