@@ -40,6 +40,17 @@ func TestNotUp(t *testing.T) {
 	}
 }
 
+// SIGTERM ends the program with its summary, however often it comes: timeout(1) sends two.
+func TestTermination(t *testing.T) {
+	rig.Require(t)
+	p := start(t, write(t, moreSAs))
+	for p.cmd.Process.Signal(unix.SIGTERM) == nil {
+	}
+	if sum := p.end(0); !strings.Contains(sum, "ran for") {
+		t.Errorf("the summary is %q", sum)
+	}
+}
+
 // pipe is a named pipe in which a configuration waits to be read once, as a shell's <(...) has it.
 func pipe(t *testing.T, text string) string {
 	t.Helper()

@@ -1,6 +1,6 @@
 // Package daemon is the process around a running appliance: what its user asks for, over
-// the configuration; its signals (SIGHUP reloads, SIGINT and SIGTERM end it, the second of
-// them at once); its log, its summary, and the service manager that hears of all this.
+// the configuration; its signals (SIGHUP reloads, SIGINT and SIGTERM end it, a second SIGINT
+// at once); its log, its summary, and the service manager that hears of all this.
 package daemon
 
 import (
@@ -33,7 +33,7 @@ func Run(ctx context.Context, s Settings, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer d.close()
+	defer d.service.Close()
 	said := console.New(stderr)
 	log := logging.New(said, s.Log)
 	s.warnIgnored(log)
@@ -52,10 +52,9 @@ func Run(ctx context.Context, s Settings, stdout, stderr io.Writer) error {
 	return errors.Join(err, console.Bounded(func() error { return sum.WriteText(stdout) }))
 }
 
-// daemon is the process. Signals are caught as soon as there is one.
+// daemon is the process. Signals are caught from when there is one until the process ends.
 type daemon struct {
 	ctx     context.Context
-	stop    context.CancelFunc
 	reload  chan os.Signal
 	service *notify.Service
 }
@@ -67,8 +66,12 @@ func open(ctx context.Context) (*daemon, error) {
 		return nil, err
 	}
 	d := &daemon{reload: make(chan os.Signal, 1), service: service}
-	d.ctx, d.stop = signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
-	context.AfterFunc(d.ctx, d.stop)
+	d.ctx, _ = signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	context.AfterFunc(d.ctx, func() {
+		const together = 200 * time.Millisecond // timeout(1) passes on what its terminal has sent already
+		time.Sleep(together)
+		signal.Reset(unix.SIGINT)
+	})
 	signal.Notify(d.reload, unix.SIGHUP)
 	signal.Ignore(unix.SIGPIPE) // the program outlives the reader of its log
 	return d, nil
@@ -98,13 +101,6 @@ func (d *daemon) prepare(o appliance.Options) (*appliance.Appliance, error) {
 			return nil, errors.New("ended before all was open: a file does not answer, of the configuration, its keys or the state")
 		}
 	}
-}
-
-// close leaves signals to the kernel again.
-func (d *daemon) close() error {
-	d.stop()
-	signal.Stop(d.reload)
-	return d.service.Close()
 }
 
 // makeRoom gives the runtime a processor for each worker beside those of the machine,
