@@ -204,6 +204,7 @@ var mistakes = map[string]struct {
 	"two documents":    {good + "---\nsas: []\n", []string{"9:1 : one document"}},
 	"tab further down": {"sas:\n  - name: x\n    spi: 1\n\tprotocol: esp\n", []string{"4:1 : expected YAML: found a tab, and only spaces may indent"}},
 	"no YAML":          {"sas:\n\t- name: x\n", []string{"2:1 : expected YAML: found a tab, and only spaces may indent"}},
+	"a capture":        {"\n\r\r\n\x1c\x00\x00\x00M<+\x1a", []string{"1:1 : expected YAML, found a capture"}},
 	"a list":           {"- a\n", []string{"1:1 : expected fields"}},
 }
 

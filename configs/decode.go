@@ -179,6 +179,11 @@ var yamlLine = regexp.MustCompile(`^line (\d+): `)
 // syntax records that the text is not YAML. It leaves out what the parser quotes, and shows
 // the line only if it begins like a field.
 func (d *decoder) syntax(err error) {
+	if keys.IsCapture([]byte(d.text)) {
+		d.bad = append(d.bad, Problem{File: d.file, Line: 1, Col: 1, Msg: "expected YAML, found a capture, which replay, explain and show read"})
+		d.quoted = len(d.bad)
+		return
+	}
 	msg := fromText.ReplaceAllString(strings.TrimPrefix(err.Error(), "yaml: "), "${1}")
 	line, column := 1, 1
 	if at, what := unreadable(d.text); what != "" {

@@ -80,7 +80,7 @@ func instead(form Format, data []byte) string {
 		return "found charon's lines in the systemd journal, which leaves out worker and group. Give what a filelog of strongswan.conf writes, with chd = 4"
 	case manualKey.MatchString(text):
 		return "found keys of SAs in a notation that tapsec does not read. Give ip xfrm state as root, setkey -D, or entries of tapsec's own configuration"
-	case capture(data):
+	case IsCapture(data):
 		return "found a capture. It comes behind the flags, and -k has a text with keys"
 	case len(data) == 0:
 		return "found nothing at all (ip xfrm state shows SAs to root alone)"
@@ -88,8 +88,8 @@ func instead(form Format, data []byte) string {
 	return fmt.Sprintf("found no SA in %d bytes", len(data))
 }
 
-// capture reports whether data is a pcap or pcapng file, or a compressed one.
-func capture(data []byte) bool {
+// IsCapture reports whether data is a pcap or pcapng file, or a compressed one.
+func IsCapture(data []byte) bool {
 	magics := []string{"\xd4\xc3\xb2\xa1", "\xa1\xb2\xc3\xd4", "\x4d\x3c\xb2\xa1", "\xa1\xb2\x3c\x4d", "\n\r\r\n", "\x1f\x8b", "\x28\xb5\x2f\xfd"}
 	return slices.ContainsFunc(magics, func(magic string) bool { return bytes.HasPrefix(data, []byte(magic)) })
 }
