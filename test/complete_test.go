@@ -33,6 +33,7 @@ func TestCompletion(t *testing.T) {
 		{"conformance --setup |", "layers"},
 		{"conformance --setup layers,|", "layers,vectors-01"},
 		{"run --form |", "decap"},
+		{"run --fo|", "--form"},
 	} {
 		args := strings.Split("__complete "+strings.ReplaceAll(c.typed, " |", " "), " ")
 		args[len(args)-1] = strings.TrimSuffix(args[len(args)-1], "|")
@@ -42,6 +43,9 @@ func TestCompletion(t *testing.T) {
 		for _, line := range lines[:len(lines)-1] {
 			name, _, _ := strings.Cut(line, "\t")
 			names = append(names, name)
+		}
+		if strings.Contains(string(text), "`") {
+			t.Errorf("%s: a shell would show quotes in\n%s", c.typed, text)
 		}
 		if err != nil || lines[len(lines)-1] != ":4" || c.offers != "" && !slices.Contains(names, c.offers) || c.offers == "" && len(names) > 0 {
 			t.Errorf("%s: %v, expected %q in\n%s", c.typed, err, c.offers, text)

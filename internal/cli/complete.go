@@ -32,6 +32,14 @@ func several(list ...string) cobra.CompletionFunc {
 	}
 }
 
+// plainUsages takes the quotes of values out of the flags' descriptions, which shells show as they are.
+func plainUsages(cmd *cobra.Command) {
+	cmd.Flags().VisitAll(func(f *pflag.Flag) { _, f.Usage = pflag.UnquoteUsage(f) })
+	for _, beneath := range cmd.Commands() {
+		plainUsages(beneath)
+	}
+}
+
 // byFlag completes flags by their names and what their help calls the value.
 var byFlag = map[string]cobra.CompletionFunc{
 	"annotate WHAT":   fixed(string(configs.Trailer), string(configs.None)),

@@ -65,6 +65,9 @@ func streamsOf(cmd *cobra.Command) streams {
 // Main runs the command line and returns the exit code.
 func Main() int {
 	root := newRoot()
+	if slices.Contains(os.Args[1:], cobra.ShellCompRequestCmd) {
+		plainUsages(root)
+	}
 	out := &files.Stdout{Writer: os.Stdout}
 	root.SetOut(out)
 	err := root.ExecuteContext(context.Background())
@@ -80,8 +83,8 @@ func Main() int {
 	return exitCode(err)
 }
 
-// advised is an error with what helps if descriptors are short or the kernel refuses something,
-// wherever that shows.
+// advised is an error with what helps if descriptors are short, the kernel refuses something, or an
+// SA is not there, wherever that shows.
 func advised(err error) string {
 	text, path := err.Error(), (*fs.PathError)(nil)
 	is := func(some ...error) bool {
@@ -95,6 +98,8 @@ func advised(err error) string {
 	switch {
 	case is(syscall.EMFILE, syscall.ENFILE):
 		advise("allow more open files (ulimit -n)")
+	case strings.HasSuffix(text, sa.ErrUnknown.Error()):
+		advise("tapsec sa list shows those that there are")
 	case is(os.ErrNoDeadline): // what os says where a file is no business of the poller
 		text = strings.ReplaceAll(text, os.ErrNoDeadline.Error(), "the kernel does not let it be waited for")
 		advise("allow more of that (sysctl fs.epoll.max_user_watches), or see what the container forbids")
