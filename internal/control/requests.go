@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"reflect"
+	"strings"
 
 	"tapsec/configs"
 	"tapsec/control"
@@ -202,7 +203,7 @@ func decode(r *http.Request, v any) error {
 	d := json.NewDecoder(r.Body)
 	d.DisallowUnknownFields()
 	if err := d.Decode(v); errors.Is(err, io.EOF) {
-		return errors.New("the body is empty")
+		return errors.New("the body is empty; expected an object, {} at least")
 	} else if err != nil {
 		return inJSON(err)
 	}
@@ -219,7 +220,7 @@ func decode(r *http.Request, v any) error {
 func inJSON(err error) error {
 	var wrong *json.UnmarshalTypeError
 	if !errors.As(err, &wrong) {
-		return err
+		return fmt.Errorf("%s; docs/control.md has an example", strings.TrimPrefix(err.Error(), "json: "))
 	}
 	expected := map[reflect.Kind]string{reflect.Struct: "an object", reflect.Bool: "true or false", reflect.String: "text",
 		reflect.Uint32: fmt.Sprintf("a number from 0 to %d", uint32(math.MaxUint32))}[wrong.Type.Kind()]

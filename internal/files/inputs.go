@@ -65,7 +65,7 @@ func (in Inputs) refuse(output string, info os.FileInfo) error {
 	}
 	for _, path := range in.Paths {
 		if other, err := in.stat(path); err == nil && os.SameFile(info, other) {
-			return fmt.Errorf("%s: expected a file of its own, found the input %s; name another file", output, Name(path))
+			return fmt.Errorf("%s: expected a file of its own, found %s, which is in use here; name another file", output, Name(path))
 		}
 	}
 	return nil

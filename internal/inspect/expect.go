@@ -39,7 +39,11 @@ func parseExpectation(text []byte) (Expectation, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&Summary{}); err != nil {
-		return Expectation{}, fmt.Errorf("expected a summary, as --summary-only --json prints it, or a part of one: %w", err)
+		text := strings.TrimPrefix(err.Error(), "json: ")
+		if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) { // it tells of Go's types
+			text = wrong.Field + " is a " + wrong.Value
+		}
+		return Expectation{}, fmt.Errorf("expected a summary, as --summary-only --json prints it, or a part of one: %s", text)
 	}
 	if d.More() {
 		return Expectation{}, errors.New("expected one summary, found more after it")

@@ -70,7 +70,7 @@ func Replay(o Options) (err error) {
 		return errInterrupted
 	}
 	if err != nil {
-		return inputError(fmt.Errorf("%s: %w", files.Name(o.In), err))
+		return inputError(err)
 	}
 	c, carried, err := o.secrets(c, frames)
 	if err != nil {
@@ -110,6 +110,7 @@ func (o *Options) reader(in io.Reader) (*capture.Reader, error) {
 	frames, err := capture.NewReader(in)
 	switch {
 	case err != nil:
+		err = fmt.Errorf("%s: %w", files.Name(o.In), err)
 	case o.Carriers:
 		frames.Open(capture.Unwrap)
 	case !o.Shown: // show has no --carriers
@@ -138,7 +139,11 @@ func (o *Options) capture(frames *capture.Reader, inspector *inspect.Inspector, 
 		fmt.Fprintf(o.Stderr, "warning: %d frames carry a verdict already, as behind a NIC of tapsec; read those with\n  tapsec show %s\n", sum.Annotated, files.Name(o.In))
 	}
 	if n := sum.LeftOut; o.Shown && n > 0 {
-		fmt.Fprintf(o.Stderr, "left out: %d frames without a verdict\n", n)
+		hint := ""
+		if sum.Frames == 0 {
+			hint = "; tapsec replay judges them"
+		}
+		fmt.Fprintf(o.Stderr, "left out: %d frames without a verdict%s\n", n, hint)
 	}
 	err = errors.Join(err, o.sumUp(sum))
 	if err == nil && inspector.Frames() == 0 && len(frames.Skipped()) > 0 {

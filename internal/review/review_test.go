@@ -65,7 +65,7 @@ func TestMistakes(t *testing.T) {
 		"--only":                             func(o *review.Options) { o.Only, o.Out = []string{"nope"}, out },
 		"--report: expected a file":          func(o *review.Options) { o.Report = "-" },
 		"standard output can be one":         func(o *review.Options) { o.JSON, o.Out = true, "-" },
-		"found the input":                    func(o *review.Options) { o.Out = in },
+		"which is in use here":               func(o *review.Options) { o.Out = in },
 	} {
 		s := replay(change)
 		s.wants(t, exit.Input, words)
@@ -119,6 +119,7 @@ func TestExpect(t *testing.T) {
 		}
 	}
 	expect(create(t, "[")).wants(t, exit.Input, "")
+	expect(create(t, `{"sas": [{"sa": "gateway", "lost": "0"}]}`)).wants(t, exit.Input, "a part of one: sas.lost is a string")
 }
 
 // A capture with its SAs inside needs no other file, is its owner's alone, and has the
