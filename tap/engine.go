@@ -33,7 +33,7 @@ func (e Engine) String() string { return nameOf(engineNames, e) }
 func (e Engine) MarshalText() ([]byte, error) { return []byte(e.String()), nil }
 
 // UnmarshalText takes the engine's name.
-func (e *Engine) UnmarshalText(text []byte) error { return named(e, "engine", engineNames, text) }
+func (e *Engine) UnmarshalText(text []byte) error { return named(e, engineNames, text) }
 
 // nameOf is the text of one of the values that a user may choose from.
 func nameOf[T ~uint8](names []string, value T) string {
@@ -44,11 +44,11 @@ func nameOf[T ~uint8](names []string, value T) string {
 }
 
 // named is the reverse of nameOf; the error says what the text should have named.
-func named[T ~uint8](value *T, what string, names []string, text []byte) error {
+func named[T ~uint8](value *T, names []string, text []byte) error {
 	i := slices.Index(names, string(text))
 	if i < 0 {
 		last := len(names) - 1
-		return fmt.Errorf("%s %q: give %s or %s", what, text, strings.Join(names[:last], ", "), names[last])
+		return fmt.Errorf("expected %s or %s, found %q", strings.Join(names[:last], ", "), names[last], text)
 	}
 	*value = T(i)
 	return nil

@@ -58,7 +58,7 @@ func (m *Merging) UnmarshalText(text []byte) error {
 		case name == "all":
 			got |= AllMerging
 		case name != "none":
-			return fmt.Errorf("merging %q: give some of %s with commas, all or none", text, strings.Join(mergingNames, ", "))
+			return fmt.Errorf("expected some of %s with commas, all or none, found %q", strings.Join(mergingNames, ", "), text)
 		}
 	}
 	*m = got

@@ -27,7 +27,7 @@ func (s Steering) String() string { return nameOf(steeringNames, s) }
 func (s Steering) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // UnmarshalText takes the steering's name.
-func (s *Steering) UnmarshalText(text []byte) error { return named(s, "steering", steeringNames, text) }
+func (s *Steering) UnmarshalText(text []byte) error { return named(s, steeringNames, text) }
 
 // CanSteer tries to load a program that steers by SPI, and returns why it cannot.
 func CanSteer() error {

@@ -122,7 +122,7 @@ func (s *Settings) check(c *configs.Config) error {
 		return err
 	}
 	if c.Wire.Name == c.Host.Name && c.Wire.Netns == c.Host.Netns {
-		return fmt.Errorf("wire and host are both %s: give them different names", c.Wire.Name)
+		return fmt.Errorf("both interfaces are %s: give them different names", c.Wire.Name)
 	}
 	return errors.Join(tap.CheckName(c.Wire.Name), tap.CheckName(c.Host.Name), c.Live())
 }
