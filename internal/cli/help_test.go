@@ -76,6 +76,8 @@ func TestEmptyFlags(t *testing.T) {
 		"--sa: expected NAME, found nothing":      {"replay", "--sa", "gateway", "--sa=", "-c", "../../configs/layers.yaml", "../../configs/layers.pcapng"},
 		"--output: expected FILE, found nothing":  {"keys", "-o", "", "../../configs/layers.yaml"},
 		"--control: expected PATH, found nothing": {"sa", "list", "--control", ""},
+
+		`expected a command behind a, found "--rig"; rig exec's own flags come before the host`: {"rig", "exec", "a", "--rig", "x", "--", "true"},
 	} {
 		if _, _, err := command("", given...); err == nil || err.Error() != want || exitCode(err) != exit.Input {
 			t.Errorf("%q: %v, exit code %d, want %q", given, err, exitCode(err), want)

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,6 +17,7 @@ import (
 	"tapsec/internal/exit"
 	"tapsec/internal/lab/hosts"
 	"tapsec/internal/lab/rig"
+	"tapsec/sa"
 )
 
 // Exit codes of rig exec where the command cannot be run, as env(1) has them.
@@ -27,7 +29,7 @@ const (
 func newRigExec() *cobra.Command {
 	name := ""
 	cmd := &cobra.Command{
-		Use:   "exec HOST [-- COMMAND...]",
+		Use:   "exec [--rig NAME] HOST [-- COMMAND...]",
 		Short: "Run a command in a host of the rig",
 		Long: `exec runs a command in host a, in host b, or in nic, the namespace between them
 where the wire is. Without a command it is your shell. The command replaces
@@ -43,6 +45,7 @@ tapsec: terminal, signals and exit code are its own.`,
 			return []cobra.Completion{"a", "b", "nic"}, cobra.ShellCompDirectiveNoFileComp
 		},
 	}
+	cmd.DisableFlagsInUseLine = true
 	cmd.Flags().SetInterspersed(false) // the command's flags are its own
 	cmd.Flags().StringVar(&name, "rig", hosts.Default, "`NAME` of the rig")
 	_ = cmd.RegisterFlagCompletionFunc("rig", completeRigs)
@@ -51,6 +54,9 @@ tapsec: terminal, signals and exit code are its own.`,
 
 // rigExec turns into the command. It returns on errors only.
 func rigExec(errOut io.Writer, name string, given []string) error {
+	if len(given) > 1 && given[1] != "--" && strings.HasPrefix(given[1], "-") {
+		return inputError(fmt.Errorf("expected a command behind %s, found %s; rig exec's own flags come before the host", given[0], sa.Quote(given[1])))
+	}
 	r, err := rig.Find(name)
 	if err != nil {
 		return err

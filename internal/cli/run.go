@@ -59,7 +59,7 @@ standard error; if nobody reads it, lines are lost, and counted, but no frames.
 SIGINT and SIGTERM end it, with a summary on standard output. SIGHUP rereads the
 SAs and the offload switches without losing a frame; a file with a mistake
 changes nothing. A deleted interface ends it with exit code 3. Interfaces that
-it made disappear with it.
+it made disappear with it. What no flag says is as the configuration has it.
 
 With --mirror-xfrm the NIC has, besides the SAs of its files, those of the
 kernel, here or in a namespace: it follows what an IKE daemon adds and deletes
@@ -97,7 +97,7 @@ out in clear otherwise.`,
 func (o *runFlags) nicFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.Transport, "transport", "", "be the transport too, before the stack on the TAP `NAME`, which replaces the host's")
-	f.StringVar(&o.Wire, "wire", "", "`NAME` of the wire's TAP (default: the configuration's, as for all below)")
+	f.StringVar(&o.Wire, "wire", "", "`NAME` of the wire's TAP")
 	f.StringVar(&o.Host, "host", "", "`NAME` of the host's TAP")
 	f.StringVar(&o.WireNetns, "wire-netns", "", "network namespace `NAME` for the kernel's side of the wire")
 	f.StringVar(&o.HostNetns, "host-netns", "", "network namespace `NAME` for the kernel's side of the host")

@@ -23,7 +23,7 @@ func newTop() *cobra.Command {
 		Long: `top shows once a second what a tapsec that runs with --control PATH moves, how
 it judges, and its SAs: first those that fail, in red, then those with the most
 traffic, with their windows if the transport runs. e explains why frames of the
-chosen SA are dropped; q ends it. NO_COLOR, or --no-color, turns colors off.`,
+chosen SA are dropped; q ends it. NO_COLOR, or --no-color, turns colours off.`,
 		Args: args(0),
 	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
 		if !term.IsTerminal(int(os.Stdin.Fd())) || !term.IsTerminal(int(os.Stdout.Fd())) {
@@ -33,6 +33,6 @@ chosen SA are dropped; q ends it. NO_COLOR, or --no-color, turns colors off.`,
 		defer stop()
 		return top.Run(ctx, c, o.socket, !colorless && os.Getenv("NO_COLOR") == "")
 	})
-	cmd.Flags().BoolVar(&colorless, "no-color", false, "do without colors")
+	cmd.Flags().BoolVar(&colorless, "no-color", false, "do without colours")
 	return cmd
 }

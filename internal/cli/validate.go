@@ -2,12 +2,15 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"tapsec/configs"
+	"tapsec/internal/console"
 	"tapsec/internal/exit"
 	"tapsec/internal/files"
+	"tapsec/internal/wrap"
 )
 
 func newValidate() *cobra.Command {
@@ -54,7 +57,10 @@ func validate(o streams, path string, asJSON bool) error {
 	case !asJSON && err != nil:
 		return inputError(err)
 	case !asJSON:
-		return j.WriteText(o.stdout)
+		var text strings.Builder
+		j.WriteText(&text) // to memory
+		_, err = fmt.Fprint(o.stdout, wrap.Message(text.String(), console.IsTerminal(o.stdout)))
+		return err
 	}
 	if printed := j.WriteJSON(o.stdout); printed != nil || err == nil {
 		return printed

@@ -70,7 +70,7 @@ func (d Diagnosis) WriteText(out io.Writer) error {
 		return err
 	}
 	fmt.Fprintf(w, "\nengine\tauto is %s: %s\n", d.Engine, d.Why)
-	fmt.Fprintf(w, "AES\tof %s; the build tag ipsecmb says which\n", d.AES)
+	fmt.Fprintf(w, "AES\tof %s; go build -tags ipsecmb takes libipsec-mb's\n", d.AES)
 	fmt.Fprintf(w, "run\t%s\n", d.runs())
 	demo := "works in memory only"
 	if d.Demo {
