@@ -54,23 +54,11 @@ type Frame struct {
 // Story is what became of the SA's frames around the explained one. Frames are numbered as in
 // the capture; 0 is none.
 type Story struct {
-	Before          [len(fates)]int // it, by fate
+	Before          [account.NumVerdicts]int // it, by fate
 	LastGood        int
-	FirstGood, Next int  // after it: good, and not good
-	NextFate        fate // of the latter
+	FirstGood, Next int             // after it: good, and not good
+	NextFate        account.Verdict // of the latter
 }
-
-// fate is what became of a frame, as its SA sees it.
-type fate uint8
-
-const (
-	good fate = iota
-	failed
-	leftAlone
-	notJudged
-)
-
-var fates = [...]string{good: "good", failed: "failed", leftAlone: "left alone", notJudged: "not judged"}
 
 // who identifies the frames of one SA, or of one header without an SA.
 type who struct {
@@ -292,7 +280,7 @@ func (r *reader) remember(f *Frame) {
 		r.past[f.who] = s
 	}
 	is := f.fate()
-	if s.Before[is]++; is == good {
+	if s.Before[is]++; is == account.Good {
 		s.LastGood = f.Number
 	}
 }
@@ -304,28 +292,28 @@ func (f *Frame) follow(next *Frame) {
 	}
 	is := next.fate()
 	switch s := &f.Story; {
-	case is == good && s.FirstGood == 0:
+	case is == account.Good && s.FirstGood == 0:
 		s.FirstGood = next.Number
-	case is != good && s.Next == 0:
+	case is != account.Good && s.Next == 0:
 		s.Next, s.NextFate = next.Number, is
 	}
 }
 
 // fate is that of the frame at the SA whose frame it is: inside a good tunnel it may have
 // failed, or been left alone.
-func (f *Frame) fate() fate {
+func (f *Frame) fate() account.Verdict {
 	for _, rec := range f.Trailer.Records[:f.Trailer.N] {
 		switch {
 		case rec.Handle != f.who.handle:
 		case rec.Reason.Failed() && f.Missing > 0:
-			return notJudged
+			return account.NotJudged
 		case rec.Reason.Failed():
-			return failed
+			return account.Failed
 		case rec.State == status.ICVValid:
-			return good
+			return account.Good
 		}
 	}
-	return leftAlone
+	return account.LeftAlone
 }
 
 // finish adds what only the whole capture can tell.
@@ -337,7 +325,7 @@ func (r *reader) finish() {
 				f.Row = of
 			}
 		}
-		if is := f.fate(); is == failed || is == notJudged || f.who != (who{}) && f.who.handle == 0 {
+		if is := f.fate(); is == account.Failed || is == account.NotJudged || f.who != (who{}) && f.who.handle == 0 {
 			f.Near = r.why.Findings(f.who.handle, f.who.header)
 		}
 	}

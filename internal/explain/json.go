@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"tapsec/internal/account"
-	"tapsec/status"
 )
 
 // Document is the account for programs (docs/json.md).
@@ -64,7 +63,7 @@ func (t *Traced) Text(to io.Writer, colour bool) error {
 func (f *Frame) Document() *Document {
 	t := &f.Trailer
 	d := &Document{
-		Frame: f.Number, Time: f.Time.UTC(), Interface: f.Interface, Carrier: f.Carrier, Verdict: f.verdict(), WireLength: t.WireLen, Missing: f.Missing, Bytes: hex.EncodeToString(f.Bytes),
+		Frame: f.Number, Time: f.Time.UTC(), Interface: f.Interface, Carrier: f.Carrier, Verdict: account.VerdictOf(t.Word, f.cut).String(), WireLength: t.WireLen, Missing: f.Missing, Bytes: hex.EncodeToString(f.Bytes),
 		Word: "0x" + t.Word.String(), CryptoStatus: t.Word.Code().String(), Reason: t.Reason.Qualified(), Sentence: t.Reason.Sentence(),
 		Replayed: f.Replayed, Late: f.Late,
 		Mark: f.Span(), Stages: f.stages(), Rows: f.Rows(), Law: f.law(),
@@ -74,22 +73,6 @@ func (f *Frame) Document() *Document {
 		d.Src, d.Dst = f.src.String(), f.dst.String()
 	}
 	return d
-}
-
-// verdict is the head of the account.
-func (f *Frame) verdict() string {
-	w := f.Trailer.Word
-	switch {
-	case f.cut:
-		return "not judged"
-	case w.Code() != status.Success:
-		return "FAILED"
-	case w.Done() && w.Next():
-		return "good, both"
-	case w.Done():
-		return "good"
-	}
-	return "left alone"
 }
 
 func list[T any](all []T) []T { return append([]T{}, all...) }

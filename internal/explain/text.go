@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 
+	"tapsec/internal/account"
 	"tapsec/internal/wrap"
 )
 
@@ -143,7 +144,7 @@ func (f *Frame) story() []string {
 		return nil
 	}
 	all = append(all, f.before())
-	switch next := fates[s.NextFate]; {
+	switch next := strings.ToLower(s.NextFate.String()); {
 	case s.FirstGood > 0 && s.Next > 0:
 		say("after it frame %d is good and frame %d %s", s.FirstGood, s.Next, next)
 	case s.FirstGood > 0:
@@ -166,13 +167,13 @@ func (f *Frame) story() []string {
 // before counts the SA's frames before this one. What has no SA can only be left alone.
 func (f *Frame) before() string {
 	s := &f.Story
-	if s.Before == ([len(fates)]int{}) {
+	if s.Before == ([account.NumVerdicts]int{}) {
 		return "this is its first frame here"
 	}
 	var parts []string
 	for is, n := range s.Before {
-		if n > 0 || f.who.handle != 0 && (fate(is) == good || fate(is) == failed) {
-			parts = append(parts, fmt.Sprintf("%d %s", n, fates[is]))
+		if n > 0 || f.who.handle != 0 && (account.Verdict(is) == account.Good || account.Verdict(is) == account.Failed) {
+			parts = append(parts, fmt.Sprintf("%d %s", n, strings.ToLower(account.Verdict(is).String())))
 		}
 	}
 	text := "before this frame " + strings.Join(parts, ", ")

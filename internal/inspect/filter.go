@@ -59,17 +59,17 @@ func ParseFilter(only, sas, spis, hosts []string) (f Filter, err error) {
 	return f, nil
 }
 
-var kindOf = [...]Only{good: 1, goodBoth: 1, failed: 2, leftAlone: 4, notJudged: 8}
+var kindOf = [account.NumVerdicts]Only{account.Good: 1, account.GoodBoth: 1, account.Failed: 2, account.LeftAlone: 4, account.NotJudged: 8}
 
 func (o Only) has(f *frame) bool {
-	return o == 0 || o&kindOf[f.fate] != 0 || o&16 != 0 && f.Replayed || o&32 != 0 && f.Late
+	return o == 0 || o&kindOf[f.verdict] != 0 || o&16 != 0 && f.Replayed || o&32 != 0 && f.Late
 }
 
 // MayTake reports whether the filter can take a frame with this trailer. It looks at nothing
 // else, and allocates nothing.
 func (f *Filter) MayTake(t *status.Trailer) bool {
 	const byNumber = 16 | 32 // which only an account tells
-	if f.Only != 0 && f.Only&byNumber == 0 && f.Only&kindOf[fateOf(t.Word, false)] == 0 {
+	if f.Only != 0 && f.Only&byNumber == 0 && f.Only&kindOf[account.VerdictOf(t.Word, false)] == 0 {
 		return false
 	}
 	return len(f.SPIs) == 0 || account.Unmatched(t) ||

@@ -19,7 +19,7 @@ type frame struct {
 	original []byte // as it came, where that is asked for later
 	body     []byte // delivered, without its trailer
 	trailer  status.Trailer
-	fate     fate
+	verdict  account.Verdict
 	src, dst netip.Addr                // of its own packet as it was captured
 	names    [status.MaxRecords]string // of the records' SAs
 
@@ -44,7 +44,7 @@ func (f *frame) read() {
 // judged says what body and trailer come to.
 func (f *frame) judged() {
 	f.Frame = account.FrameOf(f.body, &f.trailer, f.src, f.dst, f.Missing)
-	f.fate = fateOf(f.trailer.Word, f.Cut)
+	f.verdict = account.VerdictOf(f.trailer.Word, f.Cut)
 }
 
 // called gives the records the names of their SAs.

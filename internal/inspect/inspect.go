@@ -36,7 +36,7 @@ type Options struct {
 type Seen struct {
 	Number  int
 	Time    time.Time
-	Verdict string // as the lines have it
+	Verdict account.Verdict
 	Trailer *status.Trailer
 	account.Marks
 	Name func(handle uint32) string // of an SA
@@ -130,7 +130,7 @@ func (i *Inspector) count(f *frame) {
 	}
 	i.sum.count(f)
 	if i.opt.Watch != nil {
-		i.opt.Watch(&Seen{f.Info.Number, f.Time, fates[f.fate], &f.trailer, f.Marks, i.account.Name})
+		i.opt.Watch(&Seen{f.Info.Number, f.Time, f.verdict, &f.trailer, f.Marks, i.account.Name})
 	}
 	f.told = i.opt.Only.has(f)
 }
@@ -139,33 +139,4 @@ func (i *Inspector) count(f *frame) {
 func (i *Inspector) flush() {
 	_ = i.out.Flush()
 	i.file.flush()
-}
-
-// fate is what became of a frame.
-type fate uint8
-
-// The fates. A frame that was cut short by the capture, and fails or has no SPI for it, is
-// not judged, since the rest of it tells nothing about what was sent.
-const (
-	good fate = iota
-	goodBoth
-	failed
-	leftAlone
-	notJudged
-)
-
-var fates = [...]string{good: "good", goodBoth: "good, both", failed: "FAILED", leftAlone: "left alone", notJudged: "not judged"}
-
-func fateOf(w status.Word, cut bool) fate {
-	switch {
-	case cut:
-		return notJudged
-	case !w.Done():
-		return leftAlone
-	case w.Code() != status.Success:
-		return failed
-	case w.Next():
-		return goodBoth
-	}
-	return good
 }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"time"
 
+	"tapsec/internal/account"
 	"tapsec/sa"
 	"tapsec/status"
 )
@@ -32,7 +33,7 @@ func (f *frame) appendJSON(b []byte) []byte {
 	if f.Missing > 0 {
 		o.number("missing", uint64(f.Missing))
 	}
-	o.flag("judged", f.fate != notJudged)
+	o.flag("judged", f.verdict != account.NotJudged)
 	o.hex("word", uint32(t.Word))
 	o.flag("crypto_done", t.Word.Done())
 	o.flag("next_crypto_done", t.Word.Next())

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"tapsec/internal/account"
 	"tapsec/internal/wrap"
 	"tapsec/sa"
 	"tapsec/status"
@@ -11,15 +12,15 @@ import (
 
 const verdictWidth = 11 // columns, a space included
 
-var colours = [...]string{good: "\x1b[32m", goodBoth: "\x1b[32m", failed: "\x1b[1;31m", leftAlone: "\x1b[2m", notJudged: "\x1b[33m"}
+var colours = [account.NumVerdicts]string{account.Good: "\x1b[32m", account.GoodBoth: "\x1b[32m", account.Failed: "\x1b[1;31m", account.LeftAlone: "\x1b[2m", account.NotJudged: "\x1b[33m"}
 
 // appendLine appends a frame's line for people: verdict, number, time and addresses, the SAs
 // that matched, and anything else there is to say. What is too long continues on an indented
 // line.
 func (w *worker) appendLine(b []byte, f *frame) []byte {
-	word := fates[f.fate]
+	word := f.verdict.String()
 	if w.i.opt.Colour {
-		b = append(append(append(b, colours[f.fate]...), word...), "\x1b[0m"...)
+		b = append(append(append(b, colours[f.verdict]...), word...), "\x1b[0m"...)
 	} else {
 		b = append(b, word...)
 	}
@@ -48,7 +49,7 @@ func (f *frame) appendWords(b []byte) []byte {
 		}
 		b = f.appendRecord(append(b, ' '), n)
 	}
-	if f.fate == notJudged || t.Reason != status.Verified {
+	if f.verdict == account.NotJudged || t.Reason != status.Verified {
 		b = f.appendWhy(append(b, ": "...))
 	}
 	if f.Replayed {
@@ -66,7 +67,7 @@ func (f *frame) appendWords(b []byte) []byte {
 // appendWhy says why the frame is not simply good.
 func (f *frame) appendWhy(b []byte) []byte {
 	t := &f.trailer
-	if f.fate == notJudged {
+	if f.verdict == account.NotJudged {
 		return fmt.Appendf(b, "its last %d bytes were not captured", f.Missing)
 	}
 	if t.Word.Done() && t.Word.Code() == status.Success {
@@ -104,7 +105,7 @@ func (f *frame) appendName(b []byte, n int) []byte {
 
 // appendComment appends a frame's comment, in whole sentences.
 func (f *frame) appendComment(b []byte) []byte {
-	t, cut := &f.trailer, f.fate == notJudged
+	t, cut := &f.trailer, f.verdict == account.NotJudged
 	if t.Word.Code() != status.Success && !cut {
 		b = append(append(b, t.Word.Code().String()...), "  "...)
 	}

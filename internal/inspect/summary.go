@@ -34,18 +34,18 @@ type Summary struct {
 
 func (s *Summary) count(f *frame) {
 	s.Frames++
-	if f.fate != notJudged {
+	if f.verdict != account.NotJudged {
 		s.Judged++
 	}
-	switch f.fate {
-	case goodBoth:
+	switch f.verdict {
+	case account.GoodBoth:
 		s.GoodBoth++
 		s.Good++
-	case good:
+	case account.Good:
 		s.Good++
-	case failed:
+	case account.Failed:
 		s.Failed++
-	case leftAlone:
+	case account.LeftAlone:
 		s.LeftAlone++
 		if f.trailer.Reason.OfIPsec() {
 			s.Unopened++

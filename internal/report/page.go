@@ -20,7 +20,7 @@ import (
 //go:embed page.html
 var source string
 
-var pageTemplate = template.Must(template.New("page").Parse(source))
+var pageTemplate = template.Must(template.New("page").Funcs(template.FuncMap{"class": class}).Parse(source))
 
 // sheet is what the template shows.
 type sheet struct {
@@ -37,7 +37,7 @@ type sheet struct {
 	Failures  []told
 	More      uint64 // headers that no SA matches and that have no row
 	NotTold   string // why failures are not explained; empty if they are
-	Verdicts  []string
+	Verdicts  []account.Verdict
 	PlotWidth float64
 }
 
@@ -89,7 +89,7 @@ const (
 // Write writes the page. explained are the frames that Explain asked for; notTold says why
 // there are none.
 func (r *Report) Write(w io.Writer, title string, sum *inspect.Summary, explained []*explain.Frame, notTold string) error {
-	p := sheet{Title: title, Style: page.Style(), Sum: sum, Sentence: sum.String(), NotTold: notTold, Verdicts: verdicts, PlotWidth: plotWidth}
+	p := sheet{Title: title, Style: page.Style(), Sum: sum, Sentence: sum.String(), NotTold: notTold, Verdicts: stacked, PlotWidth: plotWidth}
 	p.Bars, p.Span, p.Width = r.bins.bars()
 	strays := uint64(0)
 	for _, s := range sum.SAs {
@@ -130,14 +130,15 @@ func (b *bins) bars() (bars []bar, span, width string) {
 	wide := plotWidth / float64(max(1, len(b.count)))
 	for i, c := range b.count {
 		y := barsHeight
-		for v, n := range c {
+		for _, v := range stacked {
+			n := c[v]
 			if n == 0 {
 				continue
 			}
 			h := float64(n) / float64(most) * barsHeight
 			y -= h
 			at := b.from.Add(time.Duration(i) * b.width).UTC().Format("15:04:05.000")
-			bars = append(bars, bar{float64(i) * wide, y, max(wide-0.5, 0.5), h, class(verdicts[v]), fmt.Sprintf("%s: %d %s", at, n, verdicts[v])})
+			bars = append(bars, bar{float64(i) * wide, y, max(wide-0.5, 0.5), h, class(v.String()), fmt.Sprintf("%s: %d %s", at, n, v)})
 		}
 	}
 	if len(b.count) > 0 {

@@ -7,9 +7,9 @@
 package report
 
 import (
-	"slices"
 	"time"
 
+	"tapsec/internal/account"
 	"tapsec/internal/inspect"
 	"tapsec/status"
 )
@@ -82,19 +82,17 @@ func (r *Report) choose(s *inspect.Seen) {
 // Explain returns the numbers of the frames that the page is to explain.
 func (r *Report) Explain() []int { return r.explain }
 
-// verdicts are those of inspect, in the order in which they are stacked.
-var verdicts = []string{"good, both", "good", "left alone", notJudged, "FAILED"}
-
-const notJudged = "not judged"
+// stacked are the verdicts in the order in which they are stacked.
+var stacked = []account.Verdict{account.GoodBoth, account.Good, account.LeftAlone, account.NotJudged, account.Failed}
 
 // bins counts frames by time. The bins' width doubles whenever there would be too many.
 type bins struct {
 	from  time.Time
 	width time.Duration
-	count [][5]uint64
+	count [][account.NumVerdicts]uint64
 }
 
-func (b *bins) add(at time.Time, verdict string) {
+func (b *bins) add(at time.Time, verdict account.Verdict) {
 	if at.IsZero() {
 		return
 	}
@@ -111,9 +109,9 @@ func (b *bins) add(at time.Time, verdict string) {
 		n /= 2
 	}
 	for int64(len(b.count)) <= n {
-		b.count = append(b.count, [5]uint64{})
+		b.count = append(b.count, [account.NumVerdicts]uint64{})
 	}
-	b.count[n][slices.Index(verdicts, verdict)]++
+	b.count[n][verdict]++
 }
 
 // far is how long before and after the first frame others have bins.
@@ -127,7 +125,7 @@ func (b *bins) begin(at time.Time) {
 			b.halve()
 			continue
 		}
-		b.count = append(make([][5]uint64, more), b.count...)
+		b.count = append(make([][account.NumVerdicts]uint64, more), b.count...)
 		b.from = b.from.Add(-time.Duration(more) * b.width)
 	}
 }
@@ -167,7 +165,7 @@ type point struct {
 
 func (k *track) add(s *inspect.Seen, rec *status.Record) {
 	k.frames++
-	p := point{s.Time, rec.Number, s.Number, verdict(s, rec)}
+	p := point{s.Time, rec.Number, s.Number, verdict(s, rec).String()}
 	if rec.State == status.ICVValid {
 		k.top = max(k.top, rec.Number)
 	}
@@ -189,16 +187,16 @@ func (k *track) add(s *inspect.Seen, rec *status.Record) {
 }
 
 // verdict is that of one of a frame's records: where one portion fails the other may be good.
-func verdict(s *inspect.Seen, rec *status.Record) string {
+func verdict(s *inspect.Seen, rec *status.Record) account.Verdict {
 	switch {
-	case rec.Reason.Failed() && s.Verdict != notJudged:
-		return "FAILED"
+	case rec.Reason.Failed() && s.Verdict != account.NotJudged:
+		return account.Failed
 	case rec.Reason.Failed():
-		return notJudged
+		return account.NotJudged
 	case rec.State == status.NotProcessed:
-		return "left alone"
+		return account.LeftAlone
 	case s.Trailer.Word.Code() != status.Success:
-		return "good"
+		return account.Good
 	}
 	return s.Verdict
 }

@@ -143,7 +143,7 @@ func TestPage(t *testing.T) {
 }
 
 // judged is a frame with one record.
-func judged(at time.Time, frame int, verdict string, rec status.Record, word status.Word) *inspect.Seen {
+func judged(at time.Time, frame int, verdict account.Verdict, rec status.Record, word status.Word) *inspect.Seen {
 	t := &status.Trailer{Word: word, Reason: rec.Reason}
 	t.Add(rec)
 	return &inspect.Seen{Number: frame, Time: at, Verdict: verdict, Trailer: t, Name: func(uint32) string { return "site-a" }}
@@ -168,24 +168,24 @@ func TestFrames(t *testing.T) {
 	good := status.Record{Handle: 1, State: status.ICVValid, Reason: status.Verified, Number: 7}
 	short := status.Record{Handle: 1, State: status.FailedBefore, Reason: status.IPLength, Number: 8}
 	at := time.Unix(1800000000, 0)
-	text := written(t, judged(at, 1, "good", good, 2), judged(at.Add(time.Second), 2, "not judged", short, 0x60002))
+	text := written(t, judged(at, 1, account.Good, good, 2), judged(at.Add(time.Second), 2, account.NotJudged, short, 0x60002))
 	if !strings.Contains(text, "frame 2, number 8: not judged") || strings.Contains(text, "FAILED</title>") {
 		t.Errorf("a frame that was not judged is told as\n%s", text)
 	}
 	inner := status.Record{Handle: 2, State: status.FailedBefore, Reason: status.AHICV, Number: 9}
-	frame := judged(at, 1, "FAILED", good, 0x20006)
+	frame := judged(at, 1, account.Failed, good, 0x20006)
 	frame.Trailer.Add(inner)
 	if text := written(t, frame); !strings.Contains(text, "frame 1, number 7: good") || !strings.Contains(text, "frame 1, number 9: FAILED") {
 		t.Errorf("a good tunnel whose inside fails is told as\n%s", text)
 	}
-	if text := written(t, judged(time.Time{}, 1, "good", good, 2)); !strings.Contains(text, "Numbers 7 to 7, the capture has no times") {
+	if text := written(t, judged(time.Time{}, 1, account.Good, good, 2)); !strings.Contains(text, "Numbers 7 to 7, the capture has no times") {
 		t.Errorf("frames without times are told as\n%s", text)
 	}
 	var back []*inspect.Seen
 	for i := range 300 { // later ones first, over an hour
-		back = append(back, judged(at.Add(-time.Duration(i)*12*time.Second), i+1, "good", good, 2))
+		back = append(back, judged(at.Add(-time.Duration(i)*12*time.Second), i+1, account.Good, good, 2))
 	}
-	back = append(back, judged(at.AddDate(5000, 0, 0), 301, "good", good, 2), judged(at.AddDate(-2000, 0, 0), 302, "good", good, 2))
+	back = append(back, judged(at.AddDate(5000, 0, 0), 301, account.Good, good, 2), judged(at.AddDate(-2000, 0, 0), 302, account.Good, good, 2))
 	text = written(t, back...)
 	if bars := strings.Count(text, "<rect x="); bars < 40 || bars > 120 {
 		t.Errorf("%d bars of an hour that goes back", bars)
