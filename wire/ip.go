@@ -84,13 +84,14 @@ func ParseIP(frame []byte, start, limit int, version uint8) (p Packet, err error
 func (p *Packet) ParseIP(frame []byte, start, limit int, version uint8) error {
 	*p = Packet{}
 	b := frame[start:limit]
-	if len(b) == 0 || b[0]>>4 != version {
-		return ErrVersion
-	}
-	if version == 4 {
+	switch {
+	case len(b) == 0 || b[0]>>4 != version:
+	case version == 4:
 		return p.parseIPv4(b, start)
+	case version == 6:
+		return p.parseIPv6(b, start)
 	}
-	return p.parseIPv6(b, start)
+	return ErrVersion
 }
 
 // parseIPv4 follows RFC 791 section 3.1.
@@ -171,11 +172,14 @@ func (p *Packet) walk(b []byte) error {
 
 // Addresses parses the IP packet at frame[at], of either version. ok is false if its
 // headers are not all there.
-func Addresses(frame []byte, at int) (p Packet, ok bool) {
-	if at < 0 || at >= len(frame) {
+func Addresses(frame []byte, at int) (p Packet, ok bool) { return Within(frame, at, len(frame)) }
+
+// Within is Addresses for a packet that may reach to frame[end].
+func Within(frame []byte, at, end int) (p Packet, ok bool) {
+	if at < 0 || at >= end || end > len(frame) {
 		return p, false
 	}
-	p, err := ParseIP(frame, at, len(frame), frame[at]>>4)
+	err := p.ParseIP(frame, at, end, frame[at]>>4)
 	return p, err == nil
 }
 

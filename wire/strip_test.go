@@ -171,3 +171,14 @@ func TestUDP(t *testing.T) {
 		t.Error("seven bytes were read as a header")
 	}
 }
+
+// Only versions 4 and 6 are IP, whatever announces another one: a first nibble of 7 is none that IPv6 has.
+func TestOtherVersions(t *testing.T) {
+	for version := range byte(16) {
+		packet := make([]byte, 60)
+		packet[0], packet[3], packet[6] = version<<4|5, 60, wire.ProtoNoNext // IPv4 has the length there, IPv6 its next header
+		if p, ok := wire.Addresses(packet, 0); ok != (version == 4 || version == 6) {
+			t.Errorf("version %d: found a packet %v, of version %d", version, ok, p.Version)
+		}
+	}
+}

@@ -108,13 +108,12 @@ func lastPacket(frame []byte, t *status.Trailer) (wire.Packet, bool) {
 	if t.N == 0 || t.Form == status.Decap {
 		return OwnPacket(frame)
 	}
-	tunnel := &t.Records[t.N-1]
-	start, end := int(tunnel.Payload), int(tunnel.Payload)+int(tunnel.PayloadLen)
-	if start >= end || end > len(frame) {
-		return wire.Packet{}, false
-	}
-	p, err := wire.ParseIP(frame, start, end, frame[start]>>4)
-	return p, err == nil
+	return Inside(frame, &t.Records[t.N-1])
+}
+
+// Inside parses the packet that an opened tunnel carries.
+func Inside(frame []byte, tunnel *status.Record) (wire.Packet, bool) {
+	return wire.Within(frame, int(tunnel.Payload), int(tunnel.Payload)+int(tunnel.PayloadLen))
 }
 
 // OwnPacket parses the frame's own packet, not one inside a tunnel.

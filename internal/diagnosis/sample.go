@@ -1,6 +1,7 @@
 package diagnosis
 
 import (
+	"encoding/binary"
 	"slices"
 
 	"tapsec/internal/account"
@@ -74,7 +75,7 @@ func (s *samples) keep(frame []byte, t *status.Trailer, rec *status.Record, room
 		t.Records[0].State == status.ICVValid && (rec == nil || rec.Portion != status.TunnelPortion)
 	p, ok := account.OwnPacket(frame)
 	if inside {
-		p, ok = insideOf(frame, lastTunnel(t))
+		p, ok = account.Inside(frame, lastTunnel(t))
 	}
 	if !ok {
 		return
@@ -83,15 +84,12 @@ func (s *samples) keep(frame []byte, t *status.Trailer, rec *status.Record, room
 	if x == nil {
 		return
 	}
-	etherType := [2]byte{0x08, 0x00}
-	if p.Version == 6 {
-		etherType = [2]byte{0x86, 0xdd}
-	}
 	end := len(frame)
 	if inside {
 		end = p.Reach
 	}
-	x.frame = append(append(append(x.frame[:0], make([]byte, 12)...), etherType[:]...), frame[p.Start:end]...)
+	x.frame = binary.BigEndian.AppendUint16(append(x.frame[:0], make([]byte, 12)...), wire.EtherTypeOf(p.Version))
+	x.frame = append(x.frame, frame[p.Start:end]...)
 	x.packet, _ = account.OwnPacket(x.frame)
 	if rec != nil && rec.Protocol == uint8(sa.ESP) && x.packet.Proto == wire.ProtoAH {
 		at := x.packet.Header + int(rec.IPsec) - p.Header

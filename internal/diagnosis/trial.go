@@ -3,6 +3,7 @@ package diagnosis
 import (
 	"net/netip"
 
+	"tapsec/internal/account"
 	"tapsec/pipeline"
 	"tapsec/sa"
 	"tapsec/status"
@@ -101,7 +102,7 @@ func makesSense(frame []byte, rec *status.Record) bool {
 // packet with what the portion protects as its payload.
 func carried(frame []byte, rec *status.Record) (wire.Packet, bool) {
 	if rec.NextHeader == wire.ProtoIPv4 || rec.NextHeader == wire.ProtoIPv6 {
-		p, ok := insideOf(frame, rec)
+		p, ok := account.Inside(frame, rec)
 		return p, ok && p.Version == map[uint8]uint8{wire.ProtoIPv4: 4, wire.ProtoIPv6: 6}[rec.NextHeader]
 	}
 	p, ok := wire.Addresses(frame, int(rec.IP))

@@ -84,7 +84,7 @@ func (w *twins) off() bool { return len(w.paired) == 0 && w.came > giveUp }
 func (w *twins) opened(s *subject, frame []byte, f *account.Frame, rec *status.Record, number int) {
 	p, ok := account.OwnPacket(frame)
 	if f.Trailer.Removed == 0 {
-		p, ok = insideOf(frame, rec)
+		p, ok = account.Inside(frame, rec)
 	}
 	if !ok || p.Short {
 		return

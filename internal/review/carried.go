@@ -44,12 +44,9 @@ func (c *carried) look(frame []byte) ([]byte, string) {
 // nothing, or that a NIC opens.
 func mayCarry(frame []byte) bool {
 	etherType, at, ok := wire.Ethernet(frame)
-	if !ok || etherType != wire.EtherIPv4 && etherType != wire.EtherIPv6 {
+	version := wire.IPVersion(etherType)
+	if !ok || version == 0 {
 		return true
-	}
-	version := uint8(4)
-	if etherType == wire.EtherIPv6 {
-		version = 6
 	}
 	p, err := wire.ParseIP(frame, at, len(frame), version)
 	if err != nil || p.Later {
