@@ -1,7 +1,5 @@
 package sa
 
-import "fmt"
-
 // Direction says which way an SA's packets go, seen from one host.
 type Direction uint8
 
@@ -14,18 +12,11 @@ const (
 
 // String is in, out or any.
 func (d Direction) String() string {
-	switch d {
-	case AnyDirection:
+	if d == AnyDirection {
 		return "any"
-	case Inbound:
-		return "in"
-	case Outbound:
-		return "out"
 	}
-	return fmt.Sprintf("direction(%d)", uint8(d))
+	return directions.of(d, "direction")
 }
 
 // UnmarshalText reads "in" or "out".
-func (d *Direction) UnmarshalText(b []byte) error {
-	return pick(d, string(b), map[string]Direction{"in": Inbound, "out": Outbound})
-}
+func (d *Direction) UnmarshalText(b []byte) error { return directions.read(d, b) }

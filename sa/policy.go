@@ -90,22 +90,10 @@ const (
 )
 
 // String names the action.
-func (a Action) String() string {
-	switch a {
-	case Protect:
-		return "protect"
-	case Bypass:
-		return "bypass"
-	case Discard:
-		return "discard"
-	}
-	return fmt.Sprintf("action(%d)", uint8(a))
-}
+func (a Action) String() string { return actions.of(a, "action") }
 
 // UnmarshalText reads "protect", "bypass" or "discard".
-func (a *Action) UnmarshalText(b []byte) error {
-	return pick(a, string(b), map[string]Action{"protect": Protect, "bypass": Bypass, "discard": Discard})
-}
+func (a *Action) UnmarshalText(b []byte) error { return actions.read(a, b) }
 
 // Policy is one rule of a host, for what it receives and for what it sends.
 type Policy struct {

@@ -54,7 +54,7 @@ func TestWordsUnmarshal(t *testing.T) {
 // A value that means nothing shows as what it is, and as no other value.
 func TestNamesOfNothing(t *testing.T) {
 	for want, value := range map[string]fmt.Stringer{
-		"offload(3)": Offload(3), "offload(255)": Offload(255), "action(0)": Action(0), "action(4)": Action(4), "action(5)": Action(5),
+		"offload 3": Offload(3), "offload 255": Offload(255), "action 0": Action(0), "action 4": Action(4), "action 5": Action(5),
 	} {
 		if value.String() != want {
 			t.Errorf("got %s, want %s", value, want)

@@ -29,23 +29,13 @@ const (
 )
 
 // String names the protocol in lower case, as configurations do.
-func (p Protocol) String() string {
-	switch p {
-	case ESP:
-		return "esp"
-	case AH:
-		return "ah"
-	}
-	return fmt.Sprintf("protocol %d", uint8(p))
-}
+func (p Protocol) String() string { return protocols.of(p, "protocol") }
 
 // MarshalText writes String.
 func (p Protocol) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 // UnmarshalText reads "esp" or "ah".
-func (p *Protocol) UnmarshalText(b []byte) error {
-	return pick(p, string(b), map[string]Protocol{"esp": ESP, "ah": AH})
-}
+func (p *Protocol) UnmarshalText(b []byte) error { return protocols.read(p, b) }
 
 // Mode says which portion of a frame an SA protects.
 type Mode uint8
@@ -70,22 +60,10 @@ func (m Mode) Of(next uint8) Mode {
 }
 
 // String names the mode.
-func (m Mode) String() string {
-	switch m {
-	case Transport:
-		return "transport"
-	case Tunnel:
-		return "tunnel"
-	case Auto:
-		return "auto"
-	}
-	return "no mode"
-}
+func (m Mode) String() string { return modes.of(m, "mode") }
 
 // UnmarshalText reads "transport", "tunnel" or "auto".
-func (m *Mode) UnmarshalText(b []byte) error {
-	return pick(m, string(b), map[string]Mode{"transport": Transport, "tunnel": Tunnel, "auto": Auto})
-}
+func (m *Mode) UnmarshalText(b []byte) error { return modes.read(m, b) }
 
 // Offload says whether the NIC should hold the SA.
 type Offload uint8
@@ -98,22 +76,10 @@ const (
 )
 
 // String names the wish.
-func (o Offload) String() string {
-	switch o {
-	case Required:
-		return "required"
-	case Preferred:
-		return "preferred"
-	case Never:
-		return "never"
-	}
-	return fmt.Sprintf("offload(%d)", uint8(o))
-}
+func (o Offload) String() string { return offloads.of(o, "offload") }
 
 // UnmarshalText reads "required", "preferred" or "never".
-func (o *Offload) UnmarshalText(b []byte) error {
-	return pick(o, string(b), map[string]Offload{"required": Required, "preferred": Preferred, "never": Never})
-}
+func (o *Offload) UnmarshalText(b []byte) error { return offloads.read(o, b) }
 
 // EncapPort is the UDP port of encapsulated ESP.
 const EncapPort = wire.EncapPort
@@ -327,13 +293,4 @@ func (s *SA) Advance(o *SA) {
 		s.Seq, s.Bitmap = o.Seq, o.Bitmap
 	}
 	s.OSeq = max(s.OSeq, o.OSeq)
-}
-
-// pick sets *v to the value that text names, or says which names there are.
-func pick[V any](v *V, text string, names map[string]V) error {
-	if found, ok := names[text]; ok {
-		*v = found
-		return nil
-	}
-	return fmt.Errorf("expected %s, found %s", OneOf(sorted(names)), Quote(text))
 }

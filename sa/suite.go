@@ -2,7 +2,8 @@ package sa
 
 import (
 	"fmt"
-	"sort"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -200,7 +201,7 @@ func ParseSuite(p Protocol, text string) (Suite, error) {
 func parseAH(text string, words []string) (Suite, error) {
 	s, ok := integrities[words[0]]
 	if !ok || len(words) != 1 {
-		return Suite{}, fmt.Errorf("expected %s for AH, found %s", OneOf(sorted(integrities)), Quote(text))
+		return Suite{}, fmt.Errorf("expected %s for AH, found %s", OneOf(slices.Sorted(maps.Keys(integrities))), Quote(text))
 	}
 	s.Name, s.Protocol = words[0], AH
 	return s, nil
@@ -209,7 +210,7 @@ func parseAH(text string, words []string) (Suite, error) {
 func parseESP(text string, words []string) (Suite, error) {
 	s, ok := ciphers[words[0]]
 	if !ok {
-		return Suite{}, fmt.Errorf("expected a cipher (%s), found %s", OneOf(sorted(ciphers)), Quote(words[0]))
+		return Suite{}, fmt.Errorf("expected a cipher (%s), found %s", OneOf(slices.Sorted(maps.Keys(ciphers))), Quote(words[0]))
 	}
 	s.Name, s.Protocol = words[0], ESP
 	if len(words) == 1 {
@@ -218,7 +219,7 @@ func parseESP(text string, words []string) (Suite, error) {
 	a, ok := integrities[words[1]]
 	switch {
 	case !ok || a.Integrity == GMAC || len(words) > 2:
-		return Suite{}, fmt.Errorf("expected CIPHER or CIPHER-INTEGRITY (%s), found %s", OneOf(sorted(integrities)), Quote(text))
+		return Suite{}, fmt.Errorf("expected CIPHER or CIPHER-INTEGRITY (%s), found %s", OneOf(slices.Sorted(maps.Keys(integrities))), Quote(text))
 	case s.ICVLen > 0:
 		return Suite{}, fmt.Errorf("%s brings its own integrity; leave out %s", words[0], Quote(words[1]))
 	}
@@ -229,36 +230,24 @@ func parseESP(text string, words []string) (Suite, error) {
 
 // Suites lists every suite with integrity for a protocol, by name.
 func Suites(p Protocol) []Suite {
+	names := slices.Sorted(maps.Keys(integrities))
+	if p != AH {
+		integrities := names
+		names = nil
+		for _, cipher := range slices.Sorted(maps.Keys(ciphers)) {
+			names = append(names, cipher)
+			for _, integrity := range integrities {
+				names = append(names, cipher+"-"+integrity)
+			}
+		}
+	}
 	var all []Suite
-	add := func(name string) {
+	for _, name := range names {
 		if s, err := ParseSuite(p, name); err == nil && s.ICVLen > 0 {
 			all = append(all, s)
 		}
 	}
-	for _, auth := range sorted(integrities) {
-		if p == AH {
-			add(auth)
-		}
-	}
-	for _, c := range sorted(ciphers) {
-		if p == AH {
-			break
-		}
-		add(c)
-		for _, auth := range sorted(integrities) {
-			add(c + "-" + auth)
-		}
-	}
 	return all
-}
-
-func sorted[V any](m map[string]V) []string {
-	names := make([]string, 0, len(m))
-	for n := range m {
-		names = append(names, n)
-	}
-	sort.Strings(names)
-	return names
 }
 
 // OneOf names a choice for a message: "a, b or c".
