@@ -368,7 +368,7 @@ func TestCauses(t *testing.T) {
 				t.Fatalf("found %+v, want %v", found, want)
 			}
 			for i, f := range found {
-				if f.Cause != want[i].String() || f.Certain == c.unsure {
+				if f.Cause != string(want[i]) || f.Certain == c.unsure {
 					t.Errorf("found %+v, want %s, certain %v", f, want[i], !c.unsure)
 				}
 			}

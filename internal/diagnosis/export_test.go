@@ -38,6 +38,3 @@ func (d *Case) Kept() (n int) {
 	}
 	return n
 }
-
-// Causes lists every cause.
-func Causes() []Cause { return causes.All() }

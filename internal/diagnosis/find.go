@@ -113,7 +113,7 @@ func (d *Case) spread(m *miss, others []*sample, tries *budget) (n int) {
 }
 
 func (s *subject) add(certain bool, c Cause, format string, args ...any) {
-	s.findings = append(s.findings, account.Finding{Certain: certain, Cause: c.String(), Sentence: fmt.Sprintf(format, args...)})
+	s.findings = append(s.findings, account.Finding{Certain: certain, Cause: string(c), Sentence: fmt.Sprintf(format, args...)})
 }
 
 // say notes a near miss by which n of the kept frames verify.

@@ -21,7 +21,7 @@ var mayImport = map[string][]string{
 	"internal/console":  {"internal/files", "sa"},
 	"tap":               {"internal/segment"},
 	"status":            {"internal/reason"},
-	"internal/fragment": {"wire", "internal/reason"},
+	"internal/fragment": {"wire"},
 	"internal/lab/rig":  {"internal/netns", "internal/segment"},
 	"internal/mac":      {"sa"},
 	"internal/replay":   {"sa"},
@@ -39,7 +39,7 @@ var mayImport = map[string][]string{
 	"configs":      {"sa", "keys", "internal/files", "internal/near", "internal/wrap"},
 	"internal/nic": {"tap"},
 
-	"internal/diagnosis": {"wire", "sa", "status", "ah", "pipeline", "internal/mac", "internal/reason", "internal/account"},
+	"internal/diagnosis": {"wire", "sa", "status", "ah", "pipeline", "internal/mac", "internal/account"},
 
 	"transport":         {"wire", "sa", "status", "internal/fragment", "internal/replay", "internal/ledger", "internal/reason", "internal/audit"},
 	"internal/outbound": {"wire", "sa", "esp", "ah", "internal/ledger", "internal/reason", "internal/audit"},
