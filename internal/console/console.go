@@ -63,13 +63,12 @@ func (c *Console) Write(line []byte) (int, error) {
 
 // progress rewrites the progress line, on a terminal.
 func (c *Console) progress(line string) {
-	if !c.terminal {
-		return
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	fmt.Fprint(c.Writer, clearLine+line)
-	c.shown = true
+	if c.terminal {
+		fmt.Fprint(c.Writer, clearLine+line)
+		c.shown = true
+	}
 }
 
 // end removes the progress line for good.

@@ -30,3 +30,21 @@ func TestConsole(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// No progress line comes behind the end, whatever came first.
+func TestEnd(t *testing.T) {
+	for range 20000 {
+		var out bytes.Buffer
+		c := &Console{Writer: &out, terminal: true}
+		shown := make(chan struct{})
+		go func() {
+			c.progress("10 frames")
+			close(shown)
+		}()
+		c.end()
+		<-shown
+		if got := out.String(); got != "" && got != clearLine+"10 frames"+clearLine {
+			t.Fatalf("the terminal is left with %q", got)
+		}
+	}
+}
