@@ -19,6 +19,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -245,7 +246,7 @@ func ParseRequest(data []byte) (*Config, error) {
 	d := newDecoder("request", data)
 	d.noKeyFiles = true
 	return d.config(func(root *yaml.Node) *yaml.Node {
-		for name := range fields {
+		for _, name := range slices.Sorted(maps.Keys(fields)) {
 			if name != "sas" && name != "allow_legacy" {
 				d.say(root, shown(name), "there is no such field; there are allow_legacy, sas")
 			}

@@ -654,3 +654,18 @@ func TestReloadShares(t *testing.T) {
 		t.Errorf("%v, taken over %d and %d, in force %d", err, now.SAs[0].Seq, now.SAs[1].Seq, before.SAs[0].Seq)
 	}
 }
+
+// A request with several mistakes is told of them in one order, however often it comes.
+func TestRequestMistakes(t *testing.T) {
+	told := map[string]int{}
+	for range 50 {
+		_, err := ParseRequest([]byte(`{"wire": {}, "host": {}, "queues": 1, "profile": "full", "sas": []}`))
+		if err == nil {
+			t.Fatal("fields that a request must not have were taken")
+		}
+		told[err.Error()]++
+	}
+	if len(told) != 1 {
+		t.Errorf("told in %d ways", len(told))
+	}
+}
