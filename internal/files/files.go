@@ -72,15 +72,10 @@ func Read(path string, stdin io.Reader) ([]byte, error) {
 
 // sizeOf is the length of a regular file in bytes; 0 of anything else.
 func sizeOf(in io.Reader) int {
-	file, ok := Of(in)
-	if !ok {
-		return 0
+	if info, ok := stat(in); ok && info.Mode().IsRegular() {
+		return int(min(info.Size(), maxText))
 	}
-	info, err := file.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return 0
-	}
-	return int(min(info.Size(), maxText))
+	return 0
 }
 
 // maxText is the longest text that is read whole, in bytes.
@@ -129,6 +124,16 @@ func Of(w any) (*os.File, bool) {
 	return f, ok
 }
 
+// stat is what the system knows of a stream, if it is a file.
+func stat(w any) (info os.FileInfo, ok bool) {
+	file, ok := Of(w)
+	if !ok {
+		return nil, false
+	}
+	info, err := file.Stat()
+	return info, err == nil
+}
+
 // WriteOwn makes a file that its owner alone can read. If the file exists, that is
 // an error, and it stays as it is.
 func WriteOwn(path string, text []byte) error {
@@ -155,12 +160,7 @@ func MakeOwn(path string, write func(io.Writer) error) error {
 
 // WarnExposed warns if keys are about to go to a file that others can read.
 func WarnExposed(stderr, to io.Writer) {
-	file, ok := Of(to)
-	if !ok {
-		return
-	}
-	info, err := file.Stat()
-	if err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
+	if info, ok := stat(to); ok && info.Mode().IsRegular() && info.Mode().Perm()&0o077 != 0 {
 		fmt.Fprintf(stderr, "warning: others can read the file that these keys go to (mode %04o); -o makes a new one that they cannot\n", info.Mode().Perm())
 	}
 }
@@ -177,10 +177,6 @@ func MayWait(in io.Reader) bool {
 
 // IsRegular reports whether a stream is a regular file.
 func IsRegular(w any) bool {
-	file, ok := Of(w)
-	if !ok {
-		return false
-	}
-	info, err := file.Stat()
-	return err == nil && info.Mode().IsRegular()
+	info, ok := stat(w)
+	return ok && info.Mode().IsRegular()
 }

@@ -46,15 +46,10 @@ func (in Inputs) Refuse(flag, path string) error {
 
 // RefuseOpen is Refuse for a stream that is already open, if it is a file.
 func (in Inputs) RefuseOpen(flag string, w io.Writer) error {
-	file, ok := Of(w)
-	if !ok {
-		return nil
+	if info, ok := stat(w); ok {
+		return in.refuse(flag, info)
 	}
-	info, err := file.Stat()
-	if err != nil {
-		return nil
-	}
-	return in.refuse(flag, info)
+	return nil
 }
 
 // refuse is the error for an output that is an input. Only a regular file can be
@@ -75,8 +70,8 @@ func (in Inputs) stat(path string) (os.FileInfo, error) {
 	if path != "-" {
 		return os.Stat(path)
 	}
-	if file, ok := Of(in.Stdin); ok {
-		return file.Stat()
+	if info, ok := stat(in.Stdin); ok {
+		return info, nil
 	}
 	return nil, os.ErrInvalid
 }
