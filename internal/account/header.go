@@ -116,6 +116,14 @@ func Inside(frame []byte, tunnel *status.Record) (wire.Packet, bool) {
 	return wire.Within(frame, int(tunnel.Payload), int(tunnel.Payload)+int(tunnel.PayloadLen))
 }
 
+// Ends are the addresses of the frame's own packet; invalid if it has none.
+func Ends(frame []byte) (src, dst netip.Addr) {
+	if p, ok := OwnPacket(frame); ok {
+		return p.Src, p.Dst
+	}
+	return src, dst
+}
+
 // OwnPacket parses the frame's own packet, not one inside a tunnel.
 func OwnPacket(frame []byte) (wire.Packet, bool) {
 	etherType, start, ok := wire.Ethernet(frame)

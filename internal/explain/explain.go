@@ -183,9 +183,7 @@ func (r *reader) frame(b []byte, info capture.Info) error {
 		r.hold()
 	}
 	f := Frame{Number: info.Number, Time: info.Time, Interface: info.Interface, Missing: info.Missing, Carrier: info.Carrier}
-	if p, ok := account.OwnPacket(b); ok {
-		f.src, f.dst = p.Src, p.Dst
-	}
+	f.src, f.dst = account.Ends(b)
 	r.came = append(r.came[:0], b...)
 	body, t, err := status.Split(r.nic.Process(b, info.Time))
 	if err != nil {

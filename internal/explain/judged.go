@@ -15,9 +15,7 @@ import (
 func Judged(number int, iface string, came []byte, t *status.Trailer, name func(handle uint32) string,
 	tell func(frame []byte, step func(pipeline.Step)) []byte) *Frame {
 	f := &Frame{Number: number, Interface: iface, Time: t.Time(), Bytes: bytes.Clone(came), Trailer: *t}
-	if p, ok := account.OwnPacket(came); ok {
-		f.src, f.dst = p.Src, p.Dst
-	}
+	f.src, f.dst = account.Ends(came)
 	body, now, err := status.Split(tell(came, func(s pipeline.Step) { f.Steps = append(f.Steps, s) }))
 	if err != nil {
 		panic("explain: " + err.Error()) // a pipeline writes trailers

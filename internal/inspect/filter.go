@@ -135,8 +135,8 @@ func (f *frame) concerns(host netip.Addr) bool {
 		return true
 	}
 	if f.trailer.Form == status.Decap {
-		p, ok := account.OwnPacket(f.body)
-		return ok && (host == p.Src || host == p.Dst)
+		src, dst := account.Ends(f.body)
+		return host == src || host == dst
 	}
 	for _, r := range f.trailer.Records[:f.trailer.N] {
 		if r.Portion == status.TunnelPortion && r.State == status.ICVValid {

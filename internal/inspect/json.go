@@ -127,19 +127,10 @@ func (o *object) time(name string, t time.Time) {
 		o.b = t.AppendFormat(append(o.b, '"'), `2006-01-02T15:04:05.000000000Z07:00"`)
 		return
 	}
-	hour, minute, second := t.Clock()
-	o.b = strconv.AppendInt(append(o.b, '"'), int64(year), 10)
-	for _, part := range [...]struct {
-		before byte
-		n      int
-	}{{'-', int(month)}, {'-', day}, {'T', hour}, {':', minute}, {':', second}} {
-		o.b = append(o.b, part.before, byte('0'+part.n/10), byte('0'+part.n%10))
-	}
-	o.b = append(o.b, '.')
-	for unit, ns := 100000000, t.Nanosecond(); unit > 0; unit /= 10 {
-		o.b = append(o.b, byte('0'+ns/unit%10))
-	}
-	o.b = append(o.b, `Z"`...)
+	b := strconv.AppendInt(append(o.b, '"'), int64(year), 10)
+	b = appendTwo(append(b, '-'), int(month))
+	b = appendTwo(append(b, '-'), day)
+	o.b = append(appendClock(append(b, 'T'), t, 9), `Z"`...)
 }
 
 // word appends text of our own, which needs no escapes.

@@ -3,6 +3,7 @@ package inspect
 import (
 	"fmt"
 	"strconv"
+	"time"
 
 	"tapsec/internal/account"
 	"tapsec/internal/wrap"
@@ -33,7 +34,7 @@ func (w *worker) appendLine(b []byte, f *frame) []byte {
 func (f *frame) appendWords(b []byte) []byte {
 	b = appendPadded(b, f.Info.Number, 5)
 	if !f.Time.IsZero() {
-		b = appendClock(append(b, ' '), f)
+		b = appendClock(append(b, ' '), f.Time.UTC(), 6)
 	}
 	if f.src.IsValid() {
 		b = f.src.AppendTo(append(b, ' '))
@@ -152,20 +153,19 @@ func appendPadded(b []byte, n, width int) []byte {
 	return append(b, d...)
 }
 
-// appendClock is the time of day in UTC, to the microsecond.
-func appendClock(b []byte, f *frame) []byte {
-	t := f.Time.UTC()
+// appendClock is the time of day, with so many digits of a second's fraction.
+func appendClock(b []byte, t time.Time, digits int) []byte {
 	hour, minute, second := t.Clock()
-	two := func(n int, sep byte) { b = append(b, byte('0'+n/10), byte('0'+n%10), sep) }
-	two(hour, ':')
-	two(minute, ':')
-	two(second, '.')
-	us := t.Nanosecond() / 1000
-	for unit := 100000; unit > 0; unit /= 10 {
-		b = append(b, byte('0'+us/unit%10))
+	b = appendTwo(b, hour)
+	b = appendTwo(append(b, ':'), minute)
+	b = append(appendTwo(append(b, ':'), second), '.')
+	for unit, ns := 100000000, t.Nanosecond(); digits > 0; unit, digits = unit/10, digits-1 {
+		b = append(b, byte('0'+ns/unit%10))
 	}
 	return b
 }
+
+func appendTwo(b []byte, n int) []byte { return append(b, byte('0'+n/10), byte('0'+n%10)) }
 
 const hexDigits = "0123456789abcdef"
 

@@ -85,6 +85,24 @@ func (s *Summary) String() string {
 	return fmt.Sprintf("%s: %d good%s, %d failed, %d left alone%s", wrap.Count(s.Frames, "frame"), s.Good, both, s.Failed, s.LeftAlone, cut)
 }
 
+// Rows are the accounts of the SAs and of so many headers without one; more is how many headers
+// are left.
+func (s *Summary) Rows(strays int) (rows []account.Row, more uint64) {
+	more = s.Others.Headers
+	for _, r := range s.SAs {
+		switch {
+		case r.SA != "":
+		case strays == 0:
+			more++
+			continue
+		default:
+			strays--
+		}
+		rows = append(rows, r)
+	}
+	return rows, more
+}
+
 // maxStrays is how many headers without an SA get lines.
 const maxStrays = 20
 
@@ -94,16 +112,11 @@ func (s *Summary) Table(out io.Writer) error {
 	if len(s.SAs) > 0 {
 		fmt.Fprintf(&b, "%-*s %-14s %6s %6s %6s %6s %6s %6s\n", nameWidth, "SA", "SPI", "good", "failed", "alone", "lost", "double", "late")
 	}
-	strays := uint64(0)
-	for _, r := range s.SAs {
-		if r.SA == "" {
-			if strays++; strays > maxStrays {
-				continue
-			}
-		}
-		rowLines(&b, &r)
+	rows, more := s.Rows(maxStrays)
+	for i := range rows {
+		rowLines(&b, &rows[i])
 	}
-	if more := s.Others.Headers + strays - min(strays, maxStrays); more > 0 {
+	if more > 0 {
 		fmt.Fprintf(&b, "and %s more that no SA matches\n", wrap.Count(more, "header"))
 	}
 	if len(s.Silent) > 0 {

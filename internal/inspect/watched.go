@@ -1,8 +1,6 @@
 package inspect
 
 import (
-	"net/netip"
-
 	"tapsec/capture"
 	"tapsec/internal/account"
 	"tapsec/pipeline"
@@ -37,10 +35,8 @@ func (w *Watched) Frame(came, body []byte, t *status.Trailer) (comment []byte, t
 	i := &w.i
 	f := &w.frame
 	meet(i.account, t, func(r *status.Record) *sa.SA { return w.sad.Holding(r.Handle).SA })
-	f.Info, f.src, f.dst = capture.Info{}, netip.Addr{}, netip.Addr{}
-	if p, ok := account.OwnPacket(came); ok {
-		f.src, f.dst = p.Src, p.Dst
-	}
+	f.Info = capture.Info{}
+	f.src, f.dst = account.Ends(came)
 	f.body, f.trailer = body, *t
 	f.judged()
 	f.called(i.account)

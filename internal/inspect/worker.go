@@ -3,7 +3,6 @@ package inspect
 import (
 	"fmt"
 	"io"
-	"net/netip"
 
 	"tapsec/internal/account"
 	"tapsec/pipeline"
@@ -120,10 +119,7 @@ func (w *worker) judge() {
 	keep := !alone && ordered || w.i.file.keeps()
 	for n := range w.n {
 		f := &w.frames[n]
-		f.src, f.dst = netip.Addr{}, netip.Addr{}
-		if p, ok := account.OwnPacket(f.bytes); ok {
-			f.src, f.dst = p.Src, p.Dst
-		}
+		f.src, f.dst = account.Ends(f.bytes)
 		if keep {
 			f.original = append(f.original[:0], f.bytes...)
 		}

@@ -91,13 +91,8 @@ const (
 func (r *Report) Write(w io.Writer, title string, sum *inspect.Summary, explained []*explain.Frame, notTold string) error {
 	p := sheet{Title: title, Style: page.Style(), Sum: sum, Sentence: sum.String(), NotTold: notTold, Verdicts: stacked, PlotWidth: plotWidth}
 	p.Bars, p.Span, p.Width = r.bins.bars()
-	strays := uint64(0)
-	for _, s := range sum.SAs {
-		if s.SA == "" {
-			if strays++; strays > maxStrays {
-				continue
-			}
-		}
+	rows, more := sum.Rows(maxStrays)
+	for _, s := range rows {
 		one := row{Row: s}
 		for _, reason := range slices.Sorted(maps.Keys(s.Failed)) {
 			one.Failures += fmt.Sprintf("%s %d ", reason, s.Failed[reason])
@@ -105,7 +100,7 @@ func (r *Report) Write(w io.Writer, title string, sum *inspect.Summary, explaine
 		}
 		p.Rows = append(p.Rows, one)
 	}
-	p.More = sum.Others.Headers + strays - min(strays, maxStrays)
+	p.More = more
 	p.Tracks, p.Undrawn = r.charts(sum)
 	for _, f := range explained {
 		var text strings.Builder
