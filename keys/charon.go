@@ -341,17 +341,11 @@ func (w *worker) algorithms(s *sa.SA) (err error) {
 
 // charonAlgorithm gives the keyword for charon's name of an algorithm.
 func charonAlgorithm(name string, keyLen int) (string, error) {
-	for _, c := range ciphers {
-		for _, icv := range []int{8, 12, 16} {
-			if fill(c.charon, 0, icv) == name {
-				return c.keyword(keyLen, icv*8)
-			}
-		}
+	if c, icv, err := charonLog.cipher(name); err == nil {
+		return c.keyword(keyLen, icv*8)
 	}
-	for _, i := range integrities {
-		if i.charon == name {
-			return i.word, nil
-		}
+	if word := charonLog.integrity(name); word != "" {
+		return word, nil
 	}
 	return "", fmt.Errorf("the algorithm %s is not supported", sa.Quote(name))
 }

@@ -186,38 +186,18 @@ func tableSuite(cipher, integrity string, keyLen int) (string, error) {
 		_, _ = fmt.Sscanf(integrity, noChecking, &bits)
 		cipher, integrity = fmt.Sprintf("AES-GCM with %d octet ICV [RFC4106]", bits/8), "NULL"
 	}
-	var word string
-	var err error
-	for _, c := range ciphers {
-		for _, icv := range []int{8, 12, 16} {
-			if c.espTable != "" && strings.EqualFold(fill(c.espTable, 0, icv), cipher) { // save-keys had TripleDes once
-				word, err = c.keyword(keyLen, icv*8)
-			}
-		}
-	}
+	c, icv, err := espTable.cipher(cipher)
 	if err != nil {
 		return "", err
 	}
-	if word == "" {
-		return "", unsupported(cipher, tableCiphers())
+	word, err := c.keyword(keyLen, icv*8)
+	if err != nil || strings.EqualFold(integrity, "NULL") {
+		return word, err
 	}
-	if strings.EqualFold(integrity, "NULL") {
-		return word, nil
-	}
-	for _, i := range integrities {
-		if i.espTable != "" && strings.EqualFold(i.espTable, integrity) {
-			return word + "-" + i.word, nil
-		}
+	if with := espTable.integrity(integrity); with != "" {
+		return word + "-" + with, nil
 	}
 	return "", fmt.Errorf("the authentication %s cannot be checked", sa.Quote(integrity))
-}
-
-// tableCiphers are the names of ciphers in the table.
-func tableCiphers() (names []string) {
-	for _, c := range ciphers {
-		names = append(names, strings.ReplaceAll(c.espTable, "{i}", "16"))
-	}
-	return names
 }
 
 // WriteESPSA prints Wireshark's table esp_sa, keys included. Version 4.0 reads it; SAs with ESN
@@ -290,19 +270,12 @@ func hexKey(k sa.Key) string {
 
 // tableNames gives the names of a suite's algorithms in the table.
 func tableNames(s sa.Suite) (cipher, integrity string) {
-	for _, c := range ciphers {
-		if c.cipher == s.Cipher {
-			cipher = fill(c.espTable, 0, s.ICVLen)
-		}
-	}
-	integrity = "NULL"
-	for _, i := range integrities {
-		if i.word != integrityWord(s) {
-			continue
-		}
-		if integrity = i.espTable; integrity == "" {
-			integrity = fmt.Sprintf(noChecking, i.bits)
-		}
+	cipher, integrity = espTable.of(s)
+	switch {
+	case s.Integrity == sa.NoIntegrity:
+		integrity = "NULL"
+	case integrity == "":
+		integrity = fmt.Sprintf(noChecking, s.ICVLen*8)
 	}
 	return cipher, integrity
 }

@@ -32,7 +32,7 @@ func writeLines(w io.Writer, sas []*sa.SA, lineOf func(*sa.SA) (string, error)) 
 }
 
 func xfrmCommand(s *sa.SA) (string, error) {
-	_, integrity := linuxNames(s.Suite)
+	_, integrity := linux.of(s.Suite)
 	if !s.Dst.IsValid() {
 		return "", errors.New("a destination is needed")
 	}
@@ -84,7 +84,7 @@ func xfrmCommand(s *sa.SA) (string, error) {
 
 func xfrmAlgorithms(s *sa.SA) string {
 	var b strings.Builder
-	cipher, integrity := linuxNames(s.Suite)
+	cipher, integrity := linux.of(s.Suite)
 	switch {
 	case s.Protocol == sa.ESP && s.Suite.ICVLen > 0 && integrity == "":
 		fmt.Fprintf(&b, " aead '%s' 0x%x %d", cipher, s.EncryptionKey.Bytes(), s.Suite.ICVLen*8)
