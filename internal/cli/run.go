@@ -21,7 +21,7 @@ func (o *runFlags) stackFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.HostNetns, "stack-netns", "", "network namespace `NAME` for the stack's side of its TAP")
 	f.StringVar(&o.State, "state", "", "`FILE` in which sequence windows and numbers live as long as their keys")
-	f.StringSliceVar(&o.Use, "sa", nil, "seal with the SAs of these `NAMES`, innermost first (default: those that fit each packet)")
+	f.StringSliceVar(&o.Seal, "sa", nil, "seal with the SAs of these `NAMES`, innermost first (default: those that fit each packet)")
 	unmergedFlag(cmd, &o.Unmerged)
 	f.Uint64Var(&o.First, "first", 0, "sequence `NUMBER` of the first packet sealed (default 1)")
 }
@@ -40,8 +40,8 @@ func (o *runFlags) commonFlags(cmd *cobra.Command) {
 	f.StringVar(&o.Metrics, "metrics", "", "answer Prometheus at this `ADDRESS`, such as 127.0.0.1:9464")
 	f.TextVar(&o.Engine, "engine", tap.Auto, "`HOW` frames are moved: auto, ring (many with one call), plain (read and write), direct (as auto, but into attached interfaces past their queueing disciplines) or xdp (attached interfaces by AF_XDP)")
 	f.BoolVar(&o.Confine, "confine", true, "once everything is open, give up capabilities, files and system calls that are no longer needed")
-	f.TextVar(&o.Log.Format, "log-format", logging.Text, "`FORM` of the log: text or json")
-	f.TextVar(&o.Log.Level, "log-level", logging.Level(slog.LevelInfo), "log nothing below this `LEVEL`: debug, info, warn or error")
+	f.TextVar(&o.Lines.Format, "log-format", logging.Text, "`FORM` of the log: text or json")
+	f.TextVar(&o.Lines.Level, "log-level", logging.Level(slog.LevelInfo), "log nothing below this `LEVEL`: debug, info, warn or error")
 	f.DurationVar(&o.BusyPoll, "busy-poll", 0, "look for frames for this `TIME`, such as 50us, before sleeping (default: sleep at once)")
 }
 
@@ -96,7 +96,7 @@ out in clear otherwise.`,
 // nicFlags are the flags of a NIC of our own and of its two sides.
 func (o *runFlags) nicFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
-	f.StringVar(&o.Transport, "transport", "", "be the transport too, before the stack on the TAP `NAME`, which replaces the host's")
+	f.StringVar(&o.Stack, "transport", "", "be the transport too, before the stack on the TAP `NAME`, which replaces the host's")
 	f.StringVar(&o.Wire, "wire", "", "`NAME` of the wire's TAP")
 	f.StringVar(&o.Host, "host", "", "`NAME` of the host's TAP")
 	f.StringVar(&o.WireNetns, "wire-netns", "", "network namespace `NAME` for the kernel's side of the wire")
@@ -136,7 +136,7 @@ func (m mirrorFlag) Type() string   { return "bool" }
 func (o *runFlags) ignored(cmd *cobra.Command) (names []string) {
 	for _, name := range []string{"state", "sa", "first", "unmerged", "form", "annotate"} {
 		ofTransport := name != "form" && name != "annotate"
-		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && ofTransport != (o.Transport != "") {
+		if f := cmd.Flags().Lookup(name); f != nil && f.Changed && ofTransport != (o.Stack != "") {
 			names = append(names, "--"+name)
 		}
 	}

@@ -27,7 +27,7 @@ local, protect both directions. It is a test's sender, not an offloaded one.`,
   tapsec send -c rig.yaml --stack stack0 --stack-netns a --out wire0`,
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.Wire == "" || o.Transport == "" {
+			if o.Wire == "" || o.Stack == "" {
 				return inputError(errors.New("give the stack's TAP with --stack, and the interface towards the peer with --out"))
 			}
 			return o.run(cmd)
@@ -36,7 +36,7 @@ local, protect both directions. It is a test's sender, not an offloaded one.`,
 	o.commonFlags(cmd)
 	o.stackFlags(cmd)
 	f := cmd.Flags()
-	f.StringVar(&o.Transport, "stack", "", "`NAME` of the stack's TAP")
+	f.StringVar(&o.Stack, "stack", "", "`NAME` of the stack's TAP")
 	f.StringVar(&o.Wire, "out", "", "`INTERFACE` towards the peer")
 	f.StringVar(&o.WireNetns, "out-netns", "", "network namespace `NAME` of --out")
 	return cmd

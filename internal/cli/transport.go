@@ -7,11 +7,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tapsec/appliance"
 	"tapsec/internal/daemon"
 )
 
 func newTransport() *cobra.Command {
-	o := runFlags{daemon.Settings{Attach: true, NoNIC: true}}
+	o := runFlags{daemon.Settings{Attach: true, Options: appliance.Options{NoNIC: true}}}
 	asTAP := false
 	cmd := &cobra.Command{
 		Use:   "transport -c FILE --in INTERFACE --out STACK",
@@ -29,7 +30,7 @@ answers too. Each dropped frame has a log line, at a bounded rate.`,
   tapsec transport -c configs/example.yaml --in host0 --out stack0`,
 		Args: args(0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if o.Wire == "" || o.Transport == "" {
+			if o.Wire == "" || o.Stack == "" {
 				return inputError(errors.New("give the interface with annotated frames with --in, and the stack's TAP with --out"))
 			}
 			o.Attach = !asTAP
@@ -41,7 +42,7 @@ answers too. Each dropped frame has a log line, at a bounded rate.`,
 	f := cmd.Flags()
 	f.StringVar(&o.Wire, "in", "", "`INTERFACE` on which annotated frames arrive")
 	f.BoolVar(&asTAP, "in-tap", false, "--in is a TAP to open: the frames that its kernel's side sends are annotated")
-	f.StringVar(&o.Transport, "out", "", "`NAME` of the stack's TAP")
+	f.StringVar(&o.Stack, "out", "", "`NAME` of the stack's TAP")
 	f.StringVar(&o.WireNetns, "in-netns", "", "network namespace `NAME` of --in")
 	f.StringVar(&o.NIC, "nic", "", "control socket of the NIC at this `PATH`, to tell it of ESN and deletions")
 	return cmd

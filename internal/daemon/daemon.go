@@ -35,7 +35,7 @@ func Run(ctx context.Context, s Settings, stdout, stderr io.Writer) error {
 	}
 	defer d.service.Close()
 	said := console.New(stderr)
-	log := logging.New(said, s.Log)
+	log := logging.New(said, s.Lines)
 	s.warnIgnored(log)
 	a, err := d.prepare(s.options(log.Logger()))
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"tapsec/appliance"
 	"tapsec/configs"
@@ -30,25 +29,13 @@ type Settings struct {
 	Annotate             configs.Annotate
 	Inactive             bool // receive offload stays off
 
-	Transport string // the stack's TAP, which then replaces the host's; empty: no transport
-	Attach    bool   // the wire exists already and is not to become a TAP of ours
-	NoNIC     bool   // the NIC is in another process: frames come annotated
-	NIC       string // its control socket
-	State     string // file that keeps the windows
-	Control   string // our control socket
-	Metrics   string // address for Prometheus
-	Mirror    bool   // hold the kernel's SAs
-	MirrorIn  string // that of this namespace; empty: of the present one
-	Engine    tap.Engine
-	Steering  tap.Steering
-	BusyPoll  time.Duration
-	Unmerged  tap.Merging
-	Use       []string // SAs to seal with, innermost first
-	First     uint64   // sequence number of the first packet sealed
-	Confine   bool
-	Log       logging.Options
-
+	Stack   string   // the stack's TAP, which then replaces the host's; empty: no transport
+	Attach  bool     // the wire exists already and is not to become a TAP of ours
+	Seal    []string // SAs to seal with, innermost first
+	Lines   logging.Options
 	Ignored []string // flags that were given and have no effect here
+
+	appliance.Options // of which Load, Transport, Use and Log are made of the others
 
 	inForce func(*sa.SA) *sa.SA // of the running program; nil before it runs
 }
@@ -69,7 +56,7 @@ func (s *Settings) checkOutputs() error {
 // warnIgnored logs the flags without effect.
 func (s *Settings) warnIgnored(log *logging.Log) {
 	which := "without"
-	if s.Transport == "" {
+	if s.Stack == "" {
 		which = "with"
 	}
 	for _, name := range s.Ignored {
@@ -79,14 +66,10 @@ func (s *Settings) warnIgnored(log *logging.Log) {
 
 // options are the appliance that is asked for.
 func (s *Settings) options(log *slog.Logger) appliance.Options {
-	o := appliance.Options{
-		Load: s.Load, NoNIC: s.NoNIC, Transport: s.Transport != "", NIC: s.NIC,
-		State: s.State, Control: s.Control, Metrics: s.Metrics, Mirror: s.Mirror, MirrorIn: s.MirrorIn,
-		Engine: s.Engine, Steering: s.Steering, BusyPoll: s.BusyPoll, Unmerged: s.Unmerged,
-		First: s.First, Confine: s.Confine, Log: log,
-	}
-	if len(s.Use) > 0 {
-		o.Use = [][]string{s.Use}
+	o := s.Options
+	o.Load, o.Transport, o.Log = s.Load, s.Stack != "", log
+	if len(s.Seal) > 0 {
+		o.Use = [][]string{s.Seal}
 	}
 	return o
 }
@@ -99,7 +82,7 @@ func (s *Settings) Load() (*configs.Config, error) {
 	}
 	override(&c.Wire.Name, s.Wire)
 	override(&c.Host.Name, s.Host)
-	override(&c.Host.Name, s.Transport)
+	override(&c.Host.Name, s.Stack)
 	override(&c.Wire.Netns, s.WireNetns)
 	override(&c.Host.Netns, s.HostNetns)
 	c.Wire.Attach = s.Attach || c.Wire.Attach && !s.NoNIC // if the NIC is elsewhere, so is the wire of the file
@@ -107,7 +90,7 @@ func (s *Settings) Load() (*configs.Config, error) {
 	override(&c.Host.Form, s.Form)
 	override(&c.Host.Annotate, s.Annotate)
 	c.Offload.Active = c.Offload.Active && !s.Inactive
-	if s.Transport != "" {
+	if s.Stack != "" {
 		c.Host.Form, c.Host.Annotate, c.Host.Attach = configs.InPlace, configs.Trailer, false
 	}
 	return c, s.check(c)
@@ -115,7 +98,7 @@ func (s *Settings) Load() (*configs.Config, error) {
 
 // check finds what a running program cannot do.
 func (s *Settings) check(c *configs.Config) error {
-	if s.Transport != "" && c.Queues > 1 {
+	if s.Stack != "" && c.Queues > 1 {
 		return fmt.Errorf("%d queues: a transport has one; say --queues 1", c.Queues)
 	}
 	if err := CheckQueues(c.Queues); err != nil {
