@@ -48,7 +48,7 @@ kind; names are tapsec's own, and the other forms lose them.`,
 	}
 	f := cmd.Flags()
 	f.TextVar(&o.to, "to", keys.YAML, "`FORM` to print: yaml, xfrm or esp_sa")
-	f.StringVarP(&o.out, "output", "o", "", "write to this new `FILE`, which only its owner can read")
+	f.StringVarP(&o.out, "output", "o", "", "write to this new `FILE`, which only its owner can read; - is standard output")
 	return cmd
 }
 
@@ -82,7 +82,7 @@ func convert(o keysOptions) error {
 
 // write puts keys where they are wanted.
 func (o *keysOptions) write(text []byte) error {
-	if o.out == "" {
+	if o.out == "" || o.out == "-" {
 		files.WarnExposed(o.stderr, o.stdout)
 		_, err := o.stdout.Write(text)
 		return err

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -105,5 +106,30 @@ func TestKeysFile(t *testing.T) {
 		if err != nil || strings.Contains(said.String(), "others can read") != warned {
 			t.Errorf("%o: %v, %s", mode, err, said.String())
 		}
+	}
+}
+
+// A dash is standard output wherever a file is named, and never a file of that name.
+func TestDash(t *testing.T) {
+	sample, err := filepath.Abs("../../configs/example.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(t.TempDir())
+	plain, _, err := command("", "keys", sample)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, said, err := command("", "keys", "-o", "-", sample); err != nil || out != plain {
+		t.Errorf("%v, %s\n%s", err, said, out)
+	}
+	if err := files.MakeOwn("-", func(io.Writer) error { return nil }); err == nil {
+		t.Error("keys were saved")
+	}
+	if _, err := (files.Inputs{}).Create("--report", "-", 0o666); err == nil {
+		t.Error("a page was begun")
+	}
+	if left, err := filepath.Glob("*"); len(left) > 0 || err != nil {
+		t.Errorf("there is %v, %v", left, err)
 	}
 }

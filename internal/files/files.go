@@ -134,6 +134,9 @@ func stat(w any) (info os.FileInfo, ok bool) {
 	return info, err == nil
 }
 
+// errStream is of an output that has to be a file.
+var errStream = errors.New("expected a file, found standard output (-)")
+
 // WriteOwn makes a file that its owner alone can read. If the file exists, that is
 // an error, and it stays as it is.
 func WriteOwn(path string, text []byte) error {
@@ -145,6 +148,9 @@ func WriteOwn(path string, text []byte) error {
 
 // MakeOwn is WriteOwn for what write writes. If that fails, no file stays.
 func MakeOwn(path string, write func(io.Writer) error) error {
+	if path == "-" {
+		return errStream
+	}
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("%s already exists; remove it, or name another file", path)

@@ -17,6 +17,9 @@ type Inputs struct {
 // Create opens the file that a flag names and empties it, unless it is an input.
 // It checks the open file, so that the file checked is the file written.
 func (in Inputs) Create(flag, path string, mode os.FileMode) (*os.File, error) {
+	if path == "-" {
+		return nil, fmt.Errorf("%s: %w", flag, errStream)
+	}
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, mode)
 	if err != nil {
 		return nil, err

@@ -26,9 +26,6 @@ func (o *Options) reporting() (*reporting, error) {
 	if o.Report == "" {
 		return nil, nil
 	}
-	if o.Report == "-" {
-		return nil, inputError(errors.New("--report: expected a file, found standard output, where the frames are told"))
-	}
 	in := files.Inputs{Paths: append([]string{o.Config, o.In, o.Expect, o.Out, "-"}, o.Keys...), Stdin: o.Stdin}
 	to, err := in.Create("--report", o.Report, 0o666)
 	return &reporting{report.New(), to}, inputError(err)
