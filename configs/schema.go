@@ -38,7 +38,7 @@ var schemas = map[reflect.Type]object{
 	reflect.TypeFor[Form]():          words(string(InPlace), string(Decap)),
 	reflect.TypeFor[Annotate]():      words(string(Trailer), string(None)),
 	reflect.TypeFor[OnFailure]():     {"type": "string", "pattern": "^(drop|mirror .+)$"},
-	reflect.TypeFor[sa.Key]():        {"type": "string", "pattern": "^(0x[0-9a-fA-F\\s:_]+|file:.+)$"},
+	reflect.TypeFor[sa.Key]():        {"anyOf": []object{{"type": "integer"}, {"type": "string", "pattern": "^\\s*((0[xX])?([0-9a-fA-F]{2})+|file:.+)\\s*$"}}}, // 0x and digits without quotes are an integer to others
 	reflect.TypeFor[sa.Ports]():      {"anyOf": []object{{"type": "integer"}, {"type": "string", "pattern": "^[0-9]+(-[0-9]+)?$"}}},
 	reflect.TypeFor[netip.Addr]():    {"type": "string"},
 	reflect.TypeFor[netip.Prefix]():  {"type": "string"},

@@ -2,6 +2,9 @@ package configs
 
 import (
 	"bytes"
+	"encoding/json"
+	"errors"
+	"math/big"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,6 +13,26 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"go.yaml.in/yaml/v3"
 )
+
+// numbered is a document as those read it to whom hexadecimal digits without quotes are a number however many
+// they are, as in YAML 1.1 and 1.2: editors, and PyYAML.
+func numbered(v any) any {
+	switch v := v.(type) {
+	case map[string]any:
+		for name := range v {
+			v[name] = numbered(v[name])
+		}
+	case []any:
+		for i := range v {
+			v[i] = numbered(v[i])
+		}
+	case string:
+		if n, ok := new(big.Int).SetString(v, 0); ok && strings.HasPrefix(v, "0x") {
+			return json.Number(n.String())
+		}
+	}
+	return v
+}
 
 // The schema takes every sample, and none of the mistakes that an editor is to
 // show.
@@ -35,7 +58,7 @@ func TestSchema(t *testing.T) {
 		if err := yaml.Unmarshal([]byte(text), &v); err != nil {
 			t.Fatal(err)
 		}
-		return schema.Validate(v)
+		return errors.Join(schema.Validate(v), schema.Validate(numbered(v)))
 	}
 	samples, _ := filepath.Glob("*.yaml")
 	for _, name := range samples {
@@ -50,7 +73,7 @@ func TestSchema(t *testing.T) {
 			t.Errorf("%s: a field that there is not is taken", name)
 		}
 	}
-	for _, wrong := range []string{"profile: fast", "queues: many", "wire: wire0", "sas: [{mode: beet}]", "sas: [{encryption_key: secret}]",
+	for _, wrong := range []string{"profile: fast", "queues: many", "wire: wire0", "sas: [{mode: beet}]", "sas: [{encryption_key: secret}]", "sas: [{encryption_key: '0xaa:bb'}]", "sas: [{encryption_key: '0xaab'}]",
 		"policy: [{action: allow}]", "on_failure: mirror", "host: {form: whole}", "offload: {active: perhaps}"} {
 		if check(wrong) == nil {
 			t.Errorf("%s is taken", wrong)
