@@ -115,3 +115,20 @@ func TestNewRefusesWorkers(t *testing.T) {
 		}()
 	}
 }
+
+// Under pressure the outermost SA is asked for, of an AH in no bundle and the ESP behind it the AH
+// (contract row 26).
+func TestOutermostIsAskedFor(t *testing.T) {
+	ah := ahSA(sa.Transport, between(gw4a, gw4b))
+	c := frameCase{sas: []*sa.SA{espSA(sa.Transport), espSA(sa.Tunnel), ah}}
+	sad := c.nic(t)
+	sad.ForcePressure(true)
+	if _, trailer := process(t, sad, pipeline.Options{}, c.seal(t).frame); trailer.Word != 7 || !trailer.Records[0].DeleteSA {
+		t.Errorf("word %s, %+v", trailer.Word, trailer.Records)
+	}
+	var asked []string
+	sad.Asked(func(h pipeline.Holding) { asked = append(asked, h.Name) })
+	if len(asked) != 1 || asked[0] != ah.Name {
+		t.Errorf("asked for %s, want %s", asked, ah.Name)
+	}
+}
