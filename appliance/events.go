@@ -16,7 +16,7 @@ import (
 type events struct {
 	all   event.Log
 	watch event.Watch
-	links map[string]*audit.Changes[bool] // of the two interfaces, by name: it sends and receives
+	links []*audit.Changes[bool] // of the two interfaces: it sends and receives
 	nic   nicFailures
 	asked map[uint32]bool // handles of the SAs whose deletion request was reported
 }
@@ -30,23 +30,27 @@ func (a *Appliance) tellAt(at time.Time, k event.Kind, fields ...slog.Attr) {
 	a.events.all.Tell(k, at, fields...)
 }
 
-// followInterfaces reports how the interfaces change, at a bounded rate.
+// followInterfaces reports how each of the two interfaces changes, at a bounded rate. In different
+// namespaces both may have one name.
 func (a *Appliance) followInterfaces() {
-	a.events.links = map[string]*audit.Changes[bool]{}
-	for _, name := range []string{a.ports.wire.Name(), a.ports.host.Name()} {
-		a.events.links[name] = &audit.Changes[bool]{Report: func(up bool, suppressed uint64) {
-			kind := event.InterfaceDown
-			if up {
-				kind = event.InterfaceUp
-			}
-			fields := []slog.Attr{slog.String("interface", name)}
-			if suppressed > 0 {
-				fields = append(fields, slog.Uint64("suppressed", suppressed))
-			}
-			a.tell(kind, fields...)
-		}}
-	}
-	a.ports.follow(func(name string, up bool) { a.events.links[name].Changed(up) })
+	wire, host := a.link(a.ports.wire.Name()), a.link(a.ports.host.Name())
+	a.events.links = []*audit.Changes[bool]{wire, host}
+	a.ports.follow(wire.Changed, host.Changed)
+}
+
+// link reports whether an interface sends and receives.
+func (a *Appliance) link(name string) *audit.Changes[bool] {
+	return &audit.Changes[bool]{Report: func(up bool, suppressed uint64) {
+		kind := event.InterfaceDown
+		if up {
+			kind = event.InterfaceUp
+		}
+		fields := []slog.Attr{slog.String("interface", name)}
+		if suppressed > 0 {
+			fields = append(fields, slog.Uint64("suppressed", suppressed))
+		}
+		a.tell(kind, fields...)
+	}}
 }
 
 // settle reports the state of what changed more often than was reported.

@@ -149,10 +149,10 @@ func (p *ports) ready(ctx context.Context) error {
 	return errors.Join(p.wireWatch.Ready(ctx), p.hostWatch.Ready(ctx))
 }
 
-// follow calls changed with the name of each interface that goes down or comes up.
-func (p *ports) follow(changed func(name string, up bool)) {
-	p.wireWatch.Follow(func(up bool) { changed(p.wire.Name(), up) })
-	p.hostWatch.Follow(func(up bool) { changed(p.host.Name(), up) })
+// follow tells when an interface goes down or comes up.
+func (p *ports) follow(wire, host func(up bool)) {
+	p.wireWatch.Follow(wire)
+	p.hostWatch.Follow(host)
 }
 
 // look notices changes whose news from the kernel was lost.
