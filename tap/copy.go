@@ -59,15 +59,18 @@ func onlyForUs(fd int) error {
 	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 }
 
-// Next returns the next frame, which is good until the next call; nil where none has come.
+// Next returns the next frame, which is good until the next call; nil where none has come. Where memory is
+// short it tries again for a second.
 func (c *Copy) Next() ([]byte, error) {
-	for {
+	for began := time.Now(); ; {
 		frame, err := c.message.receive(c.fd, c.slot)
 		switch {
 		case err == nil:
 			return frame, nil
 		case errors.Is(err, unix.EAGAIN):
 			return nil, nil
+		case refused(err) && time.Since(began) < heartbeat:
+			time.Sleep(longestPause)
 		case errors.Is(err, errUncut), errors.Is(err, unix.EMSGSIZE), errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.ENETDOWN): // reported once; the interface may come up again
 		default:
@@ -82,8 +85,13 @@ func (c *Copy) Wait(most time.Duration) error {
 	if _, err := boundIndex(c.fd); err != nil {
 		return fmt.Errorf("%s: %w", c.file.Name(), ErrGone)
 	}
-	if _, err := unix.Poll([]unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}, int(most.Milliseconds())); !errors.Is(err, unix.EINTR) {
-		return err
+	_, err := unix.Poll([]unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}, int(most.Milliseconds()))
+	switch {
+	case err == nil, err == unix.EINTR:
+	case refused(err): // memory is short
+		time.Sleep(longestPause)
+	default:
+		return fmt.Errorf("wait for %s: %w", c.file.Name(), err)
 	}
 	return nil
 }

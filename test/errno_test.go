@@ -110,6 +110,20 @@ func TestReadRefused(t *testing.T) {
 	}
 }
 
+// Nor does it end what judges copies.
+func TestCopyRefused(t *testing.T) {
+	rig.Require(t)
+	veth(t, "near", 1500)
+	for _, call := range []string{"recvmsg", "/^p?poll$"} {
+		for _, errno := range []string{"ENOMEM", "ENOBUFS"} {
+			p, some := refusing(t, call, errno, "3..7", "shadow", "near")
+			p.waitLog("msg=ready")
+			program.Await(t, "a call is refused", some)
+			p.stop()
+		}
+	}
+}
+
 // Whatever of an engine the kernel refuses, the sentence names the interface and what to do.
 func TestEngineRefused(t *testing.T) {
 	rig.Require(t)
