@@ -120,6 +120,29 @@ func (d *Device) failed(what string, err error) error {
 	return fmt.Errorf("%s %s: %w", what, d.name, err)
 }
 
+// remain returns an error unless both interfaces exist and their devices are open.
+func (d *Direction) remain() error {
+	if err := d.from.remains(d.source); err != nil {
+		return err
+	}
+	return d.to.remains(d.target)
+}
+
+// remains returns an error unless the device is open and its interface exists.
+func (d *Device) remains(f *os.File) error {
+	err := control(f, func(fd int) error {
+		_, err := d.nameNow(fd)
+		return err
+	})
+	switch {
+	case errors.Is(err, os.ErrClosed):
+		return fmt.Errorf("%s: %w", d.name, err)
+	case errors.Is(err, unix.EBADFD), errors.Is(err, unix.ENODEV):
+		return d.gone()
+	}
+	return nil
+}
+
 // head is the room before a frame, for what a packet socket delivers separately.
 const head = 16
 

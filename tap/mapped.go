@@ -346,10 +346,10 @@ func (m *mapped) sleep() error {
 		if err := m.suspect(); err != nil {
 			return err
 		}
-		return m.remain()
+		return m.direction.remain()
 	case m.polled[0].Revents&unix.POLLERR != 0:
 		unix.GetsockoptInt(m.in, unix.SOL_SOCKET, unix.SO_ERROR) // clears ENETDOWN; frames come again when the interface is up
-		return m.remain()
+		return m.direction.remain()
 	case m.xdp != nil:
 		m.beside = m.polled[0].Revents&unix.POLLIN != 0
 	}
@@ -380,13 +380,4 @@ func (m *mapped) suspect() error {
 	d.tally.Uncut++
 	d.public.store(&d.tally)
 	return nil
-}
-
-// remain reports whether both interfaces are there and their devices open.
-func (m *mapped) remain() error {
-	d := m.direction
-	if err := d.from.remains(d.source); err != nil {
-		return err
-	}
-	return d.to.remains(d.target)
 }

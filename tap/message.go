@@ -125,14 +125,18 @@ func (m *message) read(fd int, slot []byte, first int) (int, error) {
 // tag returns the frame of n bytes after the head room in memory, with the VLAN tag that the kernel
 // delivered separately put back.
 func (m *message) tag(memory []byte, n int) []byte {
-	frame := memory[head : head+n]
 	if tci, tpid, tagged := m.auxiliary(); tagged && n >= addresses {
-		copy(memory[head-tagLength:], frame[:addresses])
-		frame = memory[head-tagLength : head+n]
-		binary.BigEndian.PutUint16(frame[addresses:], tpid)
-		binary.BigEndian.PutUint16(frame[addresses+2:], tci)
+		return putTag(memory[head-tagLength:head+n], tpid, tci)
 	}
-	return frame
+	return memory[head : head+n]
+}
+
+// putTag puts a VLAN tag after the addresses of a frame that begins a tag's length after b does, and returns b.
+func putTag(b []byte, tpid, tci uint16) []byte {
+	copy(b, b[tagLength:tagLength+addresses])
+	binary.BigEndian.PutUint16(b[addresses:], tpid)
+	binary.BigEndian.PutUint16(b[addresses+2:], tci)
+	return b
 }
 
 // auxiliary returns the VLAN tag of the last frame received.

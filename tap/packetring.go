@@ -1,7 +1,6 @@
 package tap
 
 import (
-	"encoding/binary"
 	"fmt"
 	"os"
 	"sync/atomic"
@@ -165,7 +164,5 @@ func (a *arrival) tag() {
 		return
 	}
 	a.begin -= tagLength
-	copy(a.slot[a.begin:], a.slot[a.begin+tagLength:a.begin+tagLength+addresses])
-	binary.BigEndian.PutUint16(a.slot[a.begin+addresses:], a.tpid)
-	binary.BigEndian.PutUint16(a.slot[a.begin+addresses+2:], a.tci)
+	putTag(a.frame(), a.tpid, a.tci)
 }

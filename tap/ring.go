@@ -1,9 +1,7 @@
 package tap
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -273,7 +271,7 @@ func (r *ring) answered(c completion) error {
 func (r *ring) look() {
 	r.stuck = r.cancelled && time.Since(r.heard) >= lastPatience
 	for _, p := range r.ports {
-		r.fail(p.remains())
+		r.fail(p.direction.remain())
 	}
 }
 
@@ -282,21 +280,6 @@ func (r *ring) fail(err error) {
 	if r.failure == nil {
 		r.failure = err
 	}
-}
-
-// remains returns an error unless the device is open and its interface exists.
-func (d *Device) remains(f *os.File) error {
-	err := control(f, func(fd int) error {
-		_, err := d.nameNow(fd)
-		return err
-	})
-	switch {
-	case errors.Is(err, os.ErrClosed):
-		return fmt.Errorf("%s: %w", d.name, err)
-	case errors.Is(err, unix.EBADFD), errors.Is(err, unix.ENODEV):
-		return d.gone()
-	}
-	return nil
 }
 
 // abandoned is memory that the kernel never gave back, kept so that it is not reused.

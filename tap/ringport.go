@@ -93,12 +93,4 @@ func (p *ringPort) close() {
 	}
 }
 
-// remains returns an error unless both interfaces exist and their devices are open.
-func (p *ringPort) remains() error {
-	if err := p.direction.from.remains(p.direction.source); err != nil {
-		return err
-	}
-	return p.direction.to.remains(p.direction.target)
-}
-
 func addressOf(b []byte) uint64 { return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) }
