@@ -1,7 +1,6 @@
 package outbound
 
 import (
-	"errors"
 	"net/netip"
 	"testing"
 
@@ -23,20 +22,6 @@ func TestSourceOfTunnel(t *testing.T) {
 			if p, _ := wire.Addresses(sent[0], 14); p.Src != gateways[v][0] {
 				t.Errorf("IPv%d of %v: from %s", v, local, p.Src)
 			}
-		}
-	}
-}
-
-// A packet is as long as its length field can say, and no longer.
-func TestLongestPacket(t *testing.T) {
-	for _, c := range []struct{ version, longest int }{{4, 65535}, {6, wire.IPv6Len + 65535}} {
-		packet := make([]byte, c.longest+1)
-		packet[0] = byte(c.version)<<4 | 5
-		if err := mend(packet[:c.longest]); err != nil {
-			t.Errorf("IPv%d, %d bytes: %v", c.version, c.longest, err)
-		}
-		if err := mend(packet); !errors.Is(err, ErrTooLong) {
-			t.Errorf("IPv%d, %d bytes: %v", c.version, c.longest+1, err)
 		}
 	}
 }

@@ -240,8 +240,8 @@ func (l *layer) seal(packet []byte, p *wire.Packet) error {
 		return err
 	}
 	l.out[p.ProtoAt] = l.proto()
-	if err := mend(l.out); err != nil {
-		return err
+	if !wire.SetLength(l.out) {
+		return ErrTooLong
 	}
 	p.Proto, p.End, p.Reach = l.proto(), len(l.out), len(l.out)
 	switch {

@@ -13,41 +13,11 @@ import (
 	"tapsec/wire"
 )
 
-const (
-	ipv6Len = 40
-	ttl     = 64
-)
-
-// appendIP appends an IPv4 or IPv6 header without length and checksum, which
-// mend fills in.
-func appendIP(dst []byte, from, to netip.Addr, proto uint8) []byte {
-	if from.Is4() != to.Is4() {
-		panic("forge: a packet between two IP versions")
-	}
-	if from.Is4() {
-		dst = append(dst, 0x45, 0, 0, 0, 0, 0, 0, 0, ttl, proto, 0, 0)
-	} else {
-		dst = append(dst, 0x60, 0, 0, 0, 0, 0, proto, ttl)
-	}
-	return append(append(dst, from.AsSlice()...), to.AsSlice()...)
-}
-
 // mend gives the IP header its length and, in IPv4, its checksum.
 func mend(packet []byte) {
-	be, length := binary.BigEndian, len(packet)
-	if packet[0]>>4 == 6 {
-		length -= ipv6Len
-	}
-	if length > 0xffff {
+	if !wire.SetLength(packet) {
 		panic("forge: a packet over 65535 bytes")
 	}
-	if packet[0]>>4 == 6 {
-		be.PutUint16(packet[4:], uint16(length))
-		return
-	}
-	be.PutUint16(packet[2:], uint16(length))
-	be.PutUint16(packet[10:], 0)
-	be.PutUint16(packet[10:], wire.Checksum(0, packet[:int(packet[0]&15)*4]))
 }
 
 // parse finds the headers of a packet, which must be complete.
@@ -64,7 +34,7 @@ func parse(packet []byte) *wire.Packet {
 // packet over 65535 bytes.
 func UDP(dst []byte, from, to netip.AddrPort, payload []byte) []byte {
 	start, be := len(dst), binary.BigEndian
-	dst = appendIP(dst, from.Addr(), to.Addr(), wire.ProtoUDP)
+	dst = wire.AppendIP(dst, from.Addr(), to.Addr(), wire.ProtoUDP, 0, 0, 0)
 	dst = be.AppendUint16(be.AppendUint16(dst, from.Port()), to.Port())
 	dst = be.AppendUint16(dst, uint16(wire.UDPLen+len(payload)))
 	dst = append(be.AppendUint16(dst, 0xffff), payload...) // 0 would say that there is no checksum
@@ -81,7 +51,7 @@ func Echo(dst []byte, from, to netip.Addr, id, seq uint16, payload []byte) []byt
 	if from.Is6() {
 		proto, request = wire.ProtoICMPv6, 128
 	}
-	dst = appendIP(dst, from, to, proto)
+	dst = wire.AppendIP(dst, from, to, proto, 0, 0, 0)
 	at := len(dst)
 	dst = append(dst, request, 0, 0, 0)
 	dst = append(be.AppendUint16(be.AppendUint16(dst, id), seq), payload...)
