@@ -102,8 +102,8 @@ func (f *saFields) finish(d *decoder, n *yaml.Node, path string) {
 		d.failed[path+".suite"] = true // means nothing without the protocol
 	} else if f.Suite == "" {
 		d.mistake(path+".suite", "is missing; say for instance aes128gcm16, aes256-sha256 or, for ah, sha256")
-	} else if suite, err := d.suite(s.Protocol, f.Suite); err != nil {
-		d.mistake(path+".suite", "%v", orSuite(err, s.Protocol, f.Suite))
+	} else if suite, err := d.suite(s.Protocol, string(f.Suite)); err != nil {
+		d.mistake(path+".suite", "%v", orSuite(err, s.Protocol, string(f.Suite)))
 	} else {
 		s.Suite = suite
 	}

@@ -143,10 +143,13 @@ type Config struct {
 // port is written out, and seq_low is the low half of a number whose high half is seq_high.
 type saFields struct {
 	sa.SA
-	Suite  string  `yaml:"suite"`
+	Suite  suite   `yaml:"suite"`
 	Encap  *encap  `yaml:"encap"`
 	SeqLow *uint32 `yaml:"seq_low"`
 }
+
+// suite is the name of one; null is a word, too.
+type suite string
 
 type encap struct {
 	Port uint16 `yaml:"port"`

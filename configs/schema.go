@@ -45,6 +45,7 @@ var schemas = map[reflect.Type]object{
 	reflect.TypeFor[time.Duration](): {"type": "string", "pattern": "^[0-9hmsuµn.]+$"},
 	reflect.TypeFor[uint8]():         {"anyOf": []object{words("any", "icmp", "tcp", "udp", "icmpv6", "sctp"), numeral}},
 	reflect.TypeFor[string]():        {"type": []string{"string", "integer"}},
+	reflect.TypeFor[suite]():         {"type": []string{"string", "null"}},
 	reflect.TypeFor[bool]():          {"type": "boolean"},
 }
 

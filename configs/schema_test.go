@@ -73,6 +73,9 @@ func TestSchema(t *testing.T) {
 			t.Errorf("%s: a field that there is not is taken", name)
 		}
 	}
+	if err := check("sas: [{suite: null}]"); err != nil { // as keys prints a cipher that encrypts nothing
+		t.Error(err)
+	}
 	for _, wrong := range []string{"profile: fast", "queues: many", "wire: wire0", "sas: [{mode: beet}]", "sas: [{encryption_key: secret}]", "sas: [{encryption_key: '0xaa:bb'}]", "sas: [{encryption_key: '0xaab'}]",
 		"policy: [{action: allow}]", "on_failure: mirror", "host: {form: whole}", "offload: {active: perhaps}"} {
 		if check(wrong) == nil {
