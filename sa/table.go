@@ -148,9 +148,6 @@ func (t *Table[T]) fits(bundle []*Entry[T]) error {
 	if !whole(bundle) {
 		return ErrBundle
 	}
-	if t.capacity > 0 && t.bundles >= t.capacity {
-		return fmt.Errorf("%w (%d bundles)", ErrFull, t.capacity)
-	}
 	for _, e := range bundle {
 		if t.Find(e.ID()) != nil {
 			return fmt.Errorf("%s: %w", e.SA, ErrExists)
