@@ -32,10 +32,7 @@ func Explain(o Options, which string) error {
 		return inputError(err)
 	}
 	defer in.Close()
-	frames, err := o.reader(in)
-	if err == nil {
-		c, _, err = o.secrets(c, frames)
-	}
+	c, frames, _, err := o.open(c, in)
 	if err != nil {
 		return inputError(err)
 	}

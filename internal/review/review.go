@@ -65,18 +65,13 @@ func Replay(o Options) (err error) {
 	}
 	defer in.Close()
 	source := &waiting{Progress: inspect.NewProgress(in), done: console.Interrupts(!files.IsRegular(in))}
-	frames, err := o.reader(source)
+	c, frames, carried, err := o.open(c, source)
 	if errors.Is(err, errInterrupted) {
 		return errInterrupted
 	}
 	if err != nil {
 		return inputError(err)
 	}
-	c, carried, err := o.secrets(c, frames)
-	if err != nil {
-		return inputError(err)
-	}
-	c.Warn(o.Stderr)
 	expected, err := inspect.LoadExpectation(o.Expect)
 	if err != nil {
 		return inputError(err)
@@ -103,6 +98,17 @@ func Replay(o Options) (err error) {
 		return exit.Mark(exit.Disagree, fmt.Errorf("not as --expect says:\n  %w", err))
 	}
 	return nil
+}
+
+// open begins to read the capture, takes its SAs where c is nil, and says what there is to warn of.
+func (o *Options) open(c *configs.Config, in io.Reader) (_ *configs.Config, frames *capture.Reader, carried []capture.Secret, err error) {
+	if frames, err = o.reader(in); err != nil {
+		return nil, nil, nil, err
+	}
+	if c, carried, err = o.secrets(c, frames); err == nil {
+		c.Warn(o.Stderr)
+	}
+	return c, frames, carried, err
 }
 
 // reader begins to read the capture.

@@ -210,6 +210,25 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// What is left out of a text with keys is said wherever its SAs are used: the frame may be of that SA.
+func TestNotes(t *testing.T) {
+	keys := create(t, `src 192.0.2.1 dst 192.0.2.2
+	proto comp spi 0x00001001 reqid 0 mode tunnel
+src 192.0.2.1 dst 192.0.2.2
+	proto esp spi 0x00001003 reqid 0 mode tunnel
+	aead rfc4106(gcm(aes)) 0x000102030405060708090a0b0c0d0e0f10111213 128
+`)
+	var s said
+	s.err = review.Explain(review.Options{Keys: []string{keys}, Color: "never", Stdout: &s.stdout, Stderr: &s.stderr}, in)
+	s.wants(t, 0, "")
+	replayed := replay(func(o *review.Options) { o.Config, o.Keys = "", []string{keys} })
+	for _, said := range []string{s.stderr.String(), replayed.stderr.String()} {
+		if !strings.Contains(said, "skipped") {
+			t.Errorf("nothing is said of the SA that was skipped:\n%s", said)
+		}
+	}
+}
+
 // A hint names a flag that the command has: show has no --carriers.
 func TestCarriersHint(t *testing.T) {
 	var packet bytes.Buffer
