@@ -75,7 +75,7 @@ should.`,
 	}
 	cmd.Flags().BoolVar(&o.Quick, "quick", false, "end within 55 seconds: fewer rounds, and so wider quartiles")
 	cmd.Flags().IntVar(&o.Rounds, "rounds", 0, "at most `NUMBER` rounds of each kind; 0 means as many as fit into the time")
-	cmd.Flags().StringSliceVar(&o.Only, "only", nil, "do only these `PARTS`: "+strings.Join(bench.Parts, ", "))
+	cmd.Flags().StringSliceVar(&o.Only, "only", nil, "do only these `PARTS`, with commas: "+strings.Join(bench.Parts, ", "))
 	_ = cmd.RegisterFlagCompletionFunc("only", several(bench.Parts...))
 	cmd.Flags().BoolVar(&o.asJSON, "json", false, "print one JSON object")
 	return cmd

@@ -169,7 +169,7 @@ func (o *asked) watchFlags(cmd *cobra.Command, frames *control.Frames) {
 func filterFlags(cmd *cobra.Command, only, sas, spis, hosts *[]string) {
 	f := cmd.Flags()
 	f.StringSliceVar(only, "only", nil, "only these `KINDS` of frames: "+strings.Join(inspect.Kinds(), ","))
-	f.StringArrayVar(sas, "sa", nil, "only frames of the SA `NAME`, or several")
-	f.StringSliceVar(spis, "spi", nil, "only frames with this `SPI`, or several")
-	f.StringSliceVar(hosts, "host", nil, "only frames from or to this `ADDRESS`, outside or in an opened tunnel, or several")
+	f.StringArrayVar(sas, "sa", nil, "only frames of the SA `NAME`; may be given several times")
+	f.StringSliceVar(spis, "spi", nil, "only frames with this `SPI`, or several with commas")
+	f.StringSliceVar(hosts, "host", nil, "only frames from or to this `ADDRESS`, outside or in an opened tunnel, or several with commas")
 }

@@ -60,7 +60,7 @@ Exit code 0: all cases passed, or could not be run; 4: some failed.`,
 	f.StringVar(&o.Host, "host", "", "and receive on interface `NAME`")
 	f.StringVar(&o.Configure, "configure", "", "`COMMAND` that prepares that NIC; the shell runs it with a configuration file as argument")
 	f.DurationVar(&o.Wait, "wait", time.Second, "`TIME` that the NIC may keep a frame for, up to 1m")
-	f.StringSliceVar(&o.setups, "setup", nil, "only the cases of the setups with these `NAMES`")
+	f.StringSliceVar(&o.setups, "setup", nil, "only the cases of the setups with these `NAMES`, with commas")
 	_ = cmd.RegisterFlagCompletionFunc("setup", completeSetups)
 	f.StringVar(&o.write, "write-setups", "", "write the setups' configurations to this `FOLDER`, and judge nothing")
 	f.BoolVar(&o.JSON, "json", false, "print one JSON object")

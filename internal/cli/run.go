@@ -21,7 +21,7 @@ func (o *runFlags) stackFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.HostNetns, "stack-netns", "", "network namespace `NAME` for the stack's side of its TAP")
 	f.StringVar(&o.State, "state", "", "`FILE` in which sequence windows and numbers live as long as their keys")
-	f.StringSliceVar(&o.Seal, "sa", nil, "seal with the SAs of these `NAMES`, innermost first (default: those that fit each packet)")
+	f.StringSliceVar(&o.Seal, "sa", nil, "seal with the SAs of these `NAMES`, with commas, innermost first (default: those that fit each packet)")
 	unmergedFlag(cmd, &o.Unmerged)
 	f.Uint64Var(&o.First, "first", 0, "sequence `NUMBER` of the first packet sealed (default 1)")
 }
