@@ -130,7 +130,7 @@ func Bounded(write func() error) error {
 // Interrupts returns a channel that is closed at SIGINT, for a program that then sums up what it
 // has. If its input is a pipe, a terminal sends the signal to the program at the other end
 // too, whose last output and end of file are still to come: then the first SIGINT is ignored.
-// The one after that which closes the channel kills.
+// One after that which closes the channel kills, as ReleaseInterrupt has it.
 func Interrupts(pipe bool) <-chan struct{} {
 	came, done := make(chan os.Signal, 2), make(chan struct{})
 	signal.Notify(came, os.Interrupt)
@@ -139,8 +139,16 @@ func Interrupts(pipe bool) <-chan struct{} {
 			<-came
 		}
 		<-came
-		signal.Stop(came)
 		close(done)
+		ReleaseInterrupt()
 	}()
 	return done
+}
+
+// ReleaseInterrupt lets SIGINT kill, a moment after one that does not: timeout(1) passes on what its
+// terminal has sent to the program already.
+func ReleaseInterrupt() {
+	const moment = 200 * time.Millisecond
+	time.Sleep(moment)
+	signal.Reset(os.Interrupt)
 }

@@ -67,11 +67,7 @@ func open(ctx context.Context) (*daemon, error) {
 	}
 	d := &daemon{reload: make(chan os.Signal, 1), service: service}
 	d.ctx, _ = signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
-	context.AfterFunc(d.ctx, func() {
-		const together = 200 * time.Millisecond // timeout(1) passes on what its terminal has sent already
-		time.Sleep(together)
-		signal.Reset(unix.SIGINT)
-	})
+	context.AfterFunc(d.ctx, console.ReleaseInterrupt)
 	signal.Notify(d.reload, unix.SIGHUP)
 	signal.Ignore(unix.SIGPIPE) // the program outlives the reader of its log
 	return d, nil
