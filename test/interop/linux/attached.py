@@ -1,12 +1,13 @@
 #!/usr/bin/python3
 """Has two stacks of user-mode Linux talk through tapsec, which is attached to a
-veth, or to what was made of it. Runs as its init, and again in the namespaces of
-the stacks: "far" has the veth's other end, "stack" tapsec's TAP.
+veth, or to what was made of it. Runs as its init. Of the namespaces of the stacks
+"far" has the veth's other end, "stack" tapsec's TAP.
 
 The guest says "carried NAME" for each case, with what tapsec counted, or
 "failed". Its kernel has what others lack: SCTP, bonds, GRE, Geneve, IPIP.
 """
 
+import ctypes
 import json
 import os
 import socket
@@ -43,13 +44,38 @@ CASES = {
 }
 
 
-def within(namespace, *words, **how):
-    return subprocess.Popen(["ip", "netns", "exec", namespace, *words], **how)
+class Within:
+    """A function that runs in a process and a namespace of its own. To start Python for it
+    would take a guest several times as long."""
+
+    def __init__(self, namespace, does, *args):
+        self.ready, ready = os.pipe()
+        self.pid = os.fork()
+        if self.pid:
+            os.close(ready)
+            return
+        try:
+            with open("/run/netns/" + namespace) as there:
+                ctypes.CDLL(None).setns(there.fileno(), 0)
+            does(*args, ready)
+            os._exit(0)
+        except BaseException as e:
+            say("%s in %s: %r" % (does.__name__, namespace, e))
+        os._exit(1)
+
+    def listens(self):
+        """Waits until it does, or has ended."""
+        os.read(self.ready, 1)
+        return self
+
+    def well(self):
+        """Waits for its end, and tells whether it was good."""
+        os.close(self.ready)
+        return os.waitpid(self.pid, 0)[1] == 0
 
 
 def configure(namespace, *commands):
-    for c in commands:
-        ip("-n", namespace, *c.split())
+    ip("-n", namespace, "-batch", "-", batch="\n".join(commands) + "\n")
 
 
 def address(namespace, name, pair):
@@ -65,17 +91,14 @@ def tunnel(namespace, kind, local, remote, pair):
 def case(name, prepare, attach, kind, protocol):
     for namespace in "far", "stack":
         ip("netns", "add", namespace)
-    ip(*"link add near type veth peer name far0 netns far".split())
-    for c in prepare:
-        ip(*c.split())
-    ip("link", "set", attach, "up")
+    ip("-batch", "-", batch="\n".join(["link add near type veth peer name far0 netns far", *prepare, f"link set {attach} up"]) + "\n")
     device = "far0"
     if name == "vlan":
         configure("far", "link set far0 up", "link add far9 link far0 type vlan id 9")
         device = "far9"
     address("far", device, FAR)
     if protocol == "sctp":  # what is merged there nobody can cut
-        within("far", "ethtool", "-K", "far0", "tx-sctp-segmentation", "off").wait()
+        subprocess.run("ip netns exec far ethtool -K far0 tx-sctp-segmentation off".split())
     send = subprocess.Popen([os.environ["TAPSEC"], "send", "-c", "/run/out/tapsec.yaml", "--out", attach, "--stack", "stack0",
                              "--stack-netns", "stack", "--control", "/run/socket"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     for line in send.stderr:
@@ -90,9 +113,8 @@ def case(name, prepare, attach, kind, protocol):
         carry("sctp", STACK[0], 3)
     carried = []
     if name == "ufo":
-        hears = within("stack", sys.executable, __file__, "hear", stdout=subprocess.PIPE)
-        hears.stdout.readline()
-        carried = [within("far", sys.executable, __file__, "ufo").wait() == 0, hears.wait() == 0]
+        hears = Within("stack", hear).listens()
+        carried = [Within("far", ufo).well(), hears.well()]
     if kind:
         tunnel("far", kind, FAR[0], STACK[0], INNER[0])
         tunnel("stack", kind, STACK[0], FAR[0], INNER[1])
@@ -111,23 +133,22 @@ def case(name, prepare, attach, kind, protocol):
 
 def carry(protocol, address, seconds=60):
     """Sends bytes from far to stack and back. Tells whether they came."""
-    serves = within("stack", sys.executable, __file__, "serve", protocol, address, str(seconds), stdout=subprocess.PIPE)
-    serves.stdout.readline()
-    asks = within("far", sys.executable, __file__, "ask", protocol, address, str(seconds))
-    return (asks.wait() or serves.wait()) == 0
+    serves = Within("stack", talk, "serve", protocol, address, seconds).listens()
+    asks = Within("far", talk, "ask", protocol, address, seconds)
+    return all([asks.well(), serves.well()])
 
 
-def hear():
+def hear(ready):
     """Wants the datagram of ufo whole."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
         s.settimeout(60)
         s.bind((STACK[0], 8))
-        print("listening", flush=True)
+        os.write(ready, b"\n")
         if s.recv(1 << 16) != bytes(4000):
-            sys.exit("another datagram")
+            raise ValueError("another datagram")
 
 
-def ufo():
+def ufo(_):
     """Sends a datagram that is left to be cut into fragments, as from a virtual machine."""
     payload = bytes(4000)
     ip4 = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 28 + len(payload), 1, 0, 64, 17, 0, *map(socket.inet_aton, (FAR[0], STACK[0])))
@@ -139,14 +160,14 @@ def ufo():
         s.send(header + b"\xff" * 6 + b"\x02\0\0\0\0\1\x08\0" + ip4 + datagram)
 
 
-def connected(role, protocol, address, seconds):
+def connected(role, protocol, address, seconds, ready):
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     s = socket.socket(family, socket.SOCK_STREAM, {"tcp": socket.IPPROTO_TCP, "sctp": socket.IPPROTO_SCTP}[protocol])
     s.settimeout(seconds)
     if role == "serve":
         s.bind((address, 9))
         s.listen()
-        print("listening", flush=True)
+        os.write(ready, b"\n")
         s, _ = s.accept()
         s.settimeout(seconds)
     else:
@@ -154,9 +175,9 @@ def connected(role, protocol, address, seconds):
     return s
 
 
-def talk(role, protocol, address, seconds):
+def talk(role, protocol, address, seconds, ready):
     data = bytes(i * 7 % 251 for i in range(1 << 10)) * (SIZE >> 10)
-    with connected(role, protocol, address, float(seconds)) as s:
+    with connected(role, protocol, address, seconds, ready) as s:
         if role == "ask":
             send(s, data)
         got = b""
@@ -169,7 +190,7 @@ def talk(role, protocol, address, seconds):
             send(s, data)
             s.recv(1)  # until the other end has read all
     if got != data:
-        sys.exit(f"{len(got)} of {SIZE} bytes")
+        raise ValueError(f"{len(got)} of {SIZE} bytes")
 
 
 def send(s, data):
@@ -185,9 +206,4 @@ def main():
     say("all carried")
 
 
-if sys.argv[1:] in (["hear"], ["ufo"]):
-    globals()[sys.argv[1]]()
-elif len(sys.argv) > 1:
-    talk(*sys.argv[1:])
-else:
-    guest.run(main)
+guest.run(main)
