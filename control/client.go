@@ -245,11 +245,13 @@ func (c *Client) do(method, name string, body []byte, v any) error {
 		return err
 	}
 	defer answer.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer))
-	if err != nil {
+	text, err := io.ReadAll(io.LimitReader(answer.Body, maxAnswer+1))
+	switch {
+	case err != nil:
 		return c.unheard(err)
-	}
-	if v == nil {
+	case len(text) > maxAnswer:
+		return fmt.Errorf("control socket %s: the answer to /%s is longer than %d MiB: ask for one SA, or a page of them", c.path, name, maxAnswer>>20)
+	case v == nil:
 		return nil
 	}
 	if err := json.Unmarshal(text, v); err != nil {

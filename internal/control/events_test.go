@@ -219,37 +219,47 @@ func TestStreamBreaks(t *testing.T) {
 	}
 }
 
-// A program whose trace has a line without an end does not fill the memory of who reads it.
-func TestEndlessLine(t *testing.T) {
-	path := socket(t)
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	const much = 64 << 20
-	taken := make(chan int, 1)
-	go func() {
-		for _, said := range []string{"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}", "HTTP/1.1 200 OK\r\n\r\n"} {
-			conn, err := l.Accept()
-			if err != nil {
-				return
+// A program whose answer has no end fills no memory of who reads it, and is not taken for one
+// of another version.
+func TestEndlessAnswer(t *testing.T) {
+	const much = 72 << 20
+	for _, one := range []struct {
+		ask  func(*control.Client) error
+		said string
+	}{
+		{ask: func(c *control.Client) (last error) {
+			for _, err := range c.Trace(context.Background(), control.Frames{}) {
+				last = err
 			}
-			conn.Read(make([]byte, 4096))
-			conn.Write([]byte(said))
-			if said[len(said)-1] == '\n' {
-				n, _ := conn.Write(make([]byte, much))
-				taken <- n
-			}
-			conn.Close()
+			return last
+		}, said: "the trace ended"},
+		{ask: func(c *control.Client) error { var v any; return c.Get("windows", &v) }, said: "longer than 64 MiB"},
+	} {
+		path := socket(t)
+		l, err := net.Listen("unix", path)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}()
-	var last error
-	for _, err := range dial(t, path).Trace(context.Background(), control.Frames{}) {
-		last = err
-	}
-	wantSentence(t, last, path, "the trace ended")
-	if n := <-taken; n == much {
-		t.Error("all of it was read")
+		defer l.Close()
+		taken := make(chan int, 1)
+		go func() {
+			for _, said := range []string{"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}", "HTTP/1.1 200 OK\r\n\r\n"} {
+				conn, err := l.Accept()
+				if err != nil {
+					return
+				}
+				conn.Read(make([]byte, 4096))
+				conn.Write([]byte(said))
+				if said[len(said)-1] == '\n' {
+					n, _ := conn.Write(make([]byte, much))
+					taken <- n
+				}
+				conn.Close()
+			}
+		}()
+		wantSentence(t, one.ask(dial(t, path)), path, one.said)
+		if n := <-taken; n == much {
+			t.Error("all of it was read")
+		}
 	}
 }
