@@ -3,7 +3,7 @@
 GO ?= go
 PEERS = python3-scapy tshark tcpdump iproute2 iputils-ping iperf3 ethtool procps \
 	user-mode-linux kmod libipsec-mb-dev strongswan-charon strongswan-swanctl libcharon-extra-plugins \
-	libstrongswan-standard-plugins libstrongswan-extra-plugins systemd gdb prometheus curl chromium gcc \
+	libstrongswan-standard-plugins libstrongswan-extra-plugins nftables systemd gdb prometheus curl chromium gcc \
 	tmux lintian mmdebstrap hugo buildah strace python3 wireguard-go
 # Debian 12 has it in its backports alone.
 BACKPORTS = suricata

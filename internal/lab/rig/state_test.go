@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -43,7 +44,7 @@ func stand(part string, args []string) {
 		fallthrough
 	case "ready":
 		fmt.Fprintln(os.Stderr, readyWord)
-		select {}
+		time.Sleep(math.MaxInt64) // the runtime ends a program that waits for nothing
 	case "fail":
 		err = errors.New("tapsec: no luck today")
 	}
