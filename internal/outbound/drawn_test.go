@@ -39,7 +39,7 @@ func TestSenderIsItsConfiguration(t *testing.T) {
 			},
 			"delete": func(t *rapid.T) {
 				if len(now) == 0 {
-					t.Skip()
+					return
 				}
 				i := rapid.IntRange(0, len(now)-1).Draw(t, "which")
 				if n, err := s.Delete(now[i]); n != 1 || err != nil {
