@@ -121,18 +121,23 @@ func TestBurstOfAHInBothStages(t *testing.T) {
 		{sas: []*sa.SA{tunnel, ah}, numbers: number(3<<32 | 0x70000000)},
 		{sas: []*sa.SA{tunnel, ah}, numbers: number(3<<32 | 0xe0000000)},
 	}
-	var frames [][]byte
-	for i := range cases {
-		frames = append(frames, cases[i].seal(t).frame)
-	}
-	frames = slots(frames)
-	p := pipeline.New(cases[1].nic(t), pipeline.Options{})
-	p.Expect(frames)
+	p, frames := expected(t, cases, cases[1].nic(t))
 	for i, f := range frames {
 		if _, trailer := p.Check(f); trailer.Reason != status.Verified || trailer.Records[0].Number != cases[i].numbers[ah] {
 			t.Errorf("frame %d: %s, number %#x", i, trailer.Reason, trailer.Records[0].Number)
 		}
 	}
+}
+
+// expected are the frames of cases, and the pipeline of a NIC that expects them.
+func expected(t *testing.T, cases []frameCase, nic *pipeline.SAD) (p *pipeline.Pipeline, frames [][]byte) {
+	for i := range cases {
+		frames = append(frames, cases[i].seal(t).frame)
+	}
+	frames = slots(frames)
+	p = pipeline.New(nic, pipeline.Options{})
+	p.Expect(frames)
+	return p, frames
 }
 
 // A frame that is not the one expected is the programmer's error.
@@ -160,13 +165,7 @@ func TestBurstOfAHInALeftTunnel(t *testing.T) {
 		{sas: []*sa.SA{ah, around}, packet: alone, numbers: number(3<<32 | 5)},
 		{sas: []*sa.SA{tunnel, ah, around}, numbers: number(3<<32 | 0x80000003)},
 	}
-	var frames [][]byte
-	for i := range cases {
-		frames = append(frames, cases[i].seal(t).frame)
-	}
-	frames = slots(frames)
-	p := pipeline.New(cases[1].nic(t), pipeline.Options{})
-	p.Expect(frames)
+	p, frames := expected(t, cases, cases[1].nic(t))
 	for i, f := range frames {
 		if _, trailer := p.Check(f); trailer.N != uint8(len(cases[i].sas)) || trailer.Records[1].Number != cases[i].numbers[ah] {
 			t.Errorf("frame %d: %s, %d records, number %#x", i, trailer.Reason, trailer.N, trailer.Records[1].Number)

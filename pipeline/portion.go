@@ -137,8 +137,6 @@ func (p *Pipeline) match(po *portion, h header) status.Reason {
 	switch {
 	case m.Miss != sa.Found:
 		return missed(m.Miss, po.encap)
-	case po.encap && !m.ESP.Encap && (m.ESP.Partner != nil || !p.sad.profile.Has(sa.UDPTransport|sa.UDPTunnel)):
-		return status.UDPNoSA // of mode auto, and beneath an AH, or the NIC knows no UDP
 	case h.protocol == sa.AH && m.AH != nil:
 		p.matchAH(po, m.AH, h.at)
 	case h.protocol == sa.ESP && m.ESP != nil:

@@ -116,6 +116,7 @@ func (d *SAD) entries(bundle []*sa.SA) ([]*entry, error) {
 		if err != nil {
 			return nil, err
 		}
+		e.InUDP = s.InUDP() && len(bundle) == 1 && d.profile.Has(sa.UDPTransport|sa.UDPTunnel)
 		entries = append(entries, e)
 	}
 	return entries, nil

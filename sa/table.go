@@ -25,6 +25,7 @@ type Entry[T any] struct {
 	Mark    *Mark     // the table makes one if there is none
 	Partner *Entry[T] // of a bundle: the ESP entry of the AH one, and the reverse
 	Value   T
+	InUDP   bool // it takes packets in UDP, too, though its SA has no Encap (mode auto)
 	use     *use // of the whole bundle
 }
 
@@ -81,7 +82,7 @@ func (t *Table[T]) Lookup(spi uint32, dst, src netip.Addr, encap bool) Match[T] 
 	var espRank, ahRank int
 	for l := first; l != nil; l = l.next {
 		e := l.entry
-		if l.spi != spi || e == nil || e.Encap != encap && !(encap && e.InUDP()) {
+		if l.spi != spi || e == nil || e.Encap != encap && !(encap && e.InUDP) {
 			continue
 		}
 		switch rank := rank(e.Dst, e.Src, dst, src); {

@@ -51,7 +51,7 @@ func (m *model) add(bundle []*Entry[int]) error {
 func (m *model) best(p Protocol, spi uint32, dst, src netip.Addr, encap bool) *Entry[int] {
 	for _, want := range []ID{{p, SPI(spi), dst, src}, {p, SPI(spi), dst, netip.Addr{}}, {p, SPI(spi), netip.Addr{}, netip.Addr{}}} {
 		for _, e := range m.entries() {
-			if e.ID() == want && (e.Encap == encap || encap && p == ESP && e.Mode == Auto) {
+			if e.ID() == want && (e.Encap == encap || encap && e.InUDP) {
 				return e
 			}
 		}
@@ -107,7 +107,7 @@ func drawBundle(t *rapid.T) []*Entry[int] {
 	case 1:
 		return []*Entry[int]{{SA: drawSA(t, AH)}}
 	}
-	return []*Entry[int]{{SA: drawSA(t, ESP)}}
+	return []*Entry[int]{{SA: drawSA(t, ESP), InUDP: rapid.Bool().Draw(t, "in UDP")}}
 }
 
 // machine drives a table and its model with the same operations. The number of
