@@ -271,7 +271,7 @@ func (c *campaign) passes(l line, fresh []*association) {
 	}
 	next, _ := c.ledgers[l].position()
 	for deadline := time.Now().Add(arrival); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if _, highest := c.ledgers[l].position(); highest > next {
+		if _, highest := c.ledgers[l].position(); highest.any > next {
 			return
 		}
 	}

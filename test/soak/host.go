@@ -247,14 +247,13 @@ func (h *host) burst(count int, large bool) {
 	}
 }
 
-// push sends a few more datagrams on one line, and returns how many.
-func (h *host) push(l line) uint64 {
+// push sends more datagrams on one line.
+func (h *host) push(l line, count int, large bool) {
 	h.sending.Lock()
 	defer h.sending.Unlock()
-	for range perTick {
-		h.one(l, false)
+	for range count {
+		h.one(l, large)
 	}
-	return perTick
 }
 
 // one sends one datagram.

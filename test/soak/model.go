@@ -41,8 +41,16 @@ type ledger struct {
 	large   numbers // those that were cut into fragments
 	arrived numbers
 	count   uint64 // of those that arrived
-	highest uint64 // of those, plus one
+	highest carried
 }
+
+// carried is how far a line has got: the highest numbers that arrived, plus one, of
+// all datagrams and of the large ones. Those two ways differ: a small one is given to
+// the interface, a large one to the kernel, which needs to know its neighbour.
+type carried struct{ any, large uint64 }
+
+// beyond reports whether both kinds of datagrams from that number on were carried.
+func (c carried) beyond(number uint64) bool { return c.any > number && c.large > number }
 
 // send hands out the next number. The datagram may arrive even before done is
 // called with the kernel's answer.
@@ -71,13 +79,15 @@ func (l *ledger) arrive(number uint64) string {
 		return "came twice"
 	}
 	l.count++
-	l.highest = max(l.highest, number+1)
+	l.highest.any = max(l.highest.any, number+1)
+	if l.large.has(number) {
+		l.highest.large = max(l.highest.large, number+1)
+	}
 	return ""
 }
 
-// position is how many numbers were handed out, and the highest that came, plus
-// one.
-func (l *ledger) position() (next, highest uint64) {
+// position is how many numbers were handed out, and the highest that came.
+func (l *ledger) position() (next uint64, highest carried) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.next, l.highest

@@ -18,6 +18,7 @@ type Report struct {
 	Pushed     uint64 // datagrams sent to get beyond a lease
 	Actions    map[string]int
 	Violations map[string]int // by kind
+	Found      []string       // the first violations, without the evidence
 }
 
 // String is the report in a few lines.
@@ -63,11 +64,14 @@ func (c *campaign) log(format string, args ...any) {
 func (c *campaign) violate(kind, format string, args ...any) {
 	c.mu.Lock()
 	c.report.Violations[kind]++
-	n, recent := c.report.Violations[kind], strings.Join(c.recent, "; ")
+	n, recent, text := c.report.Violations[kind], strings.Join(c.recent, "; "), fmt.Sprintf(format, args...)
+	if n <= shown {
+		c.report.Found = append(c.report.Found, fmt.Sprintf("%.2f s %s: %.300s\nbefore: %s", time.Since(c.began).Seconds(), kind, text, recent))
+	}
 	c.mu.Unlock()
 	c.failed.Store(true)
 	if n <= shown {
-		c.say("VIOLATION %s (seed %d, step %d): %s\n    before: %s", kind, c.o.Seed, c.report.Steps, fmt.Sprintf(format, args...), recent)
+		c.say("VIOLATION %s (seed %d, step %d): %s\n    before: %s", kind, c.o.Seed, c.report.Steps, text, recent)
 	}
 }
 

@@ -186,28 +186,34 @@ func (c *campaign) disturb() {
 	}
 }
 
-// settle waits until every line carries what is sent from now on. After a kill the
-// lines that do not get more to carry, until their numbers are beyond the lease.
+// settle waits until every line carries what is sent from now on, large datagrams
+// too: a kernel that has asked in vain for its neighbour drops what waits for the
+// answer, and counts it nowhere. After a kill the lines that do not get more to carry,
+// until their numbers are beyond the lease.
 func (c *campaign) settle() {
 	from := c.positions()
 	missing := func() (all []line) {
 		for _, l := range lines() {
-			if _, highest := c.ledgers[l].position(); highest <= from[l] {
+			if _, highest := c.ledgers[l].position(); !highest.beyond(from[l]) {
 				all = append(all, l)
 			}
 		}
 		return all
 	}
 	begun := time.Now()
-	for lacking := missing(); len(lacking) > 0; lacking = missing() {
+	for n, lacking := 0, missing(); len(lacking) > 0; n, lacking = n+1, missing() {
 		if time.Since(begun) > c.o.Recover {
 			c.violate("recovery", "after %s nothing carries %v\n%s", c.o.Recover, lacking, c.evidence())
 			c.renew()
 			return
 		}
-		if c.killed && time.Since(begun) > c.o.Recover/10 {
-			for _, l := range lacking {
-				c.report.Pushed += c.hosts[l.from].push(l)
+		for _, l := range lacking {
+			if n%pushEvery == 0 {
+				c.hosts[l.from].push(l, 1, true)
+			}
+			if c.killed && time.Since(begun) > c.o.Recover/10 {
+				c.hosts[l.from].push(l, perTick, false)
+				c.report.Pushed += perTick
 			}
 		}
 		time.Sleep(5 * time.Millisecond)
@@ -232,8 +238,9 @@ func (c *campaign) renew() {
 }
 
 const (
-	grace   = 250 * time.Millisecond // between recovery and quiet
-	arrival = 15 * time.Second       // for what was sent in quiet
+	pushEvery = 16                     // looks, between large datagrams sent to see whether they get through
+	grace     = 250 * time.Millisecond // between recovery and quiet
+	arrival   = 15 * time.Second       // for what was sent in quiet
 )
 
 // quiet sends for a while and does only what must cost nothing. What is sent then

@@ -47,6 +47,6 @@ func TestSoak(t *testing.T) {
 	}
 	t.Log(report)
 	if len(report.Violations) > 0 {
-		t.Errorf("the promises do not hold; SEED=%d repeats the steps", o.Seed)
+		t.Errorf("the promises do not hold; SEED=%d repeats the steps\n%s", o.Seed, strings.Join(report.Found, "\n"))
 	}
 }
