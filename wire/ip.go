@@ -18,6 +18,7 @@ const (
 	ProtoAH       = 51
 	ProtoNoNext   = 59
 	ProtoDestOpts = 60
+	ProtoAggFrag  = 144 // what IP-TFS carries (RFC 9347 section 6.1)
 )
 
 // Numbers of upper protocols.

@@ -174,7 +174,7 @@ func (s *subject) look(frame []byte, t *status.Trailer, rec *status.Record) {
 	switch {
 	case rec.NextHeader == wire.ProtoNoNext || !ok:
 		return
-	case isIP != (rec.Portion == status.TunnelPortion):
+	case isIP != (rec.Portion == status.TunnelPortion), rec.NextHeader == wire.ProtoAggFrag:
 		s.foreign++
 		s.next = rec.NextHeader
 	}

@@ -278,6 +278,9 @@ func scenes() []scene {
 	add(scene{name: "other pad", sent: esp(), held: []*sa.SA{esp()}, mangle: forge.ZeroPad, cause: diagnosis.Padding, says: "pad_check: false"})
 	add(scene{name: "other pad, CBC", sent: esp(suite("aes128-sha256")), held: []*sa.SA{esp(suite("aes128-sha256"))}, mangle: forge.ZeroPad, cause: diagnosis.Padding})
 	one(diagnosis.Mode, "transport and not tunnel", esp(transport), esp(between(hostA, hostB)), "its mode is transport")
+	for _, mode := range []change{between(gateA, gateB), transport} {
+		add(scene{name: "IP-TFS", sent: esp(mode), held: []*sa.SA{esp(mode)}, mangle: forge.NextHeader(wire.ProtoAggFrag), cause: diagnosis.Mode, says: "its mode is IP-TFS (RFC 9347)"})
+	}
 	add(scene{name: "tunnel and not transport", sent: esp(), held: []*sa.SA{esp(transport, between(gateA, gateB))}, cause: diagnosis.Mode, unsure: true})
 	add(scene{name: "padded", sent: ah(suite("sha1"), transport), held: []*sa.SA{ah(suite("sha1"), transport)}, spoil: lengthened, cause: diagnosis.EthernetPadding, says: "without the last 6 bytes"})
 	six := between(netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::2"))

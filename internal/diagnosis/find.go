@@ -197,6 +197,9 @@ func (s *subject) inside() {
 	name, of := s.sa.Name, s.insides
 	switch {
 	case s.foreign == 0:
+	case s.next == wire.ProtoAggFrag:
+		s.add(true, Mode, "%s is good, and %d of the %d good frames looked at carry AGGFRAG payloads (protocol %d): its mode is IP-TFS (RFC 9347), whose packets are checked, but not opened",
+			name, s.foreign, of, s.next)
 	case s.sa.Mode == sa.Tunnel && len(s.findings) == 0:
 		s.add(upper(s.next), Mode, "%s is a tunnel, and %d of the %d good frames looked at carry no IP packet but protocol %d: its mode is transport", name, s.foreign, of, s.next)
 	case s.sa.Mode == sa.Transport:

@@ -227,6 +227,8 @@ func protocolName(p uint8) string {
 		return "AH"
 	case wire.ProtoNoNext:
 		return "nothing (a dummy)"
+	case wire.ProtoAggFrag:
+		return "AGGFRAG (IP-TFS, RFC 9347)"
 	}
 	return fmt.Sprintf("protocol %d", p)
 }
