@@ -67,7 +67,7 @@ func (k *State) fill(s *state) error {
 	if s.Protocol != sa.ESP && s.Protocol != sa.AH {
 		return fmt.Errorf("%s is not supported", s.Protocol)
 	}
-	modes := map[uint8]sa.Mode{0: sa.Transport, 1: sa.Tunnel}
+	modes := map[uint8]sa.Mode{0: sa.Transport, 1: sa.Tunnel, 5: sa.Tunnel} // 5: IP-TFS, a tunnel with another payload
 	if s.Mode = modes[k.Mode]; s.Mode == 0 {
 		return fmt.Errorf("mode %d of linux/xfrm.h is not supported", k.Mode)
 	}

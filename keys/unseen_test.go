@@ -1,8 +1,11 @@
 package keys
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
+
+	"tapsec/sa"
 )
 
 const (
@@ -33,7 +36,8 @@ func TestNothingLeftOut(t *testing.T) {
 		strings.Replace(unseenState, "dst 192.0.2.2", "dst 0.0.0.0", 1):                       "a source without a destination cannot be held",
 		strings.Replace(unseenState, "spi 0x00001001", "spi $SPI", 1):                         "expected an SPI of 32 bits, found a variable",
 		line("encap type espintcp sport 4500 dport 4500 addr 0.0.0.0"):                        `encapsulation "espintcp" is not supported`,
-		strings.Replace(unseenState, "mode tunnel", "mode iptfs", 1):                          `mode "iptfs" is not supported`,
+		strings.Replace(unseenState, "mode tunnel", "mode iptfs", 1):                          "mode iptfs (its packets are checked as a tunnel's, and not opened) cannot be held",
+		strings.Replace(unseenState, "mode tunnel", "mode beet", 1):                           `mode "beet" is not supported`,
 		line("enc cbc(aes) 0x" + strings.Repeat("22", 16)):                                    "it has two ciphers",
 		line("auth-trunc hmac(sha1) 0x11 96\n\tauth-trunc hmac(sha256) 0x12 128"):             "it has two integrity algorithms",
 		unseenState[strings.Index(unseenState, "\n")+1:] + unseenState:                        "the line before it with its addresses, src ADDRESS dst ADDRESS, is missing",
@@ -114,6 +118,18 @@ func TestSetkeyPadding(t *testing.T) {
 		read, err := Read("x", []byte(text))
 		if err != nil || len(read.All) != 1 || read.All[0].PadCheck != want {
 			t.Errorf("%s\n%+v, %v", text, read, err)
+		}
+	}
+}
+
+// A kernel's state of mode IP-TFS is an SA as its text is; BEET is none.
+func TestModesOfAKernel(t *testing.T) {
+	for mode, want := range map[uint8]sa.Mode{0: sa.Transport, 1: sa.Tunnel, 4: 0, 5: sa.Tunnel} {
+		k := State{Src: netip.MustParseAddr("192.0.2.1"), Dst: netip.MustParseAddr("192.0.2.2"), Protocol: 50, Mode: mode, SPI: 0x1001,
+			Cipher: &Algorithm{Name: "rfc4106(gcm(aes))", Key: sa.NewKey([]byte("0123456789abcdefsalt")), ICVBits: 128}}
+		s, err := k.SA()
+		if (err == nil) != (want != 0) || err == nil && s.Mode != want {
+			t.Errorf("mode %d: %v, %v", mode, s, err)
 		}
 	}
 }

@@ -362,7 +362,12 @@ func (s *state) header(words []string) error {
 	if proto := after(words, "proto"); s.Protocol.UnmarshalText([]byte(proto)) != nil {
 		err = cmp.Or(err, fmt.Errorf("proto %s is not supported", sa.Quote(proto)))
 	}
-	if mode := after(words, "mode"); s.Mode.UnmarshalText([]byte(mode)) != nil {
+	mode := after(words, "mode")
+	if mode == "iptfs" { // a tunnel with another payload (RFC 9347)
+		mode = "tunnel"
+		s.lost = append(s.lost, "mode iptfs (its packets are checked as a tunnel's, and not opened)")
+	}
+	if s.Mode.UnmarshalText([]byte(mode)) != nil {
 		err = cmp.Or(err, fmt.Errorf("mode %s is not supported", sa.Quote(mode)))
 	}
 	return err
