@@ -17,6 +17,12 @@ var carriers = map[gopacket.LayerType]string{
 	layers.LayerTypeERSPANII: "ERSPAN", layers.LayerTypeVXLAN: "VXLAN", layers.LayerTypeGeneve: "Geneve", layers.LayerTypeGTPv1U: "GTP-U",
 }
 
+// vxlanOfLinux is the port that Linux had for VXLAN before one was assigned (4789), and has kept as its
+// default; flannel and Cilium use it.
+const vxlanOfLinux = 8472
+
+func init() { layers.RegisterUDPPortLayerType(vxlanOfLinux, layers.LayerTypeVXLAN) }
+
 // Unwrap takes the first packet with AH, ESP or UDP of port 4500 out of what carries it past a
 // NIC (carriers, IP in IP, a third VLAN tag), and returns it with an Ethernet header of zero
 // addresses, in the same memory, and the carriers' names, outermost first. Without any it
