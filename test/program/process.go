@@ -25,7 +25,8 @@ const Patience = testkit.Patience
 type Process struct {
 	*exec.Cmd
 	t      *testing.T
-	exited chan error
+	exited chan struct{} // closed once it has ended, and all that it said was read
+	err    error         // of its end, then
 
 	mu   sync.Mutex
 	said []string // lines
@@ -61,7 +62,7 @@ func Start(t *testing.T, args ...string) *Process {
 // waited for when the test ends, in any case.
 func Launch(t *testing.T, ns *netns.Namespace, cmd *exec.Cmd) *Process {
 	t.Helper()
-	p := &Process{t: t, Cmd: cmd, exited: make(chan error, 1)}
+	p := &Process{t: t, Cmd: cmd, exited: make(chan struct{})}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL, Setpgid: true}
 	out, in, err := os.Pipe()
 	if err != nil {
@@ -78,7 +79,7 @@ func Launch(t *testing.T, ns *netns.Namespace, cmd *exec.Cmd) *Process {
 	in.Close()
 	go func() {
 		p.read(out)
-		p.exited <- cmd.Wait()
+		p.err = cmd.Wait()
 		close(p.exited)
 	}()
 	t.Cleanup(func() {
@@ -120,26 +121,36 @@ func (p *Process) Times(text string) (n int) {
 	return n
 }
 
-// Await waits until so many lines hold some text.
+// Await waits until so many lines hold some text. That may be the last that the
+// program says.
 func (p *Process) Await(text string, times int) {
 	p.t.Helper()
 	Await(p.t, p.Path+" says "+text, func() bool {
-		select {
-		case err := <-p.exited:
-			p.t.Fatalf("%s has ended: %v\n%s", p.Cmd, err, Tail(p.Text(), 60))
-		default:
+		ended := p.ended() // looked at first: then nothing more is said
+		said := p.Times(text) >= times
+		if ended && !said {
+			p.t.Fatalf("%s has ended: %v\n%s", p.Cmd, p.err, Tail(p.Text(), 60))
 		}
-		return p.Times(text) >= times
+		return said
 	})
+}
+
+func (p *Process) ended() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
+	}
 }
 
 // Join waits for the program's end, and for exit code 0.
 func (p *Process) Join() {
 	p.t.Helper()
 	select {
-	case err := <-p.exited:
-		if err != nil {
-			p.t.Fatalf("%s: %v\n%s", p.Cmd, err, Tail(p.Text(), 60))
+	case <-p.exited:
+		if p.err != nil {
+			p.t.Fatalf("%s: %v\n%s", p.Cmd, p.err, Tail(p.Text(), 60))
 		}
 	case <-time.After(Patience):
 		p.t.Fatalf("%s did not end within %s\n%s", p.Cmd, Patience, Tail(p.Text(), 60))
