@@ -48,11 +48,11 @@ var (
 )
 
 // starts are how texts of each form begin somewhere, in the order in which they are
-// looked for: charon's first, since a log may be long and tell of anything. A text
-// without any of the words has no such line, and is not searched for one.
+// looked for: charon's first, since a log may be long and tell of anything. Each is found
+// within one line, which has one of the words.
 var starts = []start{
 	{Charon, charonStart, []string{"[CFG", "[CHD", "[DMN", "[ENC", "[IKE", "[JOB", "[KNL", "[LIB", "[NET"}},
-	{XFRM, xfrmStart, []string{"src ", "xfrm state", " xf", "\txf", "\nxf", "\fxf", "x ", "x\t", "x\n", "x\f"}},
+	{XFRM, xfrmStart, []string{"src ", "xfrm state", " xf", "\txf", "\fxf", "x ", "x\t", "x\f"}},
 	{ESPSA, espSAStart, []string{`"IPv`, `"Any"`}},
 	{Setkey, setkeyStart, []string{" mode=", "add ", "add\t", "update"}},
 	{FortiGate, fortiGateStart, []string{"c: spi="}},
@@ -67,12 +67,8 @@ type start struct {
 	words []string
 }
 
+// in searches the lines of a text that have one of the words.
 func (s *start) in(text string) bool {
-	return slices.ContainsFunc(s.words, func(word string) bool { return strings.Contains(text, word) }) && s.line.MatchString(text)
-}
-
-// somewhere is in for texts that are long: it searches the lines with one of the words alone.
-func (s *start) somewhere(text string) bool {
 	for _, word := range s.words {
 		for rest := text; ; {
 			before, behind, found := strings.Cut(rest, word)
@@ -123,7 +119,7 @@ func Read(name string, data []byte) (*SAs, error) {
 	}
 	sas := l.finish(form)
 	for text, i := unbroken(data), 0; i < len(starts); i++ {
-		if other := starts[i].form; other != form && forms[other].parse != nil && starts[i].somewhere(text) {
+		if other := starts[i].form; other != form && forms[other].parse != nil && starts[i].in(text) {
 			sas.Notes = append(sas.Notes, fmt.Sprintf("it also holds what looks like %s, which is not read beside %s: give each a file of its own", other, form))
 		}
 	}
