@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"reflect"
@@ -39,11 +40,16 @@ func parseExpectation(text []byte) (Expectation, error) {
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&Summary{}); err != nil {
-		text := strings.TrimPrefix(err.Error(), "json: ")
-		if wrong := (*json.UnmarshalTypeError)(nil); errors.As(err, &wrong) { // it tells of Go's types
-			text = wrong.Field + " is a " + wrong.Value
+		found := strings.TrimPrefix(err.Error(), "json: ")
+		switch wrong := (*json.UnmarshalTypeError)(nil); {
+		case errors.As(err, &wrong): // it tells of Go's types
+			found = strings.TrimPrefix(wrong.Field+": ", ": ") + "found a " + wrong.Value
+		case len(bytes.TrimSpace(text)) == 0:
+			found = "found nothing"
+		case errors.As(err, new(*json.SyntaxError)), errors.Is(err, io.ErrUnexpectedEOF):
+			found = "found text that is not JSON"
 		}
-		return Expectation{}, fmt.Errorf("expected a summary, as --summary-only --json prints it, or a part of one: %s", text)
+		return Expectation{}, fmt.Errorf("expected a summary, as --summary-only --json prints it, or a part of one: %s", found)
 	}
 	if d.More() {
 		return Expectation{}, errors.New("expected one summary, found more after it")

@@ -118,8 +118,10 @@ func TestExpect(t *testing.T) {
 			t.Errorf("the account is then\n%s", &s.stdout)
 		}
 	}
-	expect(create(t, "[")).wants(t, exit.Input, "")
-	expect(create(t, `{"sas": [{"sa": "gateway", "lost": "0"}]}`)).wants(t, exit.Input, "a part of one: sas.lost is a string")
+	expect(create(t, "[")).wants(t, exit.Input, "a part of one: found text that is not JSON")
+	expect(create(t, "10 frames: 5 good")).wants(t, exit.Input, "a part of one: found a number")
+	expect(create(t, "\n")).wants(t, exit.Input, "a part of one: found nothing")
+	expect(create(t, `{"sas": [{"sa": "gateway", "lost": "0"}]}`)).wants(t, exit.Input, "a part of one: sas.lost: found a string")
 }
 
 // A capture with its SAs inside needs no other file, is its owner's alone, and has the
