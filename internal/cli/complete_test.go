@@ -83,6 +83,19 @@ func completeFixed(t *testing.T, name string, f *pflag.Flag, what string, offers
 	}
 }
 
+// Help takes commands and reasons, which are many: those that begin as what was typed.
+func TestCompleteHelp(t *testing.T) {
+	for typed, want := range map[string]string{"": "run", "es": "esp-icv", "nic/esp-i": "nic/esp-icv", "trans": "transport/clear"} {
+		offers, _, err := command("", cobra.ShellCompRequestCmd, "help", typed)
+		if err != nil || !slices.ContainsFunc(strings.Split(offers, "\n"), func(offer string) bool { return offer == want || strings.HasPrefix(offer, want+"\t") }) {
+			t.Errorf("help %s: %v, no %s in\n%s", typed, err, want, offers)
+		}
+		if typed == "" && strings.Contains(offers, "esp-icv") {
+			t.Error("help offers all reasons to who has typed nothing")
+		}
+	}
+}
+
 // What is chosen from a list, with commas, is completed behind each of them.
 func TestCompleteSeveral(t *testing.T) {
 	for _, words := range [][]string{{"replay", "--only", "good,fa", "good,failed"}, {"run", "--unmerged", "tso,", "tso,gro"}, {"bench", "--only", "cpu,", "cpu,replay"}} {

@@ -21,7 +21,16 @@ func helpOnReasons(root *cobra.Command) {
 	}
 	help.Use = "help [COMMAND | REASON]"
 	help.Long = "Help on a command, or on a reason that logs, replay and explain name: its cause,\nhow to confirm it, and what to do."
-	ofCommand := help.Run
+	commands, ofCommand := help.ValidArgsFunction, help.Run
+	help.ValidArgsFunction = func(cmd *cobra.Command, given []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
+		names, directive := commands(cmd, given, typed)
+		for _, reason := range reasons.Names() {
+			if len(given) == 0 && typed != "" && strings.HasPrefix(reason, typed) {
+				names = append(names, reason)
+			}
+		}
+		return names, directive
+	}
 	help.RunE = func(cmd *cobra.Command, given []string) error {
 		if len(given) == 1 {
 			if text := reasons.About(given[0]); text != "" {
