@@ -284,6 +284,8 @@ func TestHostileRequests(t *testing.T) {
 		"nothing":          {"GET", "/nothing", ``, 404, "there is no"},
 		"a path":           {"GET", "/../../etc/passwd", ``, 404, "there is no"},
 		"below a document": {"GET", "/moved/", ``, 404, "there is no"},
+		"a page of one":    {"GET", "/moved?limit=1", ``, 400, `/moved: expected nothing in the query, found \"limit\"`},
+		"flush one SA":     {"POST", "/flush?name=site", `{}`, 400, `found \"name\"`},
 	} {
 		status, text := raw(t, path, c.method, c.url, c.body)
 		var said struct{ Error string }

@@ -20,9 +20,6 @@ const defaultEvents = 100
 
 // events answers with the last events.
 func (s *Server) events(r *http.Request) (any, error) {
-	if err := onlyAsks(r, "last"); err != nil {
-		return nil, err
-	}
 	last, err := serve.Number(r.URL.Query(), "last", defaultEvents, event.Kept)
 	if err != nil {
 		return nil, refuse(control.BadRequest, "/events: %v", err)

@@ -149,12 +149,20 @@ func (s *Server) close() error {
 // route says what answers which path.
 func (s *Server) route() {
 	s.mux = http.NewServeMux()
-	get := func(name string, f func(*http.Request) (any, error)) {
-		s.mux.HandleFunc("GET /"+name, func(w http.ResponseWriter, r *http.Request) { answer(w, r, f) })
+	handle := func(pattern string, f func(*http.Request) (any, error), asks []string) {
+		s.mux.HandleFunc(pattern, func(w http.ResponseWriter, r *http.Request) {
+			answer(w, r, func(r *http.Request) (any, error) {
+				if err := serve.Known(r.URL.Query(), asks...); err != nil {
+					return nil, refuse(control.BadRequest, "%s: %v", r.URL.Path, err)
+				}
+				return f(r)
+			})
+		})
 	}
+	get := func(name string, f func(*http.Request) (any, error), asks ...string) { handle("GET /"+name, f, asks) }
 	post := func(name string, f func(*http.Request) (any, error)) {
 		s.index.Actions = append(s.index.Actions, name)
-		s.mux.HandleFunc("POST /"+name, func(w http.ResponseWriter, r *http.Request) { answer(w, r, f) })
+		handle("POST /"+name, f, nil)
 	}
 	stream := func(name string, one Stream, p places) {
 		s.index.Documents = append(s.index.Documents, name)
@@ -175,11 +183,11 @@ func (s *Server) route() {
 	})
 	s.mux.HandleFunc("/", s.nothing)
 	if s.config.SAs != nil {
-		get("sas", s.list)
+		get("sas", s.list, "after", "limit")
 		get("sas/{name}", s.show)
 		get("capabilities", func(*http.Request) (any, error) { return s.config.SAs.Capabilities() })
-		get("export", s.export)
-		get("counters", s.counters)
+		get("export", s.export, "keys")
+		get("counters", s.counters, "sa")
 		s.index.Documents = append(s.index.Documents, "capabilities", "counters", "export", "sas")
 		post("add", s.add)
 		post("delete", s.delete)
@@ -188,7 +196,7 @@ func (s *Server) route() {
 		post("update", s.update)
 	}
 	if s.config.Events != nil {
-		get("events", s.events)
+		get("events", s.events, "last")
 		s.index.Documents = append(s.index.Documents, "events")
 		stream("events/stream", Stream{"text/event-stream", s.follow}, places{make(chan struct{}, maxFollowers),
 			"follow the events already, and no more may: end one of them, or ask for the last ones now and then"})

@@ -1,6 +1,7 @@
 package serve
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/url"
@@ -15,7 +16,7 @@ import (
 func Known(query url.Values, names ...string) error {
 	for _, name := range slices.Sorted(maps.Keys(query)) {
 		if !slices.Contains(names, name) {
-			return fmt.Errorf("expected %s in the query, found %s", sa.OneOf(names), sa.Quote(name))
+			return fmt.Errorf("expected %s in the query, found %s", cmp.Or(sa.OneOf(names), "nothing"), sa.Quote(name))
 		}
 	}
 	return nil
