@@ -14,7 +14,8 @@ import (
 //
 //   - It sets an interface's persistence even if it only attaches to it, and does not try the other queue
 //     mode. So probe asks first.
-//   - It opens without close-on-exec, so the fork lock is held during that.
+//   - It opens without close-on-exec, so the fork lock is held during that. If the kernel then
+//     refuses a new interface, that descriptor stays open until the program ends: nobody else knows its number.
 //   - Its file belongs to the runtime's poller, which every frame would wake, even those that a ring reads.
 //     So an unpolled file replaces it.
 
