@@ -151,4 +151,9 @@ func TestVerifiedForNobody(t *testing.T) {
 	h, stranger := newHost(t, setup{}), newHost(t, setup{sas: []*sa.SA{esp}})
 	h.dropped(stranger.annotate(framed(once(t, 1, plain4(), esp))), transport.NoSA)
 	h.dropped(stranger.annotate(framed(flipped(once(t, 2, plain4(), esp)))), transport.NoSA)
+	for i, e := range h.events {
+		if e.SA != "" || e.Protocol != sa.ESP || e.SPI != esp.SPI || i == 1 && e.Number != 2 {
+			t.Errorf("told %+v", e)
+		}
+	}
 }

@@ -1,11 +1,14 @@
 package transport_test
 
 import (
+	"fmt"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"tapsec/internal/audit"
+	"tapsec/internal/lab/forge"
 	"tapsec/sa"
 	"tapsec/status"
 	"tapsec/transport"
@@ -17,7 +20,8 @@ func TestAudit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		esp := espSA(sa.Transport)
 		stranger := espSA(sa.Transport, func(s *sa.SA) { s.SPI = 0xdead })
-		h := newHost(t, setup{sas: []*sa.SA{esp}})
+		tun := espSA(sa.Tunnel)
+		h := newHost(t, setup{sas: []*sa.SA{esp, tun}})
 		good := framed(once(t, 1, plain4(), esp))
 		told := map[transport.Reason]uint64{}
 		tell := func() (events int) {
@@ -34,9 +38,12 @@ func TestAudit(t *testing.T) {
 		for n := range uint64(197) {
 			h.drops(framed(once(t, n+1, plain4(), stranger)), transport.NoSA)
 		}
-		h.drops(flipped(framed(once(t, 2, plain4(), esp))), icv)
+		for range 50 {
+			h.drops(flipped(framed(once(t, 2, plain4(), esp))), icv)
+		}
+		h.drops(flipped(framed(once(t, 2, plain4(), tun))), icv) // of another SA
 		h.drops(good, replay)
-		if tell() != audit.PerSA+2 || told[icv] != 1 || told[replay] != 1 || told[transport.NoSA] != audit.PerSA {
+		if tell() != 2*audit.PerSA+2 || told[icv] != 51 || told[replay] != 1 || told[transport.NoSA] != audit.PerSA {
 			t.Errorf("events %v", told)
 		}
 		h.Tick(h.now.UnixNano())
@@ -51,7 +58,7 @@ func TestAudit(t *testing.T) {
 		for range 100 {
 			h.drops(flipped(framed(once(t, 2, plain4(), esp))), icv)
 		}
-		if h.Flush(); tell() != audit.PerSA+1 || told[icv] != 101 {
+		if h.Flush(); tell() != audit.PerSA+1 || told[icv] != 151 {
 			t.Errorf("at the end, likewise: %v", told)
 		}
 	})
@@ -77,6 +84,9 @@ func TestEventTells(t *testing.T) {
 	stranger := func(s *sa.SA) { s.SPI = 0xdead }
 	bare := once(t, 1, plain4(), espSA(sa.Transport, stranger))[:24] // an SPI, and no more
 	bare[3] = 24
+	less := append(once(t, 1, plain4(), espSA(sa.Transport, stranger))[:23], make([]byte, 23)...) // and not even that
+	less[3] = 23
+	tun := espSA(sa.Tunnel)
 	for name, c := range map[string]struct {
 		frame    []byte
 		want     transport.Event
@@ -94,9 +104,14 @@ func TestEventTells(t *testing.T) {
 			Protocol: sa.AH, SPI: 0xdead, Src: host4a, Dst: host4b}, 0},
 		"an SPI and no more": {framed(mended(bare)), transport.Event{Reason: transport.NoSA,
 			Protocol: sa.ESP, SPI: 0xdead, Src: host4a, Dst: host4b}, 0},
+		"three bytes of an SPI": {framed(mended(less)), transport.Event{Reason: transport.NoSA, Src: host4a, Dst: host4b}, 0},
+		"a wrong ICV in a tunnel": {framed(once(t, 7, flipped(once(t, 9, plain4(), esp)), tun)), transport.Event{Reason: icv, Check: status.ESPICV,
+			SA: esp.Name, Protocol: sa.ESP, SPI: esp.SPI, Number: 9, Src: host4a, Dst: host4b}, 1},
+		"in clear": {framed(udp("10.1.0.1:1", "10.2.0.2:6000")), transport.Event{Reason: transport.Discard, Src: host4a, Dst: host4b}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := newHost(t, setup{sas: []*sa.SA{esp, ah, six}})
+			discard := sa.Policy{Match: sa.Selector{DstPorts: sa.Ports{First: 6000, Last: 6000}}, Action: sa.Discard}
+			h := newHost(t, setup{sas: []*sa.SA{esp, ah, six, tun}, policy: []sa.Policy{discard, {Action: sa.Bypass}}})
 			h.delivers(framed(once(t, 1, plain4(), esp)), framed(plain4()))
 			h.drops(c.frame, c.want.Reason)
 			c.want.Time = h.now
@@ -105,6 +120,46 @@ func TestEventTells(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What has done its duty is dropped without a word (contract, What is logged).
+func TestQuiet(t *testing.T) {
+	natted, tun := espSA(sa.Transport, encap), espSA(sa.Tunnel)
+	first, _ := fragments(plain4(), 7)
+	h := newHost(t, setup{sas: []*sa.SA{natted, tun}})
+	h.drops(framed(mangled(t, 1, forge.NextHeader(59), plain4(), tun)), transport.Dummy)
+	h.drops(framed(forge.UDP(nil, netip.AddrPortFrom(host4a, 4500), netip.AddrPortFrom(host4b, 4500), []byte{0xff})), transport.KeepAlive)
+	h.receive(framed(first))
+	h.drops(framed(first), transport.FragmentDuplicate)
+	h.notices()
+}
+
+// A drop counts on the innermost SA that the frame reached, and once in the sum
+// of all frames.
+func TestCounts(t *testing.T) {
+	esp, tun := espSA(sa.Transport), espSA(sa.Tunnel)
+	both(t, setup{sas: []*sa.SA{esp, tun}}, func(t *testing.T, h *host) {
+		h.delivers(framed(once(t, 1, plain4(), esp, tun)), framed(plain4()))
+		h.drops(framed(once(t, 2, flipped(once(t, 2, plain4(), esp)), tun)), icv)
+		h.drops(framed(once(t, 2, plain4(), esp, tun)), replay)
+		inner, outer := h.state(esp.Name).Tally, h.state(tun.Name).Tally
+		want := transport.Tally{Packets: 1, Bytes: 8 + uint64(len(message))}
+		want.Dropped[icv] = 1
+		if inner != want {
+			t.Errorf("inside %+v, want %+v", inner, want)
+		}
+		want = transport.Tally{Packets: 2, Bytes: 2 * uint64(len(once(t, 1, plain4(), esp)))}
+		want.Dropped[replay] = 1
+		if outer != want {
+			t.Errorf("outside %+v, want %+v", outer, want)
+		}
+		if s := h.Summary(); s.Frames != 3 || s.Verdicts["drop"] != 2 || fmt.Sprint(s.Reasons) != "map[icv:1 replay:1]" {
+			t.Errorf("all: %+v", s)
+		}
+		for range h.States() {
+			break // who has seen enough may stop
+		}
+	})
 }
 
 // Who gives neither Audit nor Mirror goes without.
@@ -130,11 +185,12 @@ func TestFailures(t *testing.T) {
 	if all := h.Failures(); len(all) != 0 {
 		t.Errorf("a replay is no failure: %v", all)
 	}
-	for _, first := range []bool{true, false} {
-		h.drops(flipped(framed(once(t, 2, plain4(), esp))), icv)
-		h.drops(flipped(framed(once(t, 3, plain4(), esp))), icv)
-		if all := h.Failures(); len(all) != 1 || all[0] != (transport.Failure{SA: esp.Name, Reason: icv, Frames: 2, First: first}) {
-			t.Errorf("two failures: %+v", all)
+	for n := uint64(1); n <= 3; n++ {
+		for range n {
+			h.drops(flipped(framed(once(t, 2, plain4(), esp))), icv)
+		}
+		if all := h.Failures(); len(all) != 1 || all[0] != (transport.Failure{SA: esp.Name, Reason: icv, Frames: n, First: n == 1}) {
+			t.Errorf("%d failures: %+v", n, all)
 		}
 	}
 	if all := h.Failures(); len(all) != 0 {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"tapsec/internal/lab/forge"
 	"tapsec/sa"
@@ -197,7 +198,7 @@ func natted(packet []byte, from netip.Addr) []byte {
 // Contract, The transport, step 5, RFC 6040: the tunnel's congestion reaches the packet inside, its
 // DSCP stays; where that packet is not ECN-capable it is dropped.
 func TestDeliverECN(t *testing.T) {
-	const dscp = 46 << 2
+	const dscp = 63 << 2
 	for _, offload := range []sa.Offload{sa.Required, sa.Never} {
 		tun := espSA(sa.Tunnel, func(s *sa.SA) { s.Offload = offload })
 		for inner := range byte(4) {
@@ -255,6 +256,29 @@ func TestFragmentsOfDifferentSAs(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Contract, The transport, step 6: reassembly's clock is the time at which frames were
+// received. The tags are the first fragment's.
+func TestFragments(t *testing.T) {
+	whole := plain4()
+	whole[5] = 7 // its identification
+	mended(whole)
+	first, later := fragments(whole, 7)
+	h := newHost(t, setup{})
+	held := func(frame []byte) {
+		t.Helper()
+		if _, v, r := h.receive(frame); v != transport.Held {
+			t.Errorf("%s (%s), want it held", v, r)
+		}
+	}
+	held(framed(first))
+	h.now = h.now.Add(30 * time.Second)
+	held(framed(later)) // of another datagram by now
+	h.now = h.now.Add(30*time.Second - 1)
+	h.delivers(framed(first, 0x81000064), framed(whole, 0x81000064))
+	held(framed(first, 0x81000064))
+	h.delivers(framed(later), framed(whole, 0x81000064))
 }
 
 // CONTRIBUTING, the frame path: judging what the NIC opened allocates nothing,

@@ -105,6 +105,10 @@ func TestLifetimeTime(t *testing.T) {
 	h.notices(transport.SoftExpired)
 	h.tick(2 * time.Minute)
 	h.notices()
+	h = newHost(t, setup{sas: []*sa.SA{esp}})
+	h.tick(time.Hour) // when both are over, the soft one is no news
+	h.tick(time.Hour)
+	h.notices(transport.Expired)
 }
 
 // tick passes time without a frame.

@@ -91,6 +91,19 @@ func TestSelector(t *testing.T) {
 	}
 }
 
+// Only a selector minds how headers are parted, and a bundle without one has none.
+func TestShortChainBeneath(t *testing.T) {
+	tiny := mended(append([]byte{0x45, 0, 0, 28, 0, 7, 0x20, 0, 64, 6, 0, 0, 10, 1, 0, 1, 10, 9, 0, 1}, make([]byte, 8)...)) // of TCP's 20 bytes 8
+	plain, with := bundle(sa.Tunnel), bundle(sa.Tunnel)
+	selecting(sa.Selector{Protocol: wire.ProtoTCP})(with[1])
+	for _, sas := range [][]*sa.SA{{espSA(sa.Tunnel)}, plain} {
+		both(t, setup{sas: sas}, func(t *testing.T, h *host) { h.delivers(framed(once(t, 1, tiny, sas...)), framed(tiny)) })
+	}
+	for _, sas := range [][]*sa.SA{{espSA(sa.Tunnel, selecting(sa.Selector{Protocol: wire.ProtoTCP}))}, with} {
+		both(t, setup{sas: sas}, func(t *testing.T, h *host) { h.drops(framed(once(t, 1, tiny, sas...)), transport.ShortChain) })
+	}
+}
+
 // Each SA's selector is for the packet directly beneath that SA: a tunnel's for
 // the packet with ESP in it, the host's for what that carries. Both SAs of a
 // bundle are asked.
@@ -301,7 +314,7 @@ func TestOthers(t *testing.T) {
 	h.drops(to(host4b, 0xff), transport.KeepAlive)
 	for _, frame := range [][]byte{
 		framed(once(t, 1, theirs, them)), framed(once(t, 1, theirs, natThem)), to(them.Dst, 0xff),
-		to(host4b, 0, 0, 0, 0, 1, 2, 3, 4, 5), to(host4b, 1, 2, 3), to(host4b), to(host4b, 0xff, 0xff),
+		to(host4b, 0, 0, 0, 0, 1, 2, 3, 4, 5), to(host4b, 1, 2, 3), to(host4b), to(host4b, 0xff, 0xff), to(host4b, 7),
 	} {
 		h.delivers(frame, frame)
 	}
@@ -312,9 +325,21 @@ func TestOthers(t *testing.T) {
 	for _, frame := range [][]byte{to(host4b, 0xff), framed(once(t, 1, plain4(), natUs))} {
 		h.delivers(frame, frame)
 	}
-	h = newHost(t, setup{sas: sas, local: []netip.Addr{}}) // every address is ours
+	h = newHost(t, setup{sas: []*sa.SA{espSA(sa.Tunnel, never)}})
+	h.drops(framed(once(t, 1, plain4(), ahSA(sa.Tunnel, spi(0x2001)))), transport.NoSA) // the SA of that SPI is for ESP
+	h = newHost(t, setup{sas: sas, local: []netip.Addr{}})                              // every address is ours
 	h.drops(framed(once(t, 1, theirs, them)), transport.NoSA)
 	h.drops(to(them.Dst, 0xff), transport.KeepAlive)
+}
+
+// A later fragment to others is no ESP in UDP, whatever its data looks like.
+func TestOthersFragment(t *testing.T) {
+	anybody := espSA(sa.Transport, encap, between(netip.Addr{}, netip.Addr{}))
+	inside := forge.UDP(nil, netip.AddrPortFrom(host4a, 4500), netip.AddrPortFrom(host4b, 4500), append([]byte{0, 0, 0x10, 1}, make([]byte, 36)...))[20:]
+	packet := forge.UDP(nil, netip.MustParseAddrPort("10.1.0.1:4000"), netip.MustParseAddrPort("10.9.0.1:5000"), append(make([]byte, 40), inside...))
+	_, later := fragments(packet, 7)
+	h := newHost(t, setup{sas: []*sa.SA{anybody}})
+	h.delivers(framed(later), framed(later))
 }
 
 // IP headers that do not fit, or whose checksum is wrong.

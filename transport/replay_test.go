@@ -170,6 +170,22 @@ func TestWindowOfDropped(t *testing.T) {
 	}
 }
 
+// However deep the headers lie, and whoever opens them: each number goes to its window
+// though the packet around them was refused already.
+func TestWindowsBeneathRefused(t *testing.T) {
+	sas := []*sa.SA{espSA(sa.Transport), espSA(sa.Tunnel), espSA(sa.Tunnel, spi(0x2004)), ahSA(sa.Tunnel)}
+	both(t, setup{sas: sas}, func(t *testing.T, h *host) {
+		frame := framed(once(t, 7, plain4(), sas...))
+		frame[24] ^= 1 // the IPv4 header checksum
+		h.drops(frame, transport.IPChecksum)
+		for s := range h.States() {
+			if s.Window.Top != 7 {
+				t.Errorf("%s: window %+v", s.Name, s.Window)
+			}
+		}
+	})
+}
+
 // Contract row 25: with ESN a replay 2^31 or more numbers old is completed to
 // another number, and fails its ICV.
 func TestOldReplay(t *testing.T) {

@@ -44,7 +44,7 @@ func TestResync(t *testing.T) {
 			for ahead := uint64(1); ahead <= 4; ahead++ {
 				t.Run(fmt.Sprintf("%s/%d ahead, deaf %v", name, ahead, deaf), func(t *testing.T) {
 					both(t, setup{sas: c.sas, deaf: deaf}, func(t *testing.T, h *host) {
-						testResync(t, h, c.sas, c.lost, ahead)
+						testResync(t, h, c.sas, c.lost, ahead, deaf)
 					})
 				})
 			}
@@ -52,7 +52,7 @@ func TestResync(t *testing.T) {
 	}
 }
 
-func testResync(t *testing.T, h *host, sas []*sa.SA, lost int, ahead uint64) {
+func testResync(t *testing.T, h *host, sas []*sa.SA, lost int, ahead uint64, deaf bool) {
 	s := sealer(t, sas...)
 	next := func() []byte { return framed(sealed(t, s, plain4())) }
 	h.delivers(next(), framed(plain4()))
@@ -70,8 +70,12 @@ func testResync(t *testing.T, h *host, sas []*sa.SA, lost int, ahead uint64) {
 	if s := h.state(sas[lost].Name); s.T != want || s.Window.Top != want {
 		t.Errorf("T %#x, window %+v, want both at %#x", s.T, s.Window, want)
 	}
-	if told := fmt.Sprint(h.updates); h.updates != nil && told != fmt.Sprintf("[%s %d]", sas[lost].Name, ahead) {
-		t.Errorf("the NIC was told %s", told)
+	told := fmt.Sprintf("[%s %d]", sas[lost].Name, ahead)
+	if deaf {
+		told = "[]"
+	}
+	if got := fmt.Sprint(h.updates); got != told {
+		t.Errorf("the NIC was told %s, want %s", got, told)
 	}
 	for range 5 {
 		h.delivers(next(), framed(plain4()))
@@ -196,6 +200,19 @@ func TestResyncLengths(t *testing.T) {
 		h.drops(framed(mended(short)), transport.Length)
 	}
 	h.drops(framed(once(t, 1<<32+100, plain4(), esp)), icv)
+}
+
+// Near the last high half of all, fewer lie ahead than are tried elsewhere.
+func TestResyncNearEnd(t *testing.T) {
+	esp := espSA(sa.Transport, esn, func(s *sa.SA) { s.SeqHigh = 1<<32 - 3 })
+	both(t, setup{sas: []*sa.SA{esp}}, func(t *testing.T, h *host) {
+		s := sealer(t, esp)
+		s.SetNumber(0, (1<<32-1)<<32+100)
+		for range 31 {
+			h.drops(framed(sealed(t, s, plain4())), icv)
+		}
+		h.delivers(framed(sealed(t, s, plain4())), framed(plain4()))
+	})
 }
 
 // The last high half of all: nothing lies ahead of it.
