@@ -37,6 +37,7 @@ type host struct {
 
 	addresses *netns.Addresses // of the stack's interface
 	local     []netip.Addr     // ours
+	refused   string           // why other ones are not taken over
 	moves     audit.Changes[[]netip.Addr]
 	resizes   audit.Changes[int] // of the wire's MTU
 	sides     sides
@@ -55,7 +56,7 @@ func newHost(a *Appliance) (h *host, err error) {
 	if h.mtu, err = a.ports.mtu(c); err != nil {
 		return nil, err
 	}
-	h.options = outbound.Config{Joined: true, Use: o.Use, First: o.First, MTU: max(h.mtu, leastMTU), Socket: c.Wire.Attach,
+	h.options = outbound.Config{Joined: true, Use: o.Use, First: o.First, Socket: c.Wire.Attach,
 		Reply: a.ports.host.Inject, Ledger: a.ledger, Audit: a.logSent}
 	h.remembers = o.State != ""
 	h.moves.Report, h.resizes.Report = h.movesTo(c), h.sealsFor
@@ -99,14 +100,19 @@ func newHost(a *Appliance) (h *host, err error) {
 
 // adopt puts a configuration's SAs, policy and addresses in force. Unchanged SAs keep
 // window, lifetime and sequence number. On an error nothing has changed.
-func (h *host) adopt(c *configs.Config) error {
-	h.local = h.ours(c)
-	d := h.sides.divide(c.AllBundles(), h.local, len(c.Local) > 0)
+func (h *host) adopt(c *configs.Config) error { return h.put(c, h.ours(c), h.mtu) }
+
+// put is adopt with addresses that are ours, and an MTU of the wire.
+func (h *host) put(c *configs.Config, local []netip.Addr, mtu int) error {
+	d := h.sides.divide(c.AllBundles(), local, len(c.Local) > 0)
 	held := h.sides.protects(c.Policy, &d, h.options.Use)
-	if err := h.seal(c.Policy, &d, held); err != nil {
+	want := h.options
+	want.Local, want.MTU = local, max(mtu, leastMTU)
+	if err := h.seal(want, c.Policy, &d, held); err != nil {
 		return err
 	}
-	h.sides.hold(held)
+	h.local, h.mtu = local, mtu
+	h.sides.keep(&d, held)
 	inbound := slices.Concat(d.inbound, d.undecided)
 	if err := h.software.Replace(inbound); err != nil {
 		return err
@@ -117,9 +123,8 @@ func (h *host) adopt(c *configs.Config) error {
 }
 
 // seal puts a division's outbound SAs in force.
-func (h *host) seal(policy []sa.Policy, d *division, held []outbound.Held) error {
-	want := h.options
-	want.Policy, want.Local, want.Held = policy, h.local, slices.AppendSeq(slices.Clone(held), maps.Keys(h.sides.held))
+func (h *host) seal(want outbound.Config, policy []sa.Policy, d *division, held []outbound.Held) error {
+	want.Policy, want.Held = policy, slices.AppendSeq(slices.Clone(held), maps.Keys(h.sides.held))
 	want.SAs = slices.Concat(d.outbound...)
 	if h.sender == nil {
 		sender, err := outbound.New(want)
@@ -147,13 +152,13 @@ func (h *host) add(c *configs.Config, bundles [][]*sa.SA) error {
 	if err := h.software.AddAll(inbound); err != nil {
 		return err
 	}
+	var held []outbound.Held
 	err := h.consumer.Add(inbound)
 	if err == nil && len(more.outbound)+len(more.undecided) > 0 {
-		held := h.sides.protects(nil, &more, h.options.Use)
+		held = h.sides.protects(nil, &more, h.options.Use)
 		if err = h.sender.Add(slices.Concat(more.outbound...), held); err == nil {
 			h.division.outbound = more.outbound
 			h.division.undecided = append(h.division.undecided, more.undecided...)
-			h.sides.hold(held)
 			h.sealing(h.outbound + len(more.outbound))
 			h.consumer.SetLocal(h.mine())
 		}
@@ -162,6 +167,7 @@ func (h *host) add(c *configs.Config, bundles [][]*sa.SA) error {
 		h.stopOpening(inbound)
 		return err
 	}
+	h.sides.keep(&more, held)
 	h.undecided(more, c)
 	h.forgets()
 	return nil
@@ -255,9 +261,13 @@ func (h *host) moved(c *configs.Config) bool { return !slices.Equal(h.ours(c), h
 // follow adopts the addresses that are ours now.
 func (h *host) follow(c *configs.Config) {
 	if err := h.adopt(c); err != nil {
-		h.log.Error("the stack's new addresses are not taken over", "err", err)
+		if h.refused != err.Error() { // the next second tries again
+			h.log.Error("the stack's new addresses are not taken over", "err", err)
+		}
+		h.refused = err.Error()
 		return
 	}
+	h.refused = ""
 	h.forgets()
 	h.moves.Changed(h.local)
 }
@@ -275,8 +285,7 @@ func (h *host) movesTo(c *configs.Config) func([]netip.Addr, uint64) {
 
 // resize makes the outbound side seal for another MTU of the wire.
 func (h *host) resize(c *configs.Config, mtu int) {
-	h.mtu, h.options.MTU = mtu, max(mtu, leastMTU)
-	if err := h.adopt(c); err != nil {
+	if err := h.put(c, h.local, mtu); err != nil {
 		h.log.Error("the wire's new MTU is not taken over", "mtu", mtu, "err", err)
 		return
 	}

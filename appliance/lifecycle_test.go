@@ -67,8 +67,8 @@ func newBench(t interface{ Fatal(...any) }, load func() *configs.Config, withHos
 		t.Fatal(err)
 	}
 	if withHost {
-		h := &host{log: b.Appliance.log, software: pipeline.NewSoftware(), remembers: true, sides: newSides(),
-			options: outbound.Config{MTU: 1500, Ledger: b.ledger}, reassembler: reassembler{fragments: fragment.New(fragment.Limits{})}}
+		h := &host{log: b.Appliance.log, software: pipeline.NewSoftware(), remembers: true, sides: newSides(), mtu: 1500,
+			options: outbound.Config{Ledger: b.ledger}, reassembler: reassembler{fragments: fragment.New(fragment.Limits{})}}
 		h.software.Remember(b.ledger.Marks())
 		h.consumer, err = transport.New(transport.Config{Fallback: h.software, Ledger: b.ledger, NIC: direct{b.adapter.sad, func(s *sa.SA) {
 			if b.answers {

@@ -33,13 +33,15 @@ type decision struct {
 // division is a configuration's SAs by direction.
 type division struct {
 	inbound, outbound, undecided [][]*sa.SA
+	decided                      map[fingerprint]decision // what is to be remembered of them
 }
 
 func newSides() sides { return sides{map[fingerprint]decision{}, map[outbound.Held]bool{}} }
 
 // divide sorts SAs by direction, given our addresses. final says that there will be no
-// others, as when the configuration names them.
+// others, as when the configuration names them. It is remembered once keep is called.
 func (s *sides) divide(bundles [][]*sa.SA, local []netip.Addr, final bool) (d division) {
+	d.decided = map[fingerprint]decision{}
 	for _, bundle := range bundles {
 		one, known := s.decide(bundle[0], local, final)
 		switch {
@@ -51,7 +53,7 @@ func (s *sides) divide(bundles [][]*sa.SA, local []netip.Addr, final bool) (d di
 			d.inbound = append(d.inbound, bundle)
 		}
 		if known && bundle[0].Direction == sa.AnyDirection {
-			s.decided[fingerprintOf(bundle[0].ID())] = one
+			d.decided[fingerprintOf(bundle[0].ID())] = one
 		}
 	}
 	return d
@@ -97,8 +99,10 @@ func (s *sides) protects(policy []sa.Policy, d *division, use [][]string) []outb
 	return slices.Collect(maps.Keys(more))
 }
 
-// hold holds back, from now on, what these protected.
-func (s *sides) hold(more []outbound.Held) {
+// keep remembers a division that is in force, and holds back, from now on, what these protected.
+func (s *sides) keep(d *division, more []outbound.Held) {
+	maps.Copy(s.decided, d.decided)
+	d.decided = nil
 	for _, h := range more {
 		s.held[h] = true
 	}

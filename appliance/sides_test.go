@@ -47,6 +47,7 @@ func TestSides(t *testing.T) {
 				local = append(local, addr(l))
 			}
 			d := s.divide([][]*sa.SA{{one}}, local, c.fixed)
+			s.keep(&d, nil)
 			got := map[string]string{"1 0 0": "in", "0 1 0": "out", "0 0 1": "undecided"}[fmt.Sprint(len(d.inbound), len(d.outbound), len(d.undecided))]
 			if got != step.want {
 				t.Errorf("%s, step %d with %v: %s, want %s", name, i, step.local, got, step.want)

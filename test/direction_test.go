@@ -1,6 +1,7 @@
 package test
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
 	"testing"
@@ -108,6 +109,62 @@ func TestNothingInClear(t *testing.T) {
 	stack.send(frame())
 	if got := on.next(); got[14+9] != wire.ProtoUDP {
 		t.Errorf("a rule that says bypass does not let it out:\n%x", got)
+	}
+	p.stop()
+}
+
+const toPeer = `
+sas:
+  - {name: to-peer, spi: 0xd001, dst: 192.0.2.1, protocol: esp, mode: transport, suite: aes128gcm16,
+     encryption_key: 0x202122232425262728292a2b2c2d2e2fa1a2a3a4}
+`
+
+// Addresses that cannot be taken over, since a stack of SAs to seal with would become inbound, change nothing.
+// They are said once, neither hold up the wire's MTU, nor are they remembered when they are gone.
+func TestAddressesRefused(t *testing.T) {
+	rig.Require(t)
+	ours, theirs := netip.MustParsePrefix("192.0.2.2/24"), netip.MustParsePrefix("192.0.2.1/32")
+	if err := errors.Join(netns.AddTAP("stack0", false), netns.Address("stack0", ours)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { netns.Delete("stack0") })
+	p := start(t, write(t, toPeer), "--transport", "stack0", "--sa", "to-peer")
+	on, stack := listen(t, "wire0"), listen(t, "stack0")
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	pieces := func() (n int) {
+		t.Helper()
+		for stack.send(framed(forge.UDP(nil, netip.MustParseAddrPort("192.0.2.2:7"), netip.MustParseAddrPort("192.0.2.1:9"), make([]byte, 1400)))); ; {
+			got := on.next()
+			if n++; got[14+9] != wire.ProtoESP {
+				t.Fatalf("in clear:\n%x", got)
+			}
+			if more := got[20]&0x20 != 0; !more {
+				return n
+			}
+		}
+	}
+	must(netns.Address("stack0", theirs))
+	p.waitLog("are not taken over")
+	if n := pieces(); n != 1 {
+		t.Errorf("%d fragments", n)
+	}
+	must(netns.SetMTU("wire0", 1000))
+	p.waitLog("the wire's MTU")
+	if n := pieces(); n != 2 {
+		t.Errorf("%d fragments with a smaller MTU", n)
+	}
+	must(rig.Flush("stack0"))
+	must(netns.Address("stack0", netip.MustParsePrefix("192.0.2.7/24")))
+	if said := p.waitLog("192.0.2.7"); strings.Contains(said, "are not taken over") {
+		t.Errorf("said again:\n%s", said)
+	}
+	if n := pieces(); n != 2 {
+		t.Errorf("%d fragments", n)
 	}
 	p.stop()
 }
