@@ -104,9 +104,14 @@ func TestBadAnnotation(t *testing.T) {
 		"valid, but a code":         all(rec(0, func(r *status.Record) { r.Code = 5 }), word(word6(5))),
 		"left alone, but a code": all(rec(1, func(r *status.Record) { r.State, r.Code = status.NotProcessed, 3 }),
 			word(status.CryptoDone.WithCode(3))),
-		"left alone, but next":  rec(1, func(r *status.Record) { r.State = status.NotProcessed }),
-		"state 0":               rec(0, func(r *status.Record) { r.State = 0 }),
-		"state 5":               rec(1, func(r *status.Record) { r.State = 5 }),
+		"left alone, but next": rec(1, func(r *status.Record) { r.State = status.NotProcessed }),
+		"state 0":              rec(0, func(r *status.Record) { r.State = 0 }),
+		"state 5":              rec(1, func(r *status.Record) { r.State = 5 }),
+		"state 0, failed": all(rec(1, func(r *status.Record) { r.State, r.Code = 0, status.TransportESPAuthFailed }),
+			word(word6(status.TransportESPAuthFailed))),
+		"state 5, failed": all(rec(1, func(r *status.Record) { r.State, r.Code = 5, status.TransportESPAuthFailed }),
+			word(word6(status.TransportESPAuthFailed))),
+		"all beyond the frame":  rec(1, func(r *status.Record) { r.IP, r.IPsec, r.Payload, r.PayloadLen = 5000, 5020, 5040, 0 }),
 		"no portion":            rec(0, func(r *status.Record) { r.Portion = 0 }),
 		"portion 3":             rec(1, func(r *status.Record) { r.Portion = 3 }),
 		"twice the same one":    rec(1, func(r *status.Record) { r.Portion = status.TunnelPortion }),
@@ -148,7 +153,7 @@ func TestBadAnnotationNotIP(t *testing.T) {
 // have delivers nothing.
 func TestVerifiedForNobody(t *testing.T) {
 	esp := espSA(sa.Transport)
-	h, stranger := newHost(t, setup{}), newHost(t, setup{sas: []*sa.SA{esp}})
+	h, stranger := newHost(t, setup{}), newHost(t, setup{sas: []*sa.SA{esp}, prepare: func(d *pipeline.SAD) { d.ForcePressure(true) }})
 	h.dropped(stranger.annotate(framed(once(t, 1, plain4(), esp))), transport.NoSA)
 	h.dropped(stranger.annotate(framed(flipped(once(t, 2, plain4(), esp)))), transport.NoSA)
 	for i, e := range h.events {

@@ -49,9 +49,6 @@ func (a *auditor) notice(now int64, s *association, reason Reason) {
 // silent reports how many events were left out, for reasons that no longer occur or for
 // all.
 func (a *auditor) silent(all bool) {
-	if a.report == nil {
-		return
-	}
 	a.limit.Silent(all, func(reason uint8, n uint64) {
 		a.report(Event{Time: time.Now(), Reason: Reason(reason), Suppressed: n, Silent: true})
 	})

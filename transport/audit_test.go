@@ -1,6 +1,7 @@
 package transport_test
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -87,6 +88,7 @@ func TestEventTells(t *testing.T) {
 	less := append(once(t, 1, plain4(), espSA(sa.Transport, stranger))[:23], make([]byte, 23)...) // and not even that
 	less[3] = 23
 	tun := espSA(sa.Tunnel)
+	_, later := fragments(once(t, 1, udp("10.1.0.1:1", "10.9.0.1:2"), espSA(sa.Transport, between(host4a, netip.MustParseAddr("10.9.0.1")))), 7)
 	for name, c := range map[string]struct {
 		frame    []byte
 		want     transport.Event
@@ -107,11 +109,15 @@ func TestEventTells(t *testing.T) {
 		"three bytes of an SPI": {framed(mended(less)), transport.Event{Reason: transport.NoSA, Src: host4a, Dst: host4b}, 0},
 		"a wrong ICV in a tunnel": {framed(once(t, 7, flipped(once(t, 9, plain4(), esp)), tun)), transport.Event{Reason: icv, Check: status.ESPICV,
 			SA: esp.Name, Protocol: sa.ESP, SPI: esp.SPI, Number: 9, Src: host4a, Dst: host4b}, 1},
-		"in clear": {framed(udp("10.1.0.1:1", "10.2.0.2:6000")), transport.Event{Reason: transport.Discard, Src: host4a, Dst: host4b}, 0},
+		"a pad that is none": {framed(mangled(t, 7, forge.ZeroPad, plain4(), esp)), transport.Event{Reason: transport.Padding, Check: status.PadBytes,
+			SA: esp.Name, Protocol: sa.ESP, SPI: esp.SPI, Number: 7, Src: host4a, Dst: host4b}, 1},
+		"a later fragment": {framed(later), transport.Event{Reason: transport.Discard, Src: host4a, Dst: netip.MustParseAddr("10.9.0.1")}, 0},
+		"no IP packet":     {append(append(bytes.Repeat([]byte{0x45}, 12), 0x88, 0xe5), make([]byte, 80)...), transport.Event{Reason: transport.Hidden}, 0},
+		"in clear":         {framed(udp("10.1.0.1:1", "10.2.0.2:6000")), transport.Event{Reason: transport.Discard, Src: host4a, Dst: host4b}, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			discard := sa.Policy{Match: sa.Selector{DstPorts: sa.Ports{First: 6000, Last: 6000}}, Action: sa.Discard}
-			h := newHost(t, setup{sas: []*sa.SA{esp, ah, six, tun}, policy: []sa.Policy{discard, {Action: sa.Bypass}}})
+			h := newHost(t, setup{sas: []*sa.SA{esp, ah, six, tun}, policy: []sa.Policy{discard, {Match: sa.Selector{Dst: prefix("10.9.0.0/16")}, Action: sa.Discard}, {Action: sa.Bypass}}})
 			h.delivers(framed(once(t, 1, plain4(), esp)), framed(plain4()))
 			h.drops(c.frame, c.want.Reason)
 			c.want.Time = h.now
@@ -172,6 +178,13 @@ func TestNobodyIsTold(t *testing.T) {
 	}
 	if _, v, r := alone.Judge(h.annotate(flipped(framed(once(t, 1, plain4(), esp))))); v != transport.Drop || r != icv {
 		t.Errorf("%s (%s)", v, r)
+	}
+	echo := framed(forge.Echo(nil, host4a, host4b, 1, 1, nil))
+	if _, v, r := alone.Judge(h.annotate(echo)); v != transport.Deliver {
+		t.Errorf("%s (%s)", v, r)
+	}
+	if v := fmt.Sprint(transport.Verdict(0), transport.Drop, transport.Verdict(5)); v != "verdict(0) drop verdict(5)" {
+		t.Error(v)
 	}
 }
 

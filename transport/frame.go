@@ -124,8 +124,7 @@ func (f *frame) checkSelector(a *association, p *wire.Packet) {
 		return
 	}
 	if wire.ShortChain(f.bytes, p) {
-		f.refuse(ShortChain)
-		return
+		f.refuse(ShortChain) // and for no other reason
 	}
 	flow := wire.FlowOf(f.bytes, p)
 	if !a.Selector.Matches(&flow) || a.Partner != nil && !a.Partner.Selector.Matches(&flow) {

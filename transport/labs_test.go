@@ -8,6 +8,7 @@ import (
 	"tapsec/internal/lab/conformance"
 	"tapsec/pipeline"
 	"tapsec/sa"
+	"tapsec/status"
 	"tapsec/test/testkit"
 	"tapsec/transport"
 )
@@ -149,6 +150,9 @@ func TestProtocolInSoftware(t *testing.T) {
 	h.delivers(framed(once(t, 1, plain4(), esp, tun)), framed(plain4()))
 	h = newHost(t, setup{sas: []*sa.SA{ah}})
 	h.drops(framed(once(t, 1, plain4(), esp)), transport.Protocol)
+	if len(h.events) != 1 || h.events[0].Check != status.ProtocolMismatch || h.events[0].SPI != esp.SPI {
+		t.Errorf("told %+v", h.events)
+	}
 }
 
 // Of two SAs with one SPI the NIC holds the one that matches more packets. The

@@ -34,6 +34,7 @@ func TestDroppedAndBack(t *testing.T) {
 			h.replace(other)
 			h.replace(&back)
 			h.drops(framed(once(t, far, plain4(), esp)), replay)
+			h.drops(framed(once(t, far-1, plain4(), esp)), replay) // it may have come
 			if h.state(back.Name).T < far || h.window(back.Name).Top < far {
 				t.Errorf("state %+v", h.state(back.Name))
 			}
@@ -59,6 +60,7 @@ func TestDroppedAndBack(t *testing.T) {
 // one. A number that came before is a replay afterwards, too.
 func TestAddAndDelete(t *testing.T) {
 	natted := espSA(sa.Transport, spi(0x1003), encap, func(s *sa.SA) { s.Lifetimes.Hard.Time = time.Hour })
+	mortal := espSA(sa.Tunnel, spi(0x2005), func(s *sa.SA) { s.Lifetimes.Hard.Time = 2 * time.Hour })
 	tun, pair := espSA(sa.Tunnel), bundle(sa.Transport)
 	h := newHost(t, setup{sas: []*sa.SA{espSA(sa.Transport)}})
 	add := func(bundles ...[]*sa.SA) {
@@ -70,17 +72,20 @@ func TestAddAndDelete(t *testing.T) {
 	alive := framed(forge.UDP(nil, netip.AddrPortFrom(host4a, 4500), netip.AddrPortFrom(host4b, 4500), []byte{0xff}))
 	h.delivers(alive, alive) // without an encapsulated SA the port is like any other
 	add([]*sa.SA{natted}, []*sa.SA{pair[1], pair[0]})
-	add([]*sa.SA{tun})
+	add([]*sa.SA{tun}, []*sa.SA{mortal})
 	h.drops(alive, transport.KeepAlive)
-	if err := h.Add([][]*sa.SA{{espSA(sa.Tunnel, spi(0x2009))}, {natted}}); err == nil || h.Count() != 5 {
+	if err := h.Add([][]*sa.SA{{espSA(sa.Tunnel, spi(0x2009))}, {natted}}); err == nil || h.Count() != 6 {
 		t.Errorf("twice the same SA: %v, %d SAs", err, h.Count())
 	}
 	for _, sas := range [][]*sa.SA{{natted}, pair, {tun}} {
 		h.delivers(framed(once(t, 1, plain4(), sas...)), framed(plain4()))
 	}
-	h.tick(time.Hour + time.Minute)
+	h.tick(time.Hour)
+	h.notices() // it was added a second later
+	h.tick(time.Hour + time.Second)
 	h.notices(transport.Expired)
-	for _, gone := range []*sa.SA{natted, pair[1]} {
+	h.delivers(framed(once(t, 3, plain4(), pair...)), framed(plain4()))
+	for _, gone := range []*sa.SA{natted, pair[1], mortal} {
 		if err := errors.Join(h.Delete(gone.ID()), h.software.Delete(gone.ID())); err != nil {
 			t.Error(err)
 		}
@@ -101,8 +106,11 @@ func TestAddAndDelete(t *testing.T) {
 	h.delivers(others, others) // it is to somebody else
 	h.SetLocal(ours)
 	add([]*sa.SA{pair[1], pair[0]})
-	h.drops(framed(once(t, 1, plain4(), pair...)), replay)
-	h.delivers(framed(once(t, 2, plain4(), pair...)), framed(plain4()))
+	h.drops(framed(once(t, 2, plain4(), pair...)), replay) // it may have come
+	h.delivers(framed(once(t, 4, plain4(), pair...)), framed(plain4()))
+	h.noticed()
+	h.tick(3 * time.Hour)
+	h.notices() // of what is gone
 }
 
 // A transport of another process goes on where the one before ended, and drops

@@ -91,9 +91,13 @@ func TestSelector(t *testing.T) {
 	}
 }
 
-// Only a selector minds how headers are parted, and a bundle without one has none.
+// Rules and selectors mind how headers are parted; a bundle without a selector does not.
 func TestShortChainBeneath(t *testing.T) {
-	tiny := mended(append([]byte{0x45, 0, 0, 28, 0, 7, 0x20, 0, 64, 6, 0, 0, 10, 1, 0, 1, 10, 9, 0, 1}, make([]byte, 8)...)) // of TCP's 20 bytes 8
+	tiny := mended(append([]byte{0x45, 0, 0, 36, 0, 7, 0x20, 0, 64, 6, 0, 0, 10, 1, 0, 1, 10, 9, 0, 1}, make([]byte, 16)...)) // of TCP's 20 bytes 16
+	h := newHost(t, setup{policy: []sa.Policy{{Action: sa.Bypass}}})
+	h.drops(framed(tiny), transport.ShortChain)
+	h = newHost(t, setup{})
+	h.delivers(framed(tiny), framed(tiny))
 	plain, with := bundle(sa.Tunnel), bundle(sa.Tunnel)
 	selecting(sa.Selector{Protocol: wire.ProtoTCP})(with[1])
 	for _, sas := range [][]*sa.SA{{espSA(sa.Tunnel)}, plain} {
@@ -252,6 +256,11 @@ func TestPolicyIsAboutPackets(t *testing.T) {
 		"ICMP error":            {framed(echo), transport.Discard},
 		"PPPoE":                 {append(ether(0x8864), message...), transport.Hidden},
 		"MPLS":                  {append(ether(0x8847), message...), transport.Hidden},
+		"MACsec":                {append(ether(0x88e5), message...), transport.Hidden},
+		"IP behind LLC":         {append(ether(60), append([]byte{6, 6, 3}, plain4()...)...), transport.Hidden},
+		"SNAP":                  {append(ether(60), append([]byte{0xaa, 0xaa, 3, 0, 0, 0, 8, 0}, plain4()...)...), transport.Hidden},
+		"SNAP of 802.1H":        {append(ether(60), append([]byte{0xaa, 0xaa, 3, 0, 0, 0xf8, 8, 0}, plain4()...)...), transport.Hidden},
+		"SNAP of another":       {append(ether(60), append([]byte{0xaa, 0xaa, 3, 0, 0, 12, 8, 0}, plain4()...)...), 0},
 		"three tags":            {framed(plain4(), 0x81000001, 0x81000002, 0x81000003), transport.Hidden},
 		"no EtherType":          {arp[:13], transport.Hidden},
 	} {
@@ -327,7 +336,9 @@ func TestOthers(t *testing.T) {
 	}
 	h = newHost(t, setup{sas: []*sa.SA{espSA(sa.Tunnel, never)}})
 	h.drops(framed(once(t, 1, plain4(), ahSA(sa.Tunnel, spi(0x2001)))), transport.NoSA) // the SA of that SPI is for ESP
-	h = newHost(t, setup{sas: sas, local: []netip.Addr{}})                              // every address is ours
+	h = newHost(t, setup{sas: []*sa.SA{ahSA(sa.Transport, never)}})
+	h.drops(framed(once(t, 1, plain4(), espSA(sa.Transport, spi(0x1002)))), transport.NoSA) // and of that one for AH
+	h = newHost(t, setup{sas: sas, local: []netip.Addr{}})                                  // every address is ours
 	h.drops(framed(once(t, 1, theirs, them)), transport.NoSA)
 	h.drops(to(them.Dst, 0xff), transport.KeepAlive)
 }
@@ -340,6 +351,15 @@ func TestOthersFragment(t *testing.T) {
 	_, later := fragments(packet, 7)
 	h := newHost(t, setup{sas: []*sa.SA{anybody}})
 	h.delivers(framed(later), framed(later))
+}
+
+// Contract, The transport, step 2, and row 3: behind a routing header with segments left
+// nobody opens ESP. It has an SA, and is dropped all the same.
+func TestUnsupported(t *testing.T) {
+	esp := espSA(sa.Transport, v6)
+	both(t, setup{sas: []*sa.SA{esp}}, func(t *testing.T, h *host) {
+		h.drops(framed(forge.Extension(nil, once(t, 1, plain6(), esp), wire.ProtoRouting, []byte{0, 0, 0, 1, 0, 0, 0, 0})), transport.Unsupported)
+	})
 }
 
 // IP headers that do not fit, or whose checksum is wrong.

@@ -161,8 +161,8 @@ func TestResyncBounds(t *testing.T) {
 		for range 40 {
 			h.drops(next(), icv)
 		}
-		if s := h.state(esp.Name); s.T != 1 || s.Window.Top != 1 || h.updates != nil {
-			t.Errorf("T %d, window %+v, updates %v", s.T, s.Window, h.updates)
+		if s := h.state(esp.Name); s.T != 1 || s.Window.Top != 1 || h.updates != nil || s.Tally.Dropped[icv] != 40 || len(h.mirrored) != 40 {
+			t.Errorf("T %d, window %+v, updates %v, dropped %d, %d in the mirror", s.T, s.Window, h.updates, s.Tally.Dropped[icv], len(h.mirrored))
 		}
 		s.SetNumber(0, 4<<32+100)
 		h.now = h.now.Add(time.Second - 1)
@@ -256,6 +256,11 @@ func TestBehind(t *testing.T) {
 				h.drops(frame(1<<32+5), replay)
 				h.drops(flipped(frame(1<<32+6)), icv)
 				h.delivers(frame(1<<32+7), framed(plain4()))
+				for _, reason := range h.noticed() {
+					if reason == transport.Resynchronised {
+						t.Error("who was only behind has not lost the numbers")
+					}
+				}
 				if told := len(h.updates) > 0; told == deaf {
 					t.Errorf("the NIC was told %v", h.updates)
 				}

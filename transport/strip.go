@@ -19,7 +19,6 @@ func (f *frame) strip() Reason {
 		}
 		removed += n
 	}
-	f.records = nil
 	return None
 }
 
