@@ -31,13 +31,14 @@ func TestSides(t *testing.T) {
 			{nil, "undecided"}, {[]string{"fe80::1"}, "undecided"}, {[]string{"192.0.2.2"}, "in"}, {[]string{"192.0.2.9"}, "in"}, {nil, "in"}}},
 		"from us": {"192.0.2.2", "192.0.2.1", 0, false, []step{
 			{nil, "undecided"}, {[]string{"192.0.2.2"}, "out"}, {[]string{"192.0.2.9"}, "out"}, {[]string{"192.0.2.1"}, "out"}, {nil, "out"}}},
-		"a gateway's":           {"198.51.100.1", "198.51.100.2", 0, false, []step{{[]string{"fd00::1"}, "undecided"}, {[]string{"192.0.2.2"}, "out"}, {nil, "out"}}},
-		"an address comes late": {"", "192.0.2.2", 0, false, []step{{[]string{"192.0.2.9"}, "out"}, {[]string{"192.0.2.2", "192.0.2.9"}, "in"}, {[]string{"192.0.2.9"}, "in"}}},
-		"IPv6":                  {"fd00::2", "fd00::1", 0, false, []step{{[]string{"192.0.2.2", "fe80::1"}, "undecided"}, {[]string{"fd00::2"}, "out"}}},
-		"to anybody":            {"", "", 0, false, []step{{nil, "in"}}},
-		"said in":               {"192.0.2.2", "192.0.2.1", sa.Inbound, false, []step{{nil, "in"}, {[]string{"192.0.2.2"}, "in"}}},
-		"said out":              {"192.0.2.1", "192.0.2.2", sa.Outbound, false, []step{{nil, "out"}, {[]string{"192.0.2.2"}, "out"}}},
-		"local given":           {"192.0.2.1", "192.0.2.2", 0, true, []step{{[]string{"192.0.2.9"}, "out"}, {[]string{"192.0.2.2"}, "in"}}},
+		"a gateway's":             {"198.51.100.1", "198.51.100.2", 0, false, []step{{[]string{"fd00::1"}, "undecided"}, {[]string{"192.0.2.2"}, "out"}, {nil, "out"}}},
+		"an address comes late":   {"", "192.0.2.2", 0, false, []step{{[]string{"192.0.2.9"}, "out"}, {[]string{"192.0.2.2", "192.0.2.9"}, "in"}, {[]string{"192.0.2.9"}, "in"}}},
+		"IPv6":                    {"fd00::2", "fd00::1", 0, false, []step{{[]string{"192.0.2.2", "fe80::1"}, "undecided"}, {[]string{"fd00::2"}, "out"}}},
+		"to anybody":              {"", "", 0, false, []step{{nil, "in"}}},
+		"said in":                 {"192.0.2.2", "192.0.2.1", sa.Inbound, false, []step{{nil, "in"}, {[]string{"192.0.2.2"}, "in"}}},
+		"said out":                {"192.0.2.1", "192.0.2.2", sa.Outbound, false, []step{{nil, "out"}, {[]string{"192.0.2.2"}, "out"}}},
+		"to anybody, local given": {"", "", 0, true, []step{{[]string{"192.0.2.9"}, "in"}}},
+		"local given":             {"192.0.2.1", "192.0.2.2", 0, true, []step{{[]string{"192.0.2.9"}, "out"}, {[]string{"192.0.2.2"}, "in"}}},
 	} {
 		s := newSides()
 		for i, step := range c.steps {
@@ -53,5 +54,29 @@ func TestSides(t *testing.T) {
 				t.Errorf("%s, step %d with %v: %s, want %s", name, i, step.local, got, step.want)
 			}
 		}
+	}
+}
+
+// What an outbound or undecided SA or a rule protects is held back from then on; what a
+// rule lets out, and what comes in, is not (contract, Direction).
+func TestProtects(t *testing.T) {
+	one := func(name string, dst string) []*sa.SA {
+		return []*sa.SA{{Name: name, SPI: 9, Protocol: sa.ESP, Mode: sa.Transport, Dst: netip.MustParseAddr(dst)}}
+	}
+	to := func(s string) sa.Selector { return sa.Selector{Dst: netip.MustParsePrefix(s)} }
+	d := division{inbound: [][]*sa.SA{one("in", "192.0.2.1")}, outbound: [][]*sa.SA{one("out", "192.0.2.2")}, undecided: [][]*sa.SA{one("perhaps", "192.0.2.3")}}
+	policy := []sa.Policy{{Match: to("10.0.0.1/32"), Action: sa.Protect}, {Match: to("10.0.0.2/32"), Action: sa.Discard}, {Match: to("10.0.0.3/32"), Action: sa.Bypass}}
+	s := newSides()
+	for _, c := range []struct {
+		use  [][]string
+		want int
+	}{{[][]string{{"out"}}, 3}, {nil, 4}} {
+		if more := s.protects(policy, &d, c.use); len(more) != c.want {
+			t.Errorf("using %v, held: %+v", c.use, more)
+		}
+	}
+	s.hold(s.protects(policy, &d, nil))
+	if more := s.protects(policy, &d, nil); len(more) != 0 || len(s.held) != 4 {
+		t.Errorf("once more %+v, in all %v", more, s.held)
 	}
 }

@@ -178,6 +178,10 @@ func TestTakeOver(t *testing.T) {
 	in.Configure(known)
 	accept(t, in, Refused, 10, 8, 6, 5, 1)
 	accept(t, in, Fresh, 9, 7, 11)
+	before := in.Window()
+	if in.Configure(known); in.Window() != before {
+		t.Errorf("the same text again: %+v, before that %+v", in.Window(), before)
+	}
 	marks := l.Marks().Of
 	for _, c := range []struct{ text, want uint64 }{{0, 20}, {30, 30}, {25, 30}} {
 		if got := marks(newSA(1, gcm, func(s *sa.SA) { s.ESN, s.Seq = true, c.text })).T(); got != c.want {

@@ -181,7 +181,34 @@ func TestForgedReports(t *testing.T) {
 				if s.Counts()[Narrowed] != 0 || len(send(s, sized(v, 1400))) != 1 {
 					t.Errorf("believed:%s", counts(s))
 				}
+				if refused := s.Counts()[Unbelieved] == 1; refused != (c.whole == nil && c.quote == 0) {
+					t.Errorf("counted:%s", counts(s)) // what is no whole report is none
+				}
 			})
+		}
+	}
+}
+
+// The eight bytes that a router must quote after the IP header (RFC 792) are enough for
+// ESP alone.
+func TestQuoted(t *testing.T) {
+	for _, v := range []int{4, 6} {
+		for _, c := range []struct {
+			a     *sa.SA
+			needs int
+		}{{site(v), 8}, {siteAH(v), 12}, {with(site(v), encap), 16}} {
+			s := newSender(t, Config{SAs: []*sa.SA{c.a}})
+			sealed := send(s, sized(v, 1400))[0]
+			enough := map[int]int{4: 20, 6: 40}[v] + c.needs
+			for quote := enough - c.needs; quote < enough; quote++ {
+				s.Heed(tooBig(t, sealed, 1300, quote)[:14+enough-c.needs+8+quote])
+			}
+			if n := s.Counts(); n[Narrowed] != 0 {
+				t.Errorf("%s: believed with less than %d bytes:%s", c.a, c.needs, counts(s))
+			}
+			if s.Heed(tooBig(t, sealed, 1300, enough)); s.Counts()[Narrowed] != 1 {
+				t.Errorf("%s: not believed:%s", c.a, counts(s))
+			}
 		}
 	}
 }
@@ -193,7 +220,8 @@ func TestPathHolds(t *testing.T) {
 	l := ledger.New()
 	l.Clock = func() time.Duration { return now }
 	said := 0
-	config := Config{SAs: []*sa.SA{site(4)}, MTU: 1500, Ledger: l, Audit: func(Event) { said++ }}
+	first := site(4)
+	config := Config{SAs: []*sa.SA{first}, MTU: 1500, Ledger: l, Audit: func(Event) { said++ }}
 	s := newSender(t, config)
 	fits := func(want int, when string) {
 		t.Helper()
@@ -210,6 +238,13 @@ func TestPathHolds(t *testing.T) {
 	fits(1346, "reported wider")
 	s.Heed(tooBig(t, sealed, 1300, 100))
 	fits(1246, "reported narrower")
+	if _, err := s.Delete([]*sa.SA{first}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Add([]*sa.SA{site(4)}, nil); err != nil {
+		t.Fatal(err)
+	}
+	fits(1246, "deleted and added")
 	for _, sas := range [][]*sa.SA{{site(4)}, nil, {site(4), web(6)}} {
 		config.SAs = sas
 		if err := s.Replace(config); err != nil {
