@@ -110,7 +110,10 @@ func (d *dump) block(b capture.Block) error {
 func (d *dump) put(b []byte) error {
 	now := d.done + int64(len(d.waiting))
 	if d.options.Size > 0 && now > int64(len(d.head)) && now+int64(len(b)) > int64(d.options.Size) {
-		if err := errors.Join(d.flush(), d.close(), d.begin()); err != nil {
+		if err := d.flush(); err != nil {
+			return err
+		}
+		if err := errors.Join(d.close(), d.begin()); err != nil {
 			return err
 		}
 		d.waiting = append(d.waiting, d.head...)

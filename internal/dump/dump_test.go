@@ -2,11 +2,15 @@ package dump
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"tapsec/capture"
 )
@@ -23,6 +27,54 @@ func (f *first) Read(b []byte) (int, error) {
 		f.do = nil
 	}
 	return f.Reader.Read(b)
+}
+
+// A file that cannot grow ends the capture, and with it the ring: no further file takes the place of one that has
+// frames.
+func TestFullDiskEndsTheRing(t *testing.T) {
+	const before, frames = 10, 200
+	var stream bytes.Buffer
+	w, err := capture.NewWriter(&stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	side, err := w.Interface("wire", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	early := 0
+	for i := range frames {
+		if i == before {
+			early = stream.Len()
+		}
+		if err := w.Frame(side, time.Unix(int64(i), 0), make([]byte, 1000), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signal.Ignore(unix.SIGXFSZ)
+	defer signal.Reset(unix.SIGXFSZ)
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &was); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_FSIZE, &unix.Rlimit{Cur: 1 << 15, Max: was.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_FSIZE, &was)
+	dir := t.TempDir()
+	all := stream.Bytes()
+	in := io.MultiReader(bytes.NewReader(all[:early]), bytes.NewReader(all[early:]))
+	if _, err := Copy(in, Options{Path: filepath.Join(dir, "x.pcapng"), Size: 1 << 16, Keep: 1}); !errors.Is(err, unix.EFBIG) {
+		t.Errorf("the capture ended with %v", err)
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "x_00001_*"))
+	if err != nil || len(names) != 1 {
+		t.Fatalf("of the first file there is %v, %v", names, err)
+	}
+	kept, err := os.ReadFile(names[0])
+	if err != nil || !bytes.Equal(kept, all[:early]) {
+		t.Errorf("it has %d bytes of %d, %v", len(kept), early, err)
+	}
 }
 
 // A capture goes on where somebody else has taken an old file of a ring away.
