@@ -57,6 +57,10 @@ func TestUnwrap(t *testing.T) {
 	encap := slices.Concat([]byte{0x45, 0, 0, 60, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2, 0x11, 0x94, 0x30, 0x39, 0, 40, 0, 0}, bytes.Repeat([]byte{9}, 32))
 	six := slices.Concat([]byte{0x60, 0, 0, 0, 0, 40, 51, 64}, make([]byte, 32), []byte{4, 4, 0, 0, 0, 0, 0x10, 1, 0, 0, 0, 1}, make([]byte, 28))
 	for name, packet := range map[string][]byte{"ESP": esp, "ESP in UDP": encap, "AH": six} {
+		whole := slices.Concat(make([]byte, 12), []byte{8, 0}, packet)
+		if name == "AH" {
+			whole[12], whole[13] = 0x86, 0xdd
+		}
 		for want, frame := range carried(packet) {
 			if name == "AH" && want != "VXLAN" && want != "GRE, ERSPAN" { // those whose header names the version
 				continue
@@ -70,7 +74,7 @@ func TestUnwrap(t *testing.T) {
 			switch {
 			case stays && (got != "" || !bytes.Equal(inner, was)):
 				t.Errorf("%s, %q: taken out of %q", name, want, got)
-			case !stays && (got != strings.TrimSuffix(want, " on 8472") || !bytes.Equal(inner[etherLen:], packet)):
+			case !stays && (got != strings.TrimSuffix(want, " on 8472") || !bytes.Equal(inner, whole)):
 				t.Errorf("%s in %s: found %q\n%x", name, want, got, inner)
 			}
 		}

@@ -366,9 +366,11 @@ func (p *pcap) header(in *bufio.Reader) (record, error) {
 // doubt is the error for the head of a record that is none: zeros, as a machine that lost its
 // power leaves at the end of a file, and the header of another file.
 func (p *pcap) doubt(in *bufio.Reader, h []byte) error {
-	zeros := make([]byte, len(h))
-	if more, _ := in.Peek(len(h)); bytes.Equal(h, zeros) && bytes.Equal(more, zeros) {
-		return errors.New("found zeros; the rest of the file was never written")
+	var zeros [16]byte
+	if bytes.Equal(h, zeros[:]) { // looking further may wait for whoever writes the capture
+		if more, _ := in.Peek(len(zeros)); bytes.Equal(more, zeros[:]) {
+			return errors.New("found zeros; the rest of the file was never written")
+		}
 	}
 	if version := h[4:8]; bytes.Equal(h[8:], zeros[8:]) && p.order.Uint16(version) == 2 && p.order.Uint16(version[2:]) == 4 && p.order.Uint32(h)>>16 == 0xa1b2 {
 		return errors.New("another capture begins here; mergecap joins captures")

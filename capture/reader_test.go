@@ -247,6 +247,77 @@ func TestReaderBlocks(t *testing.T) {
 	}
 }
 
+// Each section has its own byte order and interfaces. An option of another length than its own says nothing, a packet
+// block of old has 16 bits for its interface, and without a snap length a simple one has all of its frame.
+func TestReaderSections(t *testing.T) {
+	orders := []binary.AppendByteOrder{binary.BigEndian, binary.LittleEndian}
+	for i, order := range orders {
+		other := orders[1-i]
+		words := func(order binary.AppendByteOrder, v ...uint16) (b []byte) {
+			for _, v := range v {
+				b = order.AppendUint16(b, v)
+			}
+			return b
+		}
+		named := func(order binary.AppendByteOrder, name byte, options ...uint16) []byte {
+			about := slices.Concat(words(order, optName, 1), []byte{name, 0, 0, 0}, words(order, options...), words(order, optEnd, 0))
+			return ngBlock(order, blockInterface, []uint32{binaryWord(order, words(order, 1, 0)), 0}, about...)
+		}
+		file := slices.Concat(
+			ngHeader(order),
+			named(order, 'b', optTimeUnit, 2, 0x0909, 0, optTimeShift, 4, 1, 1, optTimeUnit, 0),
+			ngBlock(order, blockPacket, []uint32{binaryWord(order, words(order, 1, 7)), 0, 1e6, 2, 2}, 5, 6),
+			ngHeader(other)[:28], named(other, 'c'),
+			ngBlock(other, blockSimple, []uint32{5}, 1, 2, 3, 4, 5),
+			ngBlock(other, blockEnhanced, []uint32{1, 0, 0, 1, 1}, 1),
+		)
+		all, err := readAll(bytes.NewReader(file))
+		want := []read{
+			{Info{Number: 1, Time: time.Unix(1, 0).UTC(), Interface: "b"}, []byte{5, 6}},
+			{Info{Number: 2, Interface: "c"}, []byte{1, 2, 3, 4, 5}},
+		}
+		for i := range all {
+			all[i].origin = origin{}
+		}
+		if err == nil || !strings.Contains(err.Error(), "interface 1 is not among the 1") || fmt.Sprint(all) != fmt.Sprint(want) {
+			t.Errorf("%v: %v, %v\nexpected %v", order, all, err, want)
+		}
+	}
+}
+
+// ends is a pipe of which nothing more comes for now.
+type ends struct {
+	t    *testing.T
+	rest []byte
+}
+
+func (e *ends) Read(b []byte) (int, error) {
+	if len(e.rest) == 0 {
+		e.t.Error("the reader waits for what is not needed yet")
+		return 0, io.EOF
+	}
+	n := copy(b, e.rest)
+	e.rest = e.rest[n:]
+	return n, nil
+}
+
+// A frame is there as soon as its last byte is, however short it is.
+func TestReaderDoesNotWait(t *testing.T) {
+	le := binary.LittleEndian
+	for name, file := range map[string][]byte{
+		"pcap":   pcapFile(le, 0xa1b2c3d4, linkPPP, []byte{0xc0, 0x21, 9}),
+		"pcapng": append(ngHeader(le), ngBlock(le, blockEnhanced, []uint32{0, 0, 0, 1, 1}, 1)...),
+	} {
+		r, err := NewReader(&ends{t, file})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if _, info, err := r.Next(); err != nil || info.Number != 1 {
+			t.Errorf("%s: frame %d, %v", name, info.Number, err)
+		}
+	}
+}
+
 // What is skipped is counted by interface and link type.
 func TestReaderSkips(t *testing.T) {
 	order := binary.LittleEndian

@@ -42,7 +42,7 @@ func (r *Reader) Secrets() (found []Secret, err error) {
 	for at := 0; ; {
 		kind, body, err := r.peekBlock(&p, at)
 		switch {
-		case err == io.EOF || errors.Is(err, errTooFar) && kind != blockSecrets || kind == blockEnhanced || kind == blockPacket || kind == blockSimple:
+		case err == io.EOF || errors.Is(err, errTooFar) || kind == blockEnhanced || kind == blockPacket || kind == blockSimple:
 			return found, nil
 		case err != nil:
 			return nil, fmt.Errorf("capture: %w", err)
