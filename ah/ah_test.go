@@ -73,7 +73,9 @@ var headers = map[string][]byte{
 	"IPv6 options": ipv6(0, 60, 0, 0x3e, 4, 1, 2, 3, 4, 51, 0, 0x1e, 2, 1, 2, 0, 0),
 	"IPv6 Pad1":    ipv6(60, 51, 0, 0, 0x3e, 1, 9, 0, 0),
 	// The address in the routing header would be an option that may change.
-	"IPv6 routing": ipv6(43, 60, 2, 0, 0, 0, 0, 0, 0, 0x3e, 14, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 51, 0, 0x3e, 4, 1, 2, 3, 4),
+	// After a header that is longer than 8 bytes, which hides a routing header from who steps over it wrongly.
+	"IPv6 options, routing": ipv6(60, 43, 1, 0x3e, 4, 1, 2, 3, 4, 0x1e, 6, 1, 2, 3, 4, 5, 6, 51, 2, 0, 0, 0, 0, 0, 0, 0x3e, 14, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14),
+	"IPv6 routing":          ipv6(43, 60, 2, 0, 0, 0, 0, 0, 0, 0x3e, 14, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 51, 0, 0x3e, 4, 1, 2, 3, 4),
 }
 
 // covered is the ICV's input by the letter of RFC 4302 section 3.3.3, written
@@ -87,6 +89,8 @@ func covered(packet []byte, name string, ah, icv int, esn bool, number uint64) [
 		"IPv6 options": {1, 2, 3, 7, 44, 45, 46, 47},
 		"IPv6 Pad1":    {1, 2, 3, 7, 45},
 		"IPv6 routing": {1, 2, 3, 7, 68, 69, 70, 71},
+
+		"IPv6 options, routing": {1, 2, 3, 7, 44, 45, 46, 47},
 	}[name]
 	for _, i := range zero {
 		b[i] = 0
@@ -193,6 +197,9 @@ func TestVerifyEverySuite(t *testing.T) {
 			if !bytes.Equal(b, before) {
 				t.Errorf("%s, %s: the packet was changed", su.Name, name)
 			}
+			if got, want := in.ICV(0, b, p, number, &scratch), b[p.Header+FixedLen+su.IVLen:][:su.ICVLen]; !bytes.Equal(got, want) {
+				t.Errorf("%s, %s: it would be %x, want %x", su.Name, name, got, want)
+			}
 			if got := in.Verify(0, b, p, number+1<<32, &scratch); got != status.AHICV {
 				t.Errorf("%s, %s, another high half: %s", su.Name, name, got)
 			}
@@ -236,6 +243,35 @@ func TestFits(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// An AH as long as another SA's, and one that ends behind the packet (contract, Row 23); and an ICV of options that
+// do not parse, which there is none of.
+func TestVerifyLengths(t *testing.T) {
+	s := testSA(t, "sha256", false)
+	in, err := NewInbound(s, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var scratch Scratch
+	b, p := signed(t, s, ipv4(1, 1, 1, 1), make([]byte, 40), 1)
+	for _, words := range []byte{0, 4, 7, 9, 10, 255} {
+		was := b[p.Header+1]
+		b[p.Header+1] = words
+		if got := in.Verify(0, b, p, 1, &scratch); got != status.AHLength {
+			t.Errorf("%d words: %s", words, got)
+		}
+		b[p.Header+1] = was
+	}
+	short := *p
+	for short.End = p.Header + 8; short.End < p.Header+Len(b[p.Header:]); short.End++ {
+		if got := in.Verify(0, b, &short, 1, &scratch); got != status.AHLength {
+			t.Errorf("%d bytes: %s", short.End-p.Header, got)
+		}
+	}
+	if b[20], b[21] = 7, 9; in.ICV(0, b, p, 1, &scratch) != nil || in.Verify(0, b, p, 1, &scratch) != status.OptionSyntax {
+		t.Error("options that do not parse have an ICV")
 	}
 }
 

@@ -38,12 +38,12 @@ func zeroIPv4(b []byte) bool {
 	return true
 }
 
-// immutableIPv4 names the options that AH covers: end, no-op, security,
+// immutableIPv4 names the options that AH covers, beside the end: no-op, security,
 // extended security, commercial security, router alert, sender directed
 // multi-destination delivery (RFC 4302 appendix A1).
 func immutableIPv4(option byte) bool {
 	switch option {
-	case 0, 1, 130, 133, 134, 148, 149:
+	case 1, 130, 133, 134, 148, 149:
 		return true
 	}
 	return false
