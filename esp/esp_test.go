@@ -135,6 +135,34 @@ func TestOpenEverySuite(t *testing.T) {
 	}
 }
 
+// Two packets never have one IV: AES-CBC's is random, and that of a suite with a counter is the 64-bit sequence number
+// (RFC 4106 section 3.1). No more is padded than up to the next block.
+func TestSealIV(t *testing.T) {
+	const number, payload = 7<<32 | 9, "ten bytes."
+	random := bytes.Repeat([]byte{0xc3}, 16)
+	for _, su := range sa.Suites(sa.ESP) {
+		out, err := NewOutbound(testSA(t, su.Name), bytes.NewReader(random))
+		if err != nil {
+			t.Fatal(err)
+		}
+		packet, err := out.Seal(nil, []byte(payload), 4, number)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := random[:su.IVLen]
+		if su.IVLen == 8 && su.Cipher != sa.DESCBC && su.Cipher != sa.TripleDESCBC {
+			want = binary.BigEndian.AppendUint64(nil, number)
+		}
+		if got := packet[HeaderLen:][:su.IVLen]; !bytes.Equal(got, want) {
+			t.Errorf("%s: IV %x, want %x", su.Name, got, want)
+		}
+		text := (len(payload) + trailerLen + su.Block - 1) / su.Block * su.Block
+		if n := HeaderLen + su.IVLen + text + su.ICVLen; len(packet) != n || out.Len(len(payload)) != n {
+			t.Errorf("%s: %d bytes, and Len says %d, want %d", su.Name, len(packet), out.Len(len(payload)), n)
+		}
+	}
+}
+
 func spoilt(t *testing.T, in *Inbound, packet []byte, number uint64, scratch *Scratch) {
 	t.Helper()
 	attempt := func(number uint64) {
