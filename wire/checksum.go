@@ -86,7 +86,7 @@ func MayBePartial(frame []byte, p *Packet) bool {
 // there is none.
 func upperSum(frame []byte, p *Packet) (sum, covered []byte) {
 	const tcpSum, udpSum = 16, 6
-	b := frame[p.Header:max(p.Header, p.Reach)]
+	b := frame[p.Header:p.Reach]
 	at := tcpSum
 	if p.Proto == ProtoUDP {
 		at = udpSum

@@ -113,6 +113,24 @@ func agree(t *testing.T, frame []byte, start int, version uint8) {
 	}
 }
 
+// Whatever byte of a header comes to whatever value, and wherever a packet is cut off, the two agree.
+func TestParseIPDamaged(t *testing.T) {
+	for _, p := range packets(t) {
+		for n := range len(p) {
+			agree(t, p[:n], 0, p[0]>>4)
+			agree(t, append(bytes.Clone(p), make([]byte, n)...), 0, p[0]>>4)
+		}
+		for i, was := range p {
+			for v := range 256 {
+				p[i] = byte(v)
+				agree(t, p, 0, 4)
+				agree(t, p, 0, 6)
+			}
+			p[i] = was
+		}
+	}
+}
+
 // slowEthernet steps over tags one after the other.
 func slowEthernet(frame []byte) (uint16, int, bool) {
 	rest := frame
