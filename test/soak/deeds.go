@@ -105,7 +105,7 @@ func restart(s unix.Signal) func(*campaign, *program, *rand.Rand) func() {
 		if s == sigTERM && len(which) == len(p.all()) {
 			p.tidy()
 		}
-		engine, how := engines[r.IntN(len(engines))], r.IntN(ways)
+		engine, how := c.engines[r.IntN(len(c.engines))], r.IntN(ways)
 		return func() {
 			p.set.how = how
 			p.reload(p.text())
@@ -121,7 +121,7 @@ func unplug(c *campaign, p *program, r *rand.Rand) func() {
 	p.wanted.Store(true)
 	c.try(h.ns.Do(func() error { return netns.Delete(stackName) }))
 	p.deleted()
-	engine := engines[r.IntN(len(engines))]
+	engine := c.engines[r.IntN(len(c.engines))]
 	return func() {
 		c.try(h.plug())
 		p.start(engine)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"tapsec/internal/netns"
+	"tapsec/tap"
 )
 
 const (
@@ -25,7 +26,13 @@ const (
 	stateDir  = "state"
 )
 
-var engines = []string{"ring", "plain"}
+// engines are those that a program may be started with here.
+func engines() []string {
+	if tap.CanRedirect() != nil {
+		return []string{"ring", "plain"}
+	}
+	return []string{"ring", "plain", "direct", "xdp"}
+}
 
 // program is a host's tapsec with its files, through all its restarts. If the NIC is
 // another process, this is the transport's.
@@ -89,6 +96,9 @@ func (p *program) start(engine string) {
 }
 
 func (p *program) begin(engine string, args ...string) *process {
+	if args[0] == "run" && (engine == "direct" || engine == "xdp") {
+		engine = "auto" // it has TAPs alone
+	}
 	p.args = append(args, "-c", p.config(), "--engine", engine)
 	run, err := p.c.start(args[0]+" of host "+hostNames[p.number]+", engine "+engine, p.args...)
 	if err != nil {

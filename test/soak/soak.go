@@ -65,6 +65,7 @@ type campaign struct {
 	began    time.Time
 	sas      *associations
 	ledgers  map[line]*ledger
+	engines  []string
 	hosts    [2]*host
 	programs [2]*program
 	cable    *cable
@@ -99,7 +100,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 
 func newCampaign(o Options) *campaign {
 	c := &campaign{o: o, began: time.Now(), done: make(chan struct{}),
-		report: Report{Actions: map[string]int{}, Violations: map[string]int{}}, ledgers: map[line]*ledger{}}
+		report: Report{Actions: map[string]int{}, Violations: map[string]int{}}, ledgers: map[line]*ledger{}, engines: engines()}
 	c.draw()
 	c.sas = newAssociations(rand.New(rand.NewPCG(o.Seed, 2)))
 	c.attacker = &attacker{c: c, random: rand.New(rand.NewPCG(o.Seed, 3))}
@@ -139,7 +140,7 @@ func (c *campaign) open() (err error) {
 		if err := p.write(p.text()); err != nil {
 			return err
 		}
-		p.start(engines[c.random.IntN(len(engines))])
+		p.start(c.engines[c.random.IntN(len(c.engines))])
 	}
 	c.work.Go(c.attacker.run)
 	return nil
@@ -176,7 +177,7 @@ func (c *campaign) disturb() {
 	}
 	for number, h := range c.hosts {
 		h.mend()
-		c.programs[number].start(engines[0]) // if it has ended
+		c.programs[number].start(c.engines[0]) // if it has ended
 	}
 	for _, p := range c.programs {
 		if slices.ContainsFunc(p.all(), (*process).gone) { // it no longer starts
