@@ -253,7 +253,7 @@ func TestStanding(t *testing.T) {
 func TestSupervisorKilled(t *testing.T) {
 	newHome(t)
 	s := start(t, "one", "hold", "ready")
-	cmd := guest(s, "east", "sh", "-c", "trap '' HUP TERM; sleep 10 & echo in; wait")
+	cmd := guest(s, "east", "sh", "-c", "trap '' HUP TERM; sleep 100 & echo in; wait")
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
