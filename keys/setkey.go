@@ -21,6 +21,7 @@ var (
 	setkeyAlgo = regexp.MustCompile(`^\s+[EA]: `)
 	setkeyMore = regexp.MustCompile(`^\s*[0-9a-f]+(?:\s+[0-9a-f]+)*\s*$`)
 	setkeyRest = regexp.MustCompile(`^\s+seq=\S+ replay=(\d+) flags=0x([0-9a-f]+) state=(\w+)`)
+	setkeyUsed = regexp.MustCompile(`^\s+sadb_seq=\d+ pid=\d+ refcnt=[1-9]`)
 )
 
 // Flags of pfkeyv2.h on the BSDs, whose bits Linux has for nothing of this.
@@ -95,6 +96,8 @@ func (r *setkeyReader) line(line string, number int, last bool) {
 		r.cur.err = cmp.Or(r.cur.err, errors.New("expected an algorithm and its key in groups of hexadecimal digits"))
 	} else if m := setkeyRest.FindStringSubmatch(line); m != nil && r.cur != nil {
 		r.cur.rest(m)
+	} else if setkeyUsed.MatchString(line) && r.cur != nil {
+		r.cur.windowed = false
 	}
 }
 
@@ -113,6 +116,7 @@ type keyed struct {
 	cipher, integrity string // keywords
 	larval            bool
 	setkey            bool // its ICV of HMAC-SHA-256 may be Linux's
+	windowed          bool // so may its window: Linux does not count who uses an SA
 }
 
 // newKeyed begins an SA in setkey's words. The ends are source, port, destination, port; without
@@ -198,6 +202,7 @@ func (k *keyed) windowBytes(text string) {
 	if err != nil {
 		k.err = cmp.Or(k.err, errors.New("expected a replay window in bytes"))
 	}
+	k.windowed = bytes > 0
 	k.windowOf(bytes * 8)
 }
 
@@ -210,6 +215,9 @@ func (k *keyed) finish() parsed {
 	}
 	if k.setkey && k.integrity == "sha256" {
 		k.doubts = append(k.doubts, "hmac-sha256 is taken for ICVs of 128 bits, as in IKE and on BSD; what setkey adds to Linux has 96 (suites with sha256_96)")
+	}
+	if k.windowed {
+		k.doubts = append(k.doubts, "setkey's replay window is taken for bytes of eight packets each, as on BSD; on Linux it is packets")
 	}
 	if k.err == nil {
 		k.Suite, k.err = sa.ParseSuite(k.Protocol, strings.Trim(k.cipher+"-"+k.integrity, "-"))

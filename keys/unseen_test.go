@@ -14,7 +14,7 @@ const (
 	unseenAdd   = "ip xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x1001 mode tunnel aead 'rfc4106(gcm(aes))' " + unseenKey + " 128"
 	unseenRow   = `"IPv4","192.0.2.1","192.0.2.2","0x00001001","AES-GCM with 16 octet ICV [RFC4106]","` + unseenKey + `","NULL",""`
 	unseenDump  = "192.0.2.1 192.0.2.2\n\tesp mode=tunnel spi=4097(0x00001001) reqid=0(0x00000000)\n\tE: aes-gcm-16  00010203 04050607 08090a0b 0c0d0e0f 10111213\n" +
-		"\tseq=0x00000000 replay=4 flags=0x00000000 state=mature\n"
+		"\tseq=0x00000000 replay=4 flags=0x00000000 state=mature\n\tsadb_seq=1 pid=1 refcnt=1\n"
 	unseenSetkey = "add 192.0.2.1 192.0.2.2 esp 0x1001 -m tunnel -E aes-gcm-16 " + unseenKey
 )
 
