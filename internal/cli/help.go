@@ -12,7 +12,7 @@ import (
 	"tapsec/sa"
 )
 
-// helpOnReasons makes the help command know the names of reasons, too.
+// helpOnReasons makes the help command know reasons and statuses, too.
 func helpOnReasons(root *cobra.Command) {
 	root.InitDefaultHelpCmd()
 	help, _, err := root.Find([]string{"help"})
@@ -20,7 +20,7 @@ func helpOnReasons(root *cobra.Command) {
 		panic("cli: " + err.Error())
 	}
 	help.Use = "help [COMMAND | REASON]"
-	help.Long = "Help on a command, or on a reason that logs, replay and explain name: its cause,\nhow to confirm it, and what to do."
+	help.Long = "Help on a command, or on a reason or status that logs, replay and explain name:\nits cause, how to confirm it, and what to do."
 	commands, ofCommand := help.ValidArgsFunction, help.Run
 	help.ValidArgsFunction = func(cmd *cobra.Command, given []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		names, directive := commands(cmd, given, typed)
