@@ -49,7 +49,7 @@ type windowReport struct {
 	Name string `json:"name"`
 	sa.ID
 	Window  window.State      `json:"window"`
-	T       uint64            `json:"t"` // highest number authenticated
+	T       uint64            `json:"t"` // with ESN the highest number authenticated
 	Packets uint64            `json:"packets"`
 	Bytes   uint64            `json:"bytes"`
 	Dropped map[string]uint64 `json:"dropped,omitempty"` // by reason

@@ -84,7 +84,7 @@ func (r *Receiver) Summary() Summary {
 type SAState struct {
 	*sa.SA
 	Window WindowState
-	T      uint64 // highest number authenticated, 64 bits with ESN
+	T      uint64 // with ESN the highest number authenticated, 64 bits; without it 0
 	Tally  Tally
 	Since  time.Time // when its lifetime began
 }
