@@ -43,7 +43,7 @@ func Overhear(name string) (*Socket, error) { return open(name, false) }
 func open(name string, incoming bool) (*Socket, error) {
 	ifi, err := net.InterfaceByName(name)
 	if err != nil {
-		return nil, fmt.Errorf("interface %s: %w", name, err)
+		return nil, fmt.Errorf("interface %s: %w: look in which namespace it is", name, errors.Unwrap(err)) // without what Go asked for
 	}
 	// Protocol 0 keeps other interfaces' frames out until the socket is bound.
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
