@@ -385,7 +385,7 @@ func (a *Appliance) announce(ctx context.Context) {
 func (a *Appliance) tick(now time.Time) {
 	a.losses.watch(a.nic.Summary(), a.ports.drops())
 	a.watch(now)
-	a.ports.look()
+	a.ports.look(a.losses.left)
 	a.lookAtSocket()
 	a.mu.Lock()
 	a.settle()

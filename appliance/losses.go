@@ -44,12 +44,23 @@ func (l *losses) way(from, to string, t *tap.Tally) {
 }
 
 func (l *losses) first(frames uint64, name, msg string) {
-	if frames == 0 || l.said[msg] {
+	if frames > 0 {
+		l.once(msg, "interface", name, "frames", frames)
+	}
+}
+
+// left advises when an interface is no longer where it was opened.
+func (l *losses) left(name string) {
+	l.once(fmt.Sprintf("%s has left its network namespace: a TAP's frames flow on, but whether it is up, its MTU, addresses and counters are not seen from here; start tapsec again to see them", name), "interface", name)
+}
+
+func (l *losses) once(msg string, fields ...any) {
+	if l.said[msg] {
 		return
 	}
 	if l.said == nil {
 		l.said = map[string]bool{}
 	}
 	l.said[msg] = true
-	l.log.Warn(msg, "interface", name, "frames", frames)
+	l.log.Warn(msg, fields...)
 }

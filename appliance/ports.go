@@ -155,10 +155,13 @@ func (p *ports) follow(wire, host func(up bool)) {
 	p.hostWatch.Follow(host)
 }
 
-// look notices changes whose news from the kernel was lost.
-func (p *ports) look() {
-	p.wireWatch.Look()
-	p.hostWatch.Look()
+// look notices changes whose news from the kernel was lost, and calls left with what is no longer there.
+func (p *ports) look(left func(name string)) {
+	for d, w := range map[*tap.Device]*netns.Watch{p.wire: p.wireWatch, p.host: p.hostWatch} {
+		if w.Look(); w.Left() {
+			left(d.Name())
+		}
+	}
 }
 
 // watch opens a view of an interface that can be read without entering its namespace.

@@ -72,5 +72,8 @@ func (p *ports) drops() []KernelDrops {
 
 func dropsSince(d *tap.Device, before tap.Drops) KernelDrops {
 	now, err := d.Drops()
-	return KernelDrops{d.Name(), tap.Drops{Tx: now.Tx - before.Tx, Rx: now.Rx - before.Rx}, err}
+	if err != nil {
+		return KernelDrops{Interface: d.Name(), Err: err}
+	}
+	return KernelDrops{d.Name(), tap.Drops{Tx: now.Tx - before.Tx, Rx: now.Rx - before.Rx}, nil}
 }

@@ -127,8 +127,10 @@ func findDrops(table, name string) (Drops, error) {
 			&tx[0], &tx[1], &tx[2], &tx[3])
 		return Drops{Rx: rx[3], Tx: tx[3]}, err
 	}
-	return Drops{}, ErrGone
+	return Drops{}, errElsewhere
 }
+
+var errElsewhere = errors.New("is in another network namespace, where this process cannot read its counters")
 
 // Up brings the interface up, in whichever namespace it is now. If it is up already it is left alone, so
 // that an unprivileged user can use what root has prepared.
@@ -180,10 +182,12 @@ func (d *Device) where(do func(ifr *unix.Ifreq) error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, unix.EBADFD), errors.Is(err, unix.ENODEV), errors.Is(err, ErrGone):
+	case errors.Is(err, unix.EBADFD), errors.Is(err, unix.ENODEV):
 		return d.gone()
 	case errors.Is(err, unix.EPERM):
 		return explain(d.name, err)
+	case errors.Is(err, errElsewhere):
+		return fmt.Errorf("%s %w", d.name, err)
 	}
 	return fmt.Errorf("interface %s: %w", d.name, err)
 }

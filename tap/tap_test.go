@@ -488,7 +488,7 @@ wire0:18446744073709551615 0 0 18446744073709551615 0 0 0 0 0 0 0 5 0 0 0 0
 	if _, err := findDrops(table, "face |bytes"); err == nil {
 		t.Error("the heading passed for an interface")
 	}
-	if _, err := findDrops(table, "gone0"); !errors.Is(err, ErrGone) {
+	if _, err := findDrops(table, "gone0"); !errors.Is(err, errElsewhere) {
 		t.Error(err)
 	}
 }

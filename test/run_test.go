@@ -385,6 +385,32 @@ func TestNamespaces(t *testing.T) {
 	}
 }
 
+// Of a TAP that somebody moves into another namespace the frames flow on, and it is said what is not seen of it any
+// more.
+func TestTAPMoves(t *testing.T) {
+	rig.Require(t)
+	addTAP(t, "host0") // no other may be moved
+	elsewhere := testkit.NewStack(t, "elsewhere")
+	p := start(t, write(t, moreSAs))
+	if err := elsewhere.Take("host0"); err != nil {
+		t.Fatal(err)
+	}
+	p.waitLog("host0 has left its network namespace")
+	if err := elsewhere.Do(func() error { return errors.Join(netns.Up("host0"), netns.Ready("host0")) }); err != nil {
+		t.Fatal(err)
+	}
+	wire, host := listen(t, "wire0"), listenIn(t, "elsewhere", "host0")
+	m := newMixer(t)
+	for kind := range kinds {
+		s := m.sample(kind, 1372)
+		wire.send(s.frame)
+		host.check(s)
+	}
+	if sum := p.stop(); !strings.Contains(sum, "host0 is in another") || strings.Contains(sum, "gone") {
+		t.Errorf("the summary says\n%s", sum)
+	}
+}
+
 // TestNamespaceHeld: a TAP in another namespace keeps that alive when nobody
 // else does. If it did not, the TAP could vanish while the namespace ends.
 func TestNamespaceHeld(t *testing.T) {

@@ -2,6 +2,7 @@ package netns
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -19,6 +20,7 @@ type Watch struct {
 
 	mu      sync.Mutex
 	up      bool // when it was looked at last
+	left    bool // its namespace, or was deleted
 	closed  bool
 	changed func(up bool)
 }
@@ -77,14 +79,24 @@ func (w *Watch) Look() {
 	}
 	link, err := w.netlink.LinkByIndex(w.link.Attrs().Index)
 	if err != nil {
-		return // it is gone, which others notice, or there is an answer the next time
+		w.left = errors.As(err, new(netlink.LinkNotFoundError))
+		return // or there is an answer the next time
 	}
+	w.left = false
 	if up := running(link.Attrs().RawFlags); up != w.up {
 		w.up = up
 		if w.changed != nil {
 			w.changed(up)
 		}
 	}
+}
+
+// Left reports whether the interface, when it was looked at last, was no longer in the namespace: it was
+// moved, or deleted.
+func (w *Watch) Left() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.left
 }
 
 // running reports whether an interface with these flags sends and receives.
