@@ -28,6 +28,9 @@ func Run(ctx context.Context, s Settings, stdout, stderr io.Writer) error {
 	if err := s.checkOutputs(); err != nil {
 		return exit.Mark(exit.Input, err)
 	}
+	if err := enoughThreads("", 1); err != nil { // of the least that there may be
+		return err
+	}
 	beFrugal()
 	d, err := open(ctx)
 	if err != nil {
@@ -110,6 +113,9 @@ func makeRoom(a *appliance.Appliance) {
 
 // run runs an appliance until it ends.
 func (d *daemon) run(a *appliance.Appliance) error {
+	if err := enoughThreads("", len(a.Rounds())); err != nil {
+		return err
+	}
 	makeRoom(a)
 	reserveThreads(len(a.Rounds()))
 	done := make(chan error, 1)
