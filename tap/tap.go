@@ -79,6 +79,10 @@ func Open(c Config) (*Device, error) {
 // takes a moment to release its interface.
 const release = time.Second
 
+// releaseXDP is the same for AF_XDP: of a socket that was closed the kernel lets go in the background, once
+// nobody else is changing any interface (xp_release_deferred in net/xdp/xsk_buff_pool.c).
+const releaseXDP = 5 * time.Second
+
 func open(c Config) (*Device, error) {
 	queues := max(c.Queues, 1)
 	found, err := probe(c.Name)
@@ -255,11 +259,11 @@ func (d *Device) sharedXDP(queue, room int, receives bool) (*xdpSocket, error) {
 	return d.xdp.queues[queue], nil
 }
 
-// openXDP opens AF_XDP sockets for all queues: of one that was closed the kernel lets go a moment later.
+// openXDP opens AF_XDP sockets for all queues.
 func (d *Device) openXDP(room int, receives bool) (x *xdpSockets, err error) {
 	inside := control(d.queues[0], func(fd int) error {
 		return inNamespace(fd, unix.SIOCGSKNS, func() error {
-			for deadline := time.Now().Add(release); ; time.Sleep(release / 50) {
+			for deadline := time.Now().Add(releaseXDP); ; time.Sleep(release / 50) {
 				x, err = newXDPSockets(d.queues[0], room, len(d.queues), receives)
 				if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
 					return nil
