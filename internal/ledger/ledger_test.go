@@ -572,6 +572,54 @@ func TestHalfALine(t *testing.T) {
 	}
 }
 
+// A lifetime goes on, and its end is final, after an ordinary end and after kill -9, and
+// for a key that was left meanwhile.
+func TestLifetimeOnDisk(t *testing.T) {
+	for _, end := range []func(*Ledger){killed, func(l *Ledger) { closed(t, l) }} {
+		path, s := statePath(t), newSA(1)
+		l := opened(t, path)
+		in := l.Inbound(s)
+		accept(t, in, Fresh, 1)
+		in.mu.Lock()
+		in.began -= 10 * time.Hour
+		in.mu.Unlock()
+		in.End()
+		l.keeper.renew(false) // which its goroutine may be about to do
+		end(l)
+		for range 3 {
+			l = opened(t, path)
+			in = l.Inbound(s)
+			u := in.Usage()
+			if age := l.Clock() - u.Began; !u.Ended || age < 10*time.Hour || age > 11*time.Hour {
+				t.Errorf("began %v ago, ended %v", age, u.Ended)
+			}
+			l.Leave(in)
+			end(l)
+		}
+	}
+}
+
+// A state file may be longer than what is written of it at once.
+func TestManySAs(t *testing.T) {
+	const sas = 8000
+	path := statePath(t)
+	l := opened(t, path)
+	for spi := range uint32(sas) {
+		l.Counter(newSA(spi+1, func(s *sa.SA) { s.OSeq = uint64(spi) + 7 }))
+	}
+	closed(t, l)
+	if info, err := os.Stat(path); err != nil || info.Size() < largest {
+		t.Fatalf("%v, %v", info, err)
+	}
+	l = opened(t, path)
+	for spi := range uint32(sas) {
+		if n := l.Counter(newSA(spi + 1)).Peek(); n != uint64(spi)+8 {
+			t.Fatalf("of SA %d number %d is next", spi, n)
+		}
+	}
+	closed(t, l)
+}
+
 // RFC 4301 section 4.4.2.1: a lifetime goes on over a restart by the clock that
 // nobody sets, and over one of the machine by the time of day, by which no SA
 // becomes younger.
