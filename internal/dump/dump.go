@@ -103,10 +103,11 @@ func (d *dump) block(b capture.Block) error {
 	if _, c, ok := b.Counts(); ok {
 		d.sum.Lost = c.Lost
 	}
-	return d.put(b)
+	d.waiting = append(d.waiting, b...) // counts alone are no reason for another file
+	return nil
 }
 
-// put adds blocks that belong together, to the next file if this one is full.
+// put adds a frame, to the next file if this one is full.
 func (d *dump) put(b []byte) error {
 	now := d.done + int64(len(d.waiting))
 	if d.options.Size > 0 && now > int64(len(d.head)) && now+int64(len(b)) > int64(d.options.Size) {

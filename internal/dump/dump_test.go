@@ -34,14 +34,7 @@ func (f *first) Read(b []byte) (int, error) {
 func TestFullDiskEndsTheRing(t *testing.T) {
 	const before, frames = 10, 200
 	var stream bytes.Buffer
-	w, err := capture.NewWriter(&stream)
-	if err != nil {
-		t.Fatal(err)
-	}
-	side, err := w.Interface("wire", "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	w, side := beginning(t, &stream)
 	early := 0
 	for i := range frames {
 		if i == before {
@@ -77,18 +70,56 @@ func TestFullDiskEndsTheRing(t *testing.T) {
 	}
 }
 
+// The counts at the end of a full file stay in it: for them no older file goes.
+func TestCountsBeginNoFile(t *testing.T) {
+	const size, block = 1 << 16, 32 // bytes of a file, and of a frame's block without the frame
+	var stream bytes.Buffer
+	w, side := beginning(t, &stream)
+	for stream.Len() < size { // up to the last byte
+		left := size - stream.Len()
+		if left > 2000 {
+			left = 1000
+		}
+		if err := w.Frame(side, time.Unix(1, 0), make([]byte, left-block), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Counts(side, time.Unix(2, 0), capture.Counts{Lost: 9}); err != nil {
+		t.Fatal(err)
+	}
+	want := stream.Bytes()
+	dir := t.TempDir()
+	sum, err := Copy(bytes.NewReader(want), Options{Path: filepath.Join(dir, "x.pcapng"), Size: size, Keep: 1})
+	if err != nil || sum.Lost != 9 {
+		t.Errorf("%+v, %v", sum, err)
+	}
+	names, err := filepath.Glob(filepath.Join(dir, "x_*"))
+	if err != nil || len(names) != 1 {
+		t.Fatalf("there is %v, %v", names, err)
+	}
+	if kept, err := os.ReadFile(names[0]); err != nil || !bytes.Equal(kept, want) {
+		t.Errorf("it has %d bytes of %d, %v", len(kept), len(want), err)
+	}
+}
+
+// beginning begins a capture of one interface.
+func beginning(t *testing.T, stream *bytes.Buffer) (w *capture.Writer, side int) {
+	t.Helper()
+	w, err := capture.NewWriter(stream)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if side, err = w.Interface("wire", ""); err != nil {
+		t.Fatal(err)
+	}
+	return w, side
+}
+
 // A capture goes on where somebody else has taken an old file of a ring away.
 func TestOldFileIsGone(t *testing.T) {
 	const frames = 300
 	var stream bytes.Buffer
-	w, err := capture.NewWriter(&stream)
-	if err != nil {
-		t.Fatal(err)
-	}
-	side, err := w.Interface("wire", "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	w, side := beginning(t, &stream)
 	for i := range frames {
 		if err := w.Frame(side, time.Unix(int64(i), 0), make([]byte, 1000), ""); err != nil {
 			t.Fatal(err)
