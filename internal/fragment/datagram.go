@@ -150,9 +150,9 @@ func (d *datagram) store(m *memory, frame []byte, p wire.Packet, f wire.Fragment
 	d.ecn |= 1 << wire.ECN(frame, &p)
 }
 
-// complete reports whether all bytes are there. Those held do not overlap, nor reach beyond
-// a known end.
-func (d *datagram) complete() bool { return d.end != 0 && d.held == d.end }
+// complete reports whether all bytes are there, of which there is one at least. Those held do not
+// overlap, nor reach beyond a known end.
+func (d *datagram) complete() bool { return d.held == d.end }
 
 // appendTo appends head and data of a datagram that is complete.
 func (d *datagram) appendTo(dst []byte) []byte {

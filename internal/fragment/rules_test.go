@@ -101,6 +101,9 @@ func TestSameBytesCutOtherwise(t *testing.T) {
 		b.step(s, step{0, 24, true, Held}, step{24, 40, true, Held}, step{16, 40, true, Overlap})
 		s.id++
 		b.step(s, step{0, 24, true, Held}, step{24, 40, true, Held}, step{24, 32, true, Overlap})
+		s.id++
+		clear(s.data) // as what was never written is
+		b.step(s, step{8, 16, true, Held}, step{8, 24, true, Overlap})
 	}
 }
 
@@ -115,6 +118,10 @@ func TestDuplicate(t *testing.T) {
 			step{2000, 3992, true, Held}, step{2000, 3992, true, Duplicate})
 		s.data[3991]++
 		b.step(s, step{2000, 3992, true, Overlap})
+		s.id++
+		b.step(s, step{0, 2000, true, Held})
+		s.data[0]++ // in the first of two chunks
+		b.step(s, step{0, 2000, true, Overlap})
 	}
 }
 
@@ -145,7 +152,7 @@ func TestBadLength(t *testing.T) {
 		b := newBench(t, Limits{})
 		s := plain(version, 100)
 		b.step(s, step{0, 16, true, Held}, step{16, 25, true, BadLength}, step{16, 16, true, BadLength},
-			step{16, 16, false, BadLength}, step{0, 7, true, BadLength})
+			step{16, 16, false, BadLength}, step{0, 7, true, BadLength}, step{0, 0, true, BadLength})
 		cut := s.fragment(16, 32, true, 0)
 		b.frame(cut[:len(cut)-1], BadLength)
 		b.step(s, step{16, 33, false, Whole})
