@@ -75,7 +75,7 @@ func TestProtects(t *testing.T) {
 			t.Errorf("using %v, held: %+v", c.use, more)
 		}
 	}
-	s.hold(s.protects(policy, &d, nil))
+	s.keep(&d, s.protects(policy, &d, nil))
 	if more := s.protects(policy, &d, nil); len(more) != 0 || len(s.held) != 4 {
 		t.Errorf("once more %+v, in all %v", more, s.held)
 	}
