@@ -137,7 +137,7 @@ func TestTop(t *testing.T) {
 	x.keys("q")
 	x.restored(0)
 
-	x = openTerminal(t, 80, 24, "NO_COLOR= "+command+" --no-color")
+	x = openTerminal(t, 80, 24, "NO_COLOR= "+command+" --color never")
 	awaitBusy(x, `> web `)
 	if colors := x.screen("-e"); regexp.MustCompile(`\x1b\[[\d;]*([349][0-7]|38|48)[;m]`).MatchString(colors) {
 		t.Errorf("no color was asked for:\n%q", colors)

@@ -12,18 +12,19 @@ import (
 	"golang.org/x/term"
 
 	"tapsec/control"
+	"tapsec/internal/console"
 	"tapsec/internal/top"
 )
 
 func newTop() *cobra.Command {
-	o, colorless := asked{}, false
+	o, when, colour := asked{}, "", false
 	cmd := o.does(&cobra.Command{
 		Use:   "top",
 		Short: "Watch a running appliance in a terminal",
 		Long: `top shows once a second what a tapsec that runs with --control PATH moves, how
 it judges, and its SAs: first those that fail, in red, then those with the most
 traffic, with their windows if the transport runs. e explains why frames of the
-chosen SA are dropped; q ends it. NO_COLOR, or --no-color, turns colours off.`,
+chosen SA are dropped; q ends it.`,
 		Args: args(0),
 	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
 		if !term.IsTerminal(int(os.Stdin.Fd())) || !term.IsTerminal(int(os.Stdout.Fd())) {
@@ -31,8 +32,12 @@ chosen SA are dropped; q ends it. NO_COLOR, or --no-color, turns colours off.`,
 		}
 		ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 		defer stop()
-		return top.Run(ctx, c, o.socket, !colorless && os.Getenv("NO_COLOR") == "")
+		return top.Run(ctx, c, o.socket, colour)
 	})
-	cmd.Flags().BoolVar(&colorless, "no-color", false, "do without colours")
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) (err error) {
+		colour, err = console.Colour(when, cmd.OutOrStdout())
+		return inputError(err)
+	}
+	cmd.Flags().StringVar(&when, "color", "auto", "colour `WHEN`: auto (without NO_COLOR), always or never")
 	return cmd
 }
