@@ -76,6 +76,11 @@ func (f *Filter) MayTake(t *status.Trailer) bool {
 		slices.ContainsFunc(t.Records[:t.N], func(r status.Record) bool { return slices.Contains(f.SPIs, sa.SPI(r.SPI)) })
 }
 
+// awaits reports whether an SA without a frame that counts has none at all.
+func (f *Filter) awaits(name string) bool {
+	return len(f.SPIs)+len(f.Hosts) == 0 && (len(f.SAs) == 0 || slices.Contains(f.SAs, name))
+}
+
 // check compares the names with those of the SAs.
 func (f *Filter) check(held []pipeline.Holding, others []*sa.SA) error {
 	var names []string

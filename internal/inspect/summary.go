@@ -29,7 +29,7 @@ type Summary struct {
 
 	SAs    []account.Row  `json:"sas"`
 	Others account.Others `json:"others"` // headers without an SA that are not in sas
-	Silent []string       `json:"silent"` // SAs without a frame
+	Silent []string       `json:"silent"` // SAs without a frame, of those that are asked for
 }
 
 func (s *Summary) count(f *frame) {
@@ -67,8 +67,11 @@ func (i *Inspector) Summary() *Summary {
 		r := &s.SAs[n]
 		r.Diagnosis = append(r.Diagnosis, i.why.Findings(r.Handle, r.Header)...)
 	}
-	if s.Silent = i.account.Silent(); s.Silent == nil {
-		s.Silent = []string{}
+	s.Silent = []string{}
+	for _, name := range i.account.Silent() {
+		if i.opt.awaits(name) {
+			s.Silent = append(s.Silent, name)
+		}
 	}
 	return &s
 }
