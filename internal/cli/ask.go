@@ -14,8 +14,9 @@ func newOffload() *cobra.Command {
 		Use:   "offload {on|off} [ah|esp]",
 		Short: "Enable or disable the receive offload of a running appliance",
 		Long: `offload switches the receive offload of a tapsec that runs with --control
-PATH: all of it, or that of one protocol. The next reload sets it to what the
-file says.`,
+PATH: all of it, or that of one protocol, which works while all of it is on,
+too; capabilities shows all three. The next reload sets them to what the file
+says.`,
 		ValidArgsFunction: first(fixed("on", "off"), fixed("ah", "esp")),
 		Args: func(cmd *cobra.Command, given []string) error {
 			if len(given) == 0 || len(given) > 2 || given[0] != "on" && given[0] != "off" || len(given) == 2 && given[1] != "ah" && given[1] != "esp" {
