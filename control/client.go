@@ -171,7 +171,9 @@ func (c *Client) Follow(ctx context.Context, n int) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		answer, err := c.ask(ctx, http.MethodGet, fmt.Sprintf("events/stream?last=%d", n), nil)
 		if err != nil {
-			yield(Event{}, err)
+			if ctx.Err() == nil {
+				yield(Event{}, err)
+			}
 			return
 		}
 		defer answer.Body.Close()
@@ -285,6 +287,9 @@ func (c *Client) ask(ctx context.Context, method, name string, body []byte) (*ht
 	return nil, fmt.Errorf("control socket %s: %w", c.path, &said)
 }
 
+// errLate is for an answer that does not come, or does not end.
+var errLate = fmt.Errorf("no answer in time (%w): is the program stopped?", os.ErrDeadlineExceeded)
+
 // unheard says why there was no answer, and what to do.
 func (c *Client) unheard(err error) error {
 	switch {
@@ -296,8 +301,8 @@ func (c *Client) unheard(err error) error {
 		return fmt.Errorf("control socket %s: nobody listens any more (%w): restart the program that made it", c.path, syscall.ECONNREFUSED)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("control socket %s is for the user who started tapsec, and root (%w)", c.path, fs.ErrPermission)
-	case os.IsTimeout(err):
-		return fmt.Errorf("control socket %s: no answer in time (%w): is the program stopped?", c.path, os.ErrDeadlineExceeded)
+	case os.IsTimeout(err), errors.Is(err, errLate):
+		return fmt.Errorf("control socket %s: %w", c.path, errLate)
 	}
 	return fmt.Errorf("control socket %s: %w", c.path, err)
 }

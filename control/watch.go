@@ -92,24 +92,25 @@ func (c *Client) stream(ctx context.Context, name string) (io.ReadCloser, error)
 		return made, err
 	}
 	one := Client{c.path, http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}}
-	asking, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	begun := time.AfterFunc(clientPause, cancel)
+	asking, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	late := func() { cancel(errLate) }
+	begun := time.AfterFunc(clientPause, late)
 	answer, err := one.ask(asking, http.MethodGet, name, nil)
 	if !begun.Stop() && err == nil {
 		answer.Body.Close()
-		err = c.unheard(context.DeadlineExceeded)
+		err = c.unheard(errLate)
 	}
 	if err != nil {
-		cancel()
+		cancel(nil)
 		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() {
 		if conn.Load().CloseWrite() != nil {
-			cancel()
+			cancel(nil)
 		}
-		time.AfterFunc(leaving, cancel)
+		time.AfterFunc(leaving, late)
 	})
-	return &streaming{answer.Body, func() { stop(); cancel() }}, nil
+	return &streaming{answer.Body, func() { stop(); cancel(nil) }}, nil
 }
 
 // streaming is an answer that is a stream.

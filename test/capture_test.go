@@ -2,6 +2,7 @@ package test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
@@ -536,6 +537,75 @@ func TestCaptureKilled(t *testing.T) {
 	}
 	if all, _ := packets(t, k.file("again.pcapng")); len(all) != 32 {
 		t.Errorf("%d packets", len(all))
+	}
+}
+
+// A terminal that hangs up ends a capture as SIGINT does.
+func TestCaptureHangUp(t *testing.T) {
+	k := takeFrom(t, "chu")
+	w := watch(t, k.socket, "capture", "-w", k.file("all.pcapng"))
+	k.send(50)
+	if err := w.cmd.Process.Signal(unix.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	if said := w.end(0); !strings.HasSuffix(said, " 0 lost\n") {
+		t.Error(said)
+	}
+	if n := k.complete(k.file("all.pcapng"), 0); n != 50 {
+		t.Errorf("%d frames of 50", n)
+	}
+}
+
+// clog writes to a pipe until the kernel takes no more, and returns what it says then.
+func clog(pipe *os.File) (err error) {
+	raw, refused := pipe.SyscallConn()
+	if refused == nil {
+		refused = raw.Control(func(fd uintptr) {
+			for err = unix.SetNonblock(int(fd), true); err == nil; {
+				_, err = unix.Write(int(fd), make([]byte, os.Getpagesize()))
+			}
+		})
+	}
+	return cmp.Or(refused, err)
+}
+
+// A second SIGINT ends what waits for the reader of its output.
+func TestCaptureUnread(t *testing.T) {
+	k := takeFrom(t, "cur")
+	client, err := control.Dial(k.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, what := range [][]string{{"capture", "-w", "-"}, {"trace"}} {
+		from, to, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer from.Close()
+		defer to.Close()
+		if err := clog(to); err != unix.EAGAIN {
+			t.Fatalf("a pipe that nobody reads: %v", err)
+		}
+		w := &watching{t: t, client: client, cmd: program.Command(append(what, "--from", k.socket)...)}
+		w.cmd.Stdout, w.cmd.Stderr = to, &w.stderr // blocking, as the program gets it
+		if err := w.cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = w.cmd.Process.Kill() }) // an error: it has ended
+		program.Await(t, "reader", func() bool { n, _, _ := readers(t, client); return n > 0 })
+		k.send(1)
+		ended := make(chan error, 1)
+		go func() { ended <- w.cmd.Wait() }()
+		program.Await(t, "its end", func() bool {
+			_ = w.cmd.Process.Signal(os.Interrupt) // an error: it has ended
+			select {
+			case <-ended:
+				return true
+			default:
+				return false
+			}
+		})
+		program.Await(t, "the reader's end", func() bool { n, _, _ := readers(t, client); return n == 0 })
 	}
 }
 

@@ -2,14 +2,12 @@ package cli
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -50,16 +48,16 @@ tcpdump -r - -w - EXPRESSION.`,
   tapsec capture --from nic.sock -w trace.pcapng --ring 5 --size 100M`,
 		Args: args(0),
 	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
-		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		in, err := c.Capture(ctx, frames)
-		if err != nil {
+		return untilStopped(cmd, lastWords, func(ctx context.Context) error {
+			in, err := c.Capture(ctx, frames)
+			if err != nil {
+				return err
+			}
+			sum, err := dump.Copy(in, to)
+			err = errors.Join(err, in.Close())
+			fmt.Fprintf(cmd.ErrOrStderr(), "%d frames captured, %d lost\n", sum.Frames, sum.Lost)
 			return err
-		}
-		sum, err := dump.Copy(in, to)
-		err = errors.Join(err, in.Close())
-		fmt.Fprintf(cmd.ErrOrStderr(), "%d frames captured, %d lost\n", sum.Frames, sum.Lost)
-		return err
+		})
 	})
 	o.watchFlags(cmd, &frames)
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error { // before anybody is asked
@@ -114,17 +112,17 @@ with all that explain --json says (docs/json.md).`,
 		Args: args(0),
 	}, func(c *control.Client, cmd *cobra.Command, _ []string) error {
 		out := cmd.OutOrStdout()
-		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		for line, err := range c.Trace(ctx, frames) {
-			if err == nil {
-				err = printTraced(out, line, asJSON, colour)
+		return untilStopped(cmd, lastWords, func(ctx context.Context) error {
+			for line, err := range c.Trace(ctx, frames) {
+				if err == nil {
+					err = printTraced(out, line, asJSON, colour)
+				}
+				if err != nil {
+					return err
+				}
 			}
-			if err != nil {
-				return err
-			}
-		}
-		return nil
+			return nil
+		})
 	})
 	o.watchFlags(cmd, &frames)
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) (err error) {

@@ -1,12 +1,10 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -44,17 +42,17 @@ lists all events.`,
 			}
 			return err
 		}
-		ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		for e, err := range c.Follow(ctx, last) {
-			if err != nil {
-				return err
+		return untilStopped(cmd, lastWords, func(ctx context.Context) error {
+			for e, err := range c.Follow(ctx, last) {
+				if err != nil {
+					return err
+				}
+				if err := printEvent(out, asJSON, &e); err != nil {
+					return err
+				}
 			}
-			if err := printEvent(out, asJSON, &e); err != nil {
-				return err
-			}
-		}
-		return nil
+			return nil
+		})
 	})
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON and nothing else")
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "continue with new events")

@@ -3,12 +3,11 @@
 package cli
 
 import (
+	"context"
 	"os"
-	"os/signal"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"tapsec/internal/lab/hosts"
 )
@@ -31,13 +30,13 @@ directory; change it and send SIGHUP, as up tells you.`,
 			if err := o.Check(profile); err != nil {
 				return inputError(err)
 			}
-			ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
-			defer stop()
-			r, err := hosts.Up(ctx, o)
-			if err != nil {
-				return err
-			}
-			return hosts.WriteGuide(cmd.OutOrStdout(), r, invocation())
+			return untilStopped(cmd, lastWords, func(ctx context.Context) error {
+				r, err := hosts.Up(ctx, o)
+				if err != nil {
+					return err
+				}
+				return hosts.WriteGuide(cmd.OutOrStdout(), r, invocation())
+			})
 		},
 	}
 	f := cmd.Flags()

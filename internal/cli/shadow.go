@@ -6,11 +6,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os/signal"
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"tapsec/internal/confine"
 	"tapsec/internal/exit"
@@ -41,8 +39,10 @@ It ends after --for, or with SIGINT, and then prints what it has seen. Exit code
 4 means that kernel and tapsec differ on an SA.`,
 		Example: `  tapsec shadow eth0 --for 10s
   tapsec shadow eth0 --netns gateway --json | jq .sas`,
-		Args:              args(1),
-		RunE:              func(cmd *cobra.Command, given []string) error { return o.run(cmd, given[0]) },
+		Args: args(1),
+		RunE: func(cmd *cobra.Command, given []string) error {
+			return untilStopped(cmd, lastWords, func(ctx context.Context) error { return o.run(ctx, cmd, given[0]) })
+		},
 		ValidArgsFunction: first(completeInterfaces),
 	}
 	f := cmd.Flags()
@@ -52,9 +52,7 @@ It ends after --for, or with SIGINT, and then prints what it has seen. Exit code
 	return cmd
 }
 
-func (o *shadowOptions) run(cmd *cobra.Command, name string) error {
-	ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM)
-	defer stop()
+func (o *shadowOptions) run(ctx context.Context, cmd *cobra.Command, name string) error {
 	if o.time > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, o.time)

@@ -3,12 +3,12 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"os"
-	"os/signal"
+	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"tapsec/control"
@@ -30,9 +30,14 @@ chosen SA are dropped; q ends it.`,
 		if !term.IsTerminal(int(os.Stdin.Fd())) || !term.IsTerminal(int(os.Stdout.Fd())) {
 			return inputError(errors.New("top needs a terminal on standard input and output; tapsec counters prints the same once"))
 		}
-		ctx, stop := signal.NotifyContext(cmd.Context(), unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
-		defer stop()
-		return top.Run(ctx, c, o.socket, colour)
+		before, err := term.GetState(int(os.Stdin.Fd()))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = term.Restore(int(os.Stdin.Fd()), before) }() // where nobody reads the terminal, Run cannot
+		return untilStopped(cmd, time.Second, func(ctx context.Context) error {
+			return top.Run(ctx, c, o.socket, colour)
+		})
 	})
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) (err error) {
 		colour, err = console.Colour(when, cmd.OutOrStdout())

@@ -116,13 +116,16 @@ const readPause = time.Second
 var errUnread = errors.New("nobody reads what is written")
 
 // Bounded waits for write, which may never end, for at most a second.
-func Bounded(write func() error) error {
+func Bounded(write func() error) error { return Within(readPause, write) }
+
+// Within waits for write, which may never end, for at most a time.
+func Within(pause time.Duration, write func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- write() }()
 	select {
 	case err := <-done:
 		return err
-	case <-time.After(readPause):
+	case <-time.After(pause):
 		return errUnread
 	}
 }
