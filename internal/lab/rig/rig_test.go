@@ -140,6 +140,32 @@ func TestReexecPassesSignals(t *testing.T) {
 	}
 }
 
+// What nohup(1) keeps from a program, it keeps from that in the rig, too.
+func TestReexecUnderNohup(t *testing.T) {
+	Require(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := again(t, "rootless signal")
+	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `trap "" HUP; exec "$0"`, self}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := out.Read(make([]byte, 16)); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Process.Signal(unix.SIGHUP)
+	cmd.Process.Signal(unix.SIGTERM)
+	if got := code(cmd.Wait()); got != 7 {
+		t.Errorf("exit code %d, want the child's own 7", got)
+	}
+}
+
 func TestRefusalSaysWhatToDo(t *testing.T) {
 	for err, word := range map[error]string{unix.EPERM: "unprivileged_userns_clone", unix.ENOSPC: "max_user_namespaces", unix.EINVAL: "kernel"} {
 		got := refusal(&os.PathError{Op: "fork/exec", Path: "x", Err: err})
