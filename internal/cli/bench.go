@@ -105,7 +105,7 @@ func runBench(cmd *cobra.Command, o benchOptions) error {
 	}
 	err := inRig(cmd)
 	if none := (noRig{}); errors.As(err, &none) {
-		return fmt.Errorf("bench needs a rig: %w", none)
+		return fmt.Errorf("bench needs a rig: %w", none.error)
 	}
 	return err
 }
