@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"tapsec/internal/lab/rig"
 	"tapsec/internal/netns"
@@ -144,6 +145,43 @@ func TestConformanceFails(t *testing.T) {
 			t.Errorf("exit code %d, %d passed, %+v", exit, r.Passed, r.Results[0])
 		}
 	})
+}
+
+// A signal ends it even while another NIC is prepared, and nothing is left.
+func TestConformanceStopped(t *testing.T) {
+	rig.Require(t)
+	veth(t, "stopped", 2000)
+	for _, signal := range []string{"INT", "TERM", "HUP"} {
+		dir := t.TempDir()
+		cmd := program.Command("conformance", "--wire", "stopped", "--host", rig.FarEnd("stopped"), "--configure", "kill -"+signal+" $PPID; exec sleep 100 >/dev/null 2>&1; :")
+		cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+		said, err := cmd.CombinedOutput()
+		if left, _ := os.ReadDir(dir); cmd.ProcessState.ExitCode() != 1 || string(said) != "tapsec: interrupted\n" || len(left) > 0 {
+			t.Errorf("SIG%s: %v, %s; left %v", signal, err, said, left)
+		}
+	}
+}
+
+// Frames of others are not waited for, however many come.
+func TestConformanceAmongOthers(t *testing.T) {
+	rig.Require(t)
+	veth(t, "unheard", 2000)
+	veth(t, "noisy", 2000)
+	others, frame, ended := listen(t, rig.FarEnd("noisy")), framed(plain(server, 1, 100)), make(chan struct{})
+	defer close(ended)
+	go func() {
+		for tick := time.Tick(time.Millisecond); ; {
+			select {
+			case <-tick:
+				_ = others.Send(frame) // in vain at the end
+			case <-ended:
+				return
+			}
+		}
+	}()
+	if _, exit := conform(t, nil, "--wire", "unheard", "--host", "noisy", "--setup", "plain"); exit != 4 {
+		t.Errorf("exit code %d", exit)
+	}
 }
 
 // What an interface of another NIC lacks is said, with its name and what to do.

@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -97,11 +98,23 @@ func judge(cmd *cobra.Command, o conformanceOptions) error {
 			return err
 		}
 	}
-	bed, who, err := o.Open(none.error, cmd.ErrOrStderr())
-	if err != nil {
-		return err
+	on := func(ctx context.Context) error {
+		bed, who, err := o.Open(ctx, none.error, cmd.ErrOrStderr())
+		if err != nil {
+			return err
+		}
+		return errors.Join(o.report(cmd.OutOrStdout(), who, bed, setups), bed.Close())
 	}
-	return errors.Join(o.report(cmd.OutOrStdout(), who, bed, setups), bed.Close())
+	if o.Wire == "" { // it leaves nothing behind
+		return on(cmd.Context())
+	}
+	return untilStopped(cmd, lastWords, func(ctx context.Context) error {
+		err := on(ctx)
+		if ctx.Err() != nil {
+			err = errors.New("interrupted")
+		}
+		return err
+	})
 }
 
 // check finds flags that do not go together.

@@ -1,6 +1,7 @@
 package testbed
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -48,12 +49,12 @@ type OpenNIC interface {
 	io.Closer
 }
 
-// Open opens the NIC, and says which it is. noRig says why this process is not in a rig, where
+// Open opens the NIC, and says which it is. Another NIC's is over when ctx ends. noRig says why this process is not in a rig, where
 // TAPs can be had; nil if it is. What another NIC's command prints goes to said.
-func (n *Subject) Open(noRig error, said io.Writer) (_ OpenNIC, who string, err error) {
+func (n *Subject) Open(ctx context.Context, noRig error, said io.Writer) (_ OpenNIC, who string, err error) {
 	switch {
 	case n.Wire != "":
-		other, err := openOther(n.Wire, n.Host, n.Configure, n.Wait, said)
+		other, err := openOther(ctx, n.Wire, n.Host, n.Configure, n.Wait, said)
 		return other, fmt.Sprintf("the NIC between %s and %s", n.Wire, n.Host), err
 	case n.Memory:
 		return &Memory{}, "this program's pipeline, in memory", nil

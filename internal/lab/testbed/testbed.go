@@ -117,15 +117,15 @@ func (l *link) Exchange(frames [][]byte) (delivered [][]byte, err error) {
 			return nil, refused(l.wire, len(f), err)
 		}
 	}
-	for len(delivered) < len(frames) {
-		got, err := l.recv.Receive(l.wait)
+	for since := time.Now(); len(delivered) < len(frames); {
+		got, err := l.recv.Receive(l.wait - time.Since(since)) // others' frames are not waited for
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			break // what is missing shows
 		} else if err != nil {
 			return nil, refused(l.host, 0, err)
 		}
 		if conformance.Stamped(got) {
-			delivered = append(delivered, bytes.Clone(got))
+			delivered, since = append(delivered, bytes.Clone(got)), time.Now()
 		}
 	}
 	return delivered, nil
