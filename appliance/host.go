@@ -246,7 +246,7 @@ func (h *host) ours(c *configs.Config) []netip.Addr {
 		return c.Local
 	}
 	now, err := h.addresses.List()
-	if err != nil {
+	if err != nil && !errors.Is(err, netns.ErrInterrupted) {
 		h.log.Warn("the stack's addresses cannot be read; those known stay", "err", err)
 	}
 	if err != nil || len(now) == 0 {
@@ -276,7 +276,8 @@ func (h *host) follow(c *configs.Config) {
 func (h *host) movesTo(c *configs.Config) func([]netip.Addr, uint64) {
 	return func(are []netip.Addr, suppressed uint64) {
 		l := line{level: slog.LevelInfo}
-		l.add(true, "are", are)
+		l.add(true, "are", are[:min(len(are), mostSaid)])
+		l.add(len(are) > mostSaid, "more", len(are)-mostSaid)
 		l.add(suppressed > 0, "suppressed", suppressed)
 		l.log(h.log, "local addresses")
 		h.undecided(h.division, c)
@@ -324,8 +325,11 @@ func (h *host) undecided(d division, c *configs.Config) {
 	}
 }
 
+// mostSaid is how many names, or addresses, a line of the log has.
+const mostSaid = 20
+
 // list is a few names, for the log.
-func list(names []string) string { return sa.Few(names, 20, " ") }
+func list(names []string) string { return sa.Few(names, mostSaid, " ") }
 
 // openMirror opens the interface that failed frames go to, or makes a TAP of that name.
 func openMirror(name string) (*tap.Device, error) {

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"testing"
 	"testing/synctest"
 
+	"tapsec/configs"
 	"tapsec/internal/audit"
 	"tapsec/internal/nic"
 	"tapsec/tap"
@@ -66,4 +68,14 @@ func TestMTUChanges(t *testing.T) {
 			t.Errorf("%d lines:\n%s", lines, said)
 		}
 	})
+}
+
+// A line of the log has some of a thousand addresses, and how many there are.
+func TestManyAddresses(t *testing.T) {
+	var out bytes.Buffer
+	h := &host{log: slog.New(slog.NewTextHandler(&out, nil))}
+	h.movesTo(&configs.Config{})(make([]netip.Addr, 1000), 0)
+	if said := out.String(); strings.Count(said, netip.Addr{}.String()) != mostSaid || !strings.Contains(said, "more=980") {
+		t.Error(said)
+	}
 }

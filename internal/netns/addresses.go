@@ -51,11 +51,14 @@ func (a *Addresses) tell() {
 // changes. A change may be missed, so List is to be asked now and then.
 func (a *Addresses) Changed() <-chan struct{} { return a.changed }
 
+// ErrInterrupted says that addresses changed while they were listed; the news of that bring another look.
+var ErrInterrupted = netlink.ErrDumpInterrupted
+
 // List returns the present addresses, sorted, tentative ones (RFC 4862 section 5.4) included.
 func (a *Addresses) List() ([]netip.Addr, error) {
 	link := &netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Index: a.index}}
 	all, err := a.handle.AddrList(link, netlink.FAMILY_ALL)
-	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+	if err != nil && !errors.Is(err, ErrInterrupted) {
 		return nil, err
 	}
 	var list []netip.Addr
