@@ -257,3 +257,18 @@ func TestFormOfNothing(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// A trailer of ours that says it were shorter than its base is none, though its CRC
+// be right.
+func TestSplitShorterThanBase(t *testing.T) {
+	for n := range BaseLen {
+		b := (&Trailer{}).AppendTo(make([]byte, MinFrame))
+		binary.LittleEndian.PutUint16(b[len(b)-12:], uint16(n))
+		if n >= 8 {
+			binary.LittleEndian.PutUint32(b[len(b)-8:], crc32.Checksum(b[len(b)-n:len(b)-8], castagnoli))
+		}
+		if body, _, err := Split(b); err != ErrTrailer || len(body) != len(b) {
+			t.Errorf("%d bytes: %v", n, err)
+		}
+	}
+}
