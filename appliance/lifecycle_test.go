@@ -498,6 +498,50 @@ func TestPages(t *testing.T) {
 	}
 }
 
+// What is exported has the numbers that were reached, so that a successor repeats none; a
+// name is an SA's alone; and a place in a list is never used again.
+func TestExport(t *testing.T) {
+	in, out := makeSA("in", 9, sa.ESP, sa.Tunnel, "aes128gcm16"), makeSA("out", 10, sa.ESP, sa.Tunnel, "aes128gcm16")
+	out.Src, out.Dst, out.Direction = ourGate, peerGate, sa.Outbound
+	b := newBench(t, func() *configs.Config {
+		c := configs.Default()
+		c.Local = []netip.Addr{ourGate, ourHost}
+		return c
+	}, true)
+	if _, err := b.life.Add([]*sa.SA{in, out}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.life.Add([]*sa.SA{makeSA("in", 11, sa.ESP, sa.Tunnel, "aes128gcm16")}); control.ErrorOf(err).Code != control.Exists {
+		t.Errorf("a name twice: %v", err)
+	}
+	f := newFlow(in)
+	for range 2 {
+		if _, reason, clean, _ := b.send(f, 0); !clean {
+			t.Errorf("not delivered: %s", reason)
+		}
+	}
+	plain := forge.AppendFrame(nil, forge.UDP(nil, netip.AddrPortFrom(ourHost, 1), netip.AddrPortFrom(peerHost, 2), nil))
+	for range 3 {
+		if sent := b.host.sender.Batch([][]byte{plain}); len(sent) != 1 {
+			t.Error("not sealed")
+		}
+	}
+	seq, oseq := uint64(0), uint64(0)
+	for s := range b.life.Export() {
+		seq, oseq = seq+s.Seq, oseq+s.OSeq
+	}
+	if seq != 2 || oseq != 3 {
+		t.Errorf("exported with the numbers %d and %d", seq, oseq)
+	}
+	last := b.life.List(0, 9).SAs[1].Cursor
+	if _, err := b.life.Flush(); err != nil {
+		t.Error(err)
+	}
+	if all, err := b.life.Add([]*sa.SA{makeSA("new", 12, sa.ESP, sa.Tunnel, "aes128gcm16")}); err != nil || all[0].Cursor <= last {
+		t.Errorf("behind place %d came %+v, %v", last, all, err)
+	}
+}
+
 // BenchmarkChurn adds and deletes an SA with a key of its own; a million of them
 // leave no heap behind (-benchtime 1000000x).
 func BenchmarkChurn(b *testing.B) {
