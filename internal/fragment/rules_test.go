@@ -101,9 +101,8 @@ func TestSameBytesCutOtherwise(t *testing.T) {
 		b.step(s, step{0, 24, true, Held}, step{24, 40, true, Held}, step{16, 40, true, Overlap})
 		s.id++
 		b.step(s, step{0, 24, true, Held}, step{24, 40, true, Held}, step{24, 32, true, Overlap})
-		s.id++
-		clear(s.data) // as what was never written is
-		b.step(s, step{8, 16, true, Held}, step{8, 24, true, Overlap})
+		clear(s.data) // as memory is in which nothing has been
+		newBench(t, Limits{}).step(s, step{8, 16, true, Held}, step{8, 24, true, Overlap})
 	}
 }
 
@@ -120,6 +119,7 @@ func TestDuplicate(t *testing.T) {
 		b.step(s, step{2000, 3992, true, Overlap})
 		s.id++
 		b.step(s, step{0, 2000, true, Held})
+		b.step(s, step{2000, 2008, true, Held}, step{0, 2000, true, Duplicate})
 		s.data[0]++ // in the first of two chunks
 		b.step(s, step{0, 2000, true, Overlap})
 	}
