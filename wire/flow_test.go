@@ -2,6 +2,7 @@ package wire_test
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"tapsec/internal/lab/forge"
@@ -61,6 +62,7 @@ func TestFlowOf(t *testing.T) {
 		"half the ports":              {wire.Packet{Version: 4, Proto: wire.ProtoUDP, Header: 20, Reach: 23}, wire.ShownProtocol, false},
 		"later, IPv4":                 {wire.Packet{Version: 4, Proto: wire.ProtoDestOpts, Header: 20, Reach: 24, Later: true}, wire.ShownProtocol, false},
 		"later, IPv6":                 {wire.Packet{Version: 6, Proto: wire.ProtoUDP, Header: 20, Reach: 24, Later: true}, wire.ShownProtocol, false},
+		"whole, mobility":             {wire.Packet{Version: 6, Proto: 135, Header: 20, Reach: 24}, wire.ShownAll, false},
 		"later, an extension of IPv6": {wire.Packet{Version: 6, Proto: wire.ProtoDestOpts, Header: 20, Reach: 24, Later: true}, wire.ShownAddresses, false},
 	} {
 		got, want := wire.FlowOf(frame, &c.packet), wire.Flow{Protocol: c.packet.Proto, Shown: c.shown}
@@ -69,6 +71,53 @@ func TestFlowOf(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("%s: %+v, want %+v", name, got, want)
+		}
+	}
+}
+
+// A fragment splits the headers if it is a first one without all of the upper layer's, or a later one that begins
+// before their end (RFC 7112 section 5, RFC 1858 section 3).
+func TestShortChain(t *testing.T) {
+	const more = 0x20
+	is := func(proto, flags, offset byte, data int) bool {
+		b := append([]byte{0x45, 0, 0, byte(20 + data), 0, 1, flags, offset, 64, proto}, make([]byte, 10+data)...)
+		p, err := wire.ParseIP(b, 0, len(b), 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return wire.ShortChain(b, &p)
+	}
+	needs := map[int]int{1: 8, 6: 20, 17: 8, 33: 12, 50: 8, 51: 12, 58: 8, 132: 12, 136: 8}
+	for proto := range 256 {
+		for n := range 32 {
+			if got, want := is(byte(proto), more, 0, n), n < needs[proto]; got != want {
+				t.Errorf("protocol %d, first with %d bytes: %v", proto, n, got)
+			}
+			if got, want := is(byte(proto), 0, byte(n), 8), n > 0 && n*8 < needs[proto]; got != want {
+				t.Errorf("protocol %d, offset %d: %v", proto, n*8, got)
+			}
+		}
+	}
+}
+
+// The numbers are those of the IEEE's and IANA's lists, of LLC those of RFC 1042.
+func TestMayHideIP(t *testing.T) {
+	hide := []int{0x8847, 0x8848, 0x8864, 0x880b, 0x9100, 0x9200, 0x9300, 0x88e7, 0x893f, 0x8926, 0x88e5, 0x892f, 0x22f3, 0x894f, 0x4305}
+	for etherType := range 1 << 16 {
+		if got, want := wire.MayHideIP(uint16(etherType), []byte{0x42, 0x42, 3}), slices.Contains(hide, etherType); got != want {
+			t.Errorf("%#04x: %v", etherType, got)
+		}
+		if got, want := wire.MayHideIP(uint16(etherType), []byte{6}), etherType < 0x600 || slices.Contains(hide, etherType); got != want {
+			t.Errorf("%#04x, and IP's SAP: %v", etherType, got)
+		}
+	}
+	for llc, want := range map[string]bool{
+		"": false, "\x06": true, "\x07\x06\x03": true, "\x05": false, "\x08": false,
+		"\xaa\xaa\x03\x00\x00": false, "\xaa\xaa\x03\x00\x00\x00": true, "\xab\xaa\x03\x00\x00\x00": true, "\xaa\xaa\x03\x00\x00\xf8\x08": true,
+		"\xaa\xaa\x03\x00\x00\xf9": false, "\xaa\xaa\x03\x00\x01\x00": false, "\xac\xaa\x03\x00\x00\x00": false, "\xa8\xaa\x03\x00\x00\x00": false,
+	} {
+		if wire.MayHideIP(60, []byte(llc)) != want {
+			t.Errorf("LLC %x: %v", llc, !want)
 		}
 	}
 }

@@ -138,5 +138,11 @@ func TestEthernetAgainstGopacket(t *testing.T) {
 		if etherType != f.want || at != f.at || ok != (f.want != 0) {
 			t.Errorf("% x: %#x at %d, %v", buf.Bytes(), etherType, at, ok)
 		}
+		for n := range buf.Bytes() { // a frame may be cut anywhere
+			etherType, at, ok := wire.Ethernet(buf.Bytes()[:n])
+			if wantType, wantAt, want := slowEthernet(buf.Bytes()[:n]); etherType != wantType || at != wantAt || ok != want {
+				t.Errorf("% x: %#x at %d, %v", buf.Bytes()[:n], etherType, at, ok)
+			}
+		}
 	}
 }
