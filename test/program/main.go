@@ -5,8 +5,11 @@ package program
 import (
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"tapsec/internal/cli"
 	"tapsec/internal/lab/rig"
@@ -51,6 +54,9 @@ func (s suite) Run() int {
 	}
 	defer os.RemoveAll(dir)
 	Path = filepath.Join(dir, name)
+	if signal.Ignored(unix.SIGHUP) { // nohup(1) keeps it from the tests, and from what they start if they did not take it
+		signal.Notify(make(chan os.Signal, 1), unix.SIGHUP)
+	}
 	if rig.Inside() { // where /proc cannot be written, tests overhear IPv6
 		_ = os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0)
 	}
