@@ -50,11 +50,16 @@ func Apply(p Plan) error {
 	)
 }
 
-// spare is an error if too few descriptors are left for Apply, or /proc does not show this process. The
-// library that reaches all threads of a program with C kills the process if it cannot read there which those
-// are, and waits forever for another process's.
+// spare is an error if too few descriptors are left for Apply, if no signal may wait, or if /proc does not show
+// this process. All threads are reached by a real-time signal, which Go sends again until it is let wait. The
+// library that reaches those of a program with C kills the process if it cannot read there which those are, and
+// waits forever for another process's.
 func spare() error {
 	const wanted, mount = 8, "mount -t proc proc /proc"
+	var pending unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_SIGPENDING, &pending) == nil && pending.Cur == 0 {
+		return errors.New("not one signal may wait: ulimit -i 1000")
+	}
 	if self, err := os.Readlink("/proc/self"); err != nil {
 		return fmt.Errorf("there is no /proc: %s (%w)", mount, err)
 	} else if self != strconv.Itoa(os.Getpid()) {

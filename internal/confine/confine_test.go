@@ -49,10 +49,10 @@ func TestConfined(t *testing.T) {
 	}
 }
 
-// TestPoor: where descriptors are short, or /proc does not show it, the program goes on as it is, and is not
-// killed by whoever lacks one.
+// TestPoor: where descriptors are short, no signal may wait, or /proc does not show it, the program goes on as it
+// is, and is not killed by whoever lacks one.
 func TestPoor(t *testing.T) {
-	for _, what := range []string{"poor", "no proc"} {
+	for _, what := range []string{"poor", "no signals", "no proc"} {
 		cmd := exec.Command("/proc/self/exe")
 		cmd.Env = append(os.Environ(), "CONFINE_TEST="+what)
 		if what == "no proc" {

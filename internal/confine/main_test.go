@@ -24,6 +24,8 @@ func TestMain(m *testing.M) {
 		program(os.Args[1])
 	case "poor":
 		poor()
+	case "no signals":
+		noSignals()
 	case "no proc":
 		noProc()
 	case "secret":
@@ -79,6 +81,15 @@ func poor() {
 		if err := Apply(Plan{}); err == nil {
 			fail(fmt.Errorf("confined with %d descriptors", free))
 		}
+	}
+	fmt.Println("goes on")
+}
+
+// noSignals tries to confine itself where no signal may wait.
+func noSignals() {
+	fail(unix.Setrlimit(unix.RLIMIT_SIGPENDING, &unix.Rlimit{}))
+	if err := Apply(Plan{}); err == nil {
+		fail(errors.New("confined without a signal that may wait"))
 	}
 	fmt.Println("goes on")
 }
