@@ -124,7 +124,8 @@ func (f *frame) checkSelector(a *association, p *wire.Packet) {
 		return
 	}
 	if wire.ShortChain(f.bytes, p) {
-		f.refuse(ShortChain) // and for no other reason
+		f.refuse(ShortChain)
+		return
 	}
 	flow := wire.FlowOf(f.bytes, p)
 	if !a.Selector.Matches(&flow) || a.Partner != nil && !a.Partner.Selector.Matches(&flow) {

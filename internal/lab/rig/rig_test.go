@@ -123,21 +123,7 @@ func TestReexecBothWays(t *testing.T) {
 
 func TestReexecPassesSignals(t *testing.T) {
 	Require(t)
-	cmd := again(t, "rootless signal")
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := out.Read(make([]byte, 16)); err != nil {
-		t.Fatal(err)
-	}
-	cmd.Process.Signal(unix.SIGTERM)
-	if got := code(cmd.Wait()); got != 7 {
-		t.Errorf("exit code %d, want the child's own 7", got)
-	}
+	passes(t, again(t, "rootless signal"), unix.SIGTERM)
 }
 
 // What nohup(1) keeps from a program, it keeps from that in the rig, too.
@@ -149,6 +135,12 @@ func TestReexecUnderNohup(t *testing.T) {
 	}
 	cmd := again(t, "rootless signal")
 	cmd.Path, cmd.Args = "/bin/sh", []string{"sh", "-c", `trap "" HUP; exec "$0"`, self}
+	passes(t, cmd, unix.SIGHUP, unix.SIGTERM)
+}
+
+// passes sends signals to a program in a rig once it is there. It ends by the SIGTERM among them.
+func passes(t *testing.T, cmd *exec.Cmd, signals ...unix.Signal) {
+	t.Helper()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -159,8 +151,9 @@ func TestReexecUnderNohup(t *testing.T) {
 	if _, err := out.Read(make([]byte, 16)); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Process.Signal(unix.SIGHUP)
-	cmd.Process.Signal(unix.SIGTERM)
+	for _, s := range signals {
+		cmd.Process.Signal(s)
+	}
 	if got := code(cmd.Wait()); got != 7 {
 		t.Errorf("exit code %d, want the child's own 7", got)
 	}
